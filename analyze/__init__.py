@@ -1,0 +1,1 @@
+"""analyze: replay an archive and compute what explains its generalization."""

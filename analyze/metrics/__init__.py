@@ -1,0 +1,1 @@
+"""Every metric, one quantity (or close family) per file."""
