@@ -1,0 +1,142 @@
+"""The writer: what it writes comes back byte for byte, and its files are what was promised."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+import zarr
+
+import tracer
+from tests.recording import declare, put, put_row
+from tests.synthetic import write_archive
+from tracer.writer import Writer
+
+
+def test_readable_from_the_moment_it_exists(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    writer = Writer(path, attributes={"title": "t"})
+    with tracer.open(path) as archive:
+        assert archive.state == "recording"
+        assert archive.snapshots.size == 0
+        assert archive.rows["step"].size == 0
+    assert xr.open_datatree(path, engine="zarr")["steps"].sizes["step"] == 0
+    writer.close()
+
+
+def test_every_array_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    truth = write_archive(path)
+    for consolidated in (True, False):
+        group = zarr.open_group(path, mode="r", use_consolidated=consolidated)
+        for row, step in enumerate(truth.steps):
+            for (owner, name), values in truth.snapshots[step].items():
+                stored = group[f"{owner}/{name}"]
+                assert isinstance(stored, zarr.Array)
+                assert stored.dtype == values.dtype
+                assert np.array_equal(np.asarray(stored[row]), values)
+
+
+def test_arrays_are_copied_before_append_returns(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    writer = Writer(path, attributes={})
+    declare(writer)
+    values = np.arange(3, dtype=np.float32)
+    writer.append("weights", 0, False, {"float32": values})
+    values[:] = -1
+    writer.close()
+    assert np.asarray(zarr.open_group(path, mode="r")["weights/float32"][0]).tolist() == [0, 1, 2]
+
+
+def test_strided_and_big_arrays(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    writer = Writer(path, attributes={})
+    writer.stream("a", {"x": ("float64", (7, 200_003), ("p", "q"))})
+    values = np.random.default_rng(0).random((200_003, 7)).T
+    writer.append("a", 0, False, {"x": values})
+    writer.close()
+    stored = zarr.open_group(path, mode="r")["a/x"]
+    assert isinstance(stored, zarr.Array)
+    assert stored.shards is not None
+    assert np.array_equal(np.asarray(stored[0]), values)
+
+
+def test_scalars_that_appear_later_and_parameter_groups_that_are_added(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    writer = Writer(path, attributes={})
+    put_row(writer, 0, lr=[0.1])
+    writer.flush()
+    put_row(writer, 1, lr=[0.1, 0.2, 0.3], scalars={"valid/acc": 0.5})
+    put_row(writer, 2, lr=[0.1], scalars={})
+    writer.close()
+    with tracer.open(path) as archive:
+        assert np.array_equal(archive.rows["valid/acc"], [np.nan, 0.5, np.nan], equal_nan=True)
+        expected = [[0.1, np.nan, np.nan], [0.1, 0.2, 0.3], [0.1, np.nan, np.nan]]
+        assert np.array_equal(archive.rows["lr"], expected, equal_nan=True)
+
+
+def test_columns_longer_than_one_object(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    writer = Writer(path, attributes={})
+    for step in range(9000):
+        put_row(writer, step, ids=np.array([step, step + 1]), lr=[0.1] * (1 + (step > 6000)))
+        if step in (3000, 4095, 4096, 8191):
+            writer.flush()
+    put_row(writer, 9000, ids=np.arange(70_000), scalars={"late": 1.0})
+    writer.close()
+    with tracer.open(path) as archive:
+        assert np.array_equal(archive.rows["step"], np.arange(9001))
+        assert archive.ids(8999).tolist() == [8999, 9000]
+        assert np.array_equal(archive.ids(9000), np.arange(70_000))
+        assert np.isnan(archive.rows["late"][:9000]).all()
+        assert np.isnan(archive.rows["lr"][6000, 1])
+        assert archive.rows["lr"][6001, 1] == 0.1
+    assert {file.name for file in (path / "steps" / "loss").iterdir()} == {"c.0", "c.1", "c.2", "zarr.json"}
+
+
+def test_epoch_end_is_marked_after_a_commit(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    writer = Writer(path, attributes={})
+    declare(writer)
+    for step in range(3):
+        put(writer, step)
+        writer.flush()
+        if step == 1:
+            writer.mark_epoch_end(1)
+    writer.mark_epoch_end(7)  # nothing was recorded at that step
+    writer.close()
+    with tracer.open(path) as archive:
+        assert archive.epoch_ends.tolist() == [1]
+
+
+def test_attributes_are_merged(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    writer = Writer(path, attributes={"card": {"model": "M", "loss": {"name": "ce"}}})
+    writer.attributes("", {"card": {"notes": ["a"], "loss": {"mean": float("nan")}}})
+    writer.close()
+    with tracer.open(path) as archive:
+        assert archive.card == {"model": "M", "loss": {"name": "ce", "mean": None}, "notes": ["a"]}
+
+
+def test_one_file_an_array_and_snapshot_and_no_padding(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    writer = Writer(path, attributes={})
+    writer.stream("a", {"x": ("float32", (10_000,), ("x",)), "y": ("float32", (600, 1000), ("y", "z"))})
+    for step in range(3):
+        writer.append("a", step, False, {"x": np.zeros(10_000, "f4"), "y": np.ones((600, 1000), "f4")})
+    writer.close()
+    sizes = {
+        file.name: file.stat().st_size for file in (path / "a" / "x").iterdir() if file.name != "zarr.json"
+    }
+    assert sizes == {f"c.{step}.0": 40_004 for step in range(3)}
+    big = [file.stat().st_size for file in (path / "a" / "y").iterdir() if file.name != "zarr.json"]
+    assert len(big) == 3
+    assert max(big) < 2_400_000 * 1.01
+
+
+def test_attributes_that_hold_numpy_become_plain_json(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    writer = Writer(path, attributes={"card": {"n": np.int64(3), "shape": (1, 2), "path": path}})
+    writer.close()
+    card = json.loads((path / "zarr.json").read_text())["attributes"]["card"]
+    assert card == {"n": 3, "shape": [1, 2], "path": str(path)}

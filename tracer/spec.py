@@ -1,0 +1,276 @@
+"""The archive format as data: groups, arrays, dimensions, dtypes, attributes. docs/format.md shows it."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+FORMAT = "tracer"
+FORMAT_VERSION = "1.0"
+MAJOR, MINOR = (int(part) for part in FORMAT_VERSION.split("."))
+
+STATES = ("recording", "complete", "interrupted")
+STREAMS = ("outputs", "masks", "sums", "activations", "gradients", "weights")
+
+TAIL_ROWS, TAIL_INNER = (
+    4096,
+    256,
+)  # rows of one object, and of one inner chunk, of arrays that grow row by row
+IDS_ROWS, IDS_INNER = 65536, 4096  # the same for the ids, many of which make one row
+MANIFEST_FIELDS = ("array", "row", "column", "nbytes", "crc32c", "commit")
+
+
+@dataclass(frozen=True)
+class Array:
+    """One array of a group. ``<word>`` in a name or dimension stands for a name chosen by the recording."""
+
+    name: str
+    dtype: str
+    dims: tuple[str, ...]
+    meaning: str
+    units: str = "1"
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute of a group."""
+
+    name: str
+    type: str
+    meaning: str
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group; ``stream`` adds the ``step`` and ``epoch_end`` every stream has."""
+
+    path: str
+    meaning: str
+    arrays: tuple[Array, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+    stream: bool = False
+    required: bool = False
+    coordinates: tuple[str, ...] = ()
+
+    def all_arrays(self) -> tuple[Array, ...]:
+        """Return the arrays of the group, those common to all streams included."""
+        return (*_STREAM_ARRAYS, *self.arrays) if self.stream else self.arrays
+
+
+_STREAM_ARRAYS = (
+    Array("step", "int64", ("step",), "updates made when the snapshot was taken, increasing"),
+    Array("epoch_end", "bool", ("step",), "the snapshot was taken at the end of an epoch"),
+)
+
+ROOT_ATTRIBUTES = (
+    Attribute("tracer", "object", "the commit record, see below"),
+    Attribute("title", "string", "what the run is called"),
+    Attribute("created_at", "string", "start of the recording, ISO 8601 with time zone"),
+    Attribute("creation_library", "string", "`tracer`"),
+    Attribute("creation_library_version", "string", "its version"),
+    Attribute("card", "object", "model class, optimizer, loss, schedules, versions, settings", False),
+    Attribute(
+        "sites", "list", "one object a site: name, op, module, shape, n_units, start, has_mask, slope", False
+    ),
+    Attribute("calls", "list", "one object a call: name, op, module, shape", False),
+    Attribute("layers", "list", "one object a layer: name, parameters", False),
+    Attribute(
+        "tensors",
+        "list",
+        "one object a tensor: name, kind, shape, dtype, source_dtype, array, offset, trainable, layer",
+        False,
+    ),
+)
+
+COMMIT_RECORD = (
+    Attribute("format", "string", "`tracer`"),
+    Attribute("format_version", "string", "major.minor of this format"),
+    Attribute("run_id", "string", "random, 32 hexadecimal digits"),
+    Attribute("state", "string", "`recording`, `complete` or `interrupted`"),
+    Attribute("commit", "integer", "number of this commit, 1 at creation"),
+    Attribute("committed_step", "integer or null", "step of the last row of `steps`"),
+    Attribute("rows", "object", "committed number of rows of each group that grows"),
+    Attribute(
+        "tails", "object", "object key to CRC-32C of the committed rows of an object that may still change"
+    ),
+    Attribute("manifest_rows", "integer", "committed rows of `manifest/objects`"),
+    Attribute("manifest_digest", "string", "chained BLAKE2b-256 of those rows"),
+    Attribute("digest", "string", "BLAKE2b-256 of this file with these 64 digits set to 0"),
+)
+
+GROUPS = (
+    Group(
+        "steps",
+        "every update, from row 0 (initialisation, no update) on",
+        (
+            Array("step", "int64", ("step",), "updates made, increasing"),
+            Array("epoch", "int32", ("step",), "epoch the update belongs to"),
+            Array("time", "float64", ("step",), "when the update ended", "seconds since 1970-01-01T00:00:00"),
+            Array("n_ids", "int32", ("step",), "number of ids of the update"),
+            Array("ids", "int64", ("id",), "ids of the examples of each update, one update after another"),
+            Array("loss", "float64", ("step",), "training loss of the update, taken before it"),
+            Array("lr", "float64", ("step", "param_group"), "learning rate of the update"),
+            Array("skipped", "bool", ("step",), "the update was skipped (overflow of a scaled gradient)"),
+            Array("<scalar>", "float64", ("step",), "a scalar logged by the user", required=False),
+        ),
+        required=True,
+        coordinates=("epoch", "time"),
+    ),
+    Group(
+        "weights",
+        "parameters and buffers, flattened, one array a dtype; root attribute `tensors` says where each is",
+        (Array("<dtype>", "<dtype>", ("step", "<dtype>_element"), "tensors of this dtype", required=False),),
+        stream=True,
+    ),
+    Group(
+        "probes/<probe>",
+        "a fixed set of examples; its own arrays do not change",
+        (
+            Array("id", "int64", ("example",), "id of each example within its split"),
+            Array("inputs", "any", ("example", "..."), "what the network is given", required=False),
+            Array("targets", "any", ("example", "..."), "targets as trained", required=False),
+            Array("true_targets", "any", ("example", "..."), "targets before corruption", required=False),
+            Array("group", "any", ("example",), "a user's partition of the examples", required=False),
+            Array("raw", "any", ("example", "..."), "inputs before normalisation", required=False),
+        ),
+        (
+            Attribute("split", "string", "`train`, `test`, ..."),
+            Attribute("capture", "object", "stream to number of examples, the first n"),
+            Attribute("chunks", "list", "[start, stop] of each chunk of examples run together"),
+            Attribute("digest", "string", "digest of the inputs and targets"),
+        ),
+    ),
+    Group(
+        "probes/<probe>/outputs",
+        "what the network returns for each example",
+        (
+            Array("outputs", "float", ("step", "outputs_example", "..."), "outputs of the network"),
+            Array("loss", "float", ("step", "outputs_example"), "loss of each example"),
+        ),
+        stream=True,
+    ),
+    Group(
+        "probes/<probe>/masks",
+        "paths: which units are on (pre-activation > 0); all masked sites one after another, big-endian bits",
+        (Array("bits", "uint8", ("step", "unit", "masks_byte"), "bit j: the unit is on for example j"),),
+        stream=True,
+    ),
+    Group(
+        "probes/<probe>/sums",
+        "sums over the units of one call or site, for each example",
+        (
+            Array("pre", "float64", ("step", "sums_example", "call"), "sum of the outputs of the call"),
+            Array("post", "float64", ("step", "sums_example", "site"), "sum of the outputs of the site"),
+        ),
+        stream=True,
+    ),
+    Group(
+        "probes/<probe>/activations",
+        "outputs of all sites, one after another",
+        (
+            Array(
+                "values",
+                "float32",
+                ("step", "activations_example", "activations_unit"),
+                "outputs of the sites",
+            ),
+        ),
+        stream=True,
+    ),
+    Group(
+        "probes/<probe>/gradients",
+        "gradient of each example's loss; attribute `blocks` says how to read the flat values",
+        (Array("values", "float32", ("step", "gradients_element"), "rows or factors of the gradients"),),
+        (Attribute("blocks", "list", "one object a block: tensor, form, parts (name, offset, shape)"),),
+        stream=True,
+    ),
+    Group(
+        "gram",
+        "inner products of per-example gradients within each layer, over the gradient examples of all probes",
+        (Array("gram", "float64", ("step", "layer", "example", "example_2"), "inner products of gradients"),),
+        (Attribute("probes", "list", "[name, n] of each probe, in the order of the examples"),),
+        stream=True,
+    ),
+    Group(
+        "network",
+        "the traced networks: version v holds from a step on",
+        (
+            Array("table_<v>", "uint8", ("byte_<v>",), "JSON text, UTF-8", required=False),
+            Array("constant_<v>_<i>", "any", ("...",), "constants of the table", required=False),
+        ),
+        (
+            Attribute(
+                "versions",
+                "list",
+                "one object a version: version, from_step, digest, constants (name to array)",
+            ),
+        ),
+    ),
+    Group(
+        "manifest",
+        "one row for each object that will not change again",
+        (Array("objects", "int64", ("object", "field"), "see Manifest"),),
+        (
+            Attribute("fields", "list", "names of the columns"),
+            Attribute("arrays", "list", "paths of the arrays; column `array` counts in this list"),
+        ),
+        required=True,
+    ),
+)
+
+
+def find_group(path: str) -> Group | None:
+    """Return the description of the group at ``path``, None for one this version does not know.
+
+    >>> find_group("probes/train/masks").path
+    'probes/<probe>/masks'
+    """
+    parts = path.split("/")
+    pattern = "/".join([parts[0], "<probe>", *parts[2:]]) if parts[0] == "probes" and len(parts) > 1 else path
+    return next((group for group in GROUPS if group.path == pattern), None)
+
+
+def describe(group: str, array: str) -> dict[str, str]:
+    """Attributes that label an array in plots and tables: ``long_name`` and ``units``.
+
+    >>> describe("steps", "loss")
+    {'long_name': 'training loss of the update, taken before it', 'units': '1'}
+    """
+    known = find_group(group)
+    for entry in known.all_arrays() if known else ():
+        if entry.name == array or (entry.name == "<dtype>" and array != "step"):
+            return {"long_name": entry.meaning, "units": entry.units}
+    return {"long_name": array.replace("_", " "), "units": "1"}
+
+
+def fill_value(dtype: np.dtype) -> Any:
+    """Return the JSON fill value of a dtype: NaN or -1 where it has one, since a gap must not look like data.
+
+    >>> fill_value(np.dtype("float32")), fill_value(np.dtype("int64")), fill_value(np.dtype("bool"))
+    ('NaN', -1, False)
+    """
+    dtype = np.dtype(dtype)
+    return {"f": "NaN", "c": ["NaN", "NaN"], "i": -1, "u": 0, "b": False}[dtype.kind]
+
+
+def fill_scalar(dtype: np.dtype) -> Any:
+    """Return ``fill_value`` as a number of the dtype."""
+    dtype = np.dtype(dtype)
+    return {"f": np.nan, "c": complex(np.nan, np.nan), "i": -1, "u": 0, "b": False}[dtype.kind]
+
+
+def step_columns() -> tuple[Array, ...]:
+    """Return the columns of ``steps`` that every archive has; a logged scalar cannot take their names."""
+    return tuple(array for array in GROUPS[0].arrays if array.required)
+
+
+def scalar_key(name: str) -> str:
+    """Return the array a logged scalar is stored in: its name, less what a file name cannot hold.
+
+    >>> scalar_key("valid/top-1 [%]")
+    'valid_top-1 ___'
+    """
+    return re.sub(r"[^\w\- ]", "_", name).strip() or "_"
