@@ -1,0 +1,202 @@
+"""Private copies of a user's model, and a quiet place to run them: nothing of the training is touched."""
+
+import copy
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
+# Copying one of these would copy a data set, or fail: a forward pass has no business with them.
+_SHARED = (
+    torch.optim.Optimizer,
+    torch.utils.data.DataLoader,
+    torch.utils.data.Dataset,
+    type(threading.Lock()),
+)
+_WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module")
+_DEPTH = 6
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The user's own module inside `torch.compile`, `DistributedDataParallel` and `DataParallel` wrappers."""
+    while True:
+        inner = next((model._modules[name] for name in _WRAPPERS if name in model._modules), None)
+        if inner is None and isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            inner = model.module
+        if inner is None:
+            return model
+        model = inner
+
+
+def unwrapped_name(name: str) -> str:
+    """A parameter's or module's path without the parts that `torch.compile` and the like put in.
+
+    >>> unwrapped_name("block._orig_mod.weight")
+    'block.weight'
+    """
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Live parameters and buffers by unwrapped name, detached (same memory), tied ones once, in registration
+    order.
+    """
+    inner = unwrap(model)
+    named = [*inner.named_parameters(), *inner.named_buffers()]
+    return {unwrapped_name(name): tensor.detach() for name, tensor in named}
+
+
+def private_copy(model: nn.Module) -> nn.Module:
+    """A copy of `model` in eval mode that shares no memory, hooks or random streams with it; the model is
+    only read.
+
+    Wrappers (`torch.compile`, DDP) are taken off, also around submodules. `training` is set as an attribute,
+    since `train()` may be overridden; hooks of the user's are dropped, those of `torch.nn.utils` (pruning,
+    weight and spectral norm) stay, being part of the function. Gradients are not copied; `requires_grad` is.
+    """
+    memo: dict[int, Any] = {}
+    keep: list[Any] = []
+    _prepare(model, memo, keep, _DEPTH)
+    with torch.no_grad():
+        replica = _copy_module(unwrap(model), memo)
+    for module in replica.modules():
+        module.__dict__["training"] = False
+    return replica
+
+
+def _prepare(value: Any, memo: dict[int, Any], keep: list[Any], depth: int) -> None:
+    """Fill the memo with copies of what `deepcopy` would refuse, share by accident, or take forever over."""
+    if id(value) in memo or depth < 0:
+        return
+    if isinstance(value, torch.Tensor):
+        memo[id(value)] = _copy_tensor(value)
+    elif isinstance(value, torch.Generator):
+        memo[id(value)] = torch.Generator(value.device)
+        memo[id(value)].set_state(value.get_state())
+    elif isinstance(value, _SHARED):
+        memo[id(value)] = value
+    elif isinstance(value, nn.Module):
+        for child in value.modules():
+            for held in child.__dict__.values():
+                _prepare(held, memo, keep, depth - 1)
+    elif isinstance(value, dict):
+        for held in value.values():
+            _prepare(held, memo, keep, depth - 1)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for held in value:
+            _prepare(held, memo, keep, depth - 1)
+
+
+def _copy_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    # Inside inference mode a clone would be an inference tensor, which autograd refuses later.
+    with torch.inference_mode(False), torch.no_grad():
+        data = tensor.detach().clone()
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(data, requires_grad=tensor.requires_grad)
+    return data.requires_grad_(tensor.requires_grad and tensor.is_leaf)
+
+
+def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    module = unwrap(module)
+    if id(module) in memo:
+        return memo[id(module)]
+    if "__deepcopy__" in type(module).__dict__ and not hasattr(module, "parametrizations"):
+        return copy.deepcopy(module, memo)
+    replica = type(module).__new__(type(module))
+    memo[id(module)] = replica
+    state: dict[str, Any] = {}
+    for name, value in _state(module).items():
+        if name == "_modules":
+            state[name] = {key: child and _copy_module(child, memo) for key, child in value.items()}
+        elif name in _HOOKS:
+            state[name] = {key: _copy_value(hook, memo) for key, hook in value.items() if _of_torch(hook)}
+        else:
+            state[name] = _copy_value(value, memo)
+    replica.__setstate__(state)  # recurrent modules rebuild there what their state leaves out
+    return replica
+
+
+def _state(module: nn.Module) -> dict[str, Any]:
+    """Attributes of a module; its own `__getstate__` is asked where the user's class has one.
+
+    (Lightning leaves its trainer out there. Those of torch are not asked: recurrent modules change themselves
+    in it.)
+    """
+    own = type(module).__getstate__
+    if own.__module__.startswith("torch.") or own is object.__getstate__:
+        return module.__dict__
+    state = module.__getstate__()
+    return state if isinstance(state, dict) else module.__dict__
+
+
+def _copy_value(value: Any, memo: dict[int, Any]) -> Any:
+    try:
+        return copy.deepcopy(value, memo)
+    except Exception:  # process groups, open files, generators: read only in a forward pass
+        return value
+
+
+def _of_torch(hook: Any) -> bool:
+    home = getattr(hook, "__module__", None) or type(hook).__module__
+    return home.startswith("torch.nn.utils")
+
+
+@contextmanager
+def kept_random_streams() -> Iterator[None]:
+    """Put back the random streams of python, numpy and torch (CUDA's too, once initialised) on leaving."""
+    python, numbers, torch_cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numbers)
+        torch.set_rng_state(torch_cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+@contextmanager
+def plain_math() -> Iterator[None]:
+    """Leave the user's autocast and inference mode; grad mode stays as it is."""
+    with ExitStack() as stack:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        yield
+
+
+@contextmanager
+def quiet(grad: bool) -> Iterator[None]:
+    """Where private copies run: random streams kept, autocast, inference mode and `torch.compile` off, grad
+    as told.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    with ExitStack() as stack:
+        stack.enter_context(kept_random_streams())
+        stack.enter_context(plain_math())
+        stack.enter_context(torch.set_grad_enabled(grad))
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        # The fused path of attention hides its linear layers.
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)

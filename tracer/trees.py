@@ -1,0 +1,63 @@
+"""Inputs and targets as lists of tensors: a tensor, or tuples, lists, dicts of tensors and plain values."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+
+def leaves_of(tree: Any) -> list[Tensor]:
+    """The tensors of a nested input, in order (dict entries by key).
+
+    >>> import torch
+    >>> [leaf.item() for leaf in leaves_of({"b": torch.tensor(2), "a": (torch.tensor(1), None)})]
+    [1, 2]
+    """
+    if isinstance(tree, Tensor):
+        return [tree]
+    if isinstance(tree, dict):
+        return [leaf for key in sorted(tree) for leaf in leaves_of(tree[key])]
+    if isinstance(tree, tuple | list):
+        return [leaf for item in tree for leaf in leaves_of(item)]
+    return []
+
+
+def rebuild(tree: Any, leaves: Iterator[Tensor]) -> Any:
+    """The same nested input with its tensors replaced, in the order of `leaves_of`."""
+    if isinstance(tree, Tensor):
+        return next(leaves)
+    if isinstance(tree, dict):
+        new = {key: rebuild(tree[key], leaves) for key in sorted(tree)}
+        return {key: new[key] for key in tree}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(rebuild(item, leaves) for item in tree))
+    if isinstance(tree, tuple | list):
+        return type(tree)(rebuild(item, leaves) for item in tree)
+    return tree
+
+
+def first_tensor(tree: Any) -> Tensor | None:
+    """The first floating-point tensor of a model's output, dataclasses and mappings included."""
+    if isinstance(tree, Tensor):
+        return tree if tree.is_floating_point() else None
+    if hasattr(tree, "__dataclass_fields__") and not isinstance(tree, type):
+        tree = [getattr(tree, name) for name in tree.__dataclass_fields__]
+    elif hasattr(tree, "values"):
+        tree = list(tree.values())
+    if isinstance(tree, tuple | list):
+        return next((found for item in tree if (found := first_tensor(item)) is not None), None)
+    return None
+
+
+def examples_in(tree: Any) -> int:
+    """Number of examples: the size of the first tensor's first dimension, 0 without tensors."""
+    return next((leaf.shape[0] for leaf in leaves_of(tree) if leaf.ndim), 0)
+
+
+def take(tree: Any, index: Tensor, n: int) -> Any:
+    """The examples at `index` of each tensor that holds n examples; other tensors stay."""
+    chosen = [
+        leaf.detach()[index.to(leaf.device)] if leaf.ndim and leaf.shape[0] == n else leaf.detach().clone()
+        for leaf in leaves_of(tree)
+    ]
+    return rebuild(tree, iter(chosen))
