@@ -1,0 +1,38 @@
+"""Masks packed where they are made: on the processor with NumPy, on an accelerator before they are copied off it."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def pack_on(pre: Tensor, start: int = 0) -> Tensor:
+    """Bits of `pre > 0`, unit-major (`tracer.bits`): pre (example, unit) -> uint8 (unit, byte), on pre's device.
+
+    `start`: number of the first example; bits before it in its byte are 0, so that neighbours can be ORed together.
+    """
+    if pre.device.type == "cpu":
+        return torch.from_numpy(_pack_numpy(pre.numpy(), start % 8))
+    return _pack_torch(pre > 0, start % 8)
+
+
+def _pack_numpy(pre: np.ndarray, before: int) -> np.ndarray:
+    n, units = pre.shape
+    n_bytes = -(-(before + n) // 8)
+    on = np.empty((n_bytes * 8, units), bool)
+    on[:before] = False
+    np.greater(pre, 0, out=on[before : before + n])
+    on[before + n :] = False
+    eights = on.view(np.uint8).reshape(n_bytes, 8, units)
+    packed = eights[:, 0].copy()
+    for k in range(1, 8):  # whole rows at a time: several times faster than packing along a strided axis
+        packed += packed
+        packed |= eights[:, k]
+    return np.ascontiguousarray(packed.T)
+
+
+def _pack_torch(on: Tensor, before: int) -> Tensor:
+    n, units = on.shape
+    after = -(before + n) % 8
+    padded = torch.cat([on.new_zeros(before, units), on, on.new_zeros(after, units)]).view(torch.uint8)
+    weights = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=on.device)
+    return (padded.view(-1, 8, units) * weights[:, None]).sum(1, dtype=torch.uint8).T.contiguous()

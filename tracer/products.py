@@ -1,0 +1,113 @@
+"""Inner products of per-example gradients, exact to float32 rounding, from rows or straight from factors.
+
+Two routes to the same matrix. By rows: make the gradients of a few columns of the weight at a time, multiply,
+add up in float64. By pairs ("ghost", Li et al. 2022, arXiv:2110.05679): the inner product of two sums of outer
+products is a sum over pairs of positions of (a_t . a_s)(z_t . z_s), and no gradient is ever made.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+_COLUMNS = 1 << 14  # float32 products are added up in float64 every so many columns
+_TILE = {
+    "cpu": 512,
+    "cuda": 8192,
+}  # side of a tile of position pairs; on a CPU 1 MiB, the size of a core's cache
+_BLOCK = {"cpu": 1 << 23, "cuda": 1 << 26}  # elements of the gradient rows made at a time
+_PAIR = 24  # cost of one pair of positions beside its products, in multiply-adds
+_ROW = 40  # cost of writing and reading back one element of a row, in multiply-adds
+_CANCELLATION = 32.0  # above it, float32 pair sums could miss 1e-5 of a cosine
+
+Shift = Callable[[Tensor, int, int], Tensor]
+
+
+def block_rows(n: int, columns: int, device: torch.device) -> int:
+    """How many groups of `columns` gradient entries to make at a time, at least 1."""
+    return max(1, _BLOCK.get(device.type, _BLOCK["cuda"]) // max(1, n * columns))
+
+
+def square(x: Tensor) -> Tensor:
+    """x @ x.T in x's own precision, exactly symmetric: (n, k) -> (n, n)."""
+    if x.device.type == "cpu" and len(x) >= 64:
+        rows = x.numpy()
+        return torch.from_numpy(rows @ rows.T)  # one half is computed, the other mirrored
+    return symmetric(x @ x.T)
+
+
+def symmetric(gram: Tensor) -> Tensor:
+    """The mean of a matrix and its transpose."""
+    return (gram + gram.mT).mul_(0.5)
+
+
+def gram_of_rows(blocks: Iterable[Tensor]) -> Tensor:
+    """Sum of E @ E.T over blocks of columns E (n, k): float64 (n, n)."""
+    total: Tensor | None = None
+    for block in blocks:
+        for start in range(0, block.shape[1], _COLUMNS):
+            part = square(block[:, start : start + _COLUMNS])
+            total = part.double() if total is None else total.add_(part)
+    if total is None:
+        raise ValueError("a Gram matrix needs at least one block of rows")
+    return total
+
+
+def pairs_are_cheaper(n: int, pairs: int, positions: int, inputs: int, outputs: int, weight: int) -> bool:
+    """Whether pairs of positions cost less than rows, in multiply-adds.
+
+    n examples; `pairs` = squared number of places where `inputs` channels are multiplied, `positions` = number of
+    places of the `outputs` channels; `weight` = elements of one gradient.
+    """
+    by_pairs = n * n * (pairs * (inputs + _PAIR) + positions * positions * (outputs + _PAIR)) // 2
+    by_rows = n * weight * (positions + n // 2 + _ROW)
+    return by_pairs < by_rows
+
+
+def gram_of_pairs(a: Tensor, z: Tensor, bias: bool, shift: Shift | None = None) -> Tensor:
+    """Sum over positions t, s of (a_it . a_js + bias)(z_it . z_js): float64 (n, n).
+
+    a (n, place, K), z (n, position, O). `shift` turns products over places into products over positions (a
+    convolution's patches overlap, so its places are pixels). float32 where that is safe: where the terms cancel
+    so strongly that rounding could show, everything is repeated in float64.
+    """
+    gram, unsafe = _tiles(a, z, bias, shift)
+    if a.dtype != torch.float64 and bool(unsafe):
+        gram, _ = _tiles(a.double(), z.double(), bias, shift)
+    return gram
+
+
+def _tiles(a: Tensor, z: Tensor, bias: bool, shift: Shift | None) -> tuple[Tensor, Tensor]:
+    n, places, positions = len(a), a.shape[1], z.shape[1]
+    side = max(1, _TILE.get(a.device.type, _TILE["cuda"]) // max(places, positions))
+    count = -(-n // side)
+    lefts = [part.transpose(0, 1).reshape(-1, a.shape[2]) for part in a.chunk(count)]
+    rights = [part.transpose(0, 1).reshape(-1, z.shape[2]) for part in z.chunk(count)]
+    sizes = [len(part) // places for part in lefts]
+    gram = torch.zeros(n, n, dtype=torch.float64, device=a.device)
+    sums = torch.zeros(n, dtype=torch.float64, device=a.device)
+    row = 0
+    for i, ni in enumerate(sizes):
+        column = 0
+        for j, nj in enumerate(sizes[: i + 1]):
+            tile = lefts[i] @ lefts[j].T
+            tile = tile if shift is None else shift(tile, ni, nj)
+            tile = tile.add_(1) if bias else tile
+            signals = rights[i] @ rights[j].T
+            if i == j:
+                norms = (tile.diagonal() * signals.diagonal()).clamp_min_(0).sqrt_()
+                sums[row : row + ni] = norms.view(positions, ni).sum(0)
+            tile.mul_(signals)
+            value = (
+                tile.view(positions, ni, positions * nj)
+                .sum(0)
+                .view(ni, positions, nj)
+                .sum(1, dtype=torch.float64)
+            )
+            gram[row : row + ni, column : column + nj] = value
+            gram[column : column + nj, row : row + ni] = value.T
+            if i == j:
+                gram[row : row + ni, column : column + nj] = symmetric(value)
+            column += nj
+        row += ni
+    return gram, (sums.square() > _CANCELLATION * positions * gram.diagonal()).any()
