@@ -1,0 +1,49 @@
+"""Training loops that tests record: small, seeded, and written as users write them."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import tracer
+
+
+def blobs(n=24, shape=(6,), classes=3, seed=0):
+    """Inputs in [0, 1] and labels that a small network can learn."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % classes
+    centres = torch.rand(classes, *shape, generator=generator)
+    noise = torch.rand(n, *shape, generator=generator)
+    return (0.7 * centres[y] + 0.3 * noise), y
+
+
+def mlp(seed=0, width=8):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 3))
+
+
+def run_loop(path, model=None, optimizer=None, *, epochs=2, data=None, batch_size=8, record=tracer.record, **options):
+    """Train with recording; returns what a bare loop would know: model, ids and losses of each update."""
+    model = mlp() if model is None else model
+    x, y = data or blobs()
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    numbered = TensorDataset(x, y, torch.arange(len(x)))
+    loader = DataLoader(numbered, batch_size=batch_size, shuffle=True, generator=torch.Generator().manual_seed(1))
+    options = {
+        "loss": F.cross_entropy,
+        "probes": {"train": (x[:12], y[:12]), "test": blobs(9, tuple(x.shape[1:]), seed=7)},
+        "snapshots": tracer.every(4) | tracer.epochs(),
+        **options,
+    }
+    ids, losses = [], []
+    with record(path, model, optimizer, **options) as run:
+        for _ in range(epochs):
+            for inputs, targets, numbers in run.batches(loader):
+                loss = F.cross_entropy(model(inputs), targets)
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                run.log(loss=loss)
+                ids.append(numbers.tolist())
+                losses.append(loss.item())
+    return model, ids, losses

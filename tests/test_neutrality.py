@@ -1,0 +1,135 @@
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import tracer
+from tests import zoo
+from tests.loops import blobs
+from tracer.instrument import Instrument
+
+MODELS = {
+    "mlp": (lambda: zoo.MLP(dropout=0.3), (3, 2, 2)),
+    "cnn": (lambda: zoo.CNN(dropout=0.3), (3, 16, 16)),
+    "resnet18": (lambda: zoo.ResNet18(dropout=0.3), (3, 16, 16)),
+}
+OPTIMIZERS = {
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=1e-4),
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=1e-3),
+}
+
+
+def training(build, shape, optimizer, **options):
+    """A training function as `tracer.check` takes it: two epochs, dropout, BatchNorm in training mode."""
+
+    def train(record):
+        torch.manual_seed(0)
+        model = build()
+        model.train()
+        chosen = OPTIMIZERS[optimizer](model.parameters())
+        x, y = blobs(12, shape)
+        loader = DataLoader(TensorDataset(x, y), batch_size=4, shuffle=True)
+        with record(
+            "run.zarr",
+            model,
+            chosen,
+            loss=F.cross_entropy,
+            probes={"train": (x[:6], y[:6]), "test": blobs(4, shape, seed=3)},
+            snapshots=tracer.every(1),
+            **options,
+        ) as run:
+            for _ in range(2):
+                for inputs, targets in run.batches(loader):
+                    loss = F.cross_entropy(model(inputs), targets)
+                    chosen.zero_grad()
+                    loss.backward()
+                    chosen.step()
+                    run.log(loss=loss)
+
+    return train
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("name", MODELS)
+def test_training_is_bit_identical_with_and_without_recording(name, optimizer):
+    verdict = tracer.check(training(*MODELS[name], optimizer))
+    assert verdict.steps == 6
+    assert set(verdict.table.values()) == {"identical"}, str(verdict)
+    assert verdict
+
+
+def batch_normed():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(16, 3)
+    )
+
+
+def forward_in_training_mode(model, optimizer, x, y):
+    model(x)
+
+
+def backward(model, optimizer, x, y):
+    F.cross_entropy(model.eval()(x), y).backward()
+    model.train()
+
+
+def fresh_iterator(model, optimizer, x, y):
+    iter(DataLoader(TensorDataset(x, y), shuffle=True))
+
+
+def batch_norm_update(model, optimizer, x, y):
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean += 1e-6
+
+
+@pytest.mark.parametrize(
+    ("perturb", "changed"),
+    [
+        (forward_in_training_mode, "random streams"),
+        (backward, "gradients"),
+        (fresh_iterator, "random streams"),
+        (batch_norm_update, "buffers"),
+    ],
+)
+def test_the_check_catches_a_probe_that_perturbs(monkeypatch, perturb, changed):
+    build, shape = batch_normed, (3, 4, 4)
+    observe = Instrument.observe
+    x, y = blobs(4, shape)
+
+    def perturbing(self, *args, **options):
+        perturb(self.model, None, x, y)
+        return observe(self, *args, **options)
+
+    monkeypatch.setattr(Instrument, "observe", perturbing)
+    verdict = tracer.check(training(build, shape, "sgd"))
+    assert verdict.table[changed] == "changed", str(verdict)
+    assert not verdict and "NOT proved" in str(verdict)
+
+
+def test_training_that_cannot_be_repeated_proves_nothing():
+    seeds = iter(range(100))
+
+    def train(record):
+        torch.manual_seed(next(seeds))
+        inner = training(*MODELS["mlp"], "sgd")
+        with warnings.catch_warnings():
+            inner(lambda *args, **options: record(*args, **options))
+
+    def unseeded(record):
+        model = torch.nn.Linear(6, 3)
+        torch.nn.init.constant_(model.bias, float(next(seeds)))
+        x, y = blobs()
+        with record("run.zarr", model, None, loss=F.cross_entropy, probes={"train": (x, y)}) as run:
+            run.step(loss=1.0)
+
+    assert tracer.check(unseeded).table["parameters"] == "not repeatable"
+    assert tracer.check(train)
+
+
+def test_a_function_that_records_nothing_is_refused():
+    with pytest.raises(ValueError, match="never called"):
+        tracer.check(lambda record: None)

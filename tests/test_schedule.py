@@ -1,0 +1,50 @@
+import pytest
+
+from tracer.errors import RecordError
+from tracer.schedule import STREAMS, at, by_stream, epochs, every, log_spaced
+
+
+def steps(schedule, upto=12, ends=()):
+    return [step for step in range(upto) if schedule.due(step, step in ends)]
+
+
+def test_every_counts_from_k():
+    assert steps(every(5)) == [5, 10]
+
+
+def test_epochs_are_ends_of_epochs():
+    assert steps(epochs(), ends={4, 8}) == [4, 8]
+
+
+def test_every_second_epoch_even_when_asked_twice_about_one_end():
+    schedule = epochs(2)
+    assert [schedule.due(step, True) for step in (4, 4, 8, 8, 12)] == [False, False, True, True, False]
+
+
+def test_union_keeps_both_and_prints_as_written():
+    schedule = at([3]) | every(4) | log_spaced()
+    assert steps(schedule) == [1, 2, 3, 4, 8]
+    assert repr(schedule) == "at([3]) | every(4) | log_spaced()"
+
+
+def test_each_stream_has_a_schedule():
+    chosen = by_stream({"gradients": every(7), "default": at([1])})
+    assert set(chosen) == set(STREAMS)
+    assert repr(chosen["gradients"]) == "every(7)" and repr(chosen["weights"]) == "at([1])"
+    assert repr(by_stream(None)["masks"]) == "epochs() | log_spaced()"
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: every(0), "at least 1"),
+        (lambda: at([-1]), "negative"),
+        (lambda: epochs(0), "at least 1"),
+        (lambda: by_stream(5), "expected a schedule"),
+        (lambda: by_stream({"gradient": every(2)}), "did you mean 'gradients'"),
+        (lambda: by_stream({"masks": 3}), "expected a schedule"),
+    ],
+)
+def test_bad_schedules_are_refused_in_a_sentence(make, sentence):
+    with pytest.raises(RecordError, match=sentence):
+        make()

@@ -1,0 +1,333 @@
+"""Recorder: follows a training loop, decides when, orders events. No numerics.
+
+One row of `steps/` stays open from the update that made it until the next update, so that the loss and
+scalars logged in between belong to it. Rows close in order, and an archive is committed only where a row has
+closed: every commit holds whole steps.
+"""
+
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from torch import nn
+
+from tracer import card
+from tracer.batches import Batches, as_ids
+from tracer.errors import ArchiveError, RecordError
+from tracer.instrument import Instrument
+from tracer.probe import named_probes
+from tracer.randomness import untouched_random_state
+from tracer.scalars import Scalar
+from tracer.schedule import Schedule, by_stream
+from tracer.writer import Writer
+
+GRADIENTS = ("auto", "exact", "gram", "none")
+_RESERVED = frozenset(("step", "epoch", "time", "n_ids", "ids", "id", "lr", "skipped", "param_group"))
+_PREFETCH = (
+    "Update {step} came without a batch from run.batches while an earlier one had two: something outside "
+    "run.batches fetches ahead, so recorded ids may belong to neighbouring updates; iterate the prefetcher "
+    "through run.batches(prefetcher, ids=function_of_a_batch) instead."
+)
+_NAN_LOSS = (
+    "The loss of update {step} is NaN; recording goes on and metrics count such values as undefined: look for "
+    "the first bad batch with archive.ids({step}), or lower the learning rate."
+)
+
+
+class RecordWarning(UserWarning):
+    """Something is recorded in another way than asked for, or not at all, and why."""
+
+
+@dataclass
+class _Row:
+    """The record of one update, open until the next."""
+
+    step: int
+    epoch: int
+    lr: list[float]
+    ids: np.ndarray | None = None
+    scalars: dict[str, Scalar] = field(default_factory=dict)
+    skipped: bool = False
+    time: float = field(default_factory=time.time)
+
+    @property
+    def ready(self) -> bool:
+        return all(scalar.ready for scalar in self.scalars.values())
+
+
+class Recorder:
+    """Watches one training run and writes its archive; made by `tracer.record`, used as a context manager."""
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer | None,
+        schedules: dict[str, Schedule],
+        instrument: Callable[[], Instrument],
+        writer: Callable[[Instrument], Writer],
+    ) -> None:
+        self._optimizer = optimizer
+        self._schedules = schedules
+        self._make_instrument = instrument
+        self._make_writer = writer
+        self._batches = Batches(self._deliver, self.end_epoch)
+        self._delivered: list[np.ndarray] = []
+        self._ahead: dict[str, Scalar] = {}
+        self._row: _Row | None = None
+        self._closed: deque[_Row] = deque()
+        self._epoch = 0
+        self._taken: dict[str, int] = {}
+        self._batch_counts: set[int] = set()
+        self._warned: set[str] = set()
+        self._hook: Any = None
+        self._writer: Writer | None = None
+
+    # What the user calls.
+
+    def __enter__(self) -> Self:
+        with untouched_random_state():
+            self._instrument = self._make_instrument()
+            self._writer = self._make_writer(self._instrument)
+            for note in self._instrument.notes:
+                warnings.warn(note, RecordWarning, stacklevel=2)
+            self._row = _Row(step=0, epoch=0, lr=self._lr())
+            self._snapshot(always=True)
+        if self._optimizer is not None:
+            self._hook = self._optimizer.register_step_post_hook(lambda *_: self._update())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is None or self._writer.closed:
+            return
+        if kind is None:
+            self.close()
+        else:
+            self._finish("interrupted")
+
+    def batches(self, loader: Any, ids: Callable[[Any], Any] | None = None) -> Iterator[Any]:
+        """Iterate `loader`: the same batches in the same order, with their example ids noted.
+
+        Exhausting the loader ends an epoch. `ids(batch)` gives the ids where a loader cannot tell them.
+        """
+        return self._batches.iterate(loader, ids)
+
+    def step(self, ids: Any = None, loss: Any = None) -> None:
+        """Annotate the update just made with its example `ids` and its `loss`.
+
+        With `optimizer=None` this call also counts the update.
+        """
+        if self._optimizer is None:
+            self._update()
+        row = self._open()
+        if ids is not None:
+            row.ids = as_ids(ids)
+        if loss is not None:
+            row.scalars["loss"] = Scalar("loss", loss)
+
+    def log(self, **values: Any) -> None:
+        """Record scalars with the current update; `loss` is the training loss of that update.
+
+        Called between a batch and its `optimizer.step()`, they belong to the update to come. A tensor is read
+        later and never waited for.
+        """
+        row = self._open()
+        for name, value in values.items():
+            if name in _RESERVED:
+                raise RecordError(
+                    f"run.log({name}=...): the archive has its own {name!r}, choose another name."
+                )
+            target = self._ahead if self._delivered else row.scalars
+            target[name] = Scalar(name, value)
+
+    def end_epoch(self) -> None:
+        """Say that an epoch ended; a loader given to `run.batches` says so by itself when exhausted."""
+        row = self._open()
+        if row.epoch > self._epoch:
+            self._epoch = row.epoch
+            self._writer_in_use().mark_epoch_end(row.step)
+            self._snapshot()
+
+    def close(self) -> None:
+        """Record the last state, commit everything and close the archive."""
+        self._open()
+        self._snapshot(always=True)
+        self._finish("complete")
+
+    @property
+    def notes(self) -> list[str]:
+        """What this run does not record, or records in another way, and why: one sentence each."""
+        return list(self._instrument.notes)
+
+    # Events.
+
+    def _deliver(self, ids: np.ndarray) -> None:
+        self._open()
+        self._delivered.append(ids)
+
+    def _update(self) -> None:
+        row = self._open()
+        self._closed.append(row)
+        self._write_rows()
+        self._row = _Row(step=row.step + 1, epoch=self._epoch + 1, lr=self._lr(), scalars=self._ahead)
+        self._ahead = {}
+        if self._delivered:
+            self._row.ids = np.concatenate(self._delivered)
+        self._watch_delivery()
+        self._delivered.clear()
+        self._snapshot()
+
+    def _watch_delivery(self) -> None:
+        # A prefetcher shows at its ends: two batches before the first update, none before the last.
+        self._batch_counts.add(len(self._delivered))
+        if {0, 2} <= self._batch_counts:
+            self._warn_once(_PREFETCH)
+
+    def _snapshot(self, always: bool = False) -> None:
+        row, writer = self._open(), self._writer_in_use()
+        epoch_end = 0 < row.epoch == self._epoch
+        due = {
+            stream
+            for stream, schedule in self._schedules.items()
+            if (always or schedule.due(row.step, epoch_end)) and self._taken.get(stream) != row.step
+        }
+        if due:
+            self._taken |= dict.fromkeys(due, row.step)
+            known = len(self._instrument.notes)
+            observed = self._instrument.observe(writer, due, row.step, last=always and row.step > 0)
+            for group, arrays in observed.items():
+                writer.append(group, row.step, epoch_end, arrays)
+            for note in self._instrument.notes[known:]:
+                warnings.warn(note, RecordWarning, stacklevel=5)
+
+    def _write_rows(self, wait: bool = False) -> None:
+        writer = self._writer_in_use()
+        while self._closed and (wait or self._closed[0].ready):
+            row = self._closed.popleft()
+            values = {name: scalar.read() for name, scalar in row.scalars.items()}
+            loss = values.pop("loss", float("nan"))
+            if "loss" in row.scalars and loss != loss:
+                self._warn_once(_NAN_LOSS)
+            writer.row(
+                row.step,
+                epoch=row.epoch,
+                time=row.time,
+                ids=row.ids,
+                loss=loss,
+                lr=row.lr,
+                skipped=row.skipped,
+                scalars=values,
+            )
+        if not self._closed:
+            writer.commit()
+
+    def _finish(self, state: str) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+        if self._row is not None:
+            self._closed.append(self._row)
+            self._row = None
+        writer = self._writer_in_use()
+        self._write_rows(wait=True)
+        writer.attributes("", {"notes": self._instrument.notes})
+        writer.close(state=state)
+
+    def _warn_once(self, sentence: str) -> None:
+        if sentence not in self._warned:
+            self._warned.add(sentence)
+            step = self._row.step if self._row else self._closed[-1].step
+            warnings.warn(sentence.format(step=step), RecordWarning, stacklevel=5)
+
+    def _lr(self) -> list[float]:
+        return (
+            [] if self._optimizer is None else [float(group["lr"]) for group in self._optimizer.param_groups]
+        )
+
+    def _open(self) -> _Row:
+        if self._row is None:
+            raise RecordError("This recorder is not open: use it inside `with tracer.record(...) as run:`.")
+        return self._row
+
+    def _writer_in_use(self) -> Writer:
+        if self._writer is None:
+            raise RecordError("This recorder is not open: use it inside `with tracer.record(...) as run:`.")
+        return self._writer
+
+
+def record(
+    path: str | Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    *,
+    loss: Callable[..., Any] | None = None,
+    objective: Callable[..., Any] | None = None,
+    probes: Mapping[str, Any] | None = None,
+    snapshots: Schedule | Mapping[str, Schedule] | None = None,
+    gradients: str = "auto",
+    memory: int = 1 << 30,
+    chunk: int | None = None,
+    durability: Literal["process", "power"] = "process",
+    on_error: Literal["raise", "warn"] = "raise",
+    title: str | None = None,
+    command: bool = True,
+) -> Recorder:
+    """Record a training loop into a new archive at `path`; use as `with tracer.record(...) as run:`.
+
+    model, optimizer: as trained; each `optimizer.step()` counts as one update (`optimizer=None`: `run.step()` does).
+    loss: `loss(outputs, targets)`, a function or module with `reduction`, or one that returns a value per example;
+    `objective(model, inputs, targets) -> (outputs, losses)` covers everything else. probes: name to
+    (inputs, targets), (dataset, indices) or `tracer.Probe`. snapshots: a schedule, or a mapping from stream to
+    schedule; default `epochs() | log_spaced()`. gradients: "exact" (stored, lossless), "gram" (their inner
+    products only), "none", or "auto": exact up to 64 MiB a snapshot. memory: bytes one probe pass may use.
+    chunk: examples that go through the network together. durability: "power" also survives a power cut.
+    on_error: whether a failing disk stops training ("raise") or only recording ("warn"). command: store the
+    command line.
+
+    Errors: RecordError and ArchiveError, in one sentence, before training starts and with nothing written.
+    """
+    schedules = by_stream(snapshots)
+    if gradients not in GRADIENTS:
+        raise RecordError(f"gradients={gradients!r}, expected one of {', '.join(map(repr, GRADIENTS))}.")
+    found = named_probes(probes or {})
+    if found and loss is None and objective is None:
+        raise RecordError(
+            "Probes are given but no loss, so per-example losses and gradients have no meaning: pass loss=, for "
+            "example loss=F.cross_entropy, or objective=."
+        )
+    if Path(path).exists():
+        raise ArchiveError(f"{path} exists: choose another path or remove it; an archive holds one run.")
+
+    def instrument() -> Instrument:
+        return Instrument(
+            model,
+            found,
+            loss=loss,
+            objective=objective,
+            streams=schedules.keys() - {"weights"},
+            gradients=gradients,
+            memory=memory,
+            chunk=chunk,
+        )
+
+    def writer(ready: Instrument) -> Writer:
+        settings = {
+            "model": card.describe_model(model),
+            "optimizer": card.describe_optimizer(optimizer),
+            "loss": card.name_of(loss if objective is None else objective),
+            "snapshots": {stream: repr(schedule) for stream, schedule in schedules.items()},
+            "environment": card.describe_environment(command),
+            **ready.card,
+        }
+        attributes = {"title": title or Path(path).stem, "card": settings, "notes": ready.notes, **ready.tables}
+        made = Writer(path, attributes=attributes, durability=durability, on_error=on_error)
+        ready.declare(made)
+        return made
+
+    return Recorder(optimizer, schedules, instrument, writer)
