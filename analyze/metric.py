@@ -1,0 +1,239 @@
+"""The contract of a metric: a plain function of named arrays, and a card that says what it is."""
+
+import hashlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from analyze.reference import Reference
+from tracer.errors import MissingTraceError, did_you_mean
+
+Scope = Literal["all", "probe", "train", "test"]
+Bounds = tuple[float, float] | Mapping[str, tuple[float, float]] | None
+References = Reference | tuple[Reference, ...]
+ENTRY_POINTS = "tracer.metrics"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Card of a metric: everything listings, figures, the engine and the tests need to know about it."""
+
+    name: str
+    function: Callable[..., dict[str, Any]] = field(repr=False)
+    reads: tuple[str, ...]
+    variables: dict[str, tuple[str, ...]]
+    title: str
+    reference: tuple[Reference, ...] = field(repr=False)
+    scope: Scope = "all"
+    optional: dict[str, dict[str, Any]] = field(default_factory=dict)
+    lag: bool = False
+    whole: bool = False
+    each: Literal["", "site"] = ""
+    bounds: Bounds = None
+    units: str | Mapping[str, str] = "1"
+    formula: str = ""
+    cost: str = ""
+    reading: str = ""
+    needs: str = ""
+    integers: tuple[str, ...] = ()
+
+    @cached_property
+    def definition(self) -> str:
+        """The function's docstring, dedented."""
+        return inspect.getdoc(self.function) or ""
+
+    @property
+    def meaning(self) -> str:
+        """First line of the docstring."""
+        return self.definition.partition("\n")[0]
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """Keyword parameters a user may set, with their defaults."""
+        parameters = inspect.signature(self.function).parameters.values()
+        named = {p.name: p.default for p in parameters if p.default is not p.empty}
+        arrays = {name.replace(".", "_") for name in self.optional}
+        return {name: value for name, value in named.items() if name not in arrays}
+
+    @property
+    def module(self) -> str:
+        """Dotted name of the module that defines the metric."""
+        return self.function.__module__
+
+    @property
+    def plot(self) -> Callable[..., None] | None:
+        """`plot_<name>(result, figure)` of the same module, if it has one."""
+        return self.function.__globals__.get(f"plot_{self.name}")
+
+    @property
+    def source(self) -> str:
+        """Digest of the module's source: results computed by another version of it are recomputed."""
+        path = inspect.getsourcefile(self.function)
+        text = Path(path).read_bytes() if path and Path(path).exists() else self.function.__code__.co_code
+        return hashlib.sha256(text).hexdigest()[:16]
+
+    def bounds_of(self, variable: str) -> tuple[float, float] | None:
+        """Smallest and largest value a variable can take, None where there is no bound."""
+        if isinstance(self.bounds, Mapping):
+            return self.bounds.get(variable)
+        return None if self.is_integer(variable) else self.bounds
+
+    def units_of(self, variable: str) -> str:
+        """Units of a variable, `1` where it has none."""
+        return self.units.get(variable, "1") if isinstance(self.units, Mapping) else self.units
+
+    def is_integer(self, variable: str) -> bool:
+        """Whether a variable is a count (int64); every other one is float64."""
+        return variable in self.integers or variable.startswith("n_")
+
+    @property
+    def in_time(self) -> bool:
+        """Whether any variable has the dimension `step`."""
+        return any("step" in dims for dims in self.variables.values())
+
+    def with_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Defaults updated by `options`; TypeError, with a hint, for one the metric does not have."""
+        for name in options:
+            if name not in self.options:
+                hint = did_you_mean(name, self.options)
+                raise TypeError(f"metric {self.name!r} has no option {name!r}; {hint}")
+        return self.options | dict(options)
+
+
+def metric(
+    *,
+    reads: Iterable[str],
+    variables: Mapping[str, tuple[str, ...]],
+    title: str,
+    reference: References,
+    scope: Scope = "all",
+    optional: Iterable[str] | Mapping[str, Mapping[str, Any]] = (),
+    lag: bool = False,
+    whole: bool = False,
+    each: Literal["", "site"] = "",
+    bounds: Bounds = None,
+    units: str | Mapping[str, str] = "1",
+    formula: str = "",
+    cost: str = "",
+    reading: str = "",
+    needs: str = "",
+    integers: Iterable[str] = (),
+) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., dict[str, Any]]]:
+    """Give a function its card and return the function itself.
+
+    `reads` names the arrays the function takes, in the order of its parameters; `name.variable` is a result
+    of another metric (parameter `name_variable`). Keyword parameters with a default are options except
+    those in `optional`: arrays handed over where the archive has them, None where not; as a mapping to
+    options, such as `{"gradients": {"per_tensor": True}}`, only where these are chosen. `variables` maps
+    what the function returns to dimensions. `scope` says which probes: `all` joint, one `probe` at a time,
+    or those of split `train` or `test`. `lag` compares snapshots in time; `whole` hands over all snapshots
+    at once; `each="site"` says that sites do not mix, so that they may be handed over in groups. Names in
+    `integers`, and names that begin with `n_`, are counts (int64).
+
+    >>> from analyze.reference import FORT_2019
+    >>> @metric(reads=("losses",), variables={"worst": ("step",)}, title="Worst loss", reference=FORT_2019)
+    ... def worst_loss(losses):
+    ...     "Largest loss of any example."
+    ...     return {"worst": losses.max(-1)}
+    >>> worst_loss.card.meaning
+    'Largest loss of any example.'
+    """
+
+    def attach(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+        card = Metric(
+            name=function.__name__,
+            function=function,
+            reads=tuple(reads),
+            variables=dict(variables),
+            title=title,
+            reference=(reference,) if isinstance(reference, Reference) else tuple(reference),
+            scope=scope,
+            optional={
+                name: dict(optional[name]) if isinstance(optional, Mapping) else {} for name in optional
+            },
+            lag=lag,
+            whole=whole,
+            each=each,
+            bounds=bounds,
+            units=units,
+            formula=formula,
+            cost=cost,
+            reading=reading,
+            needs=needs,
+            integers=tuple(integers),
+        )
+        _check_parameters(card)
+        function.card = card  # type: ignore[attr-defined]
+        return function
+
+    return attach
+
+
+def _check_parameters(card: Metric) -> None:
+    parameters = inspect.signature(card.function).parameters.values()
+    positional = [p.name for p in parameters if p.default is p.empty]
+    expected = [read.replace(".", "_") for read in card.reads]
+    if positional != expected:
+        raise TypeError(f"metric {card.name!r} reads {expected}, but its parameters are {positional}")
+    known = {p.name for p in parameters}
+    missing = [name for name in card.optional if name.replace(".", "_") not in known]
+    if missing:
+        raise TypeError(f"metric {card.name!r} has no parameter for the optional {missing}")
+
+
+def metrics() -> dict[str, Metric]:
+    """Cards of every metric found: the files of `analyze/metrics` and entry points of group `tracer.metrics`.
+
+    Raises ValueError where two modules define one name, with both modules.
+
+    >>> metrics()["stiffness"].variables["cosine"]
+    ('step', 'pair', 'layer')
+    """
+    found: dict[str, Metric] = {}
+    for info in sorted(
+        pkgutil.iter_modules(import_module("analyze.metrics").__path__), key=lambda info: info.name
+    ):
+        _add(found, cards_of(import_module(f"analyze.metrics.{info.name}")))
+    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
+        loaded = entry.load()
+        _add(found, cards_of(loaded) if isinstance(loaded, ModuleType) else [card_of(loaded)])
+    return dict(sorted(found.items()))
+
+
+def cards_of(module: ModuleType) -> list[Metric]:
+    """Cards of the metrics a module defines itself (not those it imports)."""
+    values = vars(module).values()
+    cards = [value.card for value in values if isinstance(getattr(value, "card", None), Metric)]
+    return [card for card in cards if card.module == module.__name__]
+
+
+def card_of(item: "str | Metric | Callable[..., Any]", known: Mapping[str, Metric] | None = None) -> Metric:
+    """Card of a metric given by name, card or decorated function."""
+    if isinstance(item, Metric):
+        return item
+    if isinstance(item, str):
+        known = metrics() if known is None else known
+        if item not in known:
+            raise MissingTraceError(f"no metric is called {item!r}; {did_you_mean(item, known)}")
+        return known[item]
+    card = getattr(item, "card", None)
+    if not isinstance(card, Metric):
+        raise TypeError(f"expected a metric's name or a function decorated with @metric, got {item!r}")
+    return card
+
+
+def _add(found: dict[str, Metric], cards: Iterable[Metric]) -> None:
+    for card in cards:
+        other = found.get(card.name)
+        if other is not None and other.function is not card.function:
+            raise ValueError(
+                f"two metrics are called {card.name!r}: in {other.module} and in {card.module}; rename one"
+            )
+        found[card.name] = card

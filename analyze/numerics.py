@@ -1,0 +1,201 @@
+"""Small exact numerics several metrics share: undefined is NaN, reductions are in float64."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+def pearson(x: ArrayLike, y: ArrayLike) -> Floats:
+    """Pearson correlation along the last axis; the leading axes broadcast.
+
+    Pairs in which either value is NaN are left out. NaN where fewer than two pairs remain, where the
+    values that remain in `x` or in `y` are all equal (a test of equality: the variance of a repeated 0.1
+    is not exactly 0), or where one of them is infinite.
+
+    >>> float(pearson([1, 2, 3], [2, 4, 6]))
+    1.0
+    >>> pearson([[0.1, 0.1, 0.1], [1, 2, 4]], [3, 2, 1]).round(4)
+    array([    nan, -0.982])
+    """
+    first, second, valid = _paired(x, y)
+    return _correlation(first, second, valid)
+
+
+def spearman(x: ArrayLike, y: ArrayLike) -> Floats:
+    """Spearman correlation along the last axis: Pearson of the ranks, ties sharing their mean rank.
+
+    Undefined as in `pearson`, except that infinite values have a rank like any other.
+
+    >>> float(spearman([1, 2, 3, 4], [1, 10, 100, 1000]))
+    1.0
+    >>> float(spearman([1, 2, 3, 4], [5, 5, 5, 6]).round(4))
+    0.7746
+    """
+    first, second, valid = _paired(x, y)
+    return _correlation(_ranked(first, valid), _ranked(second, valid), valid)
+
+
+def mean_ranks(values: ArrayLike) -> Floats:
+    """Ranks 1, 2, ... of the values (n,) in increasing order; equal values share the mean of their ranks.
+
+    >>> mean_ranks([10.0, 30.0, 10.0])
+    array([1.5, 3. , 1.5])
+    """
+    _, inverse, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+
+
+def _paired(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    first, second = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
+    return first, second, ~(np.isnan(first) | np.isnan(second))
+
+
+def _ranked(values: Floats, valid: NDArray[np.bool_]) -> Floats:
+    ranks = np.full(values.shape, np.nan)
+    for row in np.ndindex(values.shape[:-1]):
+        ranks[row][valid[row]] = mean_ranks(values[row][valid[row]])
+    return ranks
+
+
+def _correlation(x: Floats, y: Floats, valid: NDArray[np.bool_]) -> Floats:
+    count = valid.sum(-1)
+    varied = (count >= 2) & _varies(x, valid) & _varies(y, valid)
+    varied &= ~np.where(valid, np.isinf(x) | np.isinf(y), False).any(-1)
+    valid = valid & varied[..., None]
+    x, y = _centred(x, valid), _centred(y, valid)
+    product = np.einsum("...i,...i->...", x, y)
+    scale = np.sqrt(np.einsum("...i,...i->...", x, x) * np.einsum("...i,...i->...", y, y))
+    return np.clip(divide(product, np.where(varied, scale, 0.0)), -1.0, 1.0)
+
+
+def _varies(x: Floats, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    low = np.where(valid, x, np.inf).min(-1, initial=np.inf)
+    high = np.where(valid, x, -np.inf).max(-1, initial=-np.inf)
+    return high > low
+
+
+def _centred(x: Floats, valid: NDArray[np.bool_]) -> Floats:
+    # Dividing by the largest value before and after keeps squares of huge and tiny deviations in range.
+    x = np.where(valid, x, 0.0)
+    x = x / _largest(x)
+    mean = x.sum(-1, keepdims=True) / np.maximum(valid.sum(-1, keepdims=True), 1)
+    x = np.where(valid, x - mean, 0.0)
+    return x / _largest(x)
+
+
+def _largest(x: Floats) -> Floats:
+    size = np.abs(x).max(-1, keepdims=True, initial=0.0)
+    return np.where(size > 0, size, 1.0)
+
+
+def divide(numerator: ArrayLike, denominator: ArrayLike) -> Floats:
+    """Quotient in float64 that is NaN, without a warning, where the denominator is 0 or NaN.
+
+    >>> divide([1, 0, 2], [2, 0, 0])
+    array([0.5, nan, nan])
+    """
+    top, bottom = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
+    defined = (bottom != 0) & ~np.isnan(bottom)
+    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=defined)
+
+
+def mean_defined(
+    values: ArrayLike, axis: int | tuple[int, ...] | None = None
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Mean of the values that are not NaN, and how many they are; NaN where there is none.
+
+    >>> mean_defined([[1.0, np.nan], [np.nan, np.nan]], axis=1)
+    (array([ 1., nan]), array([1, 0]))
+    """
+    values = np.asarray(values, np.float64)
+    defined = ~np.isnan(values)
+    count = defined.sum(axis, dtype=np.int64)
+    return divide(np.where(defined, values, 0.0).sum(axis), count), count
+
+
+def std_defined(values: ArrayLike, axis: int) -> Floats:
+    """Population standard deviation of the values that are not NaN; NaN where there is none.
+
+    >>> std_defined([[1.0, 3.0, np.nan], [np.nan] * 3], axis=1)
+    array([ 1., nan])
+    """
+    values = np.asarray(values, np.float64)
+    mean = np.expand_dims(mean_defined(values, axis)[0], axis)
+    return np.sqrt(mean_defined(np.square(values - mean), axis)[0])
+
+
+def running_mean(values: ArrayLike, window: int) -> Floats:
+    """Means of every `window` consecutive values (n,): shape (n - window + 1,), empty when n < window.
+
+    >>> running_mean([1.0, 2.0, 3.0, 6.0], 2)
+    array([1.5, 2.5, 4.5])
+    """
+    values = np.asarray(values, np.float64)
+    if len(values) < window:
+        return np.empty(0)
+    return np.lib.stride_tricks.sliding_window_view(values, window).mean(-1)
+
+
+def polygon_area(x: ArrayLike, y: ArrayLike) -> float:
+    """Area enclosed by the closed polygon through (x, y): the absolute value of the shoelace sum.
+
+    Lobes of opposite orientation cancel where the outline crosses itself.
+
+    >>> polygon_area([0, 2, 2, 0], [0, 0, 1, 1])
+    2.0
+    >>> polygon_area([0, 1, 1, 0], [0, 1, 0, 1])
+    0.0
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    return float(abs(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y)) / 2)
+
+
+def merge_ties(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
+    """Sorted distinct `x`, with the mean of the `y` that share each.
+
+    >>> merge_ties([2.0, 1.0, 2.0], [5.0, 7.0, 9.0])
+    (array([1., 2.]), array([7., 7.]))
+    """
+    distinct, inverse = np.unique(np.asarray(x, np.float64), return_inverse=True)
+    return distinct, np.bincount(inverse, np.asarray(y, np.float64)) / np.bincount(inverse)
+
+
+def pairwise_distance(points: ArrayLike, kind: Literal["euclidean", "cosine"] = "euclidean") -> Floats:
+    """Distances (example, example_2) between the rows of `points` (example, ...), each row flattened.
+
+    `"cosine"` is 1 - x·x' / (|x||x'|), in [0, 2], and NaN where a row is all zeros.
+
+    >>> pairwise_distance([[0.0, 0.0], [3.0, 4.0]])
+    array([[0., 5.],
+           [5., 0.]])
+    >>> pairwise_distance([[1.0, 0.0], [0.0, 2.0]], "cosine")
+    array([[0., 1.],
+           [1., 0.]])
+    """
+    rows = np.asarray(points, np.float64)
+    rows = rows.reshape(len(rows), -1)
+    if kind == "cosine":
+        unit = divide(rows, np.linalg.norm(rows, axis=1, keepdims=True))
+        distance = np.clip(1.0 - unit @ unit.T, 0.0, 2.0)
+        np.fill_diagonal(distance, np.where(np.isnan(unit).any(1), np.nan, 0.0))
+        return distance
+    # Differences, not Gram products: near duplicates would otherwise be at a distance of rounding error.
+    from scipy.spatial.distance import pdist, squareform
+
+    return np.asarray(squareform(pdist(rows)))
+
+
+def depth_slope(sums: ArrayLike) -> Floats:
+    """Least-squares slope of the last axis (..., depth) against depth 1, 2, ...: shape (...).
+
+    NaN where there are fewer than two depths.
+
+    >>> depth_slope([[1.0, 3.0, 5.0], [0.0, 3.0, 0.0]])
+    array([2., 0.])
+    """
+    sums = np.asarray(sums, np.float64)
+    depth = np.arange(sums.shape[-1]) - (sums.shape[-1] - 1) / 2
+    return divide(sums @ depth, depth @ depth)

@@ -1,0 +1,140 @@
+"""Results of an analysis: one labelled Dataset for each metric, and what was skipped and why."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tracer.errors import MissingTraceError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+    from tracer.archive import Archive
+
+PROVENANCE = ("run_id", "archive_digest", "archive_state", "tracer_version")
+
+
+class Results(Mapping[str, "xr.Dataset"]):
+    """Metric name to Dataset, with provenance in the attributes of each, and `skipped`: name to reason."""
+
+    def __init__(
+        self,
+        datasets: Mapping[str, xr.Dataset],
+        skipped: Mapping[str, str] | None = None,
+        *,
+        archive: Archive | None = None,
+    ) -> None:
+        self._datasets = dict(datasets)
+        self.skipped = dict(skipped or {})
+        self.archive = archive
+
+    def __getitem__(self, name: str) -> xr.Dataset:
+        if name in self._datasets:
+            return self._datasets[name]
+        if name in self.skipped:
+            raise MissingTraceError(f"{name} was skipped: {self.skipped[name]}")
+        raise MissingTraceError(f"no result is called {name!r}; {did_you_mean(name, self._datasets)}")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._datasets
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._datasets)
+
+    def __len__(self) -> int:
+        return len(self._datasets)
+
+    @property
+    def provenance(self) -> dict[str, dict[str, Any]]:
+        """For each metric: run, archive digest, version, options, when."""
+        names = (*PROVENANCE, "options", "created", "reference")
+        return {
+            metric: {name: data.attrs[name] for name in names if name in data.attrs}
+            for metric, data in self._datasets.items()
+        }
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a value: `metric`, `variable`, the labels of its dimensions, `value`.
+
+        Columns of dimensions a variable does not have are empty.
+        """
+        import pandas as pd
+
+        frames = [tidy(data).assign(metric=name) for name, data in self._datasets.items()]
+        if not frames:
+            return pd.DataFrame(columns=["metric", "variable", "value"])
+        table = pd.concat(frames, ignore_index=True)
+        middle = [name for name in table.columns if name not in ("metric", "variable", "value")]
+        return table[["metric", "variable", *middle, "value"]]
+
+    def save(self, path: str | Path) -> Path:
+        """Write `results.zarr`, `summary.json`, `tables/*.csv`, `figures/*.svg` and `report.html` to `path`."""
+        from analyze.output import save
+
+        return save(self, Path(path))
+
+    def __repr__(self) -> str:
+        lines = [f"<Results: {len(self)} metrics, {len(self.skipped)} skipped>"]
+        lines += [f"  {name}: {_shape(data)}" for name, data in self._datasets.items()]
+        lines += [f"  {name} skipped: {reason}" for name, reason in self.skipped.items()]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(data.attrs.get('meaning', '')))}</td>"
+            f"<td>{html.escape(_shape(data))}</td></tr>"
+            for name, data in self._datasets.items()
+        ]
+        rows += [
+            f"<tr><td>{html.escape(name)}</td><td colspan=2>skipped: {html.escape(reason)}</td></tr>"
+            for name, reason in self.skipped.items()
+        ]
+        head = "<tr><th>metric</th><th>meaning</th><th>variables</th></tr>"
+        return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def load(path: str | Path) -> Results:
+    """Results saved in a directory, as `Results.save` or `analyze.run(output=...)` left them.
+
+    Raises MissingTraceError where the directory holds none.
+    """
+    from analyze.output import ResultStore, read_skipped
+
+    store = ResultStore(path)
+    names = store.names()
+    if not names:
+        raise MissingTraceError(f"{path} holds no results; write some with Results.save or `tracer analyze`")
+    return Results({name: store.read(name) for name in names}, read_skipped(Path(path)))
+
+
+def tidy(data: xr.Dataset) -> pd.DataFrame:
+    """One row a value of a Dataset: `variable`, the labels of its dimensions and of its examples, `value`."""
+    import pandas as pd
+
+    frames = []
+    for name, array in data.data_vars.items():
+        index = np.indices(array.shape).reshape(array.ndim, array.size)
+        columns: dict[str, Any] = {"variable": np.full(array.size, name, dtype=object)}
+        for dim, positions in zip(array.dims, index, strict=True):
+            labels = data.coords[dim].values if dim in data.coords else np.arange(array.sizes[dim])
+            columns[str(dim)] = labels[positions]
+            for extra in ("probe", "example_probe", "split", "id", "label"):
+                if dim == "example" and extra in data.coords and data.coords[extra].dims == ("example",):
+                    columns[f"example_{extra.removeprefix('example_')}"] = data.coords[extra].values[
+                        positions
+                    ]
+        frames.append(pd.DataFrame({**columns, "value": array.values.reshape(-1)}))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _shape(data: xr.Dataset) -> str:
+    return "; ".join(
+        f"{name} ({', '.join(f'{dim} {array.sizes[dim]}' for dim in array.dims)})"
+        for name, array in data.data_vars.items()
+    )

@@ -1,0 +1,205 @@
+"""What every metric has to keep, whoever wrote it: checks on its card and on what it computes."""
+
+import warnings
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from analyze import plot
+from analyze.blocks import Worker, align
+from analyze.metric import Metric
+from analyze.plan import Plan, make_plan, static_bytes
+from analyze.view import SOURCES, View
+from tracer.archive import Archive
+
+TOLERANCE = 1e-9
+# Results that name examples by their place in the probe, or show only some of them, follow the order given.
+POSITIONAL = {
+    "path_neighbours": "its baselines are positions in the probe",
+    "path_distance": "its cloud shows some of the pairs",
+}
+EXAMPLES = ("example", "example_2", "train_example", "test_example", "point", "baseline")
+
+
+def check_card(card: Metric) -> None:
+    """The card says what the metric is, where it comes from and how to read it."""
+    assert card.meaning and card.meaning.endswith((".", "?"))
+    assert card.title and card.reading and card.formula and card.cost
+    assert all(ref.arxiv or ref.doi or ref.url or ref.venue for ref in card.reference) and card.reference
+    assert ">>>" in card.definition, "no doctest"
+    assert [name for name in card.options if name not in card.definition] == [], "undocumented options"
+    assert card.plot is not None, f"no plot_{card.name}"
+
+
+def check_result(card: Metric, data: xr.Dataset) -> None:
+    """Dimensions and dtypes are those of the card, values lie in its bounds, coordinates are labelled."""
+    assert set(data.data_vars) == set(card.variables)
+    for name, dims in card.variables.items():
+        values = data[name]
+        assert values.dims == tuple(dims)
+        assert values.dtype == (np.int64 if card.is_integer(name) else np.float64)
+        assert values.attrs["n_nan"] == int(np.isnan(values).sum())
+        low, high = card.bounds_of(name) or (-np.inf, np.inf)
+        defined = values.values[~np.isnan(values.values)]
+        assert (defined >= low - TOLERANCE).all() and (defined <= high + TOLERANCE).all(), name
+    for dim in data.dims:
+        if dim in ("step", "probe", "site", "layer"):
+            assert dim in data.coords
+    if "step" in data.dims:
+        assert data["epoch"].dims == ("step",)
+    if "example" in data.dims:
+        assert {"id", "split"} <= set(data.coords)
+    assert all(isinstance(value, (str, int, float)) for value in data.attrs.values())
+
+
+def check_blocks(card: Metric, archive: Archive, whole: dict[str, np.ndarray]) -> None:
+    """One snapshot at a time gives what all of them at once give."""
+    plan = _plan(card, archive)
+    if plan.whole or not plan.steps:
+        return
+    worker = Worker(archive)
+    for position, step in enumerate(plan.steps):
+        lead = plan.steps[position - 1] if plan.lag and position else None
+        for examples, returned in zip(plan.views, whole["returned"], strict=True):
+            view = View(archive, *examples, steps=(step,), lead=lead)
+            single = worker._call(plan, view)
+            for name, dims in _own_dims(card).items():
+                if "step" in dims:
+                    axis = dims.index("step")
+                    expected = np.take(np.asarray(returned[name]), [position], axis)
+                    np.testing.assert_allclose(single[name], expected, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def check_inputs_unchanged(card: Metric, archive: Archive) -> None:
+    """Calling the function leaves its arguments as they were."""
+    plan = _plan(card, archive)
+    arguments, optional = arguments_of(plan, archive)
+    before = _flatten([arguments, optional])
+    call(plan, arguments, optional)
+    for first, second in zip(before, _flatten([arguments, optional]), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def check_nan(card: Metric, archive: Archive) -> None:
+    """Arguments without a single number give neither an exception nor a warning."""
+    plan = _plan(card, archive)
+    arguments, optional = arguments_of(plan, archive)
+    blank = [_blank(name, value) for name, value in zip(card.reads, arguments, strict=True)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        call(plan, blank, optional)
+
+
+def check_order_of_examples(card: Metric, archive: Archive) -> None:
+    """Shuffling the examples shuffles what is per example and leaves the rest."""
+    plan = _plan(card, archive)
+    arguments, optional = arguments_of(plan, archive)
+    rng, ends = np.random.default_rng(0), np.cumsum((0, *plan.views[0][1]))
+    order = np.concatenate([rng.permutation(np.arange(*part)) for part in pairwise(ends)])
+    shuffled = [_shuffle(name, value, order, plan) for name, value in zip(card.reads, arguments, strict=True)]
+    chosen = {name: _shuffle(name, value, order, plan) for name, value in optional.items()}
+    first, second = call(plan, arguments, optional), call(plan, shuffled, chosen)
+    for name, dims in _own_dims(card).items():
+        if set(dims) & set(EXAMPLES) - {"example"}:
+            continue
+        expected = np.asarray(first[name], float)
+        if "example" in dims:
+            expected = np.take(expected, order, dims.index("example"))
+        np.testing.assert_allclose(second[name], expected, rtol=1e-8, atol=1e-10, err_msg=name)
+
+
+def check_plot(card: Metric, data: xr.Dataset) -> None:
+    """The figure can be drawn, also of a single snapshot and of values that are all undefined."""
+    assert card.plot is not None
+    blank = data.copy(deep=True)
+    for name, values in blank.data_vars.items():
+        if values.dtype.kind == "f":
+            blank[name] = values * np.nan
+    for shown in (data, data.isel(step=[-1]) if "step" in data.dims else data, blank):
+        figure = plot.draw(card.plot, shown)
+        assert figure.axes and figure.get_figwidth() <= plot.WIDTH
+
+
+def arguments_of(plan: Plan, archive: Archive) -> tuple[list[Any], dict[str, Any]]:
+    """What the engine hands to a metric for its first view and all snapshots."""
+    view = View(archive, *plan.views[0], steps=plan.steps)
+
+    def value(name: str) -> Any:
+        return align(plan.results[name], view, plan.card.scope) if "." in name else view.get(name)
+
+    optional = {name.replace(".", "_"): value(name) for name in plan.optional}
+    return [value(name) for name in plan.card.reads], optional
+
+
+def call(plan: Plan, arguments: list[Any], optional: dict[str, Any]) -> dict[str, Any]:
+    """Call a metric with its options."""
+    return dict(plan.card.function(*arguments, **optional, **plan.options))
+
+
+def returned_by(card: Metric, archive: Archive) -> dict[str, Any]:
+    """What a metric returns for every view, all snapshots at once."""
+    plan = _plan(card, archive)
+    worker = Worker(archive)
+    calls = [worker._call(plan, View(archive, *examples, steps=plan.steps)) for examples in plan.views]
+    return {"returned": calls}
+
+
+_results: dict[str, xr.Dataset] = {}
+
+
+def _plan(card: Metric, archive: Archive) -> Plan:
+    import analyze
+
+    others = [name.partition(".")[0] for name in (*card.reads, *card.optional) if "." in name]
+    for name in others:
+        if name not in _results:
+            _results.update(analyze.run(archive, [name]))
+    plan = make_plan(card, {}, archive, _results)
+    assert static_bytes(archive, plan.views, plan.arrays) >= 0
+    return plan
+
+
+def _own_dims(card: Metric) -> dict[str, tuple[str, ...]]:
+    """Dimensions of what the function itself returns."""
+    drop = "probe" if card.scope == "probe" else ""
+    return {name: tuple(dim for dim in dims if dim != drop) for name, dims in card.variables.items()}
+
+
+def _flatten(values: Any) -> list[np.ndarray]:
+    if isinstance(values, np.ndarray):
+        return [values.copy()]
+    if isinstance(values, dict):
+        return [part for value in values.values() for part in _flatten(value)]
+    if isinstance(values, (list, tuple)):
+        return [part for value in values for part in _flatten(value)]
+    return []
+
+
+def _blank(name: str, value: Any) -> Any:
+    in_time = "." in name or not SOURCES[name].static
+    if isinstance(value, list) and in_time and all(isinstance(part, np.ndarray) for part in value):
+        return [_blank(name, part) for part in value]
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and in_time:
+        return np.full(value.shape, np.nan, value.dtype)
+    return value
+
+
+def _shuffle(name: str, value: Any, order: np.ndarray, plan: Plan) -> Any:
+    if "." in name or name.replace(".", "_") not in SOURCES:
+        match = next(
+            (read for read in plan.results if read.replace(".", "_") == name.replace(".", "_")), None
+        )
+        dims: tuple[str, ...] = tuple(map(str, plan.results[match].dims)) if match else ()
+        dims = tuple(dim for dim in dims if dim != "probe")
+    else:
+        dims = SOURCES[name].dims
+    if isinstance(value, list) and "example" in dims:
+        return [_shuffle(name, part, order, plan) for part in value]
+    if not isinstance(value, np.ndarray):
+        return value
+    for axis, dim in enumerate(dims):
+        if dim in ("example", "example_2"):
+            value = np.take(value, order, axis)
+    return value

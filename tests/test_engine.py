@@ -1,0 +1,205 @@
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import analyze
+from analyze.blocks import Worker, blocks_of
+from analyze.engine import parse_memory
+from analyze.errors import AnalysisError
+from analyze.metric import metric
+from analyze.metrics.path_cross_similarity import path_cross_similarity
+from analyze.plan import compared, make_plan
+from analyze.reference import FORT_2019
+from analyze.results import load
+from tests.fake_archive import fake_archive
+from tests.synthetic import write_archive
+from tracer.archive import Archive
+from tracer.archive import open as open_archive
+from tracer.errors import MissingTraceError
+
+GRAM = ["stiffness", "class_stiffness", "layer_stiffness"]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("engine") / "run.zarr"
+    write_archive(path, steps=(0, 1, 2, 4, 8, 12))
+    return path
+
+
+def broken(losses):
+    """Always fails."""
+    raise ValueError("no luck")
+
+
+broken = metric(reads=("losses",), variables={"a": ("step",)}, title="Broken", reference=FORT_2019)(broken)
+
+
+def wrong_shape(losses):
+    """Returns another shape than announced."""
+    return {"a": losses}
+
+
+wrong_shape = metric(reads=("losses",), variables={"a": ("step",)}, title="W", reference=FORT_2019)(
+    wrong_shape
+)
+
+
+def same(first, second):
+    """Whether two sets of results agree in every bit, apart from when they were made."""
+    for name in first:
+        left, right = (data[name].drop_attrs(deep=False) for data in (first, second))
+        xr.testing.assert_identical(left, right)
+    return set(first) == set(second)
+
+
+def test_results_carry_coordinates_and_provenance(path):
+    results = analyze.run(path, ["stiffness", "path_self_similarity"])
+    data, archive = results["stiffness"], open_archive(path)
+    assert list(results) == ["stiffness", "path_self_similarity"]
+    assert data["step"].values.tolist() == [0, 1, 2, 4, 8, 12]
+    assert data["epoch"].values.tolist() == [archive.epoch_of(step) for step in data["step"].values]
+    assert data["layer"].values.tolist() == [*archive.layers, "all"]
+    assert (data.attrs["run_id"], data.attrs["archive_digest"]) == (archive.run_id, archive.digest)
+    assert json.loads(data.attrs["options"]) == {"zero": "nan"}
+    paths = results["path_self_similarity"]
+    assert paths.attrs["lag"] == "epoch" and paths["step"].values.tolist() == [0, 4, 8, 12]
+    assert paths["example_probe"].values.tolist() == ["train"] * 16 + ["test"] * 12
+    assert paths["mean"].attrs["n_nan"] == int(paths["mean"].isnull().sum()) >= 2
+    assert set(results.provenance["stiffness"]) >= {"run_id", "options", "created", "tracer_version"}
+
+
+def test_every_gram_is_read_once_for_all_metrics(path, monkeypatch):
+    reads = []
+    original = Archive.gram
+    monkeypatch.setattr(Archive, "gram", lambda self, step: reads.append(int(step)) or original(self, step))
+    analyze.run(path, GRAM)
+    assert sorted(reads) == [0, 1, 2, 4, 8, 12]
+
+
+def test_small_blocks_give_the_same_results(path):
+    names = [*GRAM, "path_cross_similarity", "generalization", "depth_slope", "cna"]
+    whole, seen = analyze.run(path, names), []
+    parts = analyze.run(path, names, memory=30_000, progress=lambda *args: seen.append(args))
+    assert same(whole, parts)
+    assert any(total > 6 for _, total, _ in seen)
+    assert all(0 < done <= total and text for done, total, text in seen)
+
+
+def test_processes_give_the_same_results(path):
+    names = ["stiffness", "generalization", "margin", broken]
+    with pytest.raises(AnalysisError, match="broken: failed with ValueError: no luck"):
+        analyze.run(path, names, jobs=2, memory=60_000)
+    assert same(analyze.run(path, names[:3]), analyze.run(path, names[:3], jobs=2, memory=60_000))
+
+
+def test_memory_holds_one_block(tmp_path):
+    n, steps = 120, tuple(range(12))
+    write_archive(tmp_path / "run.zarr", steps=steps, probes={"train": n, "test": n}, n_gradients=n)
+    archive = open_archive(tmp_path / "run.zarr")
+    one = (2 * n) ** 2 * 4 * 8
+    limit = 12 * one
+    analyze.run(archive, ["stiffness"], memory=limit)  # imports are not what is measured
+    tracemalloc.start()
+    analyze.run(archive, ["stiffness"], memory=limit)
+    small = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    analyze.run(archive, ["stiffness"], memory=1 << 40)
+    large = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert small < limit < large
+
+
+def test_what_does_not_fit_is_skipped_with_the_figure(path):
+    results = analyze.run(path, memory=500)
+    assert "stiffness" in results.skipped and "stiffness" not in results
+    assert "memory is limited to" in results.skipped["stiffness"]
+    with pytest.raises(MissingTraceError, match="raise the limit or record fewer examples"):
+        analyze.run(path, ["stiffness"], memory=500)
+
+
+def test_sites_are_taken_in_groups_where_all_do_not_fit():
+    archive = fake_archive(sizes={"train": 40})
+    plan = make_plan(path_cross_similarity.card, {}, archive, {})
+    memory = int(plan.nbytes(archive) * 0.7)
+    blocks = list(blocks_of([plan], archive, memory, {}))
+    assert [block.groups_of_sites for block in blocks] == [2, 2]
+    whole = list(blocks_of([plan], archive, 1 << 40, {}))
+    assert len(whole) == 1 and whole[0].groups_of_sites == 1
+    worker = Worker(archive)
+    expected = worker.compute(whole[0])["path_cross_similarity"].returned[0]
+    for position, block in enumerate(blocks):
+        got = worker.compute(block)["path_cross_similarity"].returned[0]
+        np.testing.assert_array_equal(got["mean"][0], expected["mean"][position])
+        np.testing.assert_array_equal(got["histogram"][0], expected["histogram"][position])
+
+
+def test_finished_metrics_are_not_computed_again(path, tmp_path, monkeypatch):
+    first = analyze.run(path, ["stiffness", "margin"], output=tmp_path)
+    original = Worker.compute
+    called = []
+    monkeypatch.setattr(
+        Worker, "compute", lambda self, block: called.extend(block.names) or original(self, block)
+    )
+    again = analyze.run(path, ["stiffness", "margin"], output=tmp_path)
+    assert called == []
+    for name in first:
+        xr.testing.assert_identical(first[name], again[name])
+    changed = analyze.run(
+        path, ["stiffness", "margin"], output=tmp_path, options={"margin": {"epsilon": 0.5}}
+    )
+    assert called == ["margin"] and changed["margin"].attrs["epsilon"] == 0.5
+    write_archive(tmp_path / "other.zarr", steps=(0, 1), seed=1)
+    analyze.run(tmp_path / "other.zarr", ["stiffness"], output=tmp_path)
+    assert called == ["margin", "stiffness"]
+    assert set(load(tmp_path)) == {"stiffness", "margin"}
+
+
+def test_a_change_of_what_is_read_reaches_the_reader(path, tmp_path, monkeypatch):
+    analyze.run(path, ["cna"], output=tmp_path)
+    called = []
+    original = Worker.compute
+    monkeypatch.setattr(
+        Worker, "compute", lambda self, block: called.extend(block.names) or original(self, block)
+    )
+    analyze.run(path, ["cna"], output=tmp_path, options={"depth_slope": {"where": "post"}})
+    assert called == ["depth_slope", "cna"]
+
+
+def test_failures_are_skipped_by_default_and_raised_when_named(path, monkeypatch):
+    known = {name: analyze.metrics()[name] for name in ("stiffness",)}
+    monkeypatch.setattr("analyze.engine.metrics", lambda: {**known, "broken": broken.card})
+    results = analyze.run(path)
+    assert list(results) == ["stiffness"]
+    assert results.skipped == {"broken": "failed with ValueError: no luck"}
+    with pytest.raises(AnalysisError, match="no luck") as caught:
+        analyze.run(path, [broken])
+    assert isinstance(caught.value.__cause__, ValueError)
+    with pytest.raises(AnalysisError, match=r"'a' of shape \(6, 28\), its card says \('step',\)"):
+        analyze.run(path, wrong_shape)
+
+
+def test_missing_stream_says_how_to_record_it(tmp_path):
+    write_archive(tmp_path / "run.zarr", steps=(0, 1), probes={"test": 6}, gram=False)
+    results = analyze.run(tmp_path / "run.zarr")
+    assert 'gradients="auto"' in results.skipped["stiffness"]
+    assert "needs a probe of split 'train', the archive has ['test']" in results.skipped["class_stiffness"]
+    assert np.isnan(results["generalization"]["gap_loss"]).all()
+
+
+def test_unknown_names_are_corrected(path):
+    with pytest.raises(MissingTraceError, match="did you mean 'stiffness'"):
+        analyze.run(path, ["stifness"])
+    with pytest.raises(TypeError, match="no option 'zer'; did you mean 'zero'"):
+        analyze.run(path, ["stiffness"], options={"stiffness": {"zer": 1}})
+    for memory in ("2 parsecs", 0, "-1GB"):
+        with pytest.raises(ValueError, match="memory is a number of bytes"):
+            parse_memory(memory)
+
+
+def test_an_epoch_without_its_first_snapshot_falls_back_to_snapshots():
+    assert compared([3, 5, 9], [9]) == ((3, 5, 9), "snapshot")
+    assert compared([0, 3, 9], [9]) == ((0, 9), "epoch")

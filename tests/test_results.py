@@ -1,0 +1,147 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import analyze
+from analyze import plot
+from analyze.output import ResultStore, write_figure
+from analyze.results import Results, load
+from tests.synthetic import write_archive
+from tracer.errors import MissingTraceError
+
+NAMES = ["stiffness", "path_self_similarity", "margin"]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    path = tmp_path_factory.mktemp("results") / "run.zarr"
+    write_archive(path)
+    return analyze.run(path, NAMES)
+
+
+@pytest.fixture(scope="module")
+def saved(results, tmp_path_factory):
+    skipped = {"cka": "needs activations"}
+    return Results(results, skipped, archive=results.archive).save(
+        tmp_path_factory.mktemp("saved") / "analysis"
+    )
+
+
+def test_saved_results_load_identically(results, saved):
+    loaded = load(saved)
+    assert set(loaded) == set(NAMES) and loaded.skipped == {"cka": "needs activations"}
+    for name in NAMES:
+        xr.testing.assert_identical(loaded[name], results[name])
+
+
+def test_saved_zarr_opens_with_plain_xarray(saved):
+    tree = xr.open_datatree(saved / "results.zarr", engine="zarr")
+    assert set(tree.children) == set(NAMES)
+    assert tree["stiffness"]["cosine"].dims == ("step", "pair", "layer")
+
+
+def test_directory_holds_tables_figures_and_a_report(results, saved):
+    assert {path.name for path in (saved / "tables").iterdir()} == {f"{name}.csv" for name in NAMES}
+    assert {path.name for path in (saved / "figures").iterdir()} == {f"{name}.svg" for name in NAMES}
+    svg = (saved / "figures" / "stiffness.svg").read_text()
+    assert "cosine stiffness" in svg, "text is text"
+    rows = (saved / "tables" / "margin.csv").read_text().splitlines()
+    assert rows[0].startswith("variable,step,probe") and len(rows) > 10
+    assert (saved / "report.html").stat().st_size > 1000
+
+
+def test_summary_is_strict_json_with_the_last_values(results, saved):
+    text = (saved / "summary.json").read_text()
+    summary = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    gamma = summary["metrics"]["margin"]["variables"]["gamma"]
+    assert gamma["last"]["train"] == pytest.approx(float(results["margin"]["gamma"].sel(probe="train")[-1]))
+    assert gamma["dims"] == {"step": 5, "probe": 2} and gamma["n_nan"] == 0
+    assert "last" not in summary["metrics"]["path_self_similarity"]["variables"]["similarity"]
+    assert summary["run_id"] == results["margin"].attrs["run_id"]
+    assert summary["skipped"] == {"cka": "needs activations"}
+
+
+def test_figures_are_drawn_again_only_for_other_results(results, saved):
+    figure = saved / "figures" / "margin.svg"
+    before = figure.stat().st_mtime_ns
+    results.save(saved)
+    assert figure.stat().st_mtime_ns == before
+    other = results["margin"].assign_attrs(fingerprint="another")
+    assert write_figure(analyze.metrics()["margin"], other, figure) == ""
+    assert figure.stat().st_mtime_ns != before
+
+
+def test_a_figure_that_cannot_be_drawn_costs_nothing_else(results, tmp_path):
+    unusable = results["margin"].drop_vars("quantile")
+    note = write_figure(analyze.metrics()["margin"], unusable, tmp_path / "x.svg")
+    assert note.startswith("no figure: KeyError") and not (tmp_path / "x.svg").exists()
+    assert write_figure(None, unusable, tmp_path / "x.svg") == "no figure: the metric has no plot"
+
+
+def test_dataframe_has_one_row_a_value(results):
+    table = results.to_dataframe()
+    assert len(table) == sum(array.size for data in results.values() for array in data.data_vars.values())
+    assert list(table.columns[:2]) == ["metric", "variable"] and table.columns[-1] == "value"
+    row = table[
+        (table.metric == "stiffness")
+        & (table.variable == "sign")
+        & (table.step == 4)
+        & (table.pair == "train-test")
+        & (table.layer == "fc1")
+    ]
+    expected = results["stiffness"]["sign"].sel(step=4, pair="train-test", layer="fc1")
+    assert row.value.item() == expected.item()
+    assert Results({}).to_dataframe().empty
+
+
+def test_mapping_names_what_is_missing(results):
+    with_reason = Results(results, {"cka": "needs activations"})
+    assert "cka" not in with_reason and len(with_reason) == 3
+    with pytest.raises(MissingTraceError, match="cka was skipped: needs activations"):
+        with_reason["cka"]
+    with pytest.raises(MissingTraceError, match="did you mean 'margin'"):
+        with_reason["margins"]
+    assert "cka skipped" in repr(with_reason)
+    assert "&lt;" in Results({}, {"<b>": "x"})._repr_html_()
+
+
+def test_an_empty_directory_holds_no_results(tmp_path):
+    with pytest.raises(MissingTraceError, match="holds no results"):
+        load(tmp_path)
+
+
+def test_half_written_results_do_not_count(results, tmp_path):
+    store = ResultStore(tmp_path)
+    store.save("margin", results["margin"])
+    (store.root / ".stiffness.new").mkdir()
+    (store.root / "stiffness").mkdir()
+    assert store.names() == ["margin"]
+    assert store.load("margin", "another fingerprint") is None
+    assert store.load("margin", results["margin"].attrs["fingerprint"]) is not None
+
+
+def test_numbers_json_has_no_word_for(tmp_path):
+    data = xr.Dataset({"a": ("q", [math.nan, math.inf, 1.5])}, {"q": [0.1, 0.2, 0.3]})
+    Results({"made_up": data}).save(tmp_path)
+    entry = json.loads((tmp_path / "summary.json").read_text())["metrics"]["made_up"]
+    assert entry["variables"]["a"]["last"] == {"0.1": None, "0.2": "inf", "0.3": 1.5}
+    assert entry["note"] == "no figure: the metric has no plot"
+
+
+def test_plot_helpers_survive_nothing_to_show():
+    from matplotlib.figure import Figure
+
+    axes = plot.panels(Figure(), 3, columns=2)
+    assert len(axes) == 3
+    plot.heat(axes[0], np.full((2, 2), np.nan), colorbar="x")
+    plot.band(axes[1], [0, 1], [np.nan] * 2, [np.nan] * 2)
+    plot.spread(axes[2], [0, 1], np.full((2, 3), np.nan), 10, 90)
+    plot.step_axis(axes[1], [0])
+    plot.legend(axes[2])
+    assert plot.finite_limits([np.nan]) == (0.0, 1.0)
+    log = plot.panels(Figure(), 1)[0]
+    plot.step_axis(log, [0, 1, 2, 4, 8, 16, 32, 1000])
+    assert log.get_xscale() == "symlog"
