@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+import analyze
+from analyze.metrics.generalization import generalization
+from tests.oracles.generalization import generalization as slow
+from tests.synthetic import write_archive
+from tracer.archive import open as open_archive
+
+PROBE = np.array(["train"] * 3 + ["test"] * 2)
+
+
+def test_two_probes_by_hand():
+    losses = np.array([[1.0, 2.0, 3.0, 5.0, 7.0]])
+    correct = np.array([[1.0, 1.0, 0.0, 0.0, 0.0]])
+    result = generalization(losses, PROBE, PROBE, correct=correct)
+    assert result["probe"] == ["train", "test"]
+    np.testing.assert_allclose(result["loss"], [[2.0, 6.0]])
+    np.testing.assert_allclose(result["error"], [[1 / 3, 1.0]])
+    np.testing.assert_allclose([result["gap_loss"], result["gap_error"]], [[4.0], [2 / 3]])
+    assert result["n_examples"].tolist() == [3, 2]
+
+
+def test_agrees_with_lists_on_an_archive(tmp_path):
+    write_archive(tmp_path / "run.zarr")
+    result, archive = analyze.run(tmp_path / "run.zarr", ["generalization"])["generalization"], None
+    archive = open_archive(tmp_path / "run.zarr")
+    for name, probe in archive.probes.items():
+        for step in result["step"].values:
+            expected = slow(probe.losses(step).tolist(), probe.outputs(step).tolist(), probe.targets.tolist())
+            at = result.sel(step=step, probe=name)
+            np.testing.assert_allclose([at["loss"], at["error"]], expected, rtol=1e-12)
+
+
+def test_undefined_losses_are_left_out_and_counted():
+    losses = np.array([[1.0, np.nan, 3.0, np.nan, np.nan]])
+    result = generalization(losses, PROBE, PROBE)
+    np.testing.assert_array_equal(result["loss"], [[2.0, np.nan]])
+    assert result["n_undefined"].tolist() == [[1, 2]]
+    assert np.isnan(result["error"]).all() and np.isnan(result["gap_loss"]).all()
+
+
+@pytest.mark.parametrize(("against", "gap"), [("val", 4.0), ("test", np.nan)])
+def test_gap_needs_both_splits(against, gap):
+    split = np.where(PROBE == "test", "val", "train")
+    losses = np.array([[1.0, 2.0, 3.0, 5.0, 7.0]])
+    np.testing.assert_array_equal(generalization(losses, PROBE, split, against=against)["gap_loss"], [gap])
+
+
+def test_doubling_every_example_changes_nothing():
+    losses = np.random.default_rng(0).random((2, 5))
+    once, twice = (generalization(np.tile(losses, k), np.tile(PROBE, k), np.tile(PROBE, k)) for k in (1, 2))
+    np.testing.assert_allclose(once["loss"], twice["loss"])

@@ -1,0 +1,16 @@
+"""Loss, error and gap from lists."""
+
+import math
+
+
+def generalization(losses, scores, targets):
+    """(mean loss, share wrong) of one probe: losses [example], scores [example][class], targets [example]."""
+    kept = [loss for loss in losses if not math.isnan(loss)]
+    wrong = 0
+    for row, target in zip(scores, targets, strict=True):
+        best = 0
+        for c in range(1, len(row)):
+            if row[c] > row[best]:
+                best = c
+        wrong += best != target
+    return math.fsum(kept) / len(kept) if kept else math.nan, wrong / len(targets)
