@@ -1,1 +1,246 @@
-"""The `tracer` command."""
+"""The `tracer` command: parse, call, print. Nothing else.
+
+Everything that takes time to import is imported inside the command that needs it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from tracer import __version__
+from tracer.console import Bar, Commands, debug_option, emit, emit_tree, format_option, note
+
+__owner__ = "tracer-nn"  # tracer.__main__ refuses any other module called cli
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class MetricName(click.ParamType):
+    """The name of a metric: completed with its title, and corrected when misspelt."""
+
+    name = "metric"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Names that begin like what was typed, each with its title."""
+        import analyze
+
+        cards = analyze.metrics().items()
+        return [CompletionItem(name, help=card.title) for name, card in cards if name.startswith(incomplete)]
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name itself, or a usage error that offers the closest one."""
+        import analyze
+        from tracer.errors import did_you_mean
+
+        known = analyze.metrics()
+        if value not in known:
+            self.fail(f"no metric is called {value!r}; {did_you_mean(value, known)}", param, ctx)
+        return str(value)
+
+
+class Setting(click.ParamType):
+    """`metric.option=value`: both names are checked, the value is read as JSON, else as text."""
+
+    name = "setting"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str, Any]:
+        """The metric, the option and its value."""
+        import json
+
+        import analyze
+        from tracer.errors import did_you_mean
+
+        path, equals, text = str(value).partition("=")
+        metric, dot, option = path.partition(".")
+        if not equals or not dot:
+            self.fail(f"{value!r} is not METRIC.OPTION=VALUE, for example margin.epsilon=0.1", param, ctx)
+        options = analyze.metrics()[METRIC.convert(metric, param, ctx)].options
+        if option not in options:
+            self.fail(f"{metric} has no option {option!r}; {did_you_mean(option, options)}", param, ctx)
+        try:
+            return metric, option, json.loads(text)
+        except json.JSONDecodeError:
+            return metric, option, text
+
+
+METRIC, SETTING = MetricName(), Setting()
+
+
+class Memory(click.ParamType):
+    """A size such as 2GB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number of bytes."""
+        from analyze.engine import parse_memory
+
+        try:
+            return parse_memory(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.group(cls=Commands, context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="tracer")
+@debug_option
+def main() -> None:
+    """Record what a PyTorch training run does; compute every generalization metric offline."""
+
+
+@main.command()
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("tracer-demo"),
+    show_default=True,
+    help="Directory for the archive and the report.",
+)
+@click.option("--shuffle-labels", is_flag=True, help="Permute the training labels: learning by heart.")
+@click.option("--epochs", type=click.IntRange(1), default=40, show_default=True, help="Passes over the data.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the weights and the batches.")
+@debug_option
+def demo(out: Path, shuffle_labels: bool, epochs: int, seed: int) -> None:
+    """Train on handwritten digits with recording on, and analyze it.
+
+    Says in words what was found. Takes under a minute on two cores, and leaves digits.zarr and
+    digits.analysis/report.html in the directory.
+    """
+    archive, analysis = out / "digits.zarr", out / "digits.analysis"
+    note(f"Training on 1,297 handwritten digits{' with shuffled labels' if shuffle_labels else ''} ...")
+    from tracer.demo import train
+
+    def progress(epoch: int, loss: float) -> None:
+        if epoch == epochs or epoch % max(1, epochs // 8) == 0:
+            note(f"  epoch {epoch:>3} of {epochs}  training loss {loss:.4f}")
+
+    out.mkdir(parents=True, exist_ok=True)
+    train(archive, epochs=epochs, shuffle_labels=shuffle_labels, seed=seed, progress=progress)
+    results = _analyze(str(archive), analysis)
+    click.echo(f"archive  {archive}\nreport   {analysis / 'report.html'}\n")
+    from analyze.findings import findings
+
+    for finding in findings(results)[:5]:
+        click.echo(f"- {finding.sentence}")
+
+
+@main.command()
+@click.argument("run")
+@format_option
+@debug_option
+def info(run: str, form: str) -> None:
+    """Show what an archive holds.
+
+    RUN is a directory, a .zip file or a URL. Prints what was trained and what was recorded of it.
+    """
+    import tracer
+    from tracer.summary import describe, summarize
+
+    with tracer.open(run) as archive:
+        summary = summarize(archive)
+    emit_tree(summary, form, lambda: describe(summary))
+
+
+@main.command("analyze")
+@click.argument("run")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory of the results [RUN.analysis].",
+)
+@click.option(
+    "-m", "--metric", "names", type=METRIC, multiple=True, help="Compute this metric; repeatable [all]."
+)
+@click.option(
+    "--memory", type=Memory(), default="2GB", show_default=True, help="Most that arrays may take at a time."
+)
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
+@click.option(
+    "--set",
+    "settings",
+    type=SETTING,
+    multiple=True,
+    help="Set an option of a metric; repeatable.",
+    metavar="METRIC.OPTION=VALUE",
+)
+@click.option("--force", is_flag=True, help="Compute again what the output already holds.")
+@format_option
+@debug_option
+def analyze_run(
+    run: str,
+    output: Path | None,
+    names: tuple[str, ...],
+    memory: int,
+    jobs: int,
+    settings: tuple[tuple[str, str, Any], ...],
+    force: bool,
+    form: str,
+) -> None:
+    """Compute metrics of an archive and write a report.
+
+    RUN is a directory, a .zip file or a URL. Results, tables, figures and report.html go to RUN.analysis.
+    What the archive cannot support is skipped, with its reason on stderr. A metric named with -m that
+    cannot be computed is an error.
+    """
+    from analyze.listing import result_rows
+
+    options: dict[str, dict[str, Any]] = {}
+    for metric, option, value in settings:
+        options.setdefault(metric, {})[option] = value
+    target = output or _beside(run)
+    wanted = list(dict.fromkeys(names)) or None
+    results = _analyze(run, target, force, metrics=wanted, memory=memory, options=options, jobs=jobs)
+    emit(result_rows(results), form)
+    note(f"report: {target / 'report.html'}")
+
+
+@main.command("metrics")
+@click.argument("names", metavar="[NAME]...", type=METRIC, nargs=-1)
+@click.option("--bibtex", is_flag=True, help="Print the references as BibTeX.")
+@format_option
+@debug_option
+def list_metrics(names: tuple[str, ...], bibtex: bool, form: str) -> None:
+    """List what can be computed, from what, and who defined it.
+
+    With NAME, the whole card of that metric.
+    """
+    import analyze
+    from analyze.listing import card_row, card_text
+
+    cards = [card for name, card in analyze.metrics().items() if not names or name in names]
+    if bibtex:
+        entries = {reference.key: reference.bibtex() for card in cards for reference in card.reference}
+        click.echo("\n\n".join(entries.values()))
+    elif names and form == "table":
+        click.echo("\n\n".join(card_text(card) for card in cards))
+    else:
+        emit([card_row(card) for card in cards], form)
+
+
+def _beside(run: str) -> Path:
+    """RUN.analysis beside a local archive; in this directory for a URL."""
+    place = run.rstrip("/").rpartition("/")[2] if "://" in run else run
+    return (
+        Path(place).with_suffix(".analysis")
+        if Path(place).suffix in (".zarr", ".zip")
+        else Path(f"{place}.analysis")
+    )
+
+
+def _analyze(run: str, target: Path, force: bool = False, **settings: Any) -> Any:
+    """Compute, save under `target`, tell what was skipped; what is there already is kept unless `force`."""
+    import analyze
+
+    with Bar() as bar:
+        results = analyze.run(run, progress=bar, output=None if force else target, **settings)
+    results.save(target)
+    for name, reason in results.skipped.items():
+        note(f"skipped {name}: {reason}")
+    return results

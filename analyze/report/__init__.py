@@ -1,0 +1,88 @@
+"""The report: one HTML page that explains a run and its metrics, with nothing to fetch and nothing to run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from analyze.findings import findings
+from analyze.metric import Metric, metrics
+from analyze.report.entries import chapters, entry, grid, title_of
+from analyze.report.references import number_references
+from analyze.report.run import run_section
+from tracer import __version__
+
+if TYPE_CHECKING:
+    from tracer.archive import Archive
+
+TEMPLATES = Path(__file__).parent.parent / "templates"
+
+
+def write(
+    results: Mapping[str, xr.Dataset],
+    path: str | Path,
+    archive: Archive | None = None,
+    *,
+    figures: str | Path | None = None,
+) -> Path:
+    """Write the report of some results to `path` and return it.
+
+    `archive` adds what was trained and what was recorded. `figures` is a directory of `<metric>.svg` of these
+    very results; those are used as they are, and the others drawn.
+    """
+    path = Path(path)
+    path.write_text(render(results, archive, figures=figures), encoding="utf-8")
+    return path
+
+
+def render(
+    results: Mapping[str, xr.Dataset], archive: Archive | None = None, *, figures: str | Path | None = None
+) -> str:
+    """The report as one HTML page. Every text is escaped: names in a foreign archive are only ever shown."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    cards = metrics()
+    folder = None if figures is None else Path(figures)
+    groups = chapters([entry(name, data, cards.get(name), folder) for name, data in results.items()])
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("report.html").render(
+        version=__version__,
+        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        findings=_findings(results),
+        groups=groups,
+        references=number_references(groups),
+        skipped=_skipped(getattr(results, "skipped", {}), cards),
+        analysis=_analysis(results),
+        run=run_section(archive, results) if archive is not None else None,
+    )
+
+
+def _findings(results: Mapping[str, xr.Dataset]) -> list[dict[str, str]]:
+    return [
+        {"sentence": one.sentence, "metric": one.metric, "title": title_of(one.metric, results[one.metric])}
+        for one in findings(results)
+    ]
+
+
+def _skipped(skipped: Mapping[str, str], cards: Mapping[str, Metric]) -> dict[str, Any] | None:
+    rows = [[cards[name].title if name in cards else name, str(reason)] for name, reason in skipped.items()]
+    return grid(["metric", "what is missing"], rows) if rows else None
+
+
+def _analysis(results: Mapping[str, xr.Dataset]) -> list[tuple[str, str]]:
+    """What the results themselves say about where they come from."""
+    named = ("run_id", "archive_digest", "archive_state", "tracer_version", "created")
+    facts = []
+    for name in named:
+        values = dict.fromkeys(str(data.attrs[name]) for data in results.values() if name in data.attrs)
+        if values:
+            # Metrics finish one after another; the last says when the analysis was done.
+            shown = max(values) if name == "created" else ", ".join(values)
+            facts.append((name.replace("_", " "), shown))
+    return facts

@@ -1,0 +1,195 @@
+"""One metric's part of the report, from its card and its result."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from analyze import plot
+from analyze.listing import result_rows
+from analyze.metric import Metric
+from analyze.report import svg
+
+# In reading order: name, what it is about, and how the names of its arrays begin. A metric stands in the
+# first chapter one of whose arrays it reads.
+CHAPTERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("Gradients", "What a step on one example does to the others.", ("gram", "cosine", "norms2", "gradient")),
+    (
+        "Paths",
+        "Which units an example switches on, and how that pattern moves.",
+        ("path_", "overlap", "unit_count", "bits"),
+    ),
+    (
+        "Complexity and depth",
+        "How the complexity of an input shows in the depth it uses.",
+        ("sums", "minibatch_sums", "raw", "alpha", "complexity", "depth_slope", "cna"),
+    ),
+    ("Representations", "What the layers make of the examples.", ("activations",)),
+    ("Weights and capacity", "How much the network could fit, measured on its weights.", ("weights",)),
+    ("Replay", "Computed by running the recorded network again.", ("snapshots",)),
+    (
+        "Outputs",
+        "What the network says about each example, and how surely.",
+        ("outputs", "losses", "margin", "correct", "minibatch"),
+    ),
+    ("Other measures", "Built on other arrays of the archive.", ("",)),
+)
+
+
+def entry(name: str, data: xr.Dataset, card: Metric | None, figures: Path | None = None) -> dict[str, Any]:
+    """What the report shows of one metric, even of one that is not installed here."""
+    figure, trouble = _figure(name, data, card, figures)
+    about = {key: str(data.attrs.get(key, "")) for key in ("meaning", "formula", "reading")}
+    return {
+        "name": name,
+        "title": title_of(name, data),
+        "reads": card.reads if card else (),
+        "meaning": tidy(about["meaning"]),
+        "formula": formula(about["formula"]),
+        "references": card.reference if card else (),
+        "figure": figure,
+        "no_figure": trouble,
+        "reading": tidy(about["reading"]),
+        "undefined": undefined(data, card),
+        "options": options(data),
+        "summary": values(data),
+    }
+
+
+def title_of(name: str, data: xr.Dataset) -> str:
+    """Title of a result, or its name where it has none."""
+    return str(data.attrs.get("title") or name)
+
+
+def options(data: xr.Dataset) -> str:
+    """The options a result was computed with, and what it compares if it compares snapshots.
+
+    >>> options(xr.Dataset(attrs={"options": '{"k": 10, "bins": [1, 2]}', "lag": "epoch"}))
+    'k = 10, bins = 1, 2; compares with the previous snapshot by epoch'
+    """
+    try:
+        chosen = text(json.loads(data.attrs.get("options", "{}")))
+    except (TypeError, ValueError):
+        chosen = str(data.attrs["options"])
+    lag = f"compares with the previous snapshot by {data.attrs['lag']}" if data.attrs.get("lag") else ""
+    return "; ".join(part for part in (chosen, lag) if part)
+
+
+def formula(plain: str) -> Any:
+    """A card's formula in HTML: `_x` and `^x` lowered and raised, two spaces a new line, all else escaped.
+
+    >>> str(formula("g_i·g_j < x^{2}"))
+    'g<sub>i</sub>·g<sub>j</sub> &lt; x<sup>2</sup>'
+    """
+    from markupsafe import Markup, escape
+
+    lines = "<br>".join(str(escape(part.rstrip(";"))) for part in re.split(r"\s{2,}|\n", plain.strip()))
+    for mark, tag in (("_", "sub"), (r"\^", "sup")):
+        # A bare index is letters and digits; ² after it is a power of the whole.
+        lines = re.sub(mark + r"\{([^{}]*)\}", rf"<{tag}>\1</{tag}>", lines)
+        lines = re.sub(mark + r"([A-Za-z0-9α-ω]+)", rf"<{tag}>\1</{tag}>", lines)
+    return Markup(lines)
+
+
+def chapters(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Group entries by the first chapter that has one of the arrays they read."""
+    found, left = [], list(entries)
+    for name, about, arrays in CHAPTERS:
+        mine = [e for e in left if any(read.startswith(arrays) for read in e["reads"] or [""])]
+        left = [e for e in left if e not in mine]
+        if mine:
+            anchor = "chapter-" + name.lower().replace(" ", "-")
+            found.append({"name": name, "about": about, "anchor": anchor, "entries": mine})
+    return found
+
+
+def undefined(data: xr.Dataset, card: Metric | None) -> str:
+    """Which values are NaN, how many, and the metric's own rule for them."""
+    counts = {str(name): (int(np.isnan(a).sum()), a.size) for name, a in data.items() if a.dtype.kind == "f"}
+    holes = [f"{k:,} of {n:,} values of {name}" for name, (k, n) in counts.items() if k]
+    left_out = {str(n): int(a.sum()) for n, a in data.items() if str(n).startswith("n_undefined")}
+    holes += [f"{count:,} terms left out of means ({name})" for name, count in left_out.items() if count]
+    if not holes:
+        return f"None of {sum(n for _, n in counts.values()):,} values."
+    rules = rules_for_nan(card.definition) if card else []
+    if card is not None and card.lag:
+        rules.insert(0, "The first snapshot has no earlier one to be compared with.")
+    return " ".join([", ".join(holes) + ".", *rules])
+
+
+def rules_for_nan(definition: str) -> list[str]:
+    r"""Sentences of a docstring that say when a value is undefined.
+
+    >>> rules_for_nan("Mean of x.\n\n``x`` is (step,). NaN where\nno x is left. Fine.")
+    ['NaN where no x is left.']
+    """
+    prose = " ".join(definition.split(">>>")[0].split())
+    sentences = re.split(r"(?<=\.)\s+(?=[^a-z])", prose)
+    return [tidy(sentence) for sentence in sentences if "NaN" in sentence or "undefined" in sentence]
+
+
+def tidy(doc: str) -> str:
+    """Docstring text without its mark-up.
+
+    >>> tidy("Share of ``x`` that `y` holds")
+    'Share of x that y holds'
+    """
+    return doc.replace("`", "")
+
+
+def values(data: xr.Dataset) -> dict[str, Any]:
+    """Each variable with its axes, its mean at the first and the last snapshot, and its gaps."""
+    rows = []
+    for row in result_rows({"": data}):
+        sizes = data[row["variable"]].sizes
+        axes = " × ".join(f"{dim} {count}" for dim, count in sizes.items()) or "one number"
+        first = "" if "step" not in sizes else _shown(row["first"])
+        rows.append([row["variable"], axes, first, _shown(row["last"]), f"{row['undefined']:,}"])
+    head = ["variable", "axes", "first step", "last step", "undefined"]
+    return grid(head, rows, numeric=(2, 3, 4), caption="Means over every axis but step.")
+
+
+def grid(
+    head: Sequence[str], rows: Sequence[Sequence[Any]], numeric: Sequence[int] = (), caption: str = ""
+) -> dict[str, Any]:
+    """A table as the template expects it; `numeric` lists the columns set flush right."""
+    flags = [column in numeric for column in range(len(head))]
+    return {"head": list(head), "rows": [list(row) for row in rows], "numeric": flags, "caption": caption}
+
+
+def text(value: Any) -> str:
+    """Plain text of a number, a list or a mapping.
+
+    >>> text({"k": 10, "bins": [1, 2]})
+    'k = 10, bins = 1, 2'
+    """
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} = {text(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(text(item) for item in value)
+    return str(value)
+
+
+def _figure(name: str, data: xr.Dataset, card: Metric | None, figures: Path | None) -> tuple[Any, str]:
+    from markupsafe import Markup
+
+    plotted = card.plot if card else None
+    if card is None or plotted is None:
+        return None, "This metric has no figure; its values are below."
+    drawn = None if figures is None else figures / f"{name}.svg"
+    try:
+        return Markup(
+            svg.fragment(lambda: plot.draw(plotted, data), name, f"Figure: {card.title}", drawn)
+        ), ""
+    except Exception as error:  # one broken figure must not cost the reader the rest of the page
+        return None, f"The figure could not be drawn ({type(error).__name__}: {error}); the values are below."
+
+
+def _shown(mean: float | None) -> str:
+    return "undefined" if mean is None else f"{mean:.4g}".replace("-", "−")

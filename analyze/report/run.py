@@ -1,0 +1,139 @@
+"""The head of a report: what was trained, its curves, and what was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from analyze import plot
+from analyze.findings import ends, number, percent, select
+from analyze.report import svg
+from analyze.report.entries import grid, text
+from tracer.summary import duration, size, summarize
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from tracer.archive import Archive
+
+
+def run_section(archive: Archive, results: Mapping[str, xr.Dataset]) -> dict[str, Any]:
+    """Everything the page says about the run itself, as the template expects it."""
+    summary = summarize(archive)
+    trained, recorded = summary["trained"], summary["recorded"]
+    curves, caption = _curves(archive, results)
+    return {
+        "title": summary["title"],
+        "lede": _lede(summary),
+        "tiles": _tiles(trained, recorded, results),
+        "trained": _facts(trained),
+        "curves": curves,
+        "curves_caption": caption,
+        "layers": _table(summary["layers"], numeric=("parameters",)),
+        "recorded": _facts({**recorded, "state": summary["state"]}),
+        "streams": _table(summary["streams"], numeric=("examples", "snapshots", "first", "last", "bytes")),
+        "probes": _table(summary["probes"], numeric=("examples", "classes")),
+        "provenance": _facts(summary["provenance"]),
+    }
+
+
+def draw_curves(archive: Archive, results: Mapping[str, xr.Dataset], figure: Figure) -> None:
+    """Training loss of every update beside the error of each probe, over steps."""
+    rows = archive.rows
+    error = select(results, "generalization", "error")
+    shown = error is not None and "probe" in error.dims
+    axes = plot.panels(figure, 2 if shown else 1, columns=2, height=2.5, sharex=False, sharey=False)
+    axes[0].plot(rows["step"], rows["loss"], color=plot.GREY, linewidth=0.6)
+    axes[0].plot(*_smooth(rows["step"], rows["loss"]), color=plot.PALETTE[6])
+    axes[0].set(title="Loss of each minibatch, and its running mean", xlabel="step", ylabel="loss")
+    if shown and error is not None:
+        for position, probe in enumerate(error["probe"].values):
+            one = error.sel(probe=probe)
+            plot.line(axes[1], one["step"], one, label=str(probe), color=plot.color_of(str(probe), position))
+        axes[1].set(
+            title="Share of examples classified wrongly", xlabel="step", ylabel="error", ylim=(0, None)
+        )
+        plot.legend(axes[1])
+
+
+def _curves(archive: Archive, results: Mapping[str, xr.Dataset]) -> tuple[Any, str]:
+    from markupsafe import Markup
+
+    if not np.isfinite(archive.rows["loss"]).any():
+        return None, ""
+
+    def curves(_: Any, figure: Figure) -> None:
+        draw_curves(archive, results, figure)
+
+    label = "Training loss of each update, and the error of each probe"
+    return Markup(svg.fragment(lambda: plot.draw(curves, xr.Dataset()), "curves", label)), label + "."
+
+
+def _smooth(steps: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Running mean over a fiftieth of the run, of defined losses only."""
+    known = np.isfinite(losses)
+    steps, losses = steps[known], losses[known]
+    width = max(1, len(losses) // 50)
+    return steps[width - 1 :], np.convolve(losses, np.ones(width) / width, mode="valid")
+
+
+def _lede(summary: dict[str, Any]) -> str:
+    trained = summary["trained"]
+    model = str(trained["model"] or "a network").rpartition(".")[2]
+    parts = [f"{model} with {trained['parameters']:,} parameters" if trained["parameters"] else model]
+    parts.append(f"trained for {trained['updates']:,} updates")
+    if trained["optimizer"]:
+        parts[-1] += f" of {str(trained['optimizer']).rpartition('.')[2]}"
+    examples = ", ".join(f"{probe['examples']:,} {probe['probe']}" for probe in summary["probes"])
+    if examples:
+        parts.append(f"watched through {examples} examples")
+    return ", ".join(parts) + "."
+
+
+def _tiles(
+    trained: dict[str, Any], recorded: dict[str, Any], results: Mapping[str, xr.Dataset]
+) -> list[dict[str, str]]:
+    tiles = [{"name": "updates", "value": f"{trained['updates']:,}", "note": _epochs(trained)}]
+    for probe in ("train", "test"):
+        series = select(results, "generalization", "error", probe=probe)
+        last = None if series is None else ends(series)
+        if last is not None:
+            tiles.append(
+                {"name": f"{probe} error", "value": percent(last.last), "note": f"step {last.last_step:,}"}
+            )
+    gap = select(results, "generalization", "gap_error")
+    last = None if gap is None or gap.dims != ("step",) else ends(gap)
+    if last is not None:
+        tiles.append({"name": "gap", "value": number(100 * last.last, 1), "note": "percentage points"})
+    note = f"{size(recorded['bytes'])} on disk" if recorded["bytes"] else ""
+    tiles.append({"name": "snapshots", "value": f"{recorded['snapshots']:,}", "note": note})
+    return tiles
+
+
+def _epochs(trained: dict[str, Any]) -> str:
+    return f"{trained['epochs']:,} epochs" if trained["epochs"] else ""
+
+
+def _facts(items: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (name.replace("_", " "), _value(name, value)) for name, value in items.items() if value is not None
+    ]
+
+
+def _table(rows: list[dict[str, Any]], numeric: tuple[str, ...]) -> dict[str, Any]:
+    head = list(rows[0]) if rows else []
+    cells = [["–" if v is None else _value(name, v) for name, v in row.items()] for row in rows]
+    return grid(head, cells, numeric=[i for i, name in enumerate(head) if name in numeric])
+
+
+def _value(name: str, value: Any) -> str:
+    if name == "bytes":
+        return size(value)
+    if name == "seconds":
+        return duration(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else text(value)

@@ -1,0 +1,59 @@
+"""Write the reference pages that follow from the code: `python docs/generate.py`. A test fails when they differ."""
+
+from pathlib import Path
+
+import click
+
+import analyze
+import cli
+
+HERE = Path(__file__).parent
+WIDTH = 100
+
+
+def command_line() -> str:
+    """Page of every command: what `--help` says."""
+    parts = [
+        "# Command line",
+        "",
+        "What `tracer COMMAND --help` says. Data goes to stdout, notes and progress to stderr;",
+    ]
+    parts += ["exit codes: 0 fine, 1 a finding or a refused input, 2 usage.", ""]
+    parts += [_help(cli.main, "tracer")]
+    for name, command in sorted(cli.main.commands.items()):
+        parts += [f"## tracer {name}", "", _help(command, f"tracer {name}")]
+    return "\n".join(parts)
+
+
+def metrics() -> str:
+    """Page of every metric: its card."""
+    parts = ["# Metrics", "", "What `tracer metrics NAME` says in short. Shapes are (dimension, ...)."]
+    for card in analyze.metrics().values():
+        sources = "; ".join(f"[{r}]({r.link})" if r.link else str(r) for r in card.reference)
+        variables = ", ".join(f"`{name}` ({', '.join(dims)})" for name, dims in card.variables.items())
+        options = ", ".join(f"`{name}={value!r}`" for name, value in card.options.items())
+        facts = {
+            "Formula": f"`{card.formula}`" if card.formula else "",
+            "Reads": ", ".join(f"`{name}`" for name in card.reads),
+            "Returns": variables,
+            "Options": options,
+            "Cost": card.cost,
+            "Figure": card.reading,
+            "Source": sources,
+        }
+        parts += ["", f"## `{card.name}`: {card.title}", "", card.meaning, ""]
+        parts += [f"- {name}: {value}" for name, value in facts.items() if value]
+    return "\n".join(parts) + "\n"
+
+
+PAGES = {"command-line.md": command_line, "metrics.md": metrics}
+
+
+def _help(command: click.Command, name: str) -> str:
+    with click.Context(command, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH) as context:
+        return f"```text\n{command.get_help(context)}\n```\n"
+
+
+if __name__ == "__main__":
+    for page, write in PAGES.items():
+        (HERE / page).write_text(write(), encoding="utf-8")

@@ -1,0 +1,81 @@
+"""The documentation is kept true: generated pages are fresh, what exists is documented, what is shown runs."""
+
+import os
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+import analyze
+import cli
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+GENERATED = runpy.run_path(str(ROOT / "docs" / "generate.py"))["PAGES"]
+
+
+def blocks(page, *languages):
+    """Fenced code blocks of a page in one of some languages."""
+    pattern = rf"^```(?:{'|'.join(languages)})\n(.*?)^```"
+    return re.findall(pattern, page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def shown_commands():
+    lines = [
+        line.strip().removeprefix("$ ")
+        for page in PAGES
+        for block in blocks(page, "console", "sh", "bash", "shell")
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+    return sorted({line.split(" #")[0].strip() for line in lines if line.startswith("tracer ")})
+
+
+@pytest.mark.parametrize("page", GENERATED)
+def test_a_generated_page_is_fresh(page):
+    written = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert written == GENERATED[page](), "run: python docs/generate.py"
+
+
+@pytest.mark.parametrize("name", sorted(cli.main.commands))
+def test_every_command_and_option_is_documented_and_helped(name):
+    command = cli.main.commands[name]
+    assert command.help
+    assert f"tracer {name}" in TEXT
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert option.help, option.name
+            assert max(option.opts, key=len) in TEXT
+
+
+@pytest.mark.parametrize("name", sorted(cli.main.commands))
+def test_the_front_page_names_every_command(name):
+    assert f"tracer {name}" in PAGES[0].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", analyze.metrics())
+def test_every_metric_is_documented(name):
+    assert f"`{name}`" in TEXT
+
+
+@pytest.mark.parametrize("line", shown_commands())
+def test_every_command_shown_can_be_typed(line):
+    context = cli.main.make_context("tracer", shlex.split(line)[1:])
+    arguments = [*context._protected_args, *context.args]
+    _, command, rest = cli.main.resolve_command(context, arguments)
+    assert command is not None
+    command.make_context(str(command.name), rest, parent=context)
+
+
+def test_the_code_on_the_front_page_runs(tmp_path, monkeypatch):
+    """Blocks marked `python` run in order, in one namespace and an empty directory."""
+    monkeypatch.chdir(tmp_path)
+    source = "\n".join(blocks(PAGES[0], "python"))
+    assert "tracer.record(" in source
+    namespace = {"__name__": "readme"}
+    code = compile(source, "README.md", "exec")
+    exec(code, namespace)
+    assert any(name.endswith(".zarr") for name in os.listdir(tmp_path) + os.listdir(tmp_path / "runs"))

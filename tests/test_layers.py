@@ -1,0 +1,111 @@
+"""Who may import whom, and what a light command may not load."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# Modules that read archives: a collaborator who only reads pays for numpy and zarr, not for torch.
+LIGHT = ("archive", "spec", "errors", "bits", "console", "summary", "schedule", "__init__", "__main__")
+# What analyze may take from tracer; the network only through analyze.replay.
+READING = {"tracer", "tracer.archive", "tracer.spec", "tracer.errors", "tracer.bits", "tracer.summary"}
+REPLAY = {"tracer.network", "tracer.gradients", "tracer.objective", "tracer.ops"}
+
+
+def modules(package):
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imports(path):
+    """Every module a file imports, lazily too; a lazy torch import counts only in `eager`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if is_module(name) else str(node.module) for name in names}
+    return found
+
+
+def is_module(name):
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def eager(path):
+    """Modules imported when the file is: those of functions and of `if TYPE_CHECKING` left out."""
+    found, waiting = set(), list(ast.parse(path.read_text()).body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module))
+        waiting.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def belongs(name, package):
+    return name == package or name.startswith(package + ".")
+
+
+@pytest.mark.parametrize("path", modules("tracer"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_tracer_never_imports_analyze(path):
+    assert not {name for name in imports(path) if belongs(name, "analyze")}
+
+
+@pytest.mark.parametrize("path", modules("tracer"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_the_console_entry_imports_the_command_line(path):
+    assert "cli" not in imports(path) or path.name == "__main__.py"
+
+
+@pytest.mark.parametrize("path", modules("analyze"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_analyze_takes_from_tracer_only_what_reads(path):
+    allowed = READING | REPLAY if path.stem == "replay" or path.parent.name == "replay" else READING
+    assert {name for name in imports(path) if belongs(name, "tracer")} <= allowed
+    assert "cli" not in imports(path)
+
+
+@pytest.mark.parametrize("path", modules("analyze"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_analyze_loads_torch_only_to_replay(path):
+    if path.stem != "replay" and path.parent.name != "replay":
+        assert not {name for name in eager(path) if belongs(name, "torch")}
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_reading_modules_do_not_load_torch(name):
+    path = ROOT / "tracer" / f"{name}.py"
+    assert not {found for found in eager(path) if belongs(found, "torch")}
+
+
+def test_the_command_line_imports_what_is_slow_inside_its_commands():
+    slow = ("torch", "analyze", "numpy", "xarray", "matplotlib", "tracer.archive", "tracer.demo")
+    assert not {name for name in eager(ROOT / "cli.py") if any(belongs(name, package) for package in slow)}
+
+
+def loaded_after(code):
+    """Names of the modules a fresh interpreter has loaded after running `code`."""
+    script = f"import sys, json\n{code}\nprint(json.dumps(sorted(sys.modules)))"
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT, timeout=120
+    )
+    return set(json.loads(result.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("code", ["import tracer; tracer.open", "import analyze; analyze.metrics()"])
+def test_reading_and_listing_do_not_load_torch(code):
+    assert "torch" not in loaded_after(code)
+
+
+def test_help_loads_neither_numbers_nor_plots():
+    code = "import cli\ntry:\n    cli.main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0"
+    assert not {"torch", "numpy", "xarray", "matplotlib", "zarr", "analyze"} & loaded_after(code)

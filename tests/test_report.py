@@ -1,0 +1,142 @@
+"""The report: complete, self-contained, and safe to open whatever the archive's names are."""
+
+import re
+from html.parser import HTMLParser
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.figure import Figure
+
+from analyze import report
+from analyze.report import entries, svg
+from tests import report_data as data
+
+FETCHING = {"src", "srcset", "data", "poster", "action", "background", "manifest"}
+
+
+class Page(HTMLParser):
+    """Collects what the tests ask about a page."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.ids, self.anchors, self.fetched, self.stack = [], [], [], [], []
+        self.feed(html)
+        self.text = re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]*>", " ", html, flags=re.DOTALL))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value)
+            elif tag == "a" and name == "href":
+                self.anchors.append(value)
+            elif name in FETCHING or name.endswith("href"):
+                self.fetched.append(value)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return data.archive(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def html(run):
+    return report.render(data.honest(), run)
+
+
+def test_the_page_shows_the_run_the_findings_and_every_metric(html):
+    page = Page(html)
+    assert "mlp.zarr" in page.text
+    assert "Sequential with 30 parameters, trained for 100 updates of SGD" in page.text
+    assert "generalization gap of 3.0 percentage points" in page.text
+    for anchor in ("findings", "trained", "recorded", "skipped", "references", "provenance", *data.honest()):
+        assert anchor in page.ids
+        assert f"#{anchor}" in page.anchors
+    assert "the archive holds no sums" in page.text
+
+
+def test_nothing_is_fetched_and_nothing_runs(html):
+    page = Page(html)
+    assert all(value.startswith(("data:", "#")) for value in page.fetched)
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & set(page.tags)
+    assert not re.search(r"url\((?!#)|@import|xmlns", html)
+    assert all(link.startswith(("#", "https://")) for link in page.anchors)
+    assert "default-src 'none'" in html
+
+
+def test_every_link_within_the_page_arrives_and_ids_are_unique(html):
+    page = Page(html)
+    assert len(page.ids) == len(set(page.ids))
+    assert {link[1:] for link in page.anchors if link.startswith("#")} <= set(page.ids)
+
+
+def test_names_from_an_archive_are_text_only(tmp_path):
+    evil = '<script>alert("x")</script>'
+    names = ("title", "meaning", "formula", "reading", "options", "lag", "run_id")
+    result = data.margin([1, 2, 3, 4]).assign_attrs(dict.fromkeys(names, evil))
+    results = data.MadeResults({evil: result}, skipped={evil: evil})
+    html = report.render(results, data.archive(tmp_path, layer=evil))
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_a_plot_that_fails_costs_only_its_own_figure():
+    broken = data.honest()["stiffness"].drop_vars("sign")
+    html = report.render(data.MadeResults({"stiffness": broken, "margin": data.margin([1, 2, 3, 4])}))
+    assert "The figure could not be drawn (KeyError" in html
+    assert "margin" in html
+
+
+def test_undefined_values_are_counted_with_the_metrics_own_rule(html):
+    assert "4 of 16 values of mean" in Page(html).text
+    dataset = xr.Dataset({"cosine": ("step", [np.nan, 1.0]), "n_undefined": ("step", [3, 0])})
+    assert entries.undefined(dataset, None) == (
+        "1 of 2 values of cosine, 3 terms left out of means (n_undefined)."
+    )
+
+
+def test_a_report_without_an_archive_still_shows_results():
+    page = Page(report.render(data.honest()))
+    assert "trained" not in page.ids
+    assert "stiffness" in page.ids
+
+
+def test_the_same_results_give_the_same_page(html, run):
+    assert report.render(data.honest(), run) == html
+
+
+def test_figures_share_a_page_without_sharing_ids():
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], marker="o")
+    one, two = (svg.fragment(lambda: figure, key, "A & B") for key in ("one", "two"))
+    assert 'aria-label="A &amp; B"' in one
+    assert not set(re.findall(r' id="([^"]+)"', one)) & set(re.findall(r' id="([^"]+)"', two))
+    for target in re.findall(r'(?:href="|url\()#([^")]+)', one):
+        assert f'id="{target}"' in one
+
+
+def test_a_very_large_figure_becomes_a_picture(monkeypatch):
+    monkeypatch.setattr(svg, "LIMIT", 10)
+    figure = Figure(figsize=(1, 1))
+    figure.subplots()
+    assert svg.fragment(lambda: figure, "k", "label").startswith(
+        '<img alt="label" src="data:image/png;base64,'
+    )
+
+
+def test_figures_drawn_before_are_used_as_they_are(tmp_path):
+    (tmp_path / "stiffness.svg").write_text('<?xml version="1.0"?><svg><text>drawn before</text></svg>')
+    path = report.write(data.honest(), tmp_path / "report.html", figures=tmp_path)
+    assert "<text>drawn before</text>" in path.read_text()
+
+
+def test_references_are_numbered_in_the_order_of_the_page(html):
+    cited = [int(number) for number in re.findall(r'href="#ref-(\d+)"', html)]
+    assert list(dict.fromkeys(cited)) == list(range(1, max(cited) + 1))
+
+
+def test_drawing_a_report_leaves_pyplot_alone(html):
+    assert plt.get_fignums() == []
