@@ -103,7 +103,7 @@ def main() -> None:
     help="Directory for the archive and the report.",
 )
 @click.option("--shuffle-labels", is_flag=True, help="Permute the training labels: learning by heart.")
-@click.option("--epochs", type=click.IntRange(1), default=40, show_default=True, help="Passes over the data.")
+@click.option("--epochs", type=click.IntRange(1), default=60, show_default=True, help="Passes over the data.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the weights and the batches.")
 @debug_option
 def demo(out: Path, shuffle_labels: bool, epochs: int, seed: int) -> None:

@@ -47,7 +47,8 @@ def assemble(
     coordinates = _coordinates(plan, sizes, archive, blocks[0][0])
     variables = {name: (dims[name], array, _labels_of(plan, name, array)) for name, array in arrays.items()}
     attributes = _provenance(plan, archive, fingerprint)
-    attributes |= dict(blocks[0][0].get("attrs", {}))
+    own = dict(blocks[0][0].get("attrs", {}))
+    attributes |= {str(key): _flat(value) for key, value in own.items()}
     return xr.Dataset(variables, coords=coordinates, attrs=attributes)
 
 
@@ -174,6 +175,14 @@ def _label(view: Any) -> Any:
 def _labels_of(plan: Plan, name: str, array: np.ndarray) -> dict[str, Any]:
     undefined = int(np.isnan(array).sum()) if array.dtype.kind == "f" else 0
     return {"long_name": name.replace("_", " "), "units": plan.card.units_of(name), "n_nan": undefined}
+
+
+def _flat(value: Any) -> str | int | float:
+    """An attribute as xarray, Zarr and HDF5 all take it."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return json.dumps(value, default=str)
+    return value
 
 
 def _provenance(plan: Plan, archive: Archive, fingerprint: str) -> dict[str, Any]:

@@ -112,8 +112,8 @@ def _too_large(plan: Plan, size: int, memory: int) -> str:
 class Worker:
     """Computes blocks of one archive; examples and labels are read once and kept for the next block."""
 
-    def __init__(self, archive: Archive) -> None:
-        self.archive = archive
+    def __init__(self, archive: Archive, replay: Mapping[str, Any] | None = None) -> None:
+        self.archive, self.replay = archive, dict(replay or {})
         self.statics: dict[Examples, dict[str, Any]] = {}
         self.given_up: dict[str, Outcome] = {}
 
@@ -162,6 +162,7 @@ class Worker:
     ) -> View:
         statics = self.statics.setdefault(examples, {})
         where = {"steps": block.steps, "lead": block.lead, "shared": shared, "statics": statics}
+        where["replay"] = self.replay
         if sites is not None:
             return plan.view(self.archive, examples, sites=sites, **where)
         if examples not in views:
@@ -195,6 +196,8 @@ def align(array: xr.DataArray, view: View, scope: str) -> np.ndarray:
         array = array.isel(example=np.concatenate(rows))
     if "probe" in array.dims:
         present = [name for name in view.probes if name in array["probe"].values]
+        if not present:
+            raise MissingTraceError(f"no result of {array.name!r} for probe {', '.join(view.probes)}")
         array = array.sel(probe=present)
         if scope != "all":
             array = array.isel(probe=0)

@@ -43,13 +43,15 @@ def run(
     jobs: int = 1,
     progress: Progress | None = None,
     output: str | Path | None = None,
+    replay: Mapping[str, Any] | None = None,
 ) -> Results:
     """Compute metrics of an archive; by default every one it supports.
 
-    Memory holds at most one block of snapshots, in total over the `jobs` processes. `options` maps a metric's
-    name to its options. `progress(done, total, text)` is called as blocks finish. With `output`, each result
-    is kept in that directory as it is finished, and those already there are not computed again unless the
-    archive, the metric, its options or tracer changed. What cannot be computed is in `Results.skipped`.
+    Memory holds at most one block of snapshots, in total over the `jobs` processes. `options` maps a
+    metric's name to its options. `progress(done, total, text)` is called as blocks finish. With `output`,
+    each result is kept in that directory as it is finished, and those already there are not computed again
+    unless the archive, the metric, its options or tracer changed. `replay` holds settings (such as `model`,
+    `device`) for metrics that run the network again. What cannot be computed is in `Results.skipped`.
 
     Raises MissingTraceError where a metric asked for by name lacks what it needs, AnalysisError where it
     fails.
@@ -58,7 +60,7 @@ def run(
     wanted = _wanted(metrics)
     chosen = dict(options or {})
     _check_options(chosen, wanted)
-    session = Session(opened, chosen, parse_memory(memory), jobs, progress, output)
+    session = Session(opened, chosen, parse_memory(memory), jobs, progress, output, dict(replay or {}))
     for level in _levels(wanted):
         session.compute(level)
     explicit = metrics is not None
@@ -97,10 +99,12 @@ class Session:
         jobs: int,
         progress: Progress | None,
         output: str | Path | None,
+        replay: dict[str, Any],
     ) -> None:
         self.archive, self.options, self.memory, self.jobs = archive, options, memory, max(1, jobs)
+        self.replay = replay
         self.progress = progress or (lambda done, total, text: None)
-        self.store = None if output is None else ResultStore(output)
+        self.store = None if output is None else ResultStore(output, str(archive.run_id))
         self.done: dict[str, xr.Dataset] = {}
         self.failed: dict[str, Outcome] = {}
         self.fingerprints: dict[str, str] = {}
@@ -145,14 +149,15 @@ class Session:
             return None
 
     def _outcomes(self, blocks: Sequence[Block]) -> Iterator[tuple[Block, dict[str, Outcome]]]:
-        here = Worker(self.archive)
+        here = Worker(self.archive, self.replay)
         if self.jobs == 1 or len(blocks) < 2:
             yield from ((block, here.compute(block)) for block in blocks)
             return
-        away = [block for block in blocks if _can_travel(block)]
+        away = [block for block in blocks if _can_travel(block, self.replay)]
         # A fresh interpreter: a fork would share the locks of whatever threads the caller has running.
         with ProcessPoolExecutor(self.jobs, get_context("spawn")) as pool:
-            futures = [pool.submit(_compute_away, str(self.archive.path), block) for block in away]
+            path = str(self.archive.path)
+            futures = [pool.submit(_compute_away, path, block, self.replay) for block in away]
             yield from ((block, here.compute(block)) for block in blocks if block not in away)
             yield from ((block, future.result()) for block, future in zip(away, futures, strict=True))
 
@@ -179,6 +184,7 @@ class Session:
             "engine": _engine_source(),
             "metric": card.source,
             "options": card.with_options(options),
+            "replay": {key: getattr(value, "__qualname__", value) for key, value in self.replay.items()},
             "reads": [self.fingerprints.get(name) for name in _other_metrics(card)],
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
@@ -238,10 +244,10 @@ def _engine_source() -> str:
     return hashlib.sha256(b"".join((home / name).read_bytes() for name in SHARED)).hexdigest()[:16]
 
 
-def _can_travel(block: Block) -> bool:
+def _can_travel(block: Block, replay: Mapping[str, Any]) -> bool:
     # A metric defined in a notebook cannot be found by another process; it is computed in this one.
     try:
-        pickle.dumps(block)
+        pickle.dumps((block, replay))
     except (pickle.PicklingError, AttributeError, TypeError):
         return False
     return not any(plan.card.module == "__main__" for plan in block.plans)
@@ -250,9 +256,9 @@ def _can_travel(block: Block) -> bool:
 _workers: dict[str, Worker] = {}
 
 
-def _compute_away(path: str, block: Block) -> dict[str, Outcome]:
+def _compute_away(path: str, block: Block, replay: Mapping[str, Any]) -> dict[str, Outcome]:
     if path not in _workers:
-        _workers[path] = Worker(_opened(path))
+        _workers[path] = Worker(_opened(path), replay)
     outcomes = _workers[path].compute(block)
     for outcome in outcomes.values():
         outcome.error = None

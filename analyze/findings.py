@@ -24,12 +24,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Ends:
-    """First and last defined value of a series over steps."""
+    """First and last defined value of a series over steps, and the one farthest outside them."""
 
     first_step: int
     first: float
     last_step: int
     last: float
+    far_step: int
+    far: float
 
     @property
     def change(self) -> float:
@@ -47,13 +49,22 @@ def ends(values: xr.DataArray) -> Ends | None:
     """First and last defined value of an array over `step`; None where every value is undefined.
 
     >>> ends(xr.DataArray([np.nan, 0.5, 0.25], coords={"step": [0, 10, 20]}, dims="step"))
-    Ends(first_step=10, first=0.5, last_step=20, last=0.25)
+    Ends(first_step=10, first=0.5, last_step=20, last=0.25, far_step=10, far=0.5)
     """
     defined = values.dropna("step")
     if defined.sizes["step"] == 0:
         return None
-    steps = defined["step"].values
-    return Ends(int(steps[0]), float(defined[0]), int(steps[-1]), float(defined[-1]))
+    steps, numbers = defined["step"].values, defined.values.astype(np.float64)
+    beyond = np.maximum(numbers - max(numbers[0], numbers[-1]), min(numbers[0], numbers[-1]) - numbers)
+    far = int(beyond.argmax())
+    return Ends(
+        int(steps[0]),
+        float(numbers[0]),
+        int(steps[-1]),
+        float(numbers[-1]),
+        int(steps[far]),
+        float(numbers[far]),
+    )
 
 
 def select(results: Datasets, metric: str, variable: str, **labels: str) -> xr.DataArray | None:
@@ -103,7 +114,9 @@ def _stiffness(results: Datasets) -> Finding | None:
     values = {"first": train.first, "last": train.last}
     if cross is not None:
         values["train_test"] = cross.last
-        text += f", and {_effect(cross.last, 'an unseen one')} (train–test cosine {number(cross.last)})"
+        same = _effect(cross.last) == _effect(train.last)
+        unseen = "the same holds for unseen ones" if same else f"it {_effect(cross.last, 'unseen ones')}"
+        text += f", and {unseen} (train–test cosine {number(cross.last)})"
     return Finding("stiffness", text + ".", values)
 
 
@@ -135,8 +148,8 @@ def _paths(results: Datasets) -> Finding | None:
         f"Paths through the network {settled}: the similarity of an example's path with its own path one "
         f"comparison earlier {_moved(mean)} (mean over sites)"
     )
-    if array.sizes["site"] > 1:
-        text += f"; the site that still moves most is {restless} ({number(float(at_end.min()))})"
+    if float(at_end.min()) < mean.last - 0.005:
+        text += f"; site {restless} still moves most ({number(float(at_end.min()))})"
     return Finding("path_self_similarity", text + ".", {"first": mean.first, "last": mean.last})
 
 
@@ -178,9 +191,12 @@ def _complexity(results: Datasets) -> Finding | None:
     easy, hard = float(final.isel(group=0)), float(final.isel(group=-1))
     if not np.isfinite([easy, hard]).all():
         return None
+    words = "are the harder ones" if hard > easy + 0.05 else "are no harder"
+    if hard < easy - 0.05:
+        words = "are the easier ones"
     text = (
-        f"Of the least complex test images {percent(easy)} are wrong at the end, of the most complex "
-        f"{percent(hard)}."
+        f"Complex test images {words}: of the least complex group {percent(easy)} are wrong at the end, of "
+        f"the most complex {percent(hard)}."
     )
     return Finding("error_by_complexity", text, {"least": easy, "most": hard})
 
@@ -225,8 +241,13 @@ def _last(results: Datasets, metric: str, variable: str, **labels: str) -> Ends 
 def _moved(series: Ends) -> str:
     if series.first_step == series.last_step:
         return f"is {number(series.last)} at step {series.last_step:,}"
-    if abs(series.change) < 0.005:
-        return f"stayed at {number(series.last)}"
+    detour = max(series.far - max(series.first, series.last), min(series.first, series.last) - series.far)
+    if detour > 0.05:
+        verb, back = ("rose", "fell") if series.far > series.first else ("fell", "rose")
+        way = f"{verb} from {number(series.first)} (step {series.first_step:,}) to {number(series.far)}"
+        return f"{way} (step {series.far_step:,}) and {back} to {number(series.last)}"
+    if abs(series.change) < 0.02:
+        return f"stayed near {number(series.last)}"
     verb = "rose" if series.change > 0 else "fell"
     return f"{verb} from {number(series.first)} (step {series.first_step:,}) to {number(series.last)}"
 
@@ -242,13 +263,12 @@ def _effect(cosine: float, whom: str = "the others") -> str:
 
 
 def _classes(within: float, between: float) -> str:
-    if between < -0.02:
-        return "Learning one class costs the others."
-    if within - between > 0.1:
-        return "A class teaches itself; the others gain little by it."
+    own = "A class helps itself" if within > 0.1 else "A class does little for itself"
+    if between < -0.05:
+        return f"{own}; learning one costs the others."
     if between > 0.1:
-        return "Classes teach each other."
-    return "Classes are learned nearly independently, and so are examples of one class."
+        return f"{own}, and classes help each other."
+    return f"{own}; learning one hardly touches the others."
 
 
 def _strength(correlation: float) -> str:

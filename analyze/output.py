@@ -26,10 +26,16 @@ LARGEST_SUMMARY = 64  # values of one variable at the last snapshot
 
 
 class ResultStore:
-    """The `results.zarr` of a directory: one group a metric, each written whole or not at all."""
+    """The `results.zarr` of a directory: one group a metric, each written whole or not at all.
 
-    def __init__(self, path: str | Path) -> None:
+    Given a `run_id`, it lets go of results of other runs: a directory describes one run.
+    """
+
+    def __init__(self, path: str | Path, run_id: str = "") -> None:
         self.root = Path(path) / "results.zarr"
+        for name in self.names() if run_id else ():
+            if self._attributes(name).get("run_id") != run_id:
+                shutil.rmtree(self.root / name)
 
     def names(self) -> list[str]:
         """Metrics it holds."""

@@ -99,6 +99,13 @@ def make_plan(
     reads = closure(plan.arrays)
     streams = sorted({entry.stream for entry in reads if entry.stream})
     probes = _probes(card, archive, [stream for stream in streams if stream != "weights"])
+    for array in plan.results.values():
+        if "probe" in array.dims:
+            probes = [name for name in probes if name in array["probe"].values]
+    if not probes and any("example" in entry.dims for entry in reads):
+        raise MissingTraceError(
+            f"needs a probe with everything {card.name} reads; record one with probes={{...}}"
+        )
     counts = {name: _count(archive, name, streams, plan.results) for name in probes}
     plan.views = _views(card, probes, counts)
     in_time = sorted({entry.stream for entry in reads if entry.stream and not entry.static})

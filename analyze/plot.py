@@ -177,7 +177,7 @@ def heat_over_time(
     steps: ArrayLike,
     rows: Sequence[object] | np.ndarray,
     *,
-    ticks: int = 6,
+    ticks: int = 5,
     **options: Any,
 ) -> Any:
     """Heat map of (row, step): one column a snapshot, labelled by its step; rows labelled by name."""

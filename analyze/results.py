@@ -74,7 +74,7 @@ class Results(Mapping[str, "xr.Dataset"]):
         return table[["metric", "variable", *middle, "value"]]
 
     def save(self, path: str | Path) -> Path:
-        """Write `results.zarr`, `summary.json`, `tables/*.csv`, `figures/*.svg` and `report.html` to `path`."""
+        """Write `results.zarr`, `summary.json`, `tables/`, `figures/` and `report.html` to a directory."""
         from analyze.output import save
 
         return save(self, Path(path))

@@ -133,12 +133,12 @@ def _weights(view: View) -> Lazy:
     return Lazy(view.steps, view.archive.weights)
 
 
-@source("snapshots", "step", "element", stream="weights", itemsize=8, lazy=True)
-def _snapshots(view: View) -> Any:
+@source("states", "step", "element", stream="weights", itemsize=8, lazy=True)
+def _states(view: View) -> Any:
     from importlib import import_module
 
     # Replay is the only part of the analysis that imports torch, so it is reached by name alone.
-    return import_module("analyze.replay").snapshots(view)
+    return import_module("analyze.replay").states_of(view)
 
 
 @source("step", "step")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -82,7 +82,8 @@ class View:
     """What one call of a metric sees. Arrays are made at first use and shared by all metrics with this view.
 
     `counts` holds, for each probe, how many of its first examples belong; `lead` is the snapshot before the
-    first of `steps` when snapshots are compared in time; `sites` restricts masks to some sites, by position.
+    first of `steps` when snapshots are compared in time; `sites` restricts masks to some sites, by position;
+    `replay` holds what the user chose for running the network again.
     """
 
     archive: Archive
@@ -94,6 +95,7 @@ class View:
     shared: dict[str, Any] = field(default_factory=dict, repr=False)
     cache: dict[str, Any] = field(default_factory=dict, repr=False)
     statics: dict[str, Any] = field(default_factory=dict, repr=False)
+    replay: Mapping[str, Any] = field(default_factory=dict)
 
     def get(self, name: str) -> Any:
         """The array of that name, read-only so that no metric can change what the next one sees."""

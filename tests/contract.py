@@ -83,13 +83,19 @@ def check_inputs_unchanged(card: Metric, archive: Archive) -> None:
 
 
 def check_nan(card: Metric, archive: Archive) -> None:
-    """Arguments without a single number give neither an exception nor a warning."""
+    """Arguments without a single number give NaN, and neither an exception nor a warning nor a 0."""
     plan = _plan(card, archive)
     arguments, optional = arguments_of(plan, archive)
     blank = [_blank(name, value) for name, value in zip(card.reads, arguments, strict=True)]
+    none = dict.fromkeys(optional)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        call(plan, blank, optional)
+        returned = call(plan, blank, none)
+    if all(old is new for old, new in zip(arguments, blank, strict=True)):
+        return  # it reads whole numbers alone, which are never undefined
+    for name, dims in card.variables.items():
+        if "step" in dims and not card.is_integer(name) and name != "histogram":
+            assert np.isnan(np.asarray(returned[name], float)).all(), name
 
 
 def check_order_of_examples(card: Metric, archive: Archive) -> None:

@@ -98,7 +98,13 @@ def archive(tmp_path, layer="0"):
     (root / "zarr.json").write_text("{}")
     n = 101
     loss = np.concatenate([[np.nan], np.linspace(2.3, 0.1, n - 1)])
-    rows = {"step": np.arange(n), "loss": loss, "time": np.arange(n) * 0.5, "lr": np.full((n, 1), 0.1)}
+    rows = {
+        "step": np.arange(n),
+        "loss": loss,
+        "time": np.arange(n) * 0.5,
+        "lr": np.full((n, 1), 0.1),
+        "epoch": (np.arange(n) + 49) // 50,
+    }
     targets = np.arange(6) % 3
     probe = SimpleNamespace(name="train", split="train", n=6, targets=targets, capture={"outputs": 6})
     return SimpleNamespace(

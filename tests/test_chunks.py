@@ -97,13 +97,33 @@ def test_tails_cost_only_the_rows_they_hold(tmp_path: Path, rows: int) -> None:
     assert np.array_equal(load(tmp_path), values[:rows])
 
 
-@pytest.mark.parametrize("at", [0, 1_000_000, 1_999_999, -1, -10])
-def test_one_flipped_bit_is_seen(tmp_path: Path, at: int) -> None:
-    values = numbers((1, 2_000_000), "uint8")
-    file, _ = save(tmp_path, plan(values.shape, values.dtype), values)
+@pytest.mark.parametrize("shape", [(), (0,), (1, 5, 7), (1, 3, 700_001), (1, 2, 2, 550_000)])
+def test_objects_are_read_back_without_zarr(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    values = numbers(shape, "float32")
+    layout = plan(shape, values.dtype)
+    file, _ = save(tmp_path, layout, values)
+    assert np.array_equal(read(layout, file), values)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="bytes instead of"):
+        read(layout, file)
+
+
+def read(layout: Layout, file: Path) -> np.ndarray:
+    with file.open("rb") as opened:
+        return layout.read(opened.fileno())
+
+
+@pytest.mark.parametrize("size", [1000, 2_000_000])
+@pytest.mark.parametrize("at", [0, 0.5, 0.99, -1, -10])
+def test_one_flipped_bit_is_seen(tmp_path: Path, size: int, at: float) -> None:
+    values = numbers((1, size), "uint8")
+    layout = plan(values.shape, values.dtype)
+    file, _ = save(tmp_path, layout, values)
     data = bytearray(file.read_bytes())
-    data[at] ^= 4
+    data[int(at) if at < 0 else int(at * size)] ^= 4
     file.write_bytes(data)
+    with pytest.raises(ValueError, match="checksum"):
+        read(layout, file)
     with pytest.raises((ValueError, IndexError, KeyError)):
         load(tmp_path)
 

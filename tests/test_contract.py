@@ -34,7 +34,7 @@ def result(card, results):
 
 
 def replayed(card):
-    return "snapshots" in card.reads
+    return "states" in card.reads
 
 
 def test_card_is_complete(card):
@@ -63,7 +63,7 @@ def test_undefined_arguments_are_no_error(card, result, archive):
 
 def test_order_of_examples_does_not_matter(card, result, archive):
     if card.name in contract.POSITIONAL or replayed(card):
-        pytest.skip(contract.POSITIONAL.get(card.name, "its examples are inside the replayed snapshots"))
+        pytest.skip(contract.POSITIONAL.get(card.name, "its examples are inside the replayed states"))
     contract.check_order_of_examples(card, archive)
 
 

@@ -1,6 +1,5 @@
-"""The documentation is kept true: generated pages are fresh, what exists is documented, what is shown runs."""
+"""The documentation is kept true: generated pages are fresh, what exists is described, what is shown runs."""
 
-import os
 import re
 import runpy
 import shlex
@@ -8,9 +7,12 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 import analyze
 import cli
+from tests import loops
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -71,11 +73,18 @@ def test_every_command_shown_can_be_typed(line):
 
 
 def test_the_code_on_the_front_page_runs(tmp_path, monkeypatch):
-    """Blocks marked `python` run in order, in one namespace and an empty directory."""
+    """Blocks marked `python` run in order, in an empty directory, around a loop such as a reader brings."""
     monkeypatch.chdir(tmp_path)
+    x, y = loops.blobs()
+    model = loops.mlp()
+    brought = {
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "loader": DataLoader(TensorDataset(x, y), batch_size=8),
+        **{"x_train": x, "y_train": y, "x_test": x[:9], "y_test": y[:9]},
+    }
     source = "\n".join(blocks(PAGES[0], "python"))
     assert "tracer.record(" in source
-    namespace = {"__name__": "readme"}
     code = compile(source, "README.md", "exec")
-    exec(code, namespace)
-    assert any(name.endswith(".zarr") for name in os.listdir(tmp_path) + os.listdir(tmp_path / "runs"))
+    exec(code, {"__name__": "readme", **brought})
+    assert list(tmp_path.rglob("*.zarr"))

@@ -155,7 +155,7 @@ def test_finished_metrics_are_not_computed_again(path, tmp_path, monkeypatch):
     write_archive(tmp_path / "other.zarr", steps=(0, 1), seed=1)
     analyze.run(tmp_path / "other.zarr", ["stiffness"], output=tmp_path)
     assert called == ["margin", "stiffness"]
-    assert set(load(tmp_path)) == {"stiffness", "margin"}
+    assert set(load(tmp_path)) == {"stiffness"}, "a directory describes one run"
 
 
 def test_a_change_of_what_is_read_reaches_the_reader(path, tmp_path, monkeypatch):
@@ -188,6 +188,16 @@ def test_missing_stream_says_how_to_record_it(tmp_path):
     assert 'gradients="auto"' in results.skipped["stiffness"]
     assert "needs a probe of split 'train', the archive has ['test']" in results.skipped["class_stiffness"]
     assert np.isnan(results["generalization"]["gap_loss"]).all()
+
+
+def test_attributes_are_flat(path):
+    def noted(losses):
+        """Attributes of several types."""
+        return {"a": losses.mean(-1), "attrs": {"n": np.int64(3), "levels": (1, 2), "on": True, "x": 0.5}}
+
+    metric(reads=("losses",), variables={"a": ("step",)}, title="N", reference=FORT_2019)(noted)
+    attributes = analyze.run(path, noted)["noted"].attrs
+    assert [attributes[name] for name in ("n", "levels", "on", "x")] == [3, "[1, 2]", "true", 0.5]
 
 
 def test_unknown_names_are_corrected(path):

@@ -20,8 +20,8 @@ def test_a_run_that_generalizes_is_told_from_one_that_learned_by_heart():
     assert "carries over" in honest["generalization"]
     assert "gap of 89.0 percentage points" in by_heart["generalization"]
     assert "by heart" in by_heart["generalization"]
-    assert "helps an unseen one a little" in honest["stiffness"]
-    assert "raises that of an unseen one" in by_heart["stiffness"]
+    assert "helps the others a little, and the same holds for unseen ones" in honest["stiffness"]
+    assert "it raises that of unseen ones" in by_heart["stiffness"]
     assert "γ = 3.50" in honest["margin"]
     assert "undefined" in by_heart["margin"]
 
@@ -65,7 +65,12 @@ def test_the_restless_site_is_named():
     mean = mean.where(mean["site"] != "late", mean + 0.2)
     text = sentences({"path_self_similarity": xr.Dataset({"mean": mean})})["path_self_similarity"]
     assert "still changing" in text
-    assert "moves most is early (0.70)" in text
+    assert "site early still moves most (0.70)" in text
+
+
+def test_a_detour_is_told():
+    results = {"stiffness": data.stiffness([0.0, 0.3, 0.1, 0.02], [0.0, 0.1, 0.1, 0.0])}
+    assert "rose from 0.00 (step 0) to 0.30 (step 10) and fell to 0.02" in sentences(results)["stiffness"]
 
 
 @pytest.mark.parametrize(

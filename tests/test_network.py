@@ -55,7 +55,7 @@ def test_json_round_trip_is_equal_and_runs_the_same(traced: tuple[str, Network])
     assert (again.sites, again.calls, again.layers) == (network.sites, network.calls, network.layers)
     runs = [one.run(named_tensors(model), x, y) for one in (network, again)]
     for ours, theirs in zip(*runs, strict=True):
-        assert torch.equal(ours, theirs)  # type: ignore[arg-type]
+        assert torch.equal(ours, theirs)
 
 
 def test_model_part_runs_without_targets(traced: tuple[str, Network]) -> None:
@@ -105,13 +105,19 @@ def test_masks_of_the_same_inputs_replay_exactly(name: str) -> None:
             masks[names[row.name].name] = by_example(values[names[row.name].argument] > 0, row, len(x))
 
     outputs, losses = network.run(named_tensors(model), x, y, visit=keep)
-    assert all(mask.shape == (len(x), site.n_units) for mask, site in zip(masks.values(), exact.values(), strict=True))
+    assert all(
+        mask.shape == (len(x), site.n_units)
+        for mask, site in zip(masks.values(), exact.values(), strict=True)
+    )
     again = network.run(named_tensors(model), x, y, masks=masks)
     assert torch.equal(again[0], outputs)
     assert torch.equal(again[1], losses)  # type: ignore[arg-type]
     if name in ("MLP", "CNN"):
         with pytest.raises(AssertionError, match="not close"):
-            torch.testing.assert_close(network.run(named_tensors(model), -x)[0], network.run(named_tensors(model), -x, masks=masks)[0])
+            torch.testing.assert_close(
+                network.run(named_tensors(model), -x)[0],
+                network.run(named_tensors(model), -x, masks=masks)[0],
+            )
 
 
 def test_frozen_masks_make_the_network_affine() -> None:
@@ -137,9 +143,9 @@ def test_until_stops_and_visit_may_replace() -> None:
 
     value, losses = network.run(named_tensors(model), x, y, until=row.name)
     assert losses is None
-    assert torch.equal(value, F.relu(model[1](x.flatten(1))))  # type: ignore[index, operator]
+    assert torch.equal(value, F.relu(model[1](x.flatten(1))))  # type: ignore[index]
     outputs, _ = network.run(named_tensors(model), x, visit=visit)
-    assert torch.equal(outputs, model[3:](torch.zeros(5, 16)))  # type: ignore[index, operator]
+    assert torch.equal(outputs, model[5](model[4](model[3](torch.zeros(5, 16)))))  # type: ignore[index]
     assert seen == [r.name for r in network.rows if not r.loss]
     with pytest.raises(ValueError, match="did you mean 'relu'"):
         network.run(named_tensors(model), x, until="rlu")
@@ -150,6 +156,7 @@ def test_until_stops_and_visit_may_replace() -> None:
 def test_sites_calls_and_layers_of_a_residual_network() -> None:
     model, x, y = zoo.build("ResNet18")
     network = Network.trace(model, x, y, zoo.loss)
+    assert Network.trace(model, x[:2], y[:2], zoo.loss).to_json() == network.to_json()
     names = [site.name for site in network.sites]
     assert len(names) == len(set(names)) == 17
     assert names[:4] == ["relu", "layers.0.relu", "layers.0.relu#2", "layers.1.relu"]
@@ -169,7 +176,9 @@ def test_names_of_functional_sites_and_of_owners() -> None:
     assert {"token", "positions"} < {layer.name for layer in network.layers}
     assert {site.kind for site in network.sites} == {"convention"}
     model, x, y = zoo.build("GPT")
-    tied = [layer for layer in Network.trace(model, x, y, zoo.loss).layers if "words.weight" in layer.parameters]
+    tied = [
+        layer for layer in Network.trace(model, x, y, zoo.loss).layers if "words.weight" in layer.parameters
+    ]
     assert [layer.name for layer in tied] == ["words"]
 
 
@@ -189,14 +198,16 @@ class HandWritten(nn.Module):
 
 def test_hand_written_relus_are_sites() -> None:
     network = Network.trace(HandWritten(), torch.randn(4, 7))
-    expected = ":mul :mul#2 :where :maximum :maximum#2 :clamp :clamp#2 :threshold :relu :hardtanh :leaky_relu"
+    expected = ":mul :mul#2 :where :maximum :maximum#2 :clamp :clamp#2 :threshold :relu :relu6 :leaky_relu"
     assert [site.name for site in network.sites] == expected.split()
     assert network.sites[-1].slope == 0.3
     assert network.sites[4].argument == 1
 
 
 def fingerprint(model: nn.Module) -> dict[str, Any]:
-    found: dict[str, Any] = {"streams": (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist())}
+    found: dict[str, Any] = {
+        "streams": (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist())
+    }
     for name, module in model.named_modules():
         hooks = {key: list(value) for key, value in module.__dict__.items() if key.endswith("_hooks")}
         plain = {key: value for key, value in module.__dict__.items() if isinstance(value, int | float | str)}
@@ -209,14 +220,18 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("name", list(zoo.MODELS))
+@pytest.mark.parametrize("name", ["CNN", "ResNet18", "ViT", "LSTM"])
 def test_tracing_and_running_touch_nothing_of_the_training(name: str) -> None:
     model, x, y = zoo.build(name, dropout=0.3)
     model.train()
     calls: list[int] = []
     model.register_forward_hook(lambda *_: calls.append(1))
     zoo.loss(model(x), y).backward()
-    mode = (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.backends.mha.get_fastpath_enabled())
+    mode = (
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.backends.mha.get_fastpath_enabled(),
+    )
     before, n_calls = fingerprint(model), len(calls)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         network = Network.trace(model, x, y, zoo.loss)
@@ -225,7 +240,11 @@ def test_tracing_and_running_touch_nothing_of_the_training(name: str) -> None:
         assert torch.equal(outputs, private_copy(model)(x))
     assert fingerprint(model) == before
     assert len(calls) == n_calls
-    assert mode == (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.backends.mha.get_fastpath_enabled())
+    assert mode == (
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.backends.mha.get_fastpath_enabled(),
+    )
 
 
 class Chooses(nn.Module):
@@ -236,7 +255,9 @@ class Chooses(nn.Module):
 
 
 def test_a_model_that_cannot_be_traced_names_the_users_line() -> None:
-    with pytest.raises(RecordError, match=r"cannot trace Chooses past .*test_network\.py:\d+ \(if x\.sum\(\) > 0"):
+    with pytest.raises(
+        RecordError, match=r"cannot trace Chooses past .*test_network\.py:\d+ \(if x\.sum\(\) > 0"
+    ):
         Network.trace(Chooses(), torch.randn(4, 3))
 
 
@@ -275,9 +296,13 @@ def test_objectives_with_several_inputs_and_dict_outputs() -> None:
     model, inputs = Pair(), {"right": torch.randn(5, 4), "left": torch.randn(5, 4)}
     targets = {"y": torch.tensor([0, 1, 2, 0, 1])}
     network = Network.trace(model, inputs, targets, objective=objective)
-    for ours, theirs in zip(network.run(named_tensors(model), inputs, targets), objective(model, inputs, targets), strict=True):
-        assert torch.equal(ours, theirs)  # type: ignore[arg-type]
-    assert torch.equal(Network.trace(model, inputs).run(named_tensors(model), inputs)[0], model(**inputs)["scores"])
+    for ours, theirs in zip(
+        network.run(named_tensors(model), inputs, targets), objective(model, inputs, targets), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(
+        Network.trace(model, inputs).run(named_tensors(model), inputs)[0], model(**inputs)["scores"]
+    )
     with pytest.raises(RecordError, match=r"expected shape \(3,\), got \(\)"):
         Network.trace(model, inputs, targets, objective=lambda m, i, t: (o := m(**i)["scores"], o.mean()))
 
@@ -329,7 +354,9 @@ def test_a_hostile_table_is_refused(changes: dict[str, Any], why: str) -> None:
         Network.from_json(data, network.constants)
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"\xff\xfe", b"[" * 100_000, b'{"version": 1}', b'{"version": 2}'])
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"{}", b"\xff\xfe", b"[" * 100_000, b'{"version": 1}', b'{"version": 2}']
+)
 def test_what_is_no_table_is_refused(data: bytes) -> None:
     with pytest.raises(ArchiveError, match="network table"):
         Network.from_json(data, {})

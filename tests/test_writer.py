@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import xarray as xr
 import zarr
 
@@ -140,3 +141,14 @@ def test_attributes_that_hold_numpy_become_plain_json(tmp_path: Path) -> None:
     writer.close()
     card = json.loads((path / "zarr.json").read_text())["attributes"]["card"]
     assert card == {"n": 3, "shape": [1, 2], "path": str(path)}
+
+
+def test_relative_paths_stay_where_they_were_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    writer = Writer("run.zarr", attributes={})
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    put_row(writer, 0)
+    writer.close()
+    with tracer.open(tmp_path / "run.zarr") as archive:
+        assert archive.rows["step"].tolist() == [0]

@@ -46,6 +46,13 @@ def test_unusable_path_is_refused(tmp_path: Path) -> None:
         Writer(tmp_path / "file" / "run.zarr", attributes={})
 
 
+def test_disk_full_at_creation_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "writev", fail)
+    with pytest.raises(ArchiveError, match=r"cannot record into .*: No space left"):
+        Writer(path, attributes={})
+    assert list(path.parent.iterdir()) == []
+
+
 def test_wrong_snapshots_are_refused(path: Path) -> None:
     writer = Writer(path, attributes={})
     declare(writer)

@@ -174,22 +174,22 @@ def _backend(n_examples: int, n_units: int) -> _Backend:
 def _fastest(torch_loaded: bool, n_examples: int) -> _Backend:
     # Which product wins depends on the processor (AMX, VNNI, vector popcount), so it is timed once.
     # PyTorch takes seconds to import, so it is only a candidate where the program has loaded it anyway.
-    sample = (np.arange(n_examples * 512, dtype=np.uint32) * np.uint32(2654435761) >> 24).astype(np.uint8)
-    sample = sample.reshape(n_examples, 512)
-    expected = _POPCOUNT.product(*[_POPCOUNT.prepare(sample, 4096)] * 2)
+    trial = (np.arange(n_examples * 512, dtype=np.uint32) * np.uint32(2654435761) >> 24).astype(np.uint8)
+    trial = trial.reshape(n_examples, 512)
+    expected = _POPCOUNT.product(*[_POPCOUNT.prepare(trial, 4096)] * 2)
     times = {}
     for backend in (_POPCOUNT, _FLOAT, *([_INT8] if torch_loaded else [])):
         try:
-            if np.array_equal(_timed(backend, sample)[1], expected):
-                times[backend] = min(_timed(backend, sample)[0] for _ in range(3))
+            if np.array_equal(_timed(backend, trial)[1], expected):
+                times[backend] = min(_timed(backend, trial)[0] for _ in range(3))
         except (RuntimeError, AttributeError):  # a build of PyTorch without this product
             continue
     return min(times, key=times.__getitem__)
 
 
-def _timed(backend: _Backend, sample: np.ndarray) -> tuple[float, np.ndarray]:
+def _timed(backend: _Backend, trial: np.ndarray) -> tuple[float, np.ndarray]:
     start = time.perf_counter()
-    operand = backend.prepare(sample, 8 * sample.shape[1])
+    operand = backend.prepare(trial, 8 * trial.shape[1])
     result = backend.product(operand, operand)
     return time.perf_counter() - start, result
 

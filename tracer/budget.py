@@ -62,7 +62,10 @@ def gradient_mode(wanted: str, size: int) -> tuple[str, str]:
         return wanted, f"asked for; exact gradients take {amount}"
     if size <= EXACT_LIMIT:
         return "exact", f"exact gradients take {amount}, at most {EXACT_LIMIT >> 20}"
-    return "gram", f"exact gradients would take {amount}, more than {EXACT_LIMIT >> 20}: only inner products are kept"
+    return (
+        "gram",
+        f"exact gradients would take {amount}, more than {EXACT_LIMIT >> 20}: only inner products are kept",
+    )
 
 
 def check(parts: Mapping[str, int], memory: int) -> None:

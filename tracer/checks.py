@@ -318,7 +318,9 @@ def _currency(
 def _distance(a: Tensor | None, b: Tensor | None) -> float:
     if a is None or b is None or a.shape != b.shape:
         return float("inf")
-    return float((a.double() - b.double()).abs().nan_to_num(0.0).max()) if a.numel() else 0.0
+    return (
+        float((a.detach().double() - b.detach().double()).abs().nan_to_num(0.0).max()) if a.numel() else 0.0
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ Small objects are one plain chunk: the values, then their CRC-32C. Larger ones a
 nbytes) and the CRC-32C of the index.
 """
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -98,6 +99,30 @@ class Layout:
         table = index.tobytes()
         return offset + write_all(fd, [table, _stored(google_crc32c.value(table))]), checksum
 
+    def read(self, fd: int) -> np.ndarray:
+        """Return the values of a whole object. Errors: ValueError if its size or any checksum is wrong."""
+        values = np.empty(prod(self.shape) * self.dtype.itemsize, np.uint8)
+        runs = self._runs if self.pieces else [(0, len(values))]
+        inner_bytes = prod(self.inner_shape) * self.dtype.itemsize if self.pieces else len(values)
+        index_bytes = 16 * len(runs) + 4 if self.pieces else 0
+        data_bytes = len(runs) * (inner_bytes + 4)
+        if os.fstat(fd).st_size != data_bytes + index_bytes:
+            raise ValueError(
+                f"the file has {os.fstat(fd).st_size} bytes instead of {data_bytes + index_bytes}"
+            )
+        offsets = range(0, data_bytes, inner_bytes + 4)
+        if self.pieces:
+            table = np.empty(index_bytes, np.uint8)
+            _read_all(fd, table, data_bytes)
+            _check(google_crc32c.value(table[:-4]), table[-4:])
+            offsets = table[:-4].view("<u8")[::2].tolist()
+        for (start, stop), offset in zip(runs, offsets, strict=True):
+            rest = np.empty(inner_bytes - (stop - start) + 4, np.uint8)  # padding, then the checksum
+            _read_all(fd, values[start:stop], offset)
+            _read_all(fd, rest, offset + stop - start)
+            _check(google_crc32c.extend(google_crc32c.value(values[start:stop]), rest[:-4]), rest[-4:])
+        return values.view(self.dtype).reshape(self.shape)
+
 
 def plan(shape: tuple[int, ...], dtype: np.dtype) -> Layout:
     """Choose the layout of one object of this shape: little padding first, then inner chunks near 4 MiB.
@@ -136,6 +161,20 @@ def plan_tail(shape: tuple[int, ...], inner_rows: int, dtype: np.dtype) -> Layou
 def as_bytes(array: np.ndarray) -> np.ndarray:
     """View a contiguous array as flat uint8."""
     return array.reshape(-1).view(np.uint8)
+
+
+def _read_all(fd: int, into: np.ndarray, offset: int) -> None:
+    rest = into.data
+    while rest.nbytes:  # one call of the system moves at most 2 GiB
+        got = os.preadv(fd, [rest], offset)
+        if not got:
+            raise ValueError("the file ends early")
+        rest, offset = rest[got:], offset + got
+
+
+def _check(crc: int, stored: np.ndarray) -> None:
+    if _stored(crc) != stored.tobytes():
+        raise ValueError("a checksum does not match")
 
 
 def _stored(crc: int) -> bytes:

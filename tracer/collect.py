@@ -1,4 +1,4 @@
-"""What becomes of the gradients of a snapshot: Gram matrices over the examples of all probes, and stored blocks."""
+"""What becomes of the gradients of a snapshot: Gram matrices over all probes' examples, and stored blocks."""
 
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -32,15 +32,19 @@ def compact(forms: Mapping[str, Form], partner: Mapping[str, str]) -> dict[str, 
 
 
 class Blocks:
-    """How the exact gradients of one probe's n examples lie in one flat float32 array: see `tracer.gradients`."""
+    """How the exact gradients of a probe's n examples lie in a flat float32 array: see `tracer.gradients`."""
 
-    def __init__(self, n: int, forms: Mapping[str, Form], shapes: Mapping[str, Sequence[int]], plan: Plan) -> None:
-        """`forms`: compact forms of any examples, for their sizes; `shapes`: of every trainable tensor."""
+    def __init__(
+        self, n: int, forms: Mapping[str, Form], shapes: Mapping[str, Sequence[int]], plan: Plan
+    ) -> None:
+        """From compact forms of any examples, for their sizes, and the shapes of all trainable tensors."""
         self.n, self.size = n, 0
         self.blocks: list[dict[str, Any]] = []
         self._position: dict[str, int] = {}
         sources = {plan.partner[name]: name for name, form in forms.items() if form.bias}
-        for name in sorted(shapes, key=lambda name: name in sources):  # a source comes before what refers to it
+        for name in sorted(
+            shapes, key=lambda name: name in sources
+        ):  # a source comes before what refers to it
             if name in forms:
                 description, tensors = _described(forms[name])
             elif name in sources:
@@ -84,19 +88,17 @@ def _described(form: Form) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 class Collector:
-    """Gathers one snapshot: gradients arrive chunk after chunk, layer after layer, and are let go as soon as possible."""
+    """Gathers one snapshot: gradients arrive chunk after chunk, layer after layer, and are let go early."""
 
     def __init__(
-        self, plan: Plan, layers: Sequence[str], n: int, chunks: int, blocks: Mapping[str, Blocks] | None
+        self, plan: Plan, layers: Sequence[str], n: int, chunks: int, blocks: Mapping[str, Blocks]
     ) -> None:
-        """n examples of all probes together come in `chunks` chunks; `blocks` by probe where exact gradients are kept."""
+        """Expect n examples of all probes in `chunks` chunks; `blocks` by probe where exact ones are kept."""
         self._plan, self._chunks, self._blocks = plan, chunks, blocks
         self._gram: dict[str, Tensor | None] = dict.fromkeys(layers)
         self._n = n
         self._held: dict[tuple[str, ...], list[dict[str, Form]]] = {}
-        self.values = {
-            probe: np.empty(block.size, np.float32) for probe, block in (blocks or {}).items()
-        }
+        self.values = {probe: np.empty(block.size, np.float32) for probe, block in blocks.items()}
 
     def begin(self, probe: str, start: int) -> None:
         """Say which examples come next: of `probe`, from `start` on."""
@@ -104,9 +106,9 @@ class Collector:
 
     def receive(self, unit: Unit, forms: dict[str, Form]) -> None:
         """Take the gradients of some parameters for the examples of this chunk."""
-        if self._blocks is not None or self._chunks > 1:
+        if self._blocks or self._chunks > 1:
             forms = compact(forms, self._plan.partner)
-        if self._blocks is not None:
+        if self._blocks:
             self._blocks[self._probe].write(self.values[self._probe], self._start, forms)
         if self._chunks > 1:
             held = self._held.setdefault(unit.names, [])
@@ -114,7 +116,7 @@ class Collector:
             if len(held) < self._chunks:
                 return
             del self._held[unit.names]
-            forms = {name: type(form).join([part[name] for part in held]) for name, form in forms.items()}
+            forms = {name: Form.join([part[name] for part in held]) for name in forms}
         for name, form in forms.items():
             layer, products = self._plan.layer_of[name], inner_products(form)
             before = self._gram[layer]

@@ -9,6 +9,7 @@ sees an older whole state.
 import time
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,7 @@ class Row(NamedTuple):
     lr: tuple[float, ...]
     ids: np.ndarray | None
     scalars: dict[str, float] | None
+    examples: dict[str, np.ndarray] | None = None  # by path, a row for each id
 
 
 def chain(digest: bytes, entry: np.ndarray) -> bytes:
@@ -56,6 +58,7 @@ class Tree:
         self._layouts: dict[str, Layout] = {}  # of arrays that get one object a snapshot
         self._columns: dict[str, list[Column]] = {}  # one a path; lr: one for each block of parameter groups
         self._scalars: dict[str, str] = {}  # name as logged to path
+        self._ragged: list[str] = []  # columns along the ids
         self._rows: dict[str, int] = {}
         self._manifest_digest = bytes(32)
         self._stale: set[str] = set()
@@ -97,6 +100,17 @@ class Tree:
         for name, (dtype, shape, dims) in arrays.items():
             layout = self._layouts[f"{group}/{name}"] = plan((1, *shape), dtype)
             self._declare(f"{group}/{name}", layout, ("step", *dims), (0, *shape))
+
+    def ragged(
+        self, group: str, arrays: Mapping[str, tuple[np.dtype, tuple[int, ...], tuple[str, ...]]]
+    ) -> None:
+        """Declare columns that get a row for each id of every update."""
+        self.group(group, {})
+        n = self._columns["steps/ids"][0].n
+        for name, (dtype, shape, dims) in arrays.items():
+            rows = spec.ids_rows(prod(shape) * dtype.itemsize)
+            self._column(f"{group}/{name}", str(dtype), shape, ("id", *dims), rows, n)
+            self._ragged.append(f"{group}/{name}")
 
     def _declare_steps(self) -> None:
         self.group("steps", {"coordinates": " ".join(spec.GROUPS[0].coordinates)})
@@ -167,6 +181,7 @@ class Tree:
         self._extend(
             "steps/ids", np.concatenate([_NO_IDS, *(row.ids for row in rows if row.ids is not None)])
         )
+        self._extend_examples(rows)
         self._extend_rates([row.lr for row in rows], n)
         self._extend_scalars([row.scalars or {} for row in rows], n)
         self._rows["steps"] = n + len(rows)
@@ -176,6 +191,16 @@ class Tree:
     def _extend(self, path: str, values: Sequence[Any] | np.ndarray) -> None:
         column = self._columns[path][0]
         column.extend(np.asarray(values, column.layout.dtype))
+
+    def _extend_examples(self, rows: Sequence[Row]) -> None:
+        for path in self._ragged:
+            layout = self._columns[path][0].layout
+            blank = spec.fill_scalar(layout.dtype)
+            for row in rows:
+                if row.ids is not None:
+                    shape = (len(row.ids), *layout.shape[1:])
+                    known = (row.examples or {}).get(path)
+                    self._extend(path, np.full(shape, blank) if known is None else known)
 
     def _extend_rates(self, rates: Sequence[tuple[float, ...]], n: int) -> None:
         widest = max(map(len, rates))

@@ -18,6 +18,7 @@ class Declared:
         self._taken: set[str] = set()
         self._sizes: dict[str, dict[str, int]] = {}
         self._streams: dict[str, dict[str, tuple[np.dtype, Shape, Dims]]] = {}
+        self._ragged: dict[str, tuple[np.dtype, Shape]] = {}
         self._last: dict[str, int] = {}
         self._scalars: dict[str, str] = {array.name: "" for array in spec.step_columns()}
 
@@ -43,6 +44,25 @@ class Declared:
             self._add_sizes(group, name, shape, dims)
         self._streams[group] = dict(arrays)
         self._last[group] = -1
+
+    def add_ragged(self, group: str, arrays: Mapping[str, tuple[np.dtype, Shape, Dims]]) -> None:
+        """Enter columns along the ids of the updates."""
+        for name, (dtype, shape, dims) in arrays.items():
+            self._check_names(group, name, dtype, shape, dims)
+            self._add_sizes(group, name, shape, dims)
+            self._ragged[f"{group}/{name}"] = (dtype, shape)
+
+    def check_examples(self, step: int, n: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Refuse arrays of the examples of an update that are not as declared."""
+        for path, values in arrays.items():
+            if path not in self._ragged:
+                raise RecordError(f"no column {path!r} was declared; {did_you_mean(path, self._ragged)}")
+            dtype, shape = self._ragged[path]
+            if values.dtype != dtype or values.shape != (n, *shape):
+                raise RecordError(
+                    f"{path!r} at step {step} should be {dtype} {(n, *shape)}, one row for each id, "
+                    f"got {values.dtype} {values.shape}"
+                )
 
     def check_snapshot(self, group: str, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Refuse a snapshot that is not as declared, or out of order."""

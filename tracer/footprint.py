@@ -20,10 +20,10 @@ _META = torch.device("meta")
 def peak_bytes(
     network: "Network", tensors: Mapping[str, Tensor], inputs: Any, targets: Any = None, *, keep: bool = False
 ) -> int:
-    """Most bytes that the rows' outputs hold at one time, for inputs of these sizes; weights and inputs not counted.
+    """Most bytes that the rows' outputs hold at one time, for inputs of these sizes (weights not counted).
 
-    keep: nothing is let go, as in a pass that is differentiated. Views count nothing, scratch memory inside an
-    operation is not seen. It guards against a stranger's table whose sizes explode: nothing is allocated here.
+    keep: nothing is let go, as in a pass that is differentiated. Views count nothing, scratch memory inside
+    an operation is not seen. It guards against a stranger's table whose sizes explode: nothing is allocated.
     Whatever torch raises for sizes that do not fit together.
     """
     results = [network.output] + ([network.losses] if network.losses and targets is not None else [])
@@ -34,7 +34,7 @@ def peak_bytes(
     held = peak = 0
     with torch.no_grad():
         for call, arguments, slot, dead, index in program.steps:
-            # On this device attention lays its result out otherwise than on a real one, so a view may be refused.
+            # On this device attention lays its result out in another way, so a view may be refused.
             view = network.rows[index].op == "aten.view.default"
             out = values[slot] = (torch.reshape if view else call)(*arguments(values))
             live[index] = sum(0 if view or leaf._is_view() else leaf.nbytes for leaf in leaves_of(out))

@@ -1,4 +1,4 @@
-"""Per-example gradients of one tensor, kept as the factors that make them until rows or inner products are needed.
+"""Per-example gradients of one tensor, kept as the factors that make them until rows or products are needed.
 
 Every form stands for n gradients of a tensor, one an example. `bias` says that the form also stands for the
 gradient of the bias that goes with the weight: as if the input had one more coordinate that is always 1.
@@ -7,7 +7,7 @@ gradient of the bias that goes with the weight: as if the input had one more coo
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from math import prod
-from typing import Protocol, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -16,100 +16,102 @@ from tracer.products import block_rows, gram_of_pairs, gram_of_rows, pairs_are_c
 from tracer.windows import Geometry, add_windows, gradient_rows, weight_gradients
 
 
-class Form(Protocol):
-    """n gradients of a tensor (and of its bias)."""
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """Gradients of a tensor (with `bias`, of its bias too), one an example: first axis of all tensors."""
 
-    bias: bool
+    bias: bool = False
+    swapped: bool = False
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The factors by name."""
+        held = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in held.items() if isinstance(value, Tensor)}
 
     @property
     def signal(self) -> Tensor:
-        """The factor (n, ...) in which the gradient is linear and that is small where the gradient is."""
+        """The factor in which the gradient is linear, and which is small where the gradient is."""
+        return self.tensors[self._signal_name]
+
+    @property
+    def _signal_name(self) -> str:
+        return "a" if self.swapped else "z"
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the tensor."""
+        raise TypeError(f"{type(self).__name__} is no gradient of a tensor")
 
     @property
     def factor_size(self) -> int:
         """Elements kept per example."""
+        return sum(prod(tensor.shape[1:]) for tensor in self.tensors.values())
 
     def rows(self) -> Tensor:
         """The gradients of the tensor: (n, *shape)."""
+        raise TypeError(f"{type(self).__name__} has no rows")
 
     def bias_rows(self) -> Tensor:
         """The gradients of the bias that goes with it: (n, outputs)."""
+        raise TypeError(f"{type(self).__name__} stands for one tensor, without a bias")
 
     def gram(self) -> Tensor:
-        """Inner products of the gradients, bias included where it goes with the form: float64 (n, n)."""
+        """Inner products of the gradients, bias included where the form stands for it: float64 (n, n)."""
+        raise TypeError(f"{type(self).__name__} has no inner products")
 
     def scaled(self, scale: Tensor) -> Self:
         """The same gradients, each times its own factor: scale (n,)."""
+        signal = self.signal
+        factor = scale.to(signal.dtype).view(-1, *(1,) * (signal.ndim - 1))
+        return self._with({self._signal_name: signal * factor})
 
-    @classmethod
-    def join(cls, forms: Sequence[Self]) -> Self:
-        """The same tensor's gradients of more examples."""
+    def head(self, n: int) -> Self:
+        """The first n examples."""
+        if len(self.signal) == n:
+            return self
+        return self._with({name: tensor[:n] for name, tensor in self.tensors.items()})
 
+    @staticmethod
+    def join(forms: Sequence["Form"]) -> "Form":
+        """The same tensor's gradients of more examples; all of one kind."""
+        if len(forms) == 1:
+            return forms[0]
+        names = forms[0].tensors
+        joined = {name: torch.cat([form.tensors[name] for form in forms]) for name in names}
+        return forms[0]._with(joined)
 
-def per_example(scale: Tensor, like: Tensor) -> Tensor:
-    """Shape scale (n,) so that it multiplies `like` (n, ...) example by example."""
-    return scale.to(like.dtype).view(-1, *(1,) * (like.ndim - 1))
-
-
-def head(form: "Form | None", n: int) -> "Form | None":
-    """The first n examples of a form."""
-    if form is None or len(form.signal) == n:
-        return form
-    tensors = {f.name: getattr(form, f.name) for f in fields(form)}  # type: ignore[arg-type]
-    kept = {name: value[:n] for name, value in tensors.items() if isinstance(value, Tensor)}
-    return replace(form, **kept)  # type: ignore[type-var]
+    def _with(self, tensors: dict[str, Tensor]) -> Self:
+        changes: dict[str, Any] = dict(tensors)
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True)
-class Full:
+class Full(Form):
     """The gradients themselves: values (n, *shape)."""
 
     values: Tensor
-    bias: bool = False
 
     @property
-    def signal(self) -> Tensor:
-        """The gradients."""
-        return self.values
+    def _signal_name(self) -> str:
+        return "values"
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the tensor."""
         return tuple(self.values.shape[1:])
 
-    @property
-    def factor_size(self) -> int:
-        """Elements kept per example."""
-        return prod(self.shape)
-
     def rows(self) -> Tensor:
         """The gradients (n, *shape)."""
         return self.values
-
-    def bias_rows(self) -> Tensor:
-        """Full rows never speak for a bias."""
-        raise ValueError("full rows stand for one tensor, its bias has rows of its own")
 
     def gram(self) -> Tensor:
         """Inner products, float64 (n, n)."""
         return gram_of_rows([self.values.reshape(len(self.values), -1)])
 
-    def scaled(self, scale: Tensor) -> "Full":
-        """Each gradient times its own factor."""
-        return Full(self.values * per_example(scale, self.values))
-
-    @classmethod
-    def join(cls, forms: Sequence["Full"]) -> "Full":
-        """More examples of the same tensor."""
-        return forms[0] if len(forms) == 1 else Full(torch.cat([form.values for form in forms]))
-
 
 @dataclass(frozen=True)
-class Outer:
+class Outer(Form):
     """Gradient = sum over positions t of z_t (outer) a_t: a (n, t, inputs), z (n, t, outputs).
 
     `swapped`: a is the back-propagated signal and z the input (a weight stored as inputs x outputs).
@@ -117,23 +119,11 @@ class Outer:
 
     a: Tensor
     z: Tensor
-    bias: bool = False
-    swapped: bool = False
-
-    @property
-    def signal(self) -> Tensor:
-        """The back-propagated signal."""
-        return self.a if self.swapped else self.z
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the weight: (outputs, inputs)."""
         return self.z.shape[2], self.a.shape[2]
-
-    @property
-    def factor_size(self) -> int:
-        """Elements kept per example."""
-        return self.a[0].numel() + self.z[0].numel()
 
     def rows(self) -> Tensor:
         """The gradients of the weight (n, outputs, inputs)."""
@@ -161,31 +151,15 @@ class Outer:
         if self.bias:
             yield self.bias_rows()
 
-    def scaled(self, scale: Tensor) -> "Outer":
-        """Each gradient times its own factor."""
-        signal = self.signal * per_example(scale, self.signal)
-        return replace(self, a=signal) if self.swapped else replace(self, z=signal)
-
-    @classmethod
-    def join(cls, forms: Sequence["Outer"]) -> "Outer":
-        """More examples of the same weight."""
-        if len(forms) == 1:
-            return forms[0]
-        return replace(
-            forms[0], a=torch.cat([form.a for form in forms]), z=torch.cat([form.z for form in forms])
-        )
-
-    @classmethod
-    def merge(cls, forms: Sequence["Outer"]) -> "Outer":
+    @staticmethod
+    def merge(forms: Sequence["Outer"]) -> "Outer":
         """The sum of several uses of one weight by the same examples."""
-        if len(forms) == 1:
-            return forms[0]
-        a, z = torch.cat([form.a for form in forms], 1), torch.cat([form.z for form in forms], 1)
+        a, z = (torch.cat([form.tensors[name] for form in forms], 1) for name in ("a", "z"))
         return replace(forms[0], a=a, z=z)
 
 
 @dataclass(frozen=True)
-class Correlation:
+class Correlation(Form):
     """Gradient of a convolution's weight: a (n, channels, *space) correlated with z (n, outputs, *space').
 
     `swapped`: a is the back-propagated signal and z the input (a transposed convolution).
@@ -194,23 +168,11 @@ class Correlation:
     a: Tensor
     z: Tensor
     geometry: Geometry
-    bias: bool = False
-    swapped: bool = False
-
-    @property
-    def signal(self) -> Tensor:
-        """The back-propagated signal."""
-        return self.a if self.swapped else self.z
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the weight: (outputs, channels / groups, *kernel)."""
         return self.z.shape[1], self.a.shape[1] // self.geometry.groups, *self.geometry.kernel
-
-    @property
-    def factor_size(self) -> int:
-        """Elements kept per example."""
-        return self.a[0].numel() + self.z[0].numel()
 
     def rows(self) -> Tensor:
         """The gradients of the weight (n, outputs, channels / groups, *kernel)."""
@@ -222,11 +184,10 @@ class Correlation:
 
     def gram(self) -> Tensor:
         """Inner products, float64 (n, n)."""
-        n, weight = len(self.a), prod(self.shape)
+        n, channels, outputs = len(self.a), self.a.shape[1], self.z.shape[1]
         pixels, positions = self.a[0, 0].numel(), self.z[0, 0].numel()
-        if self.geometry.groups == 1 and pairs_are_cheaper(
-            n, pixels**2, positions, self.a.shape[1], self.z.shape[1], weight
-        ):
+        by_pairs = pairs_are_cheaper(n, pixels**2, positions, channels, outputs, prod(self.shape))
+        if self.geometry.groups == 1 and by_pairs:
             return self._gram_of_pairs()
         return gram_of_rows(self._blocks())
 
@@ -240,60 +201,32 @@ class Correlation:
         return gram_of_pairs(a, z, self.bias, None if self.geometry.pointwise else shift)
 
     def _blocks(self) -> Iterator[Tensor]:
-        outputs, groups = self.z.shape[1], self.geometry.groups
-        step = block_rows(len(self.a), prod(self.shape[1:]), self.a.device) if groups == 1 else outputs
+        outputs, columns = self.z.shape[1], prod(self.shape[1:])
+        one_group = self.geometry.groups == 1
+        step = block_rows(len(self.a), columns, self.a.device) if one_group else outputs
         for start in range(0, outputs, step):
             yield gradient_rows(self.a, self.z[:, start : start + step], self.geometry)
         if self.bias:
             yield self.bias_rows()
 
-    def scaled(self, scale: Tensor) -> "Correlation":
-        """Each gradient times its own factor."""
-        signal = self.signal * per_example(scale, self.signal)
-        return replace(self, a=signal) if self.swapped else replace(self, z=signal)
-
-    @classmethod
-    def join(cls, forms: Sequence["Correlation"]) -> "Correlation":
-        """More examples of the same weight."""
-        if len(forms) == 1:
-            return forms[0]
-        return replace(
-            forms[0], a=torch.cat([form.a for form in forms]), z=torch.cat([form.z for form in forms])
-        )
-
 
 @dataclass(frozen=True)
-class Scatter:
+class Scatter(Form):
     """Gradient of a lookup table: z (n, t, width) added up in rows index (n, t) of a table of `size` rows."""
 
     index: Tensor
     z: Tensor
     size: int
-    bias: bool = False
-
-    @property
-    def signal(self) -> Tensor:
-        """The back-propagated signal."""
-        return self.z
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the table."""
         return self.size, self.z.shape[2]
 
-    @property
-    def factor_size(self) -> int:
-        """Elements kept per example."""
-        return self.index[0].numel() + self.z[0].numel()
-
     def rows(self) -> Tensor:
         """The gradients of the table (n, size, width)."""
         out = self.z.new_zeros(len(self.z), *self.shape)
         return out.scatter_add_(1, self.index[:, :, None].expand_as(self.z), self.z)
-
-    def bias_rows(self) -> Tensor:
-        """A table has no bias."""
-        raise ValueError("a lookup table has no bias")
 
     def gram(self) -> Tensor:
         """Inner products, float64 (n, n)."""
@@ -306,16 +239,3 @@ class Scatter:
                 yield Scatter(index, self.z[:, :, start : start + step], len(used)).rows().flatten(1)
 
         return gram_of_rows(blocks())
-
-    def scaled(self, scale: Tensor) -> "Scatter":
-        """Each gradient times its own factor."""
-        return replace(self, z=self.z * per_example(scale, self.z))
-
-    @classmethod
-    def join(cls, forms: Sequence["Scatter"]) -> "Scatter":
-        """More examples of the same table."""
-        if len(forms) == 1:
-            return forms[0]
-        return replace(
-            forms[0], index=torch.cat([form.index for form in forms]), z=torch.cat([form.z for form in forms])
-        )

@@ -22,6 +22,8 @@ def frozen(site: Site, row: Row, values: tuple[Any, ...], mask: Tensor) -> Tenso
         return torch.where(on, x, -torch.ops.aten.prelu.default(-x.abs(), values[1]) * x.sign())
     off = torch.zeros((), dtype=x.dtype, device=x.device) if not site.slope else x * site.slope
     out = torch.where(on, x, off)
+    if row.op == "aten.relu6.default":
+        return out.clamp(max=6.0)
     if row.op == "aten.hardtanh.default" or (row.op == "aten.clamp.default" and values[2] is not None):
         return out.clamp(max=values[2])
     return out

@@ -1,24 +1,24 @@
 """Per-example gradients of a network table: from one backward pass to Gram matrices and to what is stored.
 
-One forward pass, one `autograd.grad` with respect to the *outputs* of the rows that use parameters: each row's
-back-propagated signal z and its input a make the gradients (`tracer.rules`), and no weight gradient is computed.
-A signal is used and let go the moment it arrives.
+One forward pass, one `autograd.grad` with respect to the *outputs* of the rows that use parameters: each
+row's back-propagated signal z and its input a make the gradients (`tracer.rules`); no weight gradient is
+computed. A signal is used and let go the moment it arrives.
 
-Stored exact gradients ("blocks"). The gradients of one probe at one snapshot are one flat float32 array; the attribute
-`blocks` of its group lists, for every tensor, one block:
+Stored exact gradients ("blocks"). The gradients of one probe at one snapshot are one flat float32 array; the
+attribute `blocks` of its group lists one block for every tensor:
 
-    {"tensor": name, "layer": name, "shape": [...] of the tensor, "form": ..., "parts": [{"name", "offset", "shape"}, ...]}
+    {"tensor", "layer", "shape" of the tensor, "form": ..., "parts": [{"name", "offset", "shape"}, ...]}
 
-A part is `values[offset : offset + prod(shape)].reshape(shape)`, its first axis the examples. With n examples:
+A part is `values[offset : offset + prod(shape)].reshape(shape)`, its first axis the n examples.
 
-    form "full"     parts grad (n, *shape): the gradients themselves
-    form "outer"    parts a (n, t, inputs), z (n, t, outputs): sum over t of z_t (outer) a_t, shape (outputs, inputs)
-    form "conv"     parts a (n, channels, *space), z (n, outputs, *space'), and "kernel", "stride", "padding", "dilation"
-                    (one number a space dimension), "groups": the gradient of a convolution's weight,
-                    grad[o, c, k] = sum over positions p of z[o, p] a[group(o) + c, p * stride + k * dilation - padding]
-    form "scatter"  parts index (n, t) (integers below 2**24 held as float32), z (n, t, width): z_t added to row index_t
-    form "sum"      no parts; "source" = position of a block in the list: its z summed over t (outer) or space' (conv)
-    form "zero"     no parts: the tensor is not used, its gradient is 0
+    form "full"     part grad (n, *shape): the gradients themselves
+    form "outer"    parts a (n, t, inputs), z (n, t, outputs): the sum over t of z_t (outer) a_t
+    form "conv"     parts a (n, channels, *space), z (n, outputs, *space'); "kernel", "stride", "padding",
+                    "dilation" (a number for each space dimension), "groups": a convolution's weight gradient,
+                    sum over positions p of z[o, p] a[first(o) + c, p * stride + k * dilation - padding]
+    form "scatter"  parts index (n, t), whole numbers as float32, z (n, t, width): z_t is added to row index_t
+    form "sum"      no parts; "source" = position in the list of a block whose z is summed over t or space'
+    form "zero"     no parts: the loss does not use the tensor
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tracer.forms import Form, Full, Outer, head
+from tracer.forms import Form, Full, Outer
 from tracer.network import Network
 from tracer.ops import op
 from tracer.rules import BROADCAST, RULES, Executed, Place
@@ -50,7 +50,7 @@ class RuleError(ValueError):
 
 @dataclass(frozen=True)
 class Piece:
-    """One row's use of parameters: names of its weight and bias (None: frozen or absent) and where examples lie."""
+    """One row's use of parameters: names of weight and bias (None: frozen, absent), where examples lie."""
 
     row: str
     op: str
@@ -97,7 +97,7 @@ class Plan:
             if piece is not None:
                 pieces.append(piece)
             covered = set() if piece is None else {piece.weight, piece.bias}
-            leftover |= {name: why for name in names - covered if name not in leftover}
+            leftover |= {name: why for name in layer_of if name in names - covered - leftover.keys()}
         plan = cls(leftover=leftover, layer_of=layer_of)
         plan.unused = tuple(name for name in layer_of if name not in used)
         plan._group([_without(piece, leftover) for piece in pieces])
@@ -169,7 +169,9 @@ def _parameter(row: Row, position: int | None, layer_of: Mapping[str, str]) -> s
 def _example_place(network: Network, row: Row) -> tuple[int | None, int]:
     if row.shape is not None:
         return row.axis, row.inner
-    index = network.rows.index(row)  # an operation with several results: its first one is taken by a getitem row
+    index = network.rows.index(
+        row
+    )  # an operation with several results: its first one is taken by a getitem row
     for other in network.rows[index + 1 :]:
         if other.op == "getitem" and other.args[:2] == [{"row": index}, 0]:
             return other.axis, other.inner
@@ -180,7 +182,7 @@ class Backward:
     """The backward pass of one chunk: shown every row while the network runs, then `run` with its losses."""
 
     def __init__(self, plan: Plan, n: int, batch: int, receive: Receive) -> None:
-        """`n` examples count, of `batch` that go through (the rest is padding); `receive` gets each unit's forms."""
+        """Of `batch` examples that go through, `n` count; `receive` gets each unit and its forms."""
         self._plan, self._n, self._batch, self._receive = plan, n, batch, receive
         self._leaves: list[Tensor] = []
         self._waiting: dict[str, tuple[Any, ...]] = {}
@@ -191,7 +193,9 @@ class Backward:
         if row.name not in self._plan.pieces:
             return
         result = out if isinstance(out, Tensor) else out[0]
-        held = tuple(value.detach() if isinstance(value, Tensor) else value for value in values)
+        held = tuple(
+            value.detach() if isinstance(value, Tensor) and value.requires_grad else value for value in values
+        )
         self._waiting[row.name] = (held, row.kwargs, result.shape, result.dtype, result.device)
         if not result.requires_grad:
             result.requires_grad_()
@@ -220,38 +224,31 @@ class Backward:
         except ValueError as error:
             raise RuleError(_names(piece), str(error)) from error
         arrived = self._arrived.setdefault(id(unit), [])
-        arrived.append((piece, *(head(form, self._n) for form in (weight, bias))))
+        weight, bias = (form and form.head(self._n) for form in (weight, bias))
+        arrived.append((piece, weight, bias))
         if len(arrived) == len(unit.rows):
             self._receive(unit, combine(unit, self._arrived.pop(id(unit))))
 
 
 def combine(unit: Unit, uses: Sequence[tuple[Piece, Form | None, Form | None]]) -> dict[str, Form]:
-    """Each parameter's gradients from all the rows that use it; a form with `bias` speaks for its row's bias too."""
+    """Each parameter's gradients from all rows that use it; a form with `bias` speaks for the bias too."""
     if unit.joint and len(uses) == 1:
         ((piece, weight, bias),) = uses
         return {name: form for name, form in ((piece.weight, weight), (piece.bias, bias)) if name and form}
-    weights = [weight for _, weight, _ in uses]
-    if unit.joint and all(isinstance(form, Outer) for form in weights) and len({form.swapped for form in weights}) == 1:  # type: ignore[union-attr]
-        only = uses[0][0]
-        merged: dict[str, Form] = {only.weight or "": Outer.merge(weights)}  # type: ignore[arg-type]
-        rest = [bias for _, _, bias in uses if bias is not None]
-        return merged | ({only.bias: _total(rest)} if only.bias and rest else {})
-    rows: dict[str, list[Form]] = {}
+    products = [weight for _, weight, bias in uses if isinstance(weight, Outer) and bias is None]
+    weight_name = uses[0][0].weight
+    if unit.joint and weight_name and len(products) == len(uses) and len({p.swapped for p in products}) == 1:
+        return {weight_name: Outer.merge(products)}
+    rows: dict[str, list[Tensor]] = {}
     for piece, weight, bias in uses:
         if weight is not None and piece.weight:
-            rows.setdefault(piece.weight, []).append(Full(weight.rows()))
-        if weight is not None and weight.bias:
-            bias = Full(weight.bias_rows())
-        if bias is not None and piece.bias:
-            rows.setdefault(piece.bias, []).append(bias)
-    return {name: _total(forms) for name, forms in rows.items()}
-
-
-def _total(forms: Sequence[Form]) -> Form:
-    total = forms[0].rows()
-    for form in forms[1:]:
-        total = total + form.rows()
-    return Full(total)
+            rows.setdefault(piece.weight, []).append(weight.rows())
+        if piece.bias and (bias is not None or (weight is not None and weight.bias)):
+            found = bias.rows() if bias is not None else weight.bias_rows()  # type: ignore[union-attr]
+            rows.setdefault(piece.bias, []).append(found)
+    return {
+        name: Full(torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]) for name, parts in rows.items()
+    }
 
 
 def inner_products(form: Form) -> Tensor:

@@ -1,14 +1,16 @@
 """The graph of an exported program, read into rows."""
 
 import operator
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
 
 from tracer.errors import RecordError
+from tracer.structure import short
 from tracer.table import Row, encode
 
 _PYTHON = {
@@ -23,7 +25,6 @@ _PYTHON = {
     torch.sym_max: "int.max",
     torch.sym_min: "int.min",
 }
-_ASSERTS = ("_assert", "sym_constrain_range")
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Reader:
         self._constants: dict[str, Tensor] = {}
         self._tensors: dict[str, None] = {}
         self._n_inputs = n_inputs
+        self._counts: Counter[str] = Counter()
         first_name: dict[int, str] = {}
         for name, module in model.named_modules(remove_duplicate=False):
             first_name.setdefault(id(module), name)
@@ -61,21 +63,23 @@ class Reader:
             self._canonical[name] = self._first_tensor.setdefault(id(tensor), name)
 
     def draft(self) -> Draft:
-        """The rows that the outputs depend on."""
+        """The rows that the outputs depend on; assertions and whatever else nobody needs are not read."""
         self._read_inputs()
-        results: list[Any] = []
+        outputs = self._user_outputs()
+        needed = _needed([node for node in outputs if isinstance(node, fx.Node)])
         for node in self._program.graph.nodes:
-            if node.op == "call_function":
+            if node.op == "call_function" and node in needed:
                 self._read(node)
-            elif node.op == "output":
-                results = [self._argument(value) for value in self._user_outputs(node)]
-        pairs = [next(iter(result.items())) for result in results]
-        return _only_needed(Draft(self._rows, pairs, list(self._tensors), self._constants))
+        results = [next(iter(self._argument(value).items())) for value in outputs]
+        used = {pair for row in self._rows for pair in row.references()} | set(results)
+        constants = {name: value for name, value in self._constants.items() if ("constant", name) in used}
+        return Draft(self._rows, results, list(self._tensors), constants)
 
-    def _user_outputs(self, node: fx.Node) -> list[Any]:
+    def _user_outputs(self) -> list[Any]:
         # The outputs that update buffers come first in the graph; they are not for us.
-        kept = [str(spec.kind).endswith("USER_OUTPUT") for spec in self._program.graph_signature.output_specs]
-        return [value for value, keep in zip(node.args[0], kept, strict=True) if keep]  # type: ignore[arg-type]
+        kinds = [spec.kind for spec in self._program.graph_signature.output_specs]
+        (values,) = next(node.args for node in self._program.graph.nodes if node.op == "output")
+        return [value for value, kind in zip(values, kinds, strict=True) if kind == OutputKind.USER_OUTPUT]
 
     def _read_inputs(self) -> None:
         users = 0
@@ -101,8 +105,6 @@ class Reader:
 
     def _read(self, node: fx.Node) -> None:
         op = self._op(node)
-        if op is None:
-            return
         path, loss = self._module(node)
         try:
             args = [self._argument(value) for value in node.args]
@@ -116,22 +118,23 @@ class Reader:
             # The number of examples: read off the inputs, so that the model part runs without targets.
             args = [{"input": self._batched_input()}, 0]
         self._references[node.name] = {"row": len(self._rows)}
-        self._rows.append(Row(node.name, op, args, kwargs, path, loss))
+        self._rows.append(Row(self._name(op), op, args, kwargs, path, loss))
 
-    def _op(self, node: fx.Node) -> str | None:
-        """The name of an operation; None for an assertion."""
+    def _name(self, op: str) -> str:
+        """`relu`, `relu_1`, ...: the graph's own names change from one trace to the next."""
+        base = short(op)
+        self._counts[base] += 1
+        return base if self._counts[base] == 1 else f"{base}_{self._counts[base] - 1}"
+
+    def _op(self, node: fx.Node) -> str:
         target: Any = node.target
         if isinstance(target, torch._ops.OpOverload):
-            name = str(target)
-            return None if any(part in name for part in _ASSERTS) else name
+            return str(target)
         if target in _PYTHON:
             return _PYTHON[target]
-        if all(not user.users for user in node.users):  # feeds assertions only
-            return None
-        path, _ = self._module(node)
         raise RecordError(
-            f"module {path!r} uses {getattr(target, '__name__', target)}, which no table can hold: "
-            "it is probed through a private copy instead"
+            f"module {self._module(node)[0]!r} uses {getattr(target, '__name__', target)}, "
+            "which no table can hold: let the model itself be probed"
         )
 
     def _module(self, node: fx.Node) -> tuple[str, bool]:
@@ -164,36 +167,15 @@ class Reader:
         return encode(value)
 
 
-def _only_needed(draft: Draft) -> Draft:
-    """Drop rows that no result depends on, and renumber."""
-    wanted = {key for kind, key in draft.results if kind == "row"}
-    for index in range(len(draft.rows) - 1, -1, -1):
-        if index in wanted:
-            wanted.update(key for kind, key in draft.rows[index].references() if kind == "row")
-    order = {old: new for new, old in enumerate(sorted(wanted))}
-    rows = [
-        replace(
-            draft.rows[old],
-            args=_renumbered(draft.rows[old].args, order),
-            kwargs={name: _renumbered(value, order) for name, value in draft.rows[old].kwargs.items()},
-        )
-        for old in sorted(wanted)
-    ]
-    used = {pair for row in rows for pair in row.references()} | set(draft.results)
-    return Draft(
-        rows,
-        [(kind, order[key]) if kind == "row" else (kind, key) for kind, key in draft.results],
-        [name for name in draft.tensors if ("tensor", name) in used],
-        {name: value for name, value in draft.constants.items() if ("constant", name) in used},
-    )
-
-
-def _renumbered(value: Any, order: dict[int, int]) -> Any:
-    if isinstance(value, list):
-        return [_renumbered(item, order) for item in value]
-    if isinstance(value, dict) and "row" in value:
-        return {"row": order[value["row"]]}
-    return value
+def _needed(outputs: list[fx.Node]) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    waiting = list(outputs)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += node.all_input_nodes
+    return found
 
 
 def _batched(value: Any) -> bool:

@@ -1,25 +1,33 @@
 """Per-example gradients of the parameters that no rule covers: all examples at once, or one after another."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tracer.network import Network
 from tracer.trees import leaves_of, rebuild
 
+# Their kernels know no vmap, and their plain forms write into an initial state that all examples share.
+_RECURRENT = ("aten.lstm.", "aten.gru.", "aten.rnn_tanh.", "aten.rnn_relu.")
+
 
 class Leftover:
-    """Gradients of some parameters of a network by `torch.func.vmap(grad)`, or where that has no rule (lstm) by a loop.
+    """Gradients of some parameters by `torch.func.vmap(grad)`, or where that has no rule (lstm) by a loop.
 
-    `way` says which: "vmap" or "loop". It is found out at the first call.
+    `way` says which: "vmap" or "loop". What vmap refuses is found out at the first call.
     """
 
     def __init__(self, network: Network, names: Sequence[str]) -> None:
         self.names = tuple(names)
-        self.way = "vmap" if network.batch is None else "loop"
+        recurrent = any(row.op.startswith(_RECURRENT) for row in network.rows)
+        self.way = "loop" if recurrent or network.batch is not None else "vmap"
         self._network = network
+        self._reshaping = _reshaping(network)
 
     def rows(self, tensors: Mapping[str, Tensor], inputs: Any, targets: Any, n: int) -> dict[str, Tensor]:
         """The gradients of the first n examples: (n, *shape) by name."""
@@ -30,12 +38,14 @@ class Leftover:
                 return self._at_once(own, fixed, inputs, targets, n)
             except (RuntimeError, NotImplementedError, ValueError):
                 self.way = "loop"
-        return self._one_by_one(own, fixed, inputs, targets, n)
+        if self._network.batch is None:
+            return self._one_by_one(own, fixed, inputs, targets, n)
+        return self._of_one_batch(own, fixed, inputs, targets, n)
 
     def _at_once(
         self, own: dict[str, Tensor], fixed: dict[str, Tensor], inputs: Any, targets: Any, n: int
     ) -> dict[str, Tensor]:
-        network = self._network
+        network = self._reshaping
         leaves, dims = [], []
         for given, declared in ((inputs, network.inputs), (targets, network.targets)):
             for leaf, entry in zip(leaves_of(given), declared, strict=True):
@@ -48,31 +58,57 @@ class Leftover:
             return network.run({**fixed, **parameters}, given, wanted)[1].sum()  # type: ignore[union-attr]
 
         each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, *dims))
-        return each(own, *leaves)
+        with sdpa_kernel(SDPBackend.MATH):  # fused attention knows no vmap
+            return each(own, *leaves)
 
     def _one_by_one(
         self, own: dict[str, Tensor], fixed: dict[str, Tensor], inputs: Any, targets: Any, n: int
     ) -> dict[str, Tensor]:
-        out = {name: tensor.new_zeros(n, *tensor.shape) for name, tensor in own.items()}
+        out = _zeros(own, n)
         with torch.enable_grad():
             parameters = {name: tensor.requires_grad_() for name, tensor in own.items()}
             for i in range(n):
-                whole = self._network.batch is not None and i > 0
-                if not whole:
-                    given, wanted = (inputs, targets) if self._network.batch else self._example(inputs, targets, i)
-                    losses = self._network.run({**fixed, **parameters}, given, wanted)[1]
-                loss = losses[i if self._network.batch else 0]  # type: ignore[index]
-                found = torch.autograd.grad(
-                    loss, list(parameters.values()), retain_graph=self._network.batch is not None, allow_unused=True
-                )
-                for name, gradient in zip(parameters, found, strict=True):
-                    if gradient is not None:
-                        out[name][i] = gradient
+                given, wanted = self._example(inputs, targets, i)
+                losses = self._network.run({**fixed, **parameters}, given, wanted)[1]
+                _note(out, i, parameters, losses[0], keep=False)  # type: ignore[index]
+        return out
+
+    def _of_one_batch(
+        self, own: dict[str, Tensor], fixed: dict[str, Tensor], inputs: Any, targets: Any, n: int
+    ) -> dict[str, Tensor]:
+        """One forward pass, for a network that takes a fixed number of examples, and a backward pass an example."""
+        out = _zeros(own, n)
+        with torch.enable_grad():
+            parameters = {name: tensor.requires_grad_() for name, tensor in own.items()}
+            losses = self._network.run({**fixed, **parameters}, inputs, targets)[1]
+            for i in range(n):
+                _note(out, i, parameters, losses[i], keep=True)  # type: ignore[index]
         return out
 
     def _example(self, inputs: Any, targets: Any, i: int) -> tuple[Any, Any]:
         trees = []
         for given, declared in ((inputs, self._network.inputs), (targets, self._network.targets)):
             pairs = zip(leaves_of(given), declared, strict=True)
-            trees.append(rebuild(given, iter([x[i : i + 1] if entry["batched"] else x for x, entry in pairs])))
+            leaves = [x[i : i + 1] if entry["batched"] else x for x, entry in pairs]
+            trees.append(rebuild(given, iter(leaves)))
         return trees[0], trees[1]
+
+
+def _zeros(own: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
+    return {name: tensor.new_zeros(n, *tensor.shape) for name, tensor in own.items()}
+
+
+def _note(out: dict[str, Tensor], i: int, parameters: dict[str, Tensor], loss: Tensor, keep: bool) -> None:
+    found = torch.autograd.grad(loss, list(parameters.values()), retain_graph=keep, allow_unused=True)
+    for name, gradient in zip(parameters, found, strict=True):
+        if gradient is not None:
+            out[name][i] = gradient
+
+
+def _reshaping(network: Network) -> Network:
+    """The network with views that may copy: under vmap a tensor can lie otherwise than where it was traced."""
+    other = copy(network)
+    op = {"aten.view.default": "aten.reshape.default"}
+    other.rows = [replace(row, op=op.get(row.op, row.op)) for row in network.rows]
+    other._programs = {}
+    return other

@@ -4,7 +4,6 @@ import atexit
 import os
 import signal
 import threading
-import weakref
 from types import FrameType
 from typing import Protocol
 
@@ -19,7 +18,7 @@ class Mortal(Protocol):
         """Disown everything, in a forked child."""
 
 
-_open: "weakref.WeakSet[Mortal]" = weakref.WeakSet()
+_open: set[Mortal] = set()  # not weak: a recording its program lost sight of is still closed at the end
 
 
 def watch(writer: Mortal) -> None:
@@ -28,6 +27,11 @@ def watch(writer: Mortal) -> None:
     in_main = threading.current_thread() is threading.main_thread()
     if in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def unwatch(writer: Mortal) -> None:
+    """Leave a writer alone from now on."""
+    _open.discard(writer)
 
 
 def _interrupt_all() -> None:

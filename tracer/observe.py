@@ -19,7 +19,7 @@ Action = tuple[str, int, Any, int]  # kind, index of the site or call, the site,
 
 @dataclass(frozen=True)
 class Units:
-    """Where each site's units begin along the two concatenated axes; None: the site has no mask, no known units."""
+    """Where each site's units begin along the two concatenated axes; None: no mask, or units unknown."""
 
     masks: tuple[int | None, ...]
     n_masks: int
@@ -65,11 +65,17 @@ def actions(network: Network, where: Units, streams: frozenset[str]) -> dict[str
 class Chunk:
     """Takes the streams' share of one chunk as its rows are computed.
 
-    counts: how many of the chunk's examples each stream takes. batch: examples that go through, padding included.
+    counts: how many of the chunk's examples each stream takes. batch: examples that go through, padding
+    included.
     """
 
     def __init__(
-        self, found: Mapping[str, list[Action]], arrays: Arrays, start: int, counts: Mapping[str, int], batch: int
+        self,
+        found: Mapping[str, list[Action]],
+        arrays: Arrays,
+        start: int,
+        counts: Mapping[str, int],
+        batch: int,
     ) -> None:
         self._actions, self._arrays, self._counts = found, arrays, counts
         self._start, self._batch = start, batch

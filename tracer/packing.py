@@ -1,4 +1,4 @@
-"""Masks packed where they are made: on the processor with NumPy, on an accelerator before they are copied off it."""
+"""Masks packed where they are made: by NumPy on a processor, by torch on an accelerator."""
 
 import numpy as np
 import torch
@@ -6,9 +6,11 @@ from torch import Tensor
 
 
 def pack_on(pre: Tensor, start: int = 0) -> Tensor:
-    """Bits of `pre > 0`, unit-major (`tracer.bits`): pre (example, unit) -> uint8 (unit, byte), on pre's device.
+    """Bits of `pre > 0`, unit-major (`tracer.bits`): pre (example, unit) -> uint8 (unit, byte), on pre's
+    device.
 
-    `start`: number of the first example; bits before it in its byte are 0, so that neighbours can be ORed together.
+    `start`: number of the first example; bits before it in its byte are 0, so that neighbours can be ORed
+    together.
     """
     if pre.device.type == "cpu":
         return torch.from_numpy(_pack_numpy(pre.numpy(), start % 8))

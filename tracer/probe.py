@@ -16,18 +16,24 @@ from tracer.trees import leaves_of, rebuild
 
 __all__ = ["CAPTURE", "Probe", "ProbePass", "named_probes"]
 
-CAPTURE: dict[str, int | None] = {"outputs": None, "sums": None, "masks": 512, "gradients": 128, "activations": 0}
+CAPTURE: dict[str, int | None] = {
+    "outputs": None,
+    "sums": None,
+    "masks": 512,
+    "gradients": 128,
+    "activations": 0,
+}
 
 
 class Probe:
     """A fixed set of examples of one split.
 
-    inputs, targets: tensors or arrays, examples first (inputs also a tuple or dict of them); they are copied. Or a
-    map-style `Dataset` of (input, target) pairs and the indices to take; ids then are the dataset's own, a `Subset`
-    resolved to its base. ids: whole numbers, unique within the split; default 0, 1, 2, ... split: default the
-    probe's name. true_targets: targets before labels were corrupted. group: any partition of the examples.
-    raw: inputs before normalisation, for measures of image complexity. capture: how many examples, the first n,
-    each stream takes (None: all), over the defaults in `CAPTURE`.
+    inputs, targets: tensors or arrays, examples first (inputs also a tuple or dict of them); they are copied.
+    Or a map-style `Dataset` of (input, target) pairs and the indices to take; ids then are the dataset's own,
+    a `Subset` resolved to its base. ids: whole numbers, unique within the split; default 0, 1, 2, ... split:
+    default the probe's name. true_targets: targets before labels were corrupted. group: any partition of the
+    examples. raw: inputs before normalisation, for measures of image complexity. capture: how many examples,
+    the first n, each stream takes (None: all), over the defaults in `CAPTURE`.
     RecordError where lengths differ, ids repeat, or nothing is given.
 
     >>> probe = Probe(torch.zeros(3, 2), torch.tensor([0, 1, 0]), capture={"masks": 2})
@@ -63,7 +69,7 @@ class Probe:
 
     @classmethod
     def from_any(cls, name: str, value: Any) -> "Probe":
-        """The probe a user meant: a Probe, (inputs, targets), or (dataset, indices); errors name the probe."""
+        """The probe meant by a Probe, (inputs, targets) or (dataset, indices); errors name the probe."""
         try:
             if isinstance(value, Probe):
                 probe = value
@@ -73,7 +79,7 @@ class Probe:
                 probe = cls(value, range(len(value)))
             else:
                 raise RecordError(
-                    f"got a {type(value).__name__}, expected (inputs, targets), (dataset, indices) or a tracer.Probe"
+                    f"got a {type(value).__name__}, expected (inputs, targets), (dataset, indices) or a Probe"
                 )
         except RecordError as error:
             raise RecordError(f"Probe {name!r}: {error}") from None
@@ -85,7 +91,7 @@ class Probe:
         return self.n if wanted is None else min(wanted, self.n)
 
     def absent_classes(self, n: int) -> list[int]:
-        """Classes that occur among the targets but not among the first n; none where targets are no class indices."""
+        """Classes found among the targets but not among the first n; none where targets are not classes."""
         targets = self.targets
         if not isinstance(targets, Tensor) or targets.ndim != 1 or targets.is_floating_point() or n == 0:
             return []
@@ -98,7 +104,7 @@ class Probe:
         for leaf in [*leaves_of(self.inputs), *leaves_of(self.targets)]:
             array = _numpy(leaf)
             digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -135,7 +141,7 @@ class Probe:
 
 
 def named_probes(probes: Mapping[str, Any]) -> dict[str, Probe]:
-    """The probes of a recording by name; RecordError where two are of one split, or a name cannot be a folder's."""
+    """The probes of a recording by name; RecordError for two of one split, or a name that is no folder's."""
     found = {name: Probe.from_any(name, value) for name, value in probes.items()}
     by_split: dict[str | None, str] = {}
     for name, probe in found.items():
@@ -144,7 +150,7 @@ def named_probes(probes: Mapping[str, Any]) -> dict[str, Probe]:
         other = by_split.setdefault(probe.split, name)
         if other != name:
             raise RecordError(
-                f"probes {other!r} and {name!r} are both of split {probe.split!r}: join them into one, or give split="
+                f"probes {other!r} and {name!r} are both of split {probe.split!r}: join them, or give split="
             )
     return found
 
@@ -186,9 +192,13 @@ def _tensors(value: Any, what: str) -> Any:
         value = converted if isinstance(value, dict) else tuple(converted.values())
     leaves = leaves_of(value)
     if not leaves or any(leaf.ndim == 0 for leaf in leaves):
-        raise RecordError(f"{what} are a {type(value).__name__}, expected a tensor or array with examples first")
+        raise RecordError(
+            f"{what} are a {type(value).__name__}, expected a tensor or array with examples first"
+        )
     if len({len(leaf) for leaf in leaves}) > 1:
-        raise RecordError(f"the tensors of {what} hold {[len(leaf) for leaf in leaves]} examples, expected one number")
+        raise RecordError(
+            f"the tensors of {what} hold {[len(leaf) for leaf in leaves]} examples, expected one number"
+        )
     with torch.inference_mode(False), torch.no_grad():
         return rebuild(value, iter([leaf.detach().clone() for leaf in leaves]))
 
@@ -217,5 +227,7 @@ def _capture(wanted: Mapping[str, int | None]) -> dict[str, int | None]:
         if stream not in CAPTURE:
             raise RecordError(f"capture: there is no stream {stream!r}; {did_you_mean(stream, CAPTURE)}")
         if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
-            raise RecordError(f"capture: {stream} is {count!r}, expected a number of examples, or None for all")
+            raise RecordError(
+                f"capture: {stream} is {count!r}, expected a number of examples, or None for all"
+            )
     return dict(wanted)

@@ -1,8 +1,8 @@
 """Inner products of per-example gradients, exact to float32 rounding, from rows or straight from factors.
 
 Two routes to the same matrix. By rows: make the gradients of a few columns of the weight at a time, multiply,
-add up in float64. By pairs ("ghost", Li et al. 2022, arXiv:2110.05679): the inner product of two sums of outer
-products is a sum over pairs of positions of (a_t . a_s)(z_t . z_s), and no gradient is ever made.
+add up in float64. By pairs ("ghost", Li et al. 2022, arXiv:2110.05679): the inner product of two sums of
+outer products is a sum over pairs of positions of (a_t . a_s)(z_t . z_s), and no gradient is ever made.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,28 +11,26 @@ import torch
 from torch import Tensor
 
 _COLUMNS = 1 << 14  # float32 products are added up in float64 every so many columns
-_TILE = {
-    "cpu": 512,
-    "cuda": 8192,
-}  # side of a tile of position pairs; on a CPU 1 MiB, the size of a core's cache
+_TILE = {"cpu": 512, "cuda": 8192}  # side of a tile of position pairs; on a CPU 1 MiB, a core's cache
 _BLOCK = {"cpu": 1 << 23, "cuda": 1 << 26}  # elements of the gradient rows made at a time
 _PAIR = 24  # cost of one pair of positions beside its products, in multiply-adds
 _ROW = 40  # cost of writing and reading back one element of a row, in multiply-adds
 _CANCELLATION = 32.0  # above it, float32 pair sums could miss 1e-5 of a cosine
+_NUMPY_ROWS = 64  # from so many examples on, computing one half and mirroring it pays
 
 Shift = Callable[[Tensor, int, int], Tensor]
 
 
 def block_rows(n: int, columns: int, device: torch.device) -> int:
-    """How many groups of `columns` gradient entries to make at a time, at least 1."""
+    """How many groups of `columns` gradient entries of n examples to make at a time, at least 1."""
     return max(1, _BLOCK.get(device.type, _BLOCK["cuda"]) // max(1, n * columns))
 
 
 def square(x: Tensor) -> Tensor:
-    """x @ x.T in x's own precision, exactly symmetric: (n, k) -> (n, n)."""
-    if x.device.type == "cpu" and len(x) >= 64:
+    """Inner products of the rows of x (n, k), in its own precision, exactly symmetric: (n, n)."""
+    if x.device.type == "cpu" and len(x) >= _NUMPY_ROWS:
         rows = x.numpy()
-        return torch.from_numpy(rows @ rows.T)  # one half is computed, the other mirrored
+        return torch.from_numpy(rows @ rows.T)
     return symmetric(x @ x.T)
 
 
@@ -42,7 +40,7 @@ def symmetric(gram: Tensor) -> Tensor:
 
 
 def gram_of_rows(blocks: Iterable[Tensor]) -> Tensor:
-    """Sum of E @ E.T over blocks of columns E (n, k): float64 (n, n)."""
+    """Sum of E @ E.T over blocks of columns E (n, k), of which there is at least one: float64 (n, n)."""
     total: Tensor | None = None
     for block in blocks:
         for start in range(0, block.shape[1], _COLUMNS):
@@ -56,8 +54,8 @@ def gram_of_rows(blocks: Iterable[Tensor]) -> Tensor:
 def pairs_are_cheaper(n: int, pairs: int, positions: int, inputs: int, outputs: int, weight: int) -> bool:
     """Whether pairs of positions cost less than rows, in multiply-adds.
 
-    n examples; `pairs` = squared number of places where `inputs` channels are multiplied, `positions` = number of
-    places of the `outputs` channels; `weight` = elements of one gradient.
+    n examples; `pairs` = squared number of places where `inputs` channels are multiplied, `positions` =
+    number of places of the `outputs` channels; `weight` = elements of one gradient.
     """
     by_pairs = n * n * (pairs * (inputs + _PAIR) + positions * positions * (outputs + _PAIR)) // 2
     by_rows = n * weight * (positions + n // 2 + _ROW)
@@ -65,11 +63,11 @@ def pairs_are_cheaper(n: int, pairs: int, positions: int, inputs: int, outputs: 
 
 
 def gram_of_pairs(a: Tensor, z: Tensor, bias: bool, shift: Shift | None = None) -> Tensor:
-    """Sum over positions t, s of (a_it . a_js + bias)(z_it . z_js): float64 (n, n).
+    """Sum over positions t, s of (a_it . a_js + bias)(z_it . z_js): float64 (n, n), exactly symmetric.
 
     a (n, place, K), z (n, position, O). `shift` turns products over places into products over positions (a
-    convolution's patches overlap, so its places are pixels). float32 where that is safe: where the terms cancel
-    so strongly that rounding could show, everything is repeated in float64.
+    convolution's patches overlap, so its places are pixels). float32 where that is safe: where the terms
+    cancel so strongly that rounding could show, everything is repeated in float64.
     """
     gram, unsafe = _tiles(a, z, bias, shift)
     if a.dtype != torch.float64 and bool(unsafe):
@@ -83,31 +81,25 @@ def _tiles(a: Tensor, z: Tensor, bias: bool, shift: Shift | None) -> tuple[Tenso
     count = -(-n // side)
     lefts = [part.transpose(0, 1).reshape(-1, a.shape[2]) for part in a.chunk(count)]
     rights = [part.transpose(0, 1).reshape(-1, z.shape[2]) for part in z.chunk(count)]
-    sizes = [len(part) // places for part in lefts]
     gram = torch.zeros(n, n, dtype=torch.float64, device=a.device)
     sums = torch.zeros(n, dtype=torch.float64, device=a.device)
     row = 0
-    for i, ni in enumerate(sizes):
-        column = 0
-        for j, nj in enumerate(sizes[: i + 1]):
-            tile = lefts[i] @ lefts[j].T
+    for i, (left, signal) in enumerate(zip(lefts, rights, strict=True)):
+        ni, column = len(left) // places, 0
+        for j in range(i + 1):
+            nj = len(lefts[j]) // places
+            tile = left @ lefts[j].T
             tile = tile if shift is None else shift(tile, ni, nj)
             tile = tile.add_(1) if bias else tile
-            signals = rights[i] @ rights[j].T
+            signals = signal @ rights[j].T
             if i == j:
                 norms = (tile.diagonal() * signals.diagonal()).clamp_min_(0).sqrt_()
                 sums[row : row + ni] = norms.view(positions, ni).sum(0)
-            tile.mul_(signals)
-            value = (
-                tile.view(positions, ni, positions * nj)
-                .sum(0)
-                .view(ni, positions, nj)
-                .sum(1, dtype=torch.float64)
-            )
+            over_t = tile.mul_(signals).view(positions, ni, positions * nj).sum(0)
+            value = over_t.view(ni, positions, nj).sum(1, dtype=torch.float64)
+            value = symmetric(value) if i == j else value
             gram[row : row + ni, column : column + nj] = value
             gram[column : column + nj, row : row + ni] = value.T
-            if i == j:
-                gram[row : row + ni, column : column + nj] = symmetric(value)
             column += nj
         row += ni
     return gram, (sums.square() > _CANCELLATION * positions * gram.diagonal()).any()

@@ -157,9 +157,9 @@ _FRESH = frozenset({"aten.relu.default", "aten.add.Tensor", "aten.mul.Tensor", "
 
 
 def _in_place(rows: Sequence[Row], results: Iterable[tuple[str, Any]]) -> dict[int, Callable[..., Any]]:
-    """Rows that may overwrite their first argument, as `nn.ReLU(inplace=True)` and `+=` do: same bits, less memory.
+    """Rows that may overwrite their first argument, as `nn.ReLU(inplace=True)` and `+=` do: less memory.
 
-    Only where that argument is a tensor of its own that nothing else uses, so nobody can see the difference.
+    Only where that argument is a tensor of its own that nothing else uses: same bits, and nobody can see it.
     """
     uses = Counter(key for row in rows for kind, key in row.references() if kind == "row")
     uses.update(key for kind, key in results if kind == "row")

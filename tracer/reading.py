@@ -1,6 +1,4 @@
-"""A network's table to and from JSON. Reading trusts nothing: every name, reference and size is looked at
-first.
-"""
+"""A network's table to and from JSON. Reading trusts nothing: every name, reference and size is checked."""
 
 import hashlib
 import json
@@ -12,7 +10,19 @@ import torch
 from torch import Tensor
 
 from tracer.errors import ArchiveError
-from tracer.table import DTYPES, LAYOUTS, MEMORY_FORMATS, REFERENCES, Call, Layer, Row, Site, plain, row_json
+from tracer.table import (
+    DTYPES,
+    LAYOUTS,
+    MEMORY_FORMATS,
+    REFERENCES,
+    Call,
+    Layer,
+    Row,
+    Site,
+    plain,
+    row_json,
+    units,
+)
 
 if TYPE_CHECKING:
     from tracer.network import Network
@@ -80,8 +90,10 @@ def read(data: bytes, constants: Mapping[str, Tensor], allow: frozenset[str] | N
     _need(len({row.name for row in rows}) == len(rows), "two rows have the same name")
     try:
         sites = [_site(entry, len(rows)) for entry in table["sites"]]
-        calls = [_call(entry, len(rows)) for entry in table["calls"]]
-        layers = [Layer(entry["name"], tuple(entry["parameters"])) for entry in table["layers"]]
+        calls = [Call(**_placed(entry, len(rows))) for entry in table["calls"]]
+        layers = [_layer(entry) for entry in table["layers"]]
+    except ArchiveError:
+        raise
     except (KeyError, TypeError, ValueError):
         raise ArchiveError("the network table is damaged: a site, call or layer lacks a field") from None
     batch = table.get("batch")
@@ -239,12 +251,23 @@ def _declared(entry: Any) -> dict[str, Any]:
     return entry
 
 
-def _site(entry: dict[str, Any], n_rows: int) -> Site:
-    _need(_is_size(entry["row"]) and entry["row"] < n_rows, "a site's row does not exist")
-    _need(_is_size(entry["argument"]) and entry["argument"] < 8, "a site's argument does not exist")
-    return Site(**{**entry, "shape": tuple(entry["shape"])})
+def _placed(entry: Any, n_rows: int) -> dict[str, Any]:
+    """A checked site or call, its shape as a tuple."""
+    _need(_is_size(entry["row"]) and entry["row"] < n_rows, "a site's or call's row does not exist")
+    _need(all(_is_name(entry[key]) for key in ("name", "op", "module")), "a site or call has no name")
+    _need(all(map(_is_size, entry["shape"])), f"the shape of {entry['name']!r} is none")
+    return {**entry, "shape": tuple(entry["shape"])}
 
 
-def _call(entry: dict[str, Any], n_rows: int) -> Call:
-    _need(_is_size(entry["row"]) and entry["row"] < n_rows, "a call's row does not exist")
-    return Call(**{**entry, "shape": tuple(entry["shape"])})
+def _site(entry: Any, n_rows: int) -> Site:
+    site = Site(**_placed(entry, n_rows))
+    _need(_is_size(site.argument) and site.argument < 8, "a site's argument does not exist")
+    _need(site.n_units in (0, units(site.shape)), f"the units of site {site.name!r} do not fit its shape")
+    _need(isinstance(site.has_mask, bool), f"site {site.name!r} does not say whether it has a mask")
+    _need(site.slope is None or isinstance(site.slope, int | float), f"site {site.name!r} has no slope")
+    return site
+
+
+def _layer(entry: Any) -> Layer:
+    _need(all(_is_name(name) for name in (entry["name"], *entry["parameters"])), "a layer has no name")
+    return Layer(entry["name"], tuple(entry["parameters"]))

@@ -1,8 +1,8 @@
 """From one executed row to the per-example gradients of its parameters: one rule an operation.
 
 A rule gets the row's arguments, the back-propagated signal z of its output and where the examples lie, and
-returns a form (`tracer.forms`) for the weight and one for the bias; a form may stand for both. Which argument of which
-operation is the weight is written in `tracer.ops`.
+returns a form (`tracer.forms`) for the weight and one for the bias; a form may stand for both. Which argument
+of which operation is the weight is written in `tracer.ops`. A row that a rule does not cover is a ValueError.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from tracer.windows import Geometry
 
 @dataclass(frozen=True)
 class Place:
-    """Where n examples lie in a tensor: dimension `axis`, each followed by `inner` elements merged into it."""
+    """Where n examples lie in a tensor: along `axis`, each followed by `inner` elements merged into it."""
 
     n: int
     axis: int = 0
@@ -44,7 +44,7 @@ class Place:
 class Executed:
     """One executed row: operation, resolved arguments, z of its (first) output, place of the examples in it.
 
-    `weight` and `bias`: which of its parameters are wanted (False for one that is frozen, absent or no parameter).
+    `weight`, `bias`: which parameters are wanted (False for one that is frozen, absent or no parameter).
     """
 
     op: str
@@ -60,7 +60,9 @@ class Executed:
         return self.args[position] if position < len(self.args) else default
 
 
-Forms = tuple[Form | None, Form | None]  # of the weight (speaking for the bias too where form.bias), of the bias
+Forms = tuple[
+    Form | None, Form | None
+]  # of the weight (speaking for the bias too where form.bias), of the bias
 Rule = Callable[[Executed], Forms]
 
 
@@ -145,7 +147,8 @@ def _correlation(row: Executed, a: Tensor, z: Tensor, geometry: Geometry) -> For
         return None, Full(row.place.fold(z.flatten(2).sum(2)))
     if all(k == 1 and p == 0 for k, p in zip(geometry.kernel, geometry.padding, strict=True)):
         # A 1 x 1 kernel sees only the pixels it strides to.
-        a = a[(..., *(slice(None, None, s) for s in geometry.stride))]
+        for d, s in enumerate(geometry.stride):
+            a = a[(slice(None),) * (2 + d) + (slice(None, None, s),)]
         geometry = replace(geometry, stride=(1,) * len(geometry.stride))
     form = Correlation(a, z, geometry, bias=row.bias)
     if row.place == Place(len(a)):
@@ -170,12 +173,15 @@ def _same_padding(
     return F.pad(a, sides), (0,) * len(kernel)
 
 
+_EVAL_BATCH_NORM = ("aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default")
+
+
 def _batch_norm(row: Executed) -> Forms:
     if row.op == "aten.batch_norm.default":
         mean, var, training, eps = row.arg(3), row.arg(4), row.arg(5), row.arg(7)
     else:
         mean, var, training, eps = row.arg(3), row.arg(4), False, row.arg(6)
-    if training or mean is None or "no_training" not in row.op and row.op != "aten.batch_norm.default":
+    if training or mean is None or row.op not in _EVAL_BATCH_NORM:
         raise ValueError("batch normalisation without running statistics mixes the examples")
     a, z = precise(row.arg(0)), precise(row.z)
     if row.place.axis != 0:
@@ -246,8 +252,8 @@ def _prelu(row: Executed) -> Forms:
     if row.place.axis != 0 or row.place.inner != 1:
         raise ValueError("the examples do not lie along the first dimension of this activation")
     rows = x.clamp_max(0).mul_(precise(row.z))
-    rows = rows.flatten(1).sum(1, keepdim=True) if slope.numel() == 1 else rows.flatten(2).sum(2)
-    return Full(rows.view(len(x), *slope.shape)), None
+    channels = rows.flatten(1).unsqueeze(1) if slope.numel() == 1 else rows.unsqueeze(-1).flatten(2)
+    return Full(channels.sum(2).view(len(x), *slope.shape)), None
 
 
 def _shift(row: Executed) -> Forms:
@@ -262,7 +268,7 @@ def _scale(row: Executed) -> Forms:
 
 
 def _broadcast(row: Executed, z: Tensor) -> Forms:
-    """Gradient of a parameter (argument 1 as bias, 0 as weight) that was broadcast to the size of the output."""
+    """Gradient of a parameter (argument 1 as bias, 0 as weight) broadcast to the size of the output."""
     parameter = row.arg(1 if row.bias else 0)
     place = row.place
     aligned = (1,) * (z.ndim - parameter.ndim) + tuple(parameter.shape)
@@ -291,7 +297,7 @@ RULES: dict[str, Rule] = {
     "scale": _scale,
 }
 
-# Elementwise operations with a parameter on either side: the parameter is argument 0 ("weight") or 1 ("bias").
+# Elementwise operations with a parameter on either side: it is argument 0 ("weight") or 1 ("bias").
 BROADCAST = {
     "aten.add.Tensor": "shift",
     "aten.sub.Tensor": "shift",

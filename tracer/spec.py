@@ -18,6 +18,7 @@ TAIL_ROWS, TAIL_INNER = (
     256,
 )  # rows of one object, and of one inner chunk, of arrays that grow row by row
 IDS_ROWS, IDS_INNER = 65536, 4096  # the same for the ids, many of which make one row
+TAIL_BYTES = 1 << 22  # at most, of one object of wide arrays along the ids: it is rewritten at every commit
 MANIFEST_FIELDS = ("array", "row", "column", "nbytes", "crc32c", "commit")
 
 
@@ -195,6 +196,42 @@ GROUPS = (
         stream=True,
     ),
     Group(
+        "minibatch",
+        "the training minibatches as the training forward pass saw them: row i belongs to entry i of `steps/ids`",
+        (
+            Array("loss", "float64", ("id",), "loss of the example", required=False),
+            Array("correct", "int8", ("id",), "1: classified correctly, 0: not, -1: not known", required=False),
+            Array("pre", "float32", ("id", "call"), "sum of the outputs of the call", required=False),
+            Array("post", "float32", ("id", "site"), "sum of the outputs of the site", required=False),
+        ),
+        (
+            Attribute("mode", "string", "`train`: batch statistics and dropout as in training"),
+            Attribute("captured", "list", "what was asked for and can be captured"),
+        ),
+    ),
+    Group(
+        "minibatch/masks",
+        "paths of the examples of the update that produced this step, in the order of its ids",
+        (
+            Array("bits", "uint8", ("step", "unit", "masks_byte"), "bit j: the unit is on for example j"),
+            Array("n", "int32", ("step",), "number of examples; the bits after them are 0"),
+        ),
+        (Attribute("missing", "list", "names of masked sites that were not seen, whose bits are 0"),),
+        stream=True,
+    ),
+    Group(
+        "data",
+        "the training set, one entry an example",
+        (
+            Array("id", "int64", ("id",), "id of the example, as in `steps/ids`"),
+            Array("label", "any", ("id", "..."), "its target", required=False),
+            Array("alpha", "float64", ("id",), "entropy of the values of its input", "bit", required=False),
+            Array("digest", "uint8", ("id", "digest_byte"), "BLAKE2b-128 of the bytes of its input", required=False),
+            Array("inputs", "any", ("id", "..."), "its input", required=False),
+        ),
+        (Attribute("complexity", "object", "bins and range of the histogram of `alpha`", False),),
+    ),
+    Group(
         "network",
         "the traced networks: version v holds from a step on",
         (
@@ -260,6 +297,16 @@ def fill_scalar(dtype: np.dtype) -> Any:
     """Return ``fill_value`` as a number of the dtype."""
     dtype = np.dtype(dtype)
     return {"f": np.nan, "c": complex(np.nan, np.nan), "i": -1, "u": 0, "b": False}[dtype.kind]
+
+
+def ids_rows(row_bytes: int) -> tuple[int, int]:
+    """Rows of one object, and of one inner chunk, of an array along the ids.
+
+    >>> ids_rows(8), ids_rows(400)
+    ((65536, 4096), (8192, 512))
+    """
+    rows = min(IDS_ROWS, max(256, 1 << (TAIL_BYTES // max(1, row_bytes)).bit_length() - 1))
+    return rows, rows // (IDS_ROWS // IDS_INNER)
 
 
 def step_columns() -> tuple[Array, ...]:

@@ -63,6 +63,7 @@ class PinnedStore(WrapperStore[Store]):
     def __init__(self, store: Store, root: bytes) -> None:
         super().__init__(store)
         self._root = root
+        self.folder = store.root if isinstance(store, LocalStore) else None
 
     def _with_store(self, store: Store) -> "PinnedStore":
         return type(self)(store, self._root)

@@ -167,7 +167,7 @@ def short(name: str) -> str:
     'relu'
     """
     parts = name.split(".")
-    return parts[1] if len(parts) > 2 else name
+    return parts[1] if len(parts) > 1 else name
 
 
 def find_calls(rows: Sequence[Row], parameters: Collection[str]) -> list[Call]:

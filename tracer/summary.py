@@ -95,7 +95,7 @@ def _trained(archive: Archive) -> dict[str, Any]:
         "optimizer": _class(card.get("optimizer")),
         "loss": card.get("loss"),
         "updates": int(rows["step"][-1]) if len(rows["step"]) else 0,
-        "epochs": len(archive.epoch_ends) or None,
+        "epochs": int(rows["epoch"].max()) if len(archive.epoch_ends) else None,
         "first_loss": float(known[0]) if len(known) else None,
         "last_loss": float(known[-1]) if len(known) else None,
         "last_lr": [float(rate) for rate in rates[-1]] if rates.size else None,

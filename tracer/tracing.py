@@ -53,29 +53,40 @@ class _Together(nn.Module):
         return _recorded(outputs), losses
 
 
+class _Examples:
+    """The user's inputs and targets, of which any number of examples can be had."""
+
+    def __init__(self, inputs: Any, targets: Any) -> None:
+        self._trees = (inputs, targets)
+        self._n = n = examples_in(inputs)
+        self.batched = [[leaf.ndim > 0 and leaf.shape[0] == n for leaf in leaves_of(t)] for t in self._trees]
+        if n == 0:
+            raise RecordError("inputs must hold at least one example along their first axis, got none")
+
+    def first(self, size: int) -> tuple[Any, Any]:
+        """The first `size` examples, repeated from the start where there are fewer."""
+        index = torch.arange(size) % self._n
+        return take(self._trees[0], index, self._n), take(self._trees[1], index, self._n)
+
+
 def trace(
     model: nn.Module, inputs: Any, targets: Any, loss: Any, *, objective: Objective | None, chunk: int
 ) -> Network:
     """See `Network.trace`."""
-    n = examples_in(inputs)
-    if n == 0:
-        raise RecordError(
-            "inputs must hold at least one example along the first axis of their first tensor, got none"
-        )
     with quiet(grad=True), _hushed():
+        examples = _Examples(inputs, targets)
         replica = private_copy(model)
         goal = None if loss is None and objective is None else objective_of(loss, objective)
-        few = [_first(tree, n, _FEW) for tree in (inputs, targets)]
+        few, more = examples.first(_FEW), examples.first(_FEW + 2)
         try:
-            draft = _export(replica, goal, few, batch=torch.export.Dim("batch"))
-            small = _sizes(draft, replica, few)
-            large = _sizes(draft, replica, [_first(tree, n, _FEW + 2) for tree in (inputs, targets)])
+            draft = _export(replica, goal, few, examples.batched)
+            small, large = _sizes(draft, replica, few), _sizes(draft, replica, more)
         except (RecordError, ArchiveError):
             raise
         except Exception:  # torch.export raises whatever the model's code does on symbolic sizes
-            return _fixed(replica, goal, inputs, targets, n, chunk)
+            return _fixed(replica, goal, examples, max(2, chunk))
         rows = _with_sizes(draft.rows, small, large, _FEW, _FEW + 2)
-        return _network(draft, rows, replica, few, None)
+        return _network(draft, rows, replica, few, examples.batched, None)
 
 
 @contextmanager
@@ -91,13 +102,11 @@ def _hushed() -> Iterator[None]:
             logging.disable(disabled)
 
 
-def _fixed(
-    model: nn.Module, goal: Objective | None, inputs: Any, targets: Any, n: int, chunk: int
-) -> Network:
-    """A table for exactly `chunk` examples; a second one, a little larger, shows where the examples lie."""
-    given = [_first(tree, n, chunk) for tree in (inputs, targets)]
+def _fixed(model: nn.Module, goal: Objective | None, examples: _Examples, chunk: int) -> Network:
+    """A table for exactly `chunk` examples; a second, larger one shows where the examples lie."""
+    given = examples.first(chunk)
     try:
-        draft = _export(model, goal, given, batch=None)
+        draft = _export(model, goal, given)
     except RecordError:
         raise
     except Exception as error:
@@ -105,30 +114,32 @@ def _fixed(
     sizes = _sizes(draft, model, given)
     rows = _with_sizes(draft.rows, sizes, sizes, chunk, chunk + 1)
     for larger in (chunk + 1, 2 * chunk):
-        more = [_first(tree, n, larger) for tree in (inputs, targets)]
+        more = examples.first(larger)
         try:
-            other = _export(model, goal, more, batch=None)
+            other = _export(model, goal, more)
         except Exception:
             continue
         if [row.op for row in other.rows] == [row.op for row in draft.rows]:
             rows = _with_sizes(draft.rows, sizes, _sizes(other, model, more), chunk, larger)
             break
-    return _network(draft, rows, model, given, chunk)
+    return _network(draft, rows, model, given, examples.batched, chunk)
 
 
-def _first(tree: Any, n: int, size: int) -> Any:
-    """The first `size` examples, repeated from the start where there are fewer."""
-    return take(tree, torch.arange(size) % n, n)
-
-
-def _export(model: nn.Module, goal: Objective | None, trees: Sequence[Any], batch: Any) -> Draft:
+def _export(
+    model: nn.Module,
+    goal: Objective | None,
+    trees: tuple[Any, Any],
+    batched: Sequence[Sequence[bool]] | None = None,
+) -> Draft:
+    """One export; batched: which tensors hold a variable number of examples (None: all sizes are fixed)."""
     inputs, targets = trees
     given = [inputs] if goal is None else [inputs, targets]
-    leaves = leaves_of(given)
-    n = examples_in(inputs)
     shapes = None
-    if batch is not None:
-        shapes = (tuple({0: batch} if leaf.ndim and leaf.shape[0] == n else None for leaf in leaves),)
+    if batched is not None:
+        batch = torch.export.Dim("batch")
+        flags = [flag for part in batched[: len(given)] for flag in part]
+        shapes = (tuple({0: batch} if flag else None for flag in flags),)
+    leaves = leaves_of(given)
     together = _Together(model, goal, inputs, targets)
     together.__dict__["training"] = False
     program = torch.export.export(together, tuple(leaves), dynamic_shapes=shapes, strict=False)
@@ -163,7 +174,7 @@ def _recorded(outputs: Any) -> Tensor:
     return found
 
 
-def _sizes(draft: Draft, model: nn.Module, given: list[Any]) -> list[Any]:
+def _sizes(draft: Draft, model: nn.Module, given: tuple[Any, Any]) -> list[Any]:
     """(size, dtype) of every row's output on real examples; None where it is no tensor."""
     leaves: dict[tuple[str, Any], Any] = {
         ("constant", name): value for name, value in draft.constants.items()
@@ -195,9 +206,18 @@ def _with_sizes(rows: Sequence[Row], small: list[Any], large: list[Any], n: int,
     return sized
 
 
-def _network(draft: Draft, rows: list[Row], model: nn.Module, given: list[Any], batch: int | None) -> Network:
-    n = examples_in(given[0])
-    declared = [[_declared(leaf, n) for leaf in leaves_of(tree)] for tree in given]
+def _network(
+    draft: Draft,
+    rows: list[Row],
+    model: nn.Module,
+    given: tuple[Any, Any],
+    batched: Sequence[Sequence[bool]],
+    batch: int | None,
+) -> Network:
+    declared = [
+        [_declared(leaf, flag) for leaf, flag in zip(leaves_of(tree), flags, strict=True)]
+        for tree, flags in zip(given, batched, strict=True)
+    ]
     places: dict[tuple[str, int], Place] = {
         (kind, index): input_place(entry["shape"])
         for kind, entries in zip(("input", "target"), declared, strict=True)
@@ -223,12 +243,11 @@ def _network(draft: Draft, rows: list[Row], model: nn.Module, given: list[Any], 
         layers=find_layers(rows, trainable),
         batch=batch,
     )
-    _check_losses(network, model, given, n)
+    _check_losses(network, model, given)
     return network
 
 
-def _declared(leaf: Tensor, n: int) -> dict[str, Any]:
-    batched = leaf.ndim > 0 and leaf.shape[0] == n
+def _declared(leaf: Tensor, batched: bool) -> dict[str, Any]:
     return {"shape": list(leaf.shape), "dtype": str(leaf.dtype).removeprefix("torch."), "batched": batched}
 
 
@@ -242,7 +261,8 @@ def _activation_modules(model: nn.Module) -> frozenset[str]:
     )
 
 
-def _check_losses(network: Network, model: nn.Module, given: list[Any], n: int) -> None:
+def _check_losses(network: Network, model: nn.Module, given: tuple[Any, Any]) -> None:
+    n = examples_in(given[0])
     if network.losses is None:
         return
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Windows of a convolution: patches, per-example weight gradients, and inner products of patches from those of pixels."""
+"""Windows of a convolution: patches, weight gradients by example, products of patches from pixels."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ _PATCHES = {"cpu": 1 << 18, "cuda": 1 << 26}  # elements of the patches made at 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Kernel, stride, padding (both sides alike) and dilation of each space dimension, and the number of groups."""
+    """Kernel, stride, padding (both sides alike) and dilation of each space dimension; number of groups."""
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
@@ -28,7 +28,7 @@ class Geometry:
 
 
 def patches(a: Tensor, geometry: Geometry, out_space: torch.Size) -> Tensor:
-    """The input each output position sees: a (n, channels, *space) -> (n, groups, position, kernel and channel)."""
+    """What each output sees: a (n, channels, *space) -> (n, groups, position, kernel and channel)."""
     n, channels = a.shape[:2]
     padded = pad(a.movedim(1, -1), (0, 0, *_both_sides(geometry.padding))).contiguous()
     batch, *steps, one = padded.stride()
@@ -87,8 +87,8 @@ def weight_gradients(a: Tensor, z: Tensor, geometry: Geometry) -> Tensor:
 
 
 def _library_is_faster(a: Tensor, out_space: torch.Size) -> bool:
-    # One call an example: on an accelerator that is nothing but launches, and for small inputs PyTorch takes its slow
-    # kernel (20480 is its own bound).
+    # One call an example: on an accelerator that is nothing but launches, and for small inputs PyTorch takes
+    # its slow kernel (20480 is its own bound).
     return a.device.type == "cpu" and a[0].numel() > 20480 and out_space.numel() >= 256
 
 
@@ -102,8 +102,9 @@ def add_windows(
 ) -> Tensor:
     """Inner products of patches from those of pixels.
 
-    tile (pixels x left, pixels x right), pixel-major. A patch is a sum over kernel offsets, alike on both sides, so
-    products of patches are windowed sums along the diagonal of each space dimension, one dimension after another.
+    tile (pixels x left, pixels x right), pixel-major. A product of two patches is a sum over kernel offsets,
+    the same offset on both sides, so it is a windowed sum along the diagonal of each space dimension, one
+    dimension after another.
     """
     dims = len(space)
     products = tile.view(*space, left, *space, right)

@@ -6,6 +6,7 @@ the last second.
 """
 
 import os
+import shutil
 import threading
 import uuid
 import warnings
@@ -23,7 +24,7 @@ from tracer.commits import Row, Tree
 from tracer.declared import Declared
 from tracer.errors import ArchiveError, RecordError
 from tracer.files import Directory, Lock
-from tracer.lifetime import watch
+from tracer.lifetime import unwatch, watch
 from tracer.metadata import as_json
 from tracer.staging import Staging
 from tracer.worker import Worker
@@ -52,7 +53,7 @@ class Writer:
         on_error: Literal["raise", "warn"] = "raise",
         queue_bytes: int = 1 << 30,
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # the program may change its directory
         self.run_id = uuid.uuid4().hex
         self.closed = False
         self._on_error = on_error
@@ -118,6 +119,26 @@ class Writer:
         self._worker.send(lambda: self._tree.stream(group, typed))
         self.attributes(group, attributes or {})
 
+    def ragged(
+        self,
+        group: str,
+        arrays: Mapping[str, tuple[Any, tuple[int, ...], tuple[str, ...]]],
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Declare arrays with one row for each id of every update: (dtype, shape, dims) without the id axis.
+
+        `row` takes their values; they stay undefined where it is given none. Errors: as `static`.
+        """
+        if not self._ready():
+            return
+        typed = {
+            name: (np.dtype(dtype), tuple(shape), tuple(dims))
+            for name, (dtype, shape, dims) in arrays.items()
+        }
+        self._declared.add_ragged(group, typed)
+        self._worker.send(lambda: self._tree.ragged(group, typed))
+        self.attributes(group, attributes or {})
+
     # ---- data ----
 
     def append(self, group: str, step: int, epoch_end: bool, arrays: Mapping[str, np.ndarray]) -> None:
@@ -145,11 +166,13 @@ class Writer:
         lr: Sequence[float],
         skipped: bool = False,
         scalars: Mapping[str, float] | None = None,
+        examples: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Add one update to ``steps``; ``time`` is in seconds since 1970.
 
-        It costs a copy of the ids and the append to a list. Errors: RecordError if the step does not come
-        after the last, or a scalar takes the name of a column.
+        ``examples`` are arrays declared by `ragged`, by path, with one row for each id. It costs a copy of the
+        arrays and the append to a list. Errors: RecordError if the step does not come after the last, a scalar
+        takes the name of a column, or an array is not as declared.
         """
         if not self._ready():
             return
@@ -159,7 +182,10 @@ class Writer:
         if named:
             self._declared.check_scalars(named)
         copied = None if ids is None else np.array(ids, np.int64).reshape(-1)
-        self._worker.row(Row(step, epoch, time, loss, skipped, tuple(lr), copied, named))
+        if examples:
+            self._declared.check_examples(step, 0 if copied is None else len(copied), examples)
+            examples = {path: np.array(values) for path, values in examples.items()}
+        self._worker.row(Row(step, epoch, time, loss, skipped, tuple(lr), copied, named, examples or None))
         self._last_row = step
 
     def mark_epoch_end(self, step: int) -> None:
@@ -195,6 +221,7 @@ class Writer:
             self.closed = True
             self._worker.stop(state)
             self._worker.join()
+            unwatch(self)
             self._report()
 
     def interrupt(self) -> None:
@@ -203,6 +230,7 @@ class Writer:
             self.closed = True
             self._worker.stop("interrupted")
             self._worker.join(_GRACE)
+            unwatch(self)
 
     def forget(self) -> None:
         """Disown the archive in a forked child, which has neither the thread nor the right to write."""
@@ -264,9 +292,10 @@ def _create(path: Path, run_id: str, attributes: Mapping[str, Any], sync: bool) 
     except FileExistsError:
         lock.release()
         raise ArchiveError(f"{str(path)!r} exists already; choose a new path or remove it first") from None
-    except BaseException as error:
+    except OSError as error:
+        shutil.rmtree(path, ignore_errors=True)  # made just now, and of no use to anyone
         lock.release()
-        raise (_unusable(path, error) if isinstance(error, OSError) else error) from None
+        raise _unusable(path, error) from error
 
 
 def _unusable(path: Path, error: OSError) -> ArchiveError:

@@ -108,13 +108,13 @@ def compress(pixels: np.ndarray, codec: str, level: int) -> bytes:
 
 def plot_complexity(result: xr.Dataset, figure: Figure) -> None:
     """Histograms over examples, one colour a probe."""
-    axes = plot.panels(figure, 2, columns=2, height=2.6, sharex=False)
+    axes = plot.panels(figure, 2, columns=2, height=2.6, sharex=False, sharey=False)
     probes = result["probe"].values
     for panel, name, label in zip(
         axes, ("entropy", "compression"), ("entropy (bit)", "compressed / original bytes"), strict=True
     ):
         values = result[name].values
-        edges = np.linspace(*plot.finite_limits(values), 41)
+        edges = np.linspace(*plot.finite_limits(values), 31)
         for k, probe in enumerate(dict.fromkeys(probes)):
             chosen = values[(probes == probe) & np.isfinite(values)]
             if not len(chosen):

@@ -63,7 +63,8 @@ def plot_depth_slope(result: xr.Dataset, figure: Figure) -> None:
     """Distribution over examples against training: middle half and middle 80 %, median, one panel a probe."""
     probes = result["probe"].values
     names = list(dict.fromkeys(probes))
-    axes = plot.panels(figure, len(names), titles=names, height=2.6)
+    titles = [f"{name}: median, 50 % and 80 % of examples" for name in names]
+    axes = plot.panels(figure, len(names), titles=titles, columns=2, height=2.6)
     for k, (panel, name) in enumerate(zip(axes, names, strict=True)):
         values = result["slope"].values[:, probes == name]
         color = plot.color_of(str(name), k)
@@ -72,4 +73,4 @@ def plot_depth_slope(result: xr.Dataset, figure: Figure) -> None:
         plot.line(panel, result["step"], np.median(values, axis=1), color=color)
         plot.zero_line(panel)
         plot.step_axis(panel, result["step"])
-    axes[0].set_ylabel("slope β (median, 50 %, 80 % of examples)")
+    axes[0].set_ylabel("depth slope β")

@@ -71,8 +71,10 @@ def plot_path_cross_similarity(result: xr.Dataset, figure: Figure) -> None:
     probe = "train" if "train" in result["probe"].values else result["probe"].values[0]
     compared = result.sel(probe=probe).isel(step=slice(1, None) if result.sizes["step"] > 1 else slice(None))
     shown = plot.pick(result["site"].values, 6)
-    axes = plot.panels(figure, len(shown), titles=[str(result["site"].values[k]) for k in shown], height=2.1)
-    steps, ticks = compared["step"].values, plot.pick(compared["step"].values, 5)
+    axes = plot.panels(
+        figure, len(shown), titles=[f"site {result['site'].values[k]}" for k in shown], height=2.1
+    )
+    steps, ticks = compared["step"].values, plot.pick(compared["step"].values, 4)
     image: Any = None
     for panel, k in zip(axes, shown, strict=True):
         at = compared.isel(site=k)

@@ -75,7 +75,7 @@ def path_self_similarity(
 def plot_path_self_similarity(result: xr.Dataset, figure: Figure) -> None:
     """Distribution over examples against training at a few sites: every tenth percentile, median and mean."""
     shown = plot.pick(result["site"].values, 6)
-    names = [str(result["site"].values[k]) for k in shown]
+    names = [f"site {result['site'].values[k]}" for k in shown]
     axes = plot.panels(figure, len(shown), titles=names, height=2.1)
     steps = result["step"].values
     split = result["example_probe"].values if "example_probe" in result.coords else None

@@ -16,9 +16,13 @@ from analyze.listing import result_rows
 from analyze.metric import Metric
 from analyze.report import svg
 
-# In reading order: name, what it is about, and how the names of its arrays begin. A metric stands in the
-# first chapter one of whose arrays it reads.
+# In reading order: name, what it is about, and how the names of its metrics or of their arrays begin.
 CHAPTERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (
+        "Outcome",
+        "What the network says about each example, and how surely.",
+        ("outputs", "losses", "margin", "correct", "minibatch"),
+    ),
     ("Gradients", "What a step on one example does to the others.", ("gram", "cosine", "norms2", "gradient")),
     (
         "Paths",
@@ -28,17 +32,22 @@ CHAPTERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "Complexity and depth",
         "How the complexity of an input shows in the depth it uses.",
-        ("sums", "minibatch_sums", "raw", "alpha", "complexity", "depth_slope", "cna"),
+        ("sums", "minibatch_sums", "alpha", "complexity", "depth_slope", "cna"),
     ),
     ("Representations", "What the layers make of the examples.", ("activations",)),
     ("Weights and capacity", "How much the network could fit, measured on its weights.", ("weights",)),
     ("Replay", "Computed by running the recorded network again.", ("snapshots",)),
-    (
-        "Outputs",
-        "What the network says about each example, and how surely.",
-        ("outputs", "losses", "margin", "correct", "minibatch"),
-    ),
     ("Other measures", "Built on other arrays of the archive.", ("",)),
+)
+# Many metrics read outputs beside something more telling, so the first chapter claims what the others leave.
+CLAIMS = (*CHAPTERS[1:-1], CHAPTERS[0], CHAPTERS[-1])
+HEADLINES = (
+    "generalization",
+    "stiffness",
+    "class_stiffness",
+    "path_cross_similarity",
+    "path_self_similarity",
+    "cna",
 )
 
 
@@ -89,7 +98,7 @@ def formula(plain: str) -> Any:
     """
     from markupsafe import Markup, escape
 
-    lines = "<br>".join(str(escape(part.rstrip(";"))) for part in re.split(r"\s{2,}|\n", plain.strip()))
+    lines = "<br>".join(str(escape(part.rstrip(";,"))) for part in re.split(r"\s{2,}|\n", plain.strip()))
     for mark, tag in (("_", "sub"), (r"\^", "sup")):
         # A bare index is letters and digits; ² after it is a power of the whole.
         lines = re.sub(mark + r"\{([^{}]*)\}", rf"<{tag}>\1</{tag}>", lines)
@@ -98,21 +107,26 @@ def formula(plain: str) -> Any:
 
 
 def chapters(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Group entries by the first chapter that has one of the arrays they read."""
-    found, left = [], list(entries)
-    for name, about, arrays in CHAPTERS:
-        mine = [e for e in left if any(read.startswith(arrays) for read in e["reads"] or [""])]
-        left = [e for e in left if e not in mine]
-        if mine:
-            anchor = "chapter-" + name.lower().replace(" ", "-")
-            found.append({"name": name, "about": about, "anchor": anchor, "entries": mine})
-    return found
+    """Group entries by chapter, those everybody looks for first."""
+    claimed: dict[str, list[dict[str, Any]]] = {name: [] for name, _, _ in CHAPTERS}
+    for one in sorted(entries, key=lambda e: (e["name"] not in HEADLINES, e["title"].lower())):
+        names = (one["name"], *one["reads"])
+        chapter = next(name for name, _, begins in CLAIMS if any(read.startswith(begins) for read in names))
+        claimed[chapter].append(one)
+    return [
+        {"name": name, "about": about, "anchor": f"chapter-{number}", "entries": claimed[name]}
+        for number, (name, about, _) in enumerate(CHAPTERS, start=1)
+        if claimed[name]
+    ]
 
 
 def undefined(data: xr.Dataset, card: Metric | None) -> str:
     """Which values are NaN, how many, and the metric's own rule for them."""
     counts = {str(name): (int(np.isnan(a).sum()), a.size) for name, a in data.items() if a.dtype.kind == "f"}
-    holes = [f"{k:,} of {n:,} values of {name}" for name, (k, n) in counts.items() if k]
+    alike: dict[tuple[int, int], list[str]] = {}
+    for name, count in counts.items():
+        alike.setdefault(count, []).append(name)
+    holes = [f"{k:,} of {n:,} values of {' and of '.join(names)}" for (k, n), names in alike.items() if k]
     left_out = {str(n): int(a.sum()) for n, a in data.items() if str(n).startswith("n_undefined")}
     holes += [f"{count:,} terms left out of means ({name})" for name, count in left_out.items() if count]
     if not holes:

@@ -87,9 +87,9 @@ def _lede(summary: dict[str, Any]) -> str:
     parts.append(f"trained for {trained['updates']:,} updates")
     if trained["optimizer"]:
         parts[-1] += f" of {str(trained['optimizer']).rpartition('.')[2]}"
-    examples = ", ".join(f"{probe['examples']:,} {probe['probe']}" for probe in summary["probes"])
+    examples = [f"{probe['examples']:,} {probe['probe']}" for probe in summary["probes"]]
     if examples:
-        parts.append(f"watched through {examples} examples")
+        parts.append(f"watched through {' and '.join(examples)} examples")
     return ", ".join(parts) + "."
 
 

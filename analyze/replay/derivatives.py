@@ -1,0 +1,88 @@
+"""Derivatives of the loss through a network's table, chunk after chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tracer.leftover import Leftover
+from tracer.rerun import part
+
+if TYPE_CHECKING:
+    from analyze.replay.examples import Examples
+    from analyze.replay.state import State
+
+Bounds = Sequence[tuple[int, int]]
+Named = dict[str, Tensor]
+
+
+def gradient(state: State, examples: Examples, chunks: Bounds, masks: Mapping[str, Tensor]) -> Named:
+    """Gradient of the mean loss, by parameter; 0 where the loss does not depend on it."""
+    total = {name: torch.zeros_like(state.tensors[name]) for name in state.parameters}
+    with torch.inference_mode(False), torch.enable_grad():
+        for start, stop in chunks:
+            live, losses = _losses(state, examples, start, stop, masks)
+            if not losses.requires_grad:
+                continue
+            found = torch.autograd.grad(losses.sum(), list(live.values()), allow_unused=True)
+            for name, piece in zip(live, found, strict=True):
+                if piece is not None:
+                    total[name] += piece / examples.n
+    return total
+
+
+def hvp(state: State, vector: Mapping[str, Tensor], examples: Examples, chunks: Bounds) -> Named:
+    """Hessian of the mean loss times a vector, by parameter."""
+    total = {name: torch.zeros_like(state.tensors[name]) for name in state.parameters}
+    # Fused attention cannot be differentiated twice.
+    with torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        for start, stop in chunks:
+            live, losses = _losses(state, examples, start, stop, {})
+            if not losses.requires_grad:
+                continue
+            first = torch.autograd.grad(losses.sum(), list(live.values()), create_graph=True, allow_unused=True)
+            pairs = zip(live, first, strict=True)
+            product = sum((g * vector[name].to(g)).sum() for name, g in pairs if g is not None)
+            if not (isinstance(product, Tensor) and product.requires_grad):
+                continue
+            second = torch.autograd.grad(product, list(live.values()), allow_unused=True)
+            for name, piece in zip(live, second, strict=True):
+                if piece is not None:
+                    total[name] += piece / examples.n
+    return total
+
+
+def per_example(state: State, examples: Examples, chunks: Bounds) -> Named:
+    """Gradient of each example's loss, (example, *shape) by parameter."""
+    pieces = [_rows(state, examples, start, stop) for start, stop in chunks]
+    return {name: torch.cat([piece[name] for piece in pieces]) for name in state.parameters}
+
+
+def gram(state: State, examples: Examples, chunks: Bounds) -> Tensor:
+    """Inner products of gradients, float64 (layer, example, example)."""
+    rows = per_example(state, examples, chunks)
+    layers = []
+    for names in state.layers.values():
+        products = [flat @ flat.T for flat in (rows[name].flatten(1).double() for name in names)]
+        layers.append(torch.stack(products).sum(0))
+    return torch.stack(layers)
+
+
+def _rows(state: State, examples: Examples, start: int, stop: int) -> Named:
+    size = state.network.batch
+    inputs, targets = (part(tree, start, stop, size) for tree in (examples.inputs, examples.targets))
+    with torch.inference_mode(False):
+        return Leftover(state.network, state.parameters).rows(state.tensors, inputs, targets, stop - start)
+
+
+def _losses(
+    state: State, examples: Examples, start: int, stop: int, masks: Mapping[str, Tensor]
+) -> tuple[Named, Tensor]:
+    live = {name: state.tensors[name].detach().requires_grad_() for name in state.parameters}
+    _, losses = state.run_chunk({**state.tensors, **live}, examples, start, stop, masks, losses=True)
+    assert losses is not None
+    return live, losses

@@ -1,0 +1,93 @@
+"""Examples a network can be run on: a probe of the archive, a part of it, or tensors of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from analyze.derived import class_labels
+from tracer.errors import MissingTraceError
+from tracer.rerun import part
+from tracer.trees import leaves_of, rebuild
+
+
+@dataclass(frozen=True)
+class Examples:
+    """n examples, first axis of every tensor.
+
+    inputs, targets: a tensor, or a tuple of them; targets None where nothing has a loss. chunks: (start, stop) of
+    those that go through the network together; None: as memory allows. ids: int64 (example,). name, split: of the
+    probe.
+    """
+
+    inputs: Any
+    targets: Any = None
+    chunks: tuple[tuple[int, int], ...] | None = None
+    ids: np.ndarray | None = None
+    name: str = ""
+    split: str = ""
+
+    @property
+    def n(self) -> int:
+        """Number of examples."""
+        return len(leaves_of(self.inputs)[0])
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class of each example, int64 (example,); MissingTraceError where targets are no classes."""
+        if not isinstance(self.targets, torch.Tensor):
+            raise MissingTraceError(f"examples {self.name!r} have no single tensor of targets, so no classes")
+        return class_labels(self.targets.cpu().float().numpy() if self.targets.is_floating_point() else self.targets.cpu().numpy())
+
+    def first(self, n: int | None) -> Examples:
+        """The first n of them (None: all), in the same chunks."""
+        if n is None or n >= self.n:
+            return self
+        chunks = self.chunks and tuple((start, min(stop, n)) for start, stop in self.chunks if start < n)
+        return self._with(lambda tree: part(tree, 0, n), chunks, slice(n))
+
+    def take(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> Examples:
+        """Those at some positions, in this order, in chunks as memory allows."""
+        index = torch.as_tensor(np.asarray(indices), dtype=torch.int64)
+
+        def chosen(tree: Any) -> Any:
+            return rebuild(tree, iter([leaf[index.to(leaf.device)] for leaf in leaves_of(tree)]))
+
+        return self._with(chosen, None, index.cpu().numpy())
+
+    def double(self) -> Examples:
+        """The same with floating-point tensors in float64."""
+        return self._with(_double, self.chunks, slice(None))
+
+    def _with(self, change: Any, chunks: Any, index: Any) -> Examples:
+        inputs, targets = change(self.inputs), None if self.targets is None else change(self.targets)
+        ids = None if self.ids is None else self.ids[index]
+        return replace(self, inputs=inputs, targets=targets, chunks=chunks, ids=ids)
+
+
+def join(parts: Sequence[Examples]) -> Examples:
+    """Several sets of examples as one, each still in its own chunks."""
+    if len(parts) == 1:
+        return parts[0]
+    trees = []
+    for kind in ("inputs", "targets"):
+        given = [getattr(item, kind) for item in parts]
+        leaves = zip(*(leaves_of(tree) for tree in given), strict=True)
+        trees.append(rebuild(given[0], iter([torch.cat(same) for same in leaves])))
+    chunks, start = [], 0
+    for item in parts:
+        chunks += [(start + a, start + b) for a, b in item.chunks or ((0, item.n),)]
+        start += item.n
+    ids = [item.ids for item in parts]
+    known = None if any(own is None for own in ids) else np.concatenate(ids)  # type: ignore[arg-type]
+    names = "+".join(item.name for item in parts)
+    return Examples(trees[0], trees[1], tuple(chunks), known, names, "+".join(item.split for item in parts))
+
+
+def _double(tree: Any) -> Any:
+    leaves = [leaf.double() if leaf.is_floating_point() else leaf for leaf in leaves_of(tree)]
+    return rebuild(tree, iter(leaves))

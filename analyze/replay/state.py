@@ -1,0 +1,237 @@
+"""One state of a network: its table with one set of weights, run on any examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analyze.replay import derivatives, normalise
+from analyze.replay.examples import Examples
+from analyze.replay.twin import as_double
+from tracer.budget import chunk_sizes
+from tracer.errors import MissingTraceError, did_you_mean
+from tracer.network import Network
+from tracer.rerun import observe, part, places
+from tracer import bits
+
+Given = Any  # Examples, the name of a probe, or inputs (a tensor or a tuple of them)
+
+
+class State:
+    """A network with one set of weights. Nothing here changes it: `with_tensors` makes another one.
+
+    step: of the snapshot the weights come from. network: the table. tensors: parameters and buffers by name, as
+    stored. parameters: names of the trainable ones, in the order of the layers. layers: layer to its parameters.
+    exact: whether the recorded outputs came out bit for bit (None: none are recorded at this step, or the weights
+    were changed).
+
+    Every method takes `examples`: `Examples` (of `probe`), the name of a probe, or plain inputs, then with `targets`
+    where a loss is needed. They go through in chunks, so memory stays bounded. `masks` (site to bool (example,
+    unit), as `masks` returns) holds the nonlinearities to fixed on/off patterns.
+    """
+
+    def __init__(
+        self,
+        step: int,
+        network: Network,
+        tensors: Mapping[str, Tensor],
+        *,
+        probe: Callable[[str], Examples] | None = None,
+        memory: int = 1 << 30,
+        exact: bool | None = None,
+    ) -> None:
+        self.step, self.network, self.tensors, self.exact = step, network, dict(tensors), exact
+        self.layers = {layer.name: layer.parameters for layer in network.layers}
+        self.parameters = [name for names in self.layers.values() for name in names]
+        self._probe, self._memory = probe, memory
+
+    def __repr__(self) -> str:
+        return f"<State of step {self.step}: {len(self.tensors)} tensors, exact={self.exact}>"
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return next(iter(self.tensors.values())).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters, float64 for a twin."""
+        return next((t.dtype for t in self.tensors.values() if t.is_floating_point()), torch.float32)
+
+    def probe(self, name: str, limit: int | None = None) -> Examples:
+        """The examples of a probe, or its first `limit`."""
+        if self._probe is None:
+            raise MissingTraceError(f"this state knows no probes, {name!r} neither; give inputs and targets")
+        found = self._probe(name).first(limit)
+        return found.double() if self.dtype == torch.float64 else found
+
+    # ---- other states ----
+
+    def with_tensors(self, changes: Mapping[str, Tensor]) -> State:
+        """The same network with some tensors replaced; the others are shared, so this costs nothing."""
+        for name, tensor in changes.items():
+            if name not in self.tensors:
+                raise MissingTraceError(f"there is no tensor {name!r}; {did_you_mean(name, self.tensors)}")
+            if tensor.shape != self.tensors[name].shape:
+                raise ValueError(
+                    f"{name!r} has shape {tuple(self.tensors[name].shape)}, got {tuple(tensor.shape)}"
+                )
+        moved = {name: tensor.to(self.tensors[name]) for name, tensor in changes.items()}
+        return self._other(self.network, self.tensors | moved)
+
+    def with_batch_norm_from(self, examples: Given) -> State:
+        """The same weights with running statistics of BatchNorm taken anew from these examples.
+
+        As in training: layer after layer, each normalised by what it sees now. Several chunks are averaged by their
+        number of examples; each chunk is normalised by itself. Without BatchNorm, the same state.
+        """
+        chosen = self._examples(examples)
+        chunks = [part(chosen.inputs, a, b) for a, b in self._chunks(chosen, derivative=False)]
+        found = normalise.statistics(self.network, self.tensors, chunks)
+        return self.with_tensors(found) if found else self
+
+    def double(self) -> State:
+        """Its twin in float64, network, weights and constants: slower, and exact to 1e-15."""
+        tensors = {name: t.double() if t.is_floating_point() else t for name, t in self.tensors.items()}
+        return self._other(as_double(self.network), tensors)
+
+    def _other(self, network: Network, tensors: Mapping[str, Tensor]) -> State:
+        return State(self.step, network, tensors, probe=self._probe, memory=self._memory)
+
+    # ---- weights as one vector ----
+
+    def flat(self, tensors: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Trainable parameters (or a gradient with their names) end to end, (P,)."""
+        given = self.tensors if tensors is None else tensors
+        return torch.cat([given[name].reshape(-1) for name in self.parameters])
+
+    def unflat(self, vector: Tensor) -> dict[str, Tensor]:
+        """The reverse of `flat`: by name, each in its shape; feed it to `with_tensors`."""
+        shapes = [self.tensors[name].shape for name in self.parameters]
+        pieces = vector.split([shape.numel() for shape in shapes])
+        return {
+            name: piece.reshape(shape)
+            for name, piece, shape in zip(self.parameters, pieces, shapes, strict=True)
+        }
+
+    # ---- forward ----
+
+    def outputs(self, examples: Given, *, masks: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Outputs of the model, (example, ...)."""
+        chosen = self._examples(examples)
+        return torch.cat([outputs for outputs, _ in self._run(chosen, masks, losses=False)])
+
+    def losses(
+        self, examples: Given, targets: Any = None, *, masks: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Loss of each example, (example,)."""
+        chosen = self._with_targets(examples, targets)
+        return torch.cat([losses for _, losses in self._run(chosen, masks, losses=True)])  # type: ignore[misc]
+
+    def loss(
+        self, examples: Given, targets: Any = None, *, masks: Mapping[str, Tensor] | None = None
+    ) -> float:
+        """Mean loss of the examples, added up in float64."""
+        return float(self.losses(examples, targets, masks=masks).double().mean())
+
+    def masks(self, examples: Given) -> dict[str, Tensor]:
+        """Which units are on, bool (example, unit), by site; only sites that have masks."""
+        chosen = self._examples(examples)
+        packed = self._observe(chosen, "masks")["bits"]
+        return {
+            name: torch.from_numpy(bits.unpack(packed[units], chosen.n)).to(self.device).contiguous()
+            for name, units in places(self.network, "masks")
+        }
+
+    def activations(self, examples: Given) -> dict[str, Tensor]:
+        """Outputs of every site, float32 (example, unit), on the processor."""
+        values = torch.from_numpy(self._observe(self._examples(examples), "activations")["values"])
+        return {name: values[:, units] for name, units in places(self.network, "activations")}
+
+    def sums(self, examples: Given) -> tuple[np.ndarray, np.ndarray]:
+        """Sums of the outputs of each call and of each site: float64 (example, call) and (example, site)."""
+        found = self._observe(self._examples(examples), "sums")
+        return found["pre"], found["post"]
+
+    # ---- backward ----
+
+    def gradient(
+        self, examples: Given, targets: Any = None, *, masks: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Gradient of the mean loss by trainable parameter."""
+        chosen = self._with_targets(examples, targets)
+        return derivatives.gradient(self, chosen, self._chunks(chosen, derivative=True), masks or {})
+
+    def per_example_gradients(self, examples: Given, targets: Any = None) -> dict[str, Tensor]:
+        """Gradient of each example's loss: (example, *shape) by trainable parameter; all are held at once."""
+        chosen = self._with_targets(examples, targets)
+        return derivatives.per_example(self, chosen, self._chunks(chosen, derivative=True))
+
+    def gram(self, examples: Given, targets: Any = None) -> Tensor:
+        """Inner products of the examples' gradients within each layer: float64 (layer, example, example)."""
+        chosen = self._with_targets(examples, targets)
+        return derivatives.gram(self, chosen, self._chunks(chosen, derivative=True))
+
+    def hvp(
+        self, vector: Mapping[str, Tensor], examples: Given, targets: Any = None
+    ) -> dict[str, Tensor]:
+        """Hessian of the mean loss times a vector, both by trainable parameter."""
+        chosen = self._with_targets(examples, targets)
+        return derivatives.hvp(self, vector, chosen, self._chunks(chosen, derivative=True))
+
+    # ---- inside ----
+
+    def _examples(self, given: Given) -> Examples:
+        if isinstance(given, str):
+            return self.probe(given)
+        return given if isinstance(given, Examples) else Examples(given)
+
+    def _with_targets(self, given: Given, targets: Any) -> Examples:
+        chosen = self._examples(given)
+        if targets is not None:
+            chosen = Examples(chosen.inputs, targets, chosen.chunks)
+        if chosen.targets is None and self.network.targets:
+            raise MissingTraceError("a loss needs targets: give examples that have them, or targets=")
+        if self.network.losses is None:
+            raise MissingTraceError("this network was recorded without a loss; give the loss along with model=")
+        return chosen
+
+    def _chunks(self, examples: Examples, *, derivative: bool) -> list[tuple[int, int]]:
+        """Bounds of the chunks: those of the probe, cut further where a derivative needs more memory."""
+        backward, forward = chunk_sizes(self.network, self._memory, None)
+        limit = backward if derivative else forward
+        given = examples.chunks or [(0, examples.n)]
+        return [(a, min(a + limit, stop)) for start, stop in given for a in range(start, stop, limit)]
+
+    def _run(
+        self, examples: Examples, masks: Mapping[str, Tensor] | None, *, losses: bool
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        with torch.inference_mode(False), torch.no_grad():
+            for start, stop in self._chunks(examples, derivative=False):
+                yield self.run_chunk(self.tensors, examples, start, stop, masks or {}, losses=losses)
+
+    def run_chunk(
+        self,
+        tensors: Mapping[str, Tensor],
+        examples: Examples,
+        start: int,
+        stop: int,
+        masks: Mapping[str, Tensor],
+        *,
+        losses: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Outputs and losses of some of the examples with these tensors; grad mode is the caller's."""
+        size = self.network.batch
+        inputs = part(examples.inputs, start, stop, size)
+        targets = part(examples.targets, start, stop, size) if losses else None
+        fixed = {name: part(mask, start, stop, size).contiguous() for name, mask in masks.items()}
+        outputs, found = self.network.run(tensors, inputs, targets, masks=fixed)
+        return outputs[: stop - start], None if found is None else found[: stop - start]
+
+    def _observe(self, examples: Examples, stream: str) -> dict[str, np.ndarray]:
+        bounds = self._chunks(examples, derivative=False)
+        return observe(self.network, self.tensors, examples.inputs, bounds, stream)

@@ -1,0 +1,166 @@
+"""Private copies compute the same and share nothing."""
+
+import warnings
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
+
+from tests import zoo
+from tracer.checks import closure
+from tracer.copies import kept_random_streams, named_tensors, private_copy, unwrap
+from tracer.network import Network
+
+
+def pruned() -> nn.Module:
+    layer = nn.Linear(4, 4)
+    prune.l1_unstructured(layer, "weight", 0.5)
+    return layer
+
+
+def weight_normed() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return nn.utils.weight_norm(nn.Linear(4, 4))
+
+
+MAKERS: dict[str, Callable[[], nn.Module]] = {
+    "pruned": pruned,
+    "weight_norm": weight_normed,
+    "spectral_norm": lambda: nn.utils.spectral_norm(nn.Linear(4, 4)),
+    "parametrized": lambda: parametrizations.weight_norm(nn.Linear(4, 4)),
+    "parametrized_spectral": lambda: parametrizations.spectral_norm(nn.Linear(4, 4)),
+}
+
+
+@pytest.mark.parametrize("kind", list(MAKERS))
+def test_reparametrised_modules_are_copied_and_traced(kind: str) -> None:
+    model = nn.Sequential(MAKERS[kind](), nn.ReLU(), nn.Linear(4, 2))
+    x = torch.randn(3, 4)
+    model(x).sum().backward()
+    replica = private_copy(model)
+    model.eval()
+    assert torch.equal(replica(x), model(x))
+    assert torch.equal(Network.trace(model, x).run(named_tensors(model), x)[0], model(x))
+    assert all(parameter.grad is None for parameter in replica.parameters())
+    shared = {t.data_ptr() for t in named_tensors(model).values()} & {
+        t.data_ptr() for t in named_tensors(replica).values()
+    }
+    assert not shared
+    assert [layer.name for layer in Network.trace(model, x).layers] == ["0", "2"]
+
+
+class Stateful(nn.Module):
+    """Counts its calls, keeps a cache and a random stream, and refuses to leave training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.calls, self.cache = 0, [torch.zeros(1)]
+        self.stream = torch.Generator()
+        self.optimizer = torch.optim.SGD(self.parameters(), 0.1)
+        self.open = (value for value in range(3))
+
+    def train(self, mode: bool = True) -> "Stateful":
+        raise RuntimeError("overridden")
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.cache[0] = self.fc(x)
+        torch.rand(1, generator=self.stream)
+        return self.cache[0]
+
+
+def test_attributes_set_in_forward_stay_private() -> None:
+    model = Stateful()
+    stream, cache = model.stream.get_state(), model.cache[0]
+    replica = private_copy(model)
+    replica(torch.randn(2, 4))
+    assert (model.calls, replica.calls) == (0, 1)
+    assert model.cache[0] is cache
+    assert torch.equal(model.stream.get_state(), stream)
+    assert replica.optimizer is model.optimizer
+    assert (model.training, replica.training, replica.fc.training) == (True, False, False)  # type: ignore[union-attr]
+
+
+def test_hooks_of_the_users_are_left_behind() -> None:
+    model, x, _ = zoo.build("MLP")
+    calls: list[int] = []
+    for module in model.modules():
+        module.register_forward_hook(lambda *_: calls.append(1))
+        module.register_forward_pre_hook(lambda *_: calls.append(1))
+        module.register_full_backward_hook(lambda *_: calls.append(1))
+    private_copy(model)(x).sum().backward()
+    assert calls == []
+
+
+def test_wrappers_are_taken_off_everywhere() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    outer = nn.Sequential(cast(nn.Module, torch.compile(model, backend="eager")), nn.Linear(4, 2))
+    compiled = cast(nn.Module, torch.compile(outer, backend="eager"))
+    assert unwrap(compiled) is outer
+    expected = ["0.0.weight", "0.0.bias", "1.weight", "1.bias"]
+    assert list(named_tensors(compiled)) == expected
+    assert list(dict(private_copy(compiled).named_parameters())) == expected
+    x = torch.randn(3, 4)
+    network = Network.trace(compiled, x)
+    assert [site.name for site in network.sites] == ["0.1"]
+    assert torch.equal(network.run(named_tensors(compiled), x)[0], outer[1](model(x)))
+
+
+def test_tied_tensors_stay_tied_and_are_named_once() -> None:
+    model, _, _ = zoo.build("GPT")
+    replica = private_copy(model)
+    assert replica.head.weight is replica.words.weight  # type: ignore[union-attr]
+    assert "head.weight" not in named_tensors(model)
+
+
+def test_recurrent_modules_are_only_read() -> None:
+    model, x, _ = zoo.build("LSTM")
+    refs = model.lstm._flat_weight_refs  # type: ignore[union-attr]
+    flat = model.lstm._flat_weights  # type: ignore[union-attr]
+    replica = private_copy(model)
+    assert model.lstm._flat_weight_refs is refs  # type: ignore[union-attr]
+    assert model.lstm._flat_weights is flat  # type: ignore[union-attr]
+    assert torch.equal(replica(x), model.eval()(x))
+
+
+def test_random_streams_are_put_back() -> None:
+    import random
+
+    import numpy as np
+
+    before = (random.getstate(), str(np.random.get_state()), torch.get_rng_state())
+    with kept_random_streams():
+        random.random(), np.random.rand(), torch.rand(1)
+    after = (random.getstate(), str(np.random.get_state()), torch.get_rng_state())
+    assert before[:2] == after[:2]
+    assert torch.equal(before[2], after[2])
+
+
+def test_compiled_training_sees_no_new_graph() -> None:
+    graphs: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        graphs.append(1)
+        return graph.forward
+
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(), nn.Linear(4, 2))
+    compiled = cast(nn.Module, torch.compile(model, backend=backend))
+    x, y = torch.randn(3, 4), torch.tensor([0, 1, 0])
+    nn.functional.cross_entropy(compiled(x), y).backward()
+    before = len(graphs)
+    network = Network.trace(compiled, x, y, nn.functional.cross_entropy)
+    network.run(named_tensors(compiled), x, y)
+    assert closure(network, compiled, x, y, nn.functional.cross_entropy).holds
+    nn.functional.cross_entropy(compiled(x), y).backward()
+    assert len(graphs) == before > 0
+
+
+def test_data_parallel_is_unwrapped() -> None:
+    model, _, _ = zoo.build("MLP")
+    assert unwrap(nn.DataParallel(model)) is model
+    assert list(named_tensors(nn.DataParallel(model))) == list(named_tensors(model))

@@ -1,0 +1,71 @@
+"""The demo: real digits, recorded, analyzed and told in words, with labels in order and shuffled."""
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import analyze
+import cli
+import tracer
+from tracer import demo
+
+WANTED = ("class_stiffness", "cna", "generalization", "margin", "path_self_similarity", "stiffness")
+
+
+def run_demo(*arguments):
+    return CliRunner().invoke(cli.main, ["demo", *map(str, arguments)])
+
+
+@pytest.fixture
+def few_metrics(monkeypatch):
+    """Only what the findings are computed from, and what those read."""
+    cards = analyze.metrics()
+    needed = {*WANTED, "complexity", "depth_slope"}
+    monkeypatch.setattr("analyze.engine.metrics", lambda: {name: cards[name] for name in needed})
+
+
+def test_the_demo_leaves_an_archive_a_report_and_five_findings(tmp_path, few_metrics):
+    result = run_demo("--out", tmp_path / "out", "--epochs", 4)
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    archive, report = (line.split()[-1] for line in lines[:2])
+    assert tracer.open(archive).state == "complete"
+    assert "epoch   4 of 4" in result.stderr
+    with open(report, encoding="utf-8") as page:
+        assert "1,297 train and 500 test examples" in page.read()
+    findings = [line for line in lines if line.startswith("- ")]
+    assert len(findings) == 5
+    assert "After 164 updates" in findings[0]
+
+
+def test_a_second_demo_in_the_same_place_is_refused(tmp_path):
+    (tmp_path / "digits.zarr").mkdir()
+    result = run_demo("--out", tmp_path, "--epochs", 1)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert "digits.zarr" in result.stderr.splitlines()[-1]
+
+
+def test_training_leaves_the_callers_random_state_and_threads_alone(tmp_path):
+    before, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    demo.train(tmp_path / "digits.zarr", epochs=1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+
+
+def test_shuffled_labels_are_a_permutation_with_the_true_ones_beside_them(tmp_path):
+    demo.train(tmp_path / "digits.zarr", epochs=1, shuffle_labels=True)
+    probe = tracer.open(tmp_path / "digits.zarr").probes["train"]
+    assert sorted(probe.targets) == sorted(probe.true_targets)
+    assert (probe.targets == probe.true_targets).mean() < 0.2
+
+
+@pytest.mark.slow
+def test_shuffled_labels_change_what_is_found(tmp_path, few_metrics):
+    told = {}
+    for name, arguments in {"true": [], "shuffled": ["--shuffle-labels"]}.items():
+        result = run_demo("--out", tmp_path / name, *arguments)
+        assert result.exit_code == 0, result.stderr
+        told[name] = result.stdout
+    assert "carries over" in told["true"]
+    assert "by heart" in told["shuffled"]
