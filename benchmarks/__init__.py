@@ -1,0 +1,1 @@
+"""Ratios of tracer against peers and physical limits, measured side by side."""
