@@ -122,6 +122,7 @@ def demo(out: Path, shuffle_labels: bool, epochs: int, seed: int) -> None:
 
     out.mkdir(parents=True, exist_ok=True)
     train(archive, epochs=epochs, shuffle_labels=shuffle_labels, seed=seed, progress=progress)
+    note("Analyzing ...")
     results = _analyze(str(archive), analysis)
     click.echo(f"archive  {archive}\nreport   {analysis / 'report.html'}\n")
     from analyze.findings import findings

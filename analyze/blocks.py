@@ -50,7 +50,8 @@ def blocks_of(
     """Cut plans into blocks that fit in `memory` bytes; where not one snapshot fits, say so in `failed`."""
     groups: dict[Any, list[Plan]] = {}
     for plan in plans:
-        key = (plan.steps, plan.lag, plan.card.name if plan.whole else "")
+        alone = plan.whole or plan.replays
+        key = (plan.steps, plan.lag, plan.card.name if alone else "")
         groups.setdefault(key, []).append(plan)
     number = 0
     for group in groups.values():
@@ -85,6 +86,8 @@ def _cut(
             failed[first.card.name] = Outcome(message=_too_large(first, size, memory), missing=True)
             return
     length = max(1, memory // max(size, 1) - (1 if first.lag else 0))
+    if first.replays:  # long work: one snapshot at a time, so that progress shows and processes share it
+        length = 1
     for start in range(0, len(first.steps), length):
         lead = first.steps[start - 1] if first.lag and start else None
         yield first.steps[start : start + length], lead, parts

@@ -19,6 +19,7 @@ from analyze.errors import AnalysisError
 from analyze.metric import Metric, card_of, metrics
 from analyze.output import ResultStore
 from analyze.plan import Plan, make_plan
+from analyze.recomputed import with_activations
 from analyze.results import Results
 from tracer import __version__
 from tracer.errors import ArchiveError, MissingTraceError
@@ -32,6 +33,7 @@ Progress = Callable[[int, int, str], None]
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 # Sources whose change changes numbers: a result computed by other versions of them is computed again.
 SHARED = ("view.py", "sources.py", "derived.py", "numerics.py", "plan.py", "blocks.py", "assemble.py")
+REPLAY = ("recomputed.py", *(f"replay/{name}.py" for name in ("replay", "state", "derivatives", "normalise", "twin")))
 
 
 def run(
@@ -50,17 +52,21 @@ def run(
     Memory holds at most one block of snapshots, in total over the `jobs` processes. `options` maps a
     metric's name to its options. `progress(done, total, text)` is called as blocks finish. With `output`,
     each result is kept in that directory as it is finished, and those already there are not computed again
-    unless the archive, the metric, its options or tracer changed. `replay` holds settings (such as `model`,
-    `device`) for metrics that run the network again. What cannot be computed is in `Results.skipped`.
+    unless the archive, the metric, its options or tracer changed. `replay` holds settings for running the
+    network again: `device`, `model` (a function that returns the module, or (module, loss), for an archive
+    without a usable network), `memory` (bytes of one pass), `examples` (of which activations are computed
+    where none are recorded). What cannot be computed is in `Results.skipped`.
 
     Raises MissingTraceError where a metric asked for by name lacks what it needs, AnalysisError where it
     fails.
     """
     opened = _opened(archive)
+    settings = dict(replay or {})
     wanted = _wanted(metrics)
     chosen = dict(options or {})
     _check_options(chosen, wanted)
-    session = Session(opened, chosen, parse_memory(memory), jobs, progress, output, dict(replay or {}))
+    available = with_activations(opened, settings)
+    session = Session(available, chosen, parse_memory(memory), jobs, progress, output, settings)
     for level in _levels(wanted):
         session.compute(level)
     explicit = metrics is not None
@@ -115,6 +121,10 @@ class Session:
         blocks = list(blocks_of(plans, self.archive, self.memory // self.jobs, self.failed))
         pieces: dict[str, list[tuple[Block, Any]]] = {plan.card.name: [] for plan in plans}
         left = {name: sum(name in block.names for block in blocks) for name in pieces}
+        for plan in plans:
+            if plan.card.passes is not None:
+                count = round(plan.card.passes(plan.options) * max(1, len(plan.steps)))
+                self.progress(0, len(blocks), f"{plan.card.name}: about {count:,} passes of its examples")
         for finished, (block, outcomes) in enumerate(self._outcomes(blocks), start=1):
             for name, outcome in outcomes.items():
                 pieces[name].append((block, outcome))
@@ -241,7 +251,7 @@ def _other_metrics(card: Metric) -> list[str]:
 @cache
 def _engine_source() -> str:
     home = Path(__file__).parent
-    return hashlib.sha256(b"".join((home / name).read_bytes() for name in SHARED)).hexdigest()[:16]
+    return hashlib.sha256(b"".join((home / name).read_bytes() for name in SHARED + REPLAY)).hexdigest()[:16]
 
 
 def _can_travel(block: Block, replay: Mapping[str, Any]) -> bool:
@@ -258,7 +268,7 @@ _workers: dict[str, Worker] = {}
 
 def _compute_away(path: str, block: Block, replay: Mapping[str, Any]) -> dict[str, Outcome]:
     if path not in _workers:
-        _workers[path] = Worker(_opened(path), replay)
+        _workers[path] = Worker(with_activations(_opened(path), replay), replay)
     outcomes = _workers[path].compute(block)
     for outcome in outcomes.values():
         outcome.error = None

@@ -43,6 +43,7 @@ class Metric:
     reading: str = ""
     needs: str = ""
     integers: tuple[str, ...] = ()
+    passes: Callable[[Mapping[str, Any]], float] | None = field(default=None, repr=False)
 
     @cached_property
     def definition(self) -> str:
@@ -125,6 +126,7 @@ def metric(
     reading: str = "",
     needs: str = "",
     integers: Iterable[str] = (),
+    passes: Callable[[Mapping[str, Any]], float] | None = None,
 ) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., dict[str, Any]]]:
     """Give a function its card and return the function itself.
 
@@ -135,7 +137,8 @@ def metric(
     what the function returns to dimensions. `scope` says which probes: `all` joint, one `probe` at a time,
     or those of split `train` or `test`. `lag` compares snapshots in time; `whole` hands over all snapshots
     at once; `each="site"` says that sites do not mix, so that they may be handed over in groups. Names in
-    `integers`, and names that begin with `n_`, are counts (int64).
+    `integers`, and names that begin with `n_`, are counts (int64). `passes(options)` says how often all
+    examples go through the network for one snapshot, which is told before long work.
 
     >>> from analyze.reference import FORT_2019
     >>> @metric(reads=("losses",), variables={"worst": ("step",)}, title="Worst loss", reference=FORT_2019)
@@ -168,6 +171,7 @@ def metric(
             reading=reading,
             needs=needs,
             integers=tuple(integers),
+            passes=passes,
         )
         _check_parameters(card)
         function.card = card  # type: ignore[attr-defined]

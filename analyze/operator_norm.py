@@ -1,108 +1,165 @@
-"""Largest singular value of a layer as the linear map it is: a convolution with its stride and padding."""
+"""Largest singular value of a layer as the linear map it is: a convolution with padding and stride."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from itertools import product
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from analyze.chain import Convolution
+from analyze.chain import Row
 
-DENSE_UP_TO = 1024  # inputs of a convolution below which its whole matrix is built
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DENSE_UP_TO = 128  # inputs of a map below which its whole matrix is built
+TOLERANCE = 1e-6  # relative, of Lanczos iterations
+MAX_ITERATIONS = 300
 
 
-def spectral_norm(matrix: np.ndarray) -> float:
-    """Largest singular value of a matrix; NaN where an entry is not finite.
+class Norm(NamedTuple):
+    """A largest singular value, the iterations it took (0: from the whole matrix) and its estimated error."""
 
-    >>> spectral_norm(np.array([[3.0, 0.0], [0.0, -4.0]]))
-    4.0
-    """
-    return float(singular_values(matrix)[0]) if matrix.size else 0.0
+    value: float
+    iterations: int = 0
+    error: float = 0.0
 
 
 def singular_values(matrix: np.ndarray) -> np.ndarray:
-    """Singular values in decreasing order, float64; all NaN where an entry is not finite."""
+    """Singular values in decreasing order, float64; all NaN where an entry is not finite.
+
+    >>> singular_values(np.array([[3.0, 0.0], [0.0, -4.0]])).round(12).tolist()
+    [4.0, 3.0]
+    """
     matrix = np.asarray(matrix, np.float64)
     if not np.isfinite(matrix).all():
         return np.full(min(matrix.shape), np.nan)
+    if matrix.size and max(matrix.shape) > 2 * min(matrix.shape):
+        tall = matrix if matrix.shape[0] > matrix.shape[1] else matrix.T
+        matrix = np.asarray(np.linalg.qr(tall, mode="r"))
     return np.linalg.svd(matrix, compute_uv=False)
 
 
-def convolution_norm(kernel: np.ndarray, geometry: Convolution, *, tolerance: float = 1e-6) -> float:
-    """Largest singular value of a zero-padded convolution (out, in / groups, *kernel) on `geometry.space`.
+def map_norm(
+    apply: Callable[[Tensor, Tensor], Tensor] | None,
+    weight: Tensor,
+    inputs: Sequence[int],
+    *,
+    tolerance: float = TOLERANCE,
+) -> Norm:
+    """Largest singular value of x -> apply(x, weight), x (n, *inputs); without `apply`, of scaling by weight.
 
-    A small one is written out as a matrix; else Lanczos iterations to `tolerance`, relative, from a fixed
-    start.
+    A small map is written out as a matrix. Else Golub-Kahan-Lanczos iterations from a fixed random start,
+    in float32 (their error enters squared; the largest value needs no reorthogonalisation), until the error
+    estimated from residual and gap is below `tolerance`, relative; then one application in float64 to the
+    vector found. So the value is never too large by more than rounding.
 
-    >>> geometry = Convolution(space=(4,), stride=(1,), before=(0,), after=(0,), dilation=(1,))
-    >>> round(convolution_norm(np.array([[[2.0]]]), geometry), 12)
-    2.0
+    >>> import torch
+    >>> kernel = torch.diag(torch.arange(200.0))[..., None]
+    >>> norm = map_norm(torch.nn.functional.conv1d, kernel, (200, 1))
+    >>> round(norm.value, 3), norm.error < 1e-6
+    (199.0, True)
     """
-    kernel = np.asarray(kernel, np.float64)
-    if not np.isfinite(kernel).all():
-        return math.nan
-    if not kernel.any():
-        return 0.0
-    inputs = (kernel.shape[1] * geometry.groups, *geometry.space)
+    import torch
+
+    weight = weight.detach().double()
+    if not bool(torch.isfinite(weight).all()):
+        return Norm(math.nan)
+    largest = float(abs(weight).max()) if weight.numel() else 0.0
+    if apply is None or largest == 0:
+        return Norm(largest)
     if math.prod(inputs) <= DENSE_UP_TO:
-        columns = np.eye(math.prod(inputs)).reshape(-1, *inputs)
-        return spectral_norm(np.stack([convolve(kernel, column, geometry).ravel() for column in columns]))
-    from scipy.sparse.linalg import LinearOperator, svds
+        with torch.no_grad():
+            basis = torch.eye(math.prod(inputs), dtype=torch.float64).reshape(-1, *inputs)
+            columns = apply(basis, weight / largest).reshape(len(basis), -1)
+        return Norm(float(singular_values(columns.numpy())[0]) * largest)
+    found, vector = _lanczos(apply, (weight / largest).float(), tuple(inputs), tolerance)
+    with torch.no_grad():
+        exact = apply(vector.double().reshape(1, *inputs), weight / largest)
+    value = float(torch.linalg.vector_norm(exact) / torch.linalg.vector_norm(vector.double()))
+    return found._replace(value=value * largest)
 
-    outputs = convolve(kernel, np.zeros(inputs), geometry).shape
-    operator = LinearOperator(
-        (math.prod(outputs), math.prod(inputs)),
-        matvec=lambda x: convolve(kernel, x.reshape(inputs), geometry).ravel(),
-        rmatvec=lambda y: transposed(kernel, y.reshape(outputs), geometry).ravel(),
-        dtype=np.float64,
+
+def _lanczos(
+    apply: Callable[[Tensor, Tensor], Tensor], weight: Tensor, inputs: tuple[int, ...], tolerance: float
+) -> tuple[Norm, Tensor]:
+    import torch
+
+    with torch.enable_grad():
+        x = torch.zeros(1, *inputs, requires_grad=True)
+        y = apply(x, weight)
+
+    def forward(v: Tensor) -> Tensor:
+        return apply(v.reshape(1, *inputs), weight).reshape(-1)
+
+    def backward(u: Tensor) -> Tensor:
+        return torch.autograd.grad(y, x, u.reshape(y.shape), retain_graph=True)[0].reshape(-1)
+
+    with torch.no_grad():
+        v = torch.randn(math.prod(inputs), generator=torch.Generator().manual_seed(0))
+        v /= torch.linalg.vector_norm(v)
+        basis = torch.empty(16, len(v))
+        basis[0] = v
+        u = forward(v)
+        diagonal, beside = [float(torch.linalg.vector_norm(u))], []
+        limit = min(MAX_ITERATIONS, len(v), y.numel())
+        for k in range(1, limit + 1):
+            u = u / (diagonal[-1] or 1.0)
+            v = backward(u)
+            v -= diagonal[-1] * basis[k - 1]
+            beside.append(float(torch.linalg.vector_norm(v)))
+            ended = beside[-1] <= 1e-7 * diagonal[0] or k == limit
+            if ended or (k > 3 and k % 3 == 0):
+                norm, weights = _ritz(diagonal, beside, k)
+                if ended or norm.error <= tolerance:
+                    break
+            if k == len(basis):
+                basis = torch.cat([basis, torch.empty_like(basis)])
+            basis[k] = v / beside[-1]
+            u = forward(basis[k]) - beside[-1] * u
+            diagonal.append(float(torch.linalg.vector_norm(u)))
+        return norm, torch.from_numpy(weights).float() @ basis[: len(weights)]
+
+
+def _ritz(diagonal: Sequence[float], beside: Sequence[float], k: int) -> tuple[Norm, np.ndarray]:
+    """The best value so far, with its estimated relative error, and its vector in terms of the basis."""
+    from scipy.linalg import eigh_tridiagonal
+
+    alpha, beta = np.array(diagonal[:k]), np.array([0.0, *beside[: k - 1]])
+    squares, vectors = eigh_tridiagonal(
+        alpha**2 + beta**2, alpha[:-1] * beta[1:], select="i", select_range=(max(k - 2, 0), k - 1)
     )
-    start = np.random.default_rng(0).normal(size=min(operator.shape))
-    return float(svds(operator, k=1, tol=tolerance, v0=start, return_singular_vectors=False)[0])
+    values, vector = np.sqrt(np.maximum(squares[::-1], 0.0)), vectors[:, -1]
+    residual = beside[k - 1] * abs(alpha[-1] * vector[-1]) / (values[0] or 1.0)
+    gap = values[0] - values[1] if k > 1 else 0.0
+    error = min(residual, residual**2 / (4 * gap) if gap > 0 else math.inf) / (values[0] or 1.0)
+    return Norm(float(values[0]), k, float(error)), vector
 
 
-def convolve(kernel: np.ndarray, x: np.ndarray, geometry: Convolution) -> np.ndarray:
-    """Convolution, as networks mean it, of one input (channel, *space): (out, *space out)."""
-    padded = np.pad(x, [(0, 0), *zip(geometry.before, geometry.after, strict=True)])
-    groups, space = geometry.groups, _space_out(kernel, geometry)
-    out = np.zeros((groups, kernel.shape[0] // groups, math.prod(space)))
-    for weight, window in _offsets(kernel, geometry, space):
-        out += weight @ padded[window].reshape(groups, kernel.shape[1], -1)
-    return out.reshape(kernel.shape[0], *space)
+def row_norm(weight: np.ndarray, row: Row, *, tolerance: float = TOLERANCE) -> Norm:
+    """Largest singular value of what a row of `chain.weight_rows` computes with its weight.
+
+    NaN where the size of the row's input is unknown.
+    """
+    import torch
+
+    values = torch.from_numpy(np.array(weight, np.float64))
+    if values.dim() == 2:
+        return map_norm(_linear, values, values.shape[1:], tolerance=tolerance)
+    if row.get("inputs") is None:
+        return Norm(math.nan)
+    return map_norm(_call_of(row), values, row["inputs"], tolerance=tolerance)
 
 
-def transposed(kernel: np.ndarray, y: np.ndarray, geometry: Convolution) -> np.ndarray:
-    """The transposed map of `convolve`: from (out, *space out) back to (channel, *space)."""
-    groups, space = geometry.groups, _space_out(kernel, geometry)
-    sides = zip(geometry.space, geometry.before, geometry.after, strict=True)
-    padded = np.zeros((kernel.shape[1] * groups, *(s + b + a for s, b, a in sides)))
-    grouped = y.reshape(groups, kernel.shape[0] // groups, -1)
-    for weight, window in _offsets(kernel, geometry, space):
-        padded[window] += (weight.swapaxes(1, 2) @ grouped).reshape(padded.shape[0], *space)
-    inner = (slice(b, b + s) for b, s in zip(geometry.before, geometry.space, strict=True))
-    return padded[(slice(None), *inner)]
+def _linear(x: Tensor, weight: Tensor) -> Tensor:
+    return x @ weight.T
 
 
-def _space_out(kernel: np.ndarray, geometry: Convolution) -> tuple[int, ...]:
-    sides = zip(geometry.space, geometry.before, geometry.after, strict=True)
-    reach = [d * (k - 1) + 1 for d, k in zip(geometry.dilation, kernel.shape[2:], strict=True)]
-    return tuple(
-        (s + b + a - r) // step + 1 for (s, b, a), r, step in zip(sides, reach, geometry.stride, strict=True)
-    )
+def _call_of(row: Row) -> Callable[[Tensor, Tensor], Tensor]:
+    from analyze.homogeneous import fixed, operation
 
-
-def _offsets(
-    kernel: np.ndarray, geometry: Convolution, space: tuple[int, ...]
-) -> Iterator[tuple[np.ndarray, tuple[slice, ...]]]:
-    """Each position in the kernel: its weights (group, out, in) and the part of the padded input it meets."""
-    for offset in product(*(range(k) for k in kernel.shape[2:])):
-        starts = [o * d for o, d in zip(offset, geometry.dilation, strict=True)]
-        window = (
-            slice(start, start + step * (size - 1) + 1, step)
-            for start, step, size in zip(starts, geometry.stride, space, strict=True)
-        )
-        at: Any = (slice(None), slice(None), *offset)
-        weight = kernel[at].reshape(geometry.groups, -1, kernel.shape[1])
-        yield weight, (slice(None), *window)
+    call = operation(row)
+    others = [fixed(argument) for argument in row["args"][3:]]
+    kwargs = {name: fixed(value) for name, value in row.get("kwargs", {}).items() if name != "bias"}
+    return lambda x, weight: call(x, weight, None, *others, **kwargs)

@@ -29,7 +29,9 @@ HOW = {
     "sums": "record the stream `sums` of at least one probe",
     "activations": 'record probes with capture={"activations": n}',
     "weights": "record the stream `weights`",
+    "minibatch": "record with minibatch=True",
 }
+NO_PROBE = ("weights", "minibatch")  # streams that belong to no probe
 Examples = tuple[tuple[str, ...], tuple[int, ...]]
 
 
@@ -54,6 +56,11 @@ class Plan:
     def whole(self) -> bool:
         """Whether all snapshots have to be handed over at once."""
         return self.card.whole or not self.card.in_time
+
+    @property
+    def replays(self) -> bool:
+        """Whether the network has to be run again."""
+        return "states" in self.arrays
 
     def view(self, archive: Archive, examples: Examples, **where: Any) -> View:
         """The view of one call."""
@@ -98,7 +105,7 @@ def make_plan(
             raise MissingTraceError(f"needs `{name}`, which the archive does not hold{where}")
     reads = closure(plan.arrays)
     streams = sorted({entry.stream for entry in reads if entry.stream})
-    probes = _probes(card, archive, [stream for stream in streams if stream != "weights"])
+    probes = _probes(card, archive, [stream for stream in streams if stream not in NO_PROBE])
     for array in plan.results.values():
         if "probe" in array.dims:
             probes = [name for name in probes if name in array["probe"].values]
@@ -139,6 +146,8 @@ def stream_steps(archive: Archive, stream: str, probe: str) -> tuple[int, ...]:
     try:
         if stream in ("weights", "gram"):
             found = archive.steps(stream)
+        elif stream == "minibatch":
+            found = archive.minibatch.steps
         else:
             found = archive.probes[probe].steps(stream)
     except MissingTraceError:
@@ -185,7 +194,7 @@ def _probes(card: Metric, archive: Archive, streams: Sequence[str]) -> list[str]
 
 
 def _count(archive: Archive, probe: str, streams: Sequence[str], results: Mapping[str, xr.DataArray]) -> int:
-    counts = [captured(archive, stream, probe) for stream in streams if stream != "weights"]
+    counts = [captured(archive, stream, probe) for stream in streams if stream not in NO_PROBE]
     for array in results.values():
         if "example" in array.dims:
             counts.append(int((example_probe(array) == probe).sum()))
@@ -208,6 +217,8 @@ def _views(card: Metric, probes: Sequence[str], counts: Mapping[str, int]) -> tu
 
 
 def _steps(archive: Archive, probes: Sequence[str], streams: Sequence[str], plan: Plan) -> tuple[int, ...]:
+    if "minibatch" in streams and not stream_steps(archive, "minibatch", ""):
+        raise MissingTraceError(f"needs minibatches, of which the archive has none; {HOW['minibatch']}")
     lists = [stream_steps(archive, stream, probe) for stream in streams for probe in (probes or [""])]
     if not lists:
         lists = [
@@ -243,7 +254,7 @@ def _available(name: str, archive: Archive, plan: Plan) -> bool:
         return False
     for entry in closure([name]):
         for probes, counts in plan.views:
-            if entry.stream == "weights":
+            if entry.stream in NO_PROBE:
                 continue
             for probe, count in zip(probes, counts, strict=True):
                 if not entry.stream:

@@ -159,6 +159,7 @@ class View:
             "output": lambda: self._numbers_per_output(),
             "element": lambda: sum(prod(tensor["shape"]) for tensor in self.archive.tensors),
             "param_group": lambda: 1,
+            "minibatch": lambda: int(np.diff(self.archive.minibatch.offsets).max(initial=0)),
         }
         return sizes[dim]()
 

@@ -34,7 +34,10 @@ def window_sum(
         x = _pad(x, sides)
         span = (size - 1) * step + 1
         starts = [offset * apart for offset in range(kernel[k])]
-        pieces = [x.narrow(axis, start, span)[(slice(None),) * axis + (slice(None, None, step),)] for start in starts]
+        pieces = [
+            x.narrow(axis, start, span)[(slice(None),) * axis + (slice(None, None, step),)]
+            for start in starts
+        ]
         x = sum(pieces[1:], pieces[0])
     return x
 

@@ -1,4 +1,4 @@
-"""Write the reference pages that follow from the code: `python docs/generate.py`. A test fails when they differ."""
+"""Write the reference pages that follow from the code: `python docs/generate.py`. A test compares them."""
 
 from pathlib import Path
 
@@ -50,7 +50,8 @@ PAGES = {"command-line.md": command_line, "metrics.md": metrics}
 
 
 def _help(command: click.Command, name: str) -> str:
-    with click.Context(command, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH) as context:
+    settings = {**cli.CONTEXT, "terminal_width": WIDTH, "max_content_width": WIDTH}
+    with click.Context(command, info_name=name, **settings) as context:
         return f"```text\n{command.get_help(context)}\n```\n"
 
 

@@ -51,6 +51,7 @@ class Truth:
     gradients: dict[tuple[str, int], dict[str, np.ndarray]] = field(default_factory=dict)
     ids: dict[int, np.ndarray] = field(default_factory=dict)
     losses: dict[int, float] = field(default_factory=dict)
+    minibatches: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)  # with `masks` (id, unit)
 
 
 def write_archive(
@@ -75,8 +76,10 @@ def write_archive(
     declare(writer, truth.probes, weights, n_gradients, gram)
     for step in range(truth.steps[-1] + 1):
         if step:
-            ids, loss = train(rng, weights, next(iter(truth.probes.values())), rate(step, truth.steps[-1]))
-            truth.ids[step], truth.losses[step] = ids, loss
+            probe = next(iter(truth.probes.values()))
+            ids, seen = train(rng, weights, probe, rate(step, truth.steps[-1]))
+            truth.ids[step], truth.losses[step] = ids, float(seen["loss"].mean())
+            truth.minibatches[step] = seen
         writer.row(
             step,
             epoch=-(-step // EPOCH),
@@ -86,7 +89,13 @@ def write_archive(
             lr=[rate(step, truth.steps[-1])],
             skipped=False,
             scalars={"accuracy": step / 10} if step > 1 else {},
+            examples={
+                f"minibatch/{n}": v for n, v in truth.minibatches.get(step, {}).items() if n != "masks"
+            },
         )
+        if step and step in truth.steps:
+            packed = {"bits": bits.pack(truth.minibatches[step]["masks"]), "n": np.array(5, np.int32)}
+            writer.append("minibatch/masks", step, step % EPOCH == 0, packed)
         if step in truth.steps:
             truth.weights[step] = {name: values.copy() for name, values in weights.items()}
             truth.snapshots[step] = observe(truth, step, n_gradients, gram)
@@ -238,10 +247,36 @@ def declare(
         writer.stream(
             f"{group}/gradients", {"values": ("float32", (size,), ("gradients_element",))}, {"blocks": made}
         )
+    declare_training(writer, next(iter(probes.values())))
     if gram:
         shape = (len(LAYERS), n * len(probes), n * len(probes))
         order = {"probes": [[name, n] for name in probes]}
         writer.stream("gram", {"gram": ("float64", shape, ("layer", "example", "example_2"))}, order)
+
+
+def declare_training(writer: Writer, probe: Mapping[str, np.ndarray]) -> None:
+    columns = {
+        "loss": ("float64", (), ()),
+        "correct": ("int8", (), ()),
+        "pre": ("float32", (3,), ("call",)),
+        "post": ("float32", (2,), ("site",)),
+    }
+    captured = ["loss", "correct", "sums", "masks"]
+    writer.ragged("minibatch", columns, {"mode": "train", "captured": captured})
+    masks = {"bits": ("uint8", (WIDTHS[1], 1), ("unit", "masks_byte")), "n": ("int32", (), ())}
+    writer.stream("minibatch/masks", masks, {"missing": []})
+    arrays = {
+        "id": probe["id"],
+        "label": probe["targets"],
+        "alpha": probe["raw"].std(axis=1).astype(np.float64),
+        "digest": np.arange(16 * len(probe["id"])).reshape(-1, 16).astype(np.uint8),
+        "inputs": probe["inputs"],
+    }
+    dims = {
+        name: ("example", *(["digest_byte"] if name == "digest" else ["input"])[: v.ndim - 1])
+        for name, v in arrays.items()
+    }
+    writer.static("data", arrays, dims, {"complexity": {"bins": 1000, "range": [0, 1]}})
 
 
 def forward(weights: Mapping[str, np.ndarray], x: np.ndarray) -> list[np.ndarray]:
@@ -268,15 +303,22 @@ def per_example(
 
 def train(
     rng: np.random.Generator, weights: dict[str, np.ndarray], probe: Mapping[str, np.ndarray], lr: float
-) -> tuple[np.ndarray, float]:
-    """One SGD update on five examples of the probe; returns their ids and the loss before it."""
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """One SGD update on five examples of the probe; returns their ids and what was seen of them before it."""
     chosen = rng.choice(len(probe["id"]), size=5, replace=False)
+    pre1, hidden, pre2, second, outputs = forward(weights, probe["inputs"][chosen])
+    seen = {
+        "correct": (outputs.argmax(axis=1) == probe["targets"][chosen]).astype(np.int8),
+        "pre": np.stack([a.sum(axis=1) for a in (pre1, pre2, outputs)], axis=1),
+        "post": np.stack([a.sum(axis=1) for a in (hidden, second)], axis=1),
+        "masks": pre1 > 0,
+    }
     losses, factors = per_example(weights, probe["inputs"][chosen], probe["targets"][chosen])
     for layer, (a, z) in factors.items():
         weights[f"{layer}.weight"] -= np.float32(lr) * (z.T @ a) / np.float32(5)
         weights[f"{layer}.bias"] -= np.float32(lr) * z.mean(axis=0)
     weights["count"] += 1
-    return probe["id"][chosen], float(losses.mean())
+    return probe["id"][chosen], {"loss": losses.astype(np.float64), **seen}
 
 
 def observe(truth: Truth, step: int, n: int, gram: bool) -> dict[tuple[str, str], np.ndarray]:

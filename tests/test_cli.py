@@ -142,6 +142,20 @@ def test_analyze_writes_beside_the_run_and_prints_the_values(run):
     assert "Stiffness" in (target / "report.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("run", "place"),
+    [
+        ("runs/a.zarr", "runs/a.analysis"),
+        ("runs/a.zarr/", "runs/a.analysis"),
+        ("a.zip", "a.analysis"),
+        ("run.3", "run.3.analysis"),
+        ("s3://bucket/runs/a.zarr", "a.analysis"),
+    ],
+)
+def test_results_go_beside_a_local_run_and_here_for_a_remote_one(run, place):
+    assert cli._beside(run).as_posix() == place
+
+
 def test_a_rerun_computes_nothing_unless_forced(run, tmp_path):
     def computed(*more):
         tracer("analyze", run, "-o", tmp_path / "out", "-m", "el2n", *more)

@@ -85,6 +85,6 @@ def test_the_code_on_the_front_page_runs(tmp_path, monkeypatch):
     }
     source = "\n".join(blocks(PAGES[0], "python"))
     assert "tracer.record(" in source
-    code = compile(source, "README.md", "exec")
+    code = compile(source, "python blocks of README.md", "exec")
     exec(code, {"__name__": "readme", **brought})
     assert list(tmp_path.rglob("*.zarr"))

@@ -3,76 +3,78 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from analyze import operator_norm
-from analyze.chain import Convolution
-from analyze.operator_norm import convolution_norm, convolve, singular_values, spectral_norm, transposed
+from analyze.chain import weight_rows
+from analyze.operator_norm import map_norm, row_norm, singular_values
+from tests.test_homogeneous import randomise, traced
 
-GEOMETRIES = {
-    "plain": (Convolution((5, 4), (1, 1), (0, 0), (0, 0), (1, 1)), (3, 2, 3, 3)),
-    "padded": (Convolution((5, 4), (1, 1), (1, 2), (1, 2), (1, 1)), (3, 2, 3, 3)),
-    "strided": (Convolution((7, 6), (2, 3), (1, 0), (1, 0), (1, 1)), (3, 2, 3, 2)),
-    "dilated": (Convolution((7, 8), (1, 2), (2, 2), (2, 2), (2, 3)), (2, 2, 2, 3)),
-    "grouped": (Convolution((4, 4), (1, 1), (1, 1), (1, 1), (1, 1), groups=2), (4, 3, 3, 3)),
-    "one dimension": (Convolution((9,), (2,), (1,), (1,), (1,)), (4, 3, 3)),
+LAYERS = {
+    "plain": (nn.Conv2d(2, 3, 3, bias=False), (2, 8, 7)),
+    "padded": (nn.Conv2d(2, 3, 3, padding=(1, 2)), (2, 8, 7)),
+    "same": (nn.Conv2d(2, 3, 4, padding="same"), (2, 8, 7)),
+    "strided": (nn.Conv2d(2, 3, (3, 2), stride=(2, 3), padding=(1, 0)), (2, 9, 8)),
+    "dilated": (nn.Conv2d(2, 2, (2, 3), stride=(1, 2), padding=2, dilation=(2, 3)), (2, 7, 11)),
+    "grouped": (nn.Conv2d(4, 6, 3, padding=1, groups=2), (4, 6, 6)),
+    "depthwise": (nn.Conv2d(4, 4, 3, padding=1, groups=4), (4, 6, 6)),
+    "one dimension": (nn.Conv1d(3, 4, 3, 2, 1), (3, 50)),
+    "three dimensions": (nn.Conv3d(2, 2, 2), (2, 4, 5, 6)),
+    "transposed": (nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, groups=2), (4, 6, 6)),
+    "linear": (nn.Linear(140, 150), (140,)),
 }
 
 
-def torch_convolve(kernel, x, geometry):
-    """The library's own convolution, (channel, *space) in and out."""
-    call = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d}[len(geometry.space)]
-    return call(
-        torch.from_numpy(x)[None],
-        torch.from_numpy(kernel),
-        stride=geometry.stride,
-        padding=geometry.before,
-        dilation=geometry.dilation,
-        groups=geometry.groups,
-    )[0].numpy()
-
-
-def matrix(kernel, geometry):
-    """The convolution as a matrix, column by column of the library's answer."""
-    inputs = (kernel.shape[1] * geometry.groups, *geometry.space)
-    return np.stack(
-        [torch_convolve(kernel, e.reshape(inputs), geometry).ravel() for e in np.eye(math.prod(inputs))], 1
-    )
-
-
-@pytest.mark.parametrize("name", GEOMETRIES)
-def test_convolution_and_its_transpose(name):
-    geometry, shape = GEOMETRIES[name]
-    rng = np.random.default_rng(0)
-    kernel, x = rng.normal(size=shape), rng.normal(size=(shape[1] * geometry.groups, *geometry.space))
-    y = convolve(kernel, x, geometry)
-    np.testing.assert_allclose(y, torch_convolve(kernel, x, geometry), rtol=1e-12)
-    z = rng.normal(size=y.shape)
-    assert np.vdot(z, y) == pytest.approx(np.vdot(transposed(kernel, z, geometry), x), rel=1e-12)
+def by_columns(layer, shape):
+    """The layer as a matrix: its answers to one input at a time."""
+    with torch.no_grad():
+        basis = torch.eye(math.prod(shape), dtype=torch.float64).reshape(-1, *shape)
+        layer = layer.double()
+        return (layer(basis) - layer(torch.zeros(1, *shape).double())).flatten(1).T.numpy()
 
 
 @pytest.mark.parametrize("dense_up_to", [10**6, 0])
-@pytest.mark.parametrize("name", GEOMETRIES)
+@pytest.mark.parametrize("name", LAYERS)
 def test_norm_is_that_of_the_written_out_matrix(monkeypatch, name, dense_up_to):
     monkeypatch.setattr(operator_norm, "DENSE_UP_TO", dense_up_to)
-    geometry, shape = GEOMETRIES[name]
-    kernel = np.random.default_rng(1).normal(size=shape)
-    assert convolution_norm(kernel, geometry) == pytest.approx(
-        spectral_norm(matrix(kernel, geometry)), rel=1e-8
+    layer, shape = LAYERS[name]
+    layer = randomise(layer.float())
+    table, tensors = traced(layer, *shape)
+    norm = row_norm(tensors["weight"], weight_rows(table)["weight"])
+    expected = np.linalg.svd(by_columns(layer, shape), compute_uv=False)[0]
+    assert norm.value == pytest.approx(expected, rel=1e-10 if dense_up_to else 1e-6)
+    assert (norm.iterations == 0) == bool(dense_up_to)
+    if norm.iterations:
+        assert norm.value <= expected * (1 + 1e-12) and norm.error <= 1e-6
+
+
+def test_scale_of_the_weights_does_not_matter():
+    kernel = torch.randn(3, 3, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    conv = torch.nn.functional.conv2d
+    norms = [map_norm(conv, kernel * scale, (3, 9, 9)).value / scale for scale in (1.0, 1e-200, 1e150)]
+    np.testing.assert_allclose(norms, norms[0], rtol=1e-12)
+
+
+def test_a_map_of_rank_one_ends_the_iterations():
+    left, right = (
+        torch.randn(200, dtype=torch.float64, generator=torch.Generator().manual_seed(k)) for k in (0, 1)
     )
+    norm = map_norm(lambda x, w: x @ w.T, torch.outer(left, right), (200,))
+    assert norm.value == pytest.approx(float(left.norm() * right.norm()), rel=1e-9)
 
 
-def test_padding_on_one_side_more_than_on_the_other():
-    geometry = Convolution((6,), (1,), (1,), (2,), (1,))
-    kernel = np.random.default_rng(2).normal(size=(2, 2, 4))
-    wide = torch.nn.functional.pad(torch.ones(1, 2, 6, dtype=torch.float64), (1, 2))
-    same = torch.nn.functional.conv1d(wide, torch.from_numpy(kernel))
-    np.testing.assert_allclose(convolve(kernel, np.ones((2, 6)), geometry), same[0].numpy())
+def test_scaling_zeros_and_what_is_not_finite():
+    assert map_norm(None, torch.tensor([2.0, -3.0]), (2, 4, 4)).value == 3.0
+    conv = torch.nn.functional.conv1d
+    assert map_norm(conv, torch.zeros(1, 1, 2), (1, 500)).value == 0.0
+    assert math.isnan(map_norm(conv, torch.full((1, 1, 2), math.inf), (1, 500)).value)
+    unknown = {"op": "aten.conv1d.default", "args": [{"input": 0}, {"tensor": "w"}], "inputs": None}
+    assert math.isnan(row_norm(np.ones((1, 1, 2)), unknown).value)
 
 
-def test_matrices_by_hand_and_not_finite():
-    assert spectral_norm(np.array([[3.0, 4.0]])) == 5.0
-    np.testing.assert_allclose(singular_values(np.diag([1.0, -7.0, 2.0])), [7, 2, 1])
-    assert np.isnan(singular_values(np.array([[np.inf, 1.0], [0.0, 1.0]]))).all()
-    geometry = Convolution((4,), (1,), (0,), (0,), (1,))
-    assert math.isnan(convolution_norm(np.full((1, 1, 2), np.nan), geometry))
-    assert convolution_norm(np.zeros((1, 1, 2)), geometry) == 0.0
+@pytest.mark.parametrize("shape", [(3, 4), (2, 30), (30, 2), (1, 1)])
+def test_singular_values(shape):
+    matrix = np.random.default_rng(0).normal(size=shape)
+    gram = matrix @ matrix.T if shape[0] < shape[1] else matrix.T @ matrix
+    np.testing.assert_allclose(singular_values(matrix), np.sqrt(np.linalg.eigvalsh(gram))[::-1], rtol=1e-10)
+    assert np.isnan(singular_values(np.full(shape, np.inf))).all()

@@ -57,6 +57,14 @@ def test_the_page_shows_the_run_the_findings_and_every_metric(html):
     assert "the archive holds no sums" in page.text
 
 
+def test_a_recording_that_ended_early_is_said_to_have(tmp_path):
+    archive = data.archive(tmp_path)
+    assert "not complete" not in Page(report.render(data.MadeResults({}), archive)).text
+    archive.state = "interrupted"
+    text = Page(report.render(data.MadeResults({}), archive)).text
+    assert "not complete (interrupted): everything below ends at step 100" in text
+
+
 def test_nothing_is_fetched_and_nothing_runs(html):
     page = Page(html)
     assert all(value.startswith(("data:", "#")) for value in page.fetched)

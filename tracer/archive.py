@@ -11,6 +11,7 @@ import numpy as np
 
 from tracer.errors import MissingTraceError, did_you_mean
 from tracer.source import Source
+from tracer.training_views import DataView, MinibatchView
 from tracer.views import ProbeView
 
 if TYPE_CHECKING:
@@ -224,6 +225,18 @@ class Archive:
         """Inner products of gradients, float64 (layer, example, example_2), joint over the probes."""
         self._need("gram", "record with gradients='gram' or 'exact'")
         return self._source.snapshot("gram/gram", step)
+
+    # ---- training ----
+
+    @cached_property
+    def minibatch(self) -> MinibatchView:
+        """Training minibatches as training saw them."""
+        return MinibatchView(self._source)
+
+    @cached_property
+    def data(self) -> DataView:
+        """The training set, one entry an example."""
+        return DataView(self._source)
 
     # ---- elsewhere ----
 

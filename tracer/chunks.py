@@ -101,15 +101,16 @@ class Layout:
 
     def read(self, fd: int) -> np.ndarray:
         """Return the values of a whole object. Errors: ValueError if its size or any checksum is wrong."""
-        values = np.empty(prod(self.shape) * self.dtype.itemsize, np.uint8)
-        runs = self._runs if self.pieces else [(0, len(values))]
-        inner_bytes = prod(self.inner_shape) * self.dtype.itemsize if self.pieces else len(values)
+        nbytes = prod(self.shape) * self.dtype.itemsize
+        runs = self._runs if self.pieces else [(0, nbytes)]
+        inner_bytes = prod(self.inner_shape) * self.dtype.itemsize if self.pieces else nbytes
         index_bytes = 16 * len(runs) + 4 if self.pieces else 0
         data_bytes = len(runs) * (inner_bytes + 4)
         if os.fstat(fd).st_size != data_bytes + index_bytes:
             raise ValueError(
                 f"the file has {os.fstat(fd).st_size} bytes instead of {data_bytes + index_bytes}"
             )
+        values = np.empty(nbytes, np.uint8)
         offsets = range(0, data_bytes, inner_bytes + 4)
         if self.pieces:
             table = np.empty(index_bytes, np.uint8)

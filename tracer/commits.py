@@ -39,6 +39,14 @@ class Row(NamedTuple):
     examples: dict[str, np.ndarray] | None = None  # by path, a row for each id
 
 
+class Loose(NamedTuple):
+    """An object that is committed, but not in the manifest at present: its key, the CRC-32C of its values, its row."""
+
+    key: str
+    crc: int
+    entry: np.ndarray
+
+
 def chain(digest: bytes, entry: np.ndarray) -> bytes:
     """Digest of a manifest that ends in ``entry`` (int64, one row) after rows of digest ``digest``."""
     return blake2b(digest + entry.astype("<i8").tobytes(), digest_size=32).digest()
@@ -51,7 +59,7 @@ class Tree:
         self, directory: Directory, record: Mapping[str, Any], attributes: Mapping[str, Any]
     ) -> None:
         self._directory = directory
-        self._record = dict(record)
+        self._record = {**record, "resumes": record.get("resumes", [])}
         self._root = GroupNode(dict(attributes))
         self._groups: dict[str, GroupNode] = {}
         self._arrays: dict[str, ArrayNode] = {}
@@ -61,12 +69,47 @@ class Tree:
         self._ragged: list[str] = []  # columns along the ids
         self._rows: dict[str, int] = {}
         self._manifest_digest = bytes(32)
+        self._loose: list[Loose] = []
         self._stale: set[str] = set()
         self._nodes_due = 0.0
         self.changed = True
         self.group("manifest", {"fields": list(spec.MANIFEST_FIELDS), "arrays": []})
         self._column(MANIFEST, "int64", (len(spec.MANIFEST_FIELDS),), ("object", "field"))
         self._declare_steps()
+
+    # ---- taken up again ----
+
+    def adopt(
+        self,
+        groups: Mapping[str, GroupNode],
+        arrays: Mapping[str, ArrayNode],
+        layouts: Mapping[str, Layout],
+        columns: Mapping[str, list[Column]],
+        rows: Mapping[str, int],
+        manifest: np.ndarray,
+        loose: Sequence[Loose],
+    ) -> None:
+        """Become an archive that exists, at the given numbers of rows; `manifest`: the rows it keeps."""
+        self._groups, self._arrays, self._layouts = dict(groups), dict(arrays), dict(layouts)
+        self._columns, self._rows, self._loose = dict(columns), dict(rows), list(loose)
+        named = {path: node.attributes.get("logged_as") for path, node in arrays.items()}
+        self._scalars = {name: path for path, name in named.items() if name is not None}
+        along = {path: node.dims[:1] for path, node in arrays.items()}
+        self._ragged = [path for path in columns if along[path] == ("id",) and path != "steps/ids"]
+        for row in manifest:
+            self._manifest_digest = chain(self._manifest_digest, row)
+        self._set_shapes()
+        self._stale.update(self._groups, self._arrays)
+        self.changed = True
+
+    def settle(self) -> None:
+        """After the commit that took the archive up: let the next one write the manifest and every tail anew."""
+        self._enter(*(loose.entry.tolist() for loose in self._loose))
+        self._loose.clear()
+        for blocks in self._columns.values():
+            for column in blocks:
+                column.dirty = column.n > 0
+        self.changed = True
 
     # ---- declarations ----
 
@@ -311,4 +354,4 @@ class Tree:
             for path, blocks in self._columns.items()
             for block, column in enumerate(blocks)
             if column.n
-        }
+        } | {loose.key: loose.crc for loose in self._loose}

@@ -156,17 +156,18 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def fit(widths: list[int], limit: int | None, smallest: int = 6) -> list[int]:
-    """Narrow the widest columns until all fit into a line of `limit` characters, two apart.
+    """Narrow the widest columns until all fit into a line of `limit` characters, two apart; never the first.
 
     >>> fit([10, 40, 60], 80)
     [10, 33, 33]
     """
-    widths = list(widths)
-    while limit is not None and sum(widths) + 2 * (len(widths) - 1) > limit and max(widths) > smallest:
-        # The last of the widest first: what stands further left is read first.
-        last = max(range(len(widths)), key=lambda i: (widths[i], i))
-        widths[last] -= 1
-    return widths
+    first, *others = widths
+    room = None if limit is None else limit - first - 2 * len(others)
+    while room is not None and others and sum(others) > room and max(others) > smallest:
+        # The last of the widest: what stands further left is read first.
+        last = max(range(len(others)), key=lambda i: (others[i], i))
+        others[last] -= 1
+    return [first, *others]
 
 
 def pairs(items: Mapping[str, Any], indent: str = "  ") -> str:

@@ -1,6 +1,7 @@
 """What a recording has declared, so that mistakes are refused where the user makes them."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,45 @@ class Declared:
         self._ragged: dict[str, tuple[np.dtype, Shape]] = {}
         self._last: dict[str, int] = {}
         self._scalars: dict[str, str] = {array.name: "" for array in spec.step_columns()}
+        self._held: dict[str, tuple[np.dtype, Shape, Dims]] = {}  # arrays of an archive taken up again
+
+    def restore(
+        self, nodes: Mapping[str, Mapping[str, Any]], rows: Iterable[str], last: Mapping[str, int]
+    ) -> None:
+        """Enter what an archive holds already: its documents, its groups with steps, the last step of each."""
+        streams = {group: {} for group in rows if group != "steps"}  # type: ignore[var-annotated]
+        for path, node in nodes.items():
+            group, _, name = path.rpartition("/")
+            if node["node_type"] != "array" or group in ("steps", "manifest"):
+                if "logged_as" in node["attributes"]:
+                    self._scalars[node["attributes"]["logged_as"]] = name
+                continue
+            dtype, shape, dims = np.dtype(node["data_type"]), tuple(node["shape"]), tuple(node["dimension_names"])
+            grows = dims[:1] == ("step",) or (group == "minibatch" and dims[:1] == ("id",))
+            if grows:
+                shape, dims = shape[1:], dims[1:]
+            self._taken.add(path)
+            self._held[path] = dtype, shape, dims
+            self._add_sizes(group, name, shape, dims)
+            if group in streams and name not in ("step", "epoch_end"):
+                streams[group][name] = dtype, shape, dims
+            elif grows and group not in streams:
+                self._ragged[path] = dtype, shape
+        self._streams, self._last = streams, {group: last[group] for group in streams}
+
+    def again(self, group: str, arrays: Mapping[str, tuple[np.dtype, Shape, Dims]]) -> bool:
+        """Whether an archive taken up again has all of these arrays; refuse them if it has others instead."""
+        if not any(f"{group}/{name}" in self._held for name in arrays):
+            return False
+        for name, declared in arrays.items():
+            held = self._held.get(f"{group}/{name}")
+            if held != declared:
+                there = "none" if held is None else f"{held[0]} {held[1]}"
+                raise RecordError(
+                    f"cannot resume: '{group}/{name}' is {declared[0]} {declared[1]} now and {there} in the archive; "
+                    "resume with the model, probes and settings of the recording, or record into a new archive"
+                )
+        return True
 
     def add(self, group: str, name: str, dtype: np.dtype, shape: Shape, dims: Dims) -> None:
         """Enter a static array."""

@@ -60,9 +60,15 @@ def train(
             "train": tracer.Probe(x_train, y_train, true_targets=true_labels, capture={"masks": 256}),
             "test": tracer.Probe(x_test, y_test, capture={"masks": 256}),
         }
-        snapshots = tracer.epochs(every=2) | tracer.log_spaced()
+        # Metrics that run the network again are the slow ones, and they go by the snapshots of the weights.
+        often, seldom = tracer.epochs(every=4) | tracer.log_spaced(), tracer.epochs(every=15)
         with tracer.record(
-            path, model, optimizer, loss=F.cross_entropy, probes=probes, snapshots=snapshots
+            path,
+            model,
+            optimizer,
+            loss=F.cross_entropy,
+            probes=probes,
+            snapshots={"default": often, "weights": seldom},
         ) as run:
             for epoch in range(epochs):
                 losses = []

@@ -1,8 +1,8 @@
 """Per-example gradients rebuilt, in NumPy, from the factors an archive stores.
 
 A block is a piece of the flat values of a snapshot: either a gradient itself (``full``), or what the gradient
-is a product of: the inputs `a` of a call and the back-propagated signals `z` at its outputs. Blocks of one
-tensor add up.
+is a product of: the inputs `a` of a call and the back-propagated signals `z` at its outputs (of a lookup
+table: the rows looked up). Blocks of one tensor add up.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -46,6 +46,10 @@ def _block(blocks: Sequence[Mapping[str, Any]], block: Mapping[str, Any], read: 
             z = _part(source, "z", read)
             positions = tuple(range(2, z.ndim)) if source["form"] == "conv" else tuple(range(1, z.ndim - 1))
             return z.sum(axis=positions)
+        case "scatter":
+            return scatter(_part(block, "index", read), _part(block, "z", read), block["shape"])
+        case "zero":
+            return np.zeros((_examples(blocks), *block["shape"]), np.float32)
         case form:
             raise ArchiveError(
                 f"gradients of {block['tensor']!r} are stored in an unknown form {form!r}; update tracer"
@@ -59,6 +63,26 @@ def _part(block: Mapping[str, Any], name: str, read: Read) -> np.ndarray:
             f"the gradient block of {block['tensor']!r} lacks its part {name!r}; the archive is damaged"
         )
     return read(part["offset"], part["offset"] + prod(part["shape"])).reshape(part["shape"])
+
+
+def _examples(blocks: Sequence[Mapping[str, Any]]) -> int:
+    return next((part["shape"][0] for block in blocks for part in block["parts"]), 0)
+
+
+def scatter(index: np.ndarray, z: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Add signals z (n, t, width) to the rows index (n, t) of a table of this shape, (n, *shape).
+
+    >>> scatter(np.array([[2.0, 2.0]]), np.ones((1, 2, 1)), (3, 1))[0, :, 0]
+    array([0., 0., 2.])
+
+    Errors: ArchiveError for a row that the table does not have.
+    """
+    rows = index.astype(np.int64)
+    if ((rows < 0) | (rows >= shape[0]) | (rows != index)).any():
+        raise ArchiveError(f"a gradient block adds to rows that a table of {shape[0]} rows does not have")
+    total = np.zeros((len(z), *shape), z.dtype)
+    np.add.at(total, (np.arange(len(z))[:, None], rows), z)
+    return total
 
 
 def outer(a: np.ndarray, z: np.ndarray) -> np.ndarray:

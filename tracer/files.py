@@ -43,7 +43,7 @@ class Directory:
         self._made: set[str] = set()
         # Not beside the group metadata: readers that list groups must not find a foreign object there.
         self._partial = path / "manifest" / "objects" / "partial"
-        self._partial.parent.mkdir(parents=True)
+        self._partial.parent.mkdir(parents=True, exist_ok=True)
 
     def publish(self, key: str, fill: Callable[[int], T], *, last: bool = False) -> T:
         """Let ``fill`` write to a descriptor, name the file ``key``, and return what ``fill`` returned.

@@ -4,6 +4,7 @@ Every form stands for n gradients of a tensor, one an example. `bias` says that 
 gradient of the bias that goes with the weight: as if the input had one more coordinate that is always 1.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from math import prod
@@ -17,7 +18,7 @@ from tracer.windows import Geometry, add_windows, gradient_rows, weight_gradient
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
+class Form(ABC):
     """Gradients of a tensor (with `bias`, of its bias too), one an example: first axis of all tensors."""
 
     bias: bool = False
@@ -39,26 +40,26 @@ class Form:
         return "a" if self.swapped else "z"
 
     @property
+    @abstractmethod
     def shape(self) -> tuple[int, ...]:
         """Shape of the tensor."""
-        raise TypeError(f"{type(self).__name__} is no gradient of a tensor")
 
     @property
     def factor_size(self) -> int:
         """Elements kept per example."""
         return sum(prod(tensor.shape[1:]) for tensor in self.tensors.values())
 
+    @abstractmethod
     def rows(self) -> Tensor:
         """The gradients of the tensor: (n, *shape)."""
-        raise TypeError(f"{type(self).__name__} has no rows")
 
     def bias_rows(self) -> Tensor:
         """The gradients of the bias that goes with it: (n, outputs)."""
         raise TypeError(f"{type(self).__name__} stands for one tensor, without a bias")
 
+    @abstractmethod
     def gram(self) -> Tensor:
         """Inner products of the gradients, bias included where the form stands for it: float64 (n, n)."""
-        raise TypeError(f"{type(self).__name__} has no inner products")
 
     def scaled(self, scale: Tensor) -> Self:
         """The same gradients, each times its own factor: scale (n,)."""

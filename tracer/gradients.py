@@ -33,7 +33,7 @@ from tracer.forms import Form, Full, Outer
 from tracer.network import Network
 from tracer.ops import op
 from tracer.rules import BROADCAST, RULES, Executed, Place
-from tracer.table import Row
+from tracer.table import Row, decode
 
 Receive = Callable[["Unit", dict[str, Form]], None]
 
@@ -196,7 +196,8 @@ class Backward:
         held = tuple(
             value.detach() if isinstance(value, Tensor) and value.requires_grad else value for value in values
         )
-        self._waiting[row.name] = (held, row.kwargs, result.shape, result.dtype, result.device)
+        kwargs = {name: decode(value, result.device) for name, value in row.kwargs.items()}
+        self._waiting[row.name] = (held, kwargs, result.shape, result.dtype, result.device)
         if not result.requires_grad:
             result.requires_grad_()
             self._leaves.append(result)

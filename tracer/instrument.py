@@ -13,10 +13,12 @@ from torch import nn
 from tracer.checks import closure, currency, independence
 from tracer.copies import named_tensors, private_copy, quiet
 from tracer.errors import RecordError
+from tracer.inflight import InFlight
 from tracer.network import Network
 from tracer.objective import Objective, call_model
 from tracer.probe import Probe
 from tracer.probe_pass import ProbePass
+from tracer.schedule import Schedule
 from tracer.trees import leaves_of, rebuild
 from tracer.weights import Weights
 from tracer.writer import Writer
@@ -42,12 +44,18 @@ class Instrument:
         gradients: str,
         memory: int,
         chunk: int | None,
+        minibatch: Mapping[str, Schedule | None] | None = None,
     ) -> None:
         self.model = model
         self.notes: list[str] = []
         self._probes = dict(probes)
         self._goal: dict[str, Any] = {"loss": loss, "objective": objective}
-        self._options = {"streams": frozenset(streams), "gradients": gradients, "memory": memory, "chunk": chunk}
+        self._options: dict[str, Any] = {
+            "streams": frozenset(streams),
+            "gradients": gradients,
+            "memory": memory,
+            "chunk": chunk,
+        }
         self._next_check = 1
         self._versions: list[dict[str, Any]] = []
         self.network: Network | None = None
@@ -55,8 +63,13 @@ class Instrument:
         if self._probes:
             self._trace()
             self._examine()
-        layers = {} if self.network is None else _layers(self.network)
+        layers: dict[str, str] = {} if self.network is None else _layers(self.network)
         self._weights = Weights(model, layers)
+        self.in_flight: InFlight | None = None
+        if minibatch:
+            # Without a pass the archive has no tables of sites that sums and masks could refer to.
+            known = self.network if self._pass is not None else None
+            self.in_flight = InFlight(model, known, minibatch, loss=loss, note=self._note)
 
     # Setting up.
 
@@ -102,7 +115,8 @@ class Instrument:
         if network is not None:
             described["layers"] = [{"name": x.name, "parameters": list(x.parameters)} for x in network.layers]
             described["calls"] = [
-                {"name": x.name, "op": x.op, "module": x.module, "shape": list(x.shape)} for x in network.calls
+                {"name": x.name, "op": x.op, "module": x.module, "shape": list(x.shape)}
+                for x in network.calls
             ]
         if self._pass is not None:
             described["sites"] = self._pass.sites
@@ -113,11 +127,14 @@ class Instrument:
         """What the card says of gradients and probes."""
         seen = self._pass
         return {
-            "gradients": None if seen is None else {"mode": seen.mode, "reason": seen.reason, "ways": seen.ways},
+            "gradients": None
+            if seen is None
+            else {"mode": seen.mode, "reason": seen.reason, "ways": seen.ways},
             "probes": {
                 name: {"split": probe.split, "n": probe.n, "capture": dict(probe.capture)}
                 for name, probe in self._probes.items()
             },
+            "minibatch": None if self.in_flight is None else self.in_flight.card,
             "foreign_ops": [] if self.network is None else self.network.foreign,
         }
 
@@ -129,6 +146,8 @@ class Instrument:
                 writer.static(group, arrays, dims, attributes)
             for group, declared in self._pass.layout.items():
                 writer.stream(group, declared, self._pass.attributes.get(group, {}))
+        if self.in_flight is not None:
+            self.in_flight.declare(writer)
         if self.network is not None:
             self._write_table(writer, from_step=0)
 
@@ -179,14 +198,14 @@ class Instrument:
         if _shape(self.network) != before:
             self._pass = None
             self._note(
-                f"at step {step} the model has other sites, calls or layers than at the start, which one archive "
-                "cannot hold: from here on only ids, scalars and weights are recorded; record the new model as a run "
+                f"at step {step} the model has other sites, calls or layers than at the start, which one "
+                "archive "
+                "cannot hold: from here on only ids, scalars and weights are recorded; record the new model "
+                "as a run "
                 "of its own"
             )
             return
-        self._pass = ProbePass(
-            self.network, self._probes, tensors=named_tensors(self.model), **self._options
-        )
+        self._pass = ProbePass(self.network, self._probes, tensors=named_tensors(self.model), **self._options)
         self._write_table(writer, from_step=step)
 
 
@@ -199,7 +218,8 @@ def _check_accepted(model: nn.Module, name: str, inputs: Any) -> None:
         shapes = [f"{list(leaf.shape)} {leaf.dtype}" for leaf in leaves_of(inputs)]
         cause = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RecordError(
-            f"Probe {name!r}: the model refuses a batch of its inputs, {', '.join(shapes)} ({cause}): bring the probe "
+            f"Probe {name!r}: the model refuses a batch of its inputs, {', '.join(shapes)} ({cause}): bring "
+            "the probe "
             "into the form of the training batches."
         ) from error
 
@@ -227,9 +247,7 @@ def _some(probe: Probe, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, Any]:
     return few(probe.inputs), few(probe.targets)
 
 
-def _unreached(
-    network: Network, tensors: Mapping[str, torch.Tensor], inputs: Any, targets: Any
-) -> list[str]:
+def _unreached(network: Network, tensors: Mapping[str, torch.Tensor], inputs: Any, targets: Any) -> list[str]:
     """A sentence naming the trainable parameters that the loss does not depend on."""
     names = [name for layer in network.layers for name in layer.parameters]
     with torch.inference_mode(False), torch.enable_grad():
@@ -246,6 +264,7 @@ def _unreached(
         return []
     shown = ", ".join(unreached[:5]) + (f" and {len(unreached) - 5} more" if len(unreached) > 5 else "")
     return [
-        f"the loss does not depend on {shown}: their gradients are recorded as 0; look for a detach() or a module "
+        f"the loss does not depend on {shown}: their gradients are recorded as 0; look for a detach() or a "
+        "module "
         "that forward never calls, or freeze them with requires_grad=False"
     ]

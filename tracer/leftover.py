@@ -1,6 +1,7 @@
 """Per-example gradients of the parameters that no rule covers: all examples at once, or one after another."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -58,7 +59,7 @@ class Leftover:
             return network.run({**fixed, **parameters}, given, wanted)[1].sum()  # type: ignore[union-attr]
 
         each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, *dims))
-        with sdpa_kernel(SDPBackend.MATH):  # fused attention knows no vmap
+        with sdpa_kernel(SDPBackend.MATH), _without_fallback():  # fused attention knows no vmap
             return each(own, *leaves)
 
     def _one_by_one(
@@ -76,7 +77,7 @@ class Leftover:
     def _of_one_batch(
         self, own: dict[str, Tensor], fixed: dict[str, Tensor], inputs: Any, targets: Any, n: int
     ) -> dict[str, Tensor]:
-        """One forward pass, for a network that takes a fixed number of examples, and a backward pass an example."""
+        """For a network of a fixed number of examples: one forward pass, a backward pass an example."""
         out = _zeros(own, n)
         with torch.enable_grad():
             parameters = {name: tensor.requires_grad_() for name, tensor in own.items()}
@@ -94,6 +95,19 @@ class Leftover:
         return trees[0], trees[1]
 
 
+@contextmanager
+def _without_fallback() -> Iterator[None]:
+    # Where vmap knows no rule it would loop inside the operation and print a warning; our own loop does
+    # neither.
+    vmap: Any = torch._C._functorch
+    before = vmap._is_vmap_fallback_enabled()
+    vmap._set_vmap_fallback_enabled(False)
+    try:
+        yield
+    finally:
+        vmap._set_vmap_fallback_enabled(before)
+
+
 def _zeros(own: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
     return {name: tensor.new_zeros(n, *tensor.shape) for name, tensor in own.items()}
 
@@ -106,7 +120,7 @@ def _note(out: dict[str, Tensor], i: int, parameters: dict[str, Tensor], loss: T
 
 
 def _reshaping(network: Network) -> Network:
-    """The network with views that may copy: under vmap a tensor can lie otherwise than where it was traced."""
+    """The network with views that may copy: under vmap a tensor can lie otherwise than when traced."""
     other = copy(network)
     op = {"aten.view.default": "aten.reshape.default"}
     other.rows = [replace(row, op=op.get(row.op, row.op)) for row in network.rows]

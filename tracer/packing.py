@@ -36,5 +36,7 @@ def _pack_torch(on: Tensor, before: int) -> Tensor:
     n, units = on.shape
     after = -(before + n) % 8
     padded = torch.cat([on.new_zeros(before, units), on, on.new_zeros(after, units)]).view(torch.uint8)
-    weights = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=on.device)
-    return (padded.view(-1, 8, units) * weights[:, None]).sum(1, dtype=torch.uint8).T.contiguous()
+    # Made where it is used: a list copied to the device would wait for it.
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=on.device)[:, None]
+    weights = torch.ones_like(padded[:8, :1]) << shifts
+    return (padded.view(-1, 8, units) * weights).sum(1, dtype=torch.uint8).T.contiguous()

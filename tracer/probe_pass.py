@@ -14,11 +14,13 @@ from torch import Tensor
 
 from tracer import budget
 from tracer.collect import Blocks, Collector
+from tracer.copies import plain_math
 from tracer.errors import RecordError
 from tracer.examples import Examples
 from tracer.gradients import Backward, Unit
 from tracer.network import Network
 from tracer.observe import Action, Arrays, Chunk, Units, actions
+from tracer.precision import full_precision
 from tracer.probe_layout import Declared, Static, gram_layout, static_layout, stream_layout
 from tracer.survey import Survey, left_over
 from tracer.table import plain
@@ -70,7 +72,7 @@ class ProbePass:
         )
         self.streams = frozenset(stream for p in self._probes for stream in p.taken)
         with_gradients = "gradients" in self.streams
-        with torch.inference_mode(False):
+        with plain_math(), full_precision():
             self._survey = Survey(network, _detached(tensors), self._probes[0], with_gradients, excluded)
         self.ways = self._survey.ways if with_gradients else {}
         self.mode, self.reason, self._blocks = self._kept(gradients, tensors)
@@ -155,7 +157,7 @@ class ProbePass:
         detached = _detached(tensors)
         collector = self._collector() if "gradients" in asked else None
         observed: Arrays = {}
-        with torch.inference_mode(False):
+        with plain_math(), full_precision():  # gradients are made here too, outside the network
             for p in self._probes:
                 arrays = self._allocate(p, asked)
                 for start, stop in p.chunks:

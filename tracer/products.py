@@ -23,7 +23,7 @@ Shift = Callable[[Tensor, int, int], Tensor]
 
 def block_rows(n: int, columns: int, device: torch.device) -> int:
     """How many groups of `columns` gradient entries of n examples to make at a time, at least 1."""
-    return max(1, _BLOCK.get(device.type, _BLOCK["cuda"]) // max(1, n * columns))
+    return max(1, _BLOCK["cpu" if device.type == "cpu" else "cuda"] // max(1, n * columns))
 
 
 def square(x: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def gram_of_pairs(a: Tensor, z: Tensor, bias: bool, shift: Shift | None = None) 
 
 def _tiles(a: Tensor, z: Tensor, bias: bool, shift: Shift | None) -> tuple[Tensor, Tensor]:
     n, places, positions = len(a), a.shape[1], z.shape[1]
-    side = max(1, _TILE.get(a.device.type, _TILE["cuda"]) // max(places, positions))
+    side = max(1, _TILE["cpu" if a.device.type == "cpu" else "cuda"] // max(places, positions))
     count = -(-n // side)
     lefts = [part.transpose(0, 1).reshape(-1, a.shape[2]) for part in a.chunk(count)]
     rights = [part.transpose(0, 1).reshape(-1, z.shape[2]) for part in z.chunk(count)]

@@ -8,7 +8,7 @@ closed: every commit holds whole steps.
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,9 +18,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from tracer import card
+from tracer import card, dataset
 from tracer.batches import Batches, as_ids
+from tracer.captured import Captured
 from tracer.errors import ArchiveError, RecordError
+from tracer.inflight import wanted
 from tracer.instrument import Instrument
 from tracer.probe import named_probes
 from tracer.randomness import untouched_random_state
@@ -36,7 +38,8 @@ _PREFETCH = (
     "through run.batches(prefetcher, ids=function_of_a_batch) instead."
 )
 _NAN_LOSS = (
-    "The loss of update {step} is NaN; recording goes on and metrics count such values as undefined: look for "
+    "The loss of update {step} is NaN; recording goes on and metrics count such values as undefined: look "
+    "for "
     "the first bad batch with archive.ids({step}), or lower the learning rate."
 )
 
@@ -54,12 +57,15 @@ class _Row:
     lr: list[float]
     ids: np.ndarray | None = None
     scalars: dict[str, Scalar] = field(default_factory=dict)
+    minibatch: Captured | None = None
     skipped: bool = False
+    epoch_end: bool = False
     time: float = field(default_factory=time.time)
 
     @property
     def ready(self) -> bool:
-        return all(scalar.ready for scalar in self.scalars.values())
+        captured = self.minibatch is None or self.minibatch.ready
+        return captured and all(scalar.ready for scalar in self.scalars.values())
 
 
 class Recorder:
@@ -86,6 +92,7 @@ class Recorder:
         self._batch_counts: set[int] = set()
         self._warned: set[str] = set()
         self._hook: Any = None
+        self._told = 0
         self._writer: Writer | None = None
 
     # What the user calls.
@@ -94,12 +101,13 @@ class Recorder:
         with untouched_random_state():
             self._instrument = self._make_instrument()
             self._writer = self._make_writer(self._instrument)
-            for note in self._instrument.notes:
-                warnings.warn(note, RecordWarning, stacklevel=2)
+            self._tell(stacklevel=3)
             self._row = _Row(step=0, epoch=0, lr=self._lr())
             self._snapshot(always=True)
         if self._optimizer is not None:
             self._hook = self._optimizer.register_step_post_hook(lambda *_: self._update())
+        if self._instrument.in_flight is not None:
+            self._instrument.in_flight.attach()
         return self
 
     def __exit__(
@@ -117,12 +125,17 @@ class Recorder:
 
         Exhausting the loader ends an epoch. `ids(batch)` gives the ids where a loader cannot tell them.
         """
-        return self._batches.iterate(loader, ids)
+        delivered = self._batches.iterate(loader, ids)
+        seen = self._instrument.in_flight if self._open() else None
+        if seen is None:
+            return delivered
+        return seen.follow(delivered, loader, lambda: (self._open().step + 1, self._delivered[-1]))
 
-    def step(self, ids: Any = None, loss: Any = None) -> None:
+    def step(self, ids: Any = None, loss: Any = None, targets: Any = None) -> None:
         """Annotate the update just made with its example `ids` and its `loss`.
 
-        With `optimizer=None` this call also counts the update.
+        `targets` of those examples serve `minibatch=` where batches are no (inputs, targets) pairs. With
+        `optimizer=None` this call also counts the update.
         """
         if self._optimizer is None:
             self._update()
@@ -131,6 +144,8 @@ class Recorder:
             row.ids = as_ids(ids)
         if loss is not None:
             row.scalars["loss"] = Scalar("loss", loss)
+        if targets is not None and self._instrument.in_flight is not None:
+            self._instrument.in_flight.targets(row.minibatch, targets)
 
     def log(self, **values: Any) -> None:
         """Record scalars with the current update; `loss` is the training loss of that update.
@@ -152,6 +167,7 @@ class Recorder:
         row = self._open()
         if row.epoch > self._epoch:
             self._epoch = row.epoch
+            row.epoch_end = True
             self._writer_in_use().mark_epoch_end(row.step)
             self._snapshot()
 
@@ -180,9 +196,12 @@ class Recorder:
         self._ahead = {}
         if self._delivered:
             self._row.ids = np.concatenate(self._delivered)
+        if self._instrument.in_flight is not None:
+            self._row.minibatch = self._instrument.in_flight.collect()
         self._watch_delivery()
         self._delivered.clear()
         self._snapshot()
+        self._tell(stacklevel=5)
 
     def _watch_delivery(self) -> None:
         # A prefetcher shows at its ends: two batches before the first update, none before the last.
@@ -200,12 +219,10 @@ class Recorder:
         }
         if due:
             self._taken |= dict.fromkeys(due, row.step)
-            known = len(self._instrument.notes)
             observed = self._instrument.observe(writer, due, row.step, last=always and row.step > 0)
             for group, arrays in observed.items():
                 writer.append(group, row.step, epoch_end, arrays)
-            for note in self._instrument.notes[known:]:
-                warnings.warn(note, RecordWarning, stacklevel=5)
+            self._tell(stacklevel=6)
 
     def _write_rows(self, wait: bool = False) -> None:
         writer = self._writer_in_use()
@@ -215,6 +232,11 @@ class Recorder:
             loss = values.pop("loss", float("nan"))
             if "loss" in row.scalars and loss != loss:
                 self._warn_once(_NAN_LOSS)
+            examples = None
+            if self._instrument.in_flight is not None:
+                examples = self._instrument.in_flight.write(
+                    writer, row.step, row.epoch_end, row.ids, row.minibatch
+                )
             writer.row(
                 row.step,
                 epoch=row.epoch,
@@ -224,13 +246,16 @@ class Recorder:
                 lr=row.lr,
                 skipped=row.skipped,
                 scalars=values,
+                examples=examples,
             )
         if not self._closed:
             writer.commit()
 
-    def _finish(self, state: str) -> None:
+    def _finish(self, state: Literal["complete", "interrupted"]) -> None:
         if self._hook is not None:
             self._hook.remove()
+        if self._instrument.in_flight is not None:
+            self._instrument.in_flight.detach()
         if self._row is not None:
             self._closed.append(self._row)
             self._row = None
@@ -238,6 +263,12 @@ class Recorder:
         self._write_rows(wait=True)
         writer.attributes("", {"notes": self._instrument.notes})
         writer.close(state=state)
+        self._tell(stacklevel=4)
+
+    def _tell(self, stacklevel: int) -> None:
+        new, self._told = self._instrument.notes[self._told :], len(self._instrument.notes)
+        for note in new:
+            warnings.warn(note, RecordWarning, stacklevel=stacklevel)
 
     def _warn_once(self, sentence: str) -> None:
         if sentence not in self._warned:
@@ -273,6 +304,9 @@ def record(
     gradients: str = "auto",
     memory: int = 1 << 30,
     chunk: int | None = None,
+    minibatch: bool | Collection[str] | Mapping[str, bool | Schedule] = False,
+    data: Any = None,
+    data_inputs: bool = False,
     durability: Literal["process", "power"] = "process",
     on_error: Literal["raise", "warn"] = "raise",
     title: str | None = None,
@@ -280,25 +314,30 @@ def record(
 ) -> Recorder:
     """Record a training loop into a new archive at `path`; use as `with tracer.record(...) as run:`.
 
-    model, optimizer: as trained; each `optimizer.step()` counts as one update (`optimizer=None`: `run.step()` does).
-    loss: `loss(outputs, targets)`, a function or module with `reduction`, or one that returns a value per example;
-    `objective(model, inputs, targets) -> (outputs, losses)` covers everything else. probes: name to
-    (inputs, targets), (dataset, indices) or `tracer.Probe`. snapshots: a schedule, or a mapping from stream to
-    schedule; default `epochs() | log_spaced()`. gradients: "exact" (stored, lossless), "gram" (their inner
-    products only), "none", or "auto": exact up to 64 MiB a snapshot. memory: bytes one probe pass may use.
-    chunk: examples that go through the network together. durability: "power" also survives a power cut.
-    on_error: whether a failing disk stops training ("raise") or only recording ("warn"). command: store the
-    command line.
+    model, optimizer: as trained; each `optimizer.step()` counts as one update (`optimizer=None`:
+    `run.step()` does). loss: `loss(outputs, targets)`, a function or module with `reduction`, or one that
+    returns a value per example; `objective(model, inputs, targets) -> (outputs, losses)` covers everything
+    else. probes: name to (inputs, targets), (dataset, indices) or `tracer.Probe`. snapshots: a schedule, or
+    a mapping from stream to schedule; default `epochs() | log_spaced()`. gradients: "exact" (stored,
+    lossless), "gram" (their inner products only), "none", or "auto": exact up to 64 MiB a snapshot. memory:
+    bytes one probe pass may use. chunk: examples that go through the network together. minibatch: what is
+    captured of every training minibatch from its own forward pass: True, or names among "loss", "correct",
+    "sums" and "masks"; masks only at the snapshots of their schedule, or of one given as {"masks":
+    schedule}. data: the training set, of which label, complexity and digest of each example are stored once,
+    and with `data_inputs` the inputs. durability: "power" also survives a power cut. on_error: whether a
+    failing disk stops training ("raise") or only recording ("warn"). command: store the command line.
 
     Errors: RecordError and ArchiveError, in one sentence, before training starts and with nothing written.
     """
     schedules = by_stream(snapshots)
+    captured = wanted(minibatch, schedules["masks"])
     if gradients not in GRADIENTS:
         raise RecordError(f"gradients={gradients!r}, expected one of {', '.join(map(repr, GRADIENTS))}.")
     found = named_probes(probes or {})
     if found and loss is None and objective is None:
         raise RecordError(
-            "Probes are given but no loss, so per-example losses and gradients have no meaning: pass loss=, for "
+            "Probes are given but no loss, so per-example losses and gradients have no meaning: pass loss=, "
+            "for "
             "example loss=F.cross_entropy, or objective=."
         )
     if Path(path).exists():
@@ -314,9 +353,13 @@ def record(
             gradients=gradients,
             memory=memory,
             chunk=chunk,
+            minibatch=captured,
         )
 
     def writer(ready: Instrument) -> Writer:
+        training_set = None if data is None else dataset.read(data, inputs=data_inputs)
+        if training_set is not None:
+            ready.notes += training_set.notes
         settings = {
             "model": card.describe_model(model),
             "optimizer": card.describe_optimizer(optimizer),
@@ -325,9 +368,16 @@ def record(
             "environment": card.describe_environment(command),
             **ready.card,
         }
-        attributes = {"title": title or Path(path).stem, "card": settings, "notes": ready.notes, **ready.tables}
+        attributes = {
+            "title": title or Path(path).stem,
+            "card": settings,
+            "notes": ready.notes,
+            **ready.tables,
+        }
         made = Writer(path, attributes=attributes, durability=durability, on_error=on_error)
         ready.declare(made)
+        if training_set is not None:
+            training_set.write(made)
         return made
 
     return Recorder(optimizer, schedules, instrument, writer)

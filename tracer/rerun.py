@@ -1,6 +1,7 @@
-"""A network run again on stored weights: what every stream would hold, and whether it is what was recorded."""
+"""A network run again on stored weights: what each stream would hold, and whether that was recorded."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,19 @@ from tracer.archive import Archive
 from tracer.errors import ArchiveError, MissingTraceError
 from tracer.network import Network
 from tracer.observe import Chunk, Units, actions, as_stored
+from tracer.precision import full_precision
 from tracer.trees import leaves_of, rebuild
 
 Bounds = Sequence[tuple[int, int]]
 RELATIVE = 1e-5  # of the largest value: what rounding may differ by between machines and versions
 _CHECKED = 1024  # examples compared where the chunks are not known
+
+
+@contextmanager
+def settled(grad: bool) -> Iterator[None]:
+    """Where passes run: full precision, no inference mode, gradients as told."""
+    with torch.inference_mode(False), torch.set_grad_enabled(grad), full_precision():
+        yield
 
 
 def part(tree: Any, start: int, stop: int, size: int | None = None) -> Any:
@@ -37,7 +46,7 @@ def observe(
     units, n = Units.of(network.sites), bounds[-1][1]
     arrays = {stream: _empty(stream, n, network, units)}
     watched = actions(network, units, frozenset([stream]))
-    with torch.inference_mode(False), torch.no_grad():
+    with settled(grad=False):
         for start, stop in bounds:
             size = network.batch or stop - start
             chunk = Chunk(watched, arrays, start, {stream: stop - start}, size)
@@ -73,25 +82,26 @@ def reproduces(
     tensors: Mapping[str, Tensor],
     examples: Callable[[str], tuple[Any, Any]],
 ) -> bool | None:
-    """Whether the first chunk of every probe comes out bit for bit as recorded; None where no outputs are recorded.
+    """Whether the first chunk of every probe comes out bit for bit as recorded; None where nothing is.
 
-    examples: inputs and targets of a probe by name, where the tensors are. ArchiveError, with the largest difference,
-    where outputs or losses differ by more than rounding does between machines and versions.
+    examples: inputs and targets of a probe by name, where the tensors are. ArchiveError, with the largest
+    difference, where outputs or losses differ by more than rounding does between machines and versions.
     """
     exact: bool | None = None
     for name, view in archive.probes.items():
         try:
-            recorded = {"outputs": view.outputs(step), "losses": _losses(view, step)}
+            stored = view.outputs(step)
         except MissingTraceError:
             continue
         inputs, targets = examples(name)
-        n = min(len(recorded["outputs"]), (view.chunks or [[0, _CHECKED]])[0][1])
+        n = min(len(stored), (view.chunks or [[0, _CHECKED]])[0][1])
         wanted = None if network.losses is None or targets is None else part(targets, 0, n, network.batch)
-        with torch.inference_mode(False), torch.no_grad():
+        with settled(grad=False):
             outputs, losses = network.run(tensors, part(inputs, 0, n, network.batch), wanted)
-        for kind, values in (("outputs", outputs), ("losses", losses)):
-            if values is not None and recorded[kind] is not None:
-                same = _same(as_stored(values[:n]), recorded[kind][:n], f"{kind} of probe {name!r}", step)
+        pairs = [("outputs", outputs, stored), ("losses", losses, _losses(view, step))]
+        for kind, values, known in pairs:
+            if values is not None and known is not None:
+                same = _same(as_stored(values[:n]), known[:n], f"{kind} of probe {name!r}", step)
                 exact = same and exact is not False
     return exact
 
@@ -111,7 +121,7 @@ def _same(found: np.ndarray, stored: np.ndarray, what: str, step: int) -> bool:
         return False
     gap = np.nan_to_num(np.abs(found - stored)).max() if found.shape == stored.shape else np.inf
     raise ArchiveError(
-        f"replaying step {step} does not reproduce the recorded {what}: the largest difference is {gap:.3g} where "
-        f"{scale:.3g} is rounding, so weights, network or outputs of the archive were changed; `tracer verify` tells "
-        "whether it is damaged, else record the run again"
+        f"replaying step {step} does not reproduce the recorded {what}: the largest difference is {gap:.3g}, "
+        f"where rounding makes {scale:.1g}, so weights, network or outputs of the archive were changed; "
+        "`tracer verify` tells whether it is damaged, else record the run again"
     )

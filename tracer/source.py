@@ -1,21 +1,29 @@
 """One commit of an archive, read as plain arrays: the layer between the files and what they mean."""
 
-import json
 import os
+import stat
 import warnings
 from collections.abc import Iterable
 from functools import cached_property
+from itertools import product
 from math import prod
 from typing import Any
 
 import numpy as np
 import zarr
 
-from tracer import spec
+from tracer import guard, spec
 from tracer.chunks import Layout, plan
 from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
 from tracer.metadata import object_key
+from tracer.objects import Grid
+from tracer.packed import Chunks
+from tracer.promises import check_record, check_tables
 from tracer.stores import PinnedStore, connect
+
+_FREE = 256 << 20  # bytes that may be asked for whatever the files are
+_RATIO = 1000  # beyond that: how many times the bytes of its files an array may take
+_MANY = 1 << 20  # objects that one call reads at most
 
 
 class Source:
@@ -34,12 +42,30 @@ class Source:
             self.store.close()
             raise
         self.record: dict[str, Any] = self.attributes["tracer"]
+        self._resumes = len(self.record.get("resumes", []))
+        self._seen = self.store.stamp()
         self._steps: dict[str, np.ndarray] = {}
         self._layouts: dict[str, Layout | None] = {}
 
     @cached_property
+    def _chunks(self) -> Chunks:
+        return Chunks(self.store)
+
+    @cached_property
     def _group(self) -> zarr.Group:
-        return zarr.open_group(self.store, mode="r")
+        from tracer.decoders import bounded
+
+        with bounded():
+            return zarr.open_group(self.store, mode="r")
+
+    def node(self, path: str) -> dict[str, Any]:
+        """The document of an array. Errors: MissingTraceError if there is none."""
+        return self._node(path)
+
+    @property
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        """The documents of all groups and arrays, by path."""
+        return self._nodes
 
     def close(self) -> None:
         """Let go of the files."""
@@ -73,30 +99,78 @@ class Source:
 
         Errors: MissingTraceError if there is no such array, ArchiveError if its bytes are lost or damaged.
         """
-        self._node(path)
+        self._check_cost(path, selection)
         try:
             if (whole := self._layout(path)) is not None and _is_row(selection, whole):
-                return self._read_row(path, whole, int(selection[0]))[selection[1:]]
-            array = self._group[path]
-            assert isinstance(array, zarr.Array)
-            return np.asarray(array[selection])
+                values = self._read_row(path, whole, int(selection[0]))[selection[1:]]
+            elif (found := self._chunks.read(path, self._nodes[path], selection)) is not None:
+                values = found
+            else:
+                array = self._array(path)
+                values = np.asarray(array[selection])
         except ArchiveError:
             raise
         except Exception as error:  # codecs and stores raise anything from ValueError to IndexError
             raise ArchiveError(
                 f"{path!r} of {self.path!r} cannot be read ({error}); `tracer verify` says what is damaged"
             ) from error
+        self._check_current()
+        return values
+
+    def _array(self, path: str) -> zarr.Array:
+        from tracer.decoders import bounded
+
+        with bounded():
+            array = self._group[path]
+        assert isinstance(array, zarr.Array)
+        return array
+
+    def _check_cost(self, path: str, selection: Any) -> None:
+        """Refuse to make an array far larger than its files could fill, before memory is taken for it."""
+        grid = Grid.of(path, self._node(path))
+        spans = _spans(selection, grid.shape)
+        size = prod(stop - start for start, stop in spans) * (16 if grid.dtype is None else grid.dtype.itemsize)
+        first = [start // step for (start, _), step in zip(spans, grid.chunk, strict=True)]
+        counts = [
+            -(-stop // step) - at for at, (_, stop), step in zip(first, spans, grid.chunk, strict=True)
+        ]
+        if size <= _FREE and prod(counts) <= _MANY:
+            return
+        if prod(counts) <= _MANY:
+            offsets = product(*(range(at, at + count) for at, count in zip(first, counts, strict=True)))
+            stored = sum(self.store.size(grid.key(numbers)) for numbers in offsets)
+            if size <= stored * (1 if grid.raw else _RATIO):
+                return
+        raise ArchiveError(
+            f"{path!r} of {self.path!r} says that it holds {size} bytes, which its files cannot; it is damaged or "
+            "made to harm: get the archive from its author again"
+        )
+
+    def _check_current(self) -> None:
+        """Refuse to mix commits: what a resumed recording dropped may meanwhile be something else."""
+        stamp = self.store.stamp()
+        if stamp == self._seen:
+            return
+        record = _parse(self.store.root_now(), self.path)[0]["tracer"]
+        if len(record.get("resumes", [])) != self._resumes or record["run_id"] != self.record["run_id"]:
+            raise ArchiveError(
+                f"{self.path!r} was resumed or replaced since it was opened here; open it again to read on"
+            )
+        self._seen = stamp
 
     def _read_row(self, path: str, layout: Layout, row: int) -> np.ndarray:
         key = object_key(path, row, *[0] * (len(layout.shape) - 1))
-        assert self.store.folder is not None
+        file = self.store.local(key)
+        assert file is not None
         try:
-            fd = os.open(self.store.folder / key, os.O_RDONLY)
+            fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             raise ArchiveError(
                 f"object {key!r} is lost from the archive; `tracer verify` lists what else is"
             ) from None
         try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise ValueError("it is no ordinary file")
             return layout.read(fd)[0]
         finally:
             os.close(fd)
@@ -160,14 +234,33 @@ def _is_row(selection: Any, layout: Layout) -> bool:
     return one and prod(layout.shape) > 0 and (len(selection) == 1 or not layout.pieces)
 
 
+def _spans(selection: Any, shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """First and last index of each axis that a selection touches."""
+    asked = selection if isinstance(selection, tuple) else (selection,)
+    spans = []
+    for size, part in zip(shape, [*asked, *[slice(None)] * (len(shape) - len(asked))], strict=True):
+        if isinstance(part, slice):
+            start, stop, _ = part.indices(size)
+            spans.append((start, max(start, stop)))
+        elif isinstance(part, int | np.integer):
+            at = int(part) % max(1, size)
+            spans.append((at, at + 1))
+        else:
+            spans.append((0, size))
+    return spans
+
+
 def _parse(root: bytes, path: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     try:
-        document = json.loads(root)
+        document = guard.parse(root)
         attributes = document.get("attributes", {})
         record = attributes.get("tracer", {})
         is_archive = record.get("format") == spec.FORMAT
-    except (ValueError, AttributeError):
-        raise ArchiveError(f"{path!r} is not an archive: its zarr.json is not the JSON of a group") from None
+    except (ValueError, AttributeError) as error:
+        why = f" ({error})" if isinstance(error, ValueError) else ""
+        raise ArchiveError(
+            f"{path!r} is not an archive: its zarr.json is not the JSON of a group{why}"
+        ) from None
     if not is_archive:
         raise ArchiveError(
             f"{path!r} is a Zarr group but not an archive of tracer; open it with zarr or xarray"
@@ -177,12 +270,19 @@ def _parse(root: bytes, path: str) -> tuple[dict[str, Any], dict[str, dict[str, 
         nodes = document["consolidated_metadata"]["metadata"]
         for node in nodes.values():
             node["attributes"], node["node_type"]
-        spec_rows, _ = record["rows"], record["digest"]
-        return attributes, (nodes if spec_rows is not None else {})
+        record["rows"], record["digest"]
     except (KeyError, TypeError, AttributeError) as error:
         raise ArchiveError(
             f"{path!r} is damaged: its zarr.json lacks {error}; restore it from a copy"
         ) from error
+
+    def refuse(why: str) -> ArchiveError:
+        return ArchiveError(f"{path!r} is damaged or made to harm: {why}; restore it from a copy")
+
+    guard.check_nodes(nodes, refuse)
+    check_record(record, nodes, refuse)
+    check_tables(attributes, nodes, refuse)
+    return attributes, nodes
 
 
 def _check_version(version: str, path: str) -> None:

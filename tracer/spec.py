@@ -93,6 +93,13 @@ COMMIT_RECORD = (
     Attribute("state", "string", "`recording`, `complete` or `interrupted`"),
     Attribute("commit", "integer", "number of this commit, 1 at creation"),
     Attribute("committed_step", "integer or null", "step of the last row of `steps`"),
+    Attribute(
+        "resumes",
+        "list",
+        "one object for each time the recording was taken up again: step (the last one kept), dropped (step of the "
+        "last row before that), commit, time",
+        False,
+    ),
     Attribute("rows", "object", "committed number of rows of each group that grows"),
     Attribute(
         "tails", "object", "object key to CRC-32C of the committed rows of an object that may still change"
@@ -197,10 +204,13 @@ GROUPS = (
     ),
     Group(
         "minibatch",
-        "the training minibatches as the training forward pass saw them: row i belongs to entry i of `steps/ids`",
+        "the training minibatches as the training forward pass saw them: row i belongs to entry i of "
+        "`steps/ids`",
         (
             Array("loss", "float64", ("id",), "loss of the example", required=False),
-            Array("correct", "int8", ("id",), "1: classified correctly, 0: not, -1: not known", required=False),
+            Array(
+                "correct", "int8", ("id",), "1: classified correctly, 0: not, -1: not known", required=False
+            ),
             Array("pre", "float32", ("id", "call"), "sum of the outputs of the call", required=False),
             Array("post", "float32", ("id", "site"), "sum of the outputs of the site", required=False),
         ),
@@ -223,11 +233,19 @@ GROUPS = (
         "data",
         "the training set, one entry an example",
         (
-            Array("id", "int64", ("id",), "id of the example, as in `steps/ids`"),
-            Array("label", "any", ("id", "..."), "its target", required=False),
-            Array("alpha", "float64", ("id",), "entropy of the values of its input", "bit", required=False),
-            Array("digest", "uint8", ("id", "digest_byte"), "BLAKE2b-128 of the bytes of its input", required=False),
-            Array("inputs", "any", ("id", "..."), "its input", required=False),
+            Array("id", "int64", ("example",), "id of the example, as in `steps/ids`"),
+            Array("label", "any", ("example", "..."), "its target", required=False),
+            Array(
+                "alpha", "float64", ("example",), "entropy of the values of its input", "bit", required=False
+            ),
+            Array(
+                "digest",
+                "uint8",
+                ("example", "digest_byte"),
+                "BLAKE2b-128 of the bytes of its input",
+                required=False,
+            ),
+            Array("inputs", "any", ("example", "..."), "its input", required=False),
         ),
         (Attribute("complexity", "object", "bins and range of the histogram of `alpha`", False),),
     ),

@@ -23,9 +23,9 @@ _EXAMPLES = 8  # shown to the tracer
 class Networks:
     """The network of every step of an archive.
 
-    model: a function that returns the module, or (module, loss), for an archive whose network could not be traced or
-    uses operations that are not run from an archive. Its code is run, so it only ever comes from the user. `examples`
-    is what it is traced with: by default those of the first probe.
+    model: a function that returns the module, or (module, loss), for an archive whose network could not be
+    traced or uses operations that are not run from an archive. Its code is run, so it only ever comes from
+    the user. `examples` is what it is traced with: by default those of the first probe.
     """
 
     def __init__(self, archive: Archive, model: Factory | None = None, examples: Probe | None = None) -> None:
@@ -49,7 +49,9 @@ class Networks:
         made = factory()
         model, self.loss = made if isinstance(made, tuple) else (made, None)
         if not isinstance(model, nn.Module):
-            raise RecordError(f"model= returned a {type(model).__name__}, expected a module or (module, loss)")
+            raise RecordError(
+                f"model= returned a {type(model).__name__}, expected a module or (module, loss)"
+            )
         _check_tensors(self._archive, model)
         self.model = private_copy(model).to("cpu")
         # The steps of a run share one architecture, so the first weights do for tracing.
@@ -63,14 +65,16 @@ class Networks:
             None if tree is None else rebuild(tree, iter([leaf[index] for leaf in leaves_of(tree)]))
             for tree in (probe.inputs, probe.targets)
         ]
-        self._own = Network.trace(self.model, few[0], few[1], self.loss)
+        self._own = Network.trace(self.model, few[0], few[1] if self.loss else None, self.loss)
         return self._own
 
 
 def _first_probe(archive: Archive) -> Probe:
     for view in archive.probes.values():
         return probe_of(view)
-    raise MissingTraceError("model= needs examples to be traced with, and the archive holds no probe; add one")
+    raise MissingTraceError(
+        "model= needs examples to be traced with, and the archive holds no probe; add one"
+    )
 
 
 def _check_tensors(archive: Archive, model: nn.Module) -> None:
@@ -79,9 +83,10 @@ def _check_tensors(archive: Archive, model: nn.Module) -> None:
     differing = sorted(name for name in stored.keys() | given.keys() if stored.get(name) != given.get(name))
     if differing:
         name = differing[0]
+        here, there = given.get(name, "absent"), stored.get(name, "absent")
         raise ArchiveError(
-            f"the module of model= is not the recorded one: tensor {name!r} is {given.get(name, 'absent')} in it and "
-            f"{stored.get(name, 'absent')} in the archive ({len(differing)} differ); build it as it was trained"
+            f"the module of model= is not the recorded one: tensor {name!r} is {here} in it and {there} in "
+            f"the archive ({len(differing)} differ); build it as it was trained"
         )
 
 
@@ -90,7 +95,7 @@ def tensors_of(archive: Archive, step: int, device: torch.device) -> dict[str, T
     weights = archive.weights(step)
     found = {}
     for row in archive.tensors:
-        # Copies lie in memory as PyTorch lays it out: on other alignments products may differ in the last bit.
+        # A copy lies in memory as PyTorch lays it out: products may differ in the last bit otherwise.
         tensor = torch.from_numpy(np.array(weights[row["name"]])).clone()
         found[row["name"]] = tensor.to(device, DTYPES[row["source_dtype"]])
     return found
@@ -108,8 +113,8 @@ def probe_of(
     targets = _stored(view, "targets", None if network is None else network.targets)
     if inputs is None:
         raise MissingTraceError(
-            f"probe {view.name!r} is stored without its inputs, so nothing can be computed on it again; add it with "
-            "its examples under another name"
+            f"probe {view.name!r} is stored without its inputs, so nothing can be computed on it again; add "
+            "it with its examples under another name"
         )
     extra = {name: getattr(view, name) for name in ("true_targets", "group", "raw")}
     return Probe(inputs, targets, ids=view.ids, split=view.split, capture=capture, **extra)

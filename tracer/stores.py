@@ -3,17 +3,23 @@
 
 import asyncio
 import os
+import stat
 import zipfile
+import zlib
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from tracer.errors import ArchiveError
+from tracer.guard import MAX_ROOT
 
 ROOT = "zarr.json"
+_MAX_MEMBER = 1 << 30  # bytes of a compressed member of a zip file, which is unpacked as a whole
 
 
 def connect(location: str | os.PathLike[str]) -> tuple[Store, bytes]:
@@ -30,14 +36,32 @@ def connect(location: str | os.PathLike[str]) -> tuple[Store, bytes]:
             raise ArchiveError(
                 f"{text!r} is a directory but not an archive (no {ROOT}); name the folder made by record"
             )
-        return LocalStore(path, read_only=True), (path / ROOT).read_bytes()
+        return LocalStore(path, read_only=True), _root_of(path)
     if not path.exists():
         raise ArchiveError(f"there is no archive at {text!r}; check the path")
+    if not path.is_file():
+        raise ArchiveError(f"{text!r} is neither an archive directory nor a zip file of one")
     try:
         store = ZipStore(path)
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        if isinstance(error, ArchiveError):
+            raise
         raise ArchiveError(f"{text!r} is neither an archive directory nor a zip file of one") from None
     return store, store.read(ROOT) or b""
+
+
+def _root_of(folder: Path) -> bytes:
+    """The bytes of the root document: of an ordinary file, of a size a document can have."""
+    file = folder / ROOT
+    found = file.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ArchiveError(
+            f"{str(file)!r} is a link or no ordinary file, which is not followed; copy the archive with its links "
+            "resolved (cp -rL) and open the copy"
+        )
+    if found.st_size > MAX_ROOT:
+        raise ArchiveError(f"{str(file)!r} has {found.st_size} bytes, more than the {MAX_ROOT} that are read")
+    return file.read_bytes()
 
 
 def _connect_url(url: str) -> tuple[Store, bytes]:
@@ -45,12 +69,19 @@ def _connect_url(url: str) -> tuple[Store, bytes]:
 
     try:
         with fsspec.open(f"{url.rstrip('/')}/{ROOT}", "rb") as file:
-            root = file.read()
+            root = file.read(MAX_ROOT + 1)
         return FsspecStore.from_url(url.rstrip("/"), read_only=True), root
     except FileNotFoundError:
         raise ArchiveError(f"there is no archive at {url!r}; check the URL and your credentials") from None
     except (ImportError, ValueError, OSError) as error:
         raise ArchiveError(f"cannot read {url!r}: {error}") from error
+
+
+def _link(key: str) -> ArchiveError:
+    return ArchiveError(
+        f"{key!r} of the archive is a link, or lies behind one, which is not followed; copy the archive with its "
+        "links resolved (cp -rL) and open the copy"
+    )
 
 
 class PinnedStore(WrapperStore[Store]):
@@ -62,17 +93,68 @@ class PinnedStore(WrapperStore[Store]):
 
     def __init__(self, store: Store, root: bytes) -> None:
         super().__init__(store)
-        self._root = root
+        self.root = root
         self.folder = store.root if isinstance(store, LocalStore) else None
+        self._inside: set[str] = {""}
+
+    def local(self, key: str) -> Path | None:
+        """The file of a key, None if the store is no directory. Errors: ArchiveError if a link leads to it."""
+        if self.folder is None:
+            return None
+        parent, _, name = key.rpartition("/")
+        if parent not in self._inside:
+            if os.path.realpath(self.folder / parent) != os.path.join(os.path.realpath(self.folder), parent):
+                raise _link(parent)
+            self._inside.add(parent)
+        file = self.folder / key
+        try:
+            mode = file.lstat().st_mode
+        except OSError:
+            return file
+        if stat.S_ISLNK(mode):
+            raise _link(key)
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise ArchiveError(f"{key!r} of the archive is no ordinary file; get it from its author again")
+        return file
+
+    def size(self, key: str) -> int:
+        """Bytes of an object, 0 if it is lost."""
+        if (file := self.local(key)) is not None:
+            return file.stat().st_size if file.exists() else 0
+        if isinstance(self._store, ZipStore):
+            return self._store.stored(key)
+        try:
+            return int(sync(self._store.getsize(key)))
+        except FileNotFoundError:
+            return 0
+
+    def stamp(self) -> tuple[int, ...] | None:
+        """What changes when the root document is replaced; None where that is not looked at."""
+        if self.folder is None:
+            return None
+        try:
+            found = (self.folder / ROOT).stat()
+        except OSError:
+            return (0,)
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+    def root_now(self) -> bytes:
+        """The root document as it is by now, b"" if it is gone."""
+        assert self.folder is not None
+        try:
+            return _root_of(self.folder)
+        except OSError:
+            return b""
 
     def _with_store(self, store: Store) -> "PinnedStore":
-        return type(self)(store, self._root)
+        return type(self)(store, self.root)
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         if key == ROOT:
-            return prototype.buffer.from_bytes(self._root)
+            return prototype.buffer.from_bytes(self.root)
+        self.local(key)
         found = await self._store.get(key, prototype, byte_range)
         name = key.rpartition("/")[2]
         if found is None and (name == "c" or name.startswith("c.")):
@@ -98,27 +180,63 @@ class ZipStore(Store):
         super().__init__(read_only=True)
         self.path = path
         self._zip = zipfile.ZipFile(path)
-        names = self._zip.namelist()
-        root = min((name for name in names if name.rpartition("/")[2] == ROOT), key=len, default=ROOT)
-        prefix = root.removesuffix(ROOT)
-        self._members = {
-            info.filename.removeprefix(prefix): info
-            for info in self._zip.infolist()
-            if info.filename.startswith(prefix) and not info.is_dir()
-        }
+        try:
+            self._find_members()
+        except BaseException:
+            self._zip.close()
+            raise
         self._starts: dict[str, int] = {}
         self._fd = os.open(path, os.O_RDONLY)
         self._is_open = True
 
+    def _find_members(self) -> None:
+        names = Counter(info.filename for info in self._zip.infolist())
+        twice = next((name for name, n in names.items() if n > 1), None)
+        if twice is not None:
+            raise ArchiveError(f"{str(self.path)!r} holds {twice!r} twice, so it is not clear what it says")
+        root = min((name for name in names if name.rpartition("/")[2] == ROOT), key=len, default=ROOT)
+        self.prefix = root.removesuffix(ROOT)
+        self.members = {
+            info.filename.removeprefix(self.prefix): info
+            for info in self._zip.infolist()
+            if info.filename.startswith(self.prefix) and not info.is_dir()
+        }
+
+    def infolist(self) -> list[zipfile.ZipInfo]:
+        """Every entry of the zip file."""
+        return self._zip.infolist()
+
+    def stored(self, key: str) -> int:
+        """Bytes that a member takes in the zip file, 0 if there is none."""
+        info = self.members.get(key)
+        return 0 if info is None else info.compress_size
+
     def read(self, key: str, start: int = 0, stop: int | None = None) -> bytes | None:
-        """Return bytes of a member, None if there is no such member."""
-        info = self._members.get(key)
+        """Return bytes of a member, None if there is no such member. Errors: ArchiveError if it is damaged."""
+        info = self.members.get(key)
         if info is None:
             return None
-        stop = info.file_size if stop is None else min(stop, info.file_size)
-        if info.compress_type != zipfile.ZIP_STORED:
-            return self._zip.read(info)[start:stop]
-        return os.pread(self._fd, max(0, stop - start), self._start(key, info) + start)
+        try:
+            stop = info.file_size if stop is None else min(stop, info.file_size)
+            if info.compress_type != zipfile.ZIP_STORED:
+                return self._unpacked(key, info)[start:stop]
+            if info.flag_bits & 1 or info.file_size != info.compress_size:
+                raise ValueError("it is encrypted or damaged")
+            stop = min(stop, self.path.stat().st_size)
+            return os.pread(self._fd, max(0, stop - start), self._start(key, info) + start)
+        except (OSError, RuntimeError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            if isinstance(error, ArchiveError):
+                raise
+            raise ArchiveError(f"{key!r} cannot be read from {str(self.path)!r}: {error}") from error
+
+    def _unpacked(self, key: str, info: zipfile.ZipInfo) -> bytes:
+        limit = MAX_ROOT if key == ROOT else _MAX_MEMBER
+        if info.file_size > limit:
+            raise ArchiveError(
+                f"{key!r} of {str(self.path)!r} unpacks to {info.file_size} bytes, more than the {limit} that are "
+                "read; store members uncompressed, or unpack the zip file"
+            )
+        return self._zip.read(info)
 
     def _start(self, key: str, info: zipfile.ZipInfo) -> int:
         if key not in self._starts:
@@ -133,7 +251,7 @@ class ZipStore(Store):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        info = self._members.get(key)
+        info = self.members.get(key)
         if info is None:
             return None
         start, stop = 0, info.file_size
@@ -152,7 +270,7 @@ class ZipStore(Store):
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
 
     async def exists(self, key: str) -> bool:
-        return key in self._members
+        return key in self.members
 
     async def set(self, key: str, value: Buffer) -> None:
         self._check_writable()
@@ -161,17 +279,17 @@ class ZipStore(Store):
         self._check_writable()
 
     async def list(self) -> AsyncIterator[str]:
-        for key in self._members:
+        for key in self.members:
             yield key
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        for key in self._members:
+        for key in self.members:
             if key.startswith(prefix):
                 yield key
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         base = prefix.rstrip("/") + "/" if prefix else ""
-        for name in sorted({key[len(base) :].split("/")[0] for key in self._members if key.startswith(base)}):
+        for name in sorted({key[len(base) :].split("/")[0] for key in self.members if key.startswith(base)}):
             yield name
 
     def close(self) -> None:

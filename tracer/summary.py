@@ -39,7 +39,7 @@ def describe(summary: dict[str, Any]) -> str:
     blocks = [
         f"{summary['path']}  ({summary['state']})",
         "trained\n" + pairs(_readable(trained)),
-        "recorded\n" + pairs(_readable(summary["recorded"])),
+        "recorded\n" + pairs(_readable({k: v for k, v in summary["recorded"].items() if v is not None})),
     ]
     for name in ("layers", "streams", "probes"):
         rows = [_readable(row) for row in summary[name]]
@@ -93,6 +93,7 @@ def _trained(archive: Archive) -> dict[str, Any]:
         "model": _class(card.get("model")),
         "parameters": _parameters(archive),
         "optimizer": _class(card.get("optimizer")),
+        "settings": _settings(card.get("optimizer")),
         "loss": card.get("loss"),
         "updates": int(rows["step"][-1]) if len(rows["step"]) else 0,
         "epochs": int(rows["epoch"].max()) if len(archive.epoch_ends) else None,
@@ -114,6 +115,19 @@ def _recorded(archive: Archive) -> dict[str, Any]:
         "calls": len(archive.calls),
         "bytes": stored[0] if stored else None,
         "files": stored[1] if stored else None,
+        **_manner(archive.card),
+    }
+
+
+def _manner(card: dict[str, Any]) -> dict[str, Any]:
+    """How the recording was made: schedules, the form of the gradients, what cannot be replayed."""
+    schedules = _mapping(card.get("snapshots"))
+    same = len(set(schedules.values())) == 1
+    gradients = _mapping(card.get("gradients"))
+    return {
+        "schedule": next(iter(schedules.values())) if same else _named(schedules),
+        "gradients": gradients.get("reason") or gradients.get("mode"),
+        "not replayed": ", ".join(card.get("foreign_ops") or []) or None,
     }
 
 
@@ -222,6 +236,18 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
 def _class(described: Any) -> str | None:
     """Class of the model or optimizer, which a card gives as text or in a mapping."""
     return described.get("class") if isinstance(described, dict) else described
+
+
+def _settings(optimizer: Any) -> str | None:
+    """Hyper-parameters of the first group that are numbers and not 0, for one line."""
+    groups = optimizer.get("groups") if isinstance(optimizer, dict) else None
+    usual = groups[0] if groups else {}
+    kept = {key: value for key, value in usual.items() if value and not isinstance(value, bool | str)}
+    return _named(kept)
+
+
+def _named(items: dict[str, Any]) -> str | None:
+    return ", ".join(f"{key} {value}" for key, value in items.items()) or None
 
 
 def _parameters(archive: Archive) -> int:

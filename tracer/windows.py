@@ -54,7 +54,8 @@ def gradient_rows(a: Tensor, z: Tensor, geometry: Geometry) -> Tensor:
     signals = z.reshape(n, groups, outputs // groups, out_space.numel())
     rows = a.new_empty(n, groups, outputs // groups, columns)
     # Patches of a few examples stay in a core's cache until they are multiplied.
-    step = max(1, _PATCHES.get(a.device.type, _PATCHES["cuda"]) // (out_space.numel() * columns * groups))
+    held = _PATCHES["cpu" if a.device.type == "cpu" else "cuda"]
+    step = max(1, held // (out_space.numel() * columns * groups))
     for start in range(0, n, step):
         part = slice(start, start + step)
         unfolded = patches(a[part], geometry, out_space)

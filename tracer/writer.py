@@ -10,7 +10,7 @@ import shutil
 import threading
 import uuid
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -53,15 +53,51 @@ class Writer:
         on_error: Literal["raise", "warn"] = "raise",
         queue_bytes: int = 1 << 30,
     ) -> None:
-        self.path = Path(path).absolute()  # the program may change its directory
-        self.run_id = uuid.uuid4().hex
+        path = Path(path).absolute()  # the program may change its directory
+        run_id = uuid.uuid4().hex
+        lock, tree = _create(path, run_id, attributes, durability == "power")
+        self._start(path, run_id, lock, tree, on_error, queue_bytes)
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        step: int | None = None,
+        durability: Literal["process", "power"] = "process",
+        on_error: Literal["raise", "warn"] = "raise",
+        queue_bytes: int = 1 << 30,
+    ) -> "Writer":
+        """Open a finished or interrupted archive to record on after ``step`` (default: its last one).
+
+        What came after that step is dropped, in one commit with an entry in `resumes`, and files that no
+        commit names are removed. The same declarations may be made again; they must agree with the archive.
+
+        Errors: ArchiveError if it is no local archive, is being written, is damaged, or ends before ``step``.
+        """
+        from tracer.resuming import take_up
+
+        path = Path(path).absolute()
+        taken = take_up(path, step, durability == "power")
+        writer = cls.__new__(cls)
+        writer._start(path, taken.run_id, taken.lock, taken.tree, on_error, queue_bytes)
+        writer._declared.restore(taken.nodes, taken.rows, taken.last)
+        writer._held = taken.held
+        writer._last_row = taken.step
+        return writer
+
+    def _start(
+        self, path: Path, run_id: str, lock: Lock, tree: Tree, on_error: str, queue_bytes: int
+    ) -> None:
+        self.path, self.run_id = path, run_id
         self.closed = False
         self._on_error = on_error
         self._declared = Declared()
         self._staging = Staging(queue_bytes)
         self._last_row = -1
         self._foreign = self._warned = False
-        self._lock, tree = _create(self.path, self.run_id, attributes, durability == "power")
+        self._held: Callable[[str, np.ndarray], bool] | None = None  # of an archive taken up again
+        self._lock = lock
         self._worker = Worker(tree, self._lock.release, f"tracer-writer {self.path.name}")
         self._tree = tree  # only ever used in jobs, that is, on the worker's thread
         watch(self)
@@ -90,6 +126,8 @@ class Writer:
         if not self._ready():
             return
         copied = {name: np.array(values, order="C") for name, values in arrays.items()}
+        if self._held is not None:
+            copied = self._new(group, copied, dims)
         for name, values in copied.items():
             self._declared.add(group, name, values.dtype, values.shape, tuple(dims.get(name, ())))
         self.attributes(group, attributes or {})
@@ -98,6 +136,23 @@ class Writer:
             self._worker.send(
                 partial(self._tree.static, f"{group}/{name}", little, tuple(dims.get(name, ())))
             )
+
+    def _new(
+        self, group: str, arrays: dict[str, np.ndarray], dims: Mapping[str, tuple[str, ...]]
+    ) -> dict[str, np.ndarray]:
+        """Those of the arrays that the archive taken up does not hold; the others must be the same."""
+        assert self._held is not None
+        new = {}
+        for name, values in arrays.items():
+            declared = {name: (values.dtype, values.shape, tuple(dims.get(name, ())))}
+            if not self._declared.again(group, declared):
+                new[name] = values
+            elif not self._held(f"{group}/{name}", values):
+                raise RecordError(
+                    f"cannot resume: '{group}/{name}' has other values now than in the archive; resume with the same "
+                    "data, or record into a new archive"
+                )
+        return new
 
     def stream(
         self,
@@ -115,8 +170,9 @@ class Writer:
             name: (np.dtype(dtype), tuple(shape), tuple(dims))
             for name, (dtype, shape, dims) in arrays.items()
         }
-        self._declared.add_stream(group, typed)
-        self._worker.send(lambda: self._tree.stream(group, typed))
+        if not self._declared.again(group, typed):
+            self._declared.add_stream(group, typed)
+            self._worker.send(lambda: self._tree.stream(group, typed))
         self.attributes(group, attributes or {})
 
     def ragged(
@@ -135,8 +191,9 @@ class Writer:
             name: (np.dtype(dtype), tuple(shape), tuple(dims))
             for name, (dtype, shape, dims) in arrays.items()
         }
-        self._declared.add_ragged(group, typed)
-        self._worker.send(lambda: self._tree.ragged(group, typed))
+        if not self._declared.again(group, typed):
+            self._declared.add_ragged(group, typed)
+            self._worker.send(lambda: self._tree.ragged(group, typed))
         self.attributes(group, attributes or {})
 
     # ---- data ----
@@ -170,9 +227,9 @@ class Writer:
     ) -> None:
         """Add one update to ``steps``; ``time`` is in seconds since 1970.
 
-        ``examples`` are arrays declared by `ragged`, by path, with one row for each id. It costs a copy of the
-        arrays and the append to a list. Errors: RecordError if the step does not come after the last, a scalar
-        takes the name of a column, or an array is not as declared.
+        ``examples`` are arrays declared by `ragged`, by path, with one row for each id. It costs a copy of
+        the arrays and the append to a list. Errors: RecordError if the step does not come after the last, a
+        scalar takes the name of a column, or an array is not as declared.
         """
         if not self._ready():
             return
@@ -184,8 +241,8 @@ class Writer:
         copied = None if ids is None else np.array(ids, np.int64).reshape(-1)
         if examples:
             self._declared.check_examples(step, 0 if copied is None else len(copied), examples)
-            examples = {path: np.array(values) for path, values in examples.items()}
-        self._worker.row(Row(step, epoch, time, loss, skipped, tuple(lr), copied, named, examples or None))
+        seen = {path: np.array(values) for path, values in (examples or {}).items()}
+        self._worker.row(Row(step, epoch, time, loss, skipped, tuple(lr), copied, named, seen or None))
         self._last_row = step
 
     def mark_epoch_end(self, step: int) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from analyze import plot
-from analyze.chain import dense_chain
+from analyze.homogeneous import Affine, MaxPool, Units, path_sums
 from analyze.metric import metric
-from analyze.operator_norm import spectral_norm
+from analyze.operator_norm import TOLERANCE, map_norm
 from analyze.reference import BRUCKNER_2019, GAIN_2019, NEYSHABUR_2017
 
 if TYPE_CHECKING:
@@ -21,37 +21,38 @@ if TYPE_CHECKING:
 FACTORS = ("dropped", "literal")
 MEASURES = ("l2", "l1_path", "l2_path", "spectral")
 NORMS = ("l1_path_norm", "l2_path_norm", "l2_norm", "spectral_norm")
+Kind = Literal["kernel", "operator"]
 
 
 @dataclass(frozen=True)
 class Magnitudes:
-    """What every measure is made of; the sums over paths as natural logarithms, since they overflow.
+    """What every measure of one network is made of; sums over paths as natural logarithms.
 
-    `outputs` (layer,): h, the units a layer feeds. `frobenius`, `spectral` (step, layer): of its weights and
-    of the map it computes. `log_l1` (step, factors): sum over paths of the product of |w|, for `literal` with
-    a factor 2 for each layer crossed. `log_l2`: the same of w², with 4h.
+    h, frobenius, spectral (layer,): outputs of each parametrised map, norm of its weights, largest singular
+    value. path: by (q, literal), sum over paths of the product of |w|^q, for literal with 2 or 4h for each
+    map crossed.
     """
 
-    outputs: np.ndarray
+    h: np.ndarray
     frobenius: np.ndarray
     spectral: np.ndarray
-    log_l1: np.ndarray
-    log_l2: np.ndarray
+    path: Mapping[tuple[int, bool], float]
 
 
 @metric(
-    reads=("weights", "network", "margin.gamma"),
+    reads=("weights", "networks", "margin.gamma"),
     variables={
         **dict.fromkeys(MEASURES, ("step", "factors")),
         **{f"log10_{name}": ("step", "factors") for name in MEASURES},
         **dict.fromkeys((*NORMS, "spectral_sum_slide"), ("step",)),
+        "n_layers": ("step",),
     },
     scope="train",
     bounds=dict.fromkeys((*MEASURES, *NORMS, "spectral_sum_slide"), (0, np.inf)),
     units={f"log10_{name}": "log10" for name in MEASURES},
     title="Capacity measures",
     formula="γ⁻²∏|W|_F²,  γ⁻²(Σ_paths ∏|w|)²,  γ⁻²Σ_paths ∏w²,  γ⁻²∏σ_max²",
-    cost="one singular value decomposition and two products with |W| and W² per layer and step",
+    cost="some 5 forward passes of one example in float64, 20 to 60 forward and backward in float32, a step",
     reading=(
         "Left: norms of the weights divided by the squared margin; a lower value promises a smaller "
         "generalization gap. Right: the same norms before division by the margin, each as it is."
@@ -59,92 +60,113 @@ class Magnitudes:
     reference=(NEYSHABUR_2017, BRUCKNER_2019, GAIN_2019),
 )
 def capacity(
-    weights: Sequence[Mapping[str, np.ndarray]], network: Mapping[str, Any], margin_gamma: np.ndarray
+    weights: Sequence[Mapping[str, np.ndarray]],
+    networks: Sequence[Mapping[str, Any]],
+    margin_gamma: np.ndarray,
+    *,
+    include_bias: bool = False,
+    maxpool: MaxPool = "sum",
+    units: Units = "unrolled",
+    frobenius: Kind = "kernel",
 ) -> dict[str, Any]:
-    """Four capacity measures of a chain of linear layers: norms of its weights over the squared margin.
+    """Four capacity measures: norms of all weights over the squared margin.
 
-    `weights` holds one mapping from tensor name to values per step, `network` the stored table of the
-    network, `margin_gamma` (step,) the margin γ of the training examples. Weights only, biases never count.
-    With d layers of h_i outputs, the last one included:
+    `weights` holds one mapping from tensor name to values per step, `networks` the table that holds at that
+    step, `margin_gamma` (step,) the margin γ of the training examples. A layer i of the d = `n_layers` is a
+    linear layer or convolution with the BatchNorm after it folded in (a BatchNorm that cannot be folded is
+    a layer of its own), once for every time it is applied, shortcuts included; h_i are the units of its
+    output.
 
-    `l2` = γ⁻² ∏ 4|W_i|_F², `l1_path` = γ⁻² (Σ_paths ∏ 2|w|)², `l2_path` = γ⁻² Σ_paths ∏ 4 h_i w², `spectral`
-    = γ⁻² ∏ h_i σ_max(W_i)², all (step, factors): as printed for `literal`, and without the 2, 4 and h_i,
-    which depend on the architecture alone, for `dropped`. `log10_*` are their logarithms, finite also where
-    the measure itself is beyond float64 (inf). NaN where γ is not above 0.
+    `l2` = γ⁻² ∏ 4|W_i|_F², `l1_path` = γ⁻² (Σ_paths ∏ 2|w|)², `l2_path` = γ⁻² Σ_paths ∏ 4 h_i w²,
+    `spectral` = γ⁻² ∏ h_i σ_max(W_i)², all (step, factors): as printed for `literal` (where a path carries
+    the factors of the layers it crosses), and without the 2, 4 and h_i, which depend on the architecture
+    alone, for `dropped`. `log10_*` are their logarithms, finite also where the measure itself is beyond
+    float64 (inf). NaN where γ is not above 0.
 
     Without margin and factors, (step,): `l2_norm` (product of squared Frobenius norms), `spectral_norm`
-    (product of squared spectral norms), `l1_path_norm` and `l2_path_norm` (sums over paths of the products of
-    |w| and of w²). `spectral_sum_slide` = γ⁻² Σ σ_max(W_i), as printed by Gain and Siegelmann.
+    (product of squared spectral norms; no Lipschitz bound where there are shortcuts), `l1_path_norm` and
+    `l2_path_norm` (sums over paths of the products of |w| and of w²). `spectral_sum_slide` = γ⁻² Σ
+    σ_max(W_i), as printed by Gain and Siegelmann.
 
-    Raises MissingTraceError, naming what is in the way, for a network that is not a chain of linear layers.
+    Paths and operators are those of the network unrolled: every unit of a convolution counts, with its
+    padding, stride and groups; max pooling is the sum over its window (`maxpool="max"` keeps the maximum,
+    as published code does, which is less). `include_bias=True` also counts paths that begin at a bias.
+    `units="channels"` takes h_i as the number of channels. `frobenius="operator"` counts a weight once for
+    each position it is applied at.
+
+    Raises MissingTraceError, naming row and module, where paths are not defined: products of activations,
+    attention, LayerNorm, GroupNorm, activations that are steeper than 1 or not 0 at 0.
 
     >>> first = {"name": "a", "op": "aten.linear.default", "args": [{"input": 0}, {"tensor": "a.weight"}]}
     >>> second = {"name": "b", "op": "aten.linear.default", "args": [{"row": 0}, {"tensor": "b.weight"}]}
+    >>> table = {"rows": [first, second], "inputs": [{"shape": [2, 1]}]}
     >>> weights = [{"a.weight": np.array([[3.0], [-4.0]]), "b.weight": np.array([[1.0, 2.0]])}]
-    >>> result = capacity(weights, {"rows": [first, second]}, np.array([0.5]))
+    >>> result = capacity(weights, [table], np.array([0.5]))
     >>> {name: result[name].round(6).tolist() for name in MEASURES}  # 4 · 25 · 5, 4 · 11², 4 · 73, 4 · 25 · 5
     {'l2': [[500.0, 8000.0]], 'l1_path': [[484.0, 7744.0]],
      'l2_path': [[292.0, 9344.0]], 'spectral': [[500.0, 1000.0]]}
     """
-    return measures(chain_magnitudes(weights, dense_chain(network)), margin_gamma)
+    found = []
+    for position, tensors in enumerate(weights):
+        sums = path_sums(networks[position], tensors, include_bias=include_bias, maxpool=maxpool, units=units)
+        found.append(magnitudes(sums.maps, sums.log, units, frobenius))
+    gamma = np.asarray(margin_gamma, np.float64)
+    parts = [measures(each, value) for each, value in zip(found, gamma, strict=True)]
+    names = [*MEASURES, *(f"log10_{name}" for name in MEASURES), *NORMS, "spectral_sum_slide"]
+    shapes = {name: (0, 2) if name.removeprefix("log10_") in MEASURES else (0,) for name in names}
+    return {
+        **{
+            name: np.array([part[name] for part in parts]).reshape(len(parts), *shapes[name][1:])
+            for name in names
+        },
+        "n_layers": np.array([len(each.h) for each in found], np.int64),
+        "factors": np.array(FACTORS),
+        "attrs": {"spectral_tolerance": TOLERANCE, "include_bias": int(include_bias), "maxpool": maxpool},
+    }
 
 
-def chain_magnitudes(weights: Sequence[Mapping[str, np.ndarray]], chain: Sequence[str]) -> Magnitudes:
-    """Magnitudes of linear layers applied one after the other, from their weights (out, in) at every step."""
-    layers = [[np.asarray(tensors[name], np.float64) for name in chain] for tensors in weights]
-    outputs = np.array([len(matrix) for matrix in layers[0]]) if layers else np.empty(0, np.int64)
-    shape = (len(layers), len(chain))
-    flat = [matrix for matrices in layers for matrix in matrices]
-    path = {q: np.array([log_path_sum(matrices, q) for matrices in layers]) for q in (1, 2)}
-    literal = {1: len(chain) * np.log(2.0), 2: np.log(4.0 * outputs).sum()}
-    return Magnitudes(
-        outputs=outputs,
-        frobenius=np.reshape([np.linalg.norm(matrix) for matrix in flat], shape),
-        spectral=np.reshape([spectral_norm(matrix) for matrix in flat], shape),
-        # In a chain every path crosses every layer, so the factors come out of the sum.
-        log_l1=np.stack([path[1], path[1] + literal[1]], axis=-1),
-        log_l2=np.stack([path[2], path[2] + literal[2]], axis=-1),
-    )
+def magnitudes(
+    maps: Sequence[Affine], path: Mapping[tuple[int, bool], float], units: Units, frobenius: Kind
+) -> Magnitudes:
+    """Norms of every map a network's paths cross, next to its sums over paths."""
+    h = [layer.channels if units == "channels" else layer.units for layer in maps]
+    squares, spectral = [], []
+    for layer in maps:
+        weight = layer.weight()
+        squares.append(_operator_square(layer) if frobenius == "operator" else float((weight * weight).sum()))
+        spectral.append(map_norm(layer.apply, weight, layer.inputs).value)
+    return Magnitudes(np.array(h, np.float64), np.sqrt(squares), np.array(spectral, np.float64), path)
 
 
-def log_path_sum(matrices: Sequence[np.ndarray], power: int) -> float:
-    """Natural logarithm of the sum over all paths through a chain of the product of |w|^power.
+def _operator_square(layer: Affine) -> float:
+    import torch
 
-    >>> round(float(np.exp(log_path_sum([np.array([[3.0], [-4.0]]), np.array([[1.0, 2.0]])], 1))), 12)
-    11.0
-    """
-    reach, scale = np.ones(matrices[0].shape[1]), 0.0
-    for matrix in matrices:
-        reach = np.abs(matrix) ** power @ reach
-        largest = reach.max(initial=0.0)
-        if not 0 < largest < np.inf:
-            return -np.inf if largest == 0 else np.nan
-        reach, scale = reach / largest, scale + np.log(largest)
-    return float(scale + np.log(reach.sum()))
+    squares = layer.weight() ** 2
+    if layer.apply is None:
+        return float(squares.sum()) * layer.units / squares.numel()
+    with torch.no_grad():
+        return float(layer.apply(torch.ones(1, *layer.inputs, dtype=torch.float64), squares).sum())
 
 
-def measures(magnitudes: Magnitudes, gamma: np.ndarray) -> dict[str, Any]:
-    """Every measure of any network from its magnitudes and the margin γ (step,)."""
-    gamma = np.asarray(gamma, np.float64)
-    gamma = np.where(gamma > 0, gamma, np.nan)
-    layers, outputs = len(magnitudes.outputs), magnitudes.outputs
+def measures(found: Magnitudes, gamma: float) -> dict[str, Any]:
+    """Every measure of one network from its magnitudes and the margin γ; (factors,) or single numbers."""
+    gamma = gamma if gamma > 0 else np.nan
     with np.errstate(divide="ignore", over="ignore"):
-        frobenius = 2 * np.log(magnitudes.frobenius).sum(-1)
-        spectral = 2 * np.log(magnitudes.spectral).sum(-1)
+        frobenius = 2 * np.log(found.frobenius).sum()
+        spectral = 2 * np.log(found.spectral).sum()
         logs = {
-            "l2": np.stack([frobenius, frobenius + layers * np.log(4.0)], axis=-1),
-            "l1_path": 2 * magnitudes.log_l1,
-            "l2_path": magnitudes.log_l2,
-            "spectral": np.stack([spectral, spectral + np.log(outputs).sum()], axis=-1),
+            "l2": np.array([frobenius, frobenius + len(found.h) * np.log(4.0)]),
+            "l1_path": 2 * np.array([found.path[1, False], found.path[1, True]]),
+            "l2_path": np.array([found.path[2, False], found.path[2, True]]),
+            "spectral": np.array([spectral, spectral + np.log(found.h).sum()]),
         }
         result: dict[str, Any] = {}
         for name, value in logs.items():
-            over_margin = value - 2 * np.log(gamma)[:, None]
+            over_margin = value - 2 * np.log(gamma)
             result[name], result[f"log10_{name}"] = np.exp(over_margin), over_margin / np.log(10.0)
-        plain = (magnitudes.log_l1[:, 0], magnitudes.log_l2[:, 0], frobenius, spectral)
+        plain = (found.path[1, False], found.path[2, False], frobenius, spectral)
         result |= {name: np.exp(value) for name, value in zip(NORMS, plain, strict=True)}
-    slide = magnitudes.spectral.sum(-1) / gamma**2
-    return {**result, "spectral_sum_slide": slide, "factors": np.array(FACTORS)}
+    return {**result, "spectral_sum_slide": found.spectral.sum() / gamma**2}
 
 
 def plot_capacity(result: xr.Dataset, figure: Figure) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from analyze import plot
 from analyze.metric import metric
 from analyze.reference import GAIN_2019
+from tracer.complexity import entropy_of, scaled, value_range
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -55,35 +56,13 @@ def complexity(
     entropies, ratios = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
     for i, row in enumerate(rows):
         # Scaled one at a time: a float64 copy of all inputs could be large.
-        unit = np.clip((row.astype(np.float64) - low) / (high - low or 1.0), 0.0, 1.0)
+        unit = scaled(row, low, high)
         if np.isfinite(row).all() and row.size:
             entropies[i] = entropy_of(unit, bins)
             pixels = np.rint(unit * 255).astype(np.uint8).reshape(values.shape[1:])
             ratios[i] = len(compress(pixels, codec, level)) / pixels.size
     about = {"range": f"{low:g} to {high:g}", "source": source, "bins": bins, "codec": codec, "level": level}
     return {"entropy": entropies, "compression": ratios, "attrs": about}
-
-
-def value_range(inputs: np.ndarray, raw: np.ndarray | None) -> tuple[np.ndarray, float, float, str]:
-    """The values to look at, their range, and whether they are `raw` or `inputs`."""
-    values, source = (inputs, "inputs") if raw is None else (raw, "raw")
-    values = np.asarray(values)
-    if values.dtype == np.uint8:
-        return values, 0.0, 255.0, source
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    return (values, 0.0, 1.0, source) if low >= 0 and high <= 1 else (values, low, high, source)
-
-
-def entropy_of(unit: np.ndarray, bins: int) -> float:
-    """Entropy in bits of values in [0, 1], in equal bins; 1 itself belongs to the last.
-
-    >>> entropy_of(np.array([0.0, 0.3, 0.6, 1.0]), 4)
-    2.0
-    """
-    counts = np.bincount(np.minimum((unit * bins).astype(np.int64), bins - 1), minlength=1)
-    share = counts[counts > 0] / unit.size
-    return float(abs(np.sum(share * np.log2(share))))
 
 
 def compress(pixels: np.ndarray, codec: str, level: int) -> bytes:

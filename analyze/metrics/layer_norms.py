@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from analyze import plot
-from analyze.chain import convolution, weight_rows
+from analyze.chain import weight_rows
 from analyze.metric import metric
-from analyze.operator_norm import convolution_norm, singular_values
+from analyze.operator_norm import TOLERANCE, row_norm, singular_values
 from analyze.reference import JIANG_2019, NEYSHABUR_2017
 
 if TYPE_CHECKING:
@@ -23,11 +22,11 @@ NAMES = ("frobenius", "spectral_exact", "spectral_reshaped", "nuclear", "l1", "d
 
 @metric(
     reads=("weights", "initial_weights", "layer_tensors", "network"),
-    variables=dict.fromkeys(NAMES, ("step", "layer")),
+    variables=dict.fromkeys((*NAMES, "n_iterations"), ("step", "layer")),
     bounds=(0, np.inf),
     title="Layer norms",
     formula="|W|_F, σ_max, Σσ, Σ|w|, |W - W_0|_F",
-    cost="one singular value decomposition per layer and step; some 30 convolutions for an operator norm",
+    cost="one singular value decomposition per layer and step; 20 to 60 convolutions there and back for a norm",
     reading=(
         "One line per layer, dark for the first. Norms that keep growing at zero training error, or a large "
         "distance from initialisation, mean a network of higher capacity."
@@ -39,6 +38,8 @@ def layer_norms(
     initial_weights: Mapping[str, np.ndarray],
     layer_tensors: Mapping[str, Sequence[str]],
     network: Mapping[str, Any],
+    *,
+    tolerance: float = TOLERANCE,
 ) -> dict[str, Any]:
     """Norms of the weights of every layer, and of all of them together as the last layer, `all`.
 
@@ -49,11 +50,12 @@ def layer_norms(
 
     `frobenius`, `l1` (sum of absolute values) and `distance_from_init` (Frobenius) over all weights of the
     layer. `spectral_exact`: largest singular value of the linear map the layer computes: a convolution with
-    its own stride, padding, dilation and groups at the size of input it works on. `spectral_reshaped` and
-    `nuclear`: largest and sum of singular values of the weight as a matrix (out, everything else). The last
-    three are NaN where a layer has not exactly one weight matrix, and for `all`; the exact norm also where
-    the table does not show the layer applying its weight by itself (recurrent, attention, embedding,
-    reparametrised). NaN where a weight is not finite.
+    its own stride, padding, dilation and groups at the size of input it works on, by Lanczos iterations up
+    to a relative error of `tolerance` (`n_iterations` of them; 0: from the whole matrix).
+    `spectral_reshaped` and `nuclear`: largest and sum of singular values of the weight as a matrix (out,
+    everything else). The last three are NaN where a layer has not exactly one weight matrix, and for `all`;
+    the exact norm also where the table does not show the layer applying its weight by itself (recurrent,
+    attention, embedding, reparametrised). NaN where a weight is not finite.
 
     >>> now, before = {"fc.weight": np.diag([3.0, -4.0])}, {"fc.weight": np.zeros((2, 2))}
     >>> table = {"rows": [{"op": "aten.linear.default", "args": [{"input": 0}, {"tensor": "fc.weight"}]}]}
@@ -65,6 +67,7 @@ def layer_norms(
     applied = weight_rows(network)
     everything = [name for names in owned.values() for name in names]
     values = {name: np.full((len(weights), len(owned) + 1), np.nan) for name in NAMES}
+    iterations = np.zeros((len(weights), len(owned) + 1), np.int64)
     for step, tensors in enumerate(weights):
         for column, names in enumerate([*owned.values(), everything]):
             flat = _flat(tensors, names)
@@ -76,9 +79,22 @@ def layer_norms(
                 scale = singular_values(tensor.reshape(len(tensor), -1))
                 values["spectral_reshaped"][step, column] = scale.max(initial=0.0)
                 values["nuclear"][step, column] = scale.sum()
-                exact = exact_norm(tensor, applied.get(names[0]), float(scale.max(initial=0.0)))
+                exact, iterations[step, column] = _exact(tensor, applied.get(names[0]), scale, tolerance)
                 values["spectral_exact"][step, column] = exact
-    return {**values, "layer": np.array([*owned, "all"])}
+    layers = np.array([*owned, "all"])
+    return {**values, "n_iterations": iterations, "layer": layers, "attrs": {"tolerance": tolerance}}
+
+
+def _exact(
+    weight: np.ndarray, row: Mapping[str, Any] | None, scale: np.ndarray, tolerance: float
+) -> tuple[float, int]:
+    """Largest singular value of what `row` computes, and iterations; `scale` are those of its matrix."""
+    if row is None:
+        return np.nan, 0
+    if weight.ndim == 2:
+        return float(scale.max(initial=0.0)), 0
+    norm = row_norm(weight, row, tolerance=tolerance)
+    return norm.value, norm.iterations
 
 
 def weight_names(names: Sequence[str], tensors: Mapping[str, np.ndarray]) -> list[str]:
@@ -89,14 +105,6 @@ def weight_names(names: Sequence[str], tensors: Mapping[str, np.ndarray]) -> lis
     """
     matrices = [name for name in names if tensors[name].ndim >= 2]
     return matrices or [name for name in names if name.rpartition(".")[2] != "bias"]
-
-
-def exact_norm(weight: np.ndarray, row: Mapping[str, Any] | None, reshaped: float) -> float:
-    """Largest singular value of what `row` computes with `weight`; `reshaped` is that of its matrix."""
-    if weight.ndim == 2:
-        return reshaped if row is not None else math.nan
-    geometry = None if row is None else convolution(row, weight.shape[2:])
-    return math.nan if geometry is None else convolution_norm(weight, geometry)
 
 
 def _flat(tensors: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:

@@ -7,11 +7,12 @@
     nearby = state.with_tensors({"fc.weight": state.tensors["fc.weight"] + 0.01})
     nearby.loss(train), nearby.gradient(train)
 
-Metrics that name `states` among what they read are given `States`: one `State` a snapshot, made when looked at.
+Metrics that name `states` among what they read are given `States`: one `State` a snapshot, made when looked
+at.
 """
 
 from analyze.replay.examples import Examples
-from analyze.replay.replay import Replay, States, states_of
+from analyze.replay.replay import Replay, States, replay_of, states_of
 from analyze.replay.state import State
 
-__all__ = ["Examples", "Replay", "State", "States", "states_of"]
+__all__ = ["Examples", "Replay", "State", "States", "replay_of", "states_of"]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from tracer import factors
+from tracer.filling import FillPass
 from tracer.leftover import Leftover
-from tracer.rerun import part
+from tracer.probe import Probe
+from tracer.rerun import part, settled
+from tracer.wanted import Wanted
 
 if TYPE_CHECKING:
     from analyze.replay.examples import Examples
@@ -18,12 +22,13 @@ if TYPE_CHECKING:
 
 Bounds = Sequence[tuple[int, int]]
 Named = dict[str, Tensor]
+_LEAST = 1 << 28  # bytes: results themselves are asked for, whatever they take
 
 
 def gradient(state: State, examples: Examples, chunks: Bounds, masks: Mapping[str, Tensor]) -> Named:
     """Gradient of the mean loss, by parameter; 0 where the loss does not depend on it."""
     total = {name: torch.zeros_like(state.tensors[name]) for name in state.parameters}
-    with torch.inference_mode(False), torch.enable_grad():
+    with settled(grad=True):
         for start, stop in chunks:
             live, losses = _losses(state, examples, start, stop, masks)
             if not losses.requires_grad:
@@ -39,12 +44,14 @@ def hvp(state: State, vector: Mapping[str, Tensor], examples: Examples, chunks: 
     """Hessian of the mean loss times a vector, by parameter."""
     total = {name: torch.zeros_like(state.tensors[name]) for name in state.parameters}
     # Fused attention cannot be differentiated twice.
-    with torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+    with settled(grad=True), sdpa_kernel(SDPBackend.MATH):
         for start, stop in chunks:
             live, losses = _losses(state, examples, start, stop, {})
             if not losses.requires_grad:
                 continue
-            first = torch.autograd.grad(losses.sum(), list(live.values()), create_graph=True, allow_unused=True)
+            first = torch.autograd.grad(
+                losses.sum(), list(live.values()), create_graph=True, allow_unused=True
+            )
             pairs = zip(live, first, strict=True)
             product = sum((g * vector[name].to(g)).sum() for name, g in pairs if g is not None)
             if not (isinstance(product, Tensor) and product.requires_grad):
@@ -58,24 +65,38 @@ def hvp(state: State, vector: Mapping[str, Tensor], examples: Examples, chunks: 
 
 def per_example(state: State, examples: Examples, chunks: Bounds) -> Named:
     """Gradient of each example's loss, (example, *shape) by parameter."""
-    pieces = [_rows(state, examples, start, stop) for start, stop in chunks]
-    return {name: torch.cat([piece[name] for piece in pieces]) for name in state.parameters}
+    if state.dtype == torch.float64:  # what is stored of gradients is float32
+        pieces = [_rows(state, examples, start, stop) for start, stop in chunks]
+        return {name: torch.cat([piece[name] for piece in pieces]) for name in state.parameters}
+    seen, found = _recorded(state, examples, chunks, "exact")
+    blocks, values = seen.attributes["probes/_/gradients"]["blocks"], found["probes/_/gradients"]["values"]
+
+    def rebuilt(name: str) -> Tensor:
+        rows = factors.rebuild(blocks, name, lambda start, stop: values[start:stop])
+        return torch.from_numpy(rows).to(state.tensors[name])
+
+    return {name: rebuilt(name) for name in state.parameters}
 
 
 def gram(state: State, examples: Examples, chunks: Bounds) -> Tensor:
     """Inner products of gradients, float64 (layer, example, example)."""
-    rows = per_example(state, examples, chunks)
-    layers = []
-    for names in state.layers.values():
-        products = [flat @ flat.T for flat in (rows[name].flatten(1).double() for name in names)]
-        layers.append(torch.stack(products).sum(0))
-    return torch.stack(layers)
+    _, found = _recorded(state, examples, chunks, "gram")
+    return torch.from_numpy(found["gram"]["gram"])
+
+
+def _recorded(state: State, examples: Examples, chunks: Bounds, mode: str) -> tuple[FillPass, dict[str, Any]]:
+    """The gradients of these examples as a recording takes them."""
+    probe = Probe(examples.inputs, examples.targets)
+    want = Wanted(probe, {"gradients": examples.n}, chunks=list(chunks))
+    memory = max(state.memory, _LEAST)
+    seen = FillPass(state.network, {"_": want}, tensors=state.tensors, gradients=mode, memory=memory)
+    return seen, seen.run(state.tensors, {"gradients"})
 
 
 def _rows(state: State, examples: Examples, start: int, stop: int) -> Named:
     size = state.network.batch
     inputs, targets = (part(tree, start, stop, size) for tree in (examples.inputs, examples.targets))
-    with torch.inference_mode(False):
+    with settled(grad=True):
         return Leftover(state.network, state.parameters).rows(state.tensors, inputs, targets, stop - start)
 
 

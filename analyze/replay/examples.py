@@ -19,9 +19,9 @@ from tracer.trees import leaves_of, rebuild
 class Examples:
     """n examples, first axis of every tensor.
 
-    inputs, targets: a tensor, or a tuple of them; targets None where nothing has a loss. chunks: (start, stop) of
-    those that go through the network together; None: as memory allows. ids: int64 (example,). name, split: of the
-    probe.
+    inputs, targets: a tensor, or a tuple of them; targets None where nothing has a loss. chunks: (start,
+    stop) of those that go through the network together; None: as memory allows. ids: int64 (example,).
+    name, split: of the probe.
     """
 
     inputs: Any
@@ -41,7 +41,11 @@ class Examples:
         """Class of each example, int64 (example,); MissingTraceError where targets are no classes."""
         if not isinstance(self.targets, torch.Tensor):
             raise MissingTraceError(f"examples {self.name!r} have no single tensor of targets, so no classes")
-        return class_labels(self.targets.cpu().float().numpy() if self.targets.is_floating_point() else self.targets.cpu().numpy())
+        return class_labels(
+            self.targets.cpu().float().numpy()
+            if self.targets.is_floating_point()
+            else self.targets.cpu().numpy()
+        )
 
     def first(self, n: int | None) -> Examples:
         """The first n of them (None: all), in the same chunks."""
@@ -82,8 +86,8 @@ def join(parts: Sequence[Examples]) -> Examples:
     for item in parts:
         chunks += [(start + a, start + b) for a, b in item.chunks or ((0, item.n),)]
         start += item.n
-    ids = [item.ids for item in parts]
-    known = None if any(own is None for own in ids) else np.concatenate(ids)  # type: ignore[arg-type]
+    ids = [item.ids for item in parts if item.ids is not None]
+    known = np.concatenate(ids) if len(ids) == len(parts) else None
     names = "+".join(item.name for item in parts)
     return Examples(trees[0], trees[1], tuple(chunks), known, names, "+".join(item.split for item in parts))
 

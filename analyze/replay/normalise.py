@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tracer.network import Network
+from tracer.rerun import settled
 from tracer.table import Row
 
 # Positions of weight, bias, mean, variance; of eps.
@@ -19,18 +20,22 @@ _NORMS = {
 def statistics(network: Network, tensors: Mapping[str, Tensor], chunks: Sequence[Any]) -> dict[str, Tensor]:
     """Mean and variance of the input of every BatchNorm row, by the name of the buffer; empty without any.
 
-    Each chunk is normalised by its own statistics; those of several chunks are averaged by their sizes. A network
-    for a fixed number of examples is refused.
+    Each chunk is normalised by its own statistics; those of several chunks are averaged by their sizes. A
+    network for a fixed number of examples is refused.
     """
     norms = {row.name: row for row in network.rows if row.op in _NORMS}
     found: dict[str, Tensor] = {}
     if not norms:
         return found
     total = 0
-    with torch.inference_mode(False), torch.no_grad():
+    with settled(grad=False):
         for inputs in chunks:
             seen: dict[str, Tensor] = {}
-            network.run(tensors, inputs, visit=lambda row, values, out, seen=seen: _measure(row, values, seen))
+
+            def visit(row: Row, values: tuple[Any, ...], _: Any, into: dict[str, Tensor] = seen) -> Any:
+                return _measure(row, values, into)
+
+            network.run(tensors, inputs, visit=visit)
             n = len(inputs if isinstance(inputs, Tensor) else inputs[0])
             total += n
             for name, value in seen.items():
@@ -49,7 +54,9 @@ def _measure(row: Row, values: tuple[Any, ...], seen: dict[str, Tensor]) -> Any:
     count = x.numel() // x.shape[1]
     seen[row.args[mean]["tensor"]] = centre
     seen[row.args[variance]["tensor"]] = spread * (count / max(1, count - 1))
-    out = torch.nn.functional.batch_norm(x, centre, spread, values[weight], values[bias], False, 0.0, values[eps])
+    out = torch.nn.functional.batch_norm(
+        x, centre, spread, values[weight], values[bias], False, 0.0, values[eps]
+    )
     if row.op == "aten.batch_norm.default":
         return out
     empty = x.new_empty(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,18 @@ from tracer.network import Network
 from tracer.rerun import reproduces
 from tracer.stored import Networks, probe_of, tensors_of, to_device
 
+_KEPT = " replay"  # among the settings of the process, so that blocks share what was read and checked
+
 
 class Replay:
     """The archive's network with the weights of any snapshot.
 
-    device: where it runs. model: for an archive whose network could not be traced, or uses operations that are not run
-    from an archive: a function that returns the module, or (module, loss); its code is run, so it is only ever given by
-    the user. memory: bytes one pass may use.
+    device: where it runs. model: for an archive whose network could not be traced, or uses operations that
+    are not run from an archive: a function that returns the module, or (module, loss); its code is run, so
+    it is only ever given by the user. memory: bytes one pass may use.
 
-    steps: int64, the snapshots with weights. probes: names of the probes. MissingTraceError where weights or network
-    are not recorded.
+    steps: int64, the snapshots with weights. probes: names of the probes. MissingTraceError where weights
+    or network are not recorded.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Replay:
         self._networks = Networks(archive, model)
         self._examples: dict[str, Examples] = {}
         self._exact: dict[int, bool | None] = {}
+        self._last: State | None = None
 
     def network(self, step: int) -> Network:
         """The network that holds at a step."""
@@ -63,13 +66,18 @@ class Replay:
     def at(self, step: int) -> State:
         """The state after `step` updates; ArchiveError where it does not reproduce the recorded outputs."""
         step = int(step)
+        if self._last is not None and self._last.step == step:
+            return self._last
         if step not in self.steps:
-            raise MissingTraceError(f"no weights are recorded at step {step}; {did_you_mean(str(step), self.steps)}")
+            raise MissingTraceError(
+                f"no weights are recorded at step {step}; {did_you_mean(str(step), self.steps)}"
+            )
         tensors = tensors_of(self.archive, step, self.device)
         state = State(step, self.network(step), tensors, probe=self.probe, memory=self.memory)
         if step not in self._exact:
             self._exact[step] = reproduces(self.archive, step, state.network, tensors, self._tensors)
         state.exact = self._exact[step]
+        self._last = state
         return state
 
     def _tensors(self, name: str) -> tuple[Any, Any]:
@@ -84,9 +92,20 @@ class Replay:
 class States(Sequence[State]):
     """What a metric that reads `states` is given: one `State` a snapshot, made and checked when looked at."""
 
-    def __init__(self, replay: Replay, steps: Sequence[int] | np.ndarray, parts: Sequence[tuple[str, int]] = ()) -> None:
-        self.replay, self.steps = replay, tuple(int(step) for step in steps)
+    def __init__(
+        self,
+        replay: Replay,
+        steps: Sequence[int] | np.ndarray,
+        parts: Sequence[tuple[str, int]] = (),
+        lead: int | None = None,
+    ) -> None:
+        self.replay, self.steps, self._lead = replay, tuple(int(step) for step in steps), lead
         self._parts = tuple(parts)
+
+    @property
+    def lead(self) -> State | None:
+        """The state before the first one, where a metric compares in time and there is one."""
+        return None if self._lead is None else self.replay.at(self._lead)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -99,11 +118,22 @@ class States(Sequence[State]):
     def examples(self, limit: int | None = None) -> Examples:
         """The examples this metric is computed on (by its scope), at most `limit` of each probe."""
         parts = self._parts or [(name, self.replay.archive.probes[name].n) for name in self.replay.probes]
-        return join([self.replay.probe(name).first(n if limit is None else min(n, limit)) for name, n in parts])
+        return join(
+            [self.replay.probe(name).first(n if limit is None else min(n, limit)) for name, n in parts]
+        )
 
 
 def states_of(view: View) -> States:
     """States of a view's snapshots, with the examples of its probes."""
-    replay = Replay(view.archive)
-    return States(replay, view.steps, list(zip(view.probes, view.counts, strict=True)))
+    kept = view.replay if isinstance(view.replay, dict) else {}
+    if _KEPT not in kept:
+        kept[_KEPT] = getattr(view.archive, "replay", None) or replay_of(view.archive, view.replay)
+    return States(kept[_KEPT], view.steps, list(zip(view.probes, view.counts, strict=True)), view.lead)
 
+
+def replay_of(archive: Archive, settings: Mapping[str, Any]) -> Replay:
+    """The replay of an archive with the `device`, `model` and `memory` of `analyze.run(replay=...)`."""
+    chosen = {
+        name: settings[name] for name in ("device", "model", "memory") if settings.get(name) is not None
+    }
+    return Replay(archive, **chosen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,11 @@ from torch import Tensor
 from analyze.replay import derivatives, normalise
 from analyze.replay.examples import Examples
 from analyze.replay.twin import as_double
+from tracer import bits
 from tracer.budget import chunk_sizes
 from tracer.errors import MissingTraceError, did_you_mean
 from tracer.network import Network
-from tracer.rerun import observe, part, places
-from tracer import bits
+from tracer.rerun import observe, part, places, settled
 
 Given = Any  # Examples, the name of a probe, or inputs (a tensor or a tuple of them)
 
@@ -24,14 +24,14 @@ Given = Any  # Examples, the name of a probe, or inputs (a tensor or a tuple of 
 class State:
     """A network with one set of weights. Nothing here changes it: `with_tensors` makes another one.
 
-    step: of the snapshot the weights come from. network: the table. tensors: parameters and buffers by name, as
-    stored. parameters: names of the trainable ones, in the order of the layers. layers: layer to its parameters.
-    exact: whether the recorded outputs came out bit for bit (None: none are recorded at this step, or the weights
-    were changed).
+    step: of the snapshot the weights come from. network: the table. tensors: parameters and buffers by
+    name, as stored. parameters: names of the trainable ones, in the order of the layers. layers: layer to
+    its parameters. exact: whether the recorded outputs came out bit for bit (None: none are recorded at
+    this step, or the weights were changed).
 
-    Every method takes `examples`: `Examples` (of `probe`), the name of a probe, or plain inputs, then with `targets`
-    where a loss is needed. They go through in chunks, so memory stays bounded. `masks` (site to bool (example,
-    unit), as `masks` returns) holds the nonlinearities to fixed on/off patterns.
+    Every method takes `examples`: `Examples` (of `probe`), the name of a probe, or plain inputs, then with
+    `targets` where a loss is needed. They go through in chunks, so memory stays bounded. `masks` (site to
+    bool (example, unit), as `masks` returns) holds the nonlinearities to fixed on/off patterns.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class State:
         self.step, self.network, self.tensors, self.exact = step, network, dict(tensors), exact
         self.layers = {layer.name: layer.parameters for layer in network.layers}
         self.parameters = [name for names in self.layers.values() for name in names]
-        self._probe, self._memory = probe, memory
+        self._probe, self.memory = probe, memory
 
     def __repr__(self) -> str:
         return f"<State of step {self.step}: {len(self.tensors)} tensors, exact={self.exact}>"
@@ -86,8 +86,8 @@ class State:
     def with_batch_norm_from(self, examples: Given) -> State:
         """The same weights with running statistics of BatchNorm taken anew from these examples.
 
-        As in training: layer after layer, each normalised by what it sees now. Several chunks are averaged by their
-        number of examples; each chunk is normalised by itself. Without BatchNorm, the same state.
+        As in training: layer after layer, each normalised by what it sees now. Several chunks are averaged
+        by their number of examples; each chunk is normalised by itself. Without BatchNorm, the same state.
         """
         chosen = self._examples(examples)
         chunks = [part(chosen.inputs, a, b) for a, b in self._chunks(chosen, derivative=False)]
@@ -100,7 +100,7 @@ class State:
         return self._other(as_double(self.network), tensors)
 
     def _other(self, network: Network, tensors: Mapping[str, Tensor]) -> State:
-        return State(self.step, network, tensors, probe=self._probe, memory=self._memory)
+        return State(self.step, network, tensors, probe=self._probe, memory=self.memory)
 
     # ---- weights as one vector ----
 
@@ -130,7 +130,8 @@ class State:
     ) -> Tensor:
         """Loss of each example, (example,)."""
         chosen = self._with_targets(examples, targets)
-        return torch.cat([losses for _, losses in self._run(chosen, masks, losses=True)])  # type: ignore[misc]
+        found = [losses for _, losses in self._run(chosen, masks, losses=True) if losses is not None]
+        return torch.cat(found)
 
     def loss(
         self, examples: Given, targets: Any = None, *, masks: Mapping[str, Tensor] | None = None
@@ -176,9 +177,7 @@ class State:
         chosen = self._with_targets(examples, targets)
         return derivatives.gram(self, chosen, self._chunks(chosen, derivative=True))
 
-    def hvp(
-        self, vector: Mapping[str, Tensor], examples: Given, targets: Any = None
-    ) -> dict[str, Tensor]:
+    def hvp(self, vector: Mapping[str, Tensor], examples: Given, targets: Any = None) -> dict[str, Tensor]:
         """Hessian of the mean loss times a vector, both by trainable parameter."""
         chosen = self._with_targets(examples, targets)
         return derivatives.hvp(self, vector, chosen, self._chunks(chosen, derivative=True))
@@ -188,31 +187,37 @@ class State:
     def _examples(self, given: Given) -> Examples:
         if isinstance(given, str):
             return self.probe(given)
-        return given if isinstance(given, Examples) else Examples(given)
+        chosen = given if isinstance(given, Examples) else Examples(given)
+        return chosen.double() if self.dtype == torch.float64 else chosen
 
     def _with_targets(self, given: Given, targets: Any) -> Examples:
         chosen = self._examples(given)
         if targets is not None:
-            chosen = Examples(chosen.inputs, targets, chosen.chunks)
+            chosen = self._examples(Examples(chosen.inputs, targets, chosen.chunks))
         if chosen.targets is None and self.network.targets:
             raise MissingTraceError("a loss needs targets: give examples that have them, or targets=")
         if self.network.losses is None:
-            raise MissingTraceError("this network was recorded without a loss; give the loss along with model=")
+            raise MissingTraceError(
+                "this network was recorded without a loss; give the loss along with model="
+            )
         return chosen
 
     def _chunks(self, examples: Examples, *, derivative: bool) -> list[tuple[int, int]]:
         """Bounds of the chunks: those of the probe, cut further where a derivative needs more memory."""
-        backward, forward = chunk_sizes(self.network, self._memory, None)
+        backward, forward = chunk_sizes(self.network, self.memory, None)
         limit = backward if derivative else forward
         given = examples.chunks or [(0, examples.n)]
         return [(a, min(a + limit, stop)) for start, stop in given for a in range(start, stop, limit)]
 
     def _run(
         self, examples: Examples, masks: Mapping[str, Tensor] | None, *, losses: bool
-    ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        with torch.inference_mode(False), torch.no_grad():
-            for start, stop in self._chunks(examples, derivative=False):
-                yield self.run_chunk(self.tensors, examples, start, stop, masks or {}, losses=losses)
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        """Outputs and losses of each chunk."""
+        with settled(grad=False):
+            return [
+                self.run_chunk(self.tensors, examples, start, stop, masks or {}, losses=losses)
+                for start, stop in self._chunks(examples, derivative=False)
+            ]
 
     def run_chunk(
         self,

@@ -11,7 +11,7 @@ _SINGLE = ("float32", "bfloat16", "float16")
 
 
 def as_double(network: Network) -> Network:
-    """The same network in float64: constants, and every place where a row names a smaller floating-point type."""
+    """The same network in float64: its constants, and rows that name a smaller floating-point type."""
     if getattr(network, "_double", None) is None:
         rows = [
             replace(

@@ -109,7 +109,7 @@ def formula(plain: str) -> Any:
 def chapters(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Group entries by chapter, those everybody looks for first."""
     claimed: dict[str, list[dict[str, Any]]] = {name: [] for name, _, _ in CHAPTERS}
-    for one in sorted(entries, key=lambda e: (e["name"] not in HEADLINES, e["title"].lower())):
+    for one in sorted(entries, key=_rank):
         names = (one["name"], *one["reads"])
         chapter = next(name for name, _, begins in CLAIMS if any(read.startswith(begins) for read in names))
         claimed[chapter].append(one)
@@ -188,6 +188,11 @@ def text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(text(item) for item in value)
     return str(value)
+
+
+def _rank(one: dict[str, Any]) -> tuple[int, str]:
+    first = HEADLINES.index(one["name"]) if one["name"] in HEADLINES else len(HEADLINES)
+    return first, one["title"].lower()
 
 
 def _figure(name: str, data: xr.Dataset, card: Metric | None, figures: Path | None) -> tuple[Any, str]:

@@ -28,6 +28,7 @@ def run_section(archive: Archive, results: Mapping[str, xr.Dataset]) -> dict[str
     return {
         "title": summary["title"],
         "lede": _lede(summary),
+        "warning": _warning(summary),
         "tiles": _tiles(trained, recorded, results),
         "trained": _facts(trained),
         "curves": curves,
@@ -53,9 +54,9 @@ def draw_curves(archive: Archive, results: Mapping[str, xr.Dataset], figure: Fig
         for position, probe in enumerate(error["probe"].values):
             one = error.sel(probe=probe)
             plot.line(axes[1], one["step"], one, label=str(probe), color=plot.color_of(str(probe), position))
-        axes[1].set(
-            title="Share of examples classified wrongly", xlabel="step", ylabel="error", ylim=(0, None)
-        )
+        top = 1.05 * float(error.max()) if error.notnull().any() else 1.0
+        axes[1].set(title="Share of examples classified wrongly", xlabel="step", ylabel="error")
+        axes[1].set_ylim(0, top or 1.0)
         plot.legend(axes[1])
 
 
@@ -93,6 +94,13 @@ def _lede(summary: dict[str, Any]) -> str:
     return ", ".join(parts) + "."
 
 
+def _warning(summary: dict[str, Any]) -> str:
+    last = summary["recorded"]["last_step"]
+    if summary["state"] == "complete":
+        return ""
+    return f"This recording is not complete ({summary['state']}): everything below ends at step {last}."
+
+
 def _tiles(
     trained: dict[str, Any], recorded: dict[str, Any], results: Mapping[str, xr.Dataset]
 ) -> list[dict[str, str]]:
@@ -118,8 +126,11 @@ def _epochs(trained: dict[str, Any]) -> str:
 
 
 def _facts(items: dict[str, Any]) -> list[tuple[str, str]]:
+    words = {"seconds": "duration", "bytes": "size"}
     return [
-        (name.replace("_", " "), _value(name, value)) for name, value in items.items() if value is not None
+        (words.get(name, name.replace("_", " ")), _value(name, value))
+        for name, value in items.items()
+        if value is not None
     ]
 
 
@@ -134,6 +145,8 @@ def _value(name: str, value: Any) -> str:
         return size(value)
     if name == "seconds":
         return duration(value)
+    if isinstance(value, list):
+        return ", ".join(_value("", item) for item in value)
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else text(value)

@@ -28,3 +28,15 @@ def measures(matrices, gamma, literal):
         "l2_path": path_sum(matrices, 2, lambda m: four * h(m)) / gamma**2,
         "spectral": math.prod(h(m) * largest_singular_value(m) ** 2 for m in matrices) / gamma**2,
     }
+
+
+def convolution(kernel, height, width, padding):
+    """A convolution of stride 1 as a matrix (outputs, inputs), entry by entry."""
+    out, channels, k, _ = kernel.shape
+    rows, columns = height + 2 * padding - k + 1, width + 2 * padding - k + 1
+    matrix = np.zeros((out, rows, columns, channels, height, width))
+    for o, i, j, c, a, b in product(*(range(n) for n in (out, rows, columns, channels, k, k))):
+        at = i - padding + a, j - padding + b
+        if 0 <= at[0] < height and 0 <= at[1] < width:
+            matrix[(o, i, j, c, *at)] = kernel[o, c, a, b]
+    return matrix.reshape(out * rows * columns, -1)

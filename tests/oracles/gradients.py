@@ -1,0 +1,38 @@
+"""Per-example gradients the slow way: one `torch.autograd.grad` an example through the user's own model."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def per_example(
+    model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, double: bool = False
+) -> dict[str, Tensor]:
+    """Gradient of each example's loss: (example, *shape) by parameter name; `double`: all in float64."""
+    model = copy.deepcopy(model).eval()
+    if double:
+        model, x = model.double(), x.double() if x.is_floating_point() else x
+    wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    rows: dict[str, list[Tensor]] = {name: [] for name in wanted}
+    for i in range(len(x)):
+        value = loss(model(x[i : i + 1]), y[i : i + 1])
+        found = torch.autograd.grad(value, list(wanted.values()), allow_unused=True)
+        for (name, parameter), gradient in zip(wanted.items(), found, strict=True):
+            rows[name].append(torch.zeros_like(parameter) if gradient is None else gradient)
+    return {name: torch.stack(parts).detach() for name, parts in rows.items()}
+
+
+def gram(rows: list[Tensor]) -> Tensor:
+    """Inner products over the concatenated parameters of a layer, float64 (example, example)."""
+    flat = torch.cat([row.flatten(1).double() for row in rows], 1)
+    return flat @ flat.T
+
+
+def cosine_error(got: Tensor, expected: Tensor) -> float:
+    """Largest difference of two Gram matrices in units of the expected norms; 0 where a norm is 0 in both."""
+    norms = expected.diagonal().sqrt()
+    scale = norms[:, None] * norms
+    error = torch.where(scale > 0, (got - expected).abs() / scale, got.abs())
+    return error.max().item()

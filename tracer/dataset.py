@@ -1,0 +1,241 @@
+"""`data=`: what is stored once of every training example, whose ids the updates name.
+
+The dataset is read item by item, with every random stream put back afterwards: Python's, NumPy's, PyTorch's
+and the generators it holds itself.
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tracer.batches import resolve
+from tracer.complexity import BINS, entropy_of, scaled
+from tracer.errors import RecordError
+from tracer.randomness import untouched_random_state
+from tracer.writer import Writer
+
+_TWICE = 16  # items read twice, to see whether reading draws random numbers
+_DEPTH = 6  # how far inside a dataset its generators are looked for
+
+
+@dataclass
+class TrainingSet:
+    """One entry an example, ids unique; None where something is not known. notes: why, one sentence each."""
+
+    ids: np.ndarray
+    labels: np.ndarray | None = None
+    alpha: np.ndarray | None = None
+    digests: np.ndarray | None = None
+    inputs: np.ndarray | None = None
+    span: tuple[float, float] = (0.0, 1.0)
+    notes: list[str] = field(default_factory=list)
+
+    def write(self, writer: Writer) -> None:
+        """Write the group `data`."""
+        given = {
+            "id": self.ids,
+            "label": self.labels,
+            "alpha": self.alpha,
+            "digest": self.digests,
+            "inputs": self.inputs,
+        }
+        arrays = {name: values for name, values in given.items() if values is not None}
+        dims = {
+            name: ("example", *(f"{name}_{axis}" for axis in range(1, values.ndim)))
+            for name, values in arrays.items()
+        }
+        if self.digests is not None:
+            dims["digest"] = ("example", "digest_byte")
+        about = {} if self.alpha is None else {"complexity": {"bins": BINS, "range": list(self.span)}}
+        writer.static("data", arrays, dims, about)
+
+
+def read(dataset: Any, *, inputs: bool = False) -> TrainingSet:
+    """Read a map-style dataset of (input, target) items; `inputs` keeps the inputs too.
+
+    alpha is the entropy of an input's values in 1,000 bins over the range of pixels where all inputs lie in
+    it, else over the range of all inputs (which takes a second reading). A dataset that augments its inputs
+    at random gives labels only. RecordError where the dataset has no length, or an item cannot be read.
+    """
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise RecordError(
+            f"data is a {type(dataset).__name__}, expected a dataset with a length and items by index; an "
+            "iterable "
+            "dataset has no stable ids."
+        )
+    with untouched_random_state(), _untouched_generators(dataset):
+        first_of = {int(id_): i for i, id_ in reversed([*enumerate(_ids(dataset))])}
+        found = _Reading(dataset, [first_of[id_] for id_ in sorted(first_of)])
+        return found.training_set(np.array(sorted(first_of), np.int64), inputs)
+
+
+class _Reading:
+    """Reads the chosen items of a dataset."""
+
+    def __init__(self, dataset: Any, chosen: list[int]) -> None:
+        self._dataset, self._chosen = dataset, chosen
+        self._notes: list[str] = []
+
+    def training_set(self, ids: np.ndarray, keep: bool) -> TrainingSet:
+        """Everything that can be known of the items."""
+        made = TrainingSet(ids, notes=self._notes)
+        problem = self._problem()
+        if problem:
+            self._notes.append(problem)
+            made.labels = self._stack([self._item(i)[1] for i in self._chosen], "labels")
+            return made
+        labels: list[Any] = []
+        digests: list[bytes] = []
+        kept: list[np.ndarray] = []
+        entropies: list[float] = []
+        low, high, pixels = np.inf, -np.inf, True
+        for i in self._chosen:
+            array, label = self._numbers(i)
+            labels.append(label)
+            digests.append(blake2b(array.tobytes(), digest_size=16).digest())
+            if keep:
+                kept.append(array)
+            smallest, largest = _extremes(array)
+            low, high = min(low, smallest), max(high, largest)
+            top = 255.0 if array.dtype == np.uint8 else 1.0
+            pixels = pixels and smallest >= 0 and largest <= top
+            if pixels:
+                entropies.append(_entropy(array, 0.0, top))
+        made.digests = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
+        made.span = (0.0, top) if pixels else (low, high)
+        if not pixels:
+            entropies = [_entropy(self._numbers(i)[0], low, high) for i in self._chosen]
+        made.alpha = np.array(entropies)
+        made.labels = self._stack(labels, "labels")
+        made.inputs = self._stack(kept, "inputs") if keep else None
+        return made
+
+    def _problem(self) -> str:
+        """Why nothing can be known of the inputs, "" if all is well."""
+        n = len(self._chosen)
+        for place in np.unique(np.linspace(0, n - 1, min(_TWICE, n)).astype(int)):
+            index = self._chosen[place]
+            first, second = (_array(self._item(index)[0]) for _ in range(2))
+            if first is None or second is None:
+                return "The inputs of data= are no arrays of numbers: only ids and labels are stored."
+            if not np.array_equal(first, second, equal_nan=first.dtype.kind == "f"):
+                return (
+                    "Items of data= differ when read twice, as random augmentation makes them: only ids and "
+                    "labels are "
+                    "stored, no complexity; give the same dataset without augmentation."
+                )
+        return ""
+
+    def _numbers(self, index: int) -> tuple[np.ndarray, Any]:
+        value, label = self._item(index)
+        array = _array(value)
+        if array is None:
+            raise RecordError(
+                f"data: the input of item {index} is a {type(value).__name__}, expected numbers."
+            )
+        return array, label
+
+    def _item(self, index: int) -> tuple[Any, Any]:
+        try:
+            item = self._dataset[index]
+        except Exception as error:
+            cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise RecordError(
+                f"data: item {index} of {type(self._dataset).__name__} cannot be read: {cause}."
+            ) from error
+        if isinstance(item, tuple | list):
+            return (item[0], item[1]) if len(item) > 1 else (item[0] if item else None, None)
+        return item, None
+
+    def _stack(self, values: list[Any], what: str) -> np.ndarray | None:
+        arrays = [array for array in map(_array, values) if array is not None]
+        if len(arrays) < len(values):
+            return None
+        if len({(array.shape, array.dtype) for array in arrays}) > 1:
+            self._notes.append(f"The {what} of data= differ in shape or dtype, so they are not stored.")
+            return None
+        return np.stack(arrays)
+
+
+def _ids(dataset: Any) -> np.ndarray:
+    n = len(dataset)
+    if n == 0:
+        raise RecordError("data: the dataset is empty, expected the training examples.")
+    return resolve(dataset, list(range(n)))
+
+
+def _array(value: Any) -> np.ndarray | None:
+    """An input or target as numbers, None if it is none (text, a nest)."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    if value is None or isinstance(value, str | bytes | dict | list | tuple):
+        return None
+    array = np.asarray(value)
+    return array if array.dtype.kind in "biuf" else None
+
+
+def _extremes(array: np.ndarray) -> tuple[float, float]:
+    """Smallest and largest finite value; an empty range where there is none."""
+    finite = array[np.isfinite(array)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (np.inf, -np.inf)
+
+
+def _entropy(array: np.ndarray, low: float, high: float) -> float:
+    """Entropy of one input, NaN for one that holds nothing or a value that is not finite."""
+    if not array.size or not np.isfinite(array).all():
+        return float("nan")
+    return entropy_of(scaled(array.reshape(-1), low, high))
+
+
+@contextmanager
+def _untouched_generators(dataset: Any) -> Iterator[None]:
+    """Put back the generators that a dataset and its transforms hold."""
+    held: list[tuple[Any, Any]] = []
+    _find_generators(dataset, held, set(), _DEPTH)
+    try:
+        yield
+    finally:
+        for generator, state in held:
+            _set_state(generator, state)
+
+
+def _find_generators(value: Any, held: list[tuple[Any, Any]], seen: set[int], depth: int) -> None:
+    if id(value) in seen or depth < 0:
+        return
+    seen.add(id(value))
+    if (state := _state(value)) is not None:
+        held.append((value, state))
+    elif isinstance(value, list | tuple | dict) and len(value) > 1000:
+        return  # examples, not transforms
+    else:
+        inside = (
+            value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+        )
+        for other in [*inside, *getattr(value, "__dict__", {}).values()]:
+            if not isinstance(other, Tensor | np.ndarray | str | bytes | int | float | type):
+                _find_generators(other, held, seen, depth - 1)
+
+
+def _state(value: Any) -> Any:
+    if isinstance(value, torch.Generator | np.random.RandomState):
+        return value.get_state()
+    if isinstance(value, np.random.Generator):
+        return value.bit_generator.state
+    return value.getstate() if isinstance(value, random.Random) else None
+
+
+def _set_state(generator: Any, state: Any) -> None:
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    else:
+        generator.set_state(state)
