@@ -81,6 +81,8 @@ def largest(product: Product, size: int, count: int, seed: int, tolerance: float
 
         operator = LinearOperator((size, size), matvec=lambda v: product(np.ravel(v)), dtype=np.float64)
         start = signs(size, 1, seed)[0]
+        if not product(start).any():  # ARPACK takes a matrix of zeros for an error
+            return np.zeros(count)
         try:
             values = eigsh(operator, count, which="LA", v0=start, tol=tolerance, return_eigenvectors=False)
         except ArpackNoConvergence as stopped:

@@ -11,6 +11,7 @@ import numpy as np
 from tracer.errors import MissingTraceError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from torch import Tensor
 
 
@@ -68,6 +69,14 @@ def draws(like: Tensor, count: int, seed: int, *, uniform: bool = False) -> Iter
         else:
             vector = torch.randn(like.shape, generator=drawn, dtype=torch.float64)
         yield vector.to(like)
+
+
+def rise_axis(axes: Axes, values: np.ndarray) -> None:
+    """Logarithmic axis for rises of the loss, straight near 0 since they may be negative."""
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    axes.set_yscale("symlog", linthresh=1e-3)
+    axes.set_ylim(min(1.5 * low, -2e-4), max(1.5 * high, 2e-3))
 
 
 def ascend(

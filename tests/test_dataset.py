@@ -146,7 +146,6 @@ def broken(index):
     ],
 )
 def test_unusable_datasets_are_refused_before_anything_is_written(given, message, tmp_path):
-    x, y = blobs()
     model = torch.nn.Linear(6, 3)
     with (
         pytest.raises(RecordError, match=message),

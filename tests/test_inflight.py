@@ -309,7 +309,7 @@ def test_beside_compiled_parts_only_modules_are_seen():
     before = graphs()
     got, notes, _ = captured_of(plain, x, y, F.cross_entropy, network)
     assert graphs() == before
-    assert len(notes) == 2 and "Parts of the model are compiled" in notes[0] and "2.0, 2.1" in notes[1]
+    assert len(notes) == 2 and "parts of the model are compiled" in notes[0] and "2.0, 2.1" in notes[1]
     for array, seen in (("pre", [True, False, True]), ("post", [True, False])):
         np.testing.assert_array_equal(~np.isnan(got[array]).any(0), seen)
         np.testing.assert_allclose(got[array][:, seen], expected[array][:, seen], rtol=1e-5)

@@ -1,6 +1,7 @@
 """Training minibatches from the loop to the archive to the metrics that read them."""
 
 import functools
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -153,24 +154,19 @@ def test_batches_without_targets_get_them_from_the_user(tmp_path):
     assert np.isfinite(seen.rows("pre")).all()
 
 
+@pytest.mark.filterwarnings("ignore::tracer.recorder.RecordWarning")
 def test_what_cannot_be_known_is_told_and_the_rest_goes_on(tmp_path):
-    x, y = blobs(8)
-    values = torch.rand(8, 3)
-    model = mlp()
+    x, values, model = blobs(8)[0], torch.rand(8, 3), mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with (
-        pytest.warns(RecordWarning, match="not one class number") as told,
-        tracer.record(tmp_path / "run.zarr", model, optimizer, loss=F.mse_loss, minibatch=True) as run,
-    ):
+    with tracer.record(tmp_path / "run.zarr", model, optimizer, loss=F.mse_loss, minibatch=True) as run:
         for inputs, targets in run.batches(DataLoader(TensorDataset(x, values), batch_size=4)):
             F.mse_loss(model(inputs), targets).backward()
             optimizer.step()
-    assert any("no network table" in str(warning.message) for warning in told)
-    seen = tracer.open(tmp_path / "run.zarr").minibatch
-    assert np.isfinite(seen.rows("loss")).all() and set(seen.rows("correct")) == {-1}
-    assert any(
-        "not one class number" in note for note in tracer.open(tmp_path / "run.zarr").attributes["notes"]
-    )
+    archive = tracer.open(tmp_path / "run.zarr")
+    assert np.isfinite(archive.minibatch.rows("loss")).all()
+    assert set(archive.minibatch.rows("correct")) == {-1}
+    inside, classes = archive.attributes["notes"]
+    assert inside.startswith("No sums and masks of minibatches") and "not one class number" in classes
     with pytest.raises(RecordError, match="did you mean"):
         tracer.record(tmp_path / "wrong.zarr", model, optimizer, minibatch={"sum"})
 
@@ -204,7 +200,7 @@ def test_training_is_bit_identical_with_everything_captured(name, optimizer):
 
 
 def test_minibatch_metrics_run_end_to_end(recorded):
-    archive, x, _ = recorded
+    archive = recorded[0]
     results = analyze.run(archive, ["minibatch_cna", "minibatch_forgetting", "complexity"])
     cna = results["minibatch_cna"]
     assert cna["step"].values.tolist() == list(range(1, 10)) and cna["epoch"].values[-1] == 3
@@ -219,9 +215,7 @@ def test_minibatch_metrics_run_end_to_end(recorded):
     for step in archive.minibatch.steps:
         for i, right in zip(archive.ids(step).tolist(), archive.minibatch.correct(step), strict=True):
             history[i].append(int(right))
-    events = [
-        sum(a > b for a, b in zip(h, h[1:], strict=False)) if any(h) else np.inf for h in history.values()
-    ]
+    events = [sum(a > b for a, b in pairwise(h)) if any(h) else np.inf for h in history.values()]
     forgot = results["minibatch_forgetting"]
     np.testing.assert_array_equal(forgot["events"], events)
     assert forgot["n_presentations"].values.tolist() == [3] * 20
@@ -239,7 +233,7 @@ def test_metrics_say_how_to_record_what_they_lack(tmp_path):
     run_loop(tmp_path / "loss.zarr", minibatch=["sums"], epochs=1)
     with pytest.raises(MissingTraceError, match="record with minibatch=True"):
         analyze.run(tmp_path / "none.zarr", ["minibatch_forgetting"])
-    with pytest.raises(MissingTraceError, match='record with minibatch={"correct"}'):
+    with pytest.raises(MissingTraceError, match=r"record with minibatch=\{.correct.\}"):
         analyze.run(tmp_path / "loss.zarr", ["minibatch_forgetting"])
     with pytest.raises(MissingTraceError, match="record with data=dataset"):
         analyze.run(tmp_path / "loss.zarr", ["minibatch_cna"])

@@ -1,139 +1,109 @@
-"""Metrics that run the network again, through the engine."""
+"""What every metric that runs a network again has to keep, on recorded runs."""
 
 import numpy as np
 import pytest
-import torch.nn.functional as F
+import torch
+from torch import nn
+from torch.nn import functional as F
 
 import analyze
 import tracer
-from analyze.metric import metric
-from analyze.recomputed import with_activations
-from analyze.reference import FORT_2019
-from tests.loops import blobs, mlp, run_loop
-from tracer.errors import ArchiveError, MissingTraceError
-from tracer.rewrite import Additions, rewrite
+from tests import contract, replayed
 
-CARD = {"title": "test", "reference": FORT_2019}
-
-
-@metric(
-    reads=("states",),
-    variables={"loss": ("step", "probe")},
-    scope="probe",
-    passes=lambda o: o["times"],
-    **CARD,
+NAMES = (
+    "image_functions",
+    "cna_landscape",
+    "jacobian",
+    "regions",
+    "ntk_alignment",
+    "local_elasticity",
+    "hessian",
+    "layer_margin",
 )
-def mean_loss(states, times=3):
-    """Mean loss of each probe."""
-    return {"loss": [np.mean([state.loss(states.examples()) for _ in range(times)]) for state in states]}
+QUICK = {
+    "cna_landscape": {"points": 3},
+    "hessian": {"draws": 2, "nodes": 4, "trace_draws": 3, "top": 2},
+    "regions": {"pairs": 3, "samples": 8},
+    "ntk_alignment": {"examples": 6},
+    "local_elasticity": {"examples": 5},
+    "image_functions": {"paths": 3},
+}
+CARDS = {name: card for name, card in analyze.metrics().items() if name in NAMES}
 
 
-@metric(reads=("states",), variables={"gain": ("step",)}, scope="train", lag=True, **CARD)
-def loss_gain(states):
-    """Fall of the training loss since the end of the epoch before."""
-    before, gains = states.lead, []
-    for state in states:
-        gains.append(
-            np.nan if before is None else before.loss(states.examples()) - state.loss(states.examples())
-        )
-        before = state
-    return {"gain": gains}
-
-
-@metric(reads=("states", "step"), variables={"moved": ("step", "step_2")}, whole=True, **CARD)
-def moved(states, step):
-    """Distance between all pairs of snapshots."""
-    flat = [state.flat().double() for state in states]
-    return {"moved": [[float((a - b).norm()) for b in flat] for a in flat], "step_2": step}
+def convolutional():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 2, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 3)]
+    return nn.Sequential(*layers)
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
+    model, given = convolutional(), replayed.examples(14, (1, 6, 6), dtype=torch.float32)
     path = tmp_path_factory.mktemp("replay") / "run.zarr"
-    run_loop(path)
-    return path
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
+    probes = {
+        "train": (given.inputs[:10], given.targets[:10]),
+        "test": (given.inputs[10:], given.targets[10:]),
+    }
+    with tracer.record(
+        path, model, optimizer, loss=F.cross_entropy, probes=probes, snapshots=tracer.every(2) | tracer.epochs()
+    ) as run:
+        for _ in range(2):
+            for batch in (slice(0, 4), slice(4, 8), slice(8, 10)):
+                loss = F.cross_entropy(model(given.inputs[batch]), given.targets[batch])
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                run.step(ids=range(batch.start, batch.stop), loss=loss)
+            run.end_epoch()
+    return tracer.open(path)
 
 
-def test_states_follow_scope_lag_and_whole(archive):
-    results = analyze.run(archive, [mean_loss, loss_gain, moved, "generalization"])
-    loss, gain = results["mean_loss"]["loss"], results["loss_gain"]["gain"]
-    np.testing.assert_allclose(loss, results["generalization"]["loss"], rtol=1e-6)
-    assert gain.step.values.tolist() == [0, 3, 6] and np.isnan(gain[0])
-    train = loss.sel(probe="train").sel(step=[0, 3, 6]).values
-    np.testing.assert_allclose(gain[1:], -np.diff(train))
-    assert results["moved"]["moved"].shape == (4, 4) and (np.diag(results["moved"]["moved"]) == 0).all()
+@pytest.fixture(scope="module")
+def results(archive):
+    return analyze.run(archive, NAMES, options=QUICK)
 
 
-def test_long_work_is_announced_and_told_snapshot_by_snapshot(archive):
-    told = []
-    analyze.run(archive, [mean_loss], progress=lambda *what: told.append(what))
-    assert told[0] == (0, 4, "mean_loss: about 12 passes of its examples")
-    assert [done for done, *_ in told[1:]] == [1, 2, 3, 4]
+@pytest.fixture(params=NAMES)
+def card(request):
+    return CARDS[request.param]
 
 
-def test_the_user_s_model_and_device_reach_the_states(archive):
-    made = []
-
-    def factory():
-        made.append(1)
-        return mlp(), F.cross_entropy
-
-    results = analyze.run(archive, [mean_loss], replay={"model": factory, "device": "cpu", "memory": 1 << 20})
-    assert made == [1]
-    expected = analyze.run(archive, [mean_loss])["mean_loss"]["loss"]
-    np.testing.assert_allclose(results["mean_loss"]["loss"], expected, rtol=1e-6)
+def test_card_is_complete(card):
+    contract.check_card(card)
 
 
-def test_without_a_network_a_replay_metric_says_what_to_do(tmp_path):
-    run_loop(tmp_path / "run.zarr", probes=None)
-    with pytest.raises(MissingTraceError, match=r"moved: .*holds no network"):
-        analyze.run(tmp_path / "run.zarr", [moved])
+def test_result_is_what_the_card_announces(card, results):
+    contract.check_result(card, results[card.name])
 
 
-def test_an_archive_that_does_not_reproduce_itself_gives_no_replay_results(archive, tmp_path):
-    path = tmp_path / "tampered.zarr"
-    double = Additions(adapt={"weights": lambda given: {name: 2 * value for name, value in given.items()}})
-    rewrite(tracer.open(archive), path, double)
-    results = analyze.run(path, None)
-    assert "does not reproduce" in results.skipped["cka"]
-    with pytest.raises(Exception, match="does not reproduce") as caught:
-        analyze.run(path, [mean_loss])
-    assert isinstance(caught.value.__cause__, ArchiveError)
+def test_plot_draws(card, results):
+    contract.check_plot(card, results[card.name])
 
 
-ACTIVATIONS = {
-    "activation_cross_similarity": {},
-    "cka": {},
-    "svcca": {},
-    "pwcca": {},
-    "path_neighbours": {"kind": "activation"},
-}
+def test_one_snapshot_at_a_time_equals_all_at_once(card, archive, results, monkeypatch):
+    monkeypatch.setattr(contract, "_results", {name: results.get(name) for name in ()})
+    for name, value in QUICK.get(card.name, {}).items():
+        monkeypatch.setitem(card.function.__kwdefaults__, name, value)
+    card.__dict__.pop("options", None)
+    contract.check_blocks(card, archive, contract.returned_by(card, archive))
 
 
-def test_activations_that_were_not_recorded_are_computed(tmp_path):
-    for name, count in (("recorded", 24), ("not", 0)):
-        probe = tracer.Probe(*blobs(), capture={"activations": count})
-        run_loop(tmp_path / name, mlp(), probes={"train": probe})
-    recorded, computed = (
-        analyze.run(tmp_path / name, list(ACTIVATIONS), options=ACTIVATIONS) for name in ("recorded", "not")
+def test_splits_and_layers_are_named(results):
+    assert results["jacobian"]["probe"].values.tolist() == ["train", "test"]
+    assert results["layer_margin"]["place"].values.tolist() == ["input", "1", "4"]
+    error = results["image_functions"]["reconstruction_error"]
+    assert error["layer"].values.tolist() == ["0", "3", "5", "all"]
+    assert float(error.max()) < 1e-4 and results["image_functions"].attrs["history"] == "made again"
+    assert results["cna_landscape"].attrs["metric"] == "cna_landscape"
+
+
+def test_saved_results_read_back(results, tmp_path):
+    results.save(tmp_path / "out", report=False) if "report" in results.save.__code__.co_varnames else results.save(
+        tmp_path / "out"
     )
-    for name in ACTIVATIONS:
-        for variable, values in recorded[name].data_vars.items():
-            np.testing.assert_array_equal(values, computed[name][variable])
-
-
-def test_the_number_of_examples_is_the_user_s_or_that_of_the_masks(archive):
-    opened = tracer.open(archive)
-    views = [with_activations(opened, settings) for settings in ({}, {"examples": 5})]
-    assert [view.probes["train"].capture["activations"] for view in views] == [12, 5]
-    assert views[1].probes["train"].activations("1", 3).shape == (5, 8)
-    assert views[0].probes["train"].steps("activations").tolist() == [0, 3, 4, 6]
-    assert with_activations(views[0], {}) is views[0]
-
-
-def test_nothing_is_computed_that_was_recorded_or_that_needs_what_is_missing(tmp_path):
-    run_loop(tmp_path / "a", probes={"train": tracer.Probe(*blobs(), capture={"activations": 4})})
-    run_loop(tmp_path / "b", probes=None)
-    for name in ("a", "b"):
-        opened = tracer.open(tmp_path / name)
-        assert with_activations(opened, {}) is opened
+    again = analyze.load(tmp_path / "out")
+    for name in NAMES:
+        for variable in results[name].data_vars:
+            np.testing.assert_array_equal(again[name][variable], results[name][variable])

@@ -110,29 +110,29 @@ class InFlight:
 
     def _impossible(self, wanted: Mapping[str, Any], loss: Any) -> Iterator[str]:
         if "loss" in wanted and loss is None:
-            self._note("minibatch= captures no losses without loss=; the objective runs the model by itself")
+            self._note(
+                "no losses of minibatches are captured: give loss=, an objective runs the model itself"
+            )
             yield "loss"
         inside = [name for name in ("sums", "masks") if name in wanted]
         if not inside:
             return
+        nothing = f"no {' and '.join(inside)} of minibatches are captured"
         if self._network is None:
             self._note(
-                f"minibatch= captures no {' and '.join(inside)}: there is no network table to name calls "
-                "and sites by; "
-                "give probes, and see the other notes"
+                f"{nothing}: no network table names calls and sites; give probes, and see the other notes"
             )
             yield from inside
         elif self.watch.level == "outputs":
             self._note(
-                f"minibatch= captures no {' and '.join(inside)}: looking inside a model compiled or "
-                "replicated as a "
-                "whole would recompile it, or miss its replicas; record the eager model for these"
+                f"{nothing}: looking inside a model that is compiled or replicated as a whole would "
+                "recompile "
+                "it, or miss its replicas; record the eager model for these"
             )
             yield from inside
         elif self.watch.level == "modules":
             self._note(
-                "Parts of the model are compiled, so minibatch= looks only at modules outside of them, and "
-                "at no "
+                "parts of the model are compiled, so minibatch= sees only modules outside of them, and no "
                 "functional calls: the rest is NaN"
             )
 

@@ -188,7 +188,7 @@ class Watch:
         return self.path or next((base for base in names if base in self._call_bases), names[0])
 
     def before_site(self, base: str, pre: Any) -> str | None:
-        """Look at a pre-activation before it may be overwritten; returns the site's name, None if not ours."""
+        """Look at a pre-activation before it may be overwritten; the site's name, None if not ours."""
         name = self._next(base, self._sites)
         if name is None or self.seen.bits is None or not isinstance(pre, Tensor):
             return name

@@ -72,9 +72,9 @@ class Stored:
         """Inner chunks of an object along each axis."""
         return tuple(outer // inner for outer, inner in zip(self.chunk, self.inner, strict=True))
 
-    def decode(self, data: memoryview) -> np.ndarray:
+    def decode(self, data: np.ndarray) -> np.ndarray:
         """Values of an inner chunk. ValueError if its checksum or size is wrong."""
-        if google_crc32c.value(data[:-4]).to_bytes(4, "little") != bytes(data[-4:]):
+        if google_crc32c.value(data[:-4]).to_bytes(4, "little") != data[-4:].tobytes():
             raise ValueError("a checksum does not match")
         values = np.empty(prod(self.inner), self.dtype) if self.compressor else None
         if values is None:
@@ -87,13 +87,18 @@ class Stored:
         return np.ascontiguousarray(turned)
 
 
-def _decompress(name: str | None, data: memoryview, into: np.ndarray) -> None:
+def _decompress(name: str | None, data: np.ndarray, into: np.ndarray) -> None:
     from numcodecs import blosc, zstd
 
-    from tracer.decoders import blosc_size, zstd_size
+    from tracer.decoders import _zstd_size
 
-    size = zstd_size(bytes(data)) if name == "zstd" else blosc_size(bytes(data[:16]), len(data))
-    if size != len(into):
+    if name == "zstd":
+        size = _zstd_size(data[:18].tobytes())
+    else:  # the header of blosc: bytes 4 to 8 are the size of the values, 12 to 16 that of the data
+        header = data[:16].tobytes()
+        whole = len(header) == 16 and int.from_bytes(header[12:], "little") == len(data)
+        size = int.from_bytes(header[4:8], "little") if whole else None
+    if size != len(into):  # before anything is decompressed: the bytes may come from a stranger
         raise ValueError(f"an inner chunk holds {size} bytes instead of {len(into)}")
     {"zstd": zstd, "blosc": blosc}[str(name)].decompress(data, into)
 
@@ -148,12 +153,12 @@ class Chunks:
         if not missing:
             return
         if not form.sharded:
-            yield numbers[0], self._keep(key, 0, form.decode(memoryview(self._fetch(key, None))))
+            yield numbers[0], self._keep(key, 0, form.decode(_bytes(self._fetch(key, None))))
             return
         index = self._index(key, prod(form.per_object))
         for run in _runs([(*index[number].tolist(), number) for number in missing]):
             start, stop = run[0][0], run[-1][0] + run[-1][1]
-            data = memoryview(self._fetch(key, (start, stop)))
+            data = _bytes(self._fetch(key, (start, stop)))
             for offset, nbytes, number in run:
                 piece = data[offset - start : offset - start + nbytes]
                 yield numbers[number], self._keep(key, number, form.decode(piece))
@@ -276,6 +281,10 @@ def _fetcher(store: PinnedStore) -> Callable[[str, Range | int | None], bytes]:
         return found.to_bytes()
 
     return local if store.folder is not None else other
+
+
+def _bytes(data: bytes) -> np.ndarray:
+    return np.frombuffer(data, np.uint8)
 
 
 def _lost(key: str) -> ArchiveError:

@@ -79,17 +79,18 @@ class _Repair:
         for key in [*restored.dropped, *leftover, *extra]:
             self._move(key)
         restored.tree.close("interrupted")
-        return self._told(rest, known, len(findings), len(leftover))
+        return Repaired(self._told(rest.step, known), rest.step, self._cut)
 
-    def _told(self, rest: Rest, known: int | None, n: int, left: int) -> Repaired:
+    def _told(self, step: int, known: int | None) -> str:
+        findings = self._report.findings
+        more = f" and {len(findings) - 1} more" if len(findings) > 1 else ""
         kept = f"; what was cut or replaced is in {str(self._cut)!r}" if self._cut else ""
-        if rest.step != known and n:
-            text = f"{str(self._folder)!r} now ends at step {rest.step} instead of {known}, before {n} findings"
-        elif n:
-            text = f"{str(self._folder)!r} keeps all steps up to {rest.step}; {n} findings were mended"
-        else:
-            text = f"{str(self._folder)!r} was left by a process that ended: it is marked as interrupted at step {known}"
-        return Repaired(text + kept, rest.step, self._cut)
+        if not findings:
+            why = "was left by a process that ended and is marked as interrupted"
+            return f"{str(self._folder)!r} {why} at step {step}{kept}"
+        if step != known:
+            return f"{str(self._folder)!r} now ends at step {step} instead of {known} ({findings[0]}{more}){kept}"
+        return f"{str(self._folder)!r} keeps every step; mended: {findings[0]}{more}{kept}"
 
     # ---- where to cut ----
 

@@ -240,8 +240,10 @@ class Examination:
             return _crc(self.source.read(path, part))
         key = grid.key(numbers)
         rows = objects.values(self.inventory.reader(key), self.inventory.sizes[key], grid)
-        n = part[0].stop - part[0].start if part else None
-        return None if n is not None and len(rows) < n else _crc(rows[:n])
+        if not part:
+            return _crc(rows)
+        n = part[0].stop - part[0].start
+        return None if len(rows) < n else _crc(rows[:n])
 
     def _extra(self) -> None:
         """Files that no shape implies: left over by a process that was killed, or put there by someone."""

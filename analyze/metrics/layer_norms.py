@@ -26,7 +26,7 @@ NAMES = ("frobenius", "spectral_exact", "spectral_reshaped", "nuclear", "l1", "d
     bounds=(0, np.inf),
     title="Layer norms",
     formula="|W|_F, σ_max, Σσ, Σ|w|, |W - W_0|_F",
-    cost="one singular value decomposition per layer and step; 20 to 60 convolutions there and back for a norm",
+    cost="one singular value decomposition per layer and step; 20 to 60 convolutions and back for a norm",
     reading=(
         "One line per layer, dark for the first. Norms that keep growing at zero training error, or a large "
         "distance from initialisation, mean a network of higher capacity."

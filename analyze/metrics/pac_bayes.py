@@ -56,8 +56,8 @@ VALUES = ("sigma", "flatness", "complexity", "drop", "drop_error")
     formula="σ: largest with |E acc(w + N(0, σ²)) - acc(w)| ≤ 0.1;  1/σ²;  |w - w⁰|²/4σ² + log(m/σ) + 10",
     cost="1 + 2 · (3 + bisections) · n_noise forward passes a step: by default 261 of at most 512 examples",
     reading=(
-        "A flat minimum keeps its accuracy under much noise: large σ, small 1/σ². Complexity also counts how far "
-        "the weights are from where they began, in units of that noise."
+        "A flat minimum keeps its accuracy under much noise: large σ, small 1/σ². Complexity also counts how "
+        "far the weights are from where they began, in units of that noise."
     ),
     reference=(JIANG_2019, DZIUGAITE_2020),
     passes=lambda options: 1 + 2 * (3 + options["bisections"]) * options["n_noise"],
@@ -178,7 +178,8 @@ def plot_pac_bayes(result: xr.Dataset, figure: Figure) -> None:
         ends = (result["at_limit"] == 1).sel(noise=noise).values
         if ends.any():
             sigma = result["sigma"].sel(noise=noise).values
-            axes[0].plot(steps.values[ends], sigma[ends], "^", color=color, markersize=7, label="or more")
+            axes[0].plot(steps.values[ends], sigma[ends], "^", color=color, markersize=7)
+            axes[0].set_title("largest noise σ (▲: or more)")
     for panel in axes:
         plot.step_axis(panel, steps)
     for panel, name in zip(axes, ("sigma", "flatness", "complexity"), strict=True):

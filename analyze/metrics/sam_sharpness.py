@@ -9,7 +9,7 @@ import numpy as np
 
 from analyze import plot
 from analyze.metric import metric
-from analyze.perturbation import Neighbourhood
+from analyze.perturbation import Neighbourhood, rise_axis
 from analyze.reference import Reference
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ RHO = (0.01, 0.05, 0.1, 0.5, 1.0)
     formula="L(w + ρ g/|g|) - L(w);  ASAM: L(w + ρ T²g/|Tg|) - L(w), T = |w|",
     cost="1 gradient and 1 + 2 · radii forward passes a step: by default 11 of at most 512 examples",
     reading=(
-        "The rise of the loss at a distance ρ up the gradient. ASAM measures distance in units of each weight, so "
-        "that rescaling hidden units, which changes no output, does not change it."
+        "The rise of the loss at a distance ρ up the gradient. ASAM measures distance in units of each "
+        "weight, so that rescaling hidden units, which changes no output, does not change it."
     ),
     reference=(FORET_2021, KWON_2021),
     passes=lambda options: 3 + 2 * len(options["rho"]),
@@ -119,6 +119,6 @@ def plot_sam_sharpness(result: xr.Dataset, figure: Figure) -> None:
             plot.line(panel, result["step"], result[name].isel(rho=k), color=color, label=f"ρ = {radii[k]:g}")
         plot.zero_line(panel)
         plot.step_axis(panel, result["step"])
-        panel.set_yscale("symlog", linthresh=1e-3)
+        rise_axis(panel, result[name].values)
     axes[0].set_ylabel("rise of the training loss")
-    plot.legend(axes[1])
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=len(radii))

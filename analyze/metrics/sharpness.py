@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     title="Sharpness",
     formula="max_{|v_i| ≤ α(|w_i|+1)} L(w+v) - L(w);  keskar: 100 · the same / (1 + L(w))",
     cost=(
-        "(starts + 7) · iterations forward and backward passes and as many forward passes a step: by default at "
-        "most 80 of 512 examples, half as many where corners are reached early"
+        "(starts + 7) · iterations forward and backward passes and as many forward passes a step: by default "
+        "at most 80 of 512 examples, half as many where corners are reached early"
     ),
     reading=(
-        "Near 0: every network nearby fits the data as well, a flat minimum. What is found is a lower bound: a "
-        "better search can only find more. Right: relative to the loss, as large losses rise faster."
+        "Near 0: every network nearby fits the data as well, a flat minimum. What is found is a lower bound: "
+        "a better search can only find more. Right: relative to the loss, as large losses rise faster."
     ),
     reference=(KESKAR_2016, NEYSHABUR_2017, BRUCKNER_2019),
     passes=lambda options: 2 * (7 + options["starts"]) * options["iterations"],
@@ -137,7 +137,7 @@ def plot_sharpness(result: xr.Dataset, figure: Figure) -> None:
     steps = result["step"]
     for k, color in enumerate(plot.depth_colors(result.sizes["alpha"])):
         values = result["gain"].isel(alpha=k)
-        plot.line(left, steps, values, color=color, label=f"α = {float(result['alpha'][k]):.2g}")
+        plot.line(left, steps, values, color=color, label=f"α = {float(result['alpha'][k]):.3g}")
     plot.line(right, steps, result["keskar"], color=plot.PALETTE[0])
     n = int(result["n_examples"])
     left.set(title=f"largest rise of the loss ({n} training examples)", ylabel="max L(w+v) - L(w)")

@@ -48,6 +48,9 @@ _ONE_FACTOR = (
 _FIRST_FACTOR = ("aten.div.Tensor", "aten.div.Scalar")
 _POOLS = ("aten.max_pool2d.default", "aten.max_pool2d_with_indices.default", "aten.max_pool1d.default")
 _PIECES = ("path", "gate")
+# What follows from the shape of the input alone.
+_SHAPES = ("aten.sym_size.int", "aten.sym_numel.int", "aten.full_like.default", "aten.ones_like.default")
+_SHAPES += ("aten.zeros_like.default",)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ def kinks(network: Network) -> list[Kink]:
     for index in network.needed([network.output]):
         row = network.rows[index]
         depends = [_moves(argument, moving) for argument in row.args]
+        if row.op in _SHAPES or row.op.startswith("int."):
+            continue
         if not any(depends) and not any(_moves(value, moving) for value in row.kwargs.values()):
             continue
         moving.add(index)

@@ -12,7 +12,7 @@ def layers_of(tensors):
 
 
 def as_numpy(value):
-    return np.array(value, np.float64)
+    return np.array(value.tolist(), np.float64)
 
 
 def forward(layers, x, gates=None):

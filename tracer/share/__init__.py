@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "pack": "tracer.share.pack",
-    "unpack": "tracer.share.pack",
+    "pack": "tracer.share.packs",
+    "unpack": "tracer.share.packs",
     "export_hdf5": "tracer.share.hdf5",
     "import_hdf5": "tracer.share.hdf5",
     "push": "tracer.share.remote",

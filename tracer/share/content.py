@@ -66,8 +66,8 @@ class ArchiveContent:
         kind = node["data_type"]
         if not isinstance(kind, str) or kind == "string":
             raise ArchiveError(
-                f"array {path!r} of {self._source.path!r} is of type {str(kind)[:40]!r}, which this release cannot "
-                "copy; use another release of tracer"
+                f"array {path!r} of {self._source.path!r} is of type {str(kind)[:40]!r}, which this release "
+                "cannot copy; use another release of tracer"
             )
         shape = tuple(
             len(self._taken.axes[path][axis]) if axis in self._taken.axes.get(path, {}) else size

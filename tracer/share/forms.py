@@ -15,7 +15,9 @@ from tracer.files import write_all
 from tracer.spec import fill_scalar
 
 SNAPSHOTS = 16  # of masks in one inner chunk
-_WINDOW = 1 << 16  # bytes of one snapshot in an inner chunk: zstd finds the snapshots before within its window
+_WINDOW = (
+    1 << 16
+)  # bytes of one snapshot in an inner chunk: zstd finds the snapshots before within its window
 _JOINED = 1 << 20  # bytes of an inner chunk that joins snapshots
 _INNER = 1 << 22  # bytes of an inner chunk cut from a large one
 _BLOCK = 1 << 26  # bytes of all inner chunks that share their snapshots: a reader keeps these
@@ -110,7 +112,8 @@ class Form:
     def _filled(self, at: tuple[int, ...], size: tuple[int, ...], read: Read) -> np.ndarray:
         """Values of the box number ``at`` of a grid, completed with fill beyond the end of the array."""
         box = tuple(
-            slice(n * step, min((n + 1) * step, end)) for n, step, end in zip(at, size, self.shape, strict=True)
+            slice(n * step, min((n + 1) * step, end))
+            for n, step, end in zip(at, size, self.shape, strict=True)
         )
         values = np.asarray(read(box), self.dtype)
         if values.shape == size:
@@ -120,14 +123,18 @@ class Form:
         return whole
 
 
-def recorded(path: str, dims: tuple[str, ...], shape: tuple[int, ...], dtype: np.dtype, rows: set[str]) -> Form:
+def recorded(
+    path: str, dims: tuple[str, ...], shape: tuple[int, ...], dtype: np.dtype, rows: set[str]
+) -> Form:
     """The form in which the recorder writes an array. ``rows``: the groups that grow."""
     group = path.rpartition("/")[0]
     if not shape:
         return Form(shape, dtype, ())
     if is_column(path, dims, rows):
         row = prod(shape[1:])
-        several = spec.ids_rows(row * dtype.itemsize) if dims[0] == "id" else (spec.TAIL_ROWS, spec.TAIL_INNER)
+        several = (
+            spec.ids_rows(row * dtype.itemsize) if dims[0] == "id" else (spec.TAIL_ROWS, spec.TAIL_INNER)
+        )
         layout = plan_tail((several[0], *shape[1:]), several[1], dtype)
     else:
         layout = plan((1, *shape[1:]) if group in rows else shape, dtype)
@@ -203,7 +210,7 @@ def _sample(form: Form, read: Read) -> list[np.ndarray]:
 
 
 def _summed(data: bytes) -> list[bytes]:
-    crc, view = 0, memoryview(data)
+    crc, view = 0, np.frombuffer(data, np.uint8)
     for start in range(0, len(view), 1 << 20):  # the checksum holds the interpreter lock
         crc = google_crc32c.extend(crc, view[start : start + (1 << 20)])
     return [data, crc.to_bytes(4, "little")]

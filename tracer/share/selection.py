@@ -109,7 +109,9 @@ def _choose_steps(source: Source, steps: Steps, chosen: Selection) -> None:
     everything = np.unique(np.concatenate([np.empty(0, np.int64), *map(source.steps, groups)]))
     kept = everything[_matches(everything, steps)]
     if not len(kept):
-        raise ArchiveError(f"none of the {len(everything)} snapshots of {source.path!r} is at the steps asked for")
+        raise ArchiveError(
+            f"none of the {len(everything)} snapshots of {source.path!r} is at the steps asked for"
+        )
     if len(kept) < len(everything):
         chosen.left_out["snapshots"] = len(everything) - len(kept)
     for group in groups:

@@ -19,8 +19,8 @@ def write_zip(folder: Path, target: Path) -> None:
                 info = zipfile.ZipInfo(name)  # dated 1980: equal archives make equal files
                 info.external_attr = 0o644 << 16
                 info.file_size = (folder / name).stat().st_size
-                with (folder / name).open("rb") as member:
-                    with made.open(info, "w", force_zip64=info.file_size >= _LARGE) as copy:
-                        shutil.copyfileobj(member, copy, _PIECE)
+                large = info.file_size >= _LARGE
+                with (folder / name).open("rb") as member, made.open(info, "w", force_zip64=large) as copy:
+                    shutil.copyfileobj(member, copy, _PIECE)
         file.flush()
         os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""Packed archives: snapshots joined along time, compressed, compared with the original, in one file if wanted."""
+"""Packing: snapshots joined along time, compressed, compared with the original; in one file if asked."""
 
 import ctypes
 import os
@@ -32,9 +32,9 @@ def pack(
 ) -> Path:
     """Join the snapshots of an archive along time and compress them; every array stays as it is, bit for bit.
 
-    The result is compared with the original, array by array, before it takes its place: ``output``, which must
-    not exist; without it the archive itself, or with ``zip=True`` a file beside it named ``.zip``. A zip file is
-    stored uncompressed, so that it is read in place. ``path`` may be anything that `tracer.open` takes.
+    The result is compared with the original, array by array, before it takes its place: ``output``, which
+    must not exist; without it the archive itself, or with ``zip=True`` a file beside it named ``.zip``. A zip
+    file is stored uncompressed, so that it is read in place. ``path`` is anything that `tracer.open` takes.
 
     ``probes``, ``sites``: names to keep. ``steps``: snapshots to keep, as a slice or list of steps; rows of
     ``steps`` all stay. ``gradients=False`` leaves per-example gradients out (their Grams stay). The card says
@@ -156,8 +156,8 @@ def _compare(content: Content, written: Path) -> None:
         source.close()
     if found is not None:
         raise ArchiveError(
-            f"what was written differs from the original in {found}, so the original was left as it is; check the "
-            "disk with `tracer verify`"
+            f"what was written differs from the original in {found}, so the original was left as it is; "
+            "check the disk with `tracer verify`"
         )
 
 
@@ -171,9 +171,9 @@ def _remove(path: Path) -> None:
 def _exchange(one: Path, other: Path) -> None:
     """Exchange two names at once, or where the system cannot, one after the other."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if hasattr(libc, "renameat2"):
-        if not libc.renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE):
-            return
+    names = _HERE, os.fsencode(one), _HERE, os.fsencode(other)
+    if hasattr(libc, "renameat2") and libc.renameat2(*names, _EXCHANGE) == 0:
+        return
     aside = other.with_name(f"{other.name}.original")
     other.rename(aside)
     one.rename(other)
