@@ -2,8 +2,8 @@
 
     python examples/mnist_mlp.py --data mnist.npz
 
-The file holds x_train (n, 28, 28) uint8, y_train, x_test and y_test. Leaves mnist_mlp.zarr, and results with a
-report in mnist_mlp.analysis.
+The file holds x_train (n, 28, 28) uint8, y_train, x_test and y_test. Leaves mnist_mlp.zarr, and results with
+a report in mnist_mlp.analysis.
 """
 
 import argparse

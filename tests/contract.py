@@ -20,6 +20,8 @@ POSITIONAL = {
     "path_neighbours": "its baselines are positions in the probe",
     "path_distance": "its cloud shows some of the pairs",
 }
+# Norms of the weights without the margin are defined whatever the margin is.
+DEFINED_WITHOUT_ARGUMENTS = {"capacity"}
 EXAMPLES = ("example", "example_2", "train_example", "test_example", "point", "baseline")
 
 

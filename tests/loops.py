@@ -47,3 +47,36 @@ def run_loop(path, model=None, optimizer=None, *, epochs=2, data=None, batch_siz
                 ids.append(numbers.tolist())
                 losses.append(loss.item())
     return model, ids, losses
+
+
+def record_everything(path):
+    """A tiny run with every stream on and two learning rates: there is no metric it cannot feed."""
+    torch.manual_seed(0)
+    model, (x, y) = mlp(), blobs(30)
+    dataset = TensorDataset(x, y)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+    decay = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[2], gamma=0.1)
+    all_streams = {"activations": None, "gradients": 9}
+    with tracer.record(
+        path,
+        model,
+        optimizer,
+        loss=F.cross_entropy,
+        probes={
+            "train": tracer.Probe(x[:16], y[:16], capture=all_streams),
+            "test": tracer.Probe(*blobs(13, seed=7), capture=all_streams),
+        },
+        snapshots=tracer.epochs() | tracer.at([1, 2]),
+        gradients="exact",
+        minibatch=True,
+        data=dataset,
+        data_inputs=True,
+    ) as run:
+        for _ in range(4):
+            for inputs, targets in run.batches(DataLoader(dataset, batch_size=10)):
+                loss = F.cross_entropy(model(inputs), targets)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                run.log(loss=loss)
+            decay.step()

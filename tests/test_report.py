@@ -10,6 +10,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from analyze import report
+from analyze.metric import metrics
 from analyze.report import entries, svg
 from tests import report_data as data
 
@@ -113,6 +114,18 @@ def test_a_report_without_an_archive_still_shows_results():
 
 def test_the_same_results_give_the_same_page(html, run):
     assert report.render(data.honest(), run) == html
+
+
+def test_every_metric_has_a_chapter_of_its_subject():
+    cards = metrics().values()
+    listed = [{"name": card.name, "title": card.title, "reads": card.reads} for card in cards]
+    chapters = {
+        group["name"]: [one["name"] for one in group["entries"]] for group in entries.chapters(listed)
+    }
+    assert sum(map(len, chapters.values())) == len(listed)
+    assert "Other measures" not in chapters
+    assert chapters["Gradients"][:2] == ["stiffness", "class_stiffness"]
+    assert next(iter(chapters)) == "Outcome"
 
 
 def test_figures_share_a_page_without_sharing_ids():

@@ -67,8 +67,7 @@ def read(dataset: Any, *, inputs: bool = False) -> TrainingSet:
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise RecordError(
             f"data is a {type(dataset).__name__}, expected a dataset with a length and items by index; an "
-            "iterable "
-            "dataset has no stable ids."
+            "iterable dataset has no stable ids."
         )
     with untouched_random_state(), _untouched_generators(dataset):
         first_of = {int(id_): i for i, id_ in reversed([*enumerate(_ids(dataset))])}
@@ -128,8 +127,7 @@ class _Reading:
             if not np.array_equal(first, second, equal_nan=first.dtype.kind == "f"):
                 return (
                     "Items of data= differ when read twice, as random augmentation makes them: only ids and "
-                    "labels are "
-                    "stored, no complexity; give the same dataset without augmentation."
+                    "labels are stored, no complexity; give the same dataset without augmentation."
                 )
         return ""
 

@@ -27,8 +27,7 @@ NAMES = ("loss", "correct", "sums", "masks")
 MASKS = "minibatch/masks"
 _UNSEEN_BATCH = (
     "No training forward pass of the recorded model was seen between a batch of run.batches and its update, "
-    "so "
-    "minibatch= captured nothing there: call the very model given to record, in training mode, on those "
+    "so minibatch= captured nothing there: call the very model given to record, in training mode, on those "
     "batches"
 )
 _MORE = (
@@ -37,8 +36,7 @@ _MORE = (
 )
 _NO_TARGETS = (
     "The batches are no (inputs, targets) pairs, so the loss and correctness of minibatch examples are not "
-    "known: "
-    "give run.step(targets=...) after each update"
+    "known: give run.step(targets=...) after each update"
 )
 
 
@@ -55,9 +53,8 @@ def wanted(minibatch: Any, usual: Schedule) -> dict[str, Schedule | None]:
         minibatch = NAMES if minibatch else ()
     if isinstance(minibatch, str) or not isinstance(minibatch, Collection):
         raise RecordError(
-            f"minibatch={minibatch!r}, expected True, names among {', '.join(NAMES)}, or a mapping from "
-            "such names "
-            "to True and, for masks, a schedule such as tracer.every(100)."
+            f"minibatch={minibatch!r}, expected True, names among {', '.join(NAMES)}, or a mapping from such "
+            "names to True and, for masks, a schedule such as tracer.every(100)."
         )
     chosen: dict[str, Schedule | None] = {}
     for name in minibatch:
@@ -126,8 +123,7 @@ class InFlight:
         elif self.watch.level == "outputs":
             self._note(
                 f"{nothing}: looking inside a model that is compiled or replicated as a whole would "
-                "recompile "
-                "it, or miss its replicas; record the eager model for these"
+                "recompile it, or miss its replicas; record the eager model for these"
             )
             yield from inside
         elif self.watch.level == "modules":
@@ -245,8 +241,7 @@ class InFlight:
         if self.watch.unknown:
             self._note(
                 f"In training the model also calls {_listed(sorted(self.watch.unknown))}, which its table, "
-                "made in eval "
-                "mode, does not have: minibatch= does not capture them"
+                "made in eval mode, does not have: minibatch= does not capture them"
             )
         if unseen := self.watch.unseen():
             self._note(
@@ -282,8 +277,7 @@ class InFlight:
         if len(ids) != captured.n:
             self._note(
                 f"Update {step} has {len(ids)} ids where {captured.n} examples were delivered: what "
-                "minibatch= "
-                "captured of it is left out"
+                "minibatch= captured of it is left out"
             )
             return None
         if captured.undecided:

@@ -12,14 +12,15 @@ from torch import nn
 
 from tracer.checks import closure, currency, independence
 from tracer.copies import named_tensors, private_copy, quiet
-from tracer.errors import RecordError
+from tracer.eager import EagerNetwork
+from tracer.errors import ArchiveError, RecordError
 from tracer.inflight import InFlight
 from tracer.network import Network
 from tracer.objective import Objective, call_model
 from tracer.probe import Probe
 from tracer.probe_pass import ProbePass
 from tracer.schedule import Schedule
-from tracer.trees import leaves_of, rebuild
+from tracer.trees import leaves_of, rebuild, take
 from tracer.weights import Weights
 from tracer.writer import Writer
 
@@ -58,7 +59,7 @@ class Instrument:
         }
         self._next_check = 1
         self._versions: list[dict[str, Any]] = []
-        self.network: Network | None = None
+        self.network: Network | EagerNetwork | None = None
         self._pass: ProbePass | None = None
         if self._probes:
             self._trace()
@@ -78,26 +79,41 @@ class Instrument:
         self._inputs, self._targets = _some(probe, named_tensors(self.model))
         _check_accepted(self.model, name, self._inputs)
         chunk = self._options["chunk"] or 64
-        self.network = Network.trace(self.model, self._inputs, self._targets, **self._goal, chunk=chunk)
+        given = (self.model, self._inputs, self._targets)
+        try:
+            self.network = Network.trace(*given, **self._goal, chunk=chunk)
+        except (RecordError, ArchiveError) as refusal:
+            self.network = _untraced(*given, **self._goal, refusal=refusal)
 
     def _examine(self) -> None:
         assert self.network is not None
         network, tensors = self.network, named_tensors(self.model)
-        alone = independence(network, tensors, self._inputs, self._targets)
+        if isinstance(network, EagerNetwork):
+            alone = network.examine(tensors, self._inputs, self._targets)
+            self._options["chunk"] = self._options["chunk"] or network.chunk(self._options["memory"])
+            self._options["excluded"] = network.excluded
+        else:
+            alone = independence(network, tensors, self._inputs, self._targets)
         if not alone.holds:
             self._note(alone.message)
             return
-        same = closure(network, self.model, self._inputs, self._targets, **self._goal)
-        if not same.holds:
-            self._note(same.message)
-            self._options["gradients"] = "none"
+        if isinstance(network, EagerNetwork):
+            self._note(network.note)
+        else:
+            same = closure(network, self.model, self._inputs, self._targets, **self._goal)
+            if not same.holds:
+                self._note(same.message)
+                self._options["gradients"] = "none"
         if network.foreign:
             self._note(
                 f"the network uses {', '.join(network.foreign)}, which readers of archives refuse to run: "
                 "everything is recorded, but metrics that replay the network will need `--model`"
             )
-        self._pass = ProbePass(network, self._probes, tensors=tensors, **self._options)
-        for note in [*_unreached(network, tensors, self._inputs, self._targets), *self._pass.notes]:
+        self._pass = ProbePass(network, self._probes, tensors=tensors, **self._options)  # type: ignore[arg-type]
+        # Which parameters a model that branches on values uses, a few examples cannot tell.
+        known = isinstance(network, Network) or network.batch is None
+        unreached = _unreached(network, tensors, self._inputs, self._targets) if known else []
+        for note in [*unreached, *self._pass.notes]:
             self._note(note)
 
     def _note(self, sentence: str) -> None:
@@ -135,6 +151,7 @@ class Instrument:
                 for name, probe in self._probes.items()
             },
             "minibatch": None if self.in_flight is None else self.in_flight.card,
+            **_kind(self.network),
             "foreign_ops": [] if self.network is None else self.network.foreign,
         }
 
@@ -148,11 +165,11 @@ class Instrument:
                 writer.stream(group, declared, self._pass.attributes.get(group, {}))
         if self.in_flight is not None:
             self.in_flight.declare(writer)
-        if self.network is not None:
+        if isinstance(self.network, Network):
             self._write_table(writer, from_step=0)
 
     def _write_table(self, writer: Writer, from_step: int) -> None:
-        assert self.network is not None
+        assert isinstance(self.network, Network)
         version = len(self._versions)
         arrays = {f"table_{version}": np.frombuffer(self.network.to_json(), np.uint8)}
         dims: dict[str, tuple[str, ...]] = {f"table_{version}": (f"byte_{version}",)}
@@ -171,6 +188,11 @@ class Instrument:
         )
         writer.static("network", arrays, dims, {"versions": self._versions})
 
+    @property
+    def layout(self) -> dict[str, Any]:
+        """Arrays of a snapshot of all streams: {group: {array: (dtype, shape, dims)}}."""
+        return {"weights": self._weights.arrays, **({} if self._pass is None else self._pass.layout)}
+
     # Snapshots.
 
     def observe(
@@ -181,13 +203,21 @@ class Instrument:
         if "weights" in streams:
             arrays["weights"] = self._weights.read()
         if self._pass is not None and set(streams) & self._pass.streams:
-            if last or step >= self._next_check:
+            if isinstance(self.network, EagerNetwork):
+                self.network.refresh(self.model)
+            elif last or step >= self._next_check:
                 self._stay_current(writer, step)
+        if self._pass is not None and set(streams) & self._pass.streams:
             arrays |= self._pass.run(named_tensors(self.model), set(streams))
+        if isinstance(self.network, EagerNetwork) and (unknown := self.network.take_unknown()):
+            self._note(
+                f"at step {step} the model went another way than at the start, through "
+                f"{', '.join(unknown[:5])}: these are not recorded, and what it left out is NaN or off"
+            )
         return arrays
 
     def _stay_current(self, writer: Writer, step: int) -> None:
-        assert self.network is not None
+        assert isinstance(self.network, Network)
         self._next_check = max(2 * step, self._next_check)
         verdict = currency(self.network, self.model, self._inputs, self._targets, **self._goal)
         if verdict.holds:
@@ -195,7 +225,7 @@ class Instrument:
         self._note(f"at step {step} {verdict.message}; the archive holds each version")
         before = _shape(self.network)
         self._trace()
-        if _shape(self.network) != before:
+        if not isinstance(self.network, Network) or _shape(self.network) != before:
             self._pass = None
             self._note(
                 f"at step {step} the model has other sites, calls or layers than at the start, which one "
@@ -224,11 +254,27 @@ def _check_accepted(model: nn.Module, name: str, inputs: Any) -> None:
         ) from error
 
 
-def _layers(network: Network) -> dict[str, str]:
+def _untraced(*given: Any, refusal: Exception, **goal: Any) -> EagerNetwork:
+    """The model itself in the table's place; why it could not be traced where that is no way either."""
+    try:
+        return EagerNetwork(*given, **goal, reason=str(refusal))
+    except RecordError:
+        raise
+    except Exception as error:
+        raise refusal from error
+
+
+def _kind(network: Network | EagerNetwork | None) -> dict[str, Any]:
+    if isinstance(network, EagerNetwork):
+        return {"network": "eager", "network_reason": network.reason}
+    return {"network": None if network is None else "table"}
+
+
+def _layers(network: Network | EagerNetwork) -> dict[str, str]:
     return {name: layer.name for layer in network.layers for name in layer.parameters}
 
 
-def _shape(network: Network) -> Any:
+def _shape(network: Network | EagerNetwork) -> Any:
     return (
         [(site.name, site.shape, site.has_mask) for site in network.sites],
         [(call.name, call.shape) for call in network.calls],
@@ -247,22 +293,30 @@ def _some(probe: Probe, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, Any]:
     return few(probe.inputs), few(probe.targets)
 
 
-def _unreached(network: Network, tensors: Mapping[str, torch.Tensor], inputs: Any, targets: Any) -> list[str]:
+def _unreached(
+    network: Network | EagerNetwork, tensors: Mapping[str, torch.Tensor], inputs: Any, targets: Any
+) -> list[str]:
     """A sentence naming the trainable parameters that the loss does not depend on."""
     names = [name for layer in network.layers for name in layer.parameters]
-    with torch.inference_mode(False), torch.enable_grad():
-        live = {name: tensors[name].detach().requires_grad_() for name in names}
-        _, losses = network.run({**tensors, **live}, inputs, targets)
-        if losses is None or not names:
-            return []
-        if losses.requires_grad:
+    unreached = dict.fromkeys(names)
+    size = network.batch or _TRACED_WITH
+    for start in range(0, _TRACED_WITH, size):
+        index = (start + torch.arange(size)) % _TRACED_WITH
+        some = [take(tree, index, _TRACED_WITH) for tree in (inputs, targets)]
+        with torch.inference_mode(False), torch.enable_grad():
+            live = {name: tensors[name].detach().requires_grad_() for name in unreached}
+            _, losses = network.run({**tensors, **live}, *some)
+            if losses is None or not live:
+                return []
+            if not losses.requires_grad:
+                continue
             found = torch.autograd.grad(losses.sum(), list(live.values()), allow_unused=True)
-        else:
-            found = (None,) * len(names)
-    unreached = [name for name, gradient in zip(names, found, strict=True) if gradient is None]
+        for name, gradient in zip(live, found, strict=True):
+            if gradient is not None:
+                del unreached[name]
     if not unreached:
         return []
-    shown = ", ".join(unreached[:5]) + (f" and {len(unreached) - 5} more" if len(unreached) > 5 else "")
+    shown = ", ".join(list(unreached)[:5]) + (f" and {len(unreached) - 5} more" if len(unreached) > 5 else "")
     return [
         f"the loss does not depend on {shown}: their gradients are recorded as 0; look for a detach() or a "
         "module "

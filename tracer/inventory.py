@@ -83,16 +83,20 @@ class Inventory:
                 self.sizes[key] = found.st_size
 
     def _list_zip(self, store: ZipStore) -> None:
-        self.sizes = {key: info.file_size for key, info in store.members.items()}
         names = Counter(info.filename for info in store.infolist())
         self.odd += [(name, f"occurs {n} times in the zip file") for name, n in names.items() if n > 1]
         for info in store.infolist():
-            if is_escape(info.filename):
-                self.odd.append((info.filename, "leads out of the archive"))
-            elif stat.S_ISLNK(info.external_attr >> 16):
-                self.odd.append((info.filename, "is a link"))
-            elif not info.filename.startswith(store.prefix) and not info.is_dir():
-                self.odd.append((info.filename, "lies beside the archive in the zip file"))
+            name, mode = info.filename, info.external_attr >> 16
+            if is_escape(name):
+                self.odd.append((name, "leads out of the archive"))
+            elif stat.S_ISLNK(mode):
+                self.odd.append((name, "is a link"))
+            elif info.is_dir():
+                continue
+            elif not name.startswith(store.prefix):
+                self.odd.append((name, "lies beside the archive in the zip file"))
+            else:
+                self.sizes[name.removeprefix(store.prefix)] = info.file_size
 
     def _list_url(self, url: str) -> None:
         import fsspec

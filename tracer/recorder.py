@@ -9,7 +9,6 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -20,52 +19,26 @@ from torch import nn
 
 from tracer import card, dataset
 from tracer.batches import Batches, as_ids
-from tracer.captured import Captured
 from tracer.errors import ArchiveError, RecordError
 from tracer.inflight import wanted
 from tracer.instrument import Instrument
+from tracer.mirror import Mirror
+from tracer.plan import Plan, make_plan
 from tracer.probe import named_probes
 from tracer.randomness import untouched_random_state
+from tracer.ranks import check_ranks
+from tracer.row import Row
 from tracer.scalars import Scalar
+from tracer.scaling import Skips, found_overflow
 from tracer.schedule import Schedule, by_stream
+from tracer.thinning import Budget
+from tracer.warned import MIRROR, NAN_LOSS, PREFETCH, RecordWarning
 from tracer.writer import Writer
+
+__all__ = ["RecordWarning", "Recorder", "record"]
 
 GRADIENTS = ("auto", "exact", "gram", "none")
 _RESERVED = frozenset(("step", "epoch", "time", "n_ids", "ids", "id", "lr", "skipped", "param_group"))
-_PREFETCH = (
-    "Update {step} came without a batch from run.batches while an earlier one had two: something outside "
-    "run.batches fetches ahead, so recorded ids may belong to neighbouring updates; iterate the prefetcher "
-    "through run.batches(prefetcher, ids=function_of_a_batch) instead."
-)
-_NAN_LOSS = (
-    "The loss of update {step} is NaN; recording goes on and metrics count such values as undefined: look "
-    "for "
-    "the first bad batch with archive.ids({step}), or lower the learning rate."
-)
-
-
-class RecordWarning(UserWarning):
-    """Something is recorded in another way than asked for, or not at all, and why."""
-
-
-@dataclass
-class _Row:
-    """The record of one update, open until the next."""
-
-    step: int
-    epoch: int
-    lr: list[float]
-    ids: np.ndarray | None = None
-    scalars: dict[str, Scalar] = field(default_factory=dict)
-    minibatch: Captured | None = None
-    skipped: bool = False
-    epoch_end: bool = False
-    time: float = field(default_factory=time.time)
-
-    @property
-    def ready(self) -> bool:
-        captured = self.minibatch is None or self.minibatch.ready
-        return captured and all(scalar.ready for scalar in self.scalars.values())
 
 
 class Recorder:
@@ -77,16 +50,21 @@ class Recorder:
         schedules: dict[str, Schedule],
         instrument: Callable[[], Instrument],
         writer: Callable[[Instrument], Writer],
+        budget: Budget | None = None,
+        mirror: Mirror | None = None,
     ) -> None:
         self._optimizer = optimizer
         self._schedules = schedules
         self._make_instrument = instrument
         self._make_writer = writer
+        self._budget = budget or Budget(None)
+        self._mirror = mirror
+        self._skips: Skips | None = None
         self._batches = Batches(self._deliver, self.end_epoch)
         self._delivered: list[np.ndarray] = []
         self._ahead: dict[str, Scalar] = {}
-        self._row: _Row | None = None
-        self._closed: deque[_Row] = deque()
+        self._row: Row | None = None
+        self._closed: deque[Row] = deque()
         self._epoch = 0
         self._taken: dict[str, int] = {}
         self._batch_counts: set[int] = set()
@@ -102,12 +80,14 @@ class Recorder:
             self._instrument = self._make_instrument()
             self._writer = self._make_writer(self._instrument)
             self._tell(stacklevel=3)
-            self._row = _Row(step=0, epoch=0, lr=self._lr())
+            self._row = Row(step=0, epoch=0, lr=self._lr())
             self._snapshot(always=True)
         if self._optimizer is not None:
-            self._hook = self._optimizer.register_step_post_hook(lambda *_: self._update())
+            self._hook = self._optimizer.register_step_post_hook(self._updated)
+            self._skips = Skips(self._optimizer, lambda: self._update(Scalar("skipped", 1)))
         if self._instrument.in_flight is not None:
             self._instrument.in_flight.attach()
+        self._budget.start()
         return self
 
     def __exit__(
@@ -171,6 +151,25 @@ class Recorder:
             self._writer_in_use().mark_epoch_end(row.step)
             self._snapshot()
 
+    def plan(
+        self, steps: int | None = None, *, epochs: int | None = None, steps_per_epoch: int | None = None
+    ) -> Plan:
+        """Bytes, files and time of a snapshot, and in total for so many updates; prints as a table.
+
+        Give `steps`, or `epochs` and `steps_per_epoch`; `steps_per_epoch` also tells where epochs end.
+        The time is measured on the model as it is now, by probing it once more.
+        """
+        self._open()
+
+        def measure(streams: frozenset[str]) -> float:
+            started = time.perf_counter()
+            with untouched_random_state():
+                self._instrument.observe(self._writer_in_use(), streams, 0)
+            return time.perf_counter() - started
+
+        lengths = {"steps": steps, "epochs": epochs, "steps_per_epoch": steps_per_epoch}
+        return make_plan(self._schedules, self._instrument.layout, measure, **lengths)
+
     def close(self) -> None:
         """Record the last state, commit everything and close the archive."""
         self._open()
@@ -188,11 +187,15 @@ class Recorder:
         self._open()
         self._delivered.append(ids)
 
-    def _update(self) -> None:
+    def _updated(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        found = found_overflow(optimizer)
+        self._update(None if found is None else Scalar("skipped", found))
+
+    def _update(self, overflow: Scalar | None = None) -> None:
         row = self._open()
         self._closed.append(row)
         self._write_rows()
-        self._row = _Row(step=row.step + 1, epoch=self._epoch + 1, lr=self._lr(), scalars=self._ahead)
+        self._row = Row(row.step + 1, self._epoch + 1, self._lr(), scalars=self._ahead, overflow=overflow)
         self._ahead = {}
         if self._delivered:
             self._row.ids = np.concatenate(self._delivered)
@@ -207,7 +210,7 @@ class Recorder:
         # A prefetcher shows at its ends: two batches before the first update, none before the last.
         self._batch_counts.add(len(self._delivered))
         if {0, 2} <= self._batch_counts:
-            self._warn_once(_PREFETCH)
+            self._warn_once(PREFETCH)
 
     def _snapshot(self, always: bool = False) -> None:
         row, writer = self._open(), self._writer_in_use()
@@ -217,11 +220,12 @@ class Recorder:
             for stream, schedule in self._schedules.items()
             if (always or schedule.due(row.step, epoch_end)) and self._taken.get(stream) != row.step
         }
-        if due:
+        if due and (always or self._budget.allows(row.step, due)):
             self._taken |= dict.fromkeys(due, row.step)
-            observed = self._instrument.observe(writer, due, row.step, last=always and row.step > 0)
-            for group, arrays in observed.items():
-                writer.append(group, row.step, epoch_end, arrays)
+            with self._budget.measured(due, always):
+                observed = self._instrument.observe(writer, due, row.step, last=always and row.step > 0)
+                for group, arrays in observed.items():
+                    writer.append(group, row.step, epoch_end, arrays)
             self._tell(stacklevel=6)
 
     def _write_rows(self, wait: bool = False) -> None:
@@ -229,9 +233,13 @@ class Recorder:
         while self._closed and (wait or self._closed[0].ready):
             row = self._closed.popleft()
             values = {name: scalar.read() for name, scalar in row.scalars.items()}
+            if self._mirror is not None:
+                self._mirror.send(row.step, values)
+                if self._mirror.failed is not None:
+                    self._warn_once(MIRROR)
             loss = values.pop("loss", float("nan"))
             if "loss" in row.scalars and loss != loss:
-                self._warn_once(_NAN_LOSS)
+                self._warn_once(NAN_LOSS)
             examples = None
             if self._instrument.in_flight is not None:
                 examples = self._instrument.in_flight.write(
@@ -254,6 +262,8 @@ class Recorder:
     def _finish(self, state: Literal["complete", "interrupted"]) -> None:
         if self._hook is not None:
             self._hook.remove()
+        if self._skips is not None:
+            self._skips.stop()
         if self._instrument.in_flight is not None:
             self._instrument.in_flight.detach()
         if self._row is not None:
@@ -261,7 +271,7 @@ class Recorder:
             self._row = None
         writer = self._writer_in_use()
         self._write_rows(wait=True)
-        writer.attributes("", {"notes": self._instrument.notes})
+        writer.attributes("", {"notes": self._instrument.notes, "gaps": self._budget.gaps})
         writer.close(state=state)
         self._tell(stacklevel=4)
 
@@ -281,7 +291,7 @@ class Recorder:
             [] if self._optimizer is None else [float(group["lr"]) for group in self._optimizer.param_groups]
         )
 
-    def _open(self) -> _Row:
+    def _open(self) -> Row:
         if self._row is None:
             raise RecordError("This recorder is not open: use it inside `with tracer.record(...) as run:`.")
         return self._row
@@ -309,6 +319,8 @@ def record(
     data_inputs: bool = False,
     durability: Literal["process", "power"] = "process",
     on_error: Literal["raise", "warn"] = "raise",
+    budget: float | None = None,
+    mirror: Any = None,
     title: str | None = None,
     command: bool = True,
 ) -> Recorder:
@@ -325,11 +337,15 @@ def record(
     "sums" and "masks"; masks only at the snapshots of their schedule, or of one given as {"masks":
     schedule}. data: the training set, of which label, complexity and digest of each example are stored once,
     and with `data_inputs` the inputs. durability: "power" also survives a power cut. on_error: whether a
-    failing disk stops training ("raise") or only recording ("warn"). command: store the command line.
+    failing disk stops training ("raise") or only recording ("warn"). budget: share of the training time that
+    scheduled snapshots may take, such as 0.05; what it leaves out is in `archive.attributes["gaps"]`. mirror:
+    an object with `add_scalar` or `log` that gets what `run.log` is given. command: store the command line.
 
     Errors: RecordError and ArchiveError, in one sentence, before training starts and with nothing written.
     """
-    schedules = by_stream(snapshots)
+    check_ranks(model)
+    schedules, share = by_stream(snapshots), Budget(budget)
+    mirrored = None if mirror is None else Mirror(mirror)
     captured = wanted(minibatch, schedules["masks"])
     if gradients not in GRADIENTS:
         raise RecordError(f"gradients={gradients!r}, expected one of {', '.join(map(repr, GRADIENTS))}.")
@@ -337,8 +353,7 @@ def record(
     if found and loss is None and objective is None:
         raise RecordError(
             "Probes are given but no loss, so per-example losses and gradients have no meaning: pass loss=, "
-            "for "
-            "example loss=F.cross_entropy, or objective=."
+            "for example loss=F.cross_entropy, or objective=."
         )
     if Path(path).exists():
         raise ArchiveError(f"{path} exists: choose another path or remove it; an archive holds one run.")
@@ -366,6 +381,8 @@ def record(
             "loss": card.name_of(loss if objective is None else objective),
             "snapshots": {stream: repr(schedule) for stream, schedule in schedules.items()},
             "environment": card.describe_environment(command),
+            "budget": budget,
+            "mirror": None if mirrored is None else mirrored.card,
             **ready.card,
         }
         attributes = {
@@ -380,4 +397,4 @@ def record(
             training_set.write(made)
         return made
 
-    return Recorder(optimizer, schedules, instrument, writer)
+    return Recorder(optimizer, schedules, instrument, writer, share, mirrored)

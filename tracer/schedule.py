@@ -20,16 +20,24 @@ class Schedule:
 
     expression: str
     rule: Callable[[int, bool], bool]
+    make: "Callable[[], Schedule] | None" = None
 
     def due(self, step: int, epoch_end: bool = False) -> bool:
         """Whether the state after update `step` is recorded; `epoch_end`: that update ended an epoch."""
         return self.rule(step, epoch_end)
 
+    def renewed(self) -> "Schedule":
+        """The same rule with nothing counted yet: a schedule may be given to several runs."""
+        return self if self.make is None else self.make()
+
     def __or__(self, other: "Schedule") -> "Schedule":
         first, second = self.rule, other.rule
+        counting = self.make or other.make
         return Schedule(
             f"{self.expression} | {other.expression}",
-            lambda step, epoch_end: first(step, epoch_end) or second(step, epoch_end),
+            # Both are asked: one that counts epochs has to see each of them.
+            lambda step, epoch_end: any([first(step, epoch_end), second(step, epoch_end)]),
+            (lambda: self.renewed() | other.renewed()) if counting else None,
         )
 
     def __repr__(self) -> str:
@@ -74,7 +82,7 @@ def epochs(every: int = 1) -> Schedule:
             ends.append(step)
         return epoch_end and len(ends) % every == 0
 
-    return Schedule(f"epochs({every})", rule)
+    return Schedule(f"epochs({every})", rule, lambda: epochs(every))
 
 
 def log_spaced() -> Schedule:
@@ -92,7 +100,7 @@ def by_stream(snapshots: Schedule | Mapping[str, Schedule] | None) -> dict[str, 
     if snapshots is None:
         return dict.fromkeys(STREAMS, usual)
     if isinstance(snapshots, Schedule):
-        return dict.fromkeys(STREAMS, snapshots)
+        return {stream: snapshots.renewed() for stream in STREAMS}
     if not isinstance(snapshots, Mapping):
         raise RecordError(
             f"snapshots is a {type(snapshots).__name__}, expected a schedule such as tracer.every(100) | "
@@ -106,4 +114,4 @@ def by_stream(snapshots: Schedule | Mapping[str, Schedule] | None) -> dict[str, 
                 f"snapshots[{name!r}] is {schedule!r}, expected a schedule such as tracer.every(100)."
             )
     default = snapshots.get("default", usual)
-    return {stream: snapshots.get(stream, default) for stream in STREAMS}
+    return {stream: snapshots.get(stream, default).renewed() for stream in STREAMS}

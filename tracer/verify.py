@@ -237,13 +237,13 @@ class Examination:
         spans = zip(numbers, grid.chunk, grid.shape, strict=True)
         part = tuple(slice(at * step, min((at + 1) * step, size)) for at, step, size in spans)
         if grid.inner is not None and (not grid.raw or grid.inner[1:] != grid.chunk[1:]):
-            return _crc(self.source.read(path, part))
+            return crc_of(self.source.read(path, part))
         key = grid.key(numbers)
         rows = objects.values(self.inventory.reader(key), self.inventory.sizes[key], grid)
         if not part:
-            return _crc(rows)
+            return crc_of(rows)
         n = part[0].stop - part[0].start
-        return None if len(rows) < n else _crc(rows[:n])
+        return None if len(rows) < n else crc_of(rows[:n])
 
     def _extra(self) -> None:
         """Files that no shape implies: left over by a process that was killed, or put there by someone."""
@@ -370,6 +370,7 @@ def is_older(old: Any, new: Any, key: str = "") -> bool:
     return bool(old == new)
 
 
-def _crc(rows: np.ndarray) -> int:
+def crc_of(rows: np.ndarray) -> int:
+    """CRC-32C of values, little-endian, in C order."""
     little = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<"))
     return google_crc32c.value(little.reshape(-1).view(np.uint8))

@@ -71,8 +71,8 @@ def image_functions(
     training example, replaces the weights by the sum of that image's functions alone. `double` makes the
     updates in float64 whatever the run was in.
 
-    >>> relative_error(np.array([3.0, 4.0]), np.array([3.0, 3.0])).round(4)
-    array(0.2357)
+    >>> round(float(relative_error(np.array([3.0, 4.0]), np.array([3.0, 3.0]))), 4)
+    0.2357
     """
     found: dict[str, Any] = {REFUSED: "not tried", "n_updates": 0}
     layers = len(states[0].layers)
@@ -225,7 +225,8 @@ def _wrapped(text: str) -> str:
 def _plot_age(panel: Axes, result: xr.Dataset) -> None:
     """Loss with the paths of another step, less that with its own, against the difference in steps."""
     steps, paths = result["step"].values, result["step_2"].values
-    shown = plot.pick(paths, 5)
+    present = np.flatnonzero(np.isin(paths, steps))
+    shown = present[plot.pick(present, 5)]
     colors = plot.depth_colors(len(shown))
     for color, k in zip(colors, shown, strict=True):
         own = int(np.flatnonzero(steps == paths[k])[0])

@@ -120,10 +120,9 @@ def plot_local_elasticity(result: xr.Dataset, figure: Figure) -> None:
                 panel, result["step"], at["between"], color=color, linestyle=":", label=f"{name}, between"
             )
         plot.step_axis(panel, result["step"])
-        plot.zero_line(panel)
         panel.set(title=kind, ylabel="elasticity")
     axes[0].set_ylim(bottom=0)
-    axes[1].set_yscale("symlog", linthresh=1)
+    axes[1].set_yscale("symlog", linthresh=1)  # of any sign and size
     last = result["by_class"].sel(probe=probes[0], kind="relative").isel(step=-1).values
     plot.heat(
         axes[2], last, limits=(0, max(1.0, plot.finite_limits(last)[1])), colorbar="relative elasticity"

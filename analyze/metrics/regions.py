@@ -52,7 +52,7 @@ HANIN_2019_FEW = Reference(
     units={"density": "1 / input distance"},
     title="Linear regions",
     formula="1 + #{t in (0, 1): a unit of f(a + t(b - a)) switches}",
-    cost="a forward pass of all breakpoints for every nonlinearity, for 10 pairs a probe and snapshot",
+    cost="a forward pass of all breakpoints (at most 2,000) a nonlinearity, for 10 pairs a probe and step",
     reading=(
         "The number of linear pieces between two inputs: near the number of units at initialisation, "
         "however deep the network. Growing with training: the network spends more pieces on the space "
@@ -68,7 +68,7 @@ def regions(
     *,
     pairs: int = 10,
     samples: int = 256,
-    limit: int = 20_000,
+    limit: int = 2_000,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Number of linear regions on segments between pairs of probe inputs, exact.

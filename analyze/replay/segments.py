@@ -49,8 +49,13 @@ _FIRST_FACTOR = ("aten.div.Tensor", "aten.div.Scalar")
 _POOLS = ("aten.max_pool2d.default", "aten.max_pool2d_with_indices.default", "aten.max_pool1d.default")
 _PIECES = ("path", "gate")
 # What follows from the shape of the input alone.
-_SHAPES = ("aten.sym_size.int", "aten.sym_numel.int", "aten.full_like.default", "aten.ones_like.default")
-_SHAPES += ("aten.zeros_like.default",)
+_SHAPES = (
+    "aten.sym_size.int",
+    "aten.sym_numel.int",
+    "aten.full_like.default",
+    "aten.ones_like.default",
+    "aten.zeros_like.default",
+)
 
 
 @dataclass(frozen=True)
@@ -101,15 +106,9 @@ def breakpoints(
     points = np.array([0.0, 1.0])
     line = _Line(state, start, stop)
     for kink in bends:
-        while True:
-            added = _refined(points, *line.events(kink, points))
-            if len(added) == len(points):
-                break
-            points = added
-            if len(points) > limit + 1:
-                return None
-            if kink.row.op not in _POOLS:
-                break
+        points = _refined(points, *line.events(kink, points))
+        if len(points) > limit + 1:
+            return None
     return points[1:-1]
 
 
@@ -171,21 +170,30 @@ def _crossings(values: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _changes(values: Tensor, windows: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
-    """Intervals in which another element of a window (point, window, element) becomes the largest.
+    """Intervals in which another element of a window (point, window, element) becomes the largest, and where.
 
-    Between the two elements that are largest at the ends; a third may lie above where they meet, which is
-    found when that point is looked at in its turn.
+    In an interval the elements are straight lines: the upper envelope is followed from its left end.
     """
     assert windows is not None
     zero = ROUNDING * float(values.abs().max()) if values.numel() else 0.0
     largest = windows.argmax(2, keepdim=True)
-    before, after = windows[:-1], windows[1:]
-    first, second = largest[:-1], largest[1:]
-    lead = (before.gather(2, first) - before.gather(2, second))[..., 0]
-    lost = (after.gather(2, second) - after.gather(2, first))[..., 0]
-    interval, window = ((lead > zero) & (lost > zero)).nonzero(as_tuple=True)
-    left, right = lead[interval, window], lost[interval, window]
-    return interval.cpu().numpy(), (left / (left + right)).cpu().numpy()
+    lead = windows[:-1].gather(2, largest[:-1]) - windows[:-1].gather(2, largest[1:])
+    lost = windows[1:].gather(2, largest[1:]) - windows[1:].gather(2, largest[:-1])
+    interval, window = ((lead > zero) & (lost > zero))[..., 0].nonzero(as_tuple=True)
+    left, right = windows[:-1][interval, window], windows[1:][interval, window]
+    slope = right - left
+    top = left.argmax(1, keepdim=True)
+    found: list[tuple[Tensor, Tensor]] = []
+    for _ in range(left.shape[1]):
+        steeper = slope - slope.gather(1, top)
+        behind = left.gather(1, top) - left
+        meeting = torch.where(steeper > zero, behind / steeper.clamp(min=zero or 1.0), torch.inf)
+        share, top = meeting.min(1, keepdim=True)
+        here = share[:, 0] < 1
+        found.append((interval[here], share[here, 0]))
+        interval, left, slope, top = interval[here], left[here], slope[here], top[here]
+    joined = [torch.cat([pair[side] for pair in found]).cpu().numpy() for side in (0, 1)]
+    return joined[0], joined[1]
 
 
 def _refined(points: np.ndarray, intervals: np.ndarray, shares: np.ndarray) -> np.ndarray:

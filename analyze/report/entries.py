@@ -36,7 +36,7 @@ CHAPTERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     ("Representations", "What the layers make of the examples.", ("activations",)),
     ("Weights and capacity", "How much the network could fit, measured on its weights.", ("weights",)),
-    ("Replay", "Computed by running the recorded network again.", ("snapshots",)),
+    ("Replay", "Computed by running the recorded network again.", ("states", "snapshots")),
     ("Other measures", "Built on other arrays of the archive.", ("",)),
 )
 # Many metrics read outputs beside something more telling, so the first chapter claims what the others leave.

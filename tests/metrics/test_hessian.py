@@ -27,7 +27,9 @@ def tables(states):
 
 def test_squares_of_one_weight_by_hand():
     model = nn.Linear(1, 1, bias=False).double()
-    given = Examples(torch.tensor([[1.0], [3.0]], dtype=torch.float64), torch.zeros(2, 1, dtype=torch.float64))
+    given = Examples(
+        torch.tensor([[1.0], [3.0]], dtype=torch.float64), torch.zeros(2, 1, dtype=torch.float64)
+    )
     state = replayed.state_of(model, given, nn.functional.mse_loss)
     result = hessian(replayed.States([state], given), top=2)
     # (x w)² has curvature 2x²: 2 and 18.
@@ -37,7 +39,7 @@ def test_squares_of_one_weight_by_hand():
 
 
 def test_eigenvalues_and_trace_agree_with_the_whole_matrix(states, tables):
-    result = hessian(states, trace_draws=200)
+    result = hessian(states, trace_draws=200, nodes=30, tolerance=1e-8)
     for k, table in enumerate(tables):
         values = np.linalg.eigvalsh(table)[::-1]
         np.testing.assert_allclose(result["eigenvalue"][k], values[:5], rtol=1e-4)
@@ -48,7 +50,7 @@ def test_eigenvalues_and_trace_agree_with_the_whole_matrix(states, tables):
 
 def test_enough_nodes_give_the_moments_of_the_spectrum(states, tables):
     result = hessian(states, nodes=43, draws=3)
-    starts = lanczos.signs(43, 32, 0)[:3]
+    starts = lanczos.signs(43, 16, 0)[:3]
     for k, table in enumerate(tables):
         for draw, start in enumerate(starts):
             nodes, weights = result["ritz_value"][k, draw], result["ritz_weight"][k, draw]
@@ -84,7 +86,7 @@ def test_a_flat_loss_has_no_curvature():
 def test_order_of_examples_does_not_matter(states):
     order = np.random.default_rng(1).permutation(8)
     shuffled = replayed.States(list(states), states.examples().take(order))
-    first, second = hessian(states), hessian(shuffled)
+    first, second = hessian(states, tolerance=1e-8), hessian(shuffled, tolerance=1e-8)
     for name in ("eigenvalue", "trace", "edge"):
         np.testing.assert_allclose(first[name], second[name], rtol=1e-6)
 

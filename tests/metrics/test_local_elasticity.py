@@ -55,7 +55,9 @@ def test_for_small_steps_it_is_the_tangent_kernel_seen_along_the_slope(states):
     point = mlp.flat(layers)
     for i, j in ((0, 1), (2, 5)):
         slope = mlp.signals(layers, x[i], labels[i])[-1]
-        jacobians = [mlp.differences(lambda w, k=k: mlp.forward(mlp.unflat(layers, w), x[k])[0], point) for k in (i, j)]
+        jacobians = [
+            mlp.differences(lambda w, k=k: mlp.forward(mlp.unflat(layers, w), x[k])[0], point) for k in (i, j)
+        ]
         seen = (slope @ jacobians[0]) @ (slope @ jacobians[1]) / (slope @ slope)
         assert table[i, j] == pytest.approx(seen, rel=1e-4)
 
@@ -65,7 +67,9 @@ def test_float32_networks_are_moved_in_float64():
     model = replayed.mlp(dtype=torch.float32)
     state = replayed.state_of(model, given)
     tables = elasticities(state, given, 1e-6)
-    expected = slow.tables(mlp.layers_of(state.tensors), given.inputs.double().numpy(), given.targets.numpy(), 1e-6)
+    expected = slow.tables(
+        mlp.layers_of(state.tensors), given.inputs.double().numpy(), given.targets.numpy(), 1e-6
+    )
     np.testing.assert_allclose(tables, expected, rtol=1e-5)
 
 

@@ -50,7 +50,9 @@ def test_agrees_with_differences(states):
 def test_ends_of_epochs_are_compared_where_there_are_two(states):
     result = ntk_alignment(states, np.array([False, False, True]))
     assert np.isnan(result["velocity"][:2]).all() and result["attrs"]["compared"] == "epoch"
-    first, last = (slow.kernel(mlp.layers_of(states[k].tensors), states.examples().inputs.numpy()) for k in (0, 2))
+    first, last = (
+        slow.kernel(mlp.layers_of(states[k].tensors), states.examples().inputs.numpy()) for k in (0, 2)
+    )
     assert result["velocity"][2] == pytest.approx(1 - slow.alignment(first, last), rel=1e-5)
 
 
@@ -93,7 +95,10 @@ def test_class_names_and_order_do_not_matter(states):
     given = states.examples()
     shuffled = given.take(order)
     renamed = replayed.Examples(shuffled.inputs, 2 - shuffled.targets)
-    first, second = ntk_alignment(states, NO_END), ntk_alignment(replayed.States(list(states), renamed), NO_END)
+    first, second = (
+        ntk_alignment(states, NO_END),
+        ntk_alignment(replayed.States(list(states), renamed), NO_END),
+    )
     for name in ("alignment", "velocity", "trace", "effective_rank"):
         np.testing.assert_allclose(first[name], second[name], rtol=1e-9)
 

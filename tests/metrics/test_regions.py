@@ -35,7 +35,9 @@ def test_breakpoints_of_two_layers_by_hand():
     model = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1), nn.ReLU(), nn.Linear(1, 1)).double()
     with torch.no_grad():
         for parameter, values in zip(
-            model.parameters(), ([[1.0], [1.0]], [-0.25, -0.5], [[1.0, -3.0]], [-0.125], [[1.0]], [0.0]), strict=True
+            model.parameters(),
+            ([[1.0], [1.0]], [-0.25, -0.5], [[1.0, -3.0]], [-0.125], [[1.0]], [0.0]),
+            strict=True,
         ):
             parameter.copy_(torch.tensor(values))
     # Units bend at 1/4 and 1/2. Above, (t - 1/4) - 1/8 passes 0 at 3/8, and 1/8 - 2 (t - 1/2) at 9/16.
@@ -77,7 +79,9 @@ FUNCTIONS = {
         (1, 4, 4),
     ),
     "two thresholds": (
-        lambda m, x: m[1](nn.functional.hardtanh(m[0](x), -0.5, 0.25)) + m[1](nn.functional.relu6(9 * m[0](x))),
+        lambda m, x: (
+            m[1](nn.functional.hardtanh(m[0](x), -0.5, 0.25)) + m[1](nn.functional.relu6(9 * m[0](x)))
+        ),
         [nn.Linear(4, 6), nn.Linear(6, 2)],
         (4,),
     ),

@@ -1,4 +1,4 @@
-"""A ReLU network of linear layers in NumPy, one example at a time, and its derivatives by hand or by differences."""
+"""A ReLU network of linear layers in NumPy, one example at a time, and its derivatives."""
 
 import numpy as np
 
@@ -6,9 +6,7 @@ import numpy as np
 def layers_of(tensors):
     """[(weight, bias), ...] in float64, from tensors named 0.weight, 0.bias, 2.weight, ..."""
     names = sorted((name for name in tensors if name.endswith("weight")), key=lambda n: int(n.split(".")[0]))
-    return [
-        (as_numpy(tensors[name]), as_numpy(tensors[name.replace("weight", "bias")])) for name in names
-    ]
+    return [(as_numpy(tensors[name]), as_numpy(tensors[name.replace("weight", "bias")])) for name in names]
 
 
 def as_numpy(value):

@@ -29,4 +29,3 @@ def _switches(pattern, low, high, first, last):
     middle = (low + high) / 2
     between = pattern(middle)
     return _switches(pattern, low, middle, first, between) + _switches(pattern, middle, high, between, last)
-

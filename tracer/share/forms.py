@@ -109,13 +109,17 @@ class Form:
                 offset += write_all(fd, pieces)
         write_all(fd, _summed(index.tobytes()))
 
-    def _filled(self, at: tuple[int, ...], size: tuple[int, ...], read: Read) -> np.ndarray:
-        """Values of the box number ``at`` of a grid, completed with fill beyond the end of the array."""
+    def part(self, at: tuple[int, ...], size: tuple[int, ...], read: Read) -> np.ndarray:
+        """Values of the box number ``at`` of a grid, as far as the array reaches."""
         box = tuple(
             slice(n * step, min((n + 1) * step, end))
             for n, step, end in zip(at, size, self.shape, strict=True)
         )
-        values = np.asarray(read(box), self.dtype)
+        return np.asarray(read(box), self.dtype)
+
+    def _filled(self, at: tuple[int, ...], size: tuple[int, ...], read: Read) -> np.ndarray:
+        """The same, completed with fill beyond the end of the array."""
+        values = self.part(at, size, read)
         if values.shape == size:
             return values
         whole = np.full(size, fill_scalar(self.dtype), self.dtype)
@@ -206,7 +210,7 @@ def _sample(form: Form, read: Read) -> list[np.ndarray]:
     counts = [ceil(size / step) for size, step in zip(form.shape, form.inner, strict=True)]
     last = prod(counts) - 1
     places = {tuple(map(int, np.unravel_index(number, counts))) for number in (0, last // 2, last)}
-    return [form._filled(place, form.inner, read) for place in sorted(places)]
+    return [form.part(place, form.inner, read) for place in sorted(places)]
 
 
 def _summed(data: bytes) -> list[bytes]:

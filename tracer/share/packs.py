@@ -115,19 +115,20 @@ def _place(
         if source.store.folder is not None and source.store.root_now() != source.store.root:
             raise ArchiveError(f"{source.path!r} changed meanwhile; pack it again")
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove(part)  # what an earlier attempt that was cut off left behind
+        remove(part)  # what an earlier attempt that was cut off left behind
         part.mkdir()
-        write_tree(content, part, pack=pack, sync=True, progress=progress)
+        # Waiting for the disk at every object is only worth it where the original goes.
+        write_tree(content, part, pack=pack, sync=target.exists(), progress=progress)
         if zip:
             part = _zipped(part, target)
         _compare(content, part)
         if target.exists():
             _exchange(part, target)
-            _remove(part)
+            remove(part)
         else:
             part.rename(target)
     except BaseException:
-        _remove(part)
+        remove(part)
         raise
     finally:
         for lock in locks:
@@ -138,13 +139,13 @@ def _place(
 def _zipped(folder: Path, target: Path) -> Path:
     file = target.with_name(f"{target.name}.part.zip")
     try:
-        _remove(file)
+        remove(file)
         write_zip(folder, file)
     except BaseException:
-        _remove(file)
+        remove(file)
         raise
     finally:
-        _remove(folder)
+        remove(folder)
     return file
 
 
@@ -161,7 +162,8 @@ def _compare(content: Content, written: Path) -> None:
         )
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or directory, if it is there."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

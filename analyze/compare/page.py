@@ -1,0 +1,178 @@
+"""The page of a comparison: what follows generalization across runs, with nothing to fetch or run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+import xarray as xr
+
+from analyze import plot
+from analyze.compare import figures
+from analyze.report import TEMPLATES, svg
+from analyze.report.entries import grid
+from tracer import __version__
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from analyze.compare.comparison import Comparison
+
+Draw = Callable[["Comparison", "Figure", str], None]
+ROWS = 60  # measures in the table of the page; correlations.csv has all
+HEAD = (
+    "measure", "Kendall", "95 % interval", "Pearson", "Spearman", "granulated", "CMI", "sign error", "worst", "runs",
+)  # fmt: skip
+
+
+def write(comparison: Comparison, folder: Path) -> Path:
+    """Write `figures/*.svg` and `comparison.html` into a folder."""
+    drawn = folder / "figures"
+    drawn.mkdir(exist_ok=True)
+    for old in drawn.glob("*.svg"):
+        old.unlink()
+    shown = []
+    for name, target, title, reading, draw in _figures(comparison):
+        file = drawn / f"{name}.svg"
+        plot.save_svg(plot.draw(_bound(draw, comparison, target), xr.Dataset()), file)
+        shown.append({"name": name, "title": title, "reading": reading, "file": file})
+    path = folder / "comparison.html"
+    path.write_text(render(comparison, shown, folder), encoding="utf-8")
+    return path
+
+
+def render(comparison: Comparison, shown: list[dict[str, Any]], folder: Path) -> str:
+    """The page as HTML: every name is escaped, and links lead to the reports of the runs, seen from `folder`."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    for one in shown:
+        file = one["file"]
+        one["figure"] = Markup(svg.fragment(lambda: None, one["name"], one["title"], file))  # type: ignore[arg-type,return-value]
+    attrs = comparison.correlations.attrs
+    axes = [name for name in str(attrs.get("axes", "")).split(", ") if name]
+    return environment.get_template("comparison.html").render(
+        version=__version__,
+        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        lede=_lede(comparison, axes),
+        tiles=_tiles(comparison, axes),
+        figures=shown,
+        tables=[
+            {"target": name, "title": figures.WORDS[name], "grid": _table(comparison, name)}
+            for name in comparison.targets
+        ],
+        runs=_runs(comparison, axes, folder),
+        skipped=_skipped(comparison),
+        settings=[(str(name), str(value) or "none") for name, value in attrs.items()],
+        rows=ROWS,
+    )
+
+
+def _figures(comparison: Comparison) -> list[tuple[str, str, str, str, Draw]]:
+    found: list[tuple[str, str, str, str, Draw]] = []
+    for target in comparison.targets[:1]:
+        word = figures.WORDS[target]
+        found.append((
+            "bars", target, f"Correlation with the {word}",
+            "One row a variable, its closest label; + and − say whether it grows or falls with the target. "
+            "Whiskers span 95 % of resamples of the runs; one that crosses 0 is no evidence.",
+            figures.bars,
+        ))  # fmt: skip
+        found.append((
+            "scatters", target, f"Closest measures against the {word}",
+            "A point a run. A correlation can rest on two groups of runs: look before you believe it.",
+            figures.scatters,
+        ))  # fmt: skip
+        if comparison.correlations.sizes["environment"]:
+            found.append((
+                "environments", target, "Sign error over environments",
+                "How often the measure orders two runs wrongly, in each environment. A measure that explains the "
+                "target rises at the left; one that reaches the right edge late fails somewhere.",
+                figures.environments,
+            ))  # fmt: skip
+        if figures.OVERLAP in comparison.measures and comparison.table[figures.OVERLAP].notna().any():
+            found.append((
+                "path_overlap", target, f"Early-to-mid path similarity against the {word}",
+                "Do paths that settle before the learning rate first falls go with generalization? A point a run.",
+                figures.overlap,
+            ))  # fmt: skip
+    return found
+
+
+def _bound(draw: Draw, comparison: Comparison, target: str) -> Callable[[Any, Figure], None]:
+    return lambda _, figure: draw(comparison, figure, target)
+
+
+def _lede(comparison: Comparison, axes: list[str]) -> str:
+    varied = (
+        f", which differ in {' and '.join([', '.join(axes[:-1]), axes[-1]] if axes[1:] else axes)}"
+        if axes
+        else ""
+    )
+    return f"{len(comparison.measures):,} measures of {len(comparison.table):,} runs{varied}."
+
+
+def _tiles(comparison: Comparison, axes: list[str]) -> list[dict[str, str]]:
+    tiles = [{"name": "runs", "value": f"{len(comparison.table):,}", "note": ""}]
+    for target in comparison.targets:
+        values = comparison.table[target].to_numpy(float)
+        values = values[np.isfinite(values)]
+        if len(values):
+            note = f"{_number(values.min())} to {_number(values.max())}"
+            name = f"median {figures.WORDS[target]}"
+            tiles.append({"name": name, "value": _number(float(np.median(values))), "note": note})
+    return tiles
+
+
+def _table(comparison: Comparison, target: str) -> dict[str, Any]:
+    rows = [
+        [
+            row["measure"],
+            _number(row["kendall"]),
+            f"{_number(row['kendall_low'])} to {_number(row['kendall_high'])}",
+            *(_number(row[key]) for key in ("pearson", "spearman", "granulated", "cmi")),
+            *(_number(row[key]) for key in ("sign_error_mean", "sign_error_max")),
+            f"{row['runs']:,}",
+        ]
+        for row in comparison.rows(target)[:ROWS]
+    ]
+    return grid(HEAD, rows, numeric=range(1, len(HEAD)))
+
+
+def _runs(comparison: Comparison, axes: list[str], folder: Path) -> dict[str, Any]:
+    """Head and rows of the table of runs, each with the address of its report where there is one."""
+    columns = [*axes, *comparison.targets]
+    links = {run.name: _link(run.analysis / "report.html", folder) for run in comparison.runs}
+    rows = []
+    for name, row in comparison.table.iterrows():
+        cells = [_number(row[c]) if isinstance(row[c], float) else str(row[c]) for c in columns]
+        rows.append({"name": str(name), "link": links.get(str(name), ""), "cells": cells})
+    return {"head": ["run", *(figures.WORDS.get(c, c) for c in columns)], "rows": rows, "axes": len(axes)}
+
+
+def _link(report: Path, folder: Path) -> str:
+    if not report.is_file():
+        return ""
+    return quote(Path(os.path.relpath(report, folder)).as_posix())
+
+
+def _skipped(comparison: Comparison) -> dict[str, Any] | None:
+    alike: dict[tuple[str, str], list[str]] = {}
+    for run, reasons in comparison.skipped.items():
+        for metric, reason in reasons.items():
+            alike.setdefault((metric, reason), []).append(run)
+    rows = [[metric, f"{len(runs):,}", reason] for (metric, reason), runs in alike.items()]
+    return grid(["metric", "runs", "what is missing"], rows, numeric=[1]) if rows else None
+
+
+def _number(value: float | None) -> str:
+    if value is None or np.isnan(value):
+        return "–"
+    return f"{value:.3g}".replace("-", "−")

@@ -1,0 +1,54 @@
+"""Small archives for tests that damage them, and ways to do it."""
+
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from tests.recording import put_row
+from tracer.writer import Writer
+
+
+def write_small(path: Path, steps: int = 6, state: str = "complete") -> Writer:
+    """Every kind of object: plain chunks, a shard, tails, static arrays, two streams; a snapshot every 2 steps."""
+    writer = Writer(path, attributes={"card": {"model": "small"}})
+    writer.static("probes/p", {"id": np.arange(4)}, {"id": ("example",)}, {"split": "train"})
+    writer.stream("weights", {"float32": ("float32", (300_000,), ("float32_element",))})
+    writer.stream("probes/p/outputs", {"loss": ("float32", (4,), ("outputs_example",))})
+    go_on(writer, 0, steps)
+    writer.close(state=state)  # type: ignore[arg-type]
+    return writer
+
+
+def go_on(writer: Writer, first: int, steps: int, factor: float = 1.0) -> None:
+    """Record further updates."""
+    for step in range(first, steps):
+        put_row(writer, step, ids=np.arange(step % 3 + 1), loss=step * factor)
+        if step % 2 == 0:
+            writer.append("weights", step, False, {"float32": weights(step, factor)})
+            writer.append("probes/p/outputs", step, False, {"loss": np.full(4, step * factor, np.float32)})
+        writer.commit()
+
+
+def weights(step: int, factor: float = 1.0) -> np.ndarray:
+    return (np.arange(300_000, dtype=np.float32) + 1) * np.float32(step + factor)
+
+
+def files_of(path: Path) -> list[str]:
+    return sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+
+
+def flipped(data: bytes, seed: int, n: int) -> Iterator[bytes]:
+    """Copies of data, each with one bit flipped: the first, the last, one amid, and others."""
+    dice = random.Random(seed)
+    places = {0, len(data) - 1, len(data) // 2, *(dice.randrange(len(data)) for _ in range(n))}
+    for place in sorted(places):
+        changed = bytearray(data)
+        changed[place] ^= 1 << dice.randrange(8)
+        yield bytes(changed)
+
+
+def copied(path: Path, target: Path) -> Path:
+    return Path(shutil.copytree(path, target, symlinks=True))

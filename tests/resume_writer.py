@@ -1,0 +1,22 @@
+"""A recording taken up again and killed: `python -m tests.resume_writer PATH STEP FILES`, after so many files."""
+
+import signal
+import sys
+from pathlib import Path
+
+from tests.crash_writer import die_after
+from tests.damage import go_on
+from tracer.writer import Writer
+
+
+def main(path: str, step: int, files: int) -> None:
+    die_after(files)
+    writer = Writer.resume(Path(path), step=step)
+    go_on(writer, step + 1, 8)
+    writer.flush()
+    print("whole", flush=True)
+    signal.pause()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:]))

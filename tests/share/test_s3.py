@@ -1,0 +1,91 @@
+"""An object store as it is used: an S3-compatible server on the loopback interface, through s3fs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+from zarr.core.sync import sync
+
+import analyze
+import tracer
+from tests.synthetic import write_archive
+from tracer.share.packs import pack
+from tracer.share.remote import pull, push
+from tracer.verify import verify
+
+s3fs = pytest.importorskip("s3fs", reason="pip install tracer-nn[test]")
+server = pytest.importorskip("moto.server", reason="pip install tracer-nn[test]")
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """URL of a bucket, found by its environment variables alone, as users set them."""
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+            patch.delenv(name, raising=False)
+        s3fs.S3FileSystem.clear_instance_cache()
+        filesystem = s3fs.S3FileSystem()
+        filesystem.mkdir("shelf")
+        yield "s3://shelf"
+        for opened in list(s3fs.S3FileSystem._cache.values()):
+            disconnect(opened)
+        s3fs.S3FileSystem.clear_instance_cache()
+    running.stop()
+
+
+def disconnect(filesystem: Any) -> None:
+    """End the connections of a file system: those that zarr uses belong to its own event loop."""
+    client = filesystem._s3
+    if client is not None and filesystem.asynchronous:
+        sync(client.__aexit__(None, None, None))
+    elif client is not None:
+        fsspec.asyn.sync(filesystem.loop, client.__aexit__, None, None, None)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("s3") / "run.zarr"
+    write_archive(path, steps=(0, 1, 2, 4))
+    return path
+
+
+def test_push_open_verify_pull(bucket: str, run: Path, tmp_path: Path) -> None:
+    url = f"{bucket}/runs/live.zarr"
+    moved = push(run, url)
+    assert push(run, url).kept == moved.sent
+    assert verify(url).findings == []
+    pull(url, tmp_path / "back.zarr")
+    assert verify(tmp_path / "back.zarr", full=True).findings == []
+    with tracer.open(run) as one, tracer.open(tmp_path / "back.zarr") as other, tracer.open(url) as there:
+        assert one.digest == other.digest == there.digest
+        assert np.array_equal(there.probes["train"].bits(2), one.probes["train"].bits(2))
+
+
+def test_analysis_in_place_reads_what_it_needs(
+    bucket: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{bucket}/runs/packed.zarr"
+    push(pack(run, tmp_path / "packed.zarr"), url)
+    keys: list[str] = []
+    cat = s3fs.S3FileSystem._cat_file
+
+    async def noted(self, path, *arguments, **options):
+        keys.append(path)
+        return await cat(self, path, *arguments, **options)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_cat_file", noted)
+    there = analyze.run(url, metrics=["stiffness"])["stiffness"]
+    here = analyze.run(run, metrics=["stiffness"])["stiffness"]
+    assert np.array_equal(there["cosine"], here["cosine"], equal_nan=True)
+    assert any("/gram/gram/" in key for key in keys)
+    assert not any("/gradients/" in key or "/masks/" in key or "/weights/float32" in key for key in keys)

@@ -1,0 +1,136 @@
+"""`run.plan()`: what a recording will take, in bytes, files and time, before training starts."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from tracer.errors import RecordError
+from tracer.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Share:
+    """One stream: bytes and files of a snapshot, and how many snapshots are planned (None: open)."""
+
+    stream: str
+    bytes: int
+    files: int
+    snapshots: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recording takes; prints as a table. Ids and scalars come on top: some tens of bytes an update.
+
+    bytes, files, seconds: in total, None where the number of steps was not given. snapshot_seconds: measured,
+    for one snapshot of all streams.
+    """
+
+    shares: tuple[Share, ...]
+    steps: int | None
+    snapshot_seconds: float
+    seconds: float | None
+
+    @property
+    def snapshot_bytes(self) -> int:
+        """Bytes of one snapshot of all streams."""
+        return sum(share.bytes for share in self.shares)
+
+    @property
+    def snapshot_files(self) -> int:
+        """Files of one snapshot of all streams."""
+        return sum(share.files for share in self.shares)
+
+    @property
+    def bytes(self) -> int | None:
+        """Bytes of all planned snapshots."""
+        return None if self.steps is None else sum(s.bytes * (s.snapshots or 0) for s in self.shares)
+
+    @property
+    def files(self) -> int | None:
+        """Files of all planned snapshots."""
+        return None if self.steps is None else sum(s.files * (s.snapshots or 0) for s in self.shares)
+
+    def __str__(self) -> str:
+        lines = [f"{'stream':<12}{'snapshots':>10}{'bytes each':>13}{'files each':>11}"]
+        for share in self.shares:
+            count = "-" if share.snapshots is None else f"{share.snapshots:,}"
+            lines.append(f"{share.stream:<12}{count:>10}{size(share.bytes):>13}{share.files:>11,}")
+        lines.append(
+            f"a snapshot of all streams: {size(self.snapshot_bytes)}, {self.snapshot_files:,} files, "
+            f"{self.snapshot_seconds:.3g} s"
+        )
+        if self.steps is not None and self.seconds is not None:
+            lines.append(
+                f"in total over {self.steps:,} updates: {size(self.bytes or 0)}, {self.files:,} files, "
+                f"{self.seconds:.3g} s"
+            )
+        return "\n".join(lines)
+
+
+def make_plan(
+    schedules: Mapping[str, Schedule],
+    layout: Mapping[str, Mapping[str, tuple[Any, ...]]],
+    measure: Callable[[frozenset[str]], float],
+    *,
+    steps: int | None,
+    epochs: int | None,
+    steps_per_epoch: int | None,
+) -> Plan:
+    """The plan for `steps` updates, or `epochs` of `steps_per_epoch`.
+
+    layout: {group: {array: (dtype, shape, ...)}} of one snapshot. measure: seconds that a snapshot of some
+    streams takes.
+    """
+    if steps is None and epochs is not None:
+        if steps_per_epoch is None:
+            raise RecordError("run.plan(epochs=...) needs steps_per_epoch= too, for example len(loader).")
+        steps = epochs * steps_per_epoch
+    sizes = dict.fromkeys(schedules, (0, 0))
+    for group, arrays in layout.items():
+        stream = "gradients" if group == "gram" else group.rpartition("/")[2]
+        if stream in sizes:
+            taken = sum(prod(shape) * np.dtype(dtype).itemsize for dtype, shape, *_ in arrays.values())
+            sizes[stream] = (sizes[stream][0] + taken, sizes[stream][1] + len(arrays))
+    sizes = {stream: found for stream, found in sizes.items() if found[1]}
+    whole = measure(frozenset(sizes))
+    if steps is None:
+        shares = tuple(Share(stream, *found, None) for stream, found in sizes.items())
+        return Plan(shares, None, whole, None)
+    due = due_streams({stream: schedules[stream] for stream in sizes}, steps, steps_per_epoch)
+    costs = {streams: whole if streams == frozenset(sizes) else measure(streams) for streams in due}
+    shares = tuple(
+        Share(stream, *found, sum(n for streams, n in due.items() if stream in streams))
+        for stream, found in sizes.items()
+    )
+    return Plan(shares, steps, whole, sum(n * costs[streams] for streams, n in due.items()))
+
+
+def due_streams(
+    schedules: Mapping[str, Schedule], steps: int, steps_per_epoch: int | None
+) -> dict[frozenset[str], int]:
+    """How often which streams are due together, from step 0 to the last."""
+    renewed = {stream: schedule.renewed() for stream, schedule in schedules.items()}
+    due: dict[frozenset[str], int] = {}
+    for step in range(steps + 1):
+        ends = bool(steps_per_epoch) and step > 0 and step % (steps_per_epoch or 1) == 0
+        always = step in (0, steps)
+        found = frozenset(stream for stream, s in renewed.items() if s.due(step, ends) or always)
+        if found:
+            due[found] = due.get(found, 0) + 1
+    return due
+
+
+def size(n: int) -> str:
+    """Bytes for people.
+
+    >>> size(999), size(2_500_000)
+    ('999 B', '2.5 MB')
+    """
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if n >= factor:
+            return f"{n / factor:.3g} {unit}"
+    return f"{n} B"

@@ -1,0 +1,182 @@
+"""From a folder of saved weights to an archive: each file seen through the probes, as in recording."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tracer import card
+from tracer.errors import RecordError
+from tracer.instrument import Instrument
+from tracer.probe import named_probes
+from tracer.share.tree import Progress
+from tracer.spec import STREAMS
+from tracer.writer import Writer
+
+Steps = Callable[[Path], int] | Mapping[str, int]
+_SHOWN = 5
+_WRAPPERS = ("_orig_mod.", "module.")  # of torch.compile and of data parallelism
+
+
+def import_checkpoints(
+    folder: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    factory: Callable[[], nn.Module],
+    probes: Mapping[str, Any],
+    loss: Callable[..., Any] | None = None,
+    objective: Callable[..., Any] | None = None,
+    steps: Steps | None = None,
+    pattern: str = "**/*.safetensors",
+    epochs: bool = False,
+    load_pt: bool = False,
+    gradients: str = "auto",
+    memory: int = 1 << 30,
+    chunk: int | None = None,
+    title: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Make an archive of a run that only left its weights: one file of a ``state_dict`` a snapshot.
+
+    ``factory()`` makes the model that every file fits. ``probes``, ``loss``, ``objective``, ``gradients``,
+    ``memory`` and ``chunk`` are those of `tracer.record`, and what is stored of a snapshot is what recording
+    would have stored. ``steps`` gives the step of a file, as a function of its path or a mapping from its
+    path within the folder; by default it is the last number in the name of the file, or else of its folder:
+    ``step-500.safetensors``, ``checkpoint-500/model.safetensors``. ``epochs=True``: these numbers count
+    epochs, each snapshot ends one, and they take the place of steps. Ids, losses and rates stay unknown.
+
+    Files are read by safetensors; ``load_pt=True`` with a pattern such as ``"*.pt"`` also reads what
+    ``torch.save`` wrote, of which only tensors and plain containers are loaded (``weights_only=True``).
+
+    Errors: RecordError if no file matches, steps are not clear, or a file does not fit the model;
+    ArchiveError if ``output`` exists.
+    """
+    files = _in_order(Path(folder), pattern, steps)
+    found = named_probes(probes)
+    if found and loss is None and objective is None:
+        raise RecordError("probes need a loss: pass loss=, for example loss=F.cross_entropy, or objective=")
+    model = factory()
+    load_into(model, files[0][1], load_pt)
+    streams = set(STREAMS)
+    goal: dict[str, Any] = {"loss": loss, "objective": objective}
+    options: dict[str, Any] = {"gradients": gradients, "memory": memory, "chunk": chunk}
+    instrument = Instrument(model, found, **goal, streams=streams - {"weights"}, **options)
+    settings = {
+        "model": card.describe_model(model),
+        "optimizer": None,
+        "loss": card.name_of(loss if objective is None else objective),
+        "imported": {"files": len(files), "pattern": pattern, "numbers": "epochs" if epochs else "steps"},
+        "environment": card.describe_environment(command=False),
+        **instrument.card,
+    }
+    attributes = {"title": title or Path(folder).name, "card": settings, **instrument.tables}
+    writer = Writer(output, attributes={**attributes, "notes": instrument.notes})
+    try:
+        instrument.declare(writer)
+        for number, (step, file) in enumerate(files):
+            if progress is not None:
+                progress(number, len(files), file.name)
+            load_into(model, file, load_pt)
+            last = number == len(files) - 1
+            for group, arrays in instrument.observe(writer, streams, step, last=last).items():
+                writer.append(group, step, epochs and step > 0, arrays)
+            writer.row(
+                step,
+                epoch=step if epochs else 0,
+                time=file.stat().st_mtime,
+                ids=None,
+                loss=float("nan"),
+                lr=[],
+            )
+            writer.commit()
+        writer.attributes("", {"notes": instrument.notes})
+    except BaseException:
+        writer.close("interrupted")
+        raise
+    writer.close()
+    return Path(output)
+
+
+def load_into(model: nn.Module, file: Path, load_pt: bool = False) -> None:
+    """Load a file of weights into a model. RecordError naming what does not fit."""
+    state = _unwrapped(_read(file, load_pt), model)
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise RecordError(
+            f"{file.name!r} does not fit the model: {str(error).splitlines()[-1].strip()}"
+        ) from None
+    there = {tensor.data_ptr() for name, tensor in model.state_dict().items() if name in state}
+    own = model.state_dict()
+    lost = [name for name in missing if own[name].data_ptr() not in there]  # a tied tensor is saved once
+    for names, what in ((lost, "lacks"), (unexpected, "holds, unlike the model,")):
+        if names:
+            shown = ", ".join(names[:_SHOWN]) + (
+                f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            )
+            raise RecordError(f"{file.name!r} {what} {shown}; give the factory of the model that was saved")
+
+
+def _unwrapped(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The weights without the prefix of a wrapper that the model is no longer in."""
+    known = model.state_dict().keys()
+    for prefix in _WRAPPERS * 2:
+        if not known & state.keys() and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
+
+
+def _read(file: Path, load_pt: bool) -> dict[str, Tensor]:
+    if file.suffix == ".safetensors":
+        try:
+            from safetensors.torch import load_file
+        except ImportError:
+            raise RecordError(
+                "reading .safetensors needs a package: pip install 'tracer-nn[checkpoints]'"
+            ) from None
+        return load_file(file)
+    if not load_pt:
+        raise RecordError(f"{file.name!r} is no .safetensors file; load_pt=True reads what torch.save wrote")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle raises anything
+        raise RecordError(f"{file.name!r} holds more than tensors: {str(error).splitlines()[0]}") from None
+    state = state.get("state_dict", state) if isinstance(state, Mapping) else state
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise RecordError(f"{file.name!r} is no state_dict: save model.state_dict(), or convert it")
+    return dict(state)
+
+
+def _in_order(folder: Path, pattern: str, steps: Steps | None) -> list[tuple[int, Path]]:
+    """Files by step."""
+    by_step: dict[int, Path] = {}
+    for file in sorted(folder.glob(pattern)):
+        step = _step(file, folder, steps)
+        if step in by_step:
+            both = [str(other.relative_to(folder)) for other in (by_step[step], file)]
+            raise RecordError(
+                f"{both[0]!r} and {both[1]!r} are both of step {step}: say the steps with steps="
+            )
+        by_step[step] = file
+    if not by_step:
+        raise RecordError(f"no file in {str(folder)!r} matches {pattern!r}; give another pattern=")
+    return sorted(by_step.items())
+
+
+def _step(file: Path, folder: Path, steps: Steps | None) -> int:
+    name = str(file.relative_to(folder))
+    if callable(steps):
+        return int(steps(file))
+    if steps is not None:
+        if name not in steps:
+            raise RecordError(f"steps= says nothing of {name!r}")
+        return int(steps[name])
+    for part in (file.stem, *(parent.name for parent in file.relative_to(folder).parents)):
+        numbers = re.findall(r"\d+", part)
+        if numbers:
+            return int(numbers[-1])
+    raise RecordError(f"there is no number in {name!r} to take for its step: say the steps with steps=")

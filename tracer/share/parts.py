@@ -1,0 +1,61 @@
+"""The objects a commit of an archive consists of, and whether a copy of one is whole."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracer.errors import ArchiveError
+from tracer.metadata import object_key
+from tracer.objects import Grid, check
+from tracer.share.content import MANIFEST
+from tracer.source import Source
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Objects by key.
+
+    sealed: (bytes, checksum as in the manifest) of those that never change again. open: the others. grids:
+    how the array that an object belongs to is cut.
+    """
+
+    sealed: dict[str, tuple[int, int]]
+    open: list[str]
+    grids: dict[str, Grid]
+
+    @classmethod
+    def of(cls, source: Source) -> "Parts":
+        """The objects of the commit that a source is pinned at."""
+        paths = source.group_attributes("manifest").get("arrays", [])
+        grids: dict[str, Grid] = {}
+        sealed: dict[str, tuple[int, int]] = {}
+        for path, node in source.nodes.items():
+            if node["node_type"] == "array":
+                grid = Grid.of(path, node)
+                for _, key in Grid.keys(grid):
+                    grids[key] = grid
+        for array, row, column, nbytes, crc, _ in source.read(MANIFEST).tolist():
+            if not 0 <= array < len(paths):
+                raise ArchiveError(f"the manifest of {source.path!r} names an array that it does not list")
+            n_axes = len(source.shape(paths[array]))
+            numbers = (row, column, *[0] * n_axes)[:n_axes]
+            key = object_key(paths[array], *numbers)
+            if key in grids:
+                sealed[key] = nbytes, crc
+        return cls(sealed, [key for key in grids if key not in sealed], grids)
+
+    def is_whole(self, key: str, file: Path) -> bool:
+        """Whether a file holds the sealed object of a key: its size, its checksums, and the manifest's."""
+        size, crc = self.sealed[key]
+        try:
+            fd = os.open(file, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            if os.fstat(fd).st_size != size:
+                return False
+            return check(lambda start, stop: os.pread(fd, stop - start, start), size, self.grids[key]) == crc
+        except ValueError:
+            return False
+        finally:
+            os.close(fd)

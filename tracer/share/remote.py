@@ -1,0 +1,293 @@
+"""To an object store and back: objects in parallel, those already there not again, the root document last.
+
+Any URL of fsspec will do. Credentials and endpoints come from where its file systems look for them: their
+environment variables and the configuration of fsspec.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tracer.errors import ArchiveError
+from tracer.metadata import to_json
+from tracer.share.parts import Parts
+from tracer.share.tree import Progress
+from tracer.source import Source
+from tracer.stores import ROOT
+
+_JOURNAL = "manifest/objects/pushed"  # what has arrived, until the root has
+_BATCH = 256  # objects between two entries in the journal
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What was copied: objects sent, objects that were there already, bytes sent."""
+
+    sent: int
+    kept: int
+    nbytes: int
+
+
+def push(
+    path: str | os.PathLike[str],
+    url: str,
+    *,
+    jobs: int = 8,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Moved:
+    """Copy a directory archive, finished or still recording, or a zip file, to a URL.
+
+    The archive can be opened there once the root document has arrived, as the last object. Called again after
+    a break, or when the run has gone on, it sends what is missing: an object is kept if it was noted there
+    with the size and checksum it has here. To ``hf://`` everything goes in one commit.
+
+    Errors: ArchiveError if another archive is there (``overwrite=True`` replaces it), an object here is
+    damaged, or what arrived is not what was sent.
+    """
+    if "://" in os.fspath(path):
+        raise ArchiveError(f"{os.fspath(path)!r} is not on this machine: pull it first")
+    local, place = Path(path), url.rstrip("/")
+    if place.startswith("hf://"):
+        from tracer.share.hub import push_to_hub
+
+        n, nbytes = push_to_hub(local, place)
+        return Moved(n, 0, nbytes)
+    if local.is_file():
+        return _push_file(local, place, overwrite)
+    source = Source(local)
+    try:
+        return _Push(source, place, jobs, progress).run(overwrite)
+    finally:
+        source.close()
+
+
+def pull(url: str, path: str | os.PathLike[str], *, jobs: int = 8, progress: Progress | None = None) -> Moved:
+    """Copy an archive, or the zip file of one, from a URL to a new directory or file.
+
+    Objects are checked as they arrive. They collect in ``path`` + ".part"; called again after a break, it
+    fetches what is missing there or damaged.
+
+    Errors: ArchiveError if ``path`` exists, or the archive at the URL is damaged.
+    """
+    target, place = Path(path).absolute(), url.rstrip("/")
+    if target.exists():
+        raise ArchiveError(f"{str(target)!r} exists already; choose another path or remove it first")
+    if place.endswith(".zip"):
+        return _pull_file(place, target)
+    source = Source(place)
+    try:
+        return _pull(source, place, target, jobs, progress)
+    finally:
+        source.close()
+
+
+# ---- push ----
+
+
+class _Push:
+    def __init__(self, source: Source, url: str, jobs: int, progress: Progress | None) -> None:
+        import fsspec
+
+        self._source, self._url, self._jobs, self._progress = source, url, jobs, progress
+        self._folder = Path(source.store.folder)  # type: ignore[arg-type]
+        self._parts = Parts.of(source)
+        self._fs, self._base = fsspec.core.url_to_fs(url)
+
+    def run(self, overwrite: bool) -> Moved:
+        """Send everything, the root last."""
+        noted = self._noted(overwrite)
+        there = self._listed()
+        sealed = self._parts.sealed
+        kept = [key for key in sealed if noted.get(key) == sealed[key] and there.get(key) == sealed[key][0]]
+        known = {key: sealed[key] for key in kept}
+        missing = sorted(sealed.keys() - known.keys())
+        sent = 0
+        for batch in _batches(missing):
+            self._report(len(known), batch[0])
+            _all(self._jobs, self._send_sealed, batch)
+            known |= {key: sealed[key] for key in batch}
+            sent += len(batch)
+            self._put_bytes(_JOURNAL, json.dumps(known).encode())
+        documents = {f"{path}/{ROOT}": to_json(node).encode() for path, node in self._source.nodes.items()}
+        _all(self._jobs, self._send, self._parts.open)
+        _all(self._jobs, lambda key: self._put_bytes(key, documents[key]), list(documents))
+        self._check_arrived()
+        self._put_bytes(ROOT, self._source.store.root)
+        if self._fs.exists(f"{self._base}/{_JOURNAL}"):
+            self._fs.rm_file(f"{self._base}/{_JOURNAL}")
+        nbytes = sum(sealed[key][0] for key in missing)
+        return Moved(sent, len(kept), nbytes)
+
+    def _noted(self, overwrite: bool) -> dict[str, tuple[int, int]]:
+        """Sealed objects that are there by the word of an earlier push, or of the archive there."""
+        journal = self._read(_JOURNAL)
+        noted = {} if journal is None else {key: tuple(entry) for key, entry in json.loads(journal).items()}
+        if self._read(ROOT) is None:
+            return noted
+        try:
+            earlier = Source(self._url)
+        except ArchiveError:
+            raise ArchiveError(f"something else is at {self._url!r}; choose another place") from None
+        try:
+            found = Parts.of(earlier).sealed
+            same = earlier.record["run_id"] == self._source.record["run_id"]
+        finally:
+            earlier.close()
+        if same and all(self._parts.sealed.get(key) == entry for key, entry in found.items()):
+            return noted | found
+        if not overwrite:
+            what = "this run in another form" if same else "another run"
+            raise ArchiveError(
+                f"{what} is at {self._url!r}; choose another place, or overwrite it with overwrite=True"
+            )
+        self._fs.rm_file(f"{self._base}/{ROOT}")  # first: nobody opens a mixture of both
+        self._fs.rm(self._base, recursive=True)
+        return {}
+
+    def _listed(self) -> dict[str, int]:
+        """Bytes of every object there."""
+        root = self._base.strip("/")
+        self._fs.invalidate_cache()
+        try:
+            found = self._fs.find(self._base, detail=True)
+        except FileNotFoundError:
+            return {}
+        return {
+            name.strip("/").removeprefix(root).lstrip("/"): int(info["size"]) for name, info in found.items()
+        }
+
+    def _read(self, key: str) -> bytes | None:
+        try:
+            return self._fs.cat_file(f"{self._base}/{key}")
+        except FileNotFoundError:
+            return None
+
+    def _send_sealed(self, key: str) -> None:
+        if not self._parts.is_whole(key, self._folder / key):
+            raise ArchiveError(f"object {key!r} is damaged or lost here; `tracer verify` lists what else is")
+        self._send(key)
+
+    def _send(self, key: str) -> None:
+        if _is_local(self._fs):
+            self._put_bytes(key, (self._folder / key).read_bytes())
+        else:
+            self._fs.put_file(str(self._folder / key), f"{self._base}/{key}")
+
+    def _put_bytes(self, key: str, data: bytes) -> None:
+        place = f"{self._base}/{key}"
+        if not _is_local(self._fs):
+            self._fs.pipe_file(place, data)
+            return
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        part = Path(f"{place}.part")  # a directory, unlike a store, shows files half written
+        part.write_bytes(data)
+        part.replace(place)
+
+    def _check_arrived(self) -> None:
+        there = self._listed()
+        for key, (size, _) in self._parts.sealed.items():
+            if there.get(key) != size:
+                raise ArchiveError(
+                    f"object {key!r} has {there.get(key, 0)} bytes at {self._url!r} instead of {size}; push "
+                    "again"
+                )
+
+    def _report(self, done: int, key: str) -> None:
+        if self._progress is not None:
+            self._progress(done, len(self._parts.sealed), key)
+
+
+def _push_file(local: Path, url: str, overwrite: bool) -> Moved:
+    import fsspec
+
+    Source(local).close()  # refuses what is no archive
+    filesystem, place = fsspec.core.url_to_fs(url)
+    if filesystem.exists(place) and not overwrite:
+        raise ArchiveError(
+            f"{url!r} exists already; choose another place, or overwrite it with overwrite=True"
+        )
+    if _is_local(filesystem):
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+    filesystem.put_file(str(local), place)
+    return Moved(1, 0, local.stat().st_size)
+
+
+# ---- pull ----
+
+
+def _pull(source: Source, url: str, target: Path, jobs: int, progress: Progress | None) -> Moved:
+    import fsspec
+
+    filesystem, base = fsspec.core.url_to_fs(url)
+    parts, part = Parts.of(source), target.with_name(f"{target.name}.part")
+    part.mkdir(parents=True, exist_ok=True)
+    missing = [key for key in parts.sealed if not parts.is_whole(key, part / key)]
+
+    def fetch(key: str) -> None:
+        file = part / key
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(filesystem.cat_file(f"{base}/{key}"))
+        if key in parts.sealed and not parts.is_whole(key, file):
+            file.unlink()
+            raise ArchiveError(
+                f"object {key!r} of {url!r} is damaged; ask for the archive to be pushed again"
+            )
+
+    done = len(parts.sealed) - len(missing)
+    for batch in _batches(missing):
+        if progress is not None:
+            progress(done, len(parts.sealed), batch[0])
+        _all(jobs, fetch, batch)
+        done += len(batch)
+    _all(jobs, fetch, parts.open)
+    for path, node in source.nodes.items():
+        file = part / path / ROOT
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(to_json(node), encoding="utf-8")
+    (part / ROOT).write_bytes(source.store.root)
+    part.rename(target)
+    nbytes = sum(parts.sealed[key][0] for key in missing)
+    return Moved(len(missing), len(parts.sealed) - len(missing), nbytes)
+
+
+def _pull_file(url: str, target: Path) -> Moved:
+    import fsspec
+
+    filesystem, place = fsspec.core.url_to_fs(url)
+    part = target.with_name(f"{target.name}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        filesystem.get_file(place, str(part))
+        Source(part).close()
+        part.rename(target)
+    except FileNotFoundError:
+        raise ArchiveError(f"there is no file at {url!r}; check the URL and your credentials") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return Moved(1, 0, target.stat().st_size)
+
+
+# ---- both ----
+
+
+def _all(jobs: int, copy: Callable[[str], None], keys: Sequence[str]) -> None:
+    """Copy several objects at a time; the first error ends it."""
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
+        for _ in pool.map(copy, keys):
+            pass
+
+
+def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(keys), _BATCH):
+        yield keys[start : start + _BATCH]
+
+
+def _is_local(filesystem: Any) -> bool:
+    return "file" in (
+        filesystem.protocol if isinstance(filesystem.protocol, tuple) else (filesystem.protocol,)
+    )
