@@ -114,19 +114,19 @@ def demo(out: Path, shuffle_labels: bool, epochs: int, seed: int) -> None:
     """
     archive, analysis = out / "digits.zarr", out / "digits.analysis"
     note(f"Training on 1,297 handwritten digits{' with shuffled labels' if shuffle_labels else ''} ...")
-    from tracer.demo import train
+    from analyze.findings import findings
+    from tracer.demo import one_thread, train
 
     def progress(epoch: int, loss: float) -> None:
         if epoch == epochs or epoch % max(1, epochs // 8) == 0:
             note(f"  epoch {epoch:>3} of {epochs}  training loss {loss:.4f}")
 
     out.mkdir(parents=True, exist_ok=True)
-    train(archive, epochs=epochs, shuffle_labels=shuffle_labels, seed=seed, progress=progress)
-    note("Analyzing ...")
-    results = _analyze(str(archive), analysis)
+    with one_thread():
+        train(archive, epochs=epochs, shuffle_labels=shuffle_labels, seed=seed, progress=progress)
+        note("Analyzing ...")
+        results = _analyze(str(archive), analysis)
     click.echo(f"archive  {archive}\nreport   {analysis / 'report.html'}\n")
-    from analyze.findings import findings
-
     for finding in findings(results)[:5]:
         click.echo(f"- {finding.sentence}")
 
@@ -146,6 +146,26 @@ def info(run: str, form: str) -> None:
     with tracer.open(run) as archive:
         summary = summarize(archive)
     emit_tree(summary, form, lambda: describe(summary))
+
+
+@main.command()
+@click.argument("function", metavar="MODULE:FUNCTION")
+@format_option
+@debug_option
+def check(function: str, form: str) -> None:
+    """Prove that recording leaves a training function unchanged.
+
+    MODULE:FUNCTION is found from the current directory and takes `record`, which it uses as it would use
+    tracer.record. It runs twice without recording and once with it. Exit code 1 unless nothing changed.
+    """
+    import tracer
+    from tracer.neutrality import imported
+
+    verdict = tracer.check(imported(function))
+    emit([{"quantity": name, "outcome": outcome} for name, outcome in verdict.table.items()], form)
+    note(verdict.summary)
+    if not verdict:
+        raise click.exceptions.Exit(1)
 
 
 @main.command("analyze")

@@ -231,11 +231,10 @@ def _errors(design: Design, pair: _Pair, counts: Counts) -> Floats:
 
 
 def _tau(part: Part, pair: _Pair, counts: Counts) -> Floats:
-    first, second = part.pairs.T
-    weight = counts[:, first] * counts[:, second] * pair.valid[part.pairs].all(1)
-    agree = pair.order(pair.x, part.pairs) * pair.order(pair.y, part.pairs)
-    sums = _sum_groups(weight * agree, part.group, part.n_groups)
-    return _mean(divide(sums, _sum_groups(weight, part.group, part.n_groups)))
+    valid = np.asarray(pair.valid[part.pairs].all(1), np.float32)
+    agree = np.asarray(pair.order(pair.x, part.pairs) * pair.order(pair.y, part.pairs) * valid, np.float32)
+    sums, total = (_pair_sums(counts, part.pairs, v, part.group, part.n_groups) for v in (agree, valid))
+    return _mean(divide(sums, total))
 
 
 def _weighted_pearson(x: Floats, y: Floats, weights: Counts) -> Floats:
@@ -287,12 +286,12 @@ def _information(pair: _Pair, counts: Counts, shared: Sequence[NDArray[np.int64]
 def _sign_errors(
     pair: _Pair, counts: Counts, pairs: NDArray[np.int64], where: NDArray[np.int64], n: int
 ) -> Floats:
-    first, second = pairs.T if len(pairs) else (np.empty(0, np.int64),) * 2
-    by_y = pair.order(pair.y, pairs) if len(pairs) else np.empty(0, np.float32)
-    by_x = pair.order(pair.x, pairs) if len(pairs) else np.empty(0, np.float32)
-    weight = counts[:, first] * counts[:, second] * (pair.valid[first] & pair.valid[second] & (by_y != 0))
-    wrong = _sum_groups(weight * (1 - by_x * by_y) / 2, where, n)
-    return divide(wrong, _sum_groups(weight, where, n))
+    by_x, by_y = pair.order(pair.x, pairs), pair.order(pair.y, pairs)
+    counted = (pair.valid[pairs].all(1) & (by_y != 0)).astype(np.float32)
+    wrong, total = (
+        _pair_sums(counts, pairs, v, where, n) for v in (counted * (1 - by_x * by_y) / 2, counted)
+    )
+    return divide(wrong, total)
 
 
 def _form(weights: Counts, matrix: NDArray[np.float32]) -> Floats:
@@ -300,16 +299,28 @@ def _form(weights: Counts, matrix: NDArray[np.float32]) -> Floats:
     return np.einsum("br,br->b", weights @ matrix, weights, dtype=np.float64)
 
 
-def _sum_groups(values: NDArray[Any], group: NDArray[np.int64], n: int) -> Floats:
-    """Sums of the columns of each group: (resample, group)."""
-    if not len(group):
-        return np.zeros((len(values), n))
-    if len(values) == 1:
-        return np.bincount(group, values[0], n)[None]
-    from scipy.sparse import csr_array
-
-    index = csr_array((np.ones(len(group)), (group, np.arange(len(group)))), shape=(n, len(group)))
-    return np.asarray((index @ values.T).T, np.float64)
+def _pair_sums(
+    counts: Counts,
+    pairs: NDArray[np.int64],
+    values: NDArray[np.floating[Any]],
+    group: NDArray[np.int64],
+    n: int,
+) -> Floats:
+    """Sums over each group of pairs of value times how often both runs are drawn: (resample, group)."""
+    if not len(pairs):
+        return np.zeros((len(counts), n))
+    if len(counts) == 1:
+        return np.bincount(group, counts[0, pairs].prod(1) * values, n).astype(np.float64)[None]
+    sums = np.zeros((len(counts), n))
+    order = np.argsort(group, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        # A small matrix product for each group: laid out pair by pair, repeated runs take gigabytes.
+        runs, place = np.unique(pairs[members], return_inverse=True)
+        place = place.reshape(-1, 2)
+        matrix = np.zeros((len(runs), len(runs)), np.float32)
+        matrix[place[:, 0], place[:, 1]] = values[members]
+        sums[:, group[members[0]]] = _form(counts[:, runs], matrix)
+    return sums
 
 
 def _entropy(p: Floats) -> Floats:

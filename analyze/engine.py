@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from analyze.assemble import assemble
 from analyze.blocks import Block, Outcome, Worker, blocks_of
+from analyze.cost import Stopwatch, in_words
 from analyze.errors import AnalysisError
 from analyze.metric import Metric, card_of, metrics
 from analyze.output import ResultStore
@@ -33,7 +35,10 @@ Progress = Callable[[int, int, str], None]
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 # Sources whose change changes numbers: a result computed by other versions of them is computed again.
 SHARED = ("view.py", "sources.py", "derived.py", "numerics.py", "plan.py", "blocks.py", "assemble.py")
-REPLAY = ("recomputed.py", *(f"replay/{name}.py" for name in ("replay", "state", "derivatives", "normalise", "twin")))
+REPLAY = (
+    "recomputed.py",
+    *(f"replay/{x}.py" for x in ("replay", "state", "derivatives", "normalise", "twin")),
+)
 
 
 def run(
@@ -46,6 +51,7 @@ def run(
     progress: Progress | None = None,
     output: str | Path | None = None,
     replay: Mapping[str, Any] | None = None,
+    patience: float = 120.0,
 ) -> Results:
     """Compute metrics of an archive; by default every one it supports.
 
@@ -55,7 +61,8 @@ def run(
     unless the archive, the metric, its options or tracer changed. `replay` holds settings for running the
     network again: `device`, `model` (a function that returns the module, or (module, loss), for an archive
     without a usable network), `memory` (bytes of one pass), `examples` (of which activations are computed
-    where none are recorded). What cannot be computed is in `Results.skipped`.
+    where none are recorded). A metric that runs the network again and would take more than `patience`
+    seconds is computed only when named. What is not computed is in `Results.skipped`, with the reason.
 
     Raises MissingTraceError where a metric asked for by name lacks what it needs, AnalysisError where it
     fails.
@@ -66,10 +73,11 @@ def run(
     chosen = dict(options or {})
     _check_options(chosen, wanted)
     available = with_activations(opened, settings)
-    session = Session(available, chosen, parse_memory(memory), jobs, progress, output, settings)
+    explicit = metrics is not None
+    limit = math.inf if explicit else patience
+    session = Session(available, chosen, parse_memory(memory), jobs, progress, output, settings, limit)
     for level in _levels(wanted):
         session.compute(level)
-    explicit = metrics is not None
     if explicit:
         session.raise_failures(wanted)
     kept = {name: session.done[name] for name in wanted if name in session.done}
@@ -106,9 +114,11 @@ class Session:
         progress: Progress | None,
         output: str | Path | None,
         replay: dict[str, Any],
+        patience: float,
     ) -> None:
         self.archive, self.options, self.memory, self.jobs = archive, options, memory, max(1, jobs)
-        self.replay = replay
+        self.replay, self.patience = replay, patience
+        self.stopwatch = Stopwatch(archive, replay)
         self.progress = progress or (lambda done, total, text: None)
         self.store = None if output is None else ResultStore(output, str(archive.run_id))
         self.done: dict[str, xr.Dataset] = {}
@@ -117,14 +127,14 @@ class Session:
 
     def compute(self, cards: Sequence[Metric]) -> None:
         """Compute metrics that do not read each other's results."""
-        plans = [plan for plan in map(self._plan, cards) if plan is not None]
+        plans = [plan for plan in map(self._plan, cards) if plan is not None and self._affordable(plan)]
         blocks = list(blocks_of(plans, self.archive, self.memory // self.jobs, self.failed))
         pieces: dict[str, list[tuple[Block, Any]]] = {plan.card.name: [] for plan in plans}
         left = {name: sum(name in block.names for block in blocks) for name in pieces}
         for plan in plans:
-            if plan.card.passes is not None:
-                count = round(plan.card.passes(plan.options) * max(1, len(plan.steps)))
-                self.progress(0, len(blocks), f"{plan.card.name}: about {count:,} passes of its examples")
+            if plan.replays:
+                expected = in_words(self.stopwatch.seconds(plan))
+                self.progress(0, len(blocks), f"{plan.card.name}: about {expected} of passes")
         for finished, (block, outcomes) in enumerate(self._outcomes(blocks), start=1):
             for name, outcome in outcomes.items():
                 pieces[name].append((block, outcome))
@@ -157,6 +167,15 @@ class Session:
             message = ": ".join([str(error), *reasons[:1]])
             self.failed[card.name] = Outcome(message=message, missing=True, error=error)
             return None
+
+    def _affordable(self, plan: Plan) -> bool:
+        expected = self.stopwatch.seconds(plan) if plan.replays else 0.0
+        if expected <= self.patience:
+            return True
+        self.failed[plan.card.name] = Outcome(
+            message=f"would take about {in_words(expected)} of running the network; ask for it by name"
+        )
+        return False
 
     def _outcomes(self, blocks: Sequence[Block]) -> Iterator[tuple[Block, dict[str, Outcome]]]:
         here = Worker(self.archive, self.replay)

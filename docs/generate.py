@@ -6,6 +6,8 @@ import click
 
 import analyze
 import cli
+from analyze import plan  # noqa: F401  (declares the arrays of the archive)
+from analyze.view import SOURCES
 
 HERE = Path(__file__).parent
 WIDTH = 100
@@ -46,7 +48,18 @@ def metrics() -> str:
     return "\n".join(parts) + "\n"
 
 
-PAGES = {"command-line.md": command_line, "metrics.md": metrics}
+def inputs() -> str:
+    """Page of every array a metric can read."""
+    analyze.metrics()  # imports every module that declares one
+    lines = ["# What a metric can read", "", "`other_metric.variable` names the result of another metric.", ""]
+    lines += ["| name | dimensions | what it is |", "|---|---|---|"]
+    for name, made in sorted(SOURCES.items()):
+        meaning = (made.read.__doc__ or "").strip().partition("\n")[0]
+        lines.append(f"| `{name}` | {', '.join(made.dims) or '-'} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {"command-line.md": command_line, "metrics.md": metrics, "inputs.md": inputs}
 
 
 def _help(command: click.Command, name: str) -> str:

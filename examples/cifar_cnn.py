@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import analyze
 import tracer
 
+FEW = ("generalization", "stiffness", "path_self_similarity", "cna")  # with --quick
 MEAN = torch.tensor([0.491, 0.482, 0.447])[:, None, None]
 STD = torch.tensor([0.247, 0.243, 0.262])[:, None, None]
 
@@ -50,7 +51,12 @@ def train(out: Path, data: list[torch.Tensor], epochs: int) -> None:
     loader = DataLoader(TensorDataset(x_train, y_train), batch_size=128, shuffle=True)
     probes = {"train": probe(x_train, y_train, 512), "test": probe(x_test, y_test, 512)}
 
-    with tracer.record(out, model, optimizer, loss=F.cross_entropy, probes=probes) as run:
+    # Metrics that run the network again (sharpness, Hessian, ...) take long: they get fewer snapshots.
+    snapshots = {"default": tracer.epochs() | tracer.log_spaced(), "weights": tracer.epochs(every=5)}
+
+    with tracer.record(
+        out, model, optimizer, loss=F.cross_entropy, probes=probes, snapshots=snapshots
+    ) as run:
         for epoch in range(epochs):
             model.train()
             for x, y in run.batches(loader):
@@ -69,12 +75,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="cifar10.npz")
     parser.add_argument("--out", type=Path, default=Path("cifar_cnn.zarr"))
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--quick", action="store_true", help="256 images and two epochs: does it run?")
+    parser.add_argument(
+        "--quick", action="store_true", help="256 images, two epochs and few metrics: does it run?"
+    )
     options = parser.parse_args()
     torch.manual_seed(0)
     data = load(options.data, limit=256 if options.quick else None)
     train(options.out, data, epochs=2 if options.quick else options.epochs)
-    results = analyze.run(options.out)
+    results = analyze.run(options.out, metrics=FEW if options.quick else None)
     results.save(options.out.with_suffix(".analysis"))
     print(f"report: {options.out.with_suffix('.analysis') / 'report.html'}")
 

@@ -18,6 +18,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import analyze
 import tracer
 
+FEW = ("generalization", "stiffness", "path_self_similarity", "cna")  # with --quick
+
 
 def load(path: Path, limit: int | None) -> list[torch.Tensor]:
     """Images as rows of pixels in [0, 1], and labels: train, then test."""
@@ -59,12 +61,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="mnist.npz")
     parser.add_argument("--out", type=Path, default=Path("mnist_mlp.zarr"))
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--quick", action="store_true", help="512 images and two epochs: does it run?")
+    parser.add_argument(
+        "--quick", action="store_true", help="512 images, two epochs and few metrics: does it run?"
+    )
     options = parser.parse_args()
     torch.manual_seed(0)
     data = load(options.data, limit=512 if options.quick else None)
     train(options.out, data, epochs=2 if options.quick else options.epochs)
-    results = analyze.run(options.out)
+    results = analyze.run(options.out, metrics=FEW if options.quick else None)
     results.save(options.out.with_suffix(".analysis"))
     print(f"report: {options.out.with_suffix('.analysis') / 'report.html'}")
 

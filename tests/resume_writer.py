@@ -1,5 +1,6 @@
-"""A recording taken up again and killed: `python -m tests.resume_writer PATH STEP FILES`, after so many files."""
+"""A recording taken up again and killed after so many files: `python -m tests.resume_writer PATH STEP FILES`."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -14,8 +15,7 @@ def main(path: str, step: int, files: int) -> None:
     writer = Writer.resume(Path(path), step=step)
     go_on(writer, step + 1, 8)
     writer.flush()
-    print("whole", flush=True)
-    signal.pause()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -87,8 +87,8 @@ def test_table_holds_attributes_targets_and_measures(compared):
     assert row["width"] == 64 and row["lr"] == 0.01 and row["optimizer"] == "SGD"
     assert row["gap_error"] == row["test_error"] and row["test_loss"] == pytest.approx(0.4 + row["gap_error"])
     assert comparison.measures == [
-        "generalization.loss[train]",
         "generalization.error[train]",
+        "generalization.loss[train]",
         "path_overlap_ratio.ratio_mean",
         "stiffness.cosine[train-train, all]",
         "stiffness.cosine[train-test, all]",
@@ -121,8 +121,9 @@ def test_the_same_seed_gives_the_same_intervals(compared):
     again = analyze.compare(sorted(folder.glob("*.analysis")), bootstrap=100, jobs=2)
     once_more = analyze.compare(sorted(folder.glob("*.analysis")), bootstrap=100)
     xr.testing.assert_identical(again.correlations, once_more.correlations)
-    inside = comparison.correlations.sel(statistic="pearson").dropna("measure", how="all")
-    assert (inside["low"] <= inside["value"]).all() and (inside["value"] <= inside["high"]).all()
+    one = comparison.correlations.sel(statistic="pearson")
+    inside = (one["low"] <= one["value"]) & (one["value"] <= one["high"])
+    assert (inside | one["value"].isnull()).all() and int(inside.sum()) >= 12
 
 
 def test_time_of_measures_and_of_targets(tmp_path):
@@ -223,7 +224,7 @@ def test_two_hundred_saved_analyses_open_no_archive(tmp_path, monkeypatch):
     monkeypatch.setattr("tracer.archive.open", lambda path: pytest.fail(f"{path} is opened"))
     monkeypatch.setattr(type(tmp_path), "read_text", lambda self, **o: reads.append(self) or real(self, **o))
     comparison = analyze.compare(paths, measures=["stiffness"], bootstrap=20)
-    assert len(comparison.table) == 204 and comparison.correlations.attrs["axes"] == "width, lr, seed"
+    assert len(comparison.table) == 204 and comparison.correlations.attrs["axes"] == "width, lr"
     # Facts, the attributes of three results (twice: to compute and to read) and the summary.
     assert len(reads) <= 10 * len(paths)
     tau = comparison.correlations["value"].sel(statistic="granulated", target="gap_error")
@@ -287,7 +288,10 @@ def test_saved_files_are_complete_and_self_contained(compared, tmp_path):
     out = comparison.save(folder / "out")
     html = (out / "comparison.html").read_text()
     assert "../w32-lr0.1-s0.analysis/report.html" in html and html.count("<svg") == 4
-    assert "http" not in html.replace("https://arxiv.org", "") and "<script" not in html
+    assert (
+        "http" not in html.replace("https://arxiv.org", "").replace("http-equiv", "")
+        and "<script" not in html
+    )
     assert {path.stem for path in (out / "figures").iterdir()} == {
         "bars",
         "scatters",

@@ -113,7 +113,9 @@ def test_recording_changes_no_gradients_and_no_scale(set_to_none, scaled):
         scaler = torch.amp.GradScaler("cpu", init_scale=4.0, enabled=scaled)
         x, y = blobs()
         probes = {"train": (x[:6], y[:6])}
-        with record("a", model, optimizer, loss=F.cross_entropy, probes=probes, snapshots=tracer.every(1)) as run:
+        with record(
+            "a", model, optimizer, loss=F.cross_entropy, probes=probes, snapshots=tracer.every(1)
+        ) as run:
             for i, (inputs, targets) in enumerate(run.batches(loader(shuffle=True))):
                 optimizer.zero_grad(set_to_none=set_to_none)
                 loss = F.cross_entropy(model(inputs), targets) * (float("inf") if scaled and i == 1 else 1.0)

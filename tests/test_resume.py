@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 import tracer
 from tests.damage import copied, files_of, go_on, weights, write_small
@@ -105,14 +106,14 @@ def test_many_objects_on_both_sides_of_the_seam(tmp_path: Path) -> None:
         for step in range(first, last):
             late = {"late": float(step)} if step > 5000 else {}
             put_row(writer, step, ids=np.arange(step % 20), scalars=late, lr=[0.1] * (1 + (step > 100)))
-            if step % 2 == 0:
+            if step % 2 == 0 and (step < 60 or step % 8 == 0):
                 put(writer, step)
             if step % 3000 == 0:
                 writer.flush()
 
     go(writer, 0, 9000)
     writer.close()
-    for seam in (8192, 8190, 4095, 4500, 60):
+    for seam in (8192, 4095, 60):
         writer = Writer.resume(writer.path, step=seam)
         assert verify(writer.path, full=True).ok
         go(writer, seam + 1, 9000)
@@ -121,10 +122,10 @@ def test_many_objects_on_both_sides_of_the_seam(tmp_path: Path) -> None:
         assert report.ok, str(report)
         with tracer.open(writer.path) as archive:
             assert archive.rows["step"].tolist() == list(range(9000))
-            assert archive.steps("weights").tolist() == list(range(0, 9000, 2))
+            assert archive.steps("weights").tolist() == [*range(0, 60, 2), *range(64, 9000, 8)]
             assert np.array_equal(archive.rows["late"][5001:], np.arange(5001, 9000))
             assert all(len(archive.ids(step)) == step % 20 for step in range(0, 9000, 1711))
-    assert [entry["step"] for entry in archive.attributes["tracer"]["resumes"]] == [8192, 8190, 4095, 4500, 60]
+    assert [entry["step"] for entry in archive.attributes["tracer"]["resumes"]] == [8192, 4095, 60]
 
 
 def test_every_stream_and_the_minibatches_are_dropped_alike(tmp_path: Path) -> None:
@@ -248,34 +249,35 @@ def stopped_after(operations: int) -> Iterator[None]:
 
 
 def test_stopped_after_any_file_of_a_resume(small: Path, tmp_path: Path) -> None:
-    for operations in count():
+    for operations in range(200):
         path = copied(small, tmp_path / f"{operations}.zarr")
         try:
             with stopped_after(operations):
                 writer = Writer.resume(path, step=3)
         except Stopped:
             state = verify(path, full=True)
-            # Documents of single arrays may by then say less than the root: an older state, as they always may.
-            assert {finding.kind for finding in state.findings} <= {"document"}
+            assert state.ok, str(state)
             with tracer.open(path) as archive:
                 steps = archive.rows["step"].tolist()
             assert steps in ([0, 1, 2, 3], [0, 1, 2, 3, 4, 5])
-            with xr.open_datatree(path, engine="zarr", consolidated=False) as tree:
-                assert np.array_equal(tree["weights/float32"][0].values, weights(0))
+            with xr.open_datatree(path, engine="zarr") as tree:
+                assert tree["steps/loss"].values.tolist() == steps
+            alone = zarr.open_array(path / "weights" / "float32", mode="r")
+            assert np.array_equal(np.asarray(alone[0]), weights(0))
             continue
         writer.close()
         check(path, 3, 3)
         break
-    assert operations > 20
+    assert 20 < operations < 200
 
 
-@pytest.mark.parametrize("files", [1, 12, 24, 25, 26, 30, 45, 70])
+@pytest.mark.parametrize("files", [1, 12, 24, 26, 30, 36])
 def test_killed_while_resuming_and_resumed_again(small: Path, tmp_path: Path, files: int) -> None:
     path = copied(small, tmp_path / "run.zarr")
     command = [sys.executable, "-m", "tests.resume_writer", str(path), "3", str(files)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command, cwd=Path(__file__).parents[1], env=environment, capture_output=True, text=True
+        command, cwd=Path(__file__).parents[1], env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     with tracer.open(path) as archive:

@@ -1,7 +1,8 @@
 """Taking up an archive again: its state restored, and what came after a step left out, in one commit.
 
 Nothing that the last commit names is touched before that commit. It only writes documents: those of single
-arrays first, which must never say more than the root, then the root. Objects still hold the rows left out,
+arrays first, which must never say more than the root, then the root. (The root of an archive that was closed
+says before that that it is open again.) Objects still hold the rows left out,
 as a superset; an object of the manifest that follows one left out is listed among those that may change until
 the manifest, rewritten, holds it again. Files of what was left out are removed last.
 """
@@ -19,7 +20,7 @@ from tracer.columns import Column
 from tracer.commits import MANIFEST, Loose, Tree
 from tracer.errors import ArchiveError
 from tracer.files import Directory
-from tracer.metadata import ArrayNode, GroupNode
+from tracer.metadata import ArrayNode, GroupNode, document_digest, to_json
 from tracer.objects import Grid
 from tracer.verify import Examination, crc_of
 
@@ -73,11 +74,22 @@ def restore(
     tree = Tree(directory, record, attributes)
     nodes = _Nodes(examination, rest)
     kept, loose = nodes.manifest(rebuild, record["commit"] + 1)
+    if source.record["state"] != "recording":  # only then may documents of single arrays say less than the root
+        directory.publish_text("zarr.json", reopened(source.store.root, source.record), last=True)
     tree.adopt(nodes.groups(), nodes.arrays, nodes.layouts, nodes.columns, rest.rows, kept, loose)
     tree.write_nodes()
     tree.commit()
     tree.settle()
     return Restored(tree, sorted(nodes.dropped()))
+
+
+def reopened(root: bytes, record: Mapping[str, Any]) -> str:
+    """The same root document, in state `recording`."""
+    text = root.decode()
+    state, digest = f'"state":{to_json(record["state"])}', f'"digest":"{record["digest"]}"'
+    start = text.index('"tracer":')
+    text = text[:start] + text[start:].replace(state, '"state":"recording"', 1)
+    return text.replace(digest, f'"digest":"{document_digest(text.encode(), record["digest"])}"', 1)
 
 
 def examination_steps(examination: Examination, n: int) -> np.ndarray:

@@ -50,7 +50,7 @@ def train(
     caller's random state is left as it was. ArchiveError where `path` exists already.
     """
     x_train, true_labels, x_test, y_test = digits()
-    with torch.random.fork_rng(devices=[]), _one_thread():
+    with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(seed)
         y_train = true_labels[torch.randperm(len(true_labels))] if shuffle_labels else true_labels
         model = network()
@@ -61,7 +61,7 @@ def train(
             "test": tracer.Probe(x_test, y_test, capture={"masks": 256}),
         }
         # Metrics that run the network again are the slow ones, and they go by the snapshots of the weights.
-        often, seldom = tracer.epochs(every=4) | tracer.log_spaced(), tracer.epochs(every=15)
+        often, seldom = tracer.epochs(every=4) | tracer.log_spaced(), tracer.epochs(every=20)
         with tracer.record(
             path,
             model,
@@ -85,7 +85,7 @@ def train(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Matrices this small take longer on many threads than on one."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -34,7 +34,8 @@ class Network:
     rows, sites, calls, layers: see `tracer.table`. parameters, buffers: names the rows use, tied ones once.
     constants: tensors that are neither (made in `forward`, or plain attributes). inputs, targets: shape,
     dtype and whether batched, of each tensor. output, losses: what `run` returns. batch: number of examples
-    that `run` wants; None for any number.
+    that `run` wants; None for any number. guarded: whether the cost is weighed before it is run, as for a table
+    that was read.
     """
 
     def __init__(
@@ -65,6 +66,8 @@ class Network:
         self.calls = list(calls)
         self.layers = list(layers)
         self.batch = batch
+        self.guarded = False
+        self._weighed: set[Any] = set()
         self._programs: dict[Any, Program] = {}
         self._constants_on: dict[torch.device, dict[Reference, Tensor]] = {}
 
@@ -161,6 +164,8 @@ class Network:
         by its linear pieces (`tracer.frozen`). Each value is let go after its last use.
         """
         device = _device(tensors, inputs)
+        if self.guarded:
+            self._weigh(tensors, inputs, targets)
         program = self._program(device, until, targets is not None and self.losses is not None)
         values = program.start(self.leaves(tensors, inputs, targets, device))
         with plain_math():
@@ -173,6 +178,17 @@ class Network:
                 self._run_watched(program, values, visit, self._frozen(masks or {}))
         results = [values[slot] for slot in program.results]
         return results[0], results[1] if len(results) > 1 else None
+
+    def _weigh(self, tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> None:
+        """Refuse a stranger's table that would take too much for tensors of these sizes."""
+        from tracer.meter import check
+
+        sizes = tuple(tuple(leaf.shape) for leaf in [*leaves_of(inputs), *leaves_of(targets)])
+        sizes += tuple(tuple(tensor.shape) for tensor in tensors.values())
+        key = sizes, torch.is_grad_enabled(), targets is None
+        if key not in self._weighed:
+            check(self, tensors, inputs, targets)
+            self._weighed.add(key)
 
     def _run_watched(
         self,

@@ -23,7 +23,7 @@ from tracer.errors import ArchiveError
 from tracer.metadata import object_key
 from tracer.stores import PinnedStore, ZipStore
 
-CACHE = 256 << 20  # bytes of decoded chunks that are kept
+CACHE = 128 << 20  # bytes of decoded chunks that are kept
 _GAP, _RUN = 1 << 16, 32 << 20  # inner chunks this near are fetched together, up to so many bytes
 _ABSENT = 2**64 - 1
 _LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}

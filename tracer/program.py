@@ -15,17 +15,41 @@ from tracer.table import Row, decode, encode, references
 
 Visit = Callable[[Row, tuple[Any, ...], Any], Any]
 
+_LARGEST = 1 << 62  # of a number that rows compute: a table could make them grow without end
+
+
+def _number(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, of numbers only (lists and texts have such operations too) and with a bounded result."""
+
+    def checked(*values: Any) -> Any:
+        sound = all(isinstance(value, int | float | torch.SymInt | torch.SymFloat) for value in values)
+        if sound and call is operator.pow:
+            sound = abs(values[0]) <= 1 or abs(values[1]) <= 62
+        result = call(*values) if sound else _LARGEST * 2
+        if not abs(result) <= _LARGEST:
+            raise ArchiveError("a row of the network table computes with what is no number, or is out of bounds")
+        return result
+
+    return checked
+
+
+def _item(values: Any, index: Any) -> Any:
+    if not isinstance(values, list | tuple) or not isinstance(index, int):
+        raise ArchiveError("a row of the network table takes an item of what is no list")
+    return values[index]
+
+
 _PYTHON: dict[str, Callable[..., Any]] = {
-    "getitem": operator.getitem,
-    "int.add": operator.add,
-    "int.floordiv": operator.floordiv,
-    "int.max": max,
-    "int.min": min,
-    "int.mod": operator.mod,
-    "int.mul": operator.mul,
-    "int.neg": operator.neg,
-    "int.pow": operator.pow,
-    "int.sub": operator.sub,
+    "getitem": _item,
+    "int.add": _number(operator.add),
+    "int.floordiv": _number(operator.floordiv),
+    "int.max": _number(max),
+    "int.min": _number(min),
+    "int.mod": _number(operator.mod),
+    "int.mul": _number(operator.mul),
+    "int.neg": _number(operator.neg),
+    "int.pow": _number(operator.pow),
+    "int.sub": _number(operator.sub),
 }
 
 

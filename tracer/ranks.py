@@ -13,7 +13,7 @@ def check_ranks(model: nn.Module) -> None:
     if split is not None or type(model).__name__ == "FullyShardedDataParallel":
         raise RecordError(
             f"The parameters of this model ({split or 'FullyShardedDataParallel'}) are sharded over "
-            "processes, and no process holds the network that a probe has to go through: record the model under "
+            "processes, and none holds the network that a probe has to go through: record the model under "
             "DistributedDataParallel, or a run of it on one process."
         )
     rank = torch.distributed.get_rank() if _initialized() else 0

@@ -98,7 +98,7 @@ def read(data: bytes, constants: Mapping[str, Tensor], allow: frozenset[str] | N
         raise ArchiveError("the network table is damaged: a site, call or layer lacks a field") from None
     batch = table.get("batch")
     _need(batch is None or _is_size(batch), "its batch is no number")
-    return Network(
+    network = Network(
         rows,
         output=known.result(table.get("output"), len(rows)),
         losses=None if table.get("losses") is None else known.result(table["losses"], len(rows)),
@@ -112,6 +112,8 @@ def read(data: bytes, constants: Mapping[str, Tensor], allow: frozenset[str] | N
         layers=layers,
         batch=batch,
     )
+    network.guarded = allow is not None  # a table of one's own may take what it takes
+    return network
 
 
 def _need(holds: bool, why: str) -> None:

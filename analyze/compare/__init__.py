@@ -43,24 +43,24 @@ def compare(
 ) -> Comparison:
     """Compare runs: every measure of each, and how it agrees with `against` across them.
 
-    `paths` are archives, or analyses of them; of an archive the analysis beside it is read, and what it lacks
-    is computed and saved there. `measures` names metrics, `metric.variable` or labels such as
-    `cna.pearson[train]`; by default everything any of the runs has saved (where none has, all that needs no
-    replay). Measures are taken at the `final` snapshot, at that of least test loss (`best`), after a quarter
-    (`early`) or half (`mid`) of the training, or at the last one up to a step; the targets at the end, or where
-    it is best. `attributes` maps names of runs to values to be added to what their cards say.
+    `paths` are archives, or analyses of them; of an archive the analysis beside it is read, and what it
+    lacks is computed and saved there. `measures` names metrics, `metric.variable` or labels such as
+    `cna.pearson[train]`; by default everything any of the runs has saved (where none has, all that needs
+    no replay). Measures are taken at the `final` snapshot, at that of least test loss (`best`), after a
+    quarter (`early`) or half (`mid`) of the training, or at the last one up to a step; the targets at the
+    end, or where it is best. `attributes` maps names of runs to values added to what their cards say.
 
     Statistics, with 95 % intervals of a `bootstrap` over runs: see `analyze.agreement`. `axes` are the
-    attributes that were varied, by default those in which the runs differ and that do not follow from others;
-    `environments` is an attribute whose values are the environments of the sign error, by default each change
-    of one axis.
+    attributes that were varied, by default those in which the runs differ and that do not follow from
+    others; `environments` is an attribute whose values are the environments of the sign error, by default
+    each change of one axis.
 
     Errors: MissingTraceError for an unknown measure, target or attribute; ArchiveError for a path of neither;
     ValueError for fewer than two runs, runs of equal names or an unknown time.
     """
     check_at(at)
     _check_targets(against)
-    tell = progress or (lambda done, total, text: None)
+    tell = progress or _silent
     runs = [read_run(path) for path in paths]
     _check_runs(runs)
     names = wanted_metrics(measures, runs)
@@ -170,6 +170,10 @@ def _environment_names(
         change = f"{axes[axis]} {value(axis, low)} → {value(axis, high)}"
         named.append(f"{change} ({fixed})" if fixed else change)
     return np.array(named, str)
+
+
+def _silent(done: int, total: int, text: str) -> None:
+    """Tell nobody of progress."""
 
 
 def _named(names: Sequence[str], given: Mapping[str, Sequence[Any]]) -> list[str]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyze.compare.plain import plain
 from analyze.compare.runs import Run
-from tracer.console import plain
 
 if TYPE_CHECKING:
     import pandas as pd

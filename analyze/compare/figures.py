@@ -105,6 +105,8 @@ def _scatter(axes: Axes, comparison: Comparison, label: str, target: str) -> Non
     positive = x[defined]
     if len(positive) and positive.min() > 0 and positive.max() > 100 * positive.min():
         axes.set_xscale("log")
+    else:
+        axes.locator_params(axis="x", nbins=4)
     cell = comparison.correlations["value"].sel(measure=label, target=target).values
     tau, rho = cell[STATISTICS.index("kendall")], cell[STATISTICS.index("pearson")]
     axes.set_title(f"{label}\nKendall {tau:.2f}, Pearson {rho:.2f}".replace("-0.", "−0."))

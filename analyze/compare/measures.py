@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyze.compare.plain import plain
 from analyze.compare.runs import Run
 from analyze.output import ResultStore
-from tracer.console import plain
 from tracer.errors import MissingTraceError, did_you_mean
 
 if TYPE_CHECKING:
@@ -227,11 +227,12 @@ def _labelled(
     name: str, labels: Mapping[str, Sequence[str]], values: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Values of each combination of labels: of ranks the first, of parts of a network the whole or mean."""
-    sizes = {
-        dim: (["mean"] if dim in PARTS and WHOLE not in given else given) for dim, given in labels.items()
-    }
-    sizes = {dim: ([WHOLE] if dim in PARTS and WHOLE in given else given) for dim, given in sizes.items()}
-    sizes |= {dim: given[:1] for dim, given in sizes.items() if dim == "rank"}
+    if labels.get("pair", [""])[0].isdigit():
+        return  # pairs of examples that the metric drew, not pairs of splits
+    sizes = {}
+    for dim, given in labels.items():
+        parts = [WHOLE] if WHOLE in given else ["mean"]
+        sizes[dim] = parts if dim in PARTS else given[:1] if dim == "rank" else given
     for place in product(*(range(len(given)) for given in sizes.values())):
         picked = values
         for (dim, shown), position in zip(sizes.items(), place, strict=True):

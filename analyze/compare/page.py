@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 Draw = Callable[["Comparison", "Figure", str], None]
 ROWS = 60  # measures in the table of the page; correlations.csv has all
 HEAD = (
-    "measure", "Kendall", "95 % interval", "Pearson", "Spearman", "granulated", "CMI", "sign error", "worst", "runs",
+    "measure", "Kendall", "95 % interval", "Pearson", "Spearman", "granulated", "CMI", "sign error", "worst",
+    "runs",
 )  # fmt: skip
 
 
@@ -37,16 +38,16 @@ def write(comparison: Comparison, folder: Path) -> Path:
         old.unlink()
     shown = []
     for name, target, title, reading, draw in _figures(comparison):
-        file = drawn / f"{name}.svg"
-        plot.save_svg(plot.draw(_bound(draw, comparison, target), xr.Dataset()), file)
-        shown.append({"name": name, "title": title, "reading": reading, "file": file})
+        file, drawing = drawn / f"{name}.svg", _drawing(draw, comparison, target)
+        plot.save_svg(drawing(), file)
+        shown.append({"name": name, "title": title, "reading": reading, "file": file, "draw": drawing})
     path = folder / "comparison.html"
     path.write_text(render(comparison, shown, folder), encoding="utf-8")
     return path
 
 
 def render(comparison: Comparison, shown: list[dict[str, Any]], folder: Path) -> str:
-    """The page as HTML: every name is escaped, and links lead to the reports of the runs, seen from `folder`."""
+    """The page as HTML: names are escaped, links lead from `folder` to the reports of the runs."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -54,8 +55,7 @@ def render(comparison: Comparison, shown: list[dict[str, Any]], folder: Path) ->
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     for one in shown:
-        file = one["file"]
-        one["figure"] = Markup(svg.fragment(lambda: None, one["name"], one["title"], file))  # type: ignore[arg-type,return-value]
+        one["figure"] = Markup(svg.fragment(one["draw"], one["name"], one["title"], one["file"]))
     attrs = comparison.correlations.attrs
     axes = [name for name in str(attrs.get("axes", "")).split(", ") if name]
     return environment.get_template("comparison.html").render(
@@ -93,29 +93,27 @@ def _figures(comparison: Comparison) -> list[tuple[str, str, str, str, Draw]]:
         if comparison.correlations.sizes["environment"]:
             found.append((
                 "environments", target, "Sign error over environments",
-                "How often the measure orders two runs wrongly, in each environment. A measure that explains the "
-                "target rises at the left; one that reaches the right edge late fails somewhere.",
+                "How often the measure orders two runs wrongly, in each environment. A measure that explains "
+                "the target rises at the left; one that reaches the top late fails somewhere.",
                 figures.environments,
             ))  # fmt: skip
         if figures.OVERLAP in comparison.measures and comparison.table[figures.OVERLAP].notna().any():
             found.append((
                 "path_overlap", target, f"Early-to-mid path similarity against the {word}",
-                "Do paths that settle before the learning rate first falls go with generalization? A point a run.",
+                "Whether paths that settle before the learning rate first falls go with generalization: "
+                "a point a run.",
                 figures.overlap,
             ))  # fmt: skip
     return found
 
 
-def _bound(draw: Draw, comparison: Comparison, target: str) -> Callable[[Any, Figure], None]:
-    return lambda _, figure: draw(comparison, figure, target)
+def _drawing(draw: Draw, comparison: Comparison, target: str) -> Callable[[], Figure]:
+    return lambda: plot.draw(lambda _, figure: draw(comparison, figure, target), xr.Dataset())
 
 
 def _lede(comparison: Comparison, axes: list[str]) -> str:
-    varied = (
-        f", which differ in {' and '.join([', '.join(axes[:-1]), axes[-1]] if axes[1:] else axes)}"
-        if axes
-        else ""
-    )
+    listed = [", ".join(axes[:-1]), axes[-1]] if axes[1:] else axes
+    varied = f", which differ in {' and '.join(listed)}" if axes else ""
     return f"{len(comparison.measures):,} measures of {len(comparison.table):,} runs{varied}."
 
 
@@ -135,10 +133,10 @@ def _table(comparison: Comparison, target: str) -> dict[str, Any]:
     rows = [
         [
             row["measure"],
-            _number(row["kendall"]),
-            f"{_number(row['kendall_low'])} to {_number(row['kendall_high'])}",
-            *(_number(row[key]) for key in ("pearson", "spearman", "granulated", "cmi")),
-            *(_number(row[key]) for key in ("sign_error_mean", "sign_error_max")),
+            _share(row["kendall"]),
+            f"{_share(row['kendall_low'])} to {_share(row['kendall_high'])}",
+            *(_share(row[key]) for key in ("pearson", "spearman", "granulated", "cmi")),
+            *(_share(row[key]) for key in ("sign_error_mean", "sign_error_max")),
             f"{row['runs']:,}",
         ]
         for row in comparison.rows(target)[:ROWS]
@@ -170,6 +168,11 @@ def _skipped(comparison: Comparison) -> dict[str, Any] | None:
             alike.setdefault((metric, reason), []).append(run)
     rows = [[metric, f"{len(runs):,}", reason] for (metric, reason), runs in alike.items()]
     return grid(["metric", "runs", "what is missing"], rows, numeric=[1]) if rows else None
+
+
+def _share(value: float | None) -> str:
+    """Two decimals are more than the intervals leave certain."""
+    return "–" if value is None or np.isnan(value) else f"{value:.2f}".replace("-", "−")
 
 
 def _number(value: float | None) -> str:

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from analyze.errors import AnalysisError
-from analyze.metric import metrics
-from analyze.output import ResultStore, read_skipped
+from analyze.metric import card_of, metrics
+from analyze.output import ResultStore
 from tracer.errors import ArchiveError, MissingTraceError
 
 FACTS = "run.json"
 SUFFIXES = (".zarr", ".zip")
+SEEDS = ("seed", "random_seed")  # what repeats a configuration is no axis of it
 # Parts of a card that describe the recording or the machine, or are read by name below.
 NOT_ATTRIBUTES = {
     "model", "optimizer", "loss", "snapshots", "environment", "gradients", "probes", "minibatch", "data",
@@ -69,7 +70,7 @@ class Run:
     def compute(self, names: Iterable[str], memory: int | str, jobs: int) -> None:
         """Compute and save those metrics that no saved analysis holds and no earlier one had to skip."""
         stored = self.stored()
-        self.skipped = read_skipped(self.analysis)
+        self.skipped = self._skipped_before()
         missing = [name for name in names if name not in stored and name not in self.skipped]
         if not missing:
             return
@@ -77,7 +78,41 @@ class Run:
             reason = f"not in {self.analysis}, and the archive is not beside it"
             self.skipped |= dict.fromkeys(missing, reason)
             return
-        self.skipped |= _compute(self.path, self.analysis, missing, memory, jobs)
+        self.skipped |= self._compute(missing, memory, jobs)
+
+    def _skipped_before(self) -> dict[str, str]:
+        """Metrics that an analysis of this very commit had to skip; a later one may hold more."""
+        file, digest = self.analysis / "summary.json", self.facts.get("digest")
+        if not file.is_file():
+            return {}
+        summary = json.loads(file.read_text(encoding="utf-8"))
+        # A summary without results does not say what it is of.
+        known = summary.get("archive_digest") or digest
+        return dict(summary.get("skipped", {})) if digest in (None, known) else {}
+
+    def _compute(self, names: Sequence[str], memory: int | str, jobs: int) -> dict[str, str]:
+        """Compute metrics and write the analysis whole again; returns why some could not be computed."""
+        import analyze
+        from analyze.results import Results, load
+        from tracer.archive import open
+
+        reasons = {}
+        with open(self.path) as archive:
+            # One run shares arrays among metrics, but tells only of the first that cannot be computed.
+            for batch in (names, *([name] for name in names)):
+                waiting = [name for name in batch if name not in self.stored()]
+                try:
+                    if waiting:
+                        analyze.run(archive, waiting, memory=memory, jobs=jobs, output=self.analysis)
+                except (MissingTraceError, AnalysisError) as error:
+                    if len(batch) == 1:
+                        reasons[batch[0]] = str(error).removeprefix(f"{batch[0]}: ")
+            if self.stored():
+                kept = load(self.analysis)
+                Results(kept, {**self._skipped_before(), **reasons}, archive=archive).save(self.analysis)
+        if self.facts.get("mark") is not None and self.analysis.is_dir():
+            (self.analysis / FACTS).write_text(json.dumps(self.facts, indent=1), encoding="utf-8")
+        return reasons
 
 
 def analysis_of(path: str) -> Path:
@@ -153,8 +188,8 @@ def attributes_of(card: Mapping[str, Any]) -> dict[str, Any]:
 def choose_axes(table: Mapping[str, Sequence[Any]]) -> list[str]:
     """Attributes (run,) along which runs can be compared, each free to vary while the others are fixed.
 
-    Left out are attributes with one value, those that differ in every run, those some run lacks, and those
-    that follow from the ones before: the number of parameters where the width is known.
+    Left out are attributes with one value, those that differ in every run, those some run lacks, seeds, and
+    those that follow from the ones before: the number of parameters where the width is known.
 
     >>> choose_axes({"width": [1, 1, 2, 2], "lr": [1, 2, 1, 2], "n_parameters": [10, 10, 40, 40]})
     ['width', 'lr']
@@ -162,35 +197,12 @@ def choose_axes(table: Mapping[str, Sequence[Any]]) -> list[str]:
     chosen: list[str] = []
     for name, values in table.items():
         distinct = len(set(values))
-        if distinct < 2 or (distinct == len(values) and len(values) > 2) or None in values:
+        if name in SEEDS or distinct < 2 or (distinct == len(values) and len(values) > 2) or None in values:
             continue
         before = list(zip(*(table[other] for other in chosen), strict=True)) if chosen else [()] * len(values)
         if len(set(zip(before, values, strict=True))) > len(set(before)):
             chosen.append(name)
     return chosen
-
-
-def _compute(path: str, analysis: Path, names: list[str], memory: int | str, jobs: int) -> dict[str, str]:
-    """Compute metrics into an analysis and write it whole again; returns why some could not be computed."""
-    import analyze
-    from analyze.results import Results, load
-    from tracer.archive import open
-
-    reasons = {}
-    with open(path) as archive:
-        for batch in (names, *([name] for name in names)):
-            # One run shares arrays among metrics, but stops telling at the first that cannot be computed.
-            waiting = [name for name in batch if name not in ResultStore(analysis).names()]
-            try:
-                if waiting:
-                    analyze.run(archive, waiting, memory=memory, jobs=jobs, output=analysis)
-            except (MissingTraceError, AnalysisError) as error:
-                if len(batch) == 1:
-                    reasons[batch[0]] = str(error).removeprefix(f"{batch[0]}: ")
-        if ResultStore(analysis).names():
-            kept = load(analysis)
-            Results(kept, {**kept.skipped, **reasons}, archive=archive).save(analysis)
-    return reasons
 
 
 def _mark(path: str) -> list[int] | None:
@@ -216,10 +228,14 @@ def wanted_metrics(measures: Sequence[str] | None, runs: Sequence[Run]) -> list[
     By default those that any run has saved; where none has any, all that need no replay of the network.
     """
     known = metrics()
+    saved = {name for run in runs for name in ResultStore(run.analysis).names()}
     if measures is not None:
         names = [name.partition(".")[0] for name in measures]
+        for name in names:
+            # A saved result counts even where the metric that made it is not installed.
+            if name not in saved:
+                card_of(name, known)
     else:
-        saved = {name for run in runs for name in ResultStore(run.analysis).names()}
         names = sorted(saved & known.keys()) or [n for n, card in known.items() if not _replays(card.reads)]
     return list(dict.fromkeys(["generalization", *names]))
 
