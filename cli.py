@@ -222,6 +222,48 @@ def analyze_run(
     note(f"report: {target / 'report.html'}")
 
 
+@main.command("compare")
+@click.argument("runs", nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write tables, figures and a page.",
+)
+@click.option(
+    "-m", "--measure", "measures", multiple=True, help="Metric, METRIC.VARIABLE or label [all saved]."
+)
+@click.option(
+    "--against", multiple=True, help="gap_error, gap_loss, test_error or test_loss; repeatable [all]."
+)
+@click.option("--at", default="final", show_default=True, help="final, best, early, mid or a step.")
+@click.option("--axis", "axes", multiple=True, help="Attribute that was varied; repeatable [found].")
+@click.option("--environments", help="Attribute whose values are environments [changes of one axis].")
+@click.option(
+    "--bootstrap", type=click.IntRange(0), default=1000, show_default=True, help="Resamples of runs."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the resamples.")
+@click.option("--memory", type=Memory(), default="2GB", show_default=True, help="As for analyze.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Workers.")
+@format_option
+@debug_option
+def compare_runs(runs: tuple[str, ...], output: Path | None, at: str, form: str, **settings: Any) -> None:
+    """Compare runs: which measures follow generalization across them.
+
+    RUNS are archives or their analyses; what an analysis lacks is computed and saved beside its archive.
+    Prints every measure with its correlations. With -o, also comparison.html.
+    """
+    import analyze
+
+    chosen = {name: value for name, value in settings.items() if value not in ((), None)}
+    when = int(at) if at.removeprefix("-").isdigit() else at
+    with Bar() as bar:
+        comparison = analyze.compare(runs, at=when, progress=bar, **chosen)
+    emit(comparison.rows(), form)
+    if output is not None:
+        note(f"page: {comparison.save(output) / 'comparison.html'}")
+
+
 @main.command("metrics")
 @click.argument("names", metavar="[NAME]...", type=METRIC, nargs=-1)
 @click.option("--bibtex", is_flag=True, help="Print the references as BibTeX.")

@@ -51,11 +51,14 @@ def metrics() -> str:
 def inputs() -> str:
     """Page of every array a metric can read."""
     analyze.metrics()  # imports every module that declares one
-    lines = ["# What a metric can read", "", "`other_metric.variable` names the result of another metric.", ""]
-    lines += ["| name | dimensions | what it is |", "|---|---|---|"]
-    for name, made in sorted(SOURCES.items()):
-        meaning = (made.read.__doc__ or "").strip().partition("\n")[0]
-        lines.append(f"| `{name}` | {', '.join(made.dims) or '-'} | {meaning} |")
+    lines = [
+        "# What a metric can read",
+        "",
+        "`other_metric.variable` names the result of another metric.",
+        "",
+    ]
+    lines += ["| name | dimensions |", "|---|---|"]
+    lines += [f"| `{name}` | {', '.join(made.dims) or '-'} |" for name, made in sorted(SOURCES.items())]
     return "\n".join(lines) + "\n"
 
 

@@ -5,8 +5,10 @@ import shutil
 import numpy as np
 import pytest
 import xarray as xr
+from click.testing import CliRunner
 
 import analyze
+import cli
 from analyze.compare import measures, runs
 from analyze.output import ResultStore, summary
 from analyze.results import Results, load
@@ -324,3 +326,19 @@ def test_foreign_names_are_only_shown(tmp_path):
     comparison = analyze.compare(paths, bootstrap=0)
     html = (comparison.save(tmp_path / "out") / "comparison.html").read_text()
     assert "<i>1" not in html and "&lt;i&gt;1" in html
+
+
+def test_command_prints_rows_and_writes_the_page(compared, tmp_path):
+    _, folder = compared
+    runs = [str(path) for path in sorted(folder.glob("*.analysis"))]
+    settings = ["--against", "gap_error", "-m", "stiffness", "--bootstrap", "20", "--format"]
+    outcome = CliRunner().invoke(cli.main, ["compare", *runs, *settings, "json", "-o", str(tmp_path / "out")])
+    assert outcome.exit_code == 0, outcome.output
+    rows = json.loads(outcome.stdout)
+    assert {row["target"] for row in rows} == {"gap_error"} and len(rows) == 2
+    assert rows[0]["runs"] == 6 and rows[0]["kendall_low"] <= rows[0]["kendall"] <= rows[0]["kendall_high"]
+    assert (tmp_path / "out" / "comparison.html").is_file() and "comparison.html" in outcome.stderr
+    table = CliRunner().invoke(cli.main, ["compare", *runs, *settings, "csv", "--at", "10"])
+    assert table.stdout.startswith("measure,target,pearson,spearman,kendall") and table.exit_code == 0
+    refused = CliRunner().invoke(cli.main, ["compare", *runs, "--at", "last"])
+    assert refused.exit_code == 1 and "got 'last'" in refused.stderr

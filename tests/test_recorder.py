@@ -26,7 +26,9 @@ def test_rows_hold_the_ids_losses_and_rates_of_each_update(tmp_path):
 
 def test_every_stream_is_taken_at_its_schedule_first_and_last(tmp_path):
     path = tmp_path / "run.zarr"
-    run_loop(path, snapshots={"weights": tracer.at([2]), "masks": tracer.epochs(), "default": tracer.every(4)})
+    run_loop(
+        path, snapshots={"weights": tracer.at([2]), "masks": tracer.epochs(), "default": tracer.every(4)}
+    )
     archive = tracer.open(path)
     assert archive.steps("weights").tolist() == [0, 2, 6]
     assert archive.steps("masks").tolist() == [0, 3, 6]
@@ -162,11 +164,11 @@ def test_a_prefetcher_outside_is_warned_of(tmp_path):
 def test_a_nan_loss_is_said_once_and_recording_goes_on(tmp_path):
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.warns(RecordWarning, match="loss of update 1 is NaN") as caught:
-        with simple_run(tmp_path / "a.zarr", optimizer, model) as run:
-            for _ in range(3):
-                update(model, optimizer)
-                run.log(loss=float("nan"))
+    recorder = simple_run(tmp_path / "a.zarr", optimizer, model)
+    with pytest.warns(RecordWarning, match="loss of update 1 is NaN") as caught, recorder as run:
+        for _ in range(3):
+            update(model, optimizer)
+            run.log(loss=float("nan"))
     assert len(caught) == 1
     assert tracer.open(tmp_path / "a.zarr").rows["step"].tolist() == [0, 1, 2, 3]
 
@@ -186,10 +188,16 @@ def bad(tmp_path, **changes):
     ("changes", "sentence"),
     [
         ({"probes": {"train": (torch.zeros(0, 6), torch.zeros(0, dtype=torch.long))}}, "no examples"),
-        ({"probes": {"train": (torch.zeros(4, 5), torch.zeros(4, dtype=torch.long))}}, "Probe 'train': the model refuses"),
+        (
+            {"probes": {"train": (torch.zeros(4, 5), torch.zeros(4, dtype=torch.long))}},
+            "Probe 'train': the model refuses",
+        ),
         ({"probes": {"train": (torch.zeros(4, 6), torch.zeros(3, dtype=torch.long))}}, "3"),
         ({"probes": {"train": lambda: tracer.Probe(*blobs(4), ids=[1, 2, 2, 3])}}, "id 2 occurs twice"),
-        ({"loss": lambda outputs, targets: F.cross_entropy(outputs, targets)}, r"\(n,\)|one value per example"),
+        (
+            {"loss": lambda outputs, targets: F.cross_entropy(outputs, targets)},
+            r"\(n,\)|one value per example",
+        ),
         ({"snapshots": 100}, "expected a schedule"),
         ({"gradients": "all"}, "exact"),
         ({"loss": None}, "loss"),
@@ -231,11 +239,11 @@ def test_parameters_that_never_reach_the_loss_are_named(tmp_path):
     x, y = blobs()
     for model, name in ((Loose(), "unused"), (Detached(), "body")):
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        with pytest.warns(RecordWarning, match=name):
-            with tracer.record(
-                tmp_path / f"{name}.zarr", model, optimizer, loss=F.cross_entropy, probes={"train": (x, y)}
-            ) as run:
-                assert any(name in note for note in run.notes)
+        recorder = tracer.record(
+            tmp_path / f"{name}.zarr", model, optimizer, loss=F.cross_entropy, probes={"train": (x, y)}
+        )
+        with pytest.warns(RecordWarning, match=name), recorder as run:
+            assert any(name in note for note in run.notes)
         assert tracer.open(tmp_path / f"{name}.zarr").steps("outputs").tolist() == [0]
 
 
@@ -248,5 +256,8 @@ def test_a_closed_recorder_says_so(tmp_path):
         pass
     with pytest.raises(RecordError, match="not open"):
         run.log(loss=1.0)
-    with pytest.raises(RecordError, match="choose another"), simple_run(tmp_path / "b.zarr", None, model) as run:
+    with (
+        pytest.raises(RecordError, match="choose another"),
+        simple_run(tmp_path / "b.zarr", None, model) as run,
+    ):
         run.log(step=3)

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from tracer.copies import unwrap
 from tracer.errors import RecordError
 from tracer.randomness import random_state, restore_random_state
 from tracer.recorder import record
-from tracer.copies import unwrap
 
 QUANTITIES = (
     "parameters",
@@ -97,7 +97,9 @@ def imported(name: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         if error.name != module.partition(".")[0]:
             raise
-        raise RecordError(f"There is no module {module!r} in {Path.cwd()} or among those installed.") from None
+        raise RecordError(
+            f"There is no module {module!r} in {Path.cwd()} or among those installed."
+        ) from None
     finally:
         sys.path[:] = before
     if not callable(found):
@@ -135,6 +137,7 @@ class _Witness:
         self._optimizer = optimizer
         self._weights: list[str] = []
         self._logged: list[Any] = []
+        self._hook: Any = None
         self.digests: dict[str, str] = {}
 
     @property
@@ -144,7 +147,8 @@ class _Witness:
     def __enter__(self) -> Any:
         if self._recorder is not None:
             self._recorder.__enter__()
-        self._hook = self._optimizer and self._optimizer.register_step_post_hook(lambda *_: self._note())
+        if self._optimizer is not None:
+            self._hook = self._optimizer.register_step_post_hook(lambda *_: self._note())
         return self
 
     def __exit__(self, *error: Any) -> None:

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -10,7 +11,7 @@ from click.testing import CliRunner, Result
 import tracer
 from tests.synthetic import write_archive
 from tracer.console import Commands
-from tracer.share.commands import COMMANDS
+from tracer.share.commands import COMMANDS, Assignment
 from tracer.verify import verify
 
 save_file = pytest.importorskip("safetensors.torch", reason="pip install tracer-nn[test]").save_file
@@ -94,6 +95,20 @@ def test_import_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert archive.snapshots.tolist() == [0, 5]
         assert (archive.weights(5)["0.bias"] == 6).all()
     assert call("import", "files", "other.zarr").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [("licence=CC0-1.0", ("licence", "CC0-1.0")), ("a=b=c", ("a", "b=c")), ("a=", ("a", None))],
+)
+def test_assignments(text: str, pair: tuple[str, str | None]) -> None:
+    assert Assignment().convert(text, None, None) == pair
+
+
+@pytest.mark.parametrize("text", ["licence", "=x", ""])
+def test_what_assigns_nothing_is_a_usage_error(text: str) -> None:
+    with pytest.raises(click.UsageError, match="is not NAME=VALUE"):
+        Assignment().convert(text, None, None)
 
 
 def test_push_and_pull(run: Path, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
 import tracer
 from tests.recording import declare, put, put_row
@@ -33,9 +32,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["memory", "file"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    yield "memory://shelf/run.zarr" if request.param == "memory" else f"file://{tmp_path}/shelf/run.zarr"
-    MemoryFileSystem.store.clear()
-    MemoryFileSystem.pseudo_dirs[:] = [""]
+    yield "memory://pushed/run.zarr" if request.param == "memory" else f"file://{tmp_path}/shelf/run.zarr"
+    memory = fsspec.filesystem("memory")
+    for place in ("/pushed", "/elsewhere"):
+        if memory.exists(place):
+            memory.rm(place, recursive=True)
 
 
 def listed(url: str) -> set[str]:

@@ -28,6 +28,21 @@ class StepsType(click.ParamType):
             self.fail(f"{value!r} is not START:STOP:STRIDE or a list such as 0,100,200", param, ctx)
 
 
+class Assignment(click.ParamType):
+    """NAME=VALUE: the value is text; NAME= alone removes what was set."""
+
+    name = "assignment"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str | None]:
+        """The name and the value."""
+        name, equals, text = str(value).partition("=")
+        if not name or not equals:
+            self.fail(f"{value!r} is not NAME=VALUE, for example licence=CC0-1.0", param, ctx)
+        return name, text or None
+
+
 @click.command("pack")
 @click.argument("run")
 @click.option("-o", "--output", type=_NEW, help="Write here instead of in place; must not exist.")
