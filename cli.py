@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 
 from tracer import __version__
 from tracer.console import Bar, Commands, debug_option, emit, emit_tree, format_option, note
+from tracer.share.commands import COMMANDS, Assignment
 
 __owner__ = "tracer-nn"  # tracer.__main__ refuses any other module called cli
 
@@ -94,6 +95,10 @@ def main() -> None:
     """Record what a PyTorch training run does; compute every generalization metric offline."""
 
 
+for _command in COMMANDS:
+    main.add_command(_command)
+
+
 @main.command()
 @click.option(
     "--out",
@@ -133,9 +138,17 @@ def demo(out: Path, shuffle_labels: bool, epochs: int, seed: int) -> None:
 
 @main.command()
 @click.argument("run")
+@click.option(
+    "--set",
+    "settings",
+    type=Assignment(),
+    multiple=True,
+    help="First set title, licence, notes or anything else; repeatable.",
+    metavar="NAME=VALUE",
+)
 @format_option
 @debug_option
-def info(run: str, form: str) -> None:
+def info(run: str, settings: tuple[tuple[str, str | None], ...], form: str) -> None:
     """Show what an archive holds.
 
     RUN is a directory, a .zip file or a URL. Prints what was trained and what was recorded of it.
@@ -143,6 +156,10 @@ def info(run: str, form: str) -> None:
     import tracer
     from tracer.summary import describe, summarize
 
+    if settings:
+        from tracer.share.attributes import set_attributes
+
+        set_attributes(run, dict(settings))
     with tracer.open(run) as archive:
         summary = summarize(archive)
     emit_tree(summary, form, lambda: describe(summary))

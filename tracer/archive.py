@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracer.errors import MissingTraceError, did_you_mean
+from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
 from tracer.source import Source
 from tracer.training_views import DataView, MinibatchView
 from tracer.views import ProbeView
@@ -122,7 +122,10 @@ class Archive:
         """Ids of the examples of the update that produced this state, int64; empty for step 0."""
         row = self._source.row("steps", step)
         start = int(self.rows["n_ids"][:row].sum(dtype=np.int64))
-        return self._source.read("steps/ids", slice(start, start + int(self.rows["n_ids"][row])))
+        stop, held = start + int(self.rows["n_ids"][row]), self._source.shape("steps/ids")[0]
+        if not 0 <= start <= stop <= held:
+            raise ArchiveError(f"'steps/n_ids' of {self.path!r} does not fit its {held} ids; the archive is damaged")
+        return self._source.read("steps/ids", slice(start, stop))
 
     def epoch_of(self, step: int) -> int:
         """Epoch of the last update up to this step."""

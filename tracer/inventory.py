@@ -91,7 +91,7 @@ class Inventory:
                 self.odd.append((name, "leads out of the archive"))
             elif stat.S_ISLNK(mode):
                 self.odd.append((name, "is a link"))
-            elif info.is_dir():
+            elif name.endswith("/"):
                 continue
             elif not name.startswith(store.prefix):
                 self.odd.append((name, "lies beside the archive in the zip file"))

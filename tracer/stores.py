@@ -43,7 +43,7 @@ def connect(location: str | os.PathLike[str]) -> tuple[Store, bytes]:
         raise ArchiveError(f"{text!r} is neither an archive directory nor a zip file of one")
     try:
         store = ZipStore(path)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, IndexError, OSError) as error:
         if isinstance(error, ArchiveError):
             raise
         raise ArchiveError(f"{text!r} is neither an archive directory nor a zip file of one") from None
@@ -199,7 +199,7 @@ class ZipStore(Store):
         self.members = {
             info.filename.removeprefix(self.prefix): info
             for info in self._zip.infolist()
-            if info.filename.startswith(self.prefix) and not info.is_dir()
+            if info.filename.startswith(self.prefix) and not info.filename.endswith("/")
         }
 
     def infolist(self) -> list[zipfile.ZipInfo]:

@@ -141,3 +141,14 @@ def test_what_is_not_there_is_refused_in_one_sentence(
     assert "absent" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_they_are_commands_of_tracer_and_info_sets_attributes(run: Path) -> None:
+    import cli
+
+    assert {command.name for command in COMMANDS} <= cli.main.commands.keys()
+    result = CliRunner().invoke(cli.main, ["info", str(run), "--set", "licence=MIT", "--set", "title=mine"])
+    assert (result.exit_code, result.stderr) == (0, "")
+    with tracer.open(run) as archive:
+        assert archive.attributes["provenance"] == {"licence": "MIT"}
+        assert archive.attributes["title"] == "mine"
