@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from tracer import __version__
+from tracer import __version__, commands
 from tracer.console import Bar, Commands, debug_option, emit, emit_tree, format_option, note
 from tracer.share.commands import COMMANDS, Assignment
 
@@ -95,7 +95,7 @@ def main() -> None:
     """Record what a PyTorch training run does; compute every generalization metric offline."""
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, *commands.COMMANDS):
     main.add_command(_command)
 
 
@@ -208,6 +208,12 @@ def check(function: str, form: str) -> None:
     help="Set an option of a metric; repeatable.",
     metavar="METRIC.OPTION=VALUE",
 )
+@click.option(
+    "--model",
+    metavar="MODULE:FACTORY",
+    help="Returns the network, where the archive holds none; its code is run.",
+)
+@click.option("--device", help="Where networks are run again, for example cuda [cpu].")
 @click.option("--force", is_flag=True, help="Compute again what the output already holds.")
 @format_option
 @debug_option
@@ -218,23 +224,32 @@ def analyze_run(
     memory: int,
     jobs: int,
     settings: tuple[tuple[str, str, Any], ...],
+    model: str | None,
+    device: str | None,
     force: bool,
     form: str,
 ) -> None:
     """Compute metrics of an archive and write a report.
 
     RUN is a directory, a .zip file or a URL. Results, tables, figures and report.html go to RUN.analysis.
-    What the archive cannot support is skipped, with its reason on stderr. A metric named with -m that
-    cannot be computed is an error.
+    What the archive cannot support is skipped, with its reason on stderr, and so is what would run the
+    network for minutes. A metric named with -m is computed however long it takes, or is an error.
     """
     from analyze.listing import result_rows
+
+    replay: dict[str, Any] = {"device": device}
+    if model is not None:
+        from tracer.neutrality import imported
+
+        replay["model"] = imported(model)
 
     options: dict[str, dict[str, Any]] = {}
     for metric, option, value in settings:
         options.setdefault(metric, {})[option] = value
     target = output or _beside(run)
     wanted = list(dict.fromkeys(names)) or None
-    results = _analyze(run, target, force, metrics=wanted, memory=memory, options=options, jobs=jobs)
+    asked = {"metrics": wanted, "memory": memory, "options": options, "jobs": jobs, "replay": replay}
+    results = _analyze(run, target, force, **asked)
     emit(result_rows(results), form)
     note(f"report: {target / 'report.html'}")
 

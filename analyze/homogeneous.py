@@ -323,8 +323,8 @@ def entry_of(row: Row) -> Any:
 
 def operation(row: Row) -> Callable[..., Any]:
     """The function behind a row; MissingTraceError where an archive may not hold it."""
+    from tracer.network.program import resolve
     from tracer.ops import ALLOWED
-    from tracer.program import resolve
 
     if row["op"] not in ALLOWED:
         raise refusal(row, "is no operation that an archive may hold")
@@ -335,13 +335,13 @@ def fixed(argument: Any) -> Any:
     """An argument that refers to nothing, as the operation takes it."""
     import torch
 
-    from tracer.table import decode
+    from tracer.network.table import decode
 
     return decode(argument, torch.device("cpu"))
 
 
 def _around_zero(row: Row) -> bool:
-    from tracer.structure import constant
+    from tracer.network.structure import constant
 
     low, high = [constant(argument) for argument in row["args"][1:3]] + [-1.0, 1.0][len(row["args"]) - 1 :]
     return low is not None and high is not None and low <= 0 <= high

@@ -14,7 +14,7 @@ from tracer.errors import MissingTraceError
 
 if TYPE_CHECKING:
     from tracer.archive import Archive
-    from tracer.views import ProbeView
+    from tracer.archive.views import ProbeView
 
 STREAM = "activations"
 EXAMPLES = 128  # of a probe without masks

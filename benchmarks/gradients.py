@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from benchmarks.harness import Work, case
 from benchmarks.models import MODELS
-from tracer.copies import named_tensors
 from tracer.network import Network
+from tracer.network.copies import named_tensors
 from tracer.probe import Probe
-from tracer.probe_pass import ProbePass
+from tracer.probe.passes import ProbePass
 
 GOALS = {"MLP": 0.9, "CNN": 1.4, "ResNet-18": 1.2, "VGG-11": 1.2}
 VMAP_GOALS = {"MLP": 1 / 80, "CNN": 1.0, "ResNet-18": 1 / 2, "VGG-11": 1 / 5}

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from benchmarks.harness import Work, case
 from benchmarks.models import MODELS
-from tracer.copies import named_tensors
 from tracer.network import Network
+from tracer.network.copies import named_tensors
 
 
 @case("the eager model", repeats=9)

@@ -19,16 +19,22 @@ def blobs(n=24, shape=(6,), classes=3, seed=0):
 
 def mlp(seed=0, width=8):
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 3))
+    return nn.Sequential(
+        nn.Linear(6, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 3)
+    )
 
 
-def run_loop(path, model=None, optimizer=None, *, epochs=2, data=None, batch_size=8, record=tracer.record, **options):
+def run_loop(
+    path, model=None, optimizer=None, *, epochs=2, data=None, batch_size=8, record=tracer.record, **options
+):
     """Train with recording; returns what a bare loop would know: model, ids and losses of each update."""
     model = mlp() if model is None else model
     x, y = data or blobs()
     optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     numbered = TensorDataset(x, y, torch.arange(len(x)))
-    loader = DataLoader(numbered, batch_size=batch_size, shuffle=True, generator=torch.Generator().manual_seed(1))
+    loader = DataLoader(
+        numbered, batch_size=batch_size, shuffle=True, generator=torch.Generator().manual_seed(1)
+    )
     options = {
         "loss": F.cross_entropy,
         "probes": {"train": (x[:12], y[:12]), "test": blobs(9, tuple(x.shape[1:]), seed=7)},

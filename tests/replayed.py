@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import tracer
 from analyze.replay import Examples, State
-from tracer.copies import named_tensors
 from tracer.network import Network
+from tracer.network.copies import named_tensors
 
 
 class States(list):

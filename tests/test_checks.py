@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests import zoo
-from tracer.checks import closure, currency, independence
-from tracer.copies import named_tensors
 from tracer.network import Network
+from tracer.network.checks import closure, currency, independence
+from tracer.network.copies import named_tensors
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 1, 2, 0, 1, 2])

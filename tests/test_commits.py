@@ -12,12 +12,12 @@ import pytest
 import tracer
 from tests.recording import declare, put, put_row
 from tests.synthetic import write_archive
-from tracer import columns, spec
-from tracer.commits import chain
+from tracer import spec
 from tracer.metadata import document_digest, object_key
-from tracer.staging import Staging
-from tracer.worker import Worker
-from tracer.writer import Writer
+from tracer.writer import Writer, columns
+from tracer.writer.commits import chain
+from tracer.writer.staging import Staging
+from tracer.writer.worker import Worker
 
 
 def root_of(path: Path) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 from tests import zoo
-from tracer.checks import closure
-from tracer.copies import kept_random_streams, named_tensors, private_copy, unwrap
 from tracer.network import Network
+from tracer.network.checks import closure
+from tracer.network.copies import kept_random_streams, named_tensors, private_copy, unwrap
 
 
 def pruned() -> nn.Module:

@@ -9,9 +9,9 @@ from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 import tracer
 from analyze.metrics.complexity import complexity
 from tests.loops import blobs, run_loop
-from tracer import dataset
 from tracer.errors import MissingTraceError, RecordError
 from tracer.randomness import random_state
+from tracer.recorder import dataset
 
 
 class Items(Dataset):

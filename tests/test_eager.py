@@ -11,12 +11,12 @@ from torch.nn import functional as F
 import tracer
 from tests import zoo
 from tests.loops import blobs, mlp, run_loop
-from tracer.copies import named_tensors
-from tracer.eager import EagerNetwork
 from tracer.errors import MissingTraceError, RecordError
 from tracer.network import Network
+from tracer.network.copies import named_tensors
 from tracer.probe import Probe, ProbePass
 from tracer.recorder import RecordWarning
+from tracer.recorder.eager import EagerNetwork
 
 
 class Branching(nn.Module):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tracer import factors
+from tracer.archive import factors
 from tracer.errors import MissingTraceError
 
 

@@ -10,14 +10,13 @@ from torch.nn.utils import parametrizations
 
 from tests import zoo
 from tests.oracles.gradients import cosine_error, gram, per_example
-from tracer import products, windows
-from tracer.copies import named_tensors
-from tracer.forms import Correlation, Form, Full, Outer, Scatter
-from tracer.gradients import Backward, Plan, inner_products
-from tracer.leftover import Leftover
+from tracer.gradients import Backward, Plan, inner_products, products, windows
+from tracer.gradients.forms import Correlation, Form, Full, Outer, Scatter
+from tracer.gradients.leftover import Leftover
+from tracer.gradients.products import gram_of_pairs, gram_of_rows
+from tracer.gradients.windows import Geometry
 from tracer.network import Network
-from tracer.products import gram_of_pairs, gram_of_rows
-from tracer.windows import Geometry
+from tracer.network.copies import named_tensors
 
 
 def squares(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ from torch.overrides import _get_current_function_mode_stack
 from tests import zoo
 from tracer import bits
 from tracer.errors import RecordError
-from tracer.frozen import by_example
-from tracer.inflight import InFlight, wanted
-from tracer.judge import correct_classes
 from tracer.network import Network
-from tracer.observe import Units
+from tracer.network.frozen import by_example
+from tracer.probe.observe import Units
+from tracer.recorder.inflight import InFlight, wanted
+from tracer.recorder.judge import correct_classes
 from tracer.schedule import at, every
 
 EVERYTHING = {"loss": None, "correct": None, "sums": None, "masks": every(1)}

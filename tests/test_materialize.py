@@ -15,9 +15,9 @@ from tests import zoo
 from tests.loops import blobs, mlp, run_loop
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
 from tracer.materialize import materialize
+from tracer.materialize.rewrite import Additions, rewrite
 from tracer.probe import CAPTURE
 from tracer.recorder import RecordWarning
-from tracer.rewrite import Additions, rewrite
 
 NOTHING = dict.fromkeys(CAPTURE, 0)
 EVERYTHING = {"outputs": None, "sums": None, "masks": 10, "gradients": 8, "activations": 5}

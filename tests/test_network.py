@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests import zoo
-from tracer.copies import named_tensors, private_copy
 from tracer.errors import ArchiveError, RecordError
-from tracer.footprint import peak_bytes
-from tracer.frozen import by_example
 from tracer.network import Network
+from tracer.network.copies import named_tensors, private_copy
+from tracer.network.footprint import peak_bytes
+from tracer.network.frozen import by_example
 
 
 @pytest.fixture(scope="module", params=list(zoo.MODELS))

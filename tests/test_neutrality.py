@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import tracer
 from tests import zoo
 from tests.loops import blobs
-from tracer.instrument import Instrument
+from tracer.recorder.instrument import Instrument
 
 MODELS = {
     "mlp": (lambda: zoo.MLP(dropout=0.3), (3, 2, 2)),

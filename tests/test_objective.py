@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tracer.errors import RecordError
-from tracer.objective import objective_of, per_example
+from tracer.network.objective import objective_of, per_example
 
 OUTPUTS = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 1, 0])

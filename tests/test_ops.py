@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from tracer.network.program import resolve
 from tracer.ops import ALLOWED, OPS, op
-from tracer.program import resolve
 
 _DANGEROUS = ("from_file", "set_", "resize", "as_strided", "data", "_out", "save", "load", "record_stream")
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import tracer
 from tests.synthetic import write_archive
+from tracer.archive.packed import Chunks, Stored, box_of
+from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.packed import Chunks, Stored, box_of
 from tracer.share.packs import pack
-from tracer.source import Source
 
 BITS = "probes/train/masks/bits"
 STEPS = tuple(range(40))

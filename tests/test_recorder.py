@@ -261,3 +261,8 @@ def test_a_closed_recorder_says_so(tmp_path):
         simple_run(tmp_path / "b.zarr", None, model) as run,
     ):
         run.log(step=3)
+
+
+def test_facts_given_about_a_run_are_on_its_card(tmp_path):
+    run_loop(tmp_path / "a.zarr", epochs=1, attributes={"width": 8, "shuffled": 0.5})
+    assert tracer.open(tmp_path / "a.zarr").card["attributes"] == {"width": 8, "shuffled": 0.5}

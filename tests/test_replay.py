@@ -11,8 +11,8 @@ from analyze.replay import Examples, Replay
 from tests import zoo
 from tests.loops import blobs, mlp, run_loop
 from tracer.errors import ArchiveError, MissingTraceError
+from tracer.materialize.rewrite import Additions, rewrite
 from tracer.recorder import RecordWarning
-from tracer.rewrite import Additions, rewrite
 
 EVERY = {"outputs": None, "sums": None, "masks": None, "gradients": None, "activations": None}
 

@@ -44,9 +44,9 @@ def forge(path: Path, array: str, row: int, change: object) -> None:
 
 
 def reseal(path: Path, array: str, row: int, crc: int) -> None:
-    from tracer.columns import Column
-    from tracer.commits import MANIFEST, chain
     from tracer.spec import TAIL_INNER, TAIL_ROWS
+    from tracer.writer.columns import Column
+    from tracer.writer.commits import MANIFEST, chain
 
     source = tracer.open(path)._source
     table = source.read(MANIFEST)

@@ -136,7 +136,9 @@ def test_every_stream_and_the_minibatches_are_dropped_alike(tmp_path: Path) -> N
     with tracer.open(tmp_path / "run.zarr") as archive:
         assert archive.snapshots.tolist() == [step for step in truth.steps if step <= 4]
         assert len(archive.minibatch.rows("loss")) == archive.rows["n_ids"].sum()
-        assert all(np.array_equal(archive.weights(4)[name], truth.weights[4][name]) for name in archive.weights(4))
+        assert all(
+            np.array_equal(archive.weights(4)[name], truth.weights[4][name]) for name in archive.weights(4)
+        )
 
 
 def test_versions_of_the_network_from_later_steps_are_dropped(tmp_path: Path) -> None:
@@ -184,7 +186,9 @@ def test_the_same_declarations_may_be_made_again_and_others_are_refused(path: Pa
 
 def test_what_cannot_be_taken_up_is_refused_and_left_as_it_is(path: Path, tmp_path: Path) -> None:
     before = {name: (path / name).read_bytes() for name in files_of(path)}
-    with pytest.raises(MissingTraceError, match="cannot be resumed after step 9: it holds updates up to step 5"):
+    with pytest.raises(
+        MissingTraceError, match="cannot be resumed after step 9: it holds updates up to step 5"
+    ):
         Writer.resume(path, step=9)
     with pytest.raises(ArchiveError, match="no archive directory at"):
         Writer.resume(tmp_path / "none")
@@ -206,7 +210,9 @@ def test_a_reader_from_before_is_told_instead_of_given_other_values(path: Path) 
         writer = Writer.resume(path, step=3)
         go_on(writer, 4, 6, factor=9.0)
         writer.flush()
-        with pytest.raises(ArchiveError, match="was resumed or replaced since it was opened here; open it again"):
+        with pytest.raises(
+            ArchiveError, match="was resumed or replaced since it was opened here; open it again"
+        ):
             archive._source.read("weights/float32", 1)
     writer.close()
 

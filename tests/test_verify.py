@@ -45,7 +45,9 @@ def test_sound_archives_have_no_findings(path: Path, tmp_path: Path) -> None:
         report = verify(sound, full=True)
         assert report.ok, str(report)
         assert report.exit_code == 0
-        assert report.counts["objects"] == sum("/c." in file or file.endswith("/c") for file in files_of(sound))
+        assert report.counts["objects"] == sum(
+            "/c." in file or file.endswith("/c") for file in files_of(sound)
+        )
     assert "sound" in str(report)
 
 
@@ -205,7 +207,10 @@ def test_rows_that_do_not_fit_each_other_are_found(tmp_path: Path) -> None:
     writer._tree.changed = writer._tree._columns["steps/step"][0].dirty = True
     writer._tree._columns["steps/n_ids"][0].dirty = True
     writer.close()
-    assert {finding.where for finding in verify(tmp_path / "run.zarr").findings} == {"steps/step", "steps/ids"}
+    assert {finding.where for finding in verify(tmp_path / "run.zarr").findings} == {
+        "steps/step",
+        "steps/ids",
+    }
 
 
 def test_zip_files_and_urls_are_verified_alike(path: Path, tmp_path: Path) -> None:

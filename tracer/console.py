@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
@@ -13,9 +14,22 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def printable(text: str) -> str:
+    r"""Text whose control characters are shown, not obeyed: names in an archive may come from a stranger.
+
+    >>> printable("a\x1b[2Jb\u202ec\nd") == "a\\x1b[2Jb\\u202ec\nd"
+    True
+    """
+    kept = "\n\t"
+    return "".join(
+        char if char in kept or not unicodedata.category(char).startswith("C") else ascii(char)[1:-1]
+        for char in text
+    )
+
+
 def note(text: str) -> None:
     """Print one line of progress or explanation on stderr."""
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
 
 
 def sentence(error: BaseException) -> str:
@@ -28,6 +42,7 @@ def sentence(error: BaseException) -> str:
     "unexpected KeyError: 'bias'; run again with --debug to see where"
     """
     text = " ".join(" ".join([str(error), *getattr(error, "__notes__", [])]).split())
+    text = printable(text)
     ours = type(error).__module__.partition(".")[0] in ("tracer", "analyze")
     if ours or isinstance(error, OSError):
         return text
@@ -44,7 +59,7 @@ class Bar:
         """Show that `done` of `total` pieces are finished, and which one is."""
         if sys.stderr.isatty():
             room = shutil.get_terminal_size().columns - 1
-            click.echo("\r\x1b[K" + f"  {done}/{total}  {text}"[:room], err=True, nl=False)
+            click.echo("\r\x1b[K" + f"  {done}/{total}  {printable(text)}"[:room], err=True, nl=False)
 
     def __exit__(self, *exception: object) -> None:
         if sys.stderr.isatty():
@@ -128,7 +143,7 @@ def emit_tree(tree: Mapping[str, Any], form: str, text: Callable[[], str]) -> No
     elif form == "csv":
         emit([{"field": key, "value": value} for key, value in _leaves(plain(tree))], "csv")
     else:
-        click.echo(text())
+        click.echo(printable(text()))
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -197,7 +212,7 @@ def _cell(value: Any, digits: int | None = 4) -> str:
         return f"{value:.{digits}g}" if digits else repr(value)
     if isinstance(value, list | tuple):
         return ", ".join(_cell(item, digits) for item in value)
-    return str(value)
+    return " ".join(printable(str(value)).split("\n"))
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:

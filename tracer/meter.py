@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tracer.errors import ArchiveError
-from tracer.footprint import _ends, _meta
-from tracer.program import Program
-from tracer.trees import leaves_of
+from tracer.network.footprint import _ends, _meta
+from tracer.network.program import Program
+from tracer.network.trees import leaves_of
 
 if TYPE_CHECKING:
     from tracer.network import Network
-    from tracer.table import Row
+    from tracer.network.table import Row
 
 MEMORY, MEMORY_RATIO = 2 << 30, 256  # bytes for any table; bytes for each byte of weights and inputs
 WORK, WORK_RATIO = 10**12, 10**6  # the same for operations on numbers
@@ -110,8 +110,11 @@ class _Meter(TorchDispatchMode):
         self.made = self.largest = self.work = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        given = _tensors([args, kwargs or {}])
+        kwargs = dict(kwargs or {})
+        if any(argument.name == "device" for argument in func._schema.arguments):
+            kwargs["device"] = _META  # else what an operation makes from nothing would be made in memory
+        out = func(*args, **kwargs)
+        given = _tensors([args, kwargs])
         results = _tensors(out)
         if not all(result._is_view() for result in results):
             self.largest = sum(_bytes(result) for result in results)

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from tracer.copies import unwrap
 from tracer.errors import RecordError
+from tracer.network.copies import unwrap
 from tracer.randomness import random_state, restore_random_state
 from tracer.recorder import record
 

@@ -12,13 +12,13 @@ from tracer import archive as archives
 from tracer.archive import Archive
 from tracer.bits import unpack
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
-from tracer.filling import FillPass
-from tracer.frozen import by_example
+from tracer.materialize.filling import FillPass
+from tracer.materialize.wanted import STREAMS, Wanted, wanted
 from tracer.network import Network
+from tracer.network.frozen import by_example
 from tracer.rerun import RELATIVE, part, places
-from tracer.stored import Networks, tensors_of
+from tracer.rerun.stored import Networks, tensors_of
 from tracer.verify import Report
-from tracer.wanted import STREAMS, Wanted, wanted
 
 _CPU = torch.device("cpu")
 
@@ -33,7 +33,12 @@ def compare(path: str | os.PathLike[str], report: Report) -> None:
             _Replay(archive, report).run()
         except (ArchiveError, MissingTraceError, RecordError) as error:
             report.notes.append(f"not replayed: {error}")
-        except (RuntimeError, IndexError, TypeError, ValueError) as error:  # what PyTorch says of wrong arguments
+        except (
+            RuntimeError,
+            IndexError,
+            TypeError,
+            ValueError,
+        ) as error:  # what PyTorch says of wrong arguments
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             report.add("replay", "network", f"the network cannot be run on its inputs ({first})")
 
@@ -137,7 +142,9 @@ class _Replay:
         def watch(row: Any, values: tuple[Any, ...], out: Any) -> None:
             site = rows.get(row.name)
             if site is not None:
-                before = np.abs(by_example(values[site.argument], row, size).numpy())[: taken.stop - taken.start]
+                before = np.abs(by_example(values[site.argument], row, size).numpy())[
+                    : taken.stop - taken.start
+                ]
                 apart.append((before / max(before.max(), 1e-300))[differing[taken, spans[site.name]]])
 
         size = network.batch or n

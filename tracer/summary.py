@@ -14,7 +14,7 @@ from tracer.spec import STREAMS
 
 if TYPE_CHECKING:
     from tracer.archive import Archive
-    from tracer.views import ProbeView
+    from tracer.archive.views import ProbeView
 
 
 def summarize(archive: Archive) -> dict[str, Any]:

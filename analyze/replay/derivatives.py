@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tracer import factors
-from tracer.filling import FillPass
-from tracer.leftover import Leftover
+from tracer.archive import factors
+from tracer.gradients.leftover import Leftover
+from tracer.materialize.filling import FillPass
+from tracer.materialize.wanted import Wanted
 from tracer.probe import Probe
 from tracer.rerun import part, settled
-from tracer.wanted import Wanted
 
 if TYPE_CHECKING:
     from analyze.replay.examples import Examples

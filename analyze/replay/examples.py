@@ -11,8 +11,8 @@ import torch
 
 from analyze.derived import class_labels
 from tracer.errors import MissingTraceError
+from tracer.network.trees import leaves_of, rebuild
 from tracer.rerun import part
-from tracer.trees import leaves_of, rebuild
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from tracer.errors import MissingTraceError
 from tracer.gradients import Backward, Plan, RuleError, inner_products
-from tracer.leftover import Leftover
+from tracer.gradients.leftover import Leftover
 from tracer.network import Network
+from tracer.network.table import DTYPES, Row
 from tracer.rerun import part
-from tracer.table import DTYPES, Row
 
 if TYPE_CHECKING:
     from analyze.replay.examples import Examples

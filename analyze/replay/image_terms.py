@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tracer.errors import MissingTraceError
-from tracer.forms import Correlation, Form, Outer
 from tracer.gradients import Backward, Plan
+from tracer.gradients.forms import Correlation, Form, Outer
 from tracer.rerun import part
 
 if TYPE_CHECKING:

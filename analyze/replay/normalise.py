@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from tracer.network import Network
+from tracer.network.table import Row
 from tracer.rerun import settled
-from tracer.table import Row
 
 # Positions of weight, bias, mean, variance; of eps.
 _NORMS = {

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tracer.budget import chunk_sizes
+from tracer.probe.budget import chunk_sizes
 
 if TYPE_CHECKING:
     from analyze.replay.examples import Examples

@@ -15,7 +15,7 @@ from tracer.archive import Archive
 from tracer.errors import MissingTraceError, did_you_mean
 from tracer.network import Network
 from tracer.rerun import reproduces
-from tracer.stored import Networks, probe_of, tensors_of, to_device
+from tracer.rerun.stored import Networks, probe_of, tensors_of, to_device
 
 _KEPT = " replay"  # among the settings of the process, so that blocks share what was read and checked
 

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tracer.budget import chunk_sizes
 from tracer.errors import MissingTraceError
 from tracer.network import Network
+from tracer.network.structure import constant
+from tracer.network.table import Row
 from tracer.ops import op
+from tracer.probe.budget import chunk_sizes
 from tracer.rerun import part
-from tracer.structure import constant
-from tracer.table import Row
 
 if TYPE_CHECKING:
     from analyze.replay.state import State
@@ -278,7 +278,7 @@ def _moves(argument: Any, moving: set[int]) -> bool:
 
 
 def _references(argument: Any) -> Iterator[tuple[str, Any]]:
-    from tracer.table import references
+    from tracer.network.table import references
 
     yield from references(argument)
 

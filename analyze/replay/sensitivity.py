@@ -12,10 +12,10 @@ from analyze.derived import class_margins
 from analyze.replay.examples import Examples
 from analyze.replay.passes import bounds
 from tracer.errors import MissingTraceError
-from tracer.frozen import by_example
+from tracer.network.frozen import by_example
+from tracer.network.table import Row
+from tracer.network.trees import leaves_of
 from tracer.rerun import part
-from tracer.table import Row
-from tracer.trees import leaves_of
 
 if TYPE_CHECKING:
     from analyze.replay.state import State

@@ -13,9 +13,9 @@ from analyze.replay import derivatives, normalise
 from analyze.replay.examples import Examples
 from analyze.replay.twin import as_double
 from tracer import bits
-from tracer.budget import chunk_sizes
 from tracer.errors import MissingTraceError, did_you_mean
 from tracer.network import Network
+from tracer.probe.budget import chunk_sizes
 from tracer.rerun import observe, part, places, settled
 
 Given = Any  # Examples, the name of a probe, or inputs (a tensor or a tuple of them)

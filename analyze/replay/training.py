@@ -14,7 +14,7 @@ from torch import Tensor
 from analyze.replay.examples import Examples, join
 from analyze.replay.replay import Replay
 from tracer.errors import ArchiveError, MissingTraceError
-from tracer.table import DTYPES
+from tracer.network.table import DTYPES
 
 HOW = (
     "record with data=\"inputs\" or a probe of split 'train' that holds every training example, or give the "

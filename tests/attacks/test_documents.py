@@ -13,8 +13,8 @@ from tests.attacks.hostile import bounded, change_root, look_at, nodes
 from tests.damage import copied, files_of
 from tests.synthetic import write_archive
 from tracer.errors import ArchiveError, MissingTraceError
-from tracer.repair import repair
 from tracer.verify import verify
+from tracer.verify.repair import repair
 from tracer.writer import Writer
 
 FLOAT = "weights/float32"
@@ -61,12 +61,24 @@ def chunked(*sizes: int) -> dict[str, Any]:
 
 def sharded(outer: list[int], inner: list[int], **changes: Any) -> dict[str, Any]:
     plain = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
-    settings = {"chunk_shape": inner, "codecs": plain, "index_codecs": plain, "index_location": "end", **changes}
+    settings = {
+        "chunk_shape": inner,
+        "codecs": plain,
+        "index_codecs": plain,
+        "index_location": "end",
+        **changes,
+    }
     return {**chunked(*outer), "codecs": [{"name": "sharding_indexed", "configuration": settings}]}
 
 
 def codec(name: str) -> dict[str, Any]:
-    return {"codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": name}, {"name": "crc32c"}]}
+    return {
+        "codecs": [
+            {"name": "bytes", "configuration": {"endian": "little"}},
+            {"name": name},
+            {"name": "crc32c"},
+        ]
+    }
 
 
 def block(number: int, **changes: Any) -> Callable[[dict[str, Any]], None]:
@@ -84,7 +96,10 @@ CONV = {
     "stride": [1],
     "padding": [0],
     "dilation": [1],
-    "parts": [{"name": "a", "offset": 0, "shape": [6, 1, 1]}, {"name": "z", "offset": 0, "shape": [6, 48, 1]}],
+    "parts": [
+        {"name": "a", "offset": 0, "shape": [6, 1, 1]},
+        {"name": "z", "offset": 0, "shape": [6, 48, 1]},
+    ],
 }
 
 ATTACKS: dict[str, Callable[[dict[str, Any]], object]] = {
@@ -109,14 +124,18 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], object]] = {
     "an unknown codec": node(FLOAT, **codec("run_me")),
     "objects as values": node(FLOAT, data_type="object"),
     "a data type from elsewhere": node(FLOAT, data_type={"name": "numpy.object_"}),
-    "keys of another form": node(FLOAT, chunk_key_encoding={"name": "default", "configuration": {"separator": "/../"}}),
+    "keys of another form": node(
+        FLOAT, chunk_key_encoding={"name": "default", "configuration": {"separator": "/../"}}
+    ),
     "a storage transformer": node(FLOAT, storage_transformers=[{"name": "x"}]),
     "no dimension names": node(FLOAT, dimension_names=None),
     "no codecs": node(FLOAT, codecs=[]),
     "codecs that are none": node(FLOAT, codecs=[1, 2]),
     "a node that is a list": lambda root: nodes(root).update({FLOAT: []}),
     "rows beyond the steps": lambda root: root["attributes"]["tracer"]["rows"].update({"weights": HUGE}),
-    "rows of a group that is not there": lambda root: root["attributes"]["tracer"]["rows"].update({"../x": 1}),
+    "rows of a group that is not there": lambda root: root["attributes"]["tracer"]["rows"].update(
+        {"../x": 1}
+    ),
     "rows that are a text": lambda root: root["attributes"]["tracer"]["rows"].update({"weights": "2"}),
     "a state of its own": record(state="<script>"),
     "tails that are a list": record(tails=[]),
@@ -150,7 +169,9 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], object]] = {
     "a table of another shape": block(0, form="zero", shape=[HUGE], parts=[]),
     "rows of a table that is not there": block(0, form="scatter", shape=[HUGE, 1], parts=[]),
     "versions that are no list": attributes("network", versions={"version": 0}),
-    "constants with paths": attributes("network", versions=[{"version": 0, "from_step": 0, "constants": [1]}]),
+    "constants with paths": attributes(
+        "network", versions=[{"version": 0, "from_step": 0, "constants": [1]}]
+    ),
     "probes of the Gram that are none": attributes("gram", probes=[["train", -1]]),
 }
 

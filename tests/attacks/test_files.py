@@ -19,8 +19,8 @@ from tests.damage import copied, files_of
 from tests.recording import put_row
 from tests.synthetic import write_archive
 from tracer.errors import ArchiveError
-from tracer.repair import repair
 from tracer.verify import verify
+from tracer.verify.repair import repair
 from tracer.writer import Writer
 
 INPUTS = "probes/train/inputs"
@@ -73,7 +73,9 @@ def test_nothing_behind_a_link_is_changed(linked: Path, tmp_path: Path) -> None:
     assert {n: (tmp_path / "outside" / n).read_bytes() for n in files_of(tmp_path / "outside")} == before
 
 
-def test_a_link_beside_the_arrays_is_moved_away_by_repair_and_not_followed(path: Path, tmp_path: Path) -> None:
+def test_a_link_beside_the_arrays_is_moved_away_by_repair_and_not_followed(
+    path: Path, tmp_path: Path
+) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "c.9").write_text("precious")
     (path / "weights" / "linked").symlink_to(tmp_path / "mine")
@@ -256,7 +258,9 @@ class Owned:
 def test_pickles_are_never_loaded(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     payload = pickle.dumps(Owned())
-    for name in [name for name in files_of(path) if name in ("zarr.json", "steps/zarr.json") or "probes/train" in name]:
+    for name in [
+        name for name in files_of(path) if name in ("zarr.json", "steps/zarr.json") or "probes/train" in name
+    ]:
         data = (path / name).read_bytes()
         (path / name).write_bytes(payload)
         with pytest.raises(ArchiveError):
@@ -273,7 +277,15 @@ def test_pickles_are_never_loaded(path: Path, tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_source_loads_no_pickles_and_runs_no_text() -> None:
-    words = ("import pickle", "torch.load(", "torch.export.load(", "allow_pickle=True", "eval(", "exec(", "marshal")
+    words = (
+        "import pickle",
+        "torch.load(",
+        "torch.export.load(",
+        "allow_pickle=True",
+        "eval(",
+        "exec(",
+        "marshal",
+    )
     for file in (Path(__file__).parents[2] / "tracer").rglob("*.py"):
         code = "\n".join(line for line in file.read_text().splitlines() if "weights_only=True" not in line)
         assert not [word for word in words if word in code.replace(".eval()", "")], file

@@ -13,12 +13,12 @@ import pytest
 import tracer
 from tests.recording import declare, put, put_row
 from tests.synthetic import write_archive
+from tracer.archive.source import Source
 from tracer.errors import ArchiveError
 from tracer.share import remote
 from tracer.share.content import ArchiveContent, difference
 from tracer.share.packs import pack
 from tracer.share.remote import Moved, pull, push
-from tracer.source import Source
 from tracer.verify import verify
 from tracer.writer import Writer
 

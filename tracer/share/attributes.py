@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tracer.archive.source import Source
 from tracer.errors import ArchiveError
 from tracer.files import Lock, write_all
 from tracer.metadata import as_json, document_digest, to_json
-from tracer.source import Source
 
 ATTRIBUTE = "provenance"
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tracer import card
 from tracer.errors import RecordError
-from tracer.instrument import Instrument
 from tracer.probe import named_probes
+from tracer.recorder import card
+from tracer.recorder.instrument import Instrument
 from tracer.share.tree import Progress
 from tracer.spec import STREAMS
 from tracer.writer import Writer

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tracer.archive.source import Source
 from tracer.errors import ArchiveError
 from tracer.share.selection import Selection
-from tracer.source import Source
 
 MANIFEST = "manifest/objects"
 _BOX = 1 << 24  # bytes of what is compared or copied at once

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from tracer.archive.source import Source
 from tracer.errors import ArchiveError
 from tracer.share.parts import Parts
-from tracer.source import Source
 
 _TYPES = {"datasets": "dataset", "spaces": "space"}
 _PARTIAL = "manifest/objects/partial"

@@ -7,13 +7,13 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from tracer.archive.source import Source
 from tracer.errors import ArchiveError
 from tracer.files import Lock
 from tracer.share.content import ArchiveContent, Content, difference
 from tracer.share.selection import Selection, Steps, select
 from tracer.share.tree import Progress, write_tree
 from tracer.share.zips import write_zip
-from tracer.source import Source
 
 _EXCHANGE = 2  # of renameat2: both names at once
 _HERE = -100  # AT_FDCWD

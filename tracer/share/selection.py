@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from tracer.archive.source import Source
 from tracer.errors import ArchiveError, did_you_mean
-from tracer.source import Source
 
 Steps = slice | Iterable[int]
 

@@ -9,14 +9,14 @@ import google_crc32c
 import numpy as np
 
 from tracer import spec
-from tracer.commits import chain
+from tracer.archive.guard import is_path
+from tracer.archive.objects import Grid, check
 from tracer.errors import ArchiveError
 from tracer.files import Directory
-from tracer.guard import is_path
 from tracer.metadata import ArrayNode, GroupNode, object_key, root_text
-from tracer.objects import Grid, check
 from tracer.share.content import MANIFEST, Array, Content
 from tracer.share.forms import Form, Read, is_column, packed, recorded
+from tracer.writer.commits import chain
 
 Progress = Callable[[int, int, str], None]
 

@@ -1,0 +1,299 @@
+"""Reading an archive: look, slice, hand to xarray. Needs NumPy and Zarr, not PyTorch."""
+
+import html
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tracer.archive.source import Source
+from tracer.archive.training_views import DataView, MinibatchView
+from tracer.archive.views import ProbeView
+from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def open(path: str | os.PathLike[str]) -> "Archive":
+    """Open an archive: a directory, a zip file of one, or an fsspec URL. It may still be recording.
+
+    What is seen is the last commit before this call. Errors: ArchiveError, in one sentence, for anything that
+    is not an archive of a version this release reads. A newer minor version is warned of.
+    """
+    return Archive(path)
+
+
+class Archive:
+    """One commit of an archive. Arrays are read when asked for; also a context manager.
+
+    Errors: MissingTraceError, from any reading method, for a step or name that was not recorded.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._source = Source(path)
+        self.path = self._source.path
+
+    def __enter__(self) -> "Archive":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._source.close()
+
+    # ---- what it is ----
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """All root attributes."""
+        return self._source.attributes
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """How the run was made: model class, optimizer, loss, schedules, versions, settings."""
+        return self.attributes.get("card", {})
+
+    @property
+    def state(self) -> str:
+        """``recording``, ``complete`` or ``interrupted``."""
+        return self._source.record["state"]
+
+    @property
+    def run_id(self) -> str:
+        """Random id of the run."""
+        return self._source.record["run_id"]
+
+    @property
+    def digest(self) -> str:
+        """Digest of this commit, 64 hexadecimal digits: root document, manifest and tails included."""
+        return self._source.record["digest"]
+
+    # ---- steps and updates ----
+
+    @cached_property
+    def snapshots(self) -> np.ndarray:
+        """Steps at which anything was recorded, int64, increasing."""
+        return _union([self._source.steps(path) for path in self._source.streams()])
+
+    def steps(self, stream: str, probe: str | None = None) -> np.ndarray:
+        """Steps at which a stream (``weights``, ``masks``, ...) was recorded, of one probe or of any."""
+        known = self._source.streams()
+        wanted = [
+            path
+            for path in known
+            if path == stream or (path.endswith(f"/{stream}") and path.startswith("probes/"))
+        ]
+        if probe is not None:
+            wanted = [path for path in wanted if path == f"probes/{self.probes[probe].name}/{stream}"]
+        if not wanted:
+            names = dict.fromkeys(path.rpartition("/")[2] for path in known)
+            where = "" if probe is None else f" of probe {probe!r}"
+            raise MissingTraceError(
+                f"stream {stream!r}{where} was not recorded; {did_you_mean(stream, names)}"
+            )
+        return _union([self._source.steps(path) for path in wanted])
+
+    @cached_property
+    def epoch_ends(self) -> np.ndarray:
+        """Steps of the snapshots taken at ends of epochs, int64, increasing."""
+        ends = [
+            (self._source.steps(path), self._source.read(f"{path}/epoch_end"))
+            for path in self._source.streams()
+        ]
+        return _union([steps[at] for steps, at in ends])
+
+    @cached_property
+    def rows(self) -> dict[str, np.ndarray]:
+        """Every update: step, epoch, time, n_ids, loss, skipped, scalars (step,); lr (step, param_group)."""
+        columns = {}
+        for array in self._source.children("steps"):
+            name = self._source.group_attributes(f"steps/{array}").get("logged_as", array)
+            if array != "ids":
+                columns[name] = self._source.read(f"steps/{array}")
+        return columns
+
+    def ids(self, step: int) -> np.ndarray:
+        """Ids of the examples of the update that produced this state, int64; empty for step 0."""
+        row = self._source.row("steps", step)
+        start = int(self.rows["n_ids"][:row].sum(dtype=np.int64))
+        stop, held = start + int(self.rows["n_ids"][row]), self._source.shape("steps/ids")[0]
+        if not 0 <= start <= stop <= held:
+            raise ArchiveError(
+                f"'steps/n_ids' of {self.path!r} does not fit its {held} ids; the archive is damaged"
+            )
+        return self._source.read("steps/ids", slice(start, stop))
+
+    def epoch_of(self, step: int) -> int:
+        """Epoch of the last update up to this step."""
+        row = int(np.searchsorted(self.rows["step"], step, side="right")) - 1
+        if row < 0:
+            raise MissingTraceError(f"no update up to step {step} is recorded in {self.path!r}")
+        return int(self.rows["epoch"][row])
+
+    @cached_property
+    def milestones(self) -> np.ndarray:
+        """Steps of the first update made with changed learning rates, int64. Empty for a constant rate."""
+        rates, steps = self.rows["lr"], self.rows["step"]
+        first = int(np.searchsorted(steps, 1))  # row 0 is no update
+        same = (rates[first + 1 :] == rates[first:-1]) | (
+            np.isnan(rates[first + 1 :]) & np.isnan(rates[first:-1])
+        )
+        return steps[first + 1 :][~same.all(axis=1)]
+
+    # ---- the network ----
+
+    @property
+    def site_table(self) -> list[dict[str, Any]]:
+        """Every site: name, op, module, shape, n_units, start, has_mask."""
+        return self.attributes.get("sites", [])
+
+    @property
+    def call_table(self) -> list[dict[str, Any]]:
+        """Every call: name, op, module, shape."""
+        return self.attributes.get("calls", [])
+
+    @property
+    def layer_table(self) -> list[dict[str, Any]]:
+        """Every layer: name, parameters."""
+        return self.attributes.get("layers", [])
+
+    @property
+    def tensors(self) -> list[dict[str, Any]]:
+        """Every parameter and buffer: name, kind, shape, dtypes, array, offset, trainable, layer."""
+        return self.attributes.get("tensors", [])
+
+    @property
+    def sites(self) -> list[str]:
+        """Names of the sites, in order of execution."""
+        return [entry["name"] for entry in self.site_table]
+
+    @property
+    def calls(self) -> list[str]:
+        """Names of the calls, in order of execution."""
+        return [entry["name"] for entry in self.call_table]
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers, in order of first use, without `all`."""
+        return [entry["name"] for entry in self.layer_table]
+
+    def weights(self, step: int) -> dict[str, np.ndarray]:
+        """Parameters and buffers by name, in their own dtype (bfloat16 as float32)."""
+        self._need("weights", "record with the weights stream in snapshots=")
+        flat = {
+            name: self._source.snapshot(f"weights/{name}", step)
+            for name in {row["array"] for row in self.tensors}
+        }
+        result = {}
+        for row in self.tensors:
+            values = flat[row["array"]][row["offset"] : row["offset"] + prod(row["shape"])]
+            result[row["name"]] = values.reshape(row["shape"])
+        return result
+
+    def network(self, step: int | None = None) -> tuple[bytes, dict[str, np.ndarray]]:
+        """Return the traced network that holds at a step (default: the last): JSON and constants, as data.
+
+        The constants are tensors of the model that are neither parameters nor buffers, by name.
+        """
+        self._need("network", "record traces the network by itself unless torch.export refused the model")
+        versions = self._source.group_attributes("network")["versions"]
+        valid = [entry for entry in versions if step is None or entry["from_step"] <= step]
+        if not valid:
+            first = min(entry["from_step"] for entry in versions)
+            raise MissingTraceError(
+                f"no network is recorded for step {step}; the first holds from step {first}"
+            )
+        entry = max(valid, key=lambda entry: (entry["from_step"], entry["version"]))
+        table = self._source.read(f"network/table_{entry['version']}").tobytes()
+        constants = entry.get("constants", {})
+        return table, {name: self._source.read(f"network/{array}") for name, array in constants.items()}
+
+    # ---- probes ----
+
+    @cached_property
+    def probes(self) -> Mapping[str, ProbeView]:
+        """Probes by name."""
+        return _Probes({name: ProbeView(self._source, name) for name in self._source.children("probes")})
+
+    @property
+    def gram_probes(self) -> list[tuple[str, int]]:
+        """(probe, number of examples) in the order of the Gram matrices' rows."""
+        return [(name, n) for name, n in self._source.group_attributes("gram").get("probes", [])]
+
+    def gram(self, step: int) -> np.ndarray:
+        """Inner products of gradients, float64 (layer, example, example_2), joint over the probes."""
+        self._need("gram", "record with gradients='gram' or 'exact'")
+        return self._source.snapshot("gram/gram", step)
+
+    # ---- training ----
+
+    @cached_property
+    def minibatch(self) -> MinibatchView:
+        """Training minibatches as training saw them."""
+        return MinibatchView(self._source)
+
+    @cached_property
+    def data(self) -> DataView:
+        """The training set, one entry an example."""
+        return DataView(self._source)
+
+    # ---- elsewhere ----
+
+    def to_xarray(self) -> "xarray.DataTree":
+        """Return the archive as a DataTree that reads an array when it is used."""
+        import xarray
+
+        return xarray.open_datatree(self._source.store, engine="zarr")  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        return f"<Archive {self.path!r}: {'; '.join(f'{name} {value}' for name, value in self._summary())}>"
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
+            for name, value in self._summary()
+        )
+        title = html.escape(str(self.attributes.get("title", self.path)))
+        return (
+            f"<div><strong>{title}</strong> <code>{html.escape(self.path)}</code><table>{cells}</table></div>"
+        )
+
+    def _summary(self) -> list[tuple[str, str]]:
+        # From the root document alone: no array is read.
+        rows = self._source.record["rows"]
+        streams = [f"{path.removeprefix('probes/')} {n}" for path, n in rows.items() if path != "steps"]
+        return [
+            ("state", self.state),
+            ("updates", str(max(0, (self._source.record["committed_step"] or 0)))),
+            ("snapshots", ", ".join(streams) or "none"),
+            (
+                "probes",
+                ", ".join(f"{name} ({probe.n}, {probe.split})" for name, probe in self.probes.items())
+                or "none",
+            ),
+            ("layers", str(len(self.layers))),
+            ("sites", str(len(self.sites))),
+            (
+                "parameters",
+                f"{sum(prod(row['shape']) for row in self.tensors if row.get('kind') == 'parameter'):,}",
+            ),
+        ]
+
+    def _need(self, group: str, how: str) -> None:
+        if not self._source.has(group):
+            raise MissingTraceError(f"{self.path!r} holds no {group}; {how}")
+
+
+class _Probes(dict[str, ProbeView]):
+    def __missing__(self, name: str) -> ProbeView:
+        raise MissingTraceError(f"there is no probe {name!r}; {did_you_mean(name, self)}")
+
+
+def _union(steps: list[np.ndarray]) -> np.ndarray:
+    return np.unique(np.concatenate([np.empty(0, np.int64), *steps]))

@@ -1,0 +1,303 @@
+"""One commit of an archive, read as plain arrays: the layer between the files and what they mean."""
+
+import os
+import stat
+import warnings
+from collections.abc import Iterable
+from functools import cached_property
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+import zarr
+
+from tracer import spec
+from tracer.archive import guard
+from tracer.archive.objects import Grid
+from tracer.archive.packed import Chunks
+from tracer.archive.promises import check_record, check_tables
+from tracer.archive.stores import PinnedStore, connect
+from tracer.chunks import Layout, plan
+from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
+from tracer.metadata import object_key
+
+_FREE = 256 << 20  # bytes that may be asked for whatever the files are
+_RATIO = 1000  # beyond that: how many times the bytes of its files an array may take
+_MANY = 1 << 20  # objects that one call reads at most
+
+
+class Source:
+    """Arrays and attributes of an archive at the commit found when it was opened.
+
+    Errors: ArchiveError for what is not an archive, is damaged, or is of a later major version.
+    """
+
+    def __init__(self, location: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(location)
+        store, root = connect(location)
+        self.store = PinnedStore(store, root)
+        try:
+            self.attributes, self._nodes = _parse(root, self.path)
+        except BaseException:
+            self.store.close()
+            raise
+        self.record: dict[str, Any] = self.attributes["tracer"]
+        self._resumes = len(self.record.get("resumes", []))
+        self._seen = self.store.stamp()
+        self._steps: dict[str, np.ndarray] = {}
+        self._layouts: dict[str, Layout | None] = {}
+
+    @cached_property
+    def _chunks(self) -> Chunks:
+        return Chunks(self.store)
+
+    @cached_property
+    def _group(self) -> zarr.Group:
+        from tracer.archive.decoders import bounded
+
+        with bounded():
+            return zarr.open_group(self.store, mode="r")
+
+    def node(self, path: str) -> dict[str, Any]:
+        """The document of an array. Errors: MissingTraceError if there is none."""
+        return self._node(path)
+
+    @property
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        """The documents of all groups and arrays, by path."""
+        return self._nodes
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self.store.close()
+
+    def has(self, path: str) -> bool:
+        """Whether there is a group or array at ``path``."""
+        return path in self._nodes
+
+    def children(self, path: str) -> list[str]:
+        """Names directly below a group."""
+        start = len(path) + 1
+        return [
+            node[start:] for node in self._nodes if node.startswith(f"{path}/") and "/" not in node[start:]
+        ]
+
+    def group_attributes(self, path: str) -> dict[str, Any]:
+        """Attributes of a group or array, empty if it is not there."""
+        return self._nodes.get(path, {}).get("attributes", {})
+
+    def shape(self, path: str) -> tuple[int, ...]:
+        """Committed shape of an array."""
+        return tuple(self._node(path)["shape"])
+
+    def streams(self) -> list[str]:
+        """Paths of the groups that have snapshots."""
+        return [path for path in self.record["rows"] if path != "steps"]
+
+    def read(self, path: str, selection: Any = ()) -> np.ndarray:
+        """Return a part of an array as NumPy.
+
+        Errors: MissingTraceError if there is no such array, ArchiveError if its bytes are lost or damaged.
+        """
+        self._check_cost(path, selection)
+        try:
+            if (whole := self._layout(path)) is not None and _is_row(selection, whole):
+                values = self._read_row(path, whole, int(selection[0]))[selection[1:]]
+            elif (found := self._chunks.read(path, self._nodes[path], selection)) is not None:
+                values = found
+            else:
+                array = self._array(path)
+                values = np.asarray(array[selection])
+        except ArchiveError:
+            raise
+        except Exception as error:  # codecs and stores raise anything from ValueError to IndexError
+            raise ArchiveError(
+                f"{path!r} of {self.path!r} cannot be read ({error}); `tracer verify` says what is damaged"
+            ) from error
+        self._check_current()
+        return values
+
+    def _array(self, path: str) -> zarr.Array:
+        from tracer.archive.decoders import bounded
+
+        with bounded():
+            array = self._group[path]
+        assert isinstance(array, zarr.Array)
+        return array
+
+    def _check_cost(self, path: str, selection: Any) -> None:
+        """Refuse to make an array far larger than its files could fill, before memory is taken for it."""
+        grid = Grid.of(path, self._node(path))
+        spans = _spans(selection, grid.shape)
+        size = prod(stop - start for start, stop in spans) * (
+            16 if grid.dtype is None else grid.dtype.itemsize
+        )
+        first = [start // step for (start, _), step in zip(spans, grid.chunk, strict=True)]
+        counts = [-(-stop // step) - at for at, (_, stop), step in zip(first, spans, grid.chunk, strict=True)]
+        if size <= _FREE and prod(counts) <= _MANY:
+            return
+        if prod(counts) <= _MANY:
+            offsets = product(*(range(at, at + count) for at, count in zip(first, counts, strict=True)))
+            stored = sum(self.store.size(grid.key(numbers)) for numbers in offsets)
+            if size <= stored * (1 if grid.raw else _RATIO):
+                return
+        raise ArchiveError(
+            f"{path!r} of {self.path!r} says that it holds {size} bytes, which its files cannot; it is damaged or "
+            "made to harm: get the archive from its author again"
+        )
+
+    def _check_current(self) -> None:
+        """Refuse to mix commits: what a resumed recording dropped may meanwhile be something else."""
+        stamp = self.store.stamp()
+        if stamp == self._seen:
+            return
+        record = _parse(self.store.root_now(), self.path)[0]["tracer"]
+        if len(record.get("resumes", [])) != self._resumes or record["run_id"] != self.record["run_id"]:
+            raise ArchiveError(
+                f"{self.path!r} was resumed or replaced since it was opened here; open it again to read on"
+            )
+        self._seen = stamp
+
+    def _read_row(self, path: str, layout: Layout, row: int) -> np.ndarray:
+        key = object_key(path, row, *[0] * (len(layout.shape) - 1))
+        file = self.store.local(key)
+        assert file is not None
+        try:
+            fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            raise ArchiveError(
+                f"object {key!r} is lost from the archive; `tracer verify` lists what else is"
+            ) from None
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise ValueError("it is no ordinary file")
+            return layout.read(fd)[0]
+        finally:
+            os.close(fd)
+
+    def _layout(self, path: str) -> Layout | None:
+        """Layout of an array's snapshots, if they are local files just as this release would write them.
+
+        Those are read directly, several times faster than through zarr, which reads everything else.
+        """
+        if path not in self._layouts:
+            node = self._nodes[path]
+            streams = self.store.folder is not None and path.rpartition("/")[0] in self.record["rows"]
+            found = (
+                plan((1, *node["shape"][1:]), np.dtype(node["data_type"]))
+                if streams and node["shape"]
+                else None
+            )
+            if found is not None:
+                dots = node["chunk_key_encoding"]["configuration"] == {"separator": "."}
+                chunk_shape = node["chunk_grid"]["configuration"]["chunk_shape"]
+                known = dots and found.codecs == node["codecs"] and list(found.chunk_shape) == chunk_shape
+                found = found if known else None
+            self._layouts[path] = found
+        return self._layouts[path]
+
+    def steps(self, group: str) -> np.ndarray:
+        """Steps of a stream (or of ``steps``), int64, increasing."""
+        if group not in self._steps:
+            self._steps[group] = self.read(f"{group}/step")
+        return self._steps[group]
+
+    def row(self, group: str, step: int) -> int:
+        """Return the row of a step in a stream.
+
+        Errors: MissingTraceError naming the recorded steps on both sides.
+        """
+        steps = self.steps(group)
+        row = int(np.searchsorted(steps, step))
+        if row < len(steps) and steps[row] == step:
+            return row
+        near = [str(value) for value in steps[max(0, row - 1) : row + 1]]
+        hint = f"the nearest are {' and '.join(near)}" if near else "none is"
+        raise MissingTraceError(
+            f"step {step} is not recorded in {group!r}; {hint} (see the snapshots= schedule of record)"
+        )
+
+    def snapshot(self, path: str, step: int, selection: Iterable[Any] = ()) -> np.ndarray:
+        """Return an array of a stream at a step, or a part of it."""
+        return self.read(path, (self.row(path.rpartition("/")[0], step), *selection))
+
+    def _node(self, path: str) -> dict[str, Any]:
+        if self._nodes.get(path, {}).get("node_type") != "array":
+            arrays = [name for name, node in self._nodes.items() if node["node_type"] == "array"]
+            raise MissingTraceError(f"{self.path!r} holds no array {path!r}; {did_you_mean(path, arrays)}")
+        return self._nodes[path]
+
+
+def _is_row(selection: Any, layout: Layout) -> bool:
+    """Whether a selection takes one snapshot, all of it unless it is small anyway."""
+    one = isinstance(selection, tuple) and len(selection) > 0 and isinstance(selection[0], int | np.integer)
+    return one and prod(layout.shape) > 0 and (len(selection) == 1 or not layout.pieces)
+
+
+def _spans(selection: Any, shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """First and last index of each axis that a selection touches."""
+    asked = selection if isinstance(selection, tuple) else (selection,)
+    spans = []
+    for size, part in zip(shape, [*asked, *[slice(None)] * (len(shape) - len(asked))], strict=True):
+        if isinstance(part, slice):
+            start, stop, _ = part.indices(size)
+            spans.append((start, max(start, stop)))
+        elif isinstance(part, int | np.integer):
+            at = int(part) % max(1, size)
+            spans.append((at, at + 1))
+        else:
+            spans.append((0, size))
+    return spans
+
+
+def _parse(root: bytes, path: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    try:
+        document = guard.parse(root)
+        attributes = document.get("attributes", {})
+        record = attributes.get("tracer", {})
+        is_archive = record.get("format") == spec.FORMAT
+    except (ValueError, AttributeError) as error:
+        why = f" ({error})" if isinstance(error, ValueError) else ""
+        raise ArchiveError(
+            f"{path!r} is not an archive: its zarr.json is not the JSON of a group{why}"
+        ) from None
+    if not is_archive:
+        raise ArchiveError(
+            f"{path!r} is a Zarr group but not an archive of tracer; open it with zarr or xarray"
+        )
+    _check_version(str(record.get("format_version")), path)
+    try:
+        nodes = document["consolidated_metadata"]["metadata"]
+        for node in nodes.values():
+            node["attributes"], node["node_type"]
+        record["rows"], record["digest"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ArchiveError(
+            f"{path!r} is damaged: its zarr.json lacks {error}; restore it from a copy"
+        ) from error
+
+    def refuse(why: str) -> ArchiveError:
+        return ArchiveError(f"{path!r} is damaged or made to harm: {why}; restore it from a copy")
+
+    guard.check_nodes(nodes, refuse)
+    check_record(record, nodes, refuse)
+    check_tables(attributes, nodes, refuse)
+    return attributes, nodes
+
+
+def _check_version(version: str, path: str) -> None:
+    try:
+        major, minor = (int(part) for part in version.split("."))
+    except ValueError:
+        raise ArchiveError(f"{path!r} is damaged: {version!r} is not a format version") from None
+    if major != spec.MAJOR:
+        raise ArchiveError(
+            f"{path!r} has format {version}, this release reads {spec.MAJOR}.x: use another release of tracer"
+        )
+    if minor > spec.MINOR:
+        warnings.warn(
+            f"{path!r} has format {version}, newer than {spec.FORMAT_VERSION}: what is new is not shown",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,268 @@
+"""Per-example gradients of a network table: from one backward pass to Gram matrices and to what is stored.
+
+One forward pass, one `autograd.grad` with respect to the *outputs* of the rows that use parameters: each
+row's back-propagated signal z and its input a make the gradients (`tracer.gradients.rules`); no weight gradient is
+computed. A signal is used and let go the moment it arrives.
+
+Stored exact gradients ("blocks"). The gradients of one probe at one snapshot are one flat float32 array; the
+attribute `blocks` of its group lists one block for every tensor:
+
+    {"tensor", "layer", "shape" of the tensor, "form": ..., "parts": [{"name", "offset", "shape"}, ...]}
+
+A part is `values[offset : offset + prod(shape)].reshape(shape)`, its first axis the n examples.
+
+    form "full"     part grad (n, *shape): the gradients themselves
+    form "outer"    parts a (n, t, inputs), z (n, t, outputs): the sum over t of z_t (outer) a_t
+    form "conv"     parts a (n, channels, *space), z (n, outputs, *space'); "kernel", "stride", "padding",
+                    "dilation" (a number for each space dimension), "groups": a convolution's weight gradient,
+                    sum over positions p of z[o, p] a[first(o) + c, p * stride + k * dilation - padding]
+    form "scatter"  parts index (n, t), whole numbers as float32, z (n, t, width): z_t is added to row index_t
+    form "sum"      no parts; "source" = position in the list of a block whose z is summed over t or space'
+    form "zero"     no parts: the loss does not use the tensor
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tracer.gradients.forms import Form, Full, Outer
+from tracer.gradients.rules import BROADCAST, RULES, Executed, Place
+from tracer.network import Network
+from tracer.network.table import Row, decode
+from tracer.ops import op
+
+Receive = Callable[["Unit", dict[str, Form]], None]
+
+_TINY, _HUGE = 1e-20, 1e30  # squared norms outside are computed again, rescaled, for float32 products' sake
+
+
+class RuleError(ValueError):
+    """A rule met a row it does not cover; `names`: the parameters of that row."""
+
+    def __init__(self, names: tuple[str, ...], why: str) -> None:
+        super().__init__(why)
+        self.names = names
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One row's use of parameters: names of weight and bias (None: frozen, absent), where examples lie."""
+
+    row: str
+    op: str
+    rule: str
+    weight: str | None
+    bias: str | None
+    axis: int
+    inner: int
+
+
+@dataclass
+class Unit:
+    """Parameters whose gradients come together: of one row, or of rows that share a weight."""
+
+    names: tuple[str, ...]
+    rows: tuple[str, ...]
+    joint: bool  # weight and bias always come as the same pair, so one form can speak for both
+
+
+@dataclass
+class Plan:
+    """Which row gives which parameter's gradient, and which parameters need another way."""
+
+    pieces: dict[str, Piece] = field(default_factory=dict)
+    units: dict[str, Unit] = field(default_factory=dict)  # by row
+    leftover: dict[str, str] = field(default_factory=dict)  # parameter: why no rule gives its gradient
+    unused: tuple[str, ...] = ()
+    layer_of: dict[str, str] = field(default_factory=dict)
+    partner: dict[str, str] = field(default_factory=dict)  # weight: the bias whose gradient may come with it
+
+    @classmethod
+    def of(cls, network: Network, excluded: Mapping[str, str] | None = None) -> "Plan":
+        """The plan of a network; `excluded` parameters (name: why) are left over in any case."""
+        layer_of = {name: layer.name for layer in network.layers for name in layer.parameters}
+        pieces: list[Piece] = []
+        leftover = dict(excluded or {})
+        used: set[str] = set()
+        for row in network.rows:
+            names = {key for kind, key in row.references() if kind == "tensor" and key in layer_of}
+            if not names:
+                continue
+            used |= names
+            piece, why = _piece(network, row, layer_of)
+            if piece is not None:
+                pieces.append(piece)
+            covered = set() if piece is None else {piece.weight, piece.bias}
+            leftover |= {name: why for name in layer_of if name in names - covered - leftover.keys()}
+        plan = cls(leftover=leftover, layer_of=layer_of)
+        plan.unused = tuple(name for name in layer_of if name not in used)
+        plan._group([_without(piece, leftover) for piece in pieces])
+        return plan
+
+    def _group(self, pieces: Sequence[Piece]) -> None:
+        owner: dict[str, list[Piece]] = {}
+        for piece in pieces:
+            for name in _names(piece):
+                owner.setdefault(name, []).append(piece)
+        for piece in pieces:
+            if not _names(piece) or piece.row in self.units:
+                continue
+            members, todo = {piece.row: piece}, list(_names(piece))
+            seen: set[str] = set()
+            while todo:
+                name = todo.pop()
+                if name not in seen:
+                    seen.add(name)
+                    members |= {other.row: other for other in owner[name]}
+                    todo += [n for other in owner[name] for n in _names(other)]
+            pairs = {(member.weight, member.bias) for member in members.values()}
+            layers = {self.layer_of[name] for name in seen}
+            unit = Unit(tuple(sorted(seen)), tuple(members), joint=len(pairs) == 1 and len(layers) == 1)
+            self.pieces |= members
+            if unit.joint:
+                self.partner |= {weight: bias for weight, bias in pairs if weight and bias}
+            self.units |= dict.fromkeys(members, unit)
+
+
+def _names(piece: Piece) -> tuple[str, ...]:
+    return tuple(name for name in (piece.weight, piece.bias) if name is not None)
+
+
+def _without(piece: Piece, excluded: Mapping[str, str]) -> Piece:
+    kept = [None if name in excluded else name for name in (piece.weight, piece.bias)]
+    return Piece(piece.row, piece.op, piece.rule, kept[0], kept[1], piece.axis, piece.inner)
+
+
+def _piece(network: Network, row: Row, layer_of: Mapping[str, str]) -> tuple[Piece | None, str]:
+    rule = op(row.op).rule
+    if rule is not None and rule.name in RULES:
+        name, positions = rule.name, (rule.weight, rule.bias)
+    elif row.op in BROADCAST:
+        name, positions = BROADCAST[row.op], (0, 1)
+    else:
+        return None, f"no rule for {row.op}"
+    axis, inner = _example_place(network, row)
+    if axis is None:
+        return None, f"the example axis of {row.name} is unknown"
+    found = [_parameter(row, position, layer_of) for position in positions]
+    if row.op in BROADCAST and None not in found:
+        return None, f"{row.op} combines two parameters"
+    if found == [None, None]:
+        return None, f"{row.op} uses the parameter as its input"
+    others = [key for kind, key in row.references() if kind == "tensor" and key in layer_of]
+    if len(others) != len([name for name in found if name]):
+        return None, f"{row.op} uses the parameter twice"
+    return Piece(row.name, row.op, name, found[0], found[1], axis, inner), f"{row.op} uses it as its input"
+
+
+def _parameter(row: Row, position: int | None, layer_of: Mapping[str, str]) -> str | None:
+    if position is None or position >= len(row.args) or not isinstance(row.args[position], dict):
+        return None
+    name = row.args[position].get("tensor")
+    return name if name in layer_of else None
+
+
+def _example_place(network: Network, row: Row) -> tuple[int | None, int]:
+    if row.shape is not None:
+        return row.axis, row.inner
+    index = network.rows.index(
+        row
+    )  # an operation with several results: its first one is taken by a getitem row
+    for other in network.rows[index + 1 :]:
+        if other.op == "getitem" and other.args[:2] == [{"row": index}, 0]:
+            return other.axis, other.inner
+    return None, 1
+
+
+class Backward:
+    """The backward pass of one chunk: shown every row while the network runs, then `run` with its losses."""
+
+    def __init__(self, plan: Plan, n: int, batch: int, receive: Receive) -> None:
+        """Of `batch` examples that go through, `n` count; `receive` gets each unit and its forms."""
+        self._plan, self._n, self._batch, self._receive = plan, n, batch, receive
+        self._leaves: list[Tensor] = []
+        self._waiting: dict[str, tuple[Any, ...]] = {}
+        self._arrived: dict[int, list[tuple[Piece, Form | None, Form | None]]] = {}
+
+    def visit(self, row: Row, values: tuple[Any, ...], out: Any) -> None:
+        """Note a row that uses parameters."""
+        if row.name not in self._plan.pieces:
+            return
+        result = out if isinstance(out, Tensor) else out[0]
+        held = tuple(
+            value.detach() if isinstance(value, Tensor) and value.requires_grad else value for value in values
+        )
+        kwargs = {name: decode(value, result.device) for name, value in row.kwargs.items()}
+        self._waiting[row.name] = (held, kwargs, result.shape, result.dtype, result.device)
+        if not result.requires_grad:
+            result.requires_grad_()
+            self._leaves.append(result)
+        result.register_hook(partial(self._signal, row.name))
+
+    def run(self, losses: Tensor) -> None:
+        """Propagate the sum of the losses back; every unit is received once."""
+        if self._leaves and losses.requires_grad:
+            weights = torch.ones_like(losses)
+            weights[self._n :] = 0
+            torch.autograd.grad(losses, self._leaves, weights, allow_unused=True)
+        for name in list(self._waiting):  # outputs that the loss does not depend on
+            _, _, shape, dtype, device = self._waiting[name]
+            self._signal(name, torch.zeros(shape, dtype=dtype, device=device))
+
+    @torch.no_grad()
+    def _signal(self, name: str, z: Tensor) -> None:
+        args, kwargs, *_ = self._waiting.pop(name)
+        piece = self._plan.pieces[name]
+        unit = self._plan.units[name]
+        place = Place(self._batch, piece.axis, piece.inner)
+        wanted = (piece.weight is not None, piece.bias is not None)
+        try:
+            weight, bias = RULES[piece.rule](Executed(piece.op, args, kwargs, z.detach(), place, *wanted))
+        except ValueError as error:
+            raise RuleError(_names(piece), str(error)) from error
+        arrived = self._arrived.setdefault(id(unit), [])
+        weight, bias = (form and form.head(self._n) for form in (weight, bias))
+        arrived.append((piece, weight, bias))
+        if len(arrived) == len(unit.rows):
+            self._receive(unit, combine(unit, self._arrived.pop(id(unit))))
+
+
+def combine(unit: Unit, uses: Sequence[tuple[Piece, Form | None, Form | None]]) -> dict[str, Form]:
+    """Each parameter's gradients from all rows that use it; a form with `bias` speaks for the bias too."""
+    if unit.joint and len(uses) == 1:
+        ((piece, weight, bias),) = uses
+        return {name: form for name, form in ((piece.weight, weight), (piece.bias, bias)) if name and form}
+    products = [weight for _, weight, bias in uses if isinstance(weight, Outer) and bias is None]
+    weight_name = uses[0][0].weight
+    if unit.joint and weight_name and len(products) == len(uses) and len({p.swapped for p in products}) == 1:
+        return {weight_name: Outer.merge(products)}
+    rows: dict[str, list[Tensor]] = {}
+    for piece, weight, bias in uses:
+        if weight is not None and piece.weight:
+            rows.setdefault(piece.weight, []).append(weight.rows())
+        if piece.bias and (bias is not None or (weight is not None and weight.bias)):
+            found = bias.rows() if bias is not None else weight.bias_rows()  # type: ignore[union-attr]
+            rows.setdefault(piece.bias, []).append(found)
+    return {
+        name: Full(torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]) for name, parts in rows.items()
+    }
+
+
+def inner_products(form: Form) -> Tensor:
+    """Inner products of a form's gradients, float64 (n, n), also where float32 products would underflow."""
+    gram = form.gram()
+    norms = gram.diagonal()
+    safe = (norms > _TINY) & (norms < _HUGE)
+    if bool(safe.all()):
+        return gram
+    peak = form.signal.flatten(1).abs().amax(1).double()
+    odd = ~safe & (peak > 0) & peak.isfinite()
+    if not bool(odd.any()):
+        return gram
+    exponent = torch.where(peak.isfinite() & (peak > 0), peak, 1.0).frexp().exponent.clamp(-100, 100)
+    scale = torch.ldexp(torch.ones_like(peak), -exponent)
+    return form.scaled(scale).gram() / (scale[:, None] * scale)

@@ -1,0 +1,128 @@
+"""Per-example gradients of the parameters that no rule covers: all examples at once, or one after another."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tracer.network import Network
+from tracer.network.trees import leaves_of, rebuild
+
+# Their kernels know no vmap, and their plain forms write into an initial state that all examples share.
+_RECURRENT = ("aten.lstm.", "aten.gru.", "aten.rnn_tanh.", "aten.rnn_relu.")
+
+
+class Leftover:
+    """Gradients of some parameters by `torch.func.vmap(grad)`, or where that has no rule (lstm) by a loop.
+
+    `way` says which: "vmap" or "loop". What vmap refuses is found out at the first call.
+    """
+
+    def __init__(self, network: Network, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        recurrent = any(row.op.startswith(_RECURRENT) for row in network.rows)
+        self.way = "loop" if recurrent or network.batch is not None else "vmap"
+        self._network = network
+        self._reshaping = _reshaping(network)
+
+    def rows(self, tensors: Mapping[str, Tensor], inputs: Any, targets: Any, n: int) -> dict[str, Tensor]:
+        """The gradients of the first n examples: (n, *shape) by name."""
+        own = {name: tensors[name].detach() for name in self.names}
+        fixed = {name: tensor.detach() for name, tensor in tensors.items()}
+        if self.way == "vmap":
+            try:
+                return self._at_once(own, fixed, inputs, targets, n)
+            except (RuntimeError, NotImplementedError, ValueError):
+                self.way = "loop"
+        if self._network.batch is None:
+            return self._one_by_one(own, fixed, inputs, targets, n)
+        return self._of_one_batch(own, fixed, inputs, targets, n)
+
+    def _at_once(
+        self, own: dict[str, Tensor], fixed: dict[str, Tensor], inputs: Any, targets: Any, n: int
+    ) -> dict[str, Tensor]:
+        network = self._reshaping
+        leaves, dims = [], []
+        for given, declared in ((inputs, network.inputs), (targets, network.targets)):
+            for leaf, entry in zip(leaves_of(given), declared, strict=True):
+                leaves.append(leaf[:n] if entry["batched"] else leaf)
+                dims.append(0 if entry["batched"] else None)
+
+        def loss(parameters: dict[str, Tensor], *example: Tensor) -> Tensor:
+            single = iter([x if dim is None else x[None] for x, dim in zip(example, dims, strict=True)])
+            given, wanted = rebuild(inputs, single), rebuild(targets, single)
+            return network.run({**fixed, **parameters}, given, wanted)[1].sum()  # type: ignore[union-attr]
+
+        each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, *dims))
+        with sdpa_kernel(SDPBackend.MATH), _without_fallback():  # fused attention knows no vmap
+            return each(own, *leaves)
+
+    def _one_by_one(
+        self, own: dict[str, Tensor], fixed: dict[str, Tensor], inputs: Any, targets: Any, n: int
+    ) -> dict[str, Tensor]:
+        out = _zeros(own, n)
+        with torch.enable_grad():
+            parameters = {name: tensor.requires_grad_() for name, tensor in own.items()}
+            for i in range(n):
+                given, wanted = self._example(inputs, targets, i)
+                losses = self._network.run({**fixed, **parameters}, given, wanted)[1]
+                _note(out, i, parameters, losses[0], keep=False)  # type: ignore[index]
+        return out
+
+    def _of_one_batch(
+        self, own: dict[str, Tensor], fixed: dict[str, Tensor], inputs: Any, targets: Any, n: int
+    ) -> dict[str, Tensor]:
+        """For a network of a fixed number of examples: one forward pass, a backward pass an example."""
+        out = _zeros(own, n)
+        with torch.enable_grad():
+            parameters = {name: tensor.requires_grad_() for name, tensor in own.items()}
+            losses = self._network.run({**fixed, **parameters}, inputs, targets)[1]
+            for i in range(n):
+                _note(out, i, parameters, losses[i], keep=True)  # type: ignore[index]
+        return out
+
+    def _example(self, inputs: Any, targets: Any, i: int) -> tuple[Any, Any]:
+        trees = []
+        for given, declared in ((inputs, self._network.inputs), (targets, self._network.targets)):
+            pairs = zip(leaves_of(given), declared, strict=True)
+            leaves = [x[i : i + 1] if entry["batched"] else x for x, entry in pairs]
+            trees.append(rebuild(given, iter(leaves)))
+        return trees[0], trees[1]
+
+
+@contextmanager
+def _without_fallback() -> Iterator[None]:
+    # Where vmap knows no rule it would loop inside the operation and print a warning; our own loop does
+    # neither.
+    vmap: Any = torch._C._functorch
+    before = vmap._is_vmap_fallback_enabled()
+    vmap._set_vmap_fallback_enabled(False)
+    try:
+        yield
+    finally:
+        vmap._set_vmap_fallback_enabled(before)
+
+
+def _zeros(own: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
+    return {name: tensor.new_zeros(n, *tensor.shape) for name, tensor in own.items()}
+
+
+def _note(out: dict[str, Tensor], i: int, parameters: dict[str, Tensor], loss: Tensor, keep: bool) -> None:
+    found = torch.autograd.grad(loss, list(parameters.values()), retain_graph=keep, allow_unused=True)
+    for name, gradient in zip(parameters, found, strict=True):
+        if gradient is not None:
+            out[name][i] = gradient
+
+
+def _reshaping(network: Network) -> Network:
+    """The network with views that may copy: under vmap a tensor can lie otherwise than when traced."""
+    other = copy(network)
+    op = {"aten.view.default": "aten.reshape.default"}
+    other.rows = [replace(row, op=op.get(row.op, row.op)) for row in network.rows]
+    other._programs = {}
+    return other

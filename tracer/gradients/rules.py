@@ -1,0 +1,306 @@
+"""From one executed row to the per-example gradients of its parameters: one rule an operation.
+
+A rule gets the row's arguments, the back-propagated signal z of its output and where the examples lie, and
+returns a form (`tracer.gradients.forms`) for the weight and one for the bias; a form may stand for both. Which argument
+of which operation is the weight is written in `tracer.ops`. A row that a rule does not cover is a ValueError.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tracer.gradients.forms import Correlation, Form, Full, Outer, Scatter
+from tracer.gradients.windows import Geometry
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where n examples lie in a tensor: along `axis`, each followed by `inner` elements merged into it."""
+
+    n: int
+    axis: int = 0
+    inner: int = 1
+
+    def first(self, x: Tensor) -> Tensor:
+        """Examples as the first dimension, what they were merged with as the second: (n, merged, ...)."""
+        if self.axis == 0 and self.inner == 1 and x.shape[0] == self.n:
+            return x.unsqueeze(1)
+        split = x.unflatten(self.axis, (-1, self.n, self.inner)).movedim(self.axis + 1, 0)
+        rest = split.movedim((self.axis + 1, self.axis + 2), (1, 2))
+        return rest.flatten(1, 2)
+
+    def fold(self, rows: Tensor) -> Tensor:
+        """Rows, one for each entry of the dimension (first), added up per example: (n, ...)."""
+        if self.inner == 1 and rows.shape[0] == self.n:
+            return rows
+        return rows.unflatten(0, (-1, self.n, self.inner)).sum((0, 2))
+
+
+@dataclass(frozen=True)
+class Executed:
+    """One executed row: operation, resolved arguments, z of its (first) output, place of the examples in it.
+
+    `weight`, `bias`: which parameters are wanted (False for one that is frozen, absent or no parameter).
+    """
+
+    op: str
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    z: Tensor
+    place: Place
+    weight: bool = True
+    bias: bool = True
+
+    def arg(self, position: int, default: Any = None) -> Any:
+        """An argument, or the default of one left out."""
+        return self.args[position] if position < len(self.args) else default
+
+
+Forms = tuple[
+    Form | None, Form | None
+]  # of the weight (speaking for the bias too where form.bias), of the bias
+Rule = Callable[[Executed], Forms]
+
+
+def precise(x: Tensor) -> Tensor:
+    """float32, or float64 where the model is."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def _linear(row: Executed) -> Forms:
+    if row.place.axis == row.z.ndim - 1:
+        raise ValueError("the examples lie along the features of this row")
+    a, z = _flat(row, row.arg(0)), _flat(row, row.z)
+    if not row.weight:
+        return None, Full(z.sum(1))
+    return Outer(a, z, bias=row.bias), None
+
+
+def _flat(row: Executed, x: Tensor) -> Tensor:
+    """(n, position, feature)."""
+    return row.place.first(precise(x)).flatten(1, -2)
+
+
+def _matmul(row: Executed) -> Forms:
+    return _transposed_linear(row, row.arg(0)), None
+
+
+def _addmm(row: Executed) -> Forms:
+    weight, bias = None, None
+    if row.weight:
+        weight = _transposed_linear(row, row.arg(1))
+        weight = weight.scaled(weight.a.new_full((len(weight.a),), float(row.kwargs.get("alpha", 1))))
+    if row.bias:
+        shape = row.arg(0).shape
+        if shape.numel() != row.z.shape[-1]:
+            raise ValueError("this bias is not one number for each output")
+        rows = _flat(row, row.z).sum(1).mul_(float(row.kwargs.get("beta", 1)))
+        bias = Full(rows.view(len(rows), *shape))
+    return weight, bias
+
+
+def _transposed_linear(row: Executed, x: Tensor) -> Outer:
+    if row.place.axis == row.z.ndim - 1 or row.z.ndim != x.ndim:
+        raise ValueError("the examples do not lie along the rows of this product")
+    return Outer(_flat(row, row.z), _flat(row, x), swapped=True)
+
+
+def _conv(row: Executed) -> Forms:
+    a, z = precise(row.arg(0)), precise(row.z)
+    weight = row.arg(1)
+    dims = weight.ndim - 2
+    if row.op == "aten.convolution.default" and row.arg(6):
+        return _transposed(row, a, z, [row.arg(i) for i in (3, 4, 8, 5)])
+    if row.place.axis != 0 or a.ndim != dims + 2:
+        raise ValueError("the examples do not lie along the first dimension of this convolution")
+    stride, padding, dilation = (_each(row.arg(i, d), dims) for i, d in ((3, 1), (4, 0), (5, 1)))
+    groups = row.arg(8 if row.op == "aten.convolution.default" else 6, 1)
+    if isinstance(padding[0], str):
+        a, padding = _same_padding(a, padding[0], weight.shape[2:], dilation)
+    geometry = Geometry(tuple(weight.shape[2:]), stride, padding, dilation, groups)
+    return _correlation(row, a, z, geometry)
+
+
+def _conv_transpose(row: Executed) -> Forms:
+    a, z = precise(row.arg(0)), precise(row.z)
+    return _transposed(row, a, z, [row.arg(3, 1), row.arg(4, 0), row.arg(6, 1), row.arg(7, 1)])
+
+
+def _transposed(row: Executed, a: Tensor, z: Tensor, options: list[Any]) -> Forms:
+    # The adjoint of a convolution: its weight gradient correlates z with the input, the other way round.
+    stride, padding, groups, dilation = options
+    kernel = tuple(row.arg(1).shape[2:])
+    dims = len(kernel)
+    geometry = Geometry(kernel, _each(stride, dims), _each(padding, dims), _each(dilation, dims), groups)
+    form = _correlation(replace(row, bias=False), z, a, geometry)[0] if row.weight else None
+    if isinstance(form, Correlation):
+        form = replace(form, swapped=True)
+    return form, Full(row.place.fold(z.flatten(2).sum(2))) if row.bias else None
+
+
+def _correlation(row: Executed, a: Tensor, z: Tensor, geometry: Geometry) -> Forms:
+    if not row.weight:
+        return None, Full(row.place.fold(z.flatten(2).sum(2)))
+    if all(k == 1 and p == 0 for k, p in zip(geometry.kernel, geometry.padding, strict=True)):
+        # A 1 x 1 kernel sees only the pixels it strides to.
+        for d, s in enumerate(geometry.stride):
+            a = a[(slice(None),) * (2 + d) + (slice(None, None, s),)]
+        geometry = replace(geometry, stride=(1,) * len(geometry.stride))
+    form = Correlation(a, z, geometry, bias=row.bias)
+    if row.place == Place(len(a)):
+        return form, None
+    return Full(row.place.fold(form.rows())), Full(row.place.fold(form.bias_rows())) if row.bias else None
+
+
+def _each(value: Any, dims: int) -> tuple[Any, ...]:
+    values = [value] if isinstance(value, int | str) else list(value)
+    return tuple(values * dims if len(values) == 1 else values)
+
+
+def _same_padding(
+    a: Tensor, name: str, kernel: Sequence[int], dilation: Sequence[int]
+) -> tuple[Tensor, tuple[int, ...]]:
+    if name == "valid":
+        return a, (0,) * len(kernel)
+    total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    if all(t % 2 == 0 for t in total):
+        return a, tuple(t // 2 for t in total)
+    sides = [side for t in reversed(total) for side in (t // 2, t - t // 2)]
+    return F.pad(a, sides), (0,) * len(kernel)
+
+
+_EVAL_BATCH_NORM = ("aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default")
+
+
+def _batch_norm(row: Executed) -> Forms:
+    if row.op == "aten.batch_norm.default":
+        mean, var, training, eps = row.arg(3), row.arg(4), row.arg(5), row.arg(7)
+    else:
+        mean, var, training, eps = row.arg(3), row.arg(4), False, row.arg(6)
+    if training or mean is None or row.op not in _EVAL_BATCH_NORM:
+        raise ValueError("batch normalisation without running statistics mixes the examples")
+    a, z = precise(row.arg(0)), precise(row.z)
+    if row.place.axis != 0:
+        raise ValueError("the examples do not lie along the first dimension of this normalisation")
+    n, channels = a.shape[:2]
+    # As n x channels channels of one example, the library's own sums per channel are sums per example.
+    one = (1, n * channels, a[0, 0].numel())
+    mean, var = precise(mean).repeat(n), precise(var).repeat(n)
+    _, weight, bias = torch.ops.aten.native_batch_norm_backward(
+        z.reshape(one), a.reshape(one), None, mean, var, None, None, False, eps, [False, True, True]
+    )
+    return _affine(row, weight.view(n, channels), bias.view(n, channels))
+
+
+def _affine(row: Executed, weight: Tensor, bias: Tensor) -> Forms:
+    fold = row.place.fold
+    return Full(fold(weight)) if row.weight else None, Full(fold(bias)) if row.bias else None
+
+
+def _normalised(row: Executed) -> Tensor:
+    """The row's output before its scale and shift."""
+    a = precise(row.arg(0))
+    if "native_layer_norm" in row.op or "aten.layer_norm" in row.op:
+        return F.layer_norm(a, row.arg(1), None, None, row.arg(4, 1e-5))
+    if "rms_norm" in row.op:
+        return F.rms_norm(a, row.arg(1), None, row.arg(3))
+    if row.op == "aten.group_norm.default":
+        return F.group_norm(a, row.arg(1), None, None, row.arg(4, 1e-5))
+    if row.op == "aten.native_group_norm.default":
+        return F.group_norm(a, row.arg(6), None, None, row.arg(7))
+    return F.instance_norm(a, row.arg(3), row.arg(4), None, None, row.arg(5), 0.0, row.arg(7))
+
+
+def _feature_norm(row: Executed) -> Forms:
+    shape = tuple(row.arg(1))
+    if row.place.axis >= row.z.ndim - len(shape):
+        raise ValueError("the examples lie along the normalised dimensions")
+
+    def rows(x: Tensor) -> Tensor:
+        return row.place.first(x).flatten(1, -1 - len(shape)).sum(1)
+
+    z = precise(row.z)
+    weight = Full(rows(_normalised(row).mul_(z))) if row.weight else None
+    return weight, Full(rows(z)) if row.bias else None
+
+
+def _channel_norm(row: Executed) -> Forms:
+    z = precise(row.z)
+    if row.place.axis != 0:
+        raise ValueError("the examples do not lie along the first dimension of this normalisation")
+    weight = _normalised(row).mul_(z).flatten(2).sum(2) if row.weight else z.new_empty(0)
+    return _affine(row, weight, z.flatten(2).sum(2))
+
+
+def _embedding(row: Executed) -> Forms:
+    table, index = row.arg(0), row.arg(1)
+    if row.arg(3, False):
+        raise ValueError("gradients scaled by frequency in the batch mix the examples")
+    z = precise(row.z)
+    padding = row.arg(2, -1)
+    if padding >= 0:
+        z = z.masked_fill((index == padding).unsqueeze(-1), 0)
+    return Scatter(row.place.first(index).flatten(1), _flat(row, z), len(table)), None
+
+
+def _prelu(row: Executed) -> Forms:
+    x, slope = precise(row.arg(0)), row.arg(1)
+    if row.place.axis != 0 or row.place.inner != 1:
+        raise ValueError("the examples do not lie along the first dimension of this activation")
+    rows = x.clamp_max(0).mul_(precise(row.z))
+    channels = rows.flatten(1).unsqueeze(1) if slope.numel() == 1 else rows.unsqueeze(-1).flatten(2)
+    return Full(channels.sum(2).view(len(x), *slope.shape)), None
+
+
+def _shift(row: Executed) -> Forms:
+    sign = -1.0 if row.op == "aten.sub.Tensor" and row.bias else 1.0
+    factor = sign * (float(row.kwargs.get("alpha", 1)) if row.bias else 1.0)
+    z = precise(row.z)
+    return _broadcast(row, z if factor == 1 else z * factor)
+
+
+def _scale(row: Executed) -> Forms:
+    return _broadcast(row, precise(row.z) * row.arg(0 if row.bias else 1))
+
+
+def _broadcast(row: Executed, z: Tensor) -> Forms:
+    """Gradient of a parameter (argument 1 as bias, 0 as weight) broadcast to the size of the output."""
+    parameter = row.arg(1 if row.bias else 0)
+    place = row.place
+    aligned = (1,) * (z.ndim - parameter.ndim) + tuple(parameter.shape)
+    if place.inner != 1 or z.shape[place.axis] != place.n or aligned[place.axis] != 1:
+        raise ValueError("the examples do not lie along a dimension the parameter is broadcast over")
+    over = [d for d, size in enumerate(aligned) if size == 1 and z.shape[d] != 1 and d != place.axis]
+    rows = z.sum(over, keepdim=True) if over else z
+    form = Full(rows.movedim(place.axis, 0).reshape(place.n, *parameter.shape))
+    return (None, form) if row.bias else (form, None)
+
+
+RULES: dict[str, Rule] = {
+    "linear": _linear,
+    "matmul": _matmul,
+    "addmm": _addmm,
+    "conv": _conv,
+    "conv_transpose": _conv_transpose,
+    "batch_norm": _batch_norm,
+    "layer_norm": _feature_norm,
+    "rms_norm": _feature_norm,
+    "group_norm": _channel_norm,
+    "instance_norm": _channel_norm,
+    "embedding": _embedding,
+    "prelu": _prelu,
+    "shift": _shift,
+    "scale": _scale,
+}
+
+# Elementwise operations with a parameter on either side: it is argument 0 ("weight") or 1 ("bias").
+BROADCAST = {
+    "aten.add.Tensor": "shift",
+    "aten.sub.Tensor": "shift",
+    "aten.mul.Tensor": "scale",
+    "aten.expand.default": "shift",
+}

@@ -1,0 +1,201 @@
+"""Fill in from recorded weights what was not recorded: streams, snapshots, whole probes."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from tracer import archive as archives
+from tracer.archive import Archive
+from tracer.errors import ArchiveError, MissingTraceError, RecordError, did_you_mean
+from tracer.files import Lock
+from tracer.materialize.additions import describe
+from tracer.materialize.filling import Filling
+from tracer.materialize.rewrite import rewrite
+from tracer.materialize.wanted import Take, wanted
+from tracer.probe import named_probes
+from tracer.rerun.stored import Factory, Networks
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass
+class Materialized:
+    """What was computed.
+
+    path: of the archive that holds it. added: group to its new steps. exact: step to whether the outputs
+    recorded there came out bit for bit (None: none are). notes: what was left out and why, one sentence
+    each.
+    """
+
+    path: Path
+    added: dict[str, list[int]] = field(default_factory=dict)
+    exact: dict[int, bool | None] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def materialize(
+    path: str | Path,
+    *,
+    outputs: Take = None,
+    sums: Take = None,
+    masks: Take = None,
+    gradients: Take = None,
+    activations: Take = None,
+    mode: Literal["auto", "exact", "gram"] = "auto",
+    steps: Iterable[int] | None = None,
+    probes: Mapping[str, Any] | None = None,
+    model: Factory | None = None,
+    device: str | torch.device = "cpu",
+    memory: int | None = None,
+    chunk: int | None = None,
+    output: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Materialized:
+    """Compute, from the recorded weights, what `record` would have stored, and add it to the archive.
+
+    outputs, sums, masks, gradients, activations: True computes the stream of as many examples as the
+    recording captures (all, where that is none), a number of the first so many of each probe. Where none is
+    named, every stream the recording was told to capture is completed. mode: how gradients are kept, as in
+    `record`. steps: default all with weights. probes: further ones, as in `record`. model: for an archive
+    without a usable network, a function that returns the module, or (module, loss); its code is run.
+    memory, chunk: as in `record`. progress(done, total, text) is called after every snapshot.
+
+    What is recorded stays. Only inner products, joint over the probes, are computed anew when a probe is
+    added; they are NaN for it at steps without weights. On the machine that recorded, the result equals bit
+    for bit what recording would have stored. The archive is written anew, beside the old one, and takes its
+    place (or that of `output`) once it is whole.
+
+    ArchiveError where the weights do not reproduce what is recorded, or the recording is not finished;
+    MissingTraceError where weights, network or examples are lacking; RecordError for a probe that does not
+    fit.
+    """
+    takes = {
+        "outputs": outputs,
+        "sums": sums,
+        "masks": masks,
+        "gradients": gradients,
+        "activations": activations,
+    }
+    if mode not in ("auto", "exact", "gram"):
+        raise RecordError(f"mode={mode!r}: expected 'auto', 'exact' or 'gram'")
+    place = _replacing(Path(path), None if output is None else Path(output))
+    with place as partial, archives.open(path) as archive:
+        filling = _filling(archive, takes, mode, steps, probes or {}, model, device, memory, chunk)
+        if filling is None:
+            return Materialized(Path(path))
+        additions = describe(archive, filling)
+        additions.make = _reported(filling, progress)
+        rewrite(archive, partial, additions)
+    added = {group: sorted(at) for group, at in filling.missing.items()}
+    return Materialized(Path(output or path), added, filling.exact, filling.notes)
+
+
+def _filling(
+    archive: Archive,
+    takes: Mapping[str, Take],
+    mode: str,
+    steps: Iterable[int] | None,
+    probes: Mapping[str, Any],
+    model: Factory | None,
+    device: str | torch.device,
+    memory: int | None,
+    chunk: int | None,
+) -> Filling | None:
+    """How to compute what is missing; None where nothing is."""
+    if archive.state == "recording":
+        raise ArchiveError(f"{archive.path!r} is still recording, or was killed: finish or repair it first")
+    at, new = _steps(archive, steps), named_probes(probes)
+    networks = Networks(archive, model, None if archive.probes else next(iter(new.values()), None))
+    wants = wanted(archive, networks, at[0], takes, new)
+    if not any(want.added for want in wants.values()):
+        return None
+    filling = Filling(
+        archive,
+        networks,
+        wants,
+        at,
+        torch.device(device),
+        streams={stream for want in wants.values() for stream in want.all},
+        gradients=_mode(archive, mode),
+        memory=memory or int(archive.card.get("memory") or 1 << 30),
+        chunk=chunk or archive.card.get("chunk"),
+    )
+    return filling if filling.missing or new else None
+
+
+def _mode(archive: Archive, mode: str) -> str:
+    if any(archive._source.has(f"probes/{name}/gradients") for name in archive.probes):
+        return "exact"
+    return "gram" if mode == "auto" and archive.gram_probes else mode
+
+
+def _steps(archive: Archive, steps: Iterable[int] | None) -> list[int]:
+    known = [int(step) for step in archive.steps("weights")]
+    asked = known if steps is None else sorted({int(step) for step in steps})
+    for step in asked:
+        if step not in known:
+            hint = did_you_mean(str(step), map(str, known))
+            raise MissingTraceError(f"no weights are recorded at step {step}; {hint}")
+    if not asked:
+        raise MissingTraceError(
+            "there is no step to compute anything at: record weights, and name their steps"
+        )
+    return asked
+
+
+def _reported(filling: Filling, progress: Progress | None) -> Any:
+    total, done = len(set().union(*filling.missing.values())), 0
+
+    def make(step: int) -> Any:
+        nonlocal done
+        arrays = filling.make(step)
+        done += 1
+        if progress is not None:
+            progress(done, total, f"step {step}")
+        return arrays
+
+    return make
+
+
+@contextmanager
+def _replacing(path: Path, output: Path | None) -> Iterator[Path]:
+    """A place to write to; what was written there becomes `output`, or replaces `path`."""
+    target = output or path
+    partial, old = (target.with_name(f".{target.name}.{word}") for word in ("partial", "old"))
+    if output is not None and output.exists():
+        raise ArchiveError(f"{str(output)!r} exists already; choose a new path")
+    if output is None and old.exists() and not path.exists():
+        old.rename(path)  # we were stopped between the two renames below
+    if output is None and not path.is_dir():
+        archives.open(path).close()
+        raise ArchiveError(f"{str(path)!r} is no directory, so it cannot be added to: give output=")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = Lock(target)
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            yield partial
+            if partial.exists():
+                _take_place(partial, target, old)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            lock.release()
+    except OSError as error:
+        why = error.strerror or error
+        raise ArchiveError(f"cannot write {str(target)!r}: {why}; what was recorded is as it was") from error
+
+
+def _take_place(partial: Path, target: Path, old: Path) -> None:
+    archives.open(partial).close()
+    os.sync()  # a power cut must not find the old archive gone and the new one unwritten
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
+    partial.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

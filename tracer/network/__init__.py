@@ -1,0 +1,287 @@
+"""A network as data: a table of operations that runs with any weights, written as JSON and read without
+trust.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from tracer import ops
+from tracer.errors import RecordError, did_you_mean
+from tracer.network.copies import plain_math, private_copy
+from tracer.network.frozen import frozen
+from tracer.network.program import Program, Visit
+from tracer.network.structure import find_calls, find_sites, is_random, zero_constants
+from tracer.network.table import Call, Layer, Row, Site
+from tracer.network.trees import leaves_of
+
+if TYPE_CHECKING:
+    from tracer.network.objective import Objective
+
+__all__ = ["Network", "private_copy"]
+
+Reference = tuple[str, Any]
+
+
+class Network:
+    """Model and per-example loss in one table of operations.
+
+    rows, sites, calls, layers: see `tracer.network.table`. parameters, buffers: names the rows use, tied ones once.
+    constants: tensors that are neither (made in `forward`, or plain attributes). inputs, targets: shape,
+    dtype and whether batched, of each tensor. output, losses: what `run` returns. batch: number of examples
+    that `run` wants; None for any number. guarded: whether the cost is weighed before it is run, as for a table
+    that was read.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        *,
+        output: Reference,
+        losses: Reference | None,
+        inputs: Sequence[dict[str, Any]],
+        targets: Sequence[dict[str, Any]],
+        constants: Mapping[str, Tensor],
+        parameters: Sequence[str],
+        buffers: Sequence[str],
+        sites: Sequence[Site],
+        calls: Sequence[Call],
+        layers: Sequence[Layer],
+        batch: int | None = None,
+    ) -> None:
+        self.rows = list(rows)
+        self.output = output
+        self.losses = losses
+        self.inputs = list(inputs)
+        self.targets = list(targets)
+        self.constants = dict(constants)
+        self.parameters = list(parameters)
+        self.buffers = list(buffers)
+        self.sites = list(sites)
+        self.calls = list(calls)
+        self.layers = list(layers)
+        self.batch = batch
+        self.guarded = False
+        self._weighed: set[Any] = set()
+        self._programs: dict[Any, Program] = {}
+        self._constants_on: dict[torch.device, dict[Reference, Tensor]] = {}
+
+    @classmethod
+    def trace(
+        cls,
+        model: torch.nn.Module,
+        inputs: Any,
+        targets: Any = None,
+        loss: Any = None,
+        *,
+        objective: "Objective | None" = None,
+        chunk: int = 64,
+    ) -> "Network":
+        """The network of a model in eval mode and its loss; the model itself is only read.
+
+        inputs: a tensor, or a tuple (positional) or dict (keyword arguments) of tensors, examples first; a
+        few examples are enough. targets: what the loss wants. loss: as in `tracer.network.objective.per_example`; or
+        objective(model, inputs, targets) -> (outputs, losses). Neither: outputs only. chunk: number of
+        examples traced for when the model refuses a variable one; `batch` then says so. RecordError, naming
+        the user's line, where the model cannot be traced at all.
+        """
+        from tracer.network.tracing import trace
+
+        return trace(model, inputs, targets, loss, objective=objective, chunk=chunk)
+
+    @classmethod
+    def from_json(
+        cls, data: bytes, constants: Mapping[str, Tensor], *, allow: frozenset[str] | None = ops.ALLOWED
+    ) -> "Network":
+        """The network that `to_json` wrote; ArchiveError for anything a table may not hold (see
+        `tracer.network.reading`).
+        """
+        from tracer.network.reading import read
+
+        return read(data, constants, allow)
+
+    def to_json(self) -> bytes:
+        """The table as JSON, without the constants' values (only their digests)."""
+        from tracer.network.reading import write
+
+        return json.dumps(write(self), separators=(",", ":"), sort_keys=True).encode()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of `to_json`, which holds the constants' digests: equal networks have equal digests."""
+        return hashlib.sha256(self.to_json()).hexdigest()
+
+    @property
+    def foreign(self) -> list[str]:
+        """Operations off the list: they ran here, but a reader of the archive will refuse to run them."""
+        return sorted({row.op for row in self.rows} - ops.ALLOWED)
+
+    @cached_property
+    def random_rows(self) -> list[Row]:
+        """Rows whose result is drawn anew at each run (dropout forced on, noise): no per-example quantity
+        exists.
+        """
+        return [row for row in self.rows if is_random(row)]
+
+    @cached_property
+    def site_of_row(self) -> dict[int, Site]:
+        """The site of each row that is one, by index."""
+        return {site.row: site for site in self.sites}
+
+    def forget_axes(self, names: Sequence[str]) -> None:
+        """Set the example axis of these rows to unknown (the independence check disproved it)."""
+        wrong = set(names)
+        self.rows = [row.without_axis() if row.name in wrong else row for row in self.rows]
+        known = {site.row: site.name for site in self.sites}
+        self.sites = find_sites(self.rows, known, zero_constants(self.constants))
+        self.calls = find_calls(self.rows, frozenset(self.parameters))
+        self._programs.clear()
+        self.__dict__.pop("site_of_row", None)
+
+    def run(
+        self,
+        tensors: Mapping[str, Tensor],
+        inputs: Any,
+        targets: Any = None,
+        *,
+        visit: Visit | None = None,
+        until: str | None = None,
+        masks: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Any, Tensor | None]:
+        """Outputs and losses (n,) for these weights and inputs; without targets the model alone, and losses
+        None.
+
+        tensors: by name, at least `parameters` and `buffers`; the device is theirs. Grad mode is the
+        caller's; autocast and inference mode are left. visit(row, values, out): called after each row with
+        its positional arguments (defaults filled in), may return another output. until: name of a row to stop
+        after; returns (its output, None).
+        masks: by site name, bool (example, unit) or in the shape of the output: the nonlinearity is replaced
+        by its linear pieces (`tracer.network.frozen`). Each value is let go after its last use.
+        """
+        device = _device(tensors, inputs)
+        if self.guarded:
+            self._weigh(tensors, inputs, targets)
+        program = self._program(device, until, targets is not None and self.losses is not None)
+        values = program.start(self.leaves(tensors, inputs, targets, device))
+        with plain_math():
+            if visit is None and not masks:
+                for call, arguments, slot, dead, _ in program.frugal if _unseen() else program.steps:
+                    values[slot] = call(*arguments(values))
+                    for used in dead:
+                        values[used] = None
+            else:
+                self._run_watched(program, values, visit, self._frozen(masks or {}))
+        results = [values[slot] for slot in program.results]
+        return results[0], results[1] if len(results) > 1 else None
+
+    def _weigh(self, tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> None:
+        """Refuse a stranger's table that would take too much for tensors of these sizes."""
+        from tracer.meter import check
+
+        sizes = tuple(tuple(leaf.shape) for leaf in [*leaves_of(inputs), *leaves_of(targets)])
+        sizes += tuple(tuple(tensor.shape) for tensor in tensors.values())
+        key = sizes, torch.is_grad_enabled(), targets is None
+        if key not in self._weighed:
+            check(self, tensors, inputs, targets)
+            self._weighed.add(key)
+
+    def _run_watched(
+        self,
+        program: Program,
+        values: list[Any],
+        visit: Visit | None,
+        masks: Mapping[int, tuple[Site, Tensor]],
+    ) -> None:
+        for call, arguments, slot, dead, index in program.steps:
+            given = arguments(values)
+            if index in masks:
+                site, mask = masks[index]
+                out = frozen(site, self.rows[index], given, mask)
+            else:
+                out = call(*given)
+            if visit is not None:
+                other = visit(self.rows[index], given, out)
+                out = out if other is None else other
+            values[slot] = out
+            for used in dead:
+                values[used] = None
+
+    def _frozen(self, masks: Mapping[str, Tensor]) -> dict[int, tuple[Site, Tensor]]:
+        by_name = {site.name: site for site in self.sites if site.has_mask}
+        for name in masks:
+            if name not in by_name:
+                raise ValueError(f"no site with a mask is called {name!r}; {did_you_mean(name, by_name)}")
+        return {by_name[name].row: (by_name[name], mask) for name, mask in masks.items()}
+
+    def leaves(
+        self, tensors: Mapping[str, Tensor], inputs: Any, targets: Any, device: torch.device
+    ) -> dict[Reference, Any]:
+        """What rows may refer to besides rows, by reference: weights, constants, and the checked inputs."""
+        named: dict[Reference, Any] = dict(self._on(device))
+        for kind, given, declared in (("input", inputs, self.inputs), ("target", targets, self.targets)):
+            if kind == "target" and targets is None:
+                continue
+            leaves = leaves_of(given)
+            if len(leaves) != len(declared):
+                raise RecordError(
+                    f"the network was traced with {len(declared)} {kind} tensors, got {len(leaves)}"
+                )
+            named |= {(kind, index): leaf for index, leaf in enumerate(leaves)}
+            self._check_batch(leaves, declared)
+        named |= {("tensor", name): tensor for name, tensor in tensors.items()}
+        return named
+
+    def _check_batch(self, leaves: Sequence[Tensor], declared: Sequence[dict[str, Any]]) -> None:
+        if self.batch is None:
+            return
+        for leaf, entry in zip(leaves, declared, strict=True):
+            if entry["batched"] and leaf.shape[0] != self.batch:
+                raise RecordError(
+                    f"this network was traced for exactly {self.batch} examples at a time, "
+                    f"got {leaf.shape[0]}: pad the chunk"
+                )
+
+    def _program(self, device: torch.device, until: str | None, with_losses: bool) -> Program:
+        key = (device, until, with_losses)
+        if key not in self._programs:
+            if until is not None:
+                names = {row.name: index for index, row in enumerate(self.rows)}
+                if until not in names:
+                    raise ValueError(f"no row is called {until!r}; {did_you_mean(until, names)}")
+                stop = names[until]
+                program = Program(self.rows, range(stop + 1), device, [("row", stop)])
+            else:
+                results = [self.output] + ([self.losses] if with_losses and self.losses else [])
+                program = Program(self.rows, self.needed(results), device, results)
+            self._programs[key] = program
+        return self._programs[key]
+
+    def needed(self, results: Sequence[Reference]) -> list[int]:
+        """Indices of the rows that these results depend on, in order."""
+        wanted = {key for kind, key in results if kind == "row"}
+        for index in range(len(self.rows) - 1, -1, -1):
+            if index in wanted:
+                wanted.update(key for kind, key in self.rows[index].references() if kind == "row")
+        return sorted(wanted)
+
+    def _on(self, device: torch.device) -> dict[Reference, Tensor]:
+        if device not in self._constants_on:
+            self._constants_on[device] = {
+                ("constant", name): value.to(device) for name, value in self.constants.items()
+            }
+        return self._constants_on[device]
+
+
+def _unseen() -> bool:
+    """Whether neither autograd nor a transform such as `vmap` looks at the intermediate values."""
+    return not torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
+
+
+def _device(tensors: Mapping[str, Tensor], inputs: Any) -> torch.device:
+    first = next(iter(tensors.values()), None)
+    return leaves_of(inputs)[0].device if first is None else first.device

@@ -1,0 +1,65 @@
+"""How much memory a table takes, found without computing anything: a run on the `meta` device."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from tracer.network.program import Program
+from tracer.network.table import Row
+from tracer.network.trees import leaves_of, rebuild
+from tracer.ops import op
+
+if TYPE_CHECKING:
+    from tracer.network import Network
+
+_META = torch.device("meta")
+
+
+def peak_bytes(
+    network: "Network", tensors: Mapping[str, Tensor], inputs: Any, targets: Any = None, *, keep: bool = False
+) -> int:
+    """Most bytes that the rows' outputs hold at one time, for inputs of these sizes (weights not counted).
+
+    keep: nothing is let go, as in a pass that is differentiated. Views count nothing, scratch memory inside
+    an operation is not seen. It guards against a stranger's table whose sizes explode: nothing is allocated.
+    Whatever torch raises for sizes that do not fit together.
+    """
+    results = [network.output] + ([network.losses] if network.losses and targets is not None else [])
+    program = Program(network.rows, network.needed(results), _META, results)
+    values = program.start(network.leaves(_meta(dict(tensors)), _meta(inputs), _meta(targets), _META))
+    ends = _ends(network.rows)
+    live: dict[int, int] = {}
+    held = peak = 0
+    with torch.no_grad():
+        for call, arguments, slot, dead, index in program.steps:
+            # On this device attention lays its result out in another way, so a view may be refused.
+            view = network.rows[index].op == "aten.view.default"
+            out = values[slot] = (torch.reshape if view else call)(*arguments(values))
+            live[index] = sum(0 if view or leaf._is_view() else leaf.nbytes for leaf in leaves_of(out))
+            held += live[index]
+            peak = max(peak, held)
+            for used in dead:
+                values[used] = None
+            for over in () if keep else ends.get(index, ()):
+                held -= live.pop(over, 0)
+    return peak
+
+
+def _meta(tree: Any) -> Any:
+    return rebuild(tree, iter([leaf.to(_META) for leaf in leaves_of(tree)]))
+
+
+def _ends(rows: list[Row]) -> dict[int, list[int]]:
+    """Row -> rows whose memory is free after it; an output lives as long as what may be a view of it."""
+    last = list(range(len(rows)))
+    for index in range(len(rows) - 1, -1, -1):
+        views = op(rows[index].op).homogeneous == "reshape"
+        for kind, key in rows[index].references():
+            if kind == "row":
+                last[key] = max(last[key], last[index] if views else index)
+    ends: dict[int, list[int]] = {}
+    for key, index in enumerate(last):
+        ends.setdefault(index, []).append(key)
+    return ends

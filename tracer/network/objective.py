@@ -1,0 +1,122 @@
+"""From a loss function to one number per example."""
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from tracer.errors import RecordError
+from tracer.network.copies import private_copy
+from tracer.network.trees import first_tensor
+
+Objective = Callable[[nn.Module, Any, Any], tuple[Any, Tensor]]
+
+
+def per_example(loss: Callable[..., Any]) -> Callable[[Any, Any], Tensor]:
+    """A function (outputs, targets) -> losses (n,) from a loss that may average over examples itself.
+
+    A loss with a `reduction` argument or attribute is called with "none" (a copy of a module; the user's own
+    is not touched, and is copied here and now); what remains of an example's axes is averaged, ignored tokens
+    (`ignore_index`) left out. Class weights multiply and are not divided out again, so the mean over examples
+    is not the weighted mean that PyTorch prints. Any other loss must return shape (n,). RecordError where the
+    result is neither.
+
+    >>> import torch
+    >>> losses = per_example(nn.CrossEntropyLoss())(torch.zeros(3, 4), torch.tensor([0, 1, 2]))
+    >>> [round(value, 4) for value in losses.tolist()]
+    [1.3863, 1.3863, 1.3863]
+    """
+    if not callable(loss):
+        raise RecordError(
+            f"loss must be a function or module of (outputs, targets), got {type(loss).__name__}"
+        )
+    unreduced, ignore_index = _unreduced(loss)
+    name = getattr(loss, "__name__", type(loss).__name__)
+
+    def losses(outputs: Any, targets: Any) -> Tensor:
+        values = unreduced(outputs, targets)
+        n = _n_examples(outputs)
+        if not isinstance(values, Tensor) or values.ndim == 0 or values.shape[0] != n:
+            shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise RecordError(
+                f"loss {name!r} must give one value per example: expected shape ({int(n)},), got {shape}; "
+                "give it a `reduction` argument, "
+                "or pass objective=(model, inputs, targets) -> (outputs, losses)"
+            )
+        return _over_examples(values, targets, ignore_index)
+
+    return losses
+
+
+def objective_of(loss: Any, objective: Objective | None) -> Objective:
+    """The objective (model, inputs, targets) -> (outputs, losses) that a loss or an objective stands for."""
+    if objective is not None:
+        if loss is not None:
+            raise RecordError("give either loss or objective, not both")
+        return objective
+    losses = per_example(loss)
+
+    def standard(model: nn.Module, inputs: Any, targets: Any) -> tuple[Any, Tensor]:
+        outputs = call_model(model, inputs)
+        return outputs, losses(outputs, targets)
+
+    return standard
+
+
+def call_model(model: nn.Module, inputs: Any) -> Any:
+    """The model on a tensor, a tuple of positional or a dict of keyword arguments."""
+    if isinstance(inputs, dict):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+
+
+def _unreduced(loss: Callable[..., Any]) -> tuple[Callable[..., Any], int | None]:
+    """The loss without its reduction, and the target value it ignores (None: it has no such notion)."""
+    ignored = getattr(loss, "ignore_index", None)
+    reducible = hasattr(loss, "reduction")
+    if isinstance(loss, nn.Module):
+        loss = private_copy(loss)
+    if reducible:
+        replica = copy.copy(loss)
+        replica.reduction = "none"  # type: ignore[attr-defined]
+        return replica, ignored
+    parameters = _parameters(loss)
+    if "reduction" in parameters:
+        ignore = parameters.get("ignore_index")
+        default = ignore.default if ignore is not None else None
+        given = loss.keywords.get("ignore_index", default) if isinstance(loss, functools.partial) else default
+        return functools.partial(loss, reduction="none"), given
+    return loss, None
+
+
+def _parameters(loss: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    try:
+        return dict(inspect.signature(loss).parameters)
+    except (TypeError, ValueError):  # some built-in functions have no signature
+        return {}
+
+
+def _n_examples(outputs: Any) -> Any:
+    found = first_tensor(outputs)
+    if found is None:
+        raise RecordError("the model's output holds no floating-point tensor, so there is nothing to record")
+    return found.shape[0]
+
+
+def _over_examples(values: Tensor, targets: Any, ignore_index: int | None) -> Tensor:
+    """Mean over the axes after the first, ignored targets left out (an example with none left gets 0/0 =
+    NaN).
+    """
+    if values.ndim == 1:
+        return values
+    axes = tuple(range(1, values.ndim))
+    classes = (
+        isinstance(targets, Tensor) and not targets.is_floating_point() and targets.shape == values.shape
+    )
+    if ignore_index is None or not classes:
+        return values.mean(axes)
+    kept = targets != ignore_index
+    return values.sum(axes) / kept.sum(axes)

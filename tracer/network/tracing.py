@@ -1,0 +1,287 @@
+"""From a user's model to a table, by `torch.export` in the user's own process."""
+
+import io
+import logging
+import operator
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from tracer.errors import ArchiveError, RecordError
+from tracer.network import Network
+from tracer.network.axes import Place, input_place, linear_size, place_rows
+from tracer.network.copies import named_tensors, private_copy, quiet
+from tracer.network.graph import Draft, Reader
+from tracer.network.objective import Objective, call_model, objective_of
+from tracer.network.program import Program
+from tracer.network.structure import find_calls, find_layers, find_sites, site_names, zero_constants
+from tracer.network.table import Row
+from tracer.network.trees import examples_in, first_tensor, leaves_of, rebuild, take
+
+_FEW = 3  # examples in a trace with a variable number of them
+
+
+class _Together(nn.Module):
+    """Model and objective in one module, taking flat tensors."""
+
+    def __init__(self, model: nn.Module, objective: Objective | None, inputs: Any, targets: Any) -> None:
+        super().__init__()
+        self.model = model
+        self._rest = (objective, inputs, targets)
+
+    def forward(self, *leaves: Tensor) -> tuple[Tensor, ...]:
+        objective, inputs, targets = self._rest
+        given = iter(leaves)
+        inputs, targets = rebuild(inputs, given), rebuild(targets, given)
+        before = [(module, dict(module.__dict__)) for module in self.model.modules()]
+        try:
+            if objective is None:
+                return (_recorded(call_model(self.model, inputs)),)
+            outputs, losses = objective(self.model, inputs, targets)
+        finally:
+            # Tensors that a forward pass caches in attributes (weight norm does) would be refused by export.
+            for module, attributes in before:
+                module.__dict__.clear()
+                module.__dict__.update(attributes)
+        return _recorded(outputs), losses
+
+
+class _Examples:
+    """The user's inputs and targets, of which any number of examples can be had."""
+
+    def __init__(self, inputs: Any, targets: Any) -> None:
+        self._trees = (inputs, targets)
+        self._n = n = examples_in(inputs)
+        self.batched = [[leaf.ndim > 0 and leaf.shape[0] == n for leaf in leaves_of(t)] for t in self._trees]
+        if n == 0:
+            raise RecordError("inputs must hold at least one example along their first axis, got none")
+
+    def first(self, size: int) -> tuple[Any, Any]:
+        """The first `size` examples, repeated from the start where there are fewer."""
+        index = torch.arange(size) % self._n
+        return take(self._trees[0], index, self._n), take(self._trees[1], index, self._n)
+
+
+def trace(
+    model: nn.Module, inputs: Any, targets: Any, loss: Any, *, objective: Objective | None, chunk: int
+) -> Network:
+    """See `Network.trace`."""
+    with quiet(grad=True), _hushed():
+        examples = _Examples(inputs, targets)
+        replica = private_copy(model)
+        goal = None if loss is None and objective is None else objective_of(loss, objective)
+        few, more = examples.first(_FEW), examples.first(_FEW + 2)
+        try:
+            draft = _export(replica, goal, few, examples.batched)
+            small, large = _sizes(draft, replica, few), _sizes(draft, replica, more)
+        except (RecordError, ArchiveError):
+            raise
+        except Exception:  # torch.export raises whatever the model's code does on symbolic sizes
+            return _fixed(replica, goal, examples, max(2, chunk))
+        rows = _with_sizes(draft.rows, small, large, _FEW, _FEW + 2)
+        return _network(draft, rows, replica, few, examples.batched, None)
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep back what `torch.export` prints before it raises: the refusal is told in one sentence instead."""
+    disabled = logging.root.manager.disable
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
+
+
+def _fixed(model: nn.Module, goal: Objective | None, examples: _Examples, chunk: int) -> Network:
+    """A table for exactly `chunk` examples; a second, larger one shows where the examples lie."""
+    given = examples.first(chunk)
+    try:
+        draft = _export(model, goal, given)
+    except RecordError:
+        raise
+    except Exception as error:
+        raise RecordError(_refused(model, error)) from error
+    sizes = _sizes(draft, model, given)
+    rows = _with_sizes(draft.rows, sizes, sizes, chunk, chunk + 1)
+    for larger in (chunk + 1, 2 * chunk):
+        more = examples.first(larger)
+        try:
+            other = _export(model, goal, more)
+        except Exception:
+            continue
+        if [row.op for row in other.rows] == [row.op for row in draft.rows]:
+            rows = _with_sizes(draft.rows, sizes, _sizes(other, model, more), chunk, larger)
+            break
+    return _network(draft, rows, model, given, examples.batched, chunk)
+
+
+def _export(
+    model: nn.Module,
+    goal: Objective | None,
+    trees: tuple[Any, Any],
+    batched: Sequence[Sequence[bool]] | None = None,
+) -> Draft:
+    """One export; batched: which tensors hold a variable number of examples (None: all sizes are fixed)."""
+    inputs, targets = trees
+    given = [inputs] if goal is None else [inputs, targets]
+    shapes = None
+    if batched is not None:
+        batch = torch.export.Dim("batch")
+        flags = [flag for part in batched[: len(given)] for flag in part]
+        shapes = (tuple({0: batch} if flag else None for flag in flags),)
+    leaves = leaves_of(given)
+    together = _Together(model, goal, inputs, targets)
+    together.__dict__["training"] = False
+    program = torch.export.export(together, tuple(leaves), dynamic_shapes=shapes, strict=False)
+    _detach_no_grad(program.graph_module)
+    return Reader(program.run_decompositions({}), model, len(leaves_of(inputs))).draft()
+
+
+def _detach_no_grad(module: fx.GraphModule) -> None:
+    """Put a `detach` behind what leaves a `no_grad` region: decomposing dissolves the region."""
+    for inside in module.children():
+        if isinstance(inside, fx.GraphModule):
+            _detach_no_grad(inside)
+    for node in list(module.graph.nodes):
+        if node.op != "call_function" or getattr(node.target, "__name__", "") != "wrap_with_set_grad_enabled":
+            continue
+        if node.args[0] is not False:
+            continue
+        for value in list(node.users):
+            if value.target is not operator.getitem:
+                continue
+            with module.graph.inserting_after(value):
+                cut = module.graph.call_function(torch.ops.aten.detach.default, (value,))
+            cut.meta = dict(value.meta)
+            value.replace_all_uses_with(cut, delete_user_cb=lambda user, cut=cut: user is not cut)
+    module.recompile()
+
+
+def _recorded(outputs: Any) -> Tensor:
+    found = first_tensor(outputs)
+    if found is None:
+        raise RecordError("the model's output holds no floating-point tensor, so there is nothing to record")
+    return found
+
+
+def _sizes(draft: Draft, model: nn.Module, given: tuple[Any, Any]) -> list[Any]:
+    """(size, dtype) of every row's output on real examples; None where it is no tensor."""
+    leaves: dict[tuple[str, Any], Any] = {
+        ("constant", name): value for name, value in draft.constants.items()
+    }
+    for kind, tree in zip(("input", "target"), given, strict=True):
+        leaves |= {(kind, index): leaf for index, leaf in enumerate(leaves_of(tree))}
+    leaves |= {("tensor", name): tensor for name, tensor in named_tensors(model).items()}
+    device = leaves["input", 0].device
+    program = Program(draft.rows, range(len(draft.rows)), device)
+    values = program.start(leaves)
+    sizes: list[Any] = []
+    with torch.no_grad():
+        for call, arguments, slot, dead, _ in program.steps:
+            out = values[slot] = call(*arguments(values))
+            sizes.append(
+                (tuple(out.shape), str(out.dtype).removeprefix("torch.")) if isinstance(out, Tensor) else None
+            )
+            for used in dead:
+                values[used] = None
+    return sizes
+
+
+def _with_sizes(rows: Sequence[Row], small: list[Any], large: list[Any], n: int, larger: int) -> list[Row]:
+    sized = []
+    for row, a, b in zip(rows, small, large, strict=True):
+        if a is not None and b is not None:
+            row = replace(row, shape=linear_size(a[0], b[0], n, larger), dtype=a[1])
+        sized.append(row)
+    return sized
+
+
+def _network(
+    draft: Draft,
+    rows: list[Row],
+    model: nn.Module,
+    given: tuple[Any, Any],
+    batched: Sequence[Sequence[bool]],
+    batch: int | None,
+) -> Network:
+    declared = [
+        [_declared(leaf, flag) for leaf, flag in zip(leaves_of(tree), flags, strict=True)]
+        for tree, flags in zip(given, batched, strict=True)
+    ]
+    places: dict[tuple[str, int], Place] = {
+        (kind, index): input_place(entry["shape"])
+        for kind, entries in zip(("input", "target"), declared, strict=True)
+        for index, entry in enumerate(entries)
+        if entry["batched"]
+    }
+    rows = place_rows(rows, places)
+    parameters = dict(model.named_parameters())
+    trainable = [name for name, tensor in parameters.items() if tensor.requires_grad]
+    used = [name for name in draft.tensors if name in parameters]
+    zeros = zero_constants(draft.constants)
+    network = Network(
+        rows,
+        output=draft.results[0],
+        losses=draft.results[1] if len(draft.results) > 1 else None,
+        inputs=declared[0],
+        targets=declared[1] if len(draft.results) > 1 else [],
+        constants=draft.constants,
+        parameters=used,
+        buffers=[name for name in draft.tensors if name not in parameters],
+        sites=find_sites(rows, site_names(rows, _activation_modules(model), zeros), zeros),
+        calls=find_calls(rows, frozenset(parameters)),
+        layers=find_layers(rows, trainable),
+        batch=batch,
+    )
+    _check_losses(network, model, given)
+    return network
+
+
+def _declared(leaf: Tensor, batched: bool) -> dict[str, Any]:
+    return {"shape": list(leaf.shape), "dtype": str(leaf.dtype).removeprefix("torch."), "batched": batched}
+
+
+def _activation_modules(model: nn.Module) -> frozenset[str]:
+    """Paths of PyTorch's own nonlinearity modules; everything else that is called is a functional call."""
+    home = nn.ReLU.__module__
+    return frozenset(
+        name
+        for name, module in model.named_modules()
+        if name and type(module).__module__ == home and not isinstance(module, nn.MultiheadAttention)
+    )
+
+
+def _check_losses(network: Network, model: nn.Module, given: tuple[Any, Any]) -> None:
+    n = examples_in(given[0])
+    if network.losses is None:
+        return
+    with torch.no_grad():
+        _, losses = network.run(named_tensors(model), *given)
+    if losses is None or losses.shape != (n,):
+        shape = None if losses is None else tuple(losses.shape)
+        raise RecordError(f"the objective must give one loss per example: expected shape ({n},), got {shape}")
+
+
+def _refused(model: nn.Module, error: Exception) -> str:
+    """One sentence naming the user's own line where tracing stopped."""
+    here = str(Path(__file__).parent)
+    library = str(Path(torch.__file__).parent)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith((here, library, "<"))]
+    where = f"{own[-1].filename}:{own[-1].lineno} ({own[-1].line})" if own else "an unknown line"
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return (
+        f"torch.export cannot trace {type(model).__name__} past {where}: {reason}; "
+        "replace control flow that depends on values there by torch.where, "
+        "or let the model itself be probed"
+    )

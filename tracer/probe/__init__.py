@@ -1,0 +1,233 @@
+"""Probe: a named, fixed set of examples of one split, examined at snapshots."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from tracer.batches import resolve
+from tracer.errors import RecordError, did_you_mean
+from tracer.network.trees import leaves_of, rebuild
+from tracer.probe.passes import ProbePass
+
+__all__ = ["CAPTURE", "Probe", "ProbePass", "named_probes"]
+
+CAPTURE: dict[str, int | None] = {
+    "outputs": None,
+    "sums": None,
+    "masks": 512,
+    "gradients": 128,
+    "activations": 0,
+}
+
+
+class Probe:
+    """A fixed set of examples of one split.
+
+    inputs, targets: tensors or arrays, examples first (inputs also a tuple or dict of them); they are copied.
+    Or a map-style `Dataset` of (input, target) pairs and the indices to take; ids then are the dataset's own,
+    a `Subset` resolved to its base. ids: whole numbers, unique within the split; default 0, 1, 2, ... split:
+    default the probe's name. true_targets: targets before labels were corrupted. group: any partition of the
+    examples. raw: inputs before normalisation, for measures of image complexity. capture: how many examples,
+    the first n, each stream takes (None: all), over the defaults in `CAPTURE`.
+    RecordError where lengths differ, ids repeat, or nothing is given.
+
+    >>> probe = Probe(torch.zeros(3, 2), torch.tensor([0, 1, 0]), capture={"masks": 2})
+    >>> probe.n, probe.taken("masks"), probe.taken("gradients"), probe.ids.tolist()
+    (3, 2, 3, [0, 1, 2])
+    """
+
+    def __init__(
+        self,
+        inputs: Any,
+        targets: Any,
+        *,
+        ids: Any = None,
+        split: str | None = None,
+        true_targets: Any = None,
+        group: Any = None,
+        raw: Any = None,
+        capture: Mapping[str, int | None] | None = None,
+    ) -> None:
+        if _is_dataset(inputs):
+            inputs, targets, known = _items(inputs, targets)
+            ids = known if ids is None else ids
+        self.inputs = _tensors(inputs, "inputs")
+        self.targets = None if targets is None else _tensors(targets, "targets")
+        self.n = len(leaves_of(self.inputs)[0])
+        self.ids = _ids(np.arange(self.n) if ids is None else ids)
+        self.split = split
+        self.true_targets = _array(true_targets)
+        self.group = _array(group)
+        self.raw = _array(raw)
+        self.capture = CAPTURE | _capture(capture or {})
+        self._check()
+
+    @classmethod
+    def from_any(cls, name: str, value: Any) -> "Probe":
+        """The probe meant by a Probe, (inputs, targets) or (dataset, indices); errors name the probe."""
+        try:
+            if isinstance(value, Probe):
+                probe = value
+            elif isinstance(value, tuple | list) and len(value) == 2:
+                probe = cls(*value)
+            elif _is_dataset(value):
+                probe = cls(value, range(len(value)))
+            else:
+                raise RecordError(
+                    f"got a {type(value).__name__}, expected (inputs, targets), (dataset, indices) or a Probe"
+                )
+        except RecordError as error:
+            raise RecordError(f"Probe {name!r}: {error}") from None
+        return probe if probe.split is not None else probe._with_split(name)
+
+    def taken(self, stream: str) -> int:
+        """How many examples, the first ones, a stream takes."""
+        wanted = self.capture[stream]
+        return self.n if wanted is None else min(wanted, self.n)
+
+    def absent_classes(self, n: int) -> list[int]:
+        """Classes found among the targets but not among the first n; none where targets are not classes."""
+        targets = self.targets
+        if not isinstance(targets, Tensor) or targets.ndim != 1 or targets.is_floating_point() or n == 0:
+            return []
+        return sorted(set(targets.tolist()) - set(targets[:n].tolist()))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over inputs, targets and ids: equal for equal examples in equal order."""
+        digest = hashlib.sha256(self.ids.tobytes())
+        for leaf in [*leaves_of(self.inputs), *leaves_of(self.targets)]:
+            array = _numpy(leaf)
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is stored once: id, inputs, targets, and true_targets, group, raw where given.
+
+        Several input tensors are `inputs_0`, `inputs_1`, ... in the order of their names or places.
+        """
+        stored = {"id": self.ids}
+        for kind, tree in (("inputs", self.inputs), ("targets", self.targets)):
+            leaves = leaves_of(tree)
+            names = [kind] if len(leaves) == 1 else [f"{kind}_{k}" for k in range(len(leaves))]
+            stored |= {name: _numpy(leaf) for name, leaf in zip(names, leaves, strict=True)}
+        extra = {"true_targets": self.true_targets, "group": self.group, "raw": self.raw}
+        return stored | {name: array for name, array in extra.items() if array is not None}
+
+    def _with_split(self, split: str) -> "Probe":
+        probe = object.__new__(Probe)
+        probe.__dict__ = {**self.__dict__, "split": split}
+        return probe
+
+    def _check(self) -> None:
+        if self.n == 0:
+            raise RecordError("inputs hold no examples, expected at least one")
+        for name, array in self.arrays().items():
+            if array.ndim == 0 or len(array) != self.n:
+                got = f"{len(array)} entries" if array.ndim else "a single number"
+                raise RecordError(f"{name} has {got} for {self.n} inputs, expected one for each")
+        values, counts = np.unique(self.ids, return_counts=True)
+        if len(values) < self.n:
+            raise RecordError(
+                f"id {values[counts > 1][0]} occurs twice, but an example is identified by its split and id: "
+                "give each example once"
+            )
+
+
+def named_probes(probes: Mapping[str, Any]) -> dict[str, Probe]:
+    """The probes of a recording by name; RecordError for two of one split, or a name that is no folder's."""
+    found = {name: Probe.from_any(name, value) for name, value in probes.items()}
+    by_split: dict[str | None, str] = {}
+    for name, probe in found.items():
+        if not name or name != name.strip() or any(sign in name for sign in "/\\.:\0"):
+            raise RecordError(f"{name!r} cannot name a probe: use letters, digits, '-' and '_'")
+        other = by_split.setdefault(probe.split, name)
+        if other != name:
+            raise RecordError(
+                f"probes {other!r} and {name!r} are both of split {probe.split!r}: join them, or give split="
+            )
+    return found
+
+
+def _is_dataset(value: Any) -> bool:
+    return isinstance(value, Dataset) or (
+        hasattr(value, "__getitem__")
+        and hasattr(value, "__len__")
+        and not isinstance(value, Tensor | np.ndarray | Sequence | Mapping)
+    )
+
+
+def _items(dataset: Any, indices: Any) -> tuple[Any, Any, np.ndarray]:
+    chosen = _ids(range(len(dataset)) if indices is None else indices)
+    if len(chosen) == 0:
+        raise RecordError("no indices are given, expected at least one")
+    outside = chosen[(chosen < 0) | (chosen >= len(dataset))]
+    if len(outside):
+        raise RecordError(f"index {outside[0]} is outside the dataset of {len(dataset)} examples")
+    batch = default_collate([dataset[int(i)] for i in chosen])
+    if not isinstance(batch, tuple | list) or len(batch) < 2:
+        raise RecordError(
+            "the dataset's items are not (input, target) pairs; give inputs and targets as tensors instead"
+        )
+    *inputs, targets = batch
+    return (inputs[0] if len(inputs) == 1 else tuple(inputs)), targets, resolve(dataset, chosen.tolist())
+
+
+def _tensors(value: Any, what: str) -> Any:
+    """The same nest of tensors, as copies that no later change of the user's can reach."""
+    if isinstance(value, np.ndarray) or (isinstance(value, list) and not leaves_of(value)):
+        try:
+            value = torch.as_tensor(np.asarray(value))
+        except TypeError:
+            raise RecordError(f"{what} are an array of {np.asarray(value).dtype}, expected numbers") from None
+    elif isinstance(value, tuple | dict):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        converted = {key: torch.as_tensor(x) if isinstance(x, np.ndarray) else x for key, x in pairs}
+        value = converted if isinstance(value, dict) else tuple(converted.values())
+    leaves = leaves_of(value)
+    if not leaves or any(leaf.ndim == 0 for leaf in leaves):
+        raise RecordError(
+            f"{what} are a {type(value).__name__}, expected a tensor or array with examples first"
+        )
+    if len({len(leaf) for leaf in leaves}) > 1:
+        raise RecordError(
+            f"the tensors of {what} hold {[len(leaf) for leaf in leaves]} examples, expected one number"
+        )
+    with torch.inference_mode(False), torch.no_grad():
+        return rebuild(value, iter([leaf.detach().clone() for leaf in leaves]))
+
+
+def _ids(value: Any) -> np.ndarray:
+    ids = _array(list(value) if isinstance(value, range) else value)
+    if ids is None or ids.ndim != 1 or (ids.dtype.kind not in "iu" and len(ids)):
+        got = "nothing" if ids is None else f"{ids.dtype} of shape {ids.shape}"
+        raise RecordError(f"ids are {got}, expected one whole number for each example")
+    return ids.astype(np.int64)
+
+
+def _array(value: Any) -> np.ndarray | None:
+    if value is None:
+        return None
+    return _numpy(value) if isinstance(value, Tensor) else np.array(value)
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def _capture(wanted: Mapping[str, int | None]) -> dict[str, int | None]:
+    for stream, count in wanted.items():
+        if stream not in CAPTURE:
+            raise RecordError(f"capture: there is no stream {stream!r}; {did_you_mean(stream, CAPTURE)}")
+        if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
+            raise RecordError(
+                f"capture: {stream} is {count!r}, expected a number of examples, or None for all"
+            )
+    return dict(wanted)

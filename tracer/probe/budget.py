@@ -1,0 +1,91 @@
+"""How much memory a probe pass takes, and how many examples may go through together."""
+
+from collections.abc import Mapping
+from math import prod
+
+from tracer.errors import RecordError
+from tracer.network import Network
+from tracer.network.table import DTYPES
+from tracer.ops import op
+
+EXACT_LIMIT = 64 << 20  # bytes of exact gradients a snapshot that "auto" still keeps
+_WORKING = 256 << 20  # bytes of activations and signals in flight; more only leaves the caches
+_MOST = {"gradients": 256, "forward": 1024}  # examples in a chunk
+
+
+def example_bytes(network: Network) -> int:
+    """Bytes of all rows' outputs for one example, views not counted."""
+    total = 0
+    for row in network.rows:
+        size = row.size(1)
+        if size is not None and row.dtype is not None and op(row.op).homogeneous != "reshape":
+            total += prod(size) * DTYPES[row.dtype].itemsize
+    return max(1, total)
+
+
+def chunk_sizes(network: Network, memory: int, chunk: int | None) -> tuple[int, int]:
+    """Examples in a chunk with a backward pass, and in one without: both at most what a fixed table takes."""
+    if chunk is not None and chunk < 1:
+        raise RecordError(f"chunk={chunk}: expected a number of examples, at least 1")
+    if network.batch is not None:
+        limit = min(chunk or network.batch, network.batch)
+        return limit, limit
+    if chunk is not None:
+        return chunk, chunk
+    one, working = example_bytes(network), min(memory // 4, _WORKING)
+    # Activations are kept for the backward pass, and as much again for the signals on their way.
+    backward = max(1, min(working // (2 * one), _MOST["gradients"]))
+    forward = max(1, min(working // one, _MOST["forward"]))
+    return _whole_bytes(backward), _whole_bytes(forward)
+
+
+def chunks(n_gradients: int, n: int, backward: int, forward: int) -> list[tuple[int, int]]:
+    """Bounds of the chunks of n examples: first those with gradients, evenly, then the rest.
+
+    >>> chunks(40, 100, 32, 64)
+    [(0, 24), (24, 40), (40, 100)]
+    """
+    bounds: list[tuple[int, int]] = []
+    for start, stop, limit in ((0, n_gradients, backward), (n_gradients, n, forward)):
+        if stop <= start:
+            continue
+        pieces = -(-(stop - start) // limit)
+        size = min(limit, _up_to_bytes(-(-(stop - start) // pieces)))
+        bounds += [(at, min(at + size, stop)) for at in range(start, stop, size)]
+    return bounds
+
+
+def gradient_mode(wanted: str, size: int) -> tuple[str, str]:
+    """How gradients are kept, and why; `size`: bytes of the exact ones of a snapshot."""
+    amount = f"{size / 2**20:.1f} MiB a snapshot"
+    if wanted != "auto":
+        return wanted, f"asked for; exact gradients take {amount}"
+    if size <= EXACT_LIMIT:
+        return "exact", f"exact gradients take {amount}, at most {EXACT_LIMIT >> 20}"
+    return (
+        "gram",
+        f"exact gradients would take {amount}, more than {EXACT_LIMIT >> 20}: only inner products are kept",
+    )
+
+
+def check(parts: Mapping[str, int], memory: int) -> None:
+    """Refuse what would take more than `memory` bytes, naming the figure and the largest part."""
+    total = sum(parts.values())
+    if total > memory:
+        largest = max(parts, key=lambda name: parts[name])
+        raise RecordError(
+            f"one snapshot of the probes takes {_gib(total)}, more than memory={_gib(memory)}; most of it, "
+            f"{_gib(parts[largest])}, is {largest}: lower its capture or raise memory="
+        )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 1 << 28 else f"{size / 2**20:.1f} MiB"
+
+
+def _whole_bytes(n: int) -> int:
+    return n if n < 8 else n - n % 8
+
+
+def _up_to_bytes(n: int) -> int:
+    return n if n < 8 else -(-n // 8) * 8

@@ -1,0 +1,241 @@
+"""The probe pass: every stream of every probe at one snapshot, one forward (and one backward) pass a chunk.
+
+It runs the network table on the live weights and nothing else: the user's module, its autocast, its grad
+mode, its `.grad` and its random streams are not touched.
+"""
+
+from collections.abc import Iterable, Mapping
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tracer.errors import RecordError
+from tracer.gradients import Backward, Unit
+from tracer.gradients.collect import Blocks, Collector
+from tracer.network import Network
+from tracer.network.copies import plain_math
+from tracer.network.precision import full_precision
+from tracer.network.table import plain
+from tracer.probe import budget
+from tracer.probe.examples import Examples
+from tracer.probe.layout import Declared, Static, gram_layout, static_layout, stream_layout
+from tracer.probe.observe import Action, Arrays, Chunk, Units, actions
+from tracer.probe.survey import Survey, left_over
+
+if TYPE_CHECKING:
+    from tracer.probe import Probe
+
+STREAMS = ("outputs", "sums", "masks", "gradients", "activations")
+
+
+class ProbePass:
+    """Observes probes through a network.
+
+    tensors: live parameters and buffers by name; their device is where the passes run. streams: what may ever
+    be asked for. gradients: "exact", "gram", "none", or "auto" (exact up to 64 MiB a snapshot). memory: bytes
+    that one pass may use; more is refused with the figure. chunk: examples that go through together (default:
+    what fits). excluded: parameters (name: why) whose rules are not to be trusted.
+
+    streams: what is recorded. mode, reason: how gradients are kept, and why. ways: by layer, "rows", "vmap"
+    or "loop". layout: {group: {array: (dtype, shape, dims)}} of one snapshot; attributes: {group: {...}};
+    static: {group: (arrays, dims, attributes)} of the probes themselves; sites: rows of the table of sites,
+    with the first unit of each; notes: sentences for the user.
+    RecordError, naming the probe, where examples do not fit the network.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        probes: Mapping[str, "Probe"],
+        *,
+        tensors: Mapping[str, Tensor],
+        streams: Iterable[str] = STREAMS,
+        gradients: str = "auto",
+        memory: int = 1 << 30,
+        chunk: int | None = None,
+        excluded: Mapping[str, str] | None = None,
+    ) -> None:
+        if not probes:
+            raise RecordError(
+                "there are no probes: give at least one, as in probes={'train': (inputs, targets)}"
+            )
+        if gradients not in ("auto", "exact", "gram", "none"):
+            raise RecordError(f"gradients={gradients!r}: expected 'auto', 'exact', 'gram' or 'none'")
+        self._network = network
+        self._units = Units.of(network.sites)
+        self._actions: dict[frozenset[str], dict[str, list[Action]]] = {}
+        self._probes = self._examples(
+            probes, tensors, streams, gradients, budget.chunk_sizes(network, memory, chunk)
+        )
+        self.streams = frozenset(stream for p in self._probes for stream in p.taken)
+        with_gradients = "gradients" in self.streams
+        with plain_math(), full_precision():
+            self._survey = Survey(network, _detached(tensors), self._probes[0], with_gradients, excluded)
+        self.ways = self._survey.ways if with_gradients else {}
+        self.mode, self.reason, self._blocks = self._kept(gradients, tensors)
+        self._describe()
+        budget.check(self._sizes(), memory)
+        self.notes = [note for p in self._probes for note in _absent_classes(p)]
+
+    # Preparing.
+
+    def _examples(
+        self,
+        probes: Mapping[str, "Probe"],
+        tensors: Mapping[str, Tensor],
+        streams: Iterable[str],
+        gradients: str,
+        sizes: tuple[int, int],
+    ) -> list[Examples]:
+        wanted = set(streams) & set(STREAMS)
+        if gradients == "none" or not self._network.layers or self._network.losses is None:
+            wanted.discard("gradients")
+        if not self._units.n_masks:
+            wanted.discard("masks")
+        device = next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
+        ordered = [stream for stream in STREAMS if stream in wanted]
+        return [
+            Examples(name, probe, self._network, device, ordered, sizes) for name, probe in probes.items()
+        ]
+
+    def _kept(self, wanted: str, tensors: Mapping[str, Tensor]) -> tuple[str, str, dict[str, Blocks]]:
+        if "gradients" not in self.streams:
+            return "none", "no gradients are recorded", {}
+        plan, forms = self._survey.plan, self._survey.forms
+        shapes = {name: tuple(tensors[name].shape) for name in plan.layer_of}
+        blocks = {p.name: Blocks(p.n_gradients, forms, shapes, plan) for p in self._probes if p.n_gradients}
+        mode, reason = budget.gradient_mode(wanted, sum(4 * block.size for block in blocks.values()))
+        return mode, reason, blocks if mode == "exact" else {}
+
+    def _describe(self) -> None:
+        network, units = self._network, self._units
+        starts = zip(network.sites, units.masks, strict=True)
+        self.sites = [{**plain(site), "start": start} for site, start in starts]
+        self.layout: dict[str, Declared] = {}
+        self.attributes: dict[str, dict[str, Any]] = {}
+        self.static: dict[str, Static] = {}
+        counts = (len(network.calls), len(network.sites))
+        for p in self._probes:
+            path, blocks = f"probes/{p.name}", self._blocks.get(p.name)
+            self.static[path] = static_layout(p)
+            for stream, count in p.taken.items():
+                declared = stream_layout(stream, count, self._survey, units, counts, blocks)
+                if declared:
+                    self.layout[f"{path}/{stream}"] = declared
+            if blocks is not None:
+                self.attributes[f"{path}/gradients"] = {"blocks": blocks.blocks}
+        if "gradients" in self.streams:
+            about = {"mode": self.mode, "reason": self.reason, "ways": self.ways}
+            self.layout["gram"], self.attributes["gram"] = gram_layout(
+                len(network.layers), self._probes, about
+            )
+
+    def _sizes(self) -> dict[str, int]:
+        """Bytes a pass takes, by what takes them."""
+        parts = {
+            group: sum(prod(shape) * dtype.itemsize for dtype, shape, _ in arrays.values())
+            for group, arrays in self.layout.items()
+        }
+        one = budget.example_bytes(self._network)
+        backward = [stop - start for p in self._probes for start, stop in p.chunks if start < p.n_gradients]
+        forward = [stop - start for p in self._probes for start, stop in p.chunks if start >= p.n_gradients]
+        longest = max([2 * p for p in backward] + forward, default=0)
+        parts["the examples in flight (chunk)"] = max(longest, self._network.batch or 0) * one
+        if len(backward) > 1:  # what is kept until the last chunk has come
+            per_example = sum(form.factor_size for form in self._survey.forms.values())
+            parts["gradients on their way to inner products"] = 4 * sum(backward) * per_example
+        return parts
+
+    # Observing.
+
+    def run(self, tensors: Mapping[str, Tensor], streams: Iterable[str]) -> Arrays:
+        """Observe the probes with these weights: {group: {array: values}} of the streams asked for."""
+        asked = self.streams & set(streams)
+        detached = _detached(tensors)
+        collector = self._collector() if "gradients" in asked else None
+        observed: Arrays = {}
+        with plain_math(), full_precision():  # gradients are made here too, outside the network
+            for p in self._probes:
+                arrays = self._allocate(p, asked)
+                for start, stop in p.chunks:
+                    self._chunk(detached, p, start, stop, asked, arrays, collector)
+                observed |= {f"probes/{p.name}/{stream}": found for stream, found in arrays.items()}
+        if collector is not None:
+            observed |= {f"probes/{name}/gradients": {"values": v} for name, v in collector.values.items()}
+            observed["gram"] = {"gram": collector.gram()}
+        return observed
+
+    def _collector(self) -> Collector:
+        chunks = sum(start < p.n_gradients for p in self._probes for start, _ in p.chunks)
+        layers = [layer.name for layer in self._network.layers]
+        n = sum(p.n_gradients for p in self._probes)
+        return Collector(self._survey.plan, layers, n, chunks, self._blocks)
+
+    def _allocate(self, p: Examples, asked: frozenset[str]) -> Arrays:
+        arrays: Arrays = {}
+        for stream in p.taken:
+            if stream not in asked or stream == "gradients":
+                continue
+            # Bits are ORed in; sums over rows whose examples are not known stay undefined.
+            fill = {"masks": 0, "sums": np.nan}.get(stream)
+            arrays[stream] = {
+                name: np.empty(shape, dtype) if fill is None else np.full(shape, fill, dtype)
+                for name, (dtype, shape, _) in self.layout[f"probes/{p.name}/{stream}"].items()
+            }
+        return arrays
+
+    def _chunk(
+        self,
+        tensors: dict[str, Tensor],
+        p: Examples,
+        start: int,
+        stop: int,
+        asked: frozenset[str],
+        arrays: Arrays,
+        collector: Collector | None,
+    ) -> None:
+        counts = {s: min(stop, n) - start for s, n in p.taken.items() if s in asked and n > start}
+        if not counts:
+            return
+        batch = p.batch(stop - start)
+        found = self._actions_of(frozenset(counts))
+        chunk = Chunk(found, arrays, start, counts, batch)
+        watchers = [chunk.visit] if found else []
+        if collector is None or "gradients" not in counts:
+            with torch.no_grad():
+                chunk.finish(*p.through(tensors, start, stop, watchers))
+            return
+        collector.begin(p.name, start)
+        plan, leftover = self._survey.plan, self._survey.leftover
+        backward = Backward(plan, stop - start, batch, collector.receive)
+        with torch.enable_grad():
+            outputs, losses = p.through(tensors, start, stop, [*watchers, backward.visit])
+            chunk.finish(outputs, losses)
+            backward.run(losses)  # type: ignore[arg-type]
+        if leftover is not None:
+            for name, form in left_over(leftover, tensors, p, start, stop).items():
+                collector.receive(Unit((name,), (), joint=False), {name: form})
+
+    def _actions_of(self, streams: frozenset[str]) -> dict[str, list[Action]]:
+        if streams not in self._actions:
+            self._actions[streams] = actions(self._network, self._units, streams)
+        return self._actions[streams]
+
+
+def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach() for name, tensor in tensors.items()}
+
+
+def _absent_classes(p: Examples) -> list[str]:
+    notes = []
+    for stream, count in p.taken.items():
+        absent = p.probe.absent_classes(count)
+        if absent:
+            notes.append(
+                f"Probe {p.name!r}: {stream} take the first {count} examples, none of which is of "
+                f"class {', '.join(map(str, absent))}: shuffle the probe or raise capture[{stream!r}]."
+            )
+    return notes

@@ -1,0 +1,129 @@
+"""`tracer.record`: from what the user says to a recorder, with everything refused before training starts."""
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from tracer.errors import ArchiveError, RecordError
+from tracer.probe import named_probes
+from tracer.recorder import card, dataset
+from tracer.recorder.follow import Recorder
+from tracer.recorder.inflight import wanted
+from tracer.recorder.instrument import Instrument
+from tracer.recorder.mirror import Mirror
+from tracer.recorder.ranks import check_ranks
+from tracer.recorder.thinning import Budget
+from tracer.recorder.warned import RecordWarning
+from tracer.schedule import Schedule, by_stream
+from tracer.writer import Writer
+
+__all__ = ["RecordWarning", "Recorder", "record"]
+
+GRADIENTS = ("auto", "exact", "gram", "none")
+
+
+def record(
+    path: str | Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    *,
+    loss: Callable[..., Any] | None = None,
+    objective: Callable[..., Any] | None = None,
+    probes: Mapping[str, Any] | None = None,
+    snapshots: Schedule | Mapping[str, Schedule] | None = None,
+    gradients: str = "auto",
+    memory: int = 1 << 30,
+    chunk: int | None = None,
+    minibatch: bool | Collection[str] | Mapping[str, bool | Schedule] = False,
+    data: Any = None,
+    data_inputs: bool = False,
+    durability: Literal["process", "power"] = "process",
+    on_error: Literal["raise", "warn"] = "raise",
+    budget: float | None = None,
+    mirror: Any = None,
+    title: str | None = None,
+    attributes: Mapping[str, Any] | None = None,
+    command: bool = True,
+) -> Recorder:
+    """Record a training loop into a new archive at `path`; use as `with tracer.record(...) as run:`.
+
+    model, optimizer: as trained; each `optimizer.step()` counts as one update (`optimizer=None`:
+    `run.step()` does). loss: `loss(outputs, targets)`, a function or module with `reduction`, or one that
+    returns a value per example; `objective(model, inputs, targets) -> (outputs, losses)` covers everything
+    else. probes: name to (inputs, targets), (dataset, indices) or `tracer.Probe`. snapshots: a schedule, or
+    a mapping from stream to schedule; default `epochs() | log_spaced()`. gradients: "exact" (stored,
+    lossless), "gram" (their inner products only), "none", or "auto": exact up to 64 MiB a snapshot. memory:
+    bytes one probe pass may use. chunk: examples that go through the network together. minibatch: what is
+    captured of every training minibatch from its own forward pass: True, or names among "loss", "correct",
+    "sums" and "masks"; masks only at the snapshots of their schedule, or of one given as {"masks":
+    schedule}. data: the training set, of which label, complexity and digest of each example are stored once,
+    and with `data_inputs` the inputs. durability: "power" also survives a power cut. on_error: whether a
+    failing disk stops training ("raise") or only recording ("warn"). budget: share of the training time that
+    scheduled snapshots may take, such as 0.05; what it leaves out is in `archive.attributes["gaps"]`. mirror:
+    an object with `add_scalar` or `log` that gets what `run.log` is given. attributes: facts about the run,
+    such as width, seed or share of labels shuffled, by which `compare` tells runs apart. command: store the
+    command line.
+
+    Errors: RecordError and ArchiveError, in one sentence, before training starts and with nothing written.
+    """
+    check_ranks(model)
+    schedules, share = by_stream(snapshots), Budget(budget)
+    mirrored = None if mirror is None else Mirror(mirror)
+    captured = wanted(minibatch, schedules["masks"])
+    if gradients not in GRADIENTS:
+        raise RecordError(f"gradients={gradients!r}, expected one of {', '.join(map(repr, GRADIENTS))}.")
+    found = named_probes(probes or {})
+    if found and loss is None and objective is None:
+        raise RecordError(
+            "Probes are given but no loss, so per-example losses and gradients have no meaning: pass loss=, "
+            "for example loss=F.cross_entropy, or objective=."
+        )
+    if Path(path).exists():
+        raise ArchiveError(f"{path} exists: choose another path or remove it; an archive holds one run.")
+
+    def instrument() -> Instrument:
+        return Instrument(
+            model,
+            found,
+            loss=loss,
+            objective=objective,
+            streams=schedules.keys() - {"weights"},
+            gradients=gradients,
+            memory=memory,
+            chunk=chunk,
+            minibatch=captured,
+        )
+
+    def writer(ready: Instrument) -> Writer:
+        training_set = None if data is None else dataset.read(data, inputs=data_inputs)
+        if training_set is not None:
+            ready.notes += training_set.notes
+        settings = {
+            "model": card.describe_model(model),
+            "optimizer": card.describe_optimizer(optimizer),
+            "loss": card.name_of(loss if objective is None else objective),
+            "snapshots": {stream: repr(schedule) for stream, schedule in schedules.items()},
+            "environment": card.describe_environment(command),
+            "budget": budget,
+            "mirror": None if mirrored is None else mirrored.card,
+            "memory": memory,
+            "chunk": chunk,
+            "attributes": card.plain(dict(attributes or {})),
+            **ready.card,
+        }
+        described = {
+            "title": title or Path(path).stem,
+            "card": settings,
+            "notes": ready.notes,
+            **ready.tables,
+        }
+        made = Writer(path, attributes=described, durability=durability, on_error=on_error)
+        ready.declare(made)
+        if training_set is not None:
+            training_set.write(made)
+        return made
+
+    return Recorder(optimizer, schedules, instrument, writer, share, mirrored)

@@ -1,0 +1,98 @@
+"""The card of a run: what was trained, how it is recorded, and with which software and hardware."""
+
+import math
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch import nn
+
+from tracer.network.copies import unwrap
+
+
+def describe_model(model: nn.Module) -> dict[str, Any]:
+    """Class, size, device and dtypes of a model."""
+    inner = unwrap(model)
+    parameters = list(inner.parameters())
+    return {
+        "class": f"{type(inner).__module__}.{type(inner).__qualname__}",
+        "n_parameters": sum(p.numel() for p in parameters),
+        "n_trainable": sum(p.numel() for p in parameters if p.requires_grad),
+        "devices": sorted({str(p.device) for p in parameters}),
+        "dtypes": sorted({str(p.dtype).removeprefix("torch.") for p in parameters}),
+    }
+
+
+def describe_optimizer(optimizer: torch.optim.Optimizer | None) -> dict[str, Any] | None:
+    """Class and hyper-parameters of each group of an optimizer at the start."""
+    if optimizer is None:
+        return None
+    return {
+        "class": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
+        "groups": [
+            {key: plain(value) for key, value in group.items() if key != "params"}
+            for group in optimizer.param_groups
+        ],
+    }
+
+
+def describe_environment(command: bool = True) -> dict[str, Any]:
+    """Versions, hardware, the git commit of the working directory and the command line."""
+    card: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "versions": {name: _version(name) for name in ("torch", "numpy", "zarr")},
+        "git_commit": _git_commit(),
+    }
+    if torch.cuda.is_initialized():
+        card["cuda_device"] = torch.cuda.get_device_name()
+    if command:
+        card["command"] = list(sys.argv)
+    return card
+
+
+def name_of(function: Any) -> str | None:
+    """How the card calls a loss: its qualified name, or the text of a configured module."""
+    if function is None:
+        return None
+    if isinstance(function, nn.Module):
+        return str(function)
+    return getattr(function, "__qualname__", None) or str(function)
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: numbers, text, lists and mappings of those; anything else as its text."""
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    return str(value)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    try:
+        result = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None if result.returncode == 0 else None

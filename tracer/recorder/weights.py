@@ -1,0 +1,54 @@
+"""The weights stream: parameters and buffers by name, laid end to end in one flat array per dtype."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tracer.network.copies import named_tensors, unwrap, unwrapped_name
+
+# NumPy has no bfloat16; float32 holds each of its values exactly.
+_STORED_AS = {torch.bfloat16: torch.float32}
+
+
+class Weights:
+    """Where each tensor of a model lies in the flat arrays of one snapshot."""
+
+    def __init__(self, model: nn.Module, layer_of: Mapping[str, str]) -> None:
+        self._model = model
+        parameters = {unwrapped_name(name): p.requires_grad for name, p in unwrap(model).named_parameters()}
+        self.table: list[dict[str, Any]] = []
+        self.sizes: dict[str, int] = {}
+        for name, tensor in named_tensors(model).items():
+            stored = str(_STORED_AS.get(tensor.dtype, tensor.dtype)).removeprefix("torch.")
+            self.table.append(
+                {
+                    "name": name,
+                    "kind": "parameter" if name in parameters else "buffer",
+                    "shape": list(tensor.shape),
+                    "dtype": stored,
+                    "source_dtype": str(tensor.dtype).removeprefix("torch."),
+                    "array": stored,
+                    "offset": self.sizes.get(stored, 0),
+                    "trainable": parameters.get(name, False),
+                    "layer": layer_of.get(name),
+                }
+            )
+            self.sizes[stored] = self.sizes.get(stored, 0) + tensor.numel()
+
+    @property
+    def arrays(self) -> dict[str, tuple[str, tuple[int, ...], tuple[str, ...]]]:
+        """Declaration for the writer: dtype, shape and dimension of each flat array."""
+        return {name: (name, (size,), (f"{name}_element",)) for name, size in self.sizes.items()}
+
+    def read(self) -> dict[str, np.ndarray]:
+        """The weights now, one flat array per dtype, safe from any later update."""
+        pieces: dict[str, list[torch.Tensor]] = {name: [] for name in self.sizes}
+        live = named_tensors(self._model)
+        for row in self.table:
+            tensor = live[row["name"]]
+            dtype = _STORED_AS.get(tensor.dtype, tensor.dtype)
+            pieces[row["array"]].append(tensor.to(dtype).reshape(-1))
+        return {name: torch.cat(parts).cpu().numpy() for name, parts in pieces.items()}

@@ -1,0 +1,127 @@
+"""A network run again on stored weights: what each stream would hold, and whether that was recorded."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tracer.archive import Archive
+from tracer.errors import ArchiveError, MissingTraceError
+from tracer.network import Network
+from tracer.network.precision import full_precision
+from tracer.network.trees import leaves_of, rebuild
+from tracer.probe.observe import Chunk, Units, actions, as_stored
+
+Bounds = Sequence[tuple[int, int]]
+RELATIVE = 1e-5  # of the largest value: what rounding may differ by between machines and versions
+_CHECKED = 1024  # examples compared where the chunks are not known
+
+
+@contextmanager
+def settled(grad: bool) -> Iterator[None]:
+    """Where passes run: full precision, no inference mode, gradients as told."""
+    with torch.inference_mode(False), torch.set_grad_enabled(grad), full_precision():
+        yield
+
+
+def part(tree: Any, start: int, stop: int, size: int | None = None) -> Any:
+    """Examples `start` to `stop` of a nest of tensors; the last one repeated up to `size` of them."""
+    parts = [leaf[start:stop] for leaf in leaves_of(tree)]
+    short = 0 if size is None else size - (stop - start)
+    if short > 0:
+        parts = [torch.cat([leaf, leaf[-1:].expand(short, *leaf.shape[1:])]) for leaf in parts]
+    return rebuild(tree, iter(parts))
+
+
+def observe(
+    network: Network, tensors: Mapping[str, Tensor], inputs: Any, bounds: Bounds, stream: str
+) -> dict[str, np.ndarray]:
+    """Masks, sums or activations of these examples as a recording stores them.
+
+    bounds: the chunks, one after another. Returns {"bits"}, {"pre", "post"} or {"values"}, see `tracer.spec`.
+    """
+    units, n = Units.of(network.sites), bounds[-1][1]
+    arrays = {stream: _empty(stream, n, network, units)}
+    watched = actions(network, units, frozenset([stream]))
+    with settled(grad=False):
+        for start, stop in bounds:
+            size = network.batch or stop - start
+            chunk = Chunk(watched, arrays, start, {stream: stop - start}, size)
+            outputs, _ = network.run(tensors, part(inputs, start, stop, size), visit=chunk.visit)
+            chunk.finish(outputs, None)
+    return arrays[stream]
+
+
+def _empty(stream: str, n: int, network: Network, units: Units) -> dict[str, np.ndarray]:
+    match stream:
+        case "masks":
+            return {"bits": np.zeros((units.n_masks, -(-n // 8)), np.uint8)}
+        case "sums":
+            sizes = {"pre": len(network.calls), "post": len(network.sites)}
+            return {name: np.full((n, size), np.nan) for name, size in sizes.items()}
+        case _:
+            return {"values": np.full((n, units.n_values), np.nan, np.float32)}
+
+
+def places(network: Network, stream: str) -> Iterator[tuple[str, slice]]:
+    """Each site's units along the axis of masks or of activations, where it has any."""
+    units = Units.of(network.sites)
+    starts = units.masks if stream == "masks" else units.values
+    for site, start in zip(network.sites, starts, strict=True):
+        if start is not None:
+            yield site.name, slice(start, start + site.n_units)
+
+
+def reproduces(
+    archive: Archive,
+    step: int,
+    network: Network,
+    tensors: Mapping[str, Tensor],
+    examples: Callable[[str], tuple[Any, Any]],
+) -> bool | None:
+    """Whether the first chunk of every probe comes out bit for bit as recorded; None where nothing is.
+
+    examples: inputs and targets of a probe by name, where the tensors are. ArchiveError, with the largest
+    difference, where outputs or losses differ by more than rounding does between machines and versions.
+    """
+    exact: bool | None = None
+    for name, view in archive.probes.items():
+        try:
+            stored = view.outputs(step)
+        except MissingTraceError:
+            continue
+        inputs, targets = examples(name)
+        n = min(len(stored), (view.chunks or [[0, _CHECKED]])[0][1])
+        wanted = None if network.losses is None or targets is None else part(targets, 0, n, network.batch)
+        with settled(grad=False):
+            outputs, losses = network.run(tensors, part(inputs, 0, n, network.batch), wanted)
+        pairs = [("outputs", outputs, stored), ("losses", losses, _losses(view, step))]
+        for kind, values, known in pairs:
+            if values is not None and known is not None:
+                same = _same(as_stored(values[:n]), known[:n], f"{kind} of probe {name!r}", step)
+                exact = same and exact is not False
+    return exact
+
+
+def _losses(view: Any, step: int) -> np.ndarray | None:
+    try:
+        return view.losses(step)
+    except MissingTraceError:
+        return None
+
+
+def _same(found: np.ndarray, stored: np.ndarray, what: str, step: int) -> bool:
+    if np.array_equal(found, stored, equal_nan=True):
+        return True
+    scale = RELATIVE * float(np.nan_to_num(np.abs(stored)).max(initial=0.0))
+    if found.shape == stored.shape and np.allclose(found, stored, RELATIVE, scale, equal_nan=True):
+        return False
+    gap = np.nan_to_num(np.abs(found - stored)).max() if found.shape == stored.shape else np.inf
+    raise ArchiveError(
+        f"replaying step {step} does not reproduce the recorded {what}: the largest difference is {gap:.3g}, "
+        f"where rounding makes {scale:.1g}, so weights, network or outputs of the archive were changed; "
+        "`tracer verify` tells whether it is damaged, else record the run again"
+    )

@@ -1,0 +1,382 @@
+"""Whether an archive is whole: every file there, of its size, unchanged, and nothing besides.
+
+The root document has a digest of itself and names every array; the manifest, whose digest the root holds, has
+a checksum of every object that will not change again, the root those of the objects that still may. So one
+flipped bit anywhere shows, as does an object that is lost, cut short, swapped with another, or too many.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from tracer import spec
+from tracer.archive import objects
+from tracer.archive.objects import Grid
+from tracer.archive.source import Source
+from tracer.errors import ArchiveError, MissingTraceError
+from tracer.metadata import document_digest, to_json
+from tracer.verify.inventory import Inventory
+from tracer.writer.commits import MANIFEST, chain
+
+_LISTED = 1000  # findings of one kind that are listed one by one
+PARTIAL = "manifest/objects/partial"  # what the writer calls a file that is not complete yet
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it was written.
+
+    kind: `root`, `manifest`, `missing`, `size`, `damaged`, `extra`, `document`, `rows` or `replay`. where: a
+    file or array.
+    """
+
+    kind: str
+    where: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.text}"
+
+
+@dataclass
+class Report:
+    """What verifying found.
+
+    findings: empty for a sound archive. notes: what is no damage but worth knowing. counts: how much was
+    looked at (`arrays`, `objects`, `bytes`, `snapshots`, and `replayed` snapshots).
+    """
+
+    path: str
+    depth: str
+    state: str = "unknown"
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    @property
+    def exit_code(self) -> int:
+        """0 if nothing was found, else 1."""
+        return int(not self.ok)
+
+    def add(self, kind: str, where: str, text: str) -> None:
+        """Enter a finding; from the thousandth of a kind on they are only counted."""
+        if sum(finding.kind == kind for finding in self.findings) < _LISTED:
+            self.findings.append(Finding(kind, where, text))
+        else:
+            self.counts["unlisted"] = self.counts.get("unlisted", 0) + 1
+
+    def __str__(self) -> str:
+        looked = ", ".join(f"{n} {what}" for what, n in self.counts.items())
+        lines = [f"{self.path} ({self.state}): {'sound' if self.ok else 'damaged'} ({self.depth}; {looked})"]
+        return "\n".join([*lines, *map(str, self.findings), *self.notes])
+
+
+def verify(path: str | os.PathLike[str], *, full: bool = False, replay: bool = False) -> Report:
+    """Check an archive: a directory, a zip file or a URL. It may be recording meanwhile.
+
+    Always: digests of the root and the manifest, every file there and of the right size, none too many, the
+    objects that may still change, the documents of single arrays, and that rows fit each other. full: every
+    checksum, and every compressed array decoded, which reads the whole archive. replay: outputs, masks, sums,
+    activations and gradients computed again from the recorded weights and compared (bit for bit on the
+    machine and versions of the recording, else within rounding).
+
+    Errors: ArchiveError where there is nothing that could be an archive; damage is reported, not raised.
+    """
+    report = Report(os.fspath(path), "full" if full else "fast")
+    try:
+        source = Source(path)
+    except ArchiveError as error:
+        if not _exists(path):
+            raise
+        report.add("root", "zarr.json", str(error))
+        return report
+    inventory = Inventory(path)
+    try:
+        report.state = source.record["state"]
+        examination = Examination(source, inventory, report)
+        examination.run(full)
+        if replay and report.ok:
+            from tracer.replaying import compare
+
+            compare(path, report)
+        elif replay:
+            report.notes.append("nothing was replayed, since the archive is damaged")
+    finally:
+        source.close()
+        inventory.close()
+    return report
+
+
+def _exists(path: str | os.PathLike[str]) -> bool:
+    text = os.fspath(path)
+    return "://" in text or os.path.lexists(Path(text, "zarr.json")) or Path(text).is_file()
+
+
+class Examination:
+    """One pass over an archive. `bad` are the keys of objects that are not as they were written."""
+
+    def __init__(self, source: Source, inventory: Inventory, report: Report) -> None:
+        self.source, self.inventory, self.report = source, inventory, report
+        self.record = source.record
+        self.grids = {p: Grid.of(p, n) for p, n in source.nodes.items() if n["node_type"] == "array"}
+        self.bad: dict[str, tuple[str, tuple[int, ...]]] = {}
+        self.sealed: dict[str, tuple[int, int]] = {}  # key to bytes and checksum
+        self.expected: dict[str, tuple[str, tuple[int, ...]]] = {}
+
+    def run(self, full: bool) -> None:
+        """Check everything; `full` reads every object."""
+        self._root()
+        self._objects()
+        self._manifest()
+        self._sizes()
+        self._tails()
+        self._extra()
+        self._documents()
+        if full:
+            self._checksums()
+        self._rows(full)
+        self.report.counts |= {
+            "arrays": len(self.grids),
+            "objects": len(self.expected),
+            "bytes": sum(self.inventory.sizes.get(key, 0) for key in self.expected),
+            "snapshots": sum(n for group, n in self.record["rows"].items() if group != "steps"),
+        }
+
+    def damage(self, kind: str, key: str, text: str) -> None:
+        """Report an object that is not as it was written."""
+        if key in self.expected:
+            self.bad[key] = self.expected[key]
+        self.report.add(kind, key, text)
+
+    def _root(self) -> None:
+        root = self.source.store.root
+        if document_digest(root, self.record["digest"]) != self.record["digest"]:
+            self.report.add("root", "zarr.json", "its digest does not match: it was changed")
+        for key, why in self.inventory.odd:
+            self.report.add("extra", key, why)
+
+    def _objects(self) -> None:
+        """List the objects that the shapes imply; of an absurd number none."""
+        files = len(self.inventory.sizes)
+        for path, grid in self.grids.items():
+            if grid.n > 2 * files + _LISTED:
+                self.report.add(
+                    "missing", path, f"{grid.n} objects should exist, the archive has {files} files"
+                )
+                continue
+            self.expected |= {key: (path, numbers) for numbers, key in grid.keys()}  # noqa: SIM118  (a grid is no dict)
+        for key in self.expected:
+            if key not in self.inventory.sizes:
+                self.damage("missing", key, "is lost")
+
+    def _manifest(self) -> None:
+        node = self.source.nodes.get(MANIFEST)
+        if node is None or node["shape"] != [self.record["manifest_rows"], len(spec.MANIFEST_FIELDS)]:
+            self.report.add("manifest", MANIFEST, "its shape is not that of the commit record")
+            return
+        try:
+            table = self.source.read(MANIFEST)
+        except ArchiveError as error:
+            self.report.add("manifest", MANIFEST, str(error))
+            return
+        digest = bytes(32)
+        for row in table:
+            digest = chain(digest, row)
+        if digest.hex() != self.record["manifest_digest"]:
+            self.report.add("manifest", MANIFEST, "its digest does not match: rows were changed")
+        self._enter(table)
+
+    def _enter(self, table: np.ndarray) -> None:
+        listed = self.source.group_attributes("manifest").get("arrays", [])
+        for array, row, column, nbytes, crc, _ in table.tolist():
+            grid = self.grids.get(listed[array]) if 0 <= array < len(listed) else None
+            if grid is None:
+                self.report.add("manifest", MANIFEST, f"names array {array}, which is none")
+                continue
+            key = grid.key((row, column, *[0] * 30)[: len(grid.shape)])
+            if key in self.sealed:
+                self.report.add("manifest", key, "is in the manifest twice")
+            elif key not in self.expected:
+                self.report.add("manifest", key, "is in the manifest but outside the shape of its array")
+            self.sealed[key] = nbytes, crc
+        tails = set(self.record["tails"])
+        for key in self.expected:
+            if self.expected[key][0] != MANIFEST and (key in self.sealed) == (key in tails):
+                both = "both in the manifest and" if key in tails else "neither in the manifest nor"
+                self.report.add("manifest", key, f"is {both} among the objects that may change")
+
+    def _sizes(self) -> None:
+        for key, (nbytes, _) in self.sealed.items():
+            size = self.inventory.sizes.get(key)
+            if size is not None and size != nbytes:
+                self.damage("size", key, f"has {size} bytes instead of {nbytes}")
+
+    def _tails(self) -> None:
+        """The rows that are committed, of the objects that may still change."""
+        for key, crc in self.record["tails"].items():
+            if key not in self.expected:
+                self.report.add("manifest", key, "may still change, but is outside the shape of its array")
+            elif key in self.inventory.sizes:
+                try:
+                    found = self.committed(*self.expected[key])
+                except (ValueError, ArchiveError) as error:
+                    self.damage("damaged", key, str(error))
+                    continue
+                if found != crc:
+                    self.damage("damaged", key, "its committed rows are not what was committed")
+
+    def committed(self, path: str, numbers: tuple[int, ...]) -> int | None:
+        """CRC-32C of the committed values of an object, None if some are lost. ValueError for damage."""
+        grid = self.grids[path]
+        spans = zip(numbers, grid.chunk, grid.shape, strict=True)
+        part = tuple(slice(at * step, min((at + 1) * step, size)) for at, step, size in spans)
+        if grid.inner is not None and (not grid.raw or grid.inner[1:] != grid.chunk[1:]):
+            return crc_of(self.source.read(path, part))
+        key = grid.key(numbers)
+        rows = objects.values(self.inventory.reader(key), self.inventory.sizes[key], grid)
+        if not part:
+            return crc_of(rows)
+        n = part[0].stop - part[0].start
+        return None if len(rows) < n else crc_of(rows[:n])
+
+    def _extra(self) -> None:
+        """Files that no shape implies: left over by a process that was killed, or put there by someone."""
+        documents = {"zarr.json", *(f"{path}/zarr.json" for path in self.source.nodes)}
+        left = []
+        for key in self.inventory.sizes.keys() - self.expected.keys() - documents:
+            name = key.rpartition("/")[2]
+            if self.record["state"] != "complete" and (
+                key == PARTIAL or name == "c" or name.startswith("c.")
+            ):
+                left.append(key)
+            else:
+                self.report.add("extra", key, "is no part of the archive")
+        self.leftover = sorted(left)
+        if left:
+            self.report.notes.append(
+                f"{len(left)} objects beyond the last commit were left by a process that ended; they mean nothing"
+            )
+
+    def _documents(self) -> None:
+        for path, node in self.source.nodes.items():
+            key = f"{path}/zarr.json"
+            if key in self.inventory.sizes:
+                why = self._differs(self.inventory.read(key), node)
+                if why:
+                    self.report.add("document", key, why)
+            elif self.record["state"] != "recording":
+                self.report.add("document", key, "is lost")
+
+    def _differs(self, document: bytes, node: dict[str, Any]) -> str | None:
+        from tracer.archive.guard import parse
+
+        try:
+            found = parse(document)
+        except ValueError as error:
+            return f"is no JSON ({error})"
+        text = to_json(node).encode()
+        if document == text:
+            return None
+        if self.record["state"] == "recording":
+            near = is_older(found, node) or is_older(node, found)  # it may be newer than the root read here
+            return None if near else "is not what any commit wrote"
+        own = text in self.source.store.root  # then this writer made both, and byte by byte the same
+        return "is not what the root says of it" if own or found != node else None
+
+    def _checksums(self) -> None:
+        """Every object whole: its checksums, and the one the manifest has of it."""
+        for key, (path, _) in self.expected.items():
+            if key not in self.inventory.sizes or key in self.bad:
+                continue
+            try:
+                crc = objects.check(self.inventory.reader(key), self.inventory.sizes[key], self.grids[path])
+            except (ValueError, ArchiveError) as error:
+                self.damage("damaged", key, str(error))
+                continue
+            if key in self.sealed and self.sealed[key][1] != crc:
+                self.damage("damaged", key, "its checksum is not that of the manifest")
+        for path, grid in self.grids.items():
+            if not grid.raw and not any(owner == path for owner, _ in self.bad.values()):
+                self._decode(path, grid)
+
+    def _decode(self, path: str, grid: Grid) -> None:
+        first = next(iter(grid.keys()), None)
+        for numbers, key in grid.keys() if first is not None and first[1] in self.expected else ():
+            spans = zip(numbers, grid.chunk, grid.shape, strict=True)
+            part = tuple(slice(at * step, min((at + 1) * step, size)) for at, step, size in spans)
+            try:
+                self.source.read(path, part)
+            except ArchiveError as error:
+                self.damage("damaged", key, str(error))
+
+    def _rows(self, full: bool) -> None:
+        """That rows fit each other: steps increase, ids are as many as said, every stream has its rows."""
+        try:
+            for text in inconsistencies(self.source):
+                self.report.add("rows", text[0], text[1])
+        except (ArchiveError, MissingTraceError) as error:
+            if not self.bad:
+                self.report.add("rows", "steps", str(error))
+
+
+def inconsistencies(source: Source) -> Iterator[tuple[str, str]]:
+    """(where, what) of rows that do not fit each other. Errors: ArchiveError for what cannot be read."""
+    nodes, record = source.nodes, source.record
+    for group, n in record["rows"].items():
+        steps = source.read(f"{group}/step")
+        if (np.diff(steps) <= 0).any():
+            yield f"{group}/step", "the steps do not increase"
+        for name in source.children(group):
+            node = nodes[f"{group}/{name}"]
+            along = node.get("dimension_names", [None])[:1]
+            if node["node_type"] == "array" and along == ["step"] and node["shape"][0] != n:
+                yield f"{group}/{name}", f"it has {node['shape'][0]} rows where the group has {n}"
+    if "steps" not in record["rows"] or "steps/n_ids" not in nodes or "steps/ids" not in nodes:
+        yield "steps", "the updates are not there"
+        return
+    steps, total = source.steps("steps"), int(source.read("steps/n_ids").sum(dtype=np.int64))
+    if record.get("committed_step") != (int(steps[-1]) if len(steps) else None):
+        yield "steps/step", f"its last row is not step {record.get('committed_step')} of the commit record"
+    for path, node in nodes.items():
+        along = node.get("dimension_names", [None])[:1]
+        ragged = path.startswith(("steps/", "minibatch/")) and along == ["id"]
+        if ragged and node["shape"][0] != total:
+            yield path, f"it has {node['shape'][0]} rows for {total} ids"
+
+
+def is_older(old: Any, new: Any, key: str = "") -> bool:
+    """Whether a document may be that of an earlier commit: shapes and lists only grow, keys are only added.
+
+    >>> is_older({"shape": [2], "attributes": {}}, {"shape": [3], "attributes": {"a": 1}})
+    True
+    >>> is_older({"shape": [2]}, {"shape": [3], "data_type": "int64"})
+    False
+    """
+    if key == "shape":
+        return (
+            isinstance(old, list)
+            and len(old) == len(new)
+            and all(isinstance(a, int) and 0 <= a <= b for a, b in zip(old, new, strict=True))
+        )
+    if isinstance(old, dict) and isinstance(new, dict):
+        same_keys = old.keys() <= new.keys() if key == "attributes" else old.keys() == new.keys()
+        return same_keys and all(is_older(old[name], new[name], name) for name in old)
+    if isinstance(old, list) and isinstance(new, list) and key in ("arrays", "versions", "missing"):
+        return new[: len(old)] == old
+    return bool(old == new)
+
+
+def crc_of(rows: np.ndarray) -> int:
+    """CRC-32C of values, little-endian, in C order."""
+    little = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<"))
+    return google_crc32c.value(little.reshape(-1).view(np.uint8))

@@ -1,0 +1,359 @@
+"""The only code that changes an archive: it takes arrays from a training loop and commits them from a thread.
+
+The training thread copies into reused buffers and goes on. One background thread writes objects as they come
+and commits about once a second, so an archive is readable at any instant and a killed process loses at most
+the last second.
+"""
+
+import os
+import shutil
+import threading
+import uuid
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+import tracer
+from tracer import spec
+from tracer.errors import ArchiveError, RecordError
+from tracer.files import Directory, Lock
+from tracer.metadata import as_json
+from tracer.writer.commits import Row, Tree
+from tracer.writer.declared import Declared
+from tracer.writer.lifetime import unwatch, watch
+from tracer.writer.staging import Staging
+from tracer.writer.worker import Worker
+
+_GRACE = 30.0  # seconds a dying process waits for its last commit
+
+
+class Writer:
+    """A new archive at ``path``, open for recording. One thread calls its methods.
+
+    The archive can be opened by readers from the moment this returns. ``attributes`` are the root's (title,
+    card, sites, ...). ``durability="power"`` also survives a power cut, at the price of waiting for the disk
+    at every object. ``on_error="warn"`` turns a failing disk into one warning, after which nothing more is
+    recorded. ``queue_bytes`` bounds what waits to be written; `append` blocks above it.
+
+    Errors: ArchiveError if ``path`` exists, cannot be created or is being written by another process; later,
+    from any method, if the background thread failed, with its error as the cause.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        attributes: Mapping[str, Any],
+        durability: Literal["process", "power"] = "process",
+        on_error: Literal["raise", "warn"] = "raise",
+        queue_bytes: int = 1 << 30,
+    ) -> None:
+        path = Path(path).absolute()  # the program may change its directory
+        run_id = uuid.uuid4().hex
+        lock, tree = _create(path, run_id, attributes, durability == "power")
+        self._start(path, run_id, lock, tree, on_error, queue_bytes)
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        step: int | None = None,
+        durability: Literal["process", "power"] = "process",
+        on_error: Literal["raise", "warn"] = "raise",
+        queue_bytes: int = 1 << 30,
+    ) -> "Writer":
+        """Open a finished or interrupted archive to record on after ``step`` (default: its last one).
+
+        What came after that step is dropped, in one commit with an entry in `resumes`, and files that no
+        commit names are removed. The same declarations may be made again; they must agree with the archive.
+
+        Errors: ArchiveError if it is no local archive, is being written, is damaged, or ends before ``step``.
+        """
+        from tracer.writer.resuming import take_up
+
+        path = Path(path).absolute()
+        taken = take_up(path, step, durability == "power")
+        writer = cls.__new__(cls)
+        writer._start(path, taken.run_id, taken.lock, taken.tree, on_error, queue_bytes)
+        writer._declared.restore(taken.nodes, taken.rows, taken.last)
+        writer._held = taken.held
+        writer._last_row = taken.step
+        return writer
+
+    def _start(
+        self, path: Path, run_id: str, lock: Lock, tree: Tree, on_error: str, queue_bytes: int
+    ) -> None:
+        self.path, self.run_id = path, run_id
+        self.closed = False
+        self._on_error = on_error
+        self._declared = Declared()
+        self._staging = Staging(queue_bytes)
+        self._last_row = -1
+        self._foreign = self._warned = False
+        self._held: Callable[[str, np.ndarray], bool] | None = None  # of an archive taken up again
+        self._lock = lock
+        self._worker = Worker(tree, self._lock.release, f"tracer-writer {self.path.name}")
+        self._tree = tree  # only ever used in jobs, that is, on the worker's thread
+        watch(self)
+
+    # ---- declarations ----
+
+    def attributes(self, group: str, attributes: Mapping[str, Any]) -> None:
+        """Merge attributes into those of a group ("" is the root); objects within them are merged too."""
+        if self._ready():
+            copied = as_json(attributes)
+            if not group and "tracer" in copied:
+                raise RecordError("the root attribute 'tracer' is the commit record; use another name")
+            self._worker.send(lambda: self._tree.group(group, copied))
+
+    def static(
+        self,
+        group: str,
+        arrays: Mapping[str, np.ndarray],
+        dims: Mapping[str, tuple[str, ...]],
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write arrays that do not change. A later call may add further arrays to the group.
+
+        Errors: RecordError for a name in use, an unusable dtype, or dimensions that xarray could not align.
+        """
+        if not self._ready():
+            return
+        copied = {name: np.array(values, order="C") for name, values in arrays.items()}
+        if self._held is not None:
+            copied = self._new(group, copied, dims)
+        for name, values in copied.items():
+            self._declared.add(group, name, values.dtype, values.shape, tuple(dims.get(name, ())))
+        self.attributes(group, attributes or {})
+        for name, values in copied.items():
+            little = values.astype(values.dtype.newbyteorder("<"), copy=False)
+            self._worker.send(
+                partial(self._tree.static, f"{group}/{name}", little, tuple(dims.get(name, ())))
+            )
+
+    def _new(
+        self, group: str, arrays: dict[str, np.ndarray], dims: Mapping[str, tuple[str, ...]]
+    ) -> dict[str, np.ndarray]:
+        """Those of the arrays that the archive taken up does not hold; the others must be the same."""
+        assert self._held is not None
+        new = {}
+        for name, values in arrays.items():
+            declared = {name: (values.dtype, values.shape, tuple(dims.get(name, ())))}
+            if not self._declared.again(group, declared):
+                new[name] = values
+            elif not self._held(f"{group}/{name}", values):
+                raise RecordError(
+                    f"cannot resume: '{group}/{name}' has other values now than in the archive; resume with the same "
+                    "data, or record into a new archive"
+                )
+        return new
+
+    def stream(
+        self,
+        group: str,
+        arrays: Mapping[str, tuple[Any, tuple[int, ...], tuple[str, ...]]],
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Declare a stream and its arrays: (dtype, shape, dims) of one snapshot, without the step axis.
+
+        Errors: as `static`.
+        """
+        if not self._ready():
+            return
+        typed = {
+            name: (np.dtype(dtype), tuple(shape), tuple(dims))
+            for name, (dtype, shape, dims) in arrays.items()
+        }
+        if not self._declared.again(group, typed):
+            self._declared.add_stream(group, typed)
+            self._worker.send(lambda: self._tree.stream(group, typed))
+        self.attributes(group, attributes or {})
+
+    def ragged(
+        self,
+        group: str,
+        arrays: Mapping[str, tuple[Any, tuple[int, ...], tuple[str, ...]]],
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Declare arrays with one row for each id of every update: (dtype, shape, dims) without the id axis.
+
+        `row` takes their values; they stay undefined where it is given none. Errors: as `static`.
+        """
+        if not self._ready():
+            return
+        typed = {
+            name: (np.dtype(dtype), tuple(shape), tuple(dims))
+            for name, (dtype, shape, dims) in arrays.items()
+        }
+        if not self._declared.again(group, typed):
+            self._declared.add_ragged(group, typed)
+            self._worker.send(lambda: self._tree.ragged(group, typed))
+        self.attributes(group, attributes or {})
+
+    # ---- data ----
+
+    def append(self, group: str, step: int, epoch_end: bool, arrays: Mapping[str, np.ndarray]) -> None:
+        """Add one snapshot to a stream. The arrays are copied before this returns.
+
+        Errors: RecordError if the arrays are not those declared, or the step does not come after the last.
+        """
+        if not self._ready():
+            return
+        self._declared.check_snapshot(group, step, arrays)
+        staged = {name: self._staging.copy(values) for name, values in arrays.items()}
+        self._worker.send(
+            lambda: self._tree.append(group, step, epoch_end, staged),
+            lambda: self._staging.give_back(*staged.values()),
+        )
+
+    def row(
+        self,
+        step: int,
+        *,
+        epoch: int,
+        time: float,
+        ids: np.ndarray | None,
+        loss: float,
+        lr: Sequence[float],
+        skipped: bool = False,
+        scalars: Mapping[str, float] | None = None,
+        examples: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Add one update to ``steps``; ``time`` is in seconds since 1970.
+
+        ``examples`` are arrays declared by `ragged`, by path, with one row for each id. It costs a copy of
+        the arrays and the append to a list. Errors: RecordError if the step does not come after the last, a
+        scalar takes the name of a column, or an array is not as declared.
+        """
+        if not self._ready():
+            return
+        if step <= self._last_row:
+            raise RecordError(f"updates are recorded in order: step {step} came after step {self._last_row}")
+        named = dict(scalars) if scalars else None
+        if named:
+            self._declared.check_scalars(named)
+        copied = None if ids is None else np.array(ids, np.int64).reshape(-1)
+        if examples:
+            self._declared.check_examples(step, 0 if copied is None else len(copied), examples)
+        seen = {path: np.array(values) for path, values in (examples or {}).items()}
+        self._worker.row(Row(step, epoch, time, loss, skipped, tuple(lr), copied, named, seen or None))
+        self._last_row = step
+
+    def mark_epoch_end(self, step: int) -> None:
+        """Say that the snapshots of ``step``, already appended, were the end of an epoch."""
+        if self._ready():
+            self._worker.send(lambda: self._tree.mark_epoch_end(step))
+
+    # ---- commits ----
+
+    def commit(self) -> None:
+        """Say that everything given so far is whole and may be committed. Cheap enough for every update.
+
+        It is committed within about a second, or at a later such point if more is given meanwhile.
+        """
+        if self._ready():
+            self._worker.mark()
+
+    def flush(self) -> None:
+        """Commit everything given so far and wait until that is done."""
+        if self._ready():
+            done = threading.Event()
+            self._worker.commit(done.set)
+            done.wait()
+            self._ready()
+
+    def close(self, state: Literal["complete", "interrupted"] = "complete") -> None:
+        """Commit everything and let go of the archive. A second call does nothing.
+
+        Errors: ArchiveError if anything could not be written, now or earlier; what was whole before that is
+        committed all the same.
+        """
+        if not self.closed and not self._foreign:
+            self.closed = True
+            self._worker.stop(state)
+            self._worker.join()
+            unwatch(self)
+            self._report()
+
+    def interrupt(self) -> None:
+        """Close as interrupted without waiting forever: the process is about to end."""
+        if not self.closed and not self._foreign:
+            self.closed = True
+            self._worker.stop("interrupted")
+            self._worker.join(_GRACE)
+            unwatch(self)
+
+    def forget(self) -> None:
+        """Disown the archive in a forked child, which has neither the thread nor the right to write."""
+        self._foreign = True
+        self._lock.forget()
+
+    def _ready(self) -> bool:
+        """Whether calls have an effect. Raises what the thread could not."""
+        if self._foreign:
+            raise ArchiveError(f"{str(self.path)!r} belongs to the parent of this process; write from there")
+        if self.closed:
+            raise ArchiveError(f"{str(self.path)!r} was closed; record into a new archive")
+        return self._worker.error is None or self._report()
+
+    def _report(self) -> bool:
+        """Raise, or warn once, if the thread failed; then return False."""
+        error = self._worker.error
+        if error is None:
+            return True
+        text = (
+            f"recording into {str(self.path)!r} stopped at its last commit because writing failed "
+            f"({type(error).__name__}: {error}); make room or check the disk, then record again"
+        )
+        if self._on_error == "raise":
+            raise ArchiveError(text) from error
+        if not self._warned:
+            self._warned = True
+            warnings.warn(text, RuntimeWarning, stacklevel=4)
+        return False
+
+
+def _create(path: Path, run_id: str, attributes: Mapping[str, Any], sync: bool) -> tuple[Lock, Tree]:
+    """Make an empty archive that readers can open."""
+    record = {
+        "format": spec.FORMAT,
+        "format_version": spec.FORMAT_VERSION,
+        "run_id": run_id,
+        "state": "recording",
+        "commit": 0,
+        "committed_step": None,
+    }
+    labels = {
+        "title": path.stem,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "creation_library": "tracer",
+        "creation_library_version": tracer.__version__,
+        **as_json(attributes),
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = Lock(path)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    try:
+        path.mkdir()
+        tree = Tree(Directory(path, sync=sync), record, labels)
+        tree.commit()
+        return lock, tree
+    except FileExistsError:
+        lock.release()
+        raise ArchiveError(f"{str(path)!r} exists already; choose a new path or remove it first") from None
+    except OSError as error:
+        shutil.rmtree(path, ignore_errors=True)  # made just now, and of no use to anyone
+        lock.release()
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: OSError) -> ArchiveError:
+    return ArchiveError(f"cannot record into {str(path)!r}: {error.strerror}; choose a writable path")

@@ -1,0 +1,357 @@
+"""The archive as its writing thread knows it: what is written, what is committed, how a commit is made.
+
+A commit writes data first (objects under new names), then the tails (objects of growing columns, rewritten as
+a superset of what they held), and last the root ``zarr.json`` with all shapes: renaming that file into place
+*is* the commit. The documents of single arrays follow later, so that a reader without consolidated metadata
+sees an older whole state.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tracer import spec
+from tracer.chunks import Layout, as_bytes, plan
+from tracer.files import Directory
+from tracer.metadata import ArrayNode, GroupNode, object_key, root_text
+from tracer.writer.columns import Column
+
+MANIFEST = "manifest/objects"
+_NO_IDS = np.empty(0, np.int64)
+_NODES_EVERY = 30.0  # seconds between rewrites of the documents of single arrays
+
+
+class Row(NamedTuple):
+    """One update."""
+
+    step: int
+    epoch: int
+    time: float
+    loss: float
+    skipped: bool
+    lr: tuple[float, ...]
+    ids: np.ndarray | None
+    scalars: dict[str, float] | None
+    examples: dict[str, np.ndarray] | None = None  # by path, a row for each id
+
+
+class Loose(NamedTuple):
+    """An object that is committed, but not in the manifest at present: its key, the CRC-32C of its values, its row."""
+
+    key: str
+    crc: int
+    entry: np.ndarray
+
+
+def chain(digest: bytes, entry: np.ndarray) -> bytes:
+    """Digest of a manifest that ends in ``entry`` (int64, one row) after rows of digest ``digest``."""
+    return blake2b(digest + entry.astype("<i8").tobytes(), digest_size=32).digest()
+
+
+class Tree:
+    """All state of the thread that writes. Only that thread calls it."""
+
+    def __init__(
+        self, directory: Directory, record: Mapping[str, Any], attributes: Mapping[str, Any]
+    ) -> None:
+        self._directory = directory
+        self._record = {**record, "resumes": record.get("resumes", [])}
+        self._root = GroupNode(dict(attributes))
+        self._groups: dict[str, GroupNode] = {}
+        self._arrays: dict[str, ArrayNode] = {}
+        self._layouts: dict[str, Layout] = {}  # of arrays that get one object a snapshot
+        self._columns: dict[str, list[Column]] = {}  # one a path; lr: one for each block of parameter groups
+        self._scalars: dict[str, str] = {}  # name as logged to path
+        self._ragged: list[str] = []  # columns along the ids
+        self._rows: dict[str, int] = {}
+        self._manifest_digest = bytes(32)
+        self._loose: list[Loose] = []
+        self._stale: set[str] = set()
+        self._nodes_due = 0.0
+        self.changed = True
+        self.group("manifest", {"fields": list(spec.MANIFEST_FIELDS), "arrays": []})
+        self._column(MANIFEST, "int64", (len(spec.MANIFEST_FIELDS),), ("object", "field"))
+        self._declare_steps()
+
+    # ---- taken up again ----
+
+    def adopt(
+        self,
+        groups: Mapping[str, GroupNode],
+        arrays: Mapping[str, ArrayNode],
+        layouts: Mapping[str, Layout],
+        columns: Mapping[str, list[Column]],
+        rows: Mapping[str, int],
+        manifest: np.ndarray,
+        loose: Sequence[Loose],
+    ) -> None:
+        """Become an archive that exists, at the given numbers of rows; `manifest`: the rows it keeps."""
+        self._groups, self._arrays, self._layouts = dict(groups), dict(arrays), dict(layouts)
+        self._columns, self._rows, self._loose = dict(columns), dict(rows), list(loose)
+        named = {path: node.attributes.get("logged_as") for path, node in arrays.items()}
+        self._scalars = {name: path for path, name in named.items() if name is not None}
+        along = {path: node.dims[:1] for path, node in arrays.items()}
+        self._ragged = [path for path in columns if along[path] == ("id",) and path != "steps/ids"]
+        for row in manifest:
+            self._manifest_digest = chain(self._manifest_digest, row)
+        self._set_shapes()
+        self._stale.update(self._groups, self._arrays)
+        self.changed = True
+
+    def settle(self) -> None:
+        """After the commit that took the archive up: let the next one write the manifest and every tail anew."""
+        self._enter(*(loose.entry.tolist() for loose in self._loose))
+        self._loose.clear()
+        for blocks in self._columns.values():
+            for column in blocks:
+                column.dirty = column.n > 0
+        self.changed = True
+
+    # ---- declarations ----
+
+    def group(self, path: str, attributes: Mapping[str, Any]) -> None:
+        """Create a group and those above it, or merge attributes into one ("" is the root)."""
+        self.changed = True
+        if not path:
+            self._root.update(attributes)
+            return
+        parent = path.rpartition("/")[0]
+        if parent and parent not in self._groups:
+            self.group(parent, {})
+        self._groups.setdefault(path, GroupNode()).update(attributes)
+        self._stale.add(path)
+
+    def static(self, path: str, values: np.ndarray, dims: tuple[str, ...]) -> None:
+        """Write an array that does not change."""
+        layout = plan(values.shape, values.dtype)
+        self._declare(path, layout, dims, values.shape)
+        if values.size:
+            self._enter(self._write_object(path, layout, values, (0,) * values.ndim))
+
+    def stream(
+        self, group: str, arrays: Mapping[str, tuple[np.dtype, tuple[int, ...], tuple[str, ...]]]
+    ) -> None:
+        """Declare a stream: its arrays get one object a snapshot, beside the two columns every stream has."""
+        self.group(group, {"coordinates": "epoch_end"})
+        self._column(f"{group}/step", "int64")
+        self._column(f"{group}/epoch_end", "bool")
+        self._rows[group] = 0
+        for name, (dtype, shape, dims) in arrays.items():
+            layout = self._layouts[f"{group}/{name}"] = plan((1, *shape), dtype)
+            self._declare(f"{group}/{name}", layout, ("step", *dims), (0, *shape))
+
+    def ragged(
+        self, group: str, arrays: Mapping[str, tuple[np.dtype, tuple[int, ...], tuple[str, ...]]]
+    ) -> None:
+        """Declare columns that get a row for each id of every update."""
+        self.group(group, {})
+        n = self._columns["steps/ids"][0].n
+        for name, (dtype, shape, dims) in arrays.items():
+            rows = spec.ids_rows(prod(shape) * dtype.itemsize)
+            self._column(f"{group}/{name}", str(dtype), shape, ("id", *dims), rows, n)
+            self._ragged.append(f"{group}/{name}")
+
+    def _declare_steps(self) -> None:
+        self.group("steps", {"coordinates": " ".join(spec.GROUPS[0].coordinates)})
+        for array in spec.step_columns():
+            if array.dims == ("step",):
+                labels = {"sample_dimension": "id"} if array.name == "n_ids" else {}
+                self._column(f"steps/{array.name}", array.dtype, labels=labels)
+        self._column("steps/ids", "int64", (), ("id",), (spec.IDS_ROWS, spec.IDS_INNER))
+        self._column("steps/lr", "float64", (1,), ("step", "param_group"))
+        self._rows["steps"] = 0
+
+    def _declare(
+        self,
+        path: str,
+        layout: Layout,
+        dims: tuple[str, ...],
+        shape: tuple[int, ...],
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        group, _, name = path.rpartition("/")
+        if path not in self._arrays and path != MANIFEST:
+            listed = self._groups["manifest"].attributes["arrays"]
+            self.group("manifest", {"arrays": [*listed, path]})
+        number = self._arrays[path].number if path in self._arrays else len(self._arrays) - 1
+        labels = {**spec.describe(group, name), **(labels or {})}
+        self._arrays[path] = ArrayNode(
+            layout.dtype, dims, layout.chunk_shape, layout.codecs, labels, shape, number
+        )
+        self._stale.add(path)
+        self.changed = True
+
+    def _column(
+        self,
+        path: str,
+        dtype: str,
+        width: tuple[int, ...] = (),
+        dims: tuple[str, ...] = ("step",),
+        rows: tuple[int, int] = (spec.TAIL_ROWS, spec.TAIL_INNER),
+        n: int = 0,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        column = Column(np.dtype(dtype), width, *rows, n)
+        self._columns[path] = [column]
+        self._declare(path, column.layout, dims, (0, *width), labels)
+
+    # ---- data ----
+
+    def append(self, group: str, step: int, epoch_end: bool, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write one snapshot of a stream: one object an array, then its row."""
+        row, entries = self._rows[group], []
+        for name, values in arrays.items():
+            path = f"{group}/{name}"
+            if values.size:
+                numbers = (row, *[0] * (len(self._layouts[path].shape) - 1))
+                entries.append(self._write_object(path, self._layouts[path], values, numbers))
+        self._enter(*entries)
+        self._columns[f"{group}/step"][0].extend(np.array([step]))
+        self._columns[f"{group}/epoch_end"][0].extend(np.array([epoch_end]))
+        self._rows[group] = row + 1
+        self.changed = True
+
+    def rows(self, rows: Sequence[Row]) -> None:
+        """Append updates to ``steps``."""
+        n = self._rows["steps"]
+        for name in ("step", "epoch", "time", "loss", "skipped"):
+            self._extend(f"steps/{name}", [getattr(row, name) for row in rows])
+        self._extend("steps/n_ids", [0 if row.ids is None else len(row.ids) for row in rows])
+        self._extend(
+            "steps/ids", np.concatenate([_NO_IDS, *(row.ids for row in rows if row.ids is not None)])
+        )
+        self._extend_examples(rows)
+        self._extend_rates([row.lr for row in rows], n)
+        self._extend_scalars([row.scalars or {} for row in rows], n)
+        self._rows["steps"] = n + len(rows)
+        self._record["committed_step"] = rows[-1].step
+        self.changed = True
+
+    def _extend(self, path: str, values: Sequence[Any] | np.ndarray) -> None:
+        column = self._columns[path][0]
+        column.extend(np.asarray(values, column.layout.dtype))
+
+    def _extend_examples(self, rows: Sequence[Row]) -> None:
+        for path in self._ragged:
+            layout = self._columns[path][0].layout
+            blank = spec.fill_scalar(layout.dtype)
+            for row in rows:
+                if row.ids is not None:
+                    shape = (len(row.ids), *layout.shape[1:])
+                    known = (row.examples or {}).get(path)
+                    self._extend(path, np.full(shape, blank) if known is None else known)
+
+    def _extend_rates(self, rates: Sequence[tuple[float, ...]], n: int) -> None:
+        widest = max(map(len, rates))
+        if n == 0 and widest > 1:  # the width of a block of parameter groups is settled by the first rows
+            self._column("steps/lr", "float64", (widest,), ("step", "param_group"))
+        node, blocks = self._arrays["steps/lr"], self._columns["steps/lr"]
+        width = blocks[0].layout.shape[1]
+        while len(blocks) * width < widest:  # groups were added to the optimizer
+            blocks.append(Column(np.dtype("float64"), (width,), spec.TAIL_ROWS, spec.TAIL_INNER, n))
+        table = np.full((len(rates), len(blocks) * width), np.nan)
+        for row, rate in zip(table, rates, strict=True):
+            row[: len(rate)] = rate
+        for number, block in enumerate(blocks):
+            block.extend(table[:, number * width : (number + 1) * width])
+        node.shape = (node.shape[0], max(node.shape[1], widest))
+
+    def _extend_scalars(self, rows: Sequence[Mapping[str, float]], n: int) -> None:
+        for name in dict.fromkeys(name for row in rows for name in row if name not in self._scalars):
+            self._scalars[name] = path = f"steps/{spec.scalar_key(name)}"
+            self._column(path, "float64", n=n, labels={"logged_as": name, "long_name": name})
+        for name, path in self._scalars.items():
+            self._extend(path, [row.get(name, np.nan) for row in rows])
+
+    def mark_epoch_end(self, step: int) -> None:
+        """Set ``epoch_end`` in the rows of a step."""
+        for group in self._rows.keys() - {"steps"}:
+            steps, ends = self._columns[f"{group}/step"][0], self._columns[f"{group}/epoch_end"][0]
+            ends.amend(steps.tail[: steps.filled] == step, True)
+        self.changed = True
+
+    # ---- objects and the manifest ----
+
+    def _write_object(
+        self, path: str, layout: Layout, values: np.ndarray, numbers: tuple[int, ...]
+    ) -> list[int]:
+        """Write an object and return its row of the manifest."""
+        key = object_key(path, *numbers)
+        wrote = self._directory.publish(key, lambda fd: layout.write(fd, as_bytes(values)))
+        return [self._arrays[path].number, *(*numbers, 0, 0)[:2], *wrote, self._record["commit"] + 1]
+
+    def _enter(self, *entries: list[int]) -> None:
+        for entry in entries:
+            row = np.array([entry], np.int64)
+            self._manifest_digest = chain(self._manifest_digest, row)
+            self._columns[MANIFEST][0].extend(row)
+
+    def _write_columns(self, path: str) -> None:
+        for block, column in enumerate(self._columns[path]):
+            last = (block,) * (column.tail.ndim - 1)
+            for number, values in column.sealed():
+                entry = self._write_object(path, column.layout, values, (number, *last))
+                if path != MANIFEST:  # the manifest itself is covered by its digest
+                    self._enter(entry)
+            if column.dirty:
+                self._directory.publish(object_key(path, column.number, *last), column.write_tail)
+                column.dirty = False
+
+    # ---- the commit ----
+
+    def commit(self) -> None:
+        """Make everything given so far visible at once."""
+        if not self.changed:
+            return
+        for path in [path for path in self._columns if path != MANIFEST] + [MANIFEST]:
+            self._write_columns(path)
+        self._set_shapes()
+        record = {
+            **self._record,
+            "commit": self._record["commit"] + 1,
+            "rows": self._rows,
+            "tails": self._tails(),
+            "manifest_rows": self._columns[MANIFEST][0].n,
+            "manifest_digest": self._manifest_digest.hex(),
+        }
+        text = root_text(record, self._root, {**self._groups, **self._arrays})
+        self._directory.publish_text("zarr.json", text, last=True)
+        self._record, self.changed = record, False
+        if time.monotonic() >= self._nodes_due:
+            self.write_nodes()
+
+    def close(self, state: str) -> None:
+        """Commit for the last time, then bring the documents of single arrays up to date."""
+        self._record["state"] = state
+        self.changed = True
+        self.commit()
+        self.write_nodes()
+
+    def write_nodes(self) -> None:
+        """Rewrite the documents of the groups and arrays that changed; they only ever follow the root."""
+        for path in sorted(self._stale):
+            node = self._arrays[path] if path in self._arrays else self._groups[path]
+            self._directory.publish_text(f"{path}/zarr.json", node.text())
+        self._stale.clear()
+        self._nodes_due = time.monotonic() + _NODES_EVERY
+
+    def _set_shapes(self) -> None:
+        lengths = {path: blocks[0].n for path, blocks in self._columns.items()}
+        lengths |= {path: self._rows[path.rpartition("/")[0]] for path in self._layouts}
+        for path, length in lengths.items():
+            node = self._arrays[path]
+            if node.shape[0] != length:
+                node.shape = (length, *node.shape[1:])
+                self._stale.add(path)
+
+    def _tails(self) -> dict[str, int]:
+        return {
+            object_key(path, column.number, *(block,) * (column.tail.ndim - 1)): column.checksum()
+            for path, blocks in self._columns.items()
+            for block, column in enumerate(blocks)
+            if column.n
+        } | {loose.key: loose.crc for loose in self._loose}

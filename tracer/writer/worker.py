@@ -1,0 +1,124 @@
+"""The thread that writes: it runs jobs in order and commits about once a second, where a step is whole."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from tracer.writer.commits import Row, Tree
+
+_INTERVAL = 1.0  # seconds between commits: each replaces about ten files
+_SHARE = 0.1  # of the thread's time that commits may take on slow disks
+
+Job = Callable[[], Any]
+
+
+def _nothing() -> None:
+    pass
+
+
+class Worker:
+    """Runs jobs on a `Tree`. One other thread calls all methods, and none of them waits, but for `join`.
+
+    Nothing is shared under a lock: messages go one way through a queue, so a signal handler may call in at
+    any point.
+    """
+
+    def __init__(self, tree: Tree, release: Job, name: str) -> None:
+        self.tree = tree
+        self.error: BaseException | None = None
+        self._release = release
+        self._inbox: SimpleQueue[tuple[Job, Job] | int | None] = SimpleQueue()
+        self._rows: deque[Row] = deque()
+        self._sent = self._given = 0  # jobs and rows, counted by the caller
+        self._done = self._taken = 0  # the same, counted by the thread
+        self._mark = (0, 0)  # jobs and rows given when all was last whole
+        self._due = time.monotonic() + _INTERVAL
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    def send(self, job: Job, always: Job = _nothing) -> None:
+        """Run a job, and `always` after it, even if this job or an earlier one failed."""
+        self._sent += 1
+        self._inbox.put((job, always))
+
+    def row(self, row: Row) -> None:
+        """Give an update; it is only looked at by the next commit."""
+        self._rows.append(row)
+        self._given += 1
+
+    def mark(self) -> None:
+        """Say that everything given so far belongs together and may be committed."""
+        self._mark = (self._sent, self._given)
+        if time.monotonic() >= self._due:  # waking the thread at every step would cost the training loop
+            self._inbox.put(self._given)
+
+    def commit(self, always: Job) -> None:
+        """Commit everything given so far now, then call `always`."""
+        given = self._given
+        self.send(lambda: self._commit(given), always)
+
+    def stop(self, state: str) -> None:
+        """Commit everything, release the archive, end the thread."""
+        given = self._given
+        self.send(lambda: self._commit(given), lambda: self._last_commit(state))
+        self._inbox.put(None)
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the thread to end."""
+        self._thread.join(timeout)
+
+    # ---- on the thread ----
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                message = self._inbox.get(timeout=max(0.0, self._due - time.monotonic()))
+            except Empty:
+                self._attempt(self._commit_if_idle)
+                continue
+            if message is None:
+                return
+            if isinstance(message, int):
+                if time.monotonic() >= self._due:
+                    self._attempt(lambda given=message: self._commit(given))  # type: ignore[misc]
+                continue
+            job, always = message
+            self._attempt(job)
+            self._attempt(always, even_after_failure=True)
+            self._done += 1
+
+    def _attempt(self, job: Job, even_after_failure: bool = False) -> None:
+        if self.error is None or even_after_failure:
+            try:
+                job()
+            except BaseException as error:  # also MemoryError: the training thread must hear of it
+                self.error = self.error or error
+        if self.error is not None:
+            self._due = time.monotonic() + _INTERVAL
+
+    def _commit_if_idle(self) -> None:
+        sent, given = self._mark
+        self._due = time.monotonic() + _INTERVAL
+        if sent == self._done:  # else a step is half way: its end brings the next mark
+            self._commit(given)
+
+    def _commit(self, given: int) -> None:
+        started = time.monotonic()
+        rows = [self._rows.popleft() for _ in range(given - self._taken)]
+        self._taken = max(self._taken, given)
+        if rows:
+            self.tree.rows(rows)
+        self.tree.commit()
+        ended = time.monotonic()
+        self._due = ended + max(_INTERVAL, (ended - started) / _SHARE)
+
+    def _last_commit(self, state: str) -> None:
+        # After a failure (a full disk, say) what was complete before it is committed, if that is possible at
+        # all.
+        try:
+            self.tree.close(state if self.error is None else "interrupted")
+        finally:
+            self._release()
