@@ -247,7 +247,12 @@ class _Nodes:
         path = self._listed()[int(row[0])]
         grid = self._examination.grids[path]
         numbers = (int(row[1]), int(row[2]), *[0] * 30)[: len(grid.shape)]
-        return Loose(grid.key(numbers), self._examination.committed(path, numbers), row)
+        crc = self._examination.committed(path, numbers)
+        if crc is None:
+            raise ArchiveError(
+                f"{grid.key(numbers)!r} has lost committed values; `tracer verify --repair` first"
+            )
+        return Loose(grid.key(numbers), crc, row)
 
     def _load_manifest(self, kept: np.ndarray) -> None:
         column = self.columns[MANIFEST][0]
