@@ -108,7 +108,7 @@ for _command in (*COMMANDS, *commands.COMMANDS):
     help="Directory for the archive and the report.",
 )
 @click.option("--shuffle-labels", is_flag=True, help="Permute the training labels: learning by heart.")
-@click.option("--epochs", type=click.IntRange(1), default=60, show_default=True, help="Passes over the data.")
+@click.option("--epochs", type=click.IntRange(1), default=40, show_default=True, help="Passes over the data.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the weights and the batches.")
 @debug_option
 def demo(out: Path, shuffle_labels: bool, epochs: int, seed: int) -> None:
@@ -213,6 +213,9 @@ def check(function: str, form: str) -> None:
     metavar="MODULE:FACTORY",
     help="Returns the network, where the archive holds none; its code is run.",
 )
+@click.option(
+    "--data", metavar="MODULE:FACTORY", help="Returns the training set, where the archive holds no inputs."
+)
 @click.option("--device", help="Where networks are run again, for example cuda [cpu].")
 @click.option("--force", is_flag=True, help="Compute again what the output already holds.")
 @format_option
@@ -225,6 +228,7 @@ def analyze_run(
     jobs: int,
     settings: tuple[tuple[str, str, Any], ...],
     model: str | None,
+    data: str | None,
     device: str | None,
     force: bool,
     form: str,
@@ -238,10 +242,10 @@ def analyze_run(
     from analyze.listing import result_rows
 
     replay: dict[str, Any] = {"device": device}
-    if model is not None:
+    if model or data:
         from tracer.neutrality import imported
 
-        replay["model"] = imported(model)
+        replay |= {"model": imported(model) if model else None, "data": imported(data) if data else None}
 
     options: dict[str, dict[str, Any]] = {}
     for metric, option, value in settings:

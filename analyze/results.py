@@ -59,6 +59,10 @@ class Results(Mapping[str, "xr.Dataset"]):
             for metric, data in self._datasets.items()
         }
 
+    def to_parquet(self, path: str | Path) -> None:
+        """Write `to_dataframe` as one Parquet file; ImportError without the extra `parquet`."""
+        self.to_dataframe().to_parquet(path, index=False)
+
     def to_dataframe(self) -> pd.DataFrame:
         """One row a value: `metric`, `variable`, the labels of its dimensions, `value`.
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import tracer
 
 N_TEST = 500
-EPOCHS = 60
+EPOCHS = 40
 Progress = Callable[[int, float], None]
 
 

@@ -109,7 +109,7 @@ def _made_again(
     """Errors (step, layer), the image's part of the weights by step, and what to say about it."""
     from analyze.replay.history import History
 
-    history = History(states.replay, data=getattr(states.replay, "data", None), double=double)
+    history = History(states.replay, data=states.replay.data, double=double)
     rows = {step: row for row, step in enumerate(states.steps)}
     layers = [*states[0].layers.values()]
     layers.append(tuple(name for names in layers for name in names))

@@ -38,8 +38,10 @@ class Replay:
         device: str | torch.device = "cpu",
         model: Callable[[], Any] | None = None,
         memory: int = 1 << 30,
+        data: Any = None,
     ) -> None:
         self.archive, self.device, self.memory = archive, torch.device(device), memory
+        self.data = data
         self.steps = archive.steps("weights")
         self.probes = list(archive.probes)
         self._networks = Networks(archive, model)
@@ -132,8 +134,10 @@ def states_of(view: View) -> States:
 
 
 def replay_of(archive: Archive, settings: Mapping[str, Any]) -> Replay:
-    """The replay of an archive with the `device`, `model` and `memory` of `analyze.run(replay=...)`."""
+    """The replay of an archive with the `device`, `model`, `memory` and `data` of `analyze.run(replay=...)`."""
     chosen = {
-        name: settings[name] for name in ("device", "model", "memory") if settings.get(name) is not None
+        name: settings[name]
+        for name in ("device", "model", "memory", "data")
+        if settings.get(name) is not None
     }
     return Replay(archive, **chosen)

@@ -23,11 +23,15 @@ from tracer.network.copies import named_tensors
 from tracer.verify import verify
 
 NUMBERS = st.one_of(
-    st.sampled_from([0, 1, -1, 2, 3, 7, 8, 255, 2**31, 2**32, 2**53, 2**62, 2**63, 2**64, 10**30, True, False]),
+    st.sampled_from(
+        [0, 1, -1, 2, 3, 7, 8, 255, 2**31, 2**32, 2**53, 2**62, 2**63, 2**64, 10**30, True, False]
+    ),
     st.integers(),
     st.floats(allow_nan=False, allow_infinity=False),
 )
-TEXTS = st.sampled_from(["", "..", "/", "c", "step", "int64", "bytes", "zstd", "\x00", "\ud800", "steps/loss", "💥"])
+TEXTS = st.sampled_from(
+    ["", "..", "/", "c", "step", "int64", "bytes", "zstd", "\x00", "\ud800", "steps/loss", "💥"]
+)
 VALUES = st.recursive(
     st.one_of(st.none(), NUMBERS, TEXTS, st.text(max_size=5)),
     lambda inner: st.one_of(
@@ -35,7 +39,9 @@ VALUES = st.recursive(
     ),
     max_leaves=6,
 )
-CHANGES = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.sampled_from("xxxdt"), VALUES), min_size=1, max_size=3)
+CHANGES = st.lists(
+    st.tuples(st.floats(0, 1, exclude_max=True), st.sampled_from("xxxdt"), VALUES), min_size=1, max_size=3
+)
 OPTIONS: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 
 

@@ -157,7 +157,6 @@ def test_listed_operations_change_nothing_and_draw_nothing(name: str) -> None:
     assert not draws or ops.op(name).random is not None
 
 
-
 @pytest.mark.parametrize("model", ["MLP", "ResNet18", "ViT", "LSTM", "GPT"])
 def test_sound_tables_are_weighed_and_run_the_same_each_time(model: str) -> None:
     made, x, y = zoo.build(model)
