@@ -60,8 +60,9 @@ def run(
     each result is kept in that directory as it is finished, and those already there are not computed again
     unless the archive, the metric, its options or tracer changed. `replay` holds settings for running the
     network again: `device`, `model` (a function that returns the module, or (module, loss), for an archive
-    without a usable network), `data` (a function that returns the training set, where no inputs are stored), `memory` (bytes of one pass), `examples` (of which activations are computed
-    where none are recorded). A metric that runs the network again and would take more than `patience`
+    without a usable network), `data` (a function that returns the training set, where no inputs are
+    stored), `memory` (bytes of one pass), `examples` (of which activations are computed where none are
+    recorded). A metric that runs the network again and would take more than `patience`
     seconds is computed only when named. What is not computed is in `Results.skipped`, with the reason.
 
     Raises MissingTraceError where a metric asked for by name lacks what it needs, AnalysisError where it
