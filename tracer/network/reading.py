@@ -249,7 +249,10 @@ def _is_special(kind: str, key: Any) -> bool:
 
 def _declared(entry: Any) -> dict[str, Any]:
     sound = isinstance(entry, dict) and set(entry) == {"shape", "dtype", "batched"}
-    _need(sound and isinstance(entry["dtype"], str) and entry["dtype"] in DTYPES, "an input has no shape or dtype")
+    _need(
+        sound and isinstance(entry["dtype"], str) and entry["dtype"] in DTYPES,
+        "an input has no shape or dtype",
+    )
     return entry
 
 
