@@ -77,6 +77,13 @@ def _cut(
 ) -> Iterator[tuple[tuple[int, ...], int | None, int]]:
     first = plans[0]
     if not first.steps or first.whole:
+        together = 0 if first.replays else _nbytes(plans, archive) * len(first.steps)
+        if together > memory:
+            message = (
+                f"reads all {len(first.steps)} snapshots at once, {together / 1e6:,.0f} MB: raise --memory"
+            )
+            failed[first.card.name] = Outcome(message=message, missing=True)
+            return
         yield first.steps, None, 1
         return
     size, parts = _nbytes(plans, archive), 1

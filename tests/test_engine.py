@@ -213,3 +213,9 @@ def test_unknown_names_are_corrected(path):
 def test_an_epoch_without_its_first_snapshot_falls_back_to_snapshots():
     assert compared([3, 5, 9], [9]) == ((3, 5, 9), "snapshot")
     assert compared([0, 3, 9], [9]) == ((0, 9), "epoch")
+
+
+def test_a_metric_that_needs_all_snapshots_at_once_keeps_to_the_limit_too(tmp_path):
+    write_archive(tmp_path / "run.zarr", steps=range(40))
+    skipped = analyze.run(tmp_path / "run.zarr", memory="100KB").skipped
+    assert "snapshots at once" in skipped["tracin"] and "raise --memory" in skipped["tracin"]
