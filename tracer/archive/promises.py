@@ -45,6 +45,9 @@ def check_tables(attributes: Mapping[str, Any], nodes: Nodes, refuse: Refuse) ->
     ):
         if not holds:
             raise refuse(f"its table of {name} is damaged")
+    listed = nodes.get("manifest", {}).get("attributes", {}).get("arrays", [])
+    if not _texts(listed):
+        raise refuse("the list of arrays of 'manifest' is damaged")
     for row in attributes.get("tensors", []):
         room = nodes.get(f"weights/{row['array']}", {}).get("shape", [0, None])[1:]
         if room and room[0] is not None and row["offset"] + prod(row["shape"]) > room[0]:

@@ -15,6 +15,7 @@ from tracer.recorder.inflight import wanted
 from tracer.recorder.instrument import Instrument
 from tracer.recorder.mirror import Mirror
 from tracer.recorder.ranks import check_ranks
+from tracer.recorder.seam import Seam, find
 from tracer.recorder.thinning import Budget
 from tracer.recorder.warned import RecordWarning
 from tracer.schedule import Schedule, by_stream
@@ -42,6 +43,7 @@ def record(
     data_inputs: bool = False,
     durability: Literal["process", "power"] = "process",
     on_error: Literal["raise", "warn"] = "raise",
+    resume: bool | int = False,
     budget: float | None = None,
     mirror: Any = None,
     title: str | None = None,
@@ -61,7 +63,9 @@ def record(
     "sums" and "masks"; masks only at the snapshots of their schedule, or of one given as {"masks":
     schedule}. data: the training set, of which label, complexity and digest of each example are stored once,
     and with `data_inputs` the inputs. durability: "power" also survives a power cut. on_error: whether a
-    failing disk stops training ("raise") or only recording ("warn"). budget: share of the training time that
+    failing disk stops training ("raise") or only recording ("warn"). resume: go on with the archive at `path`
+    if there is one, after its last snapshot whose weights are the model's now (or after the step given); what
+    it holds of later steps is dropped. budget: share of the training time that
     scheduled snapshots may take, such as 0.05; what it leaves out is in `archive.attributes["gaps"]`. mirror:
     an object with `add_scalar` or `log` that gets what `run.log` is given. attributes: facts about the run,
     such as width, seed or share of labels shuffled, by which `compare` tells runs apart. command: store the
@@ -81,7 +85,8 @@ def record(
             "Probes are given but no loss, so per-example losses and gradients have no meaning: pass loss=, "
             "for example loss=F.cross_entropy, or objective=."
         )
-    if Path(path).exists():
+    again = resume is not False and Path(path).exists()
+    if Path(path).exists() and not again:
         raise ArchiveError(f"{path} exists: choose another path or remove it; an archive holds one run.")
 
     def instrument() -> Instrument:
@@ -97,7 +102,7 @@ def record(
             minibatch=captured,
         )
 
-    def writer(ready: Instrument) -> Writer:
+    def writer(ready: Instrument) -> tuple[Writer, Seam | None]:
         training_set = None if data is None else dataset.read(data, inputs=data_inputs)
         if training_set is not None:
             ready.notes += training_set.notes
@@ -120,10 +125,19 @@ def record(
             "notes": ready.notes,
             **ready.tables,
         }
-        made = Writer(path, attributes=described, durability=durability, on_error=on_error)
-        ready.declare(made)
-        if training_set is not None:
-            training_set.write(made)
-        return made
+        seam = None
+        if again:
+            seam = find(Path(path), ready, None if resume is True else resume)
+            made = Writer.resume(path, step=seam.step, durability=durability, on_error=on_error)
+        else:
+            made = Writer(path, attributes=described, durability=durability, on_error=on_error)
+        try:
+            ready.declare(made, seam)
+            if training_set is not None:
+                training_set.write(made)
+        except BaseException:
+            made.close("interrupted")
+            raise
+        return made, seam
 
     return Recorder(optimizer, schedules, instrument, writer, share, mirrored)

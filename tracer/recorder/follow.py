@@ -24,6 +24,7 @@ from tracer.recorder.plan import Plan, make_plan
 from tracer.recorder.row import Row
 from tracer.recorder.scalars import Scalar
 from tracer.recorder.scaling import Skips, found_overflow
+from tracer.recorder.seam import Seam
 from tracer.recorder.thinning import Budget
 from tracer.recorder.warned import MIRROR, NAN_LOSS, PREFETCH, RecordWarning
 from tracer.schedule import Schedule
@@ -40,7 +41,7 @@ class Recorder:
         optimizer: torch.optim.Optimizer | None,
         schedules: dict[str, Schedule],
         instrument: Callable[[], Instrument],
-        writer: Callable[[Instrument], Writer],
+        writer: Callable[[Instrument], tuple[Writer, Seam | None]],
         budget: Budget | None = None,
         mirror: Mirror | None = None,
     ) -> None:
@@ -62,6 +63,8 @@ class Recorder:
         self._warned: set[str] = set()
         self._hook: Any = None
         self._told = 0
+        self._written = -1  # the last step whose row is in the archive, perhaps while it is open
+        self._seam: Seam | None = None
         self._writer: Writer | None = None
 
     # What the user calls.
@@ -69,10 +72,9 @@ class Recorder:
     def __enter__(self) -> Self:
         with untouched_random_state():
             self._instrument = self._make_instrument()
-            self._writer = self._make_writer(self._instrument)
+            self._writer, self._seam = self._make_writer(self._instrument)
             self._tell(stacklevel=3)
-            self._row = Row(step=0, epoch=0, lr=self._lr())
-            self._snapshot(always=True)
+            self._begin(self._seam)
         if self._optimizer is not None:
             self._hook = self._optimizer.register_step_post_hook(self._updated)
             self._skips = Skips(self._optimizer, lambda: self._update(Scalar("skipped", 1)))
@@ -80,6 +82,15 @@ class Recorder:
             self._instrument.in_flight.attach()
         self._budget.start()
         return self
+
+    def _begin(self, seam: Seam | None) -> None:
+        """Open the first row, or again the one after which an archive is taken up."""
+        if seam is None:
+            self._row = Row(step=0, epoch=0, lr=self._lr())
+            self._snapshot(always=True)
+        else:
+            self._row = Row(step=seam.step, epoch=seam.epoch, lr=self._lr())
+            self._epoch, self._written, self._taken = seam.epochs, seam.step, dict(seam.taken)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -130,7 +141,7 @@ class Recorder:
                 raise RecordError(
                     f"run.log({name}=...): the archive has its own {name!r}, choose another name."
                 )
-            target = self._ahead if self._delivered else row.scalars
+            target = self._ahead if self._delivered or row.step <= self._written else row.scalars
             target[name] = Scalar(name, value)
 
     def end_epoch(self) -> None:
@@ -141,6 +152,23 @@ class Recorder:
             row.epoch_end = True
             self._writer_in_use().mark_epoch_end(row.step)
             self._snapshot()
+
+    @property
+    def resumed(self) -> int | None:
+        """The step after which an archive was taken up (`resume=`), None for a new one."""
+        return None if self._seam is None else self._seam.step
+
+    def flush(self) -> None:
+        """Commit everything up to the update just made, its weights included, and wait until that is done.
+
+        Call it before saving a checkpoint to go on from with `resume=True`. What is logged afterwards belongs
+        to the next update.
+        """
+        if self._taken.get("weights") != self._open().step:
+            self._take({"weights"}, always=True)
+        self._close_row()
+        self._write_rows(wait=True)
+        self._writer_in_use().flush()
 
     def plan(
         self, steps: int | None = None, *, epochs: int | None = None, steps_per_epoch: int | None = None
@@ -184,7 +212,7 @@ class Recorder:
 
     def _update(self, overflow: Scalar | None = None) -> None:
         row = self._open()
-        self._closed.append(row)
+        self._close_row()
         self._write_rows()
         self._row = Row(row.step + 1, self._epoch + 1, self._lr(), scalars=self._ahead, overflow=overflow)
         self._ahead = {}
@@ -197,6 +225,12 @@ class Recorder:
         self._snapshot()
         self._tell(stacklevel=5)
 
+    def _close_row(self) -> None:
+        row = self._open()
+        if row.step > self._written:
+            self._closed.append(row)
+            self._written = row.step
+
     def _watch_delivery(self) -> None:
         # A prefetcher shows at its ends: two batches before the first update, none before the last.
         self._batch_counts.add(len(self._delivered))
@@ -204,7 +238,7 @@ class Recorder:
             self._warn_once(PREFETCH)
 
     def _snapshot(self, always: bool = False) -> None:
-        row, writer = self._open(), self._writer_in_use()
+        row = self._open()
         epoch_end = 0 < row.epoch == self._epoch
         due = {
             stream
@@ -212,12 +246,16 @@ class Recorder:
             if (always or schedule.due(row.step, epoch_end)) and self._taken.get(stream) != row.step
         }
         if due and (always or self._budget.allows(row.step, due)):
-            self._taken |= dict.fromkeys(due, row.step)
-            with self._budget.measured(due, always):
-                observed = self._instrument.observe(writer, due, row.step, last=always and row.step > 0)
-                for group, arrays in observed.items():
-                    writer.append(group, row.step, epoch_end, arrays)
+            self._take(due, always)
             self._tell(stacklevel=6)
+
+    def _take(self, due: set[str], always: bool = True) -> None:
+        row, writer = self._open(), self._writer_in_use()
+        self._taken |= dict.fromkeys(due, row.step)
+        with self._budget.measured(due, always):
+            observed = self._instrument.observe(writer, due, row.step, last=always and row.step > 0)
+            for group, arrays in observed.items():
+                writer.append(group, row.step, 0 < row.epoch == self._epoch, arrays)
 
     def _write_rows(self, wait: bool = False) -> None:
         writer = self._writer_in_use()
@@ -258,11 +296,13 @@ class Recorder:
         if self._instrument.in_flight is not None:
             self._instrument.in_flight.detach()
         if self._row is not None:
-            self._closed.append(self._row)
+            self._close_row()
             self._row = None
         writer = self._writer_in_use()
         self._write_rows(wait=True)
-        writer.attributes("", {"notes": self._instrument.notes, "gaps": self._budget.gaps})
+        before = ([], []) if self._seam is None else (self._seam.notes, self._seam.gaps)
+        notes = [*before[0], *(note for note in self._instrument.notes if note not in before[0])]
+        writer.attributes("", {"notes": notes, "gaps": [*before[1], *self._budget.gaps]})
         writer.close(state=state)
         self._tell(stacklevel=4)
 

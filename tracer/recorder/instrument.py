@@ -20,6 +20,7 @@ from tracer.probe import Probe
 from tracer.probe.passes import ProbePass
 from tracer.recorder.eager import EagerNetwork
 from tracer.recorder.inflight import InFlight
+from tracer.recorder.seam import Seam
 from tracer.recorder.weights import Weights
 from tracer.schedule import Schedule
 from tracer.writer import Writer
@@ -59,6 +60,7 @@ class Instrument:
         }
         self._next_check = 1
         self._versions: list[dict[str, Any]] = []
+        self._free = 0  # number of the next version
         self.network: Network | EagerNetwork | None = None
         self._pass: ProbePass | None = None
         if self._probes:
@@ -155,8 +157,22 @@ class Instrument:
             "foreign_ops": [] if self.network is None else self.network.foreign,
         }
 
-    def declare(self, writer: Writer) -> None:
-        """Declare every stream and write what does not change: the probes and the network's table."""
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """The weights now, as a snapshot holds them."""
+        return self._weights.read()
+
+    @property
+    def examples(self) -> dict[str, dict[str, Any]]:
+        """Attributes of the groups of the probes, their digests among them."""
+        static = {} if self._pass is None else self._pass.static
+        return {group: attributes for group, (_, _, attributes) in static.items()}
+
+    def declare(self, writer: Writer, seam: Seam | None = None) -> None:
+        """Declare every stream and write what does not change: the probes and the network's table.
+
+        seam: where an archive is taken up, which then holds all this already and has to agree.
+        """
         writer.stream("weights", self._weights.arrays)
         if self._pass is not None:
             for group, (arrays, dims, attributes) in self._pass.static.items():
@@ -165,12 +181,16 @@ class Instrument:
                 writer.stream(group, declared, self._pass.attributes.get(group, {}))
         if self.in_flight is not None:
             self.in_flight.declare(writer)
-        if isinstance(self.network, Network):
-            self._write_table(writer, from_step=0)
+        if seam is not None:
+            self._versions, self._free = list(seam.versions), seam.free
+            self._next_check = seam.step + 1
+        known = self._versions[-1]["digest"] if self._versions else None
+        if isinstance(self.network, Network) and self.network.digest != known:
+            self._write_table(writer, from_step=0 if seam is None else seam.step + 1)
 
     def _write_table(self, writer: Writer, from_step: int) -> None:
         assert isinstance(self.network, Network)
-        version = len(self._versions)
+        version, self._free = self._free, self._free + 1
         arrays = {f"table_{version}": np.frombuffer(self.network.to_json(), np.uint8)}
         dims: dict[str, tuple[str, ...]] = {f"table_{version}": (f"byte_{version}",)}
         constants = {}
