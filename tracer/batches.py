@@ -12,6 +12,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from tracer.errors import RecordError
@@ -104,7 +105,7 @@ def _refuse_unknown_ids(loader: Any) -> None:
 
 def as_ids(ids: Any) -> np.ndarray:
     """Example ids given by the user as int64; RecordError for anything but whole numbers, one an example."""
-    array = np.asarray(ids.cpu() if hasattr(ids, "cpu") else ids)
+    array = ids.detach().cpu().numpy() if isinstance(ids, Tensor) else np.asarray(ids)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise RecordError(
             f"The ids given are an array of shape {array.shape} and dtype {array.dtype}, expected one whole number "

@@ -30,6 +30,7 @@ from tracer.recorder.warned import MIRROR, NAN_LOSS, PREFETCH, RecordWarning
 from tracer.schedule import Schedule
 from tracer.writer import Writer
 
+_BURST = 0.25  # seconds: rows are handed over together, since the caches forget this code between two updates
 _RESERVED = frozenset(("step", "epoch", "time", "n_ids", "ids", "id", "lr", "skipped", "param_group"))
 
 
@@ -47,6 +48,10 @@ class Recorder:
     ) -> None:
         self._optimizer = optimizer
         self._schedules = schedules
+        self._clocks = [
+            (schedule, [stream for stream, other in schedules.items() if other is schedule])
+            for schedule in {id(schedule): schedule for schedule in schedules.values()}.values()
+        ]
         self._make_instrument = instrument
         self._make_writer = writer
         self._budget = budget or Budget(None)
@@ -63,6 +68,7 @@ class Recorder:
         self._warned: set[str] = set()
         self._hook: Any = None
         self._told = 0
+        self._handed_over = 0.0  # when rows last were
         self._written = -1  # the last step whose row is in the archive, perhaps while it is open
         self._seam: Seam | None = None
         self._writer: Writer | None = None
@@ -213,7 +219,8 @@ class Recorder:
     def _update(self, overflow: Scalar | None = None) -> None:
         row = self._open()
         self._close_row()
-        self._write_rows()
+        if row.time - self._handed_over > _BURST or not self._writer_in_use().healthy:
+            self._write_rows()
         self._row = Row(row.step + 1, self._epoch + 1, self._lr(), scalars=self._ahead, overflow=overflow)
         self._ahead = {}
         if self._delivered:
@@ -233,17 +240,20 @@ class Recorder:
 
     def _watch_delivery(self) -> None:
         # A prefetcher shows at its ends: two batches before the first update, none before the last.
-        self._batch_counts.add(len(self._delivered))
-        if {0, 2} <= self._batch_counts:
-            self._warn_once(PREFETCH)
+        if (count := len(self._delivered)) not in self._batch_counts:
+            self._batch_counts.add(count)
+            if {0, 2} <= self._batch_counts:
+                self._warn_once(PREFETCH, self._open().step)
 
     def _snapshot(self, always: bool = False) -> None:
         row = self._open()
         epoch_end = 0 < row.epoch == self._epoch
         due = {
             stream
-            for stream, schedule in self._schedules.items()
-            if (always or schedule.due(row.step, epoch_end)) and self._taken.get(stream) != row.step
+            for schedule, streams in self._clocks
+            if always or schedule.due(row.step, epoch_end)
+            for stream in streams
+            if self._taken.get(stream) != row.step
         }
         if due and (always or self._budget.allows(row.step, due)):
             self._take(due, always)
@@ -251,6 +261,7 @@ class Recorder:
 
     def _take(self, due: set[str], always: bool = True) -> None:
         row, writer = self._open(), self._writer_in_use()
+        self._write_rows()  # a commit holds whole steps, so what is closed goes before what is not
         self._taken |= dict.fromkeys(due, row.step)
         with self._budget.measured(due, always):
             observed = self._instrument.observe(writer, due, row.step, last=always and row.step > 0)
@@ -258,17 +269,17 @@ class Recorder:
                 writer.append(group, row.step, 0 < row.epoch == self._epoch, arrays)
 
     def _write_rows(self, wait: bool = False) -> None:
-        writer = self._writer_in_use()
+        writer, self._handed_over = self._writer_in_use(), time.time()
         while self._closed and (wait or self._closed[0].ready):
             row = self._closed.popleft()
             values = {name: scalar.read() for name, scalar in row.scalars.items()}
             if self._mirror is not None:
                 self._mirror.send(row.step, values)
                 if self._mirror.failed is not None:
-                    self._warn_once(MIRROR)
+                    self._warn_once(MIRROR, row.step)
             loss = values.pop("loss", float("nan"))
             if "loss" in row.scalars and loss != loss:
-                self._warn_once(NAN_LOSS)
+                self._warn_once(NAN_LOSS, row.step)
             examples = None
             if self._instrument.in_flight is not None:
                 examples = self._instrument.in_flight.write(
@@ -307,14 +318,14 @@ class Recorder:
         self._tell(stacklevel=4)
 
     def _tell(self, stacklevel: int) -> None:
-        new, self._told = self._instrument.notes[self._told :], len(self._instrument.notes)
-        for note in new:
+        notes, told = self._instrument.notes, self._told
+        self._told = len(notes)
+        for note in notes[told:]:
             warnings.warn(note, RecordWarning, stacklevel=stacklevel)
 
-    def _warn_once(self, sentence: str) -> None:
+    def _warn_once(self, sentence: str, step: int) -> None:
         if sentence not in self._warned:
             self._warned.add(sentence)
-            step = self._row.step if self._row else self._closed[-1].step
             warnings.warn(sentence.format(step=step), RecordWarning, stacklevel=5)
 
     def _lr(self) -> list[float]:

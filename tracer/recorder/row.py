@@ -9,7 +9,7 @@ from tracer.recorder.captured import Captured
 from tracer.recorder.scalars import Scalar
 
 
-@dataclass
+@dataclass(slots=True)
 class Row:
     """What is known of the update that made a state; `ready` once none of it is still on its way."""
 

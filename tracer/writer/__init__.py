@@ -294,6 +294,11 @@ class Writer:
         self._foreign = True
         self._lock.forget()
 
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing has failed so far; if something has, the next call raises or warns."""
+        return self._worker.error is None
+
     def _ready(self) -> bool:
         """Whether calls have an effect. Raises what the thread could not."""
         if self._foreign:
