@@ -17,7 +17,8 @@ import numpy as np
 _BLOCK_BYTES = 8 << 20  # unpacked bytes held at a time
 _MATMUL_UNITS = 1 << 14  # float32 sums of 0/1 stay exact far beyond this many units
 _POPCOUNT_WORDS = 512  # words of 64 units per block: operands stay in the caches, sums below 2**16
-_WORTH_TIMING = 1 << 27  # pair-bits below which any backend is instant
+_WORTH_TIMING = 1 << 23  # pair-bits below which any backend is instant
+_COUNT_UNITS = 1 << 13  # units counted at a time, so that they stay in the caches
 
 Bits = np.ndarray
 
@@ -58,8 +59,9 @@ def count(bits: Bits, n_examples: int) -> np.ndarray:
     """
     bits = _checked(bits, n_examples)
     total = np.zeros(n_examples, np.int64)
-    for block in _unit_blocks(bits, n_examples):
-        total += np.unpackbits(block, axis=1, count=n_examples).sum(axis=0, dtype=np.int64)
+    for start in range(0, len(bits), _COUNT_UNITS):
+        rows, _ = _examples_first(bits[start : start + _COUNT_UNITS], n_examples)
+        total += np.bitwise_count(_as_words(rows, 0)).sum(axis=1, dtype=np.int64)
     return total
 
 
@@ -205,11 +207,6 @@ def _checked(bits: Bits, n_examples: int) -> np.ndarray:
             f"bits of {n_examples} examples are uint8 (..., unit, {expected}), got {bits.dtype} {bits.shape}"
         )
     return bits
-
-
-def _unit_blocks(bits: np.ndarray, n_examples: int) -> list[np.ndarray]:
-    step = max(1, _BLOCK_BYTES // max(n_examples, 1))
-    return [bits[start : start + step] for start in range(0, len(bits), step)]
 
 
 def _examples_first(bits: np.ndarray, n_examples: int) -> tuple[np.ndarray, int]:
