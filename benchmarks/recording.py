@@ -11,9 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 import tracer
 from benchmarks.harness import Work, case
+from benchmarks.models import resnet18
+from tracer.share import pack
 
 MASKS, GRADIENTS = 256, 64
 
@@ -127,3 +130,56 @@ def recorded_steps() -> Iterator[tuple[str, Work, Work, float]]:
             recorded, bare = Loop(name, Path(folder) / name), Loop(name, None)
             with recorded.run:
                 yield name, recorded.train, bare.train, goal
+
+
+@case("1 MB", repeats=1)
+def bytes_recorded() -> Iterator[tuple[str, Work, Work, float]]:
+    """Megabytes of two snapshots and all ids of the loops above, packed, with the metadata.
+
+    The first state, which other tools do not record, and the stored inputs of the probes are left out.
+    """
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, goal in (("mlp", 3.0), ("cnn", 3.0), ("digits", 0.33)):
+            path = Path(folder) / f"{name}.zarr"
+
+            def ours(name: str = name, path: Path = path) -> float:
+                one_loop(name, path)()
+                pack(path)
+                sizes = {file: file.stat().st_size for file in path.rglob("*") if file.is_file()}
+                streams = {"weights", "gram", "masks", "gradients"}
+                total = 0.0
+                for file, size in sizes.items():
+                    inside = file.relative_to(path).parts
+                    group = inside[2] if inside[0] == "probes" and len(inside) > 3 else inside[0]
+                    if inside[0] != "probes" or group in streams or file.name == "zarr.json":
+                        total += size * (2 / 3 if group in streams and file.name != "zarr.json" else 1)
+                return total
+
+            yield f"{name}, MB", ours, lambda: 1e6, goal
+
+
+@case("the bare step", repeats=7)
+def capture_in_flight() -> Iterator[tuple[str, Work, Work, float]]:
+    """Loss, correctness, sums and masks of every minibatch of a ResNet-18 while it is trained on."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        runs = []
+        for _ in range(2):
+            torch.manual_seed(0)
+            model, x, y = resnet18(64)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+            runs.append((model, optimizer, DataLoader(TensorDataset(x, y), batch_size=16)))
+
+        def train(number: int, recorded: Any = None) -> None:
+            model, optimizer, loader = runs[number]
+            for inputs, targets in loader if recorded is None else recorded.batches(loader):
+                optimizer.zero_grad()
+                F.cross_entropy(model(inputs), targets).backward()
+                optimizer.step()
+
+        minibatch = {"sums": True, "masks": tracer.every(1)}
+        with tracer.record(
+            Path(folder) / "run.zarr", *runs[0][:2], minibatch=minibatch, snapshots=tracer.at([])
+        ) as run:
+            yield "ResNet-18, batches of 16", lambda: train(0, run), lambda: train(1), 1.03
