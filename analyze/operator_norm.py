@@ -74,9 +74,10 @@ def map_norm(
             basis = torch.eye(math.prod(inputs), dtype=torch.float64).reshape(-1, *inputs)
             columns = apply(basis, weight / largest).reshape(len(basis), -1)
         return Norm(float(singular_values(columns.numpy())[0]) * largest)
-    found, vector = _lanczos(apply, (weight / largest).float(), tuple(inputs), tolerance)
+    scaled = weight / largest
+    found, vector = _lanczos(apply, scaled.float(), tuple(inputs), tolerance)
     with torch.no_grad():
-        exact = apply(vector.double().reshape(1, *inputs), weight / largest)
+        exact = apply(vector.double().reshape(1, *inputs), scaled)
     value = float(torch.linalg.vector_norm(exact) / torch.linalg.vector_norm(vector.double()))
     return found._replace(value=value * largest)
 
@@ -110,7 +111,7 @@ def _lanczos(
             v -= diagonal[-1] * basis[k - 1]
             beside.append(float(torch.linalg.vector_norm(v)))
             ended = beside[-1] <= 1e-7 * diagonal[0] or k == limit
-            if ended or (k > 3 and k % 3 == 0):
+            if ended or k > 3:
                 norm, weights = _ritz(diagonal, beside, k)
                 if ended or norm.error <= tolerance:
                     break

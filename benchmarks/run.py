@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.harness import CASES, Ratio, measure, table
 
-MODULES = ("startup", "network", "gradients", "peers", "recording", "storage", "reading", "analysis")
+MODULES = ("startup", "network", "gradients", "peers", "recording", "storage", "reading", "analysis", "norms")
 
 
 def main() -> None:
