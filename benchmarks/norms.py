@@ -15,7 +15,6 @@ from benchmarks.models import batch, resnet18
 from tracer.network import Network
 from tracer.network.copies import named_tensors
 
-
 STEPS = 60
 
 
@@ -83,4 +82,9 @@ def operator_norms() -> Iterator[tuple[str, Work, Work, float]]:
         for layer in maps:
             map_norm(layer.apply, layer.weight(), layer.inputs)
 
-    yield f"all layers of ResNet-18 after {STEPS} steps, to 1e-6", ours, one_forward(model, x, torch.float32), 60.0
+    yield (
+        f"all layers of ResNet-18 after {STEPS} steps, to 1e-6",
+        ours,
+        one_forward(model, x, torch.float32),
+        60.0,
+    )
