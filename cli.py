@@ -71,6 +71,9 @@ class Setting(click.ParamType):
 
 
 METRIC, SETTING = MetricName(), Setting()
+scheduler_option = click.option(
+    "--scheduler", metavar="ADDRESS", help="Compute on the Dask cluster of this scheduler instead."
+)
 
 
 class Memory(click.ParamType):
@@ -200,6 +203,7 @@ def check(function: str, form: str) -> None:
     "--memory", type=Memory(), default="2GB", show_default=True, help="Most that arrays may take at a time."
 )
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
+@scheduler_option
 @click.option(
     "--set",
     "settings",
@@ -226,6 +230,7 @@ def analyze_run(
     names: tuple[str, ...],
     memory: int,
     jobs: int,
+    scheduler: str | None,
     settings: tuple[tuple[str, str, Any], ...],
     model: str | None,
     data: str | None,
@@ -252,8 +257,9 @@ def analyze_run(
         options.setdefault(metric, {})[option] = value
     target = output or _beside(run)
     wanted = list(dict.fromkeys(names)) or None
-    asked = {"metrics": wanted, "memory": memory, "options": options, "jobs": jobs, "replay": replay}
-    results = _analyze(run, target, force, **asked)
+    asked = {"metrics": wanted, "memory": memory, "options": options, "replay": replay}
+    where = {"jobs": jobs, "scheduler": scheduler}
+    results = _analyze(run, target, force, **asked, **where)
     emit(result_rows(results), form)
     note(f"report: {target / 'report.html'}")
 
@@ -280,7 +286,8 @@ def analyze_run(
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the resamples.")
 @click.option("--memory", type=Memory(), default="2GB", show_default=True, help="As for analyze.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Workers.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
+@scheduler_option
 @format_option
 @debug_option
 def compare_runs(runs: tuple[str, ...], output: Path | None, at: str, form: str, **settings: Any) -> None:

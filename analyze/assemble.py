@@ -52,6 +52,18 @@ def assemble(
     return xr.Dataset(variables, coords=coordinates, attrs=attributes)
 
 
+def added(plan: Plan, total: Sequence[Returned], more: Sequence[Returned]) -> list[Returned]:
+    """What a metric returned for each view, added up variable by variable; NaN adds nothing."""
+    summed: list[Returned] = []
+    for first, second in zip(total, more, strict=True):
+        pairs = {name: (_take(plan, name, first), _take(plan, name, second)) for name in plan.card.variables}
+        sums = {
+            name: np.where(np.isnan(a), b, np.where(np.isnan(b), a, a + b)) for name, (a, b) in pairs.items()
+        }
+        summed.append({**first, **sums})
+    return summed
+
+
 def _take(plan: Plan, name: str, returned: Returned) -> np.ndarray:
     if name not in returned:
         raise AnalysisError(f"metric {plan.card.name!r} did not return {name!r}, only {sorted(returned)}")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from analyze.plan import Examples, Plan, example_probe, static_bytes, view_bytes
-from analyze.view import View
+from analyze.view import View, closure
 from tracer.errors import MissingTraceError
 
 if TYPE_CHECKING:
@@ -43,23 +44,58 @@ class Block:
         """Names of the metrics."""
         return [plan.card.name for plan in self.plans]
 
+    def trimmed(self) -> Block:
+        """The same block with no more of other metrics' results than it reads."""
+        seen = {*self.steps, self.lead}
+
+        def cut(array: xr.DataArray) -> xr.DataArray:
+            if "step" not in array.dims or not self.steps:
+                return array
+            return array.isel(step=[int(step) in seen for step in array["step"].values])
+
+        plans = [
+            replace(plan, results={name: cut(array) for name, array in plan.results.items()})
+            for plan in self.plans
+        ]
+        return replace(self, plans=plans)
+
 
 def blocks_of(
-    plans: Sequence[Plan], archive: Archive, memory: int, failed: MutableMapping[str, Outcome]
+    plans: Sequence[Plan],
+    archive: Archive,
+    memory: int,
+    failed: MutableMapping[str, Outcome],
+    pieces: int = 1,
 ) -> Iterator[Block]:
-    """Cut plans into blocks that fit in `memory` bytes; where not one snapshot fits, say so in `failed`."""
+    """Cut plans into blocks that fit in `memory` bytes; where not one snapshot fits, say so in `failed`.
+
+    Metrics that read the same arrays stay together, so that no array is made twice; the snapshots of each
+    such group are cut into at least `pieces` blocks, as far as there are so many.
+    """
     groups: dict[Any, list[Plan]] = {}
     for plan in plans:
-        alone = plan.whole or plan.replays
+        alone = plan.whole or plan.replays or plan.card.combine
         key = (plan.steps, plan.lag, plan.card.name if alone else "")
         groups.setdefault(key, []).append(plan)
     number = 0
-    for group in groups.values():
+    for group in itertools.chain.from_iterable(map(_sharing, groups.values())):
         fitting = [group] if _nbytes(group, archive) <= memory else [[plan] for plan in group]
         for together in fitting:
-            for steps, lead, parts in _cut(together, archive, memory, failed):
+            for steps, lead, parts in _cut(together, archive, memory, failed, pieces):
                 yield Block(number, together, steps, lead, parts)
                 number += 1
+
+
+def _sharing(plans: Sequence[Plan]) -> list[list[Plan]]:
+    """Plans in groups, such that no array is read by two of them."""
+    found: list[tuple[set[str], list[Plan]]] = []
+    for plan in plans:
+        names, members = {entry.name for entry in closure(plan.arrays) if not entry.static}, [plan]
+        for other in [one for one in found if one[0] & names]:
+            found.remove(other)
+            names, members = names | other[0], other[1] + members
+        found.append((names, members))
+    return [members for _, members in found]
 
 
 def _nbytes(plans: Sequence[Plan], archive: Archive, sites: tuple[int, ...] | None = None) -> int:
@@ -73,7 +109,7 @@ def _nbytes(plans: Sequence[Plan], archive: Archive, sites: tuple[int, ...] | No
 
 
 def _cut(
-    plans: list[Plan], archive: Archive, memory: int, failed: MutableMapping[str, Outcome]
+    plans: list[Plan], archive: Archive, memory: int, failed: MutableMapping[str, Outcome], pieces: int
 ) -> Iterator[tuple[tuple[int, ...], int | None, int]]:
     first = plans[0]
     if not first.steps or first.whole:
@@ -93,7 +129,10 @@ def _cut(
             failed[first.card.name] = Outcome(message=_too_large(first, size, memory), missing=True)
             return
     length = max(1, memory // max(size, 1) - (1 if first.lag else 0))
+    length = min(length, -(-len(first.steps) // pieces))
     if first.replays:  # long work: one snapshot at a time, so that progress shows and processes share it
+        length = 1
+    if first.card.combine:  # sums do not depend on where blocks begin, however much memory there is
         length = 1
     for start in range(0, len(first.steps), length):
         lead = first.steps[start - 1] if first.lag and start else None
@@ -125,7 +164,7 @@ class Worker:
     def __init__(self, archive: Archive, replay: Mapping[str, Any] | None = None) -> None:
         self.archive, self.replay = archive, dict(replay or {})
         self.statics: dict[Examples, dict[str, Any]] = {}
-        self.given_up: dict[str, Outcome] = {}
+        self.given_up: dict[str, tuple[int, Outcome]] = {}
 
     def compute(self, block: Block) -> dict[str, Outcome]:
         """Call every metric of a block on each of its views."""
@@ -134,9 +173,12 @@ class Worker:
         outcomes = {}
         for plan in block.plans:
             name = plan.card.name
-            outcomes[name] = self.given_up.get(name) or self._outcome(plan, block, shared, views)
-            if outcomes[name].message:
-                self.given_up[name] = outcomes[name]
+            number, failure = self.given_up.get(name, (block.number, None))
+            # Blocks may come in any order; what is told is how the first of them fails.
+            known = failure if number < block.number else None
+            outcomes[name] = known or self._outcome(plan, block, shared, views)
+            if outcomes[name].message and not known:
+                self.given_up[name] = block.number, outcomes[name]
         return outcomes
 
     def _outcome(self, plan: Plan, block: Block, shared: dict[str, Any], views: dict[Any, View]) -> Outcome:

@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import pickle
+import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import cache
 from graphlib import TopologicalSorter
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analyze.assemble import assemble
+from analyze.assemble import added, assemble
 from analyze.blocks import Block, Outcome, Worker, blocks_of
 from analyze.cost import Stopwatch, in_words
+from analyze.distribute import DIED, Job, Routine, Task, Workers, address, complete, recruit
 from analyze.errors import AnalysisError
+from analyze.fingerprint import fingerprint
 from analyze.metric import Metric, card_of, metrics
 from analyze.output import ResultStore
 from analyze.plan import Plan, make_plan
 from analyze.recomputed import with_activations
 from analyze.results import Results
-from tracer import __version__
 from tracer.errors import ArchiveError, MissingTraceError
 
 if TYPE_CHECKING:
     import xarray as xr
+    from distributed import Client
 
     from tracer.archive import Archive
 
 Progress = Callable[[int, int, str], None]
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-# Sources whose change changes numbers: a result computed by other versions of them is computed again.
-SHARED = ("view.py", "sources.py", "derived.py", "numerics.py", "plan.py", "blocks.py", "assemble.py")
-REPLAY = (
-    "recomputed.py",
-    *(f"replay/{x}.py" for x in ("replay", "state", "derivatives", "normalise", "twin")),
-)
 
 
 def run(
@@ -48,6 +40,7 @@ def run(
     memory: int | str = "2GB",
     options: Mapping[str, Mapping[str, Any]] | None = None,
     jobs: int = 1,
+    scheduler: str | Client | None = None,
     progress: Progress | None = None,
     output: str | Path | None = None,
     replay: Mapping[str, Any] | None = None,
@@ -55,35 +48,39 @@ def run(
 ) -> Results:
     """Compute metrics of an archive; by default every one it supports.
 
-    Memory holds at most one block of snapshots, in total over the `jobs` processes. `options` maps a
-    metric's name to its options. `progress(done, total, text)` is called as blocks finish. With `output`,
-    each result is kept in that directory as it is finished, and those already there are not computed again
-    unless the archive, the metric, its options or tracer changed. `replay` holds settings for running the
-    network again: `device`, `model` (a function that returns the module, or (module, loss), for an archive
-    without a usable network), `data` (a function that returns the training set, where no inputs are
-    stored), `memory` (bytes of one pass), `examples` (of which activations are computed where none are
-    recorded). A metric that runs the network again and would take more than `patience`
-    seconds is computed only when named. What is not computed is in `Results.skipped`, with the reason.
+    Memory holds at most one block of snapshots, in total over the `jobs` processes. `scheduler`, the address
+    of a Dask cluster or a client of it, has the blocks computed there instead: each task then keeps to
+    `memory`, workers have this version of tracer and reach the archive by the same path or URL. `options`
+    maps a metric's name to its options. `progress(done, total, text)` is called as blocks finish. With
+    `output`, each result is kept in that directory as it is finished, and those already there are not
+    computed again unless the archive, the metric, its options or tracer changed. `replay` holds settings for
+    running the network again: `device`, `model` (a function that returns the module, or (module, loss), for
+    an archive without a usable network), `data` (a function that returns the training set, where no inputs
+    are stored), `memory` (bytes of one pass), `examples` (of which activations are computed where none are
+    recorded). A metric that runs the network again and would take more than `patience` seconds is computed
+    only when named. What is not computed is in `Results.skipped`, with the reason.
 
     Raises MissingTraceError where a metric asked for by name lacks what it needs, AnalysisError where it
-    fails.
+    fails, or where no scheduler or worker can do its part.
     """
     opened = _opened(archive)
-    settings = dict(replay or {})
-    wanted = _wanted(metrics)
-    chosen = dict(options or {})
-    _check_options(chosen, wanted)
-    available = with_activations(opened, settings)
     explicit = metrics is not None
-    limit = math.inf if explicit else patience
-    session = Session(available, chosen, parse_memory(memory), jobs, progress, output, settings, limit)
-    for level in _levels(wanted):
-        session.compute(level)
+    with recruit(jobs, scheduler) as workers:
+        session = Session(
+            opened,
+            metrics,
+            workers,
+            memory=memory,
+            options=options,
+            progress=progress,
+            output=output,
+            replay=replay,
+            patience=math.inf if explicit else patience,
+        )
+        complete(session.compute())
     if explicit:
-        session.raise_failures(wanted)
-    kept = {name: session.done[name] for name in wanted if name in session.done}
-    skipped = {name: session.failed[name].message for name in wanted if name in session.failed}
-    return Results(kept, skipped, archive=opened)
+        session.raise_failures()
+    return session.results()
 
 
 def parse_memory(memory: int | str) -> int:
@@ -104,51 +101,80 @@ def parse_memory(memory: int | str) -> int:
 
 
 class Session:
-    """One run of the engine: what is done, what failed, and how to do the rest."""
+    """One analysis of one archive: what is done, what failed, and how to do the rest."""
 
     def __init__(
         self,
         archive: Archive,
-        options: Mapping[str, Mapping[str, Any]],
-        memory: int,
-        jobs: int,
-        progress: Progress | None,
-        output: str | Path | None,
-        replay: dict[str, Any],
-        patience: float,
+        metrics: Iterable[str | Metric | Callable[..., Any]] | None,
+        workers: Workers,
+        *,
+        memory: int | str = "2GB",
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        progress: Progress | None = None,
+        output: str | Path | None = None,
+        replay: Mapping[str, Any] | None = None,
+        patience: float = math.inf,
+        pieces: int | None = None,
     ) -> None:
-        self.archive, self.options, self.memory, self.jobs = archive, options, memory, max(1, jobs)
-        self.replay, self.patience = replay, patience
-        self.stopwatch = Stopwatch(archive, replay)
+        self.wanted, self.options = _wanted(metrics), dict(options or {})
+        _check_options(self.options, self.wanted)
+        self.replay, self.patience = dict(replay or {}), patience
+        self.opened, self.archive = archive, with_activations(archive, self.replay)
+        self.workers, self.memory = workers, parse_memory(memory) // workers.share
+        self.pieces = 2 * workers.n if pieces is None else pieces
+        self.stopwatch = Stopwatch(self.archive, self.replay)
         self.progress = progress or (lambda done, total, text: None)
         self.store = None if output is None else ResultStore(output, str(archive.run_id))
         self.done: dict[str, xr.Dataset] = {}
         self.failed: dict[str, Outcome] = {}
         self.fingerprints: dict[str, str] = {}
+        self._here = Worker(self.archive, self.replay)
+        self._id = uuid.uuid4().hex
 
-    def compute(self, cards: Sequence[Metric]) -> None:
+    def compute(self) -> Routine[None]:
+        """Compute what is wanted, those metrics first whose results others read."""
+        for level in _levels(self.wanted):
+            yield from self._compute(level)
+
+    def results(self) -> Results:
+        """Results of the metrics that were asked for, and why others are missing."""
+        kept = {name: self.done[name] for name in self.wanted if name in self.done}
+        skipped = {name: self.failed[name].message for name in self.wanted if name in self.failed}
+        return Results(kept, skipped, archive=self.opened)
+
+    def _compute(self, cards: Sequence[Metric]) -> Routine[None]:
         """Compute metrics that do not read each other's results."""
         plans = [plan for plan in map(self._plan, cards) if plan is not None and self._affordable(plan)]
-        blocks = list(blocks_of(plans, self.archive, self.memory // self.jobs, self.failed))
-        pieces: dict[str, list[tuple[Block, Any]]] = {plan.card.name: [] for plan in plans}
-        left = {name: sum(name in block.names for block in blocks) for name in pieces}
+        blocks = list(blocks_of(plans, self.archive, self.memory, self.failed, max(1, self.pieces)))
+        returned: dict[str, list[Any]] = {plan.card.name: [] for plan in plans}
+        left = {name: sum(name in block.names for block in blocks) for name in returned}
+        if self.workers.n and blocks:
+            self.progress(0, len(blocks), f"tasks for {self.workers.name}")
         for plan in plans:
             if plan.replays:
                 expected = in_words(self.stopwatch.seconds(plan))
                 self.progress(0, len(blocks), f"{plan.card.name}: about {expected} of passes")
-        for finished, (block, outcomes) in enumerate(self._outcomes(blocks), start=1):
-            for name, outcome in outcomes.items():
-                pieces[name].append((block, outcome))
-                left[name] -= 1
-            self.progress(finished, len(blocks), ", ".join(block.names))
-            for plan in plans:
-                name = plan.card.name
-                if name in block.names and not left[name] and name not in self.failed:
-                    self._finish(plan, pieces.pop(name))
+        finished, under_way = 0, deque[tuple[Block, Job | None]]()
+        for block in [*blocks, None]:
+            if block is not None:
+                under_way.append((block, self._begin(block)))
+            # In the order of blocks, so that sums and failures are those of one process.
+            while under_way and (block is None or len(under_way) > self.workers.ahead):
+                first, job = under_way.popleft()
+                outcomes = yield from self._outcomes(first, job)
+                finished += 1
+                self.progress(finished, len(blocks), ", ".join(first.names))
+                for plan in first.plans:
+                    name = plan.card.name
+                    left[name] -= 1
+                    self._take(plan, returned[name], outcomes[name])
+                    if not left[name] and name not in self.failed:
+                        self._finish(plan, returned.pop(name))
 
-    def raise_failures(self, names: Iterable[str]) -> None:
-        """Raise the first failure among these metrics, all of which were asked for by name."""
-        for name in names:
+    def raise_failures(self) -> None:
+        """Raise the first failure among the metrics that were asked for."""
+        for name in self.wanted:
             if name in self.failed:
                 outcome = self.failed[name]
                 kind = MissingTraceError if outcome.missing else AnalysisError
@@ -178,28 +204,36 @@ class Session:
         )
         return False
 
-    def _outcomes(self, blocks: Sequence[Block]) -> Iterator[tuple[Block, dict[str, Outcome]]]:
-        here = Worker(self.archive, self.replay)
-        if self.jobs == 1 or len(blocks) < 2:
-            yield from ((block, here.compute(block)) for block in blocks)
-            return
-        away = [block for block in blocks if _can_travel(block, self.replay)]
-        # A fresh interpreter: a fork would share the locks of whatever threads the caller has running.
-        with ProcessPoolExecutor(self.jobs, get_context("spawn")) as pool:
-            path = str(self.archive.path)
-            futures = [pool.submit(_compute_away, path, block, self.replay) for block in away]
-            yield from ((block, here.compute(block)) for block in blocks if block not in away)
-            yield from ((block, future.result()) for block, future in zip(away, futures, strict=True))
+    def _begin(self, block: Block) -> Job | None:
+        if not self.workers.n:
+            return None
+        where, sources = address(str(self.archive.path)), tuple(plan.card.source for plan in block.plans)
+        run = str(self.archive.run_id)
+        return self.workers.begin(Task(self._id, where, run, self.replay, block.trimmed(), sources))
 
-    def _finish(self, plan: Plan, pieces: list[tuple[Block, Outcome]]) -> None:
+    def _outcomes(self, block: Block, job: Job | None) -> Routine[dict[str, Outcome]]:
+        if all(name in self.failed for name in block.names):
+            return {name: self.failed[name] for name in block.names}
+        if job is None:
+            return self._here.compute(block)
+        outcomes = yield from self.workers.finish(job)
+        return dict.fromkeys(block.names, Outcome(message=DIED)) if outcomes is None else outcomes
+
+    def _take(self, plan: Plan, returned: list[Any], outcome: Outcome) -> None:
+        if outcome.message:
+            self.failed.setdefault(plan.card.name, outcome)
+        elif not (plan.card.combine and returned):
+            returned.append(outcome.returned)
+        else:
+            try:
+                returned[0] = added(plan, returned[0], outcome.returned)
+            except AnalysisError as error:
+                self.failed.setdefault(plan.card.name, Outcome(message=str(error), error=error))
+
+    def _finish(self, plan: Plan, returned: list[Any]) -> None:
         name = plan.card.name
-        for _, outcome in pieces:
-            if outcome.message:
-                self.failed[name] = outcome
-                return
-        ordered = [outcome.returned for _, outcome in sorted(pieces, key=lambda piece: piece[0].number)]
         try:
-            self.done[name] = assemble(plan, ordered, self.archive, self.fingerprints[name])
+            self.done[name] = assemble(plan, returned, self.archive, self.fingerprints[name])
         except AnalysisError as error:
             self.failed[name] = Outcome(message=str(error), error=error)
             return
@@ -207,17 +241,8 @@ class Session:
             self.store.save(name, self.done[name])
 
     def _fingerprint(self, card: Metric, options: Mapping[str, Any]) -> str:
-        """Digest of everything a result depends on."""
-        content = {
-            "archive": str(self.archive.digest),
-            "tracer": __version__,
-            "engine": _engine_source(),
-            "metric": card.source,
-            "options": card.with_options(options),
-            "replay": {key: getattr(value, "__qualname__", value) for key, value in self.replay.items()},
-            "reads": [self.fingerprints.get(name) for name in _other_metrics(card)],
-        }
-        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
+        reads = [self.fingerprints.get(name) for name in _other_metrics(card)]
+        return fingerprint(card, options, self.archive, self.replay, reads)
 
 
 def _opened(archive: str | Path | Archive) -> Archive:
@@ -266,30 +291,3 @@ def _other_metrics(card: Metric) -> list[str]:
     """Metrics whose results this one reads, those it cannot do without first."""
     names = [read.partition(".")[0] for read in (*card.reads, *card.optional) if "." in read]
     return list(dict.fromkeys(names))
-
-
-@cache
-def _engine_source() -> str:
-    home = Path(__file__).parent
-    return hashlib.sha256(b"".join((home / name).read_bytes() for name in SHARED + REPLAY)).hexdigest()[:16]
-
-
-def _can_travel(block: Block, replay: Mapping[str, Any]) -> bool:
-    # A metric defined in a notebook cannot be found by another process; it is computed in this one.
-    try:
-        pickle.dumps((block, replay))
-    except (pickle.PicklingError, AttributeError, TypeError):
-        return False
-    return not any(plan.card.module == "__main__" for plan in block.plans)
-
-
-_workers: dict[str, Worker] = {}
-
-
-def _compute_away(path: str, block: Block, replay: Mapping[str, Any]) -> dict[str, Outcome]:
-    if path not in _workers:
-        _workers[path] = Worker(with_activations(_opened(path), replay), replay)
-    outcomes = _workers[path].compute(block)
-    for outcome in outcomes.values():
-        outcome.error = None
-    return outcomes

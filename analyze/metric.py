@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -35,6 +36,7 @@ class Metric:
     optional: dict[str, dict[str, Any]] = field(default_factory=dict)
     lag: bool = False
     whole: bool = False
+    combine: Literal["", "sum"] = ""
     each: Literal["", "site"] = ""
     bounds: Bounds = None
     units: str | Mapping[str, str] = "1"
@@ -44,6 +46,10 @@ class Metric:
     needs: str = ""
     integers: tuple[str, ...] = ()
     passes: Callable[[Mapping[str, Any]], float] | None = field(default=None, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickled as the name of its function: another process has the card, and what is in it, itself.
+        return attrgetter("card"), (self.function,)
 
     @cached_property
     def definition(self) -> str:
@@ -118,6 +124,7 @@ def metric(
     optional: Iterable[str] | Mapping[str, Mapping[str, Any]] = (),
     lag: bool = False,
     whole: bool = False,
+    combine: Literal["", "sum"] = "",
     each: Literal["", "site"] = "",
     bounds: Bounds = None,
     units: str | Mapping[str, str] = "1",
@@ -136,9 +143,11 @@ def metric(
     options, such as `{"gradients": {"per_tensor": True}}`, only where these are chosen. `variables` maps
     what the function returns to dimensions. `scope` says which probes: `all` joint, one `probe` at a time,
     or those of split `train` or `test`. `lag` compares snapshots in time; `whole` hands over all snapshots
-    at once; `each="site"` says that sites do not mix, so that they may be handed over in groups. Names in
-    `integers`, and names that begin with `n_`, are counts (int64). `passes(options)` says how often all
-    examples go through the network for one snapshot, which is told before long work.
+    at once, and so does having no variable with a step; `combine="sum"` hands them over one by one and adds
+    up what is returned, where NaN adds nothing; `each="site"` says that sites do not mix, so that they may be
+    handed over in groups. Names in `integers`, and names that begin with `n_`, are counts (int64).
+    `passes(options)` says how often all examples go through the network for one snapshot, which is told
+    before long work.
 
     >>> from analyze.reference import FORT_2019
     >>> @metric(reads=("losses",), variables={"worst": ("step",)}, title="Worst loss", reference=FORT_2019)
@@ -163,6 +172,7 @@ def metric(
             },
             lag=lag,
             whole=whole,
+            combine=combine,
             each=each,
             bounds=bounds,
             units=units,

@@ -55,7 +55,7 @@ class Plan:
     @property
     def whole(self) -> bool:
         """Whether all snapshots have to be handed over at once."""
-        return self.card.whole or not self.card.in_time
+        return self.card.whole or not (self.card.in_time or self.card.combine)
 
     @property
     def replays(self) -> bool:

@@ -6,6 +6,7 @@ import pytest
 import xarray as xr
 
 import analyze
+from analyze.assemble import added
 from analyze.blocks import Worker, blocks_of
 from analyze.engine import parse_memory
 from analyze.errors import AnalysisError
@@ -14,6 +15,7 @@ from analyze.metrics.path_cross_similarity import path_cross_similarity
 from analyze.plan import compared, make_plan
 from analyze.reference import FORT_2019
 from analyze.results import load
+from tests.dying import fails_late
 from tests.fake_archive import fake_archive
 from tests.synthetic import write_archive
 from tracer.archive import Archive
@@ -216,6 +218,64 @@ def test_an_epoch_without_its_first_snapshot_falls_back_to_snapshots():
 
 
 def test_a_metric_that_needs_all_snapshots_at_once_keeps_to_the_limit_too(tmp_path):
+    def spread(losses):
+        """Largest difference over time."""
+        return {"a": np.ptp(losses)}
+
+    metric(reads=("losses",), variables={"a": ()}, title="Spread", reference=FORT_2019)(spread)
     write_archive(tmp_path / "run.zarr", steps=range(40))
-    skipped = analyze.run(tmp_path / "run.zarr", memory="100KB").skipped
-    assert "snapshots at once" in skipped["tracin"] and "raise --memory" in skipped["tracin"]
+    with pytest.raises(MissingTraceError, match="all 40 snapshots at once, 0 MB: raise --memory"):
+        analyze.run(tmp_path / "run.zarr", spread, memory="10KB")
+
+
+def test_sums_over_snapshots_stream_and_do_not_depend_on_memory(tmp_path, monkeypatch):
+    write_archive(tmp_path / "run.zarr", steps=range(40))
+    whole, at_once = analyze.run(tmp_path / "run.zarr", ["tracin"]), []
+    original = Archive.gram
+    monkeypatch.setattr(Archive, "gram", lambda self, step: at_once.append(step) or original(self, step))
+    found = analyze.run(tmp_path / "run.zarr", ["tracin"], memory="100KB")
+    assert same(whole, found) and len(at_once) == 40
+    archive = open_archive(tmp_path / "run.zarr")
+    rates = np.array([archive.rows["lr"][step, 0] for step in range(40)])
+    grams = np.stack([archive.gram(step).sum(0)[:6, 6:] for step in range(40)])
+    used = np.isfinite(rates)
+    expected = np.einsum("s,sij->ij", rates[used], grams[used])
+    np.testing.assert_allclose(found["tracin"]["influence"], expected, rtol=1e-12)
+    assert found["tracin"]["n_snapshots"] == used.sum() >= 39
+
+
+def test_what_one_snapshot_leaves_undefined_adds_nothing():
+    plan = make_plan(analyze.metrics()["tracin"], {}, fake_archive(), {})
+    first = {"influence": [[np.nan, 1.0]], "self_influence": [2.0], "n_snapshots": 1, "train_example": [7]}
+    second = {
+        "influence": [[np.nan, np.nan]],
+        "self_influence": [np.nan],
+        "n_snapshots": 0,
+        "train_example": [7],
+    }
+    (total,) = added(plan, [first], [second])
+    np.testing.assert_array_equal(total["influence"], [[np.nan, 1.0]])
+    assert (total["self_influence"], total["n_snapshots"], total["train_example"]) == ([2.0], 1, [7])
+    with pytest.raises(AnalysisError, match="did not return 'n_snapshots'"):
+        added(plan, [first], [{key: second[key] for key in ("influence", "self_influence")}])
+
+
+def test_metrics_share_a_block_only_if_they_share_an_array(path):
+    archive, cards = open_archive(path), analyze.metrics()
+    names = ["stiffness", "margin", "grand", "el2n", "depth_slope"]
+    plans = [make_plan(cards[name], {}, archive, {}) for name in names]
+    blocks = list(blocks_of(plans, archive, 1 << 40, {}))
+    assert [block.names for block in blocks] == [["stiffness", "grand"], ["margin", "el2n"], ["depth_slope"]]
+    cut = list(blocks_of(plans[:1], archive, 1 << 40, {}, pieces=4))
+    assert [block.steps for block in cut] == [(0, 1), (2, 4), (8, 12)]
+    assert [block.number for block in blocks] == [0, 1, 2]
+
+
+def test_the_first_block_says_how_a_metric_fails_in_whatever_order_they_come(path):
+    archive = open_archive(path)
+    plan = make_plan(fails_late.card, {}, archive, {})
+    blocks = list(blocks_of([plan], archive, 1 << 40, {}, pieces=6))
+    worker = Worker(archive)
+    messages = {k: worker.compute(blocks[k])["fails_late"].message for k in (4, 5, 3, 0)}
+    assert messages[4] == messages[5] == "failed with ValueError: no luck at step 8"
+    assert messages[3].endswith("at step 4") and messages[0] == ""

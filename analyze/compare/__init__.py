@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,11 +15,13 @@ from analyze.compare.comparison import Comparison
 from analyze.compare.measures import TARGETS, At, check_at, measures_of, select
 from analyze.compare.runs import Run, choose_axes, read_run, wanted_metrics
 from analyze.design import Design
+from analyze.distribute import Workers, by_turns, recruit
 from tracer.errors import MissingTraceError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+    from distributed import Client
 
 AGAINST = ("gap_error", "gap_loss", "test_error", "test_loss")
 Progress = Callable[[int, int, str], None]
@@ -38,6 +41,7 @@ def compare(
     bootstrap: int = 1000,
     seed: int = 0,
     jobs: int = 1,
+    scheduler: str | Client | None = None,
     memory: int | str = "2GB",
     progress: Progress | None = None,
 ) -> Comparison:
@@ -49,6 +53,8 @@ def compare(
     no replay). Measures are taken at the `final` snapshot, at that of least test loss (`best`), after a
     quarter (`early`) or half (`mid`) of the training, or at the last one up to a step; the targets at the
     end, or where it is best. `attributes` maps names of runs to values added to what their cards say.
+    What is missing of all runs is computed by `jobs` processes or, with the address of a Dask cluster as
+    `scheduler`, there: see `analyze.run`.
 
     Statistics, with 95 % intervals of a `bootstrap` over runs: see `analyze.agreement`. `axes` are the
     attributes that were varied, by default those in which the runs differ and that do not follow from
@@ -64,10 +70,11 @@ def compare(
     runs = [read_run(path) for path in paths]
     _check_runs(runs)
     names = wanted_metrics(measures, runs)
+    with recruit(jobs, scheduler) as workers:
+        _compute(runs, names, workers, memory, tell)
     rows = []
     for number, run in enumerate(runs, start=1):
         tell(number, len(runs), f"reading {run.name}")
-        run.compute(names, memory, jobs)
         rows.append(measures_of(run, names, at))
     given = _attributes(runs, attributes or {})
     labels = select(
@@ -86,6 +93,16 @@ def compare(
     return Comparison(
         table, found, runs=runs, attributes=list(given), skipped={run.name: run.skipped for run in runs}
     )
+
+
+def _compute(
+    runs: Sequence[Run], names: Sequence[str], workers: Workers, memory: int | str, tell: Progress
+) -> None:
+    """Compute what saved analyses lack: with workers, of several runs at a time."""
+    ended = itertools.count(1)
+    pieces = -(-2 * workers.n // len(runs))
+    routines = (run.computing(names, workers, memory, pieces) for run in runs)
+    by_turns(routines, workers.n + 1, lambda: tell(next(ended), len(runs), "analyzing"))
 
 
 def _correlate(

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from analyze.errors import AnalysisError
+from analyze.distribute import Routine, Workers, address
 from analyze.metric import card_of, metrics
 from analyze.output import ResultStore
-from tracer.errors import ArchiveError, MissingTraceError
+from tracer.errors import ArchiveError
 
 FACTS = "run.json"
 SUFFIXES = (".zarr", ".zip")
@@ -33,6 +33,7 @@ class Run:
     analysis: Path
     facts: dict[str, Any]
     skipped: dict[str, str] = field(default_factory=dict)
+    _stored: dict[str, dict[str, Any]] | None = field(default=None, repr=False)
 
     @classmethod
     def at(cls, path: str | Path) -> Run:
@@ -58,16 +59,21 @@ class Run:
 
     def stored(self) -> dict[str, dict[str, Any]]:
         """Attributes of each saved result that was computed from this archive as it is now."""
+        if self._stored is not None:
+            return self._stored
         store, digest = ResultStore(self.analysis), self.facts.get("digest")
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for name in store.names():
             text = (store.root / name / "zarr.json").read_text(encoding="utf-8")
             attributes = dict(json.loads(text)["attributes"])
             if digest is None or attributes.get("archive_digest", digest) == digest:
                 found[name] = attributes
+        self._stored = found
         return found
 
-    def compute(self, names: Iterable[str], memory: int | str, jobs: int) -> None:
+    def computing(
+        self, names: Iterable[str], workers: Workers, memory: int | str = "2GB", pieces: int | None = None
+    ) -> Routine[None]:
         """Compute and save those metrics that no saved analysis holds and no earlier one had to skip."""
         stored = self.stored()
         self.skipped = self._skipped_before()
@@ -78,7 +84,7 @@ class Run:
             reason = f"not in {self.analysis}, and the archive is not beside it"
             self.skipped |= dict.fromkeys(missing, reason)
             return
-        self.skipped |= self._compute(missing, memory, jobs)
+        yield from self._compute(missing, workers, memory, pieces)
 
     def _skipped_before(self) -> dict[str, str]:
         """Metrics that an analysis of this very commit had to skip; a later one may hold more."""
@@ -90,29 +96,51 @@ class Run:
         known = summary.get("archive_digest") or digest
         return dict(summary.get("skipped", {})) if digest in (None, known) else {}
 
-    def _compute(self, names: Sequence[str], memory: int | str, jobs: int) -> dict[str, str]:
-        """Compute metrics and write the analysis whole again; returns why some could not be computed."""
-        import analyze
+    def _compute(
+        self, names: Sequence[str], workers: Workers, memory: int | str, pieces: int | None
+    ) -> Routine[None]:
+        """Compute metrics and write the analysis whole again."""
+        from analyze.engine import Session
+        from tracer.archive import open
+
+        with open(self.path) as archive:
+            session = Session(archive, names, workers, memory=memory, output=self.analysis, pieces=pieces)
+            yield from session.compute()
+            self._stored = None  # there is more now
+            self.skipped |= session.results().skipped
+            if self.stored():
+                pages = Pages(address(self.path), address(str(self.analysis)), archive.digest, self.skipped)
+                job = workers.begin(pages)
+                # A worker that does not see this directory leaves the writing to us.
+                if job is None or not (yield from workers.finish(job)):
+                    pages()
+        if self.facts.get("mark") is not None and self.analysis.is_dir():
+            (self.analysis / FACTS).write_text(json.dumps(self.facts, indent=1), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Tables, figures, summary and report of saved results: longer work than most of the results are."""
+
+    archive: str
+    analysis: str
+    digest: str
+    skipped: Mapping[str, str]
+
+    def __call__(self) -> bool:
+        """Write them; False where the results are not to be seen from here."""
         from analyze.results import Results, load
         from tracer.archive import open
 
-        reasons = {}
-        with open(self.path) as archive:
-            # One run shares arrays among metrics, but tells only of the first that cannot be computed.
-            for batch in (names, *([name] for name in names)):
-                waiting = [name for name in batch if name not in self.stored()]
-                try:
-                    if waiting:
-                        analyze.run(archive, waiting, memory=memory, jobs=jobs, output=self.analysis)
-                except (MissingTraceError, AnalysisError) as error:
-                    if len(batch) == 1:
-                        reasons[batch[0]] = str(error).removeprefix(f"{batch[0]}: ")
-            if self.stored():
-                kept = load(self.analysis)
-                Results(kept, {**self._skipped_before(), **reasons}, archive=archive).save(self.analysis)
-        if self.facts.get("mark") is not None and self.analysis.is_dir():
-            (self.analysis / FACTS).write_text(json.dumps(self.facts, indent=1), encoding="utf-8")
-        return reasons
+        names = ResultStore(self.analysis).names()
+        if not names:
+            return False
+        kept = load(self.analysis)
+        if self.digest not in {data.attrs.get("archive_digest") for data in kept.values()}:
+            return False
+        with open(self.archive) as archive:
+            Results(kept, self.skipped, archive=archive).save(self.analysis)
+        return True
 
 
 def analysis_of(path: str) -> Path:

@@ -29,7 +29,7 @@ PRUTHI_2020 = Reference(
 
 @metric(
     reads=("gram", "lr", "split", "ids"),
-    whole=True,
+    combine="sum",
     variables={
         "influence": ("train_example", "test_example"),
         "self_influence": ("train_example",),
