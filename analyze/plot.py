@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from analyze import marks
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -18,12 +24,14 @@ if TYPE_CHECKING:
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 SPLIT_COLORS = {"train": PALETTE[0], "test": PALETTE[1], "val": PALETTE[2], "validation": PALETTE[2]}
 GREY = "0.6"
+APOSTROPHE = "'"
 SEQUENTIAL = "viridis"
 DIVERGING = "RdBu_r"
 WIDTH = 7.2  # inches: 8 point text is then 11 pixels high in a report 700 pixels wide
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tracer",
+    "font.sans-serif": ["DejaVu Sans", "sans-serif"],
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -50,12 +58,44 @@ def draw(plot: Callable[[xr.Dataset, Figure], None], result: xr.Dataset) -> Figu
 
 
 def save_svg(figure: Figure, path: str | Path | IO[bytes], description: str = "") -> None:
-    """Write a figure as SVG with selectable text; the same figure gives the same bytes."""
+    """Write a figure as SVG with selectable text; the same figure gives the same bytes.
+
+    The group of each axes carries, in `data-panel`, what it shows as numbers (see `analyze.marks`).
+    """
+    text = to_svg(figure, description).encode()
+    if isinstance(path, str | Path):
+        Path(path).write_bytes(text)
+    else:
+        path.write(text)
+
+
+def to_svg(figure: Figure, description: str = "") -> str:
+    """The SVG document of a figure, as `save_svg` writes it."""
     import matplotlib
 
+    for number, axes in enumerate(figure.axes):
+        axes.set_gid(f"panel_{number}")
     about = {"Date": None, "Creator": None, "Description": description or None}
+    buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure.savefig(path, format="svg", metadata=about)
+        figure.savefig(buffer, format="svg", metadata=about)
+    # A hundredth of a point is finer than any screen, and a third of the bytes were beyond it.
+    text = re.sub(r'(?<= )(?:d|x|y)="[^"]*"', _hundredths, buffer.getvalue().decode())
+    for number, (axes, panel) in enumerate(zip(figure.axes, marks.panels(figure), strict=True)):
+        shown = json.dumps(panel, ensure_ascii=False, separators=(",", ":"))
+        held = f" data-panel='{escape(shown, quote=False).replace(APOSTROPHE, '&#39;')}'" if panel else ""
+        kind = ' class="pale"' if marks.pale(axes) else ""
+        text = text.replace(f'<g id="panel_{number}">', f'<g id="panel_{number}"{kind}{held}>', 1)
+    return text
+
+
+def _hundredths(attribute: re.Match[str]) -> str:
+    return re.sub(r"(\.\d\d)\d+", r"\1", attribute[0])
+
+
+def name_points(drawn: Any, names: Sequence[object]) -> None:
+    """Give each point of a scatter a name, which the report shows to who points at it."""
+    setattr(drawn, marks.NAMES, [str(name) for name in names])
 
 
 def panels(
@@ -118,6 +158,8 @@ def step_axis(axes: Axes, steps: ArrayLike, label: str = "step") -> None:
     axes.set_xlabel(label)
     if len(steps) >= 5 and steps[-1] >= 20 and np.median(steps) < steps[-1] / 8:
         axes.set_xscale("symlog", linthresh=1)
+        axes.set_xlim(steps[0] - 0.4, 1.3 * steps[-1])
+        axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
     if len(steps) == 1:
         axes.set_xlim(steps[0] - 1, steps[0] + 1)
 
@@ -182,18 +224,24 @@ def heat_over_time(
 ) -> Any:
     """Heat map of (row, step): one column a snapshot, labelled by its step; rows labelled by name."""
     image = heat(axes, values, **options)
-    steps = np.asarray(steps)
-    shown = pick(steps, ticks)
-    axes.set_xticks(shown, [str(steps[i]) for i in shown])
+    name_ticks(axes.xaxis, np.asarray(steps), limit=ticks)
     name_ticks(axes.yaxis, rows, limit=24)
     axes.set_xlabel("step")
     return image
 
 
 def name_ticks(axis: Any, names: Sequence[object] | np.ndarray, limit: int = 24, **style: Any) -> None:
-    """Write names at positions 0, 1, ... of an axis, thinned to `limit` so that they stay legible."""
+    """Write names at positions 0, 1, ... of an axis, thinned to `limit` so that they stay legible.
+
+    Of a long name the end is written, which tells layers apart; who points at it in the report sees it whole.
+    """
     shown = pick(names, limit)
-    axis.set_ticks(shown, [str(names[i]) for i in shown], **style)
+    axis.set_ticks(shown, [_shortened(str(names[i])) for i in shown], **style)
+    setattr(axis, marks.NAMES, [str(name) for name in names])
+
+
+def _shortened(name: str, limit: int = 28) -> str:
+    return name if len(name) <= limit else f"…{name[1 - limit :]}"
 
 
 def finite_limits(values: ArrayLike, within: Mapping[str, float] | None = None) -> tuple[float, float]:

@@ -26,7 +26,8 @@ def with_activations(archive: Archive, settings: Mapping[str, Any]) -> Archive:
     """The archive, with activations of probes that were recorded without, if weights and network are there.
 
     `settings`: as `analyze.run(replay=...)`; `examples` says of how many examples of a probe (default: as
-    many as have masks, or 128, at most 64 MiB a snapshot).
+    many as have masks, or 128, at most 64 MiB a snapshot). Where another probe's were recorded at more steps
+    than weights were, nothing is added: a metric would see only the steps that all probes share.
     """
     try:
         archive.steps("weights")
@@ -35,9 +36,15 @@ def with_activations(archive: Archive, settings: Mapping[str, Any]) -> Archive:
         if settings.get("model") is None:
             return archive
     lacking = [name for name, view in archive.probes.items() if not _holds(view) and view.inputs is not None]
-    if not lacking or not archive.sites:
+    if not lacking or not archive.sites or _would_lose(archive):
         return archive
     return cast("Archive", _Archive(archive, lacking, settings))
+
+
+def _would_lose(archive: Archive) -> bool:
+    """Whether a probe has activations at a step without weights, which none computed beside it could have."""
+    recorded = [view.steps(STREAM) for view in archive.probes.values() if _holds(view)]
+    return any(not np.isin(steps, archive.steps("weights")).all() for steps in recorded)
 
 
 def _holds(view: ProbeView) -> bool:

@@ -14,6 +14,7 @@ from tracer.errors import MissingTraceError, did_you_mean
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+    from matplotlib.figure import Figure
 
     from tracer.archive import Archive
 
@@ -77,6 +78,21 @@ class Results(Mapping[str, "xr.Dataset"]):
         middle = [name for name in table.columns if name not in ("metric", "variable", "value")]
         return table[["metric", "variable", *middle, "value"]]
 
+    def figure(self, name: str) -> Figure:
+        """The metric's own figure, as the report shows it; a notebook displays it.
+
+        MissingTraceError for a result that is not there, or whose metric is unknown here or draws nothing.
+        """
+        from analyze import plot
+        from analyze.metric import card_of
+
+        data, drawn = self[name], card_of(name).plot
+        if drawn is None:
+            raise MissingTraceError(
+                f"metric {name!r} has no figure; plot its variables, such as results[{name!r}]"
+            )
+        return plot.draw(drawn, data)
+
     def save(self, path: str | Path) -> Path:
         """Write `results.zarr`, `summary.json`, `tables/`, `figures/` and `report.html` to a directory."""
         from analyze.output import save
@@ -90,17 +106,24 @@ class Results(Mapping[str, "xr.Dataset"]):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        rows = [
-            f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(data.attrs.get('meaning', '')))}</td>"
-            f"<td>{html.escape(_shape(data))}</td></tr>"
+        """A table of the metrics, in the notebook's own colours; no value is read."""
+        left = "style='text-align:left'"
+        rows = "".join(
+            f"<tr><th scope='row' {left}>{html.escape(name)}</th>"
+            f"<td {left}>{html.escape(str(data.attrs.get('meaning', '')))}</td>"
+            f"<td {left}>{html.escape(_shape(data))}</td></tr>"
             for name, data in self._datasets.items()
-        ]
-        rows += [
-            f"<tr><td>{html.escape(name)}</td><td colspan=2>skipped: {html.escape(reason)}</td></tr>"
+        )
+        head = "".join(f"<th scope='col' {left}>{name}</th>" for name in ("metric", "meaning", "variables"))
+        caption = f"<caption {left}><strong>Results</strong>, {len(self)} metrics</caption>"
+        table = f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        if not self.skipped:
+            return table
+        reasons = "".join(
+            f"<li><code>{html.escape(name)}</code>: {html.escape(str(reason))}</li>"
             for name, reason in self.skipped.items()
-        ]
-        head = "<tr><th>metric</th><th>meaning</th><th>variables</th></tr>"
-        return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+        )
+        return f"{table}<details><summary>{len(self.skipped)} skipped</summary><ul>{reasons}</ul></details>"
 
 
 def load(path: str | Path) -> Results:

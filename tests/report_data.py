@@ -110,6 +110,7 @@ def archive(tmp_path, layer="0"):
     return SimpleNamespace(
         path=str(root),
         state="complete",
+        world_size=1,
         run_id="0" * 32,
         digest="ab" * 16,
         card={
@@ -129,7 +130,12 @@ def archive(tmp_path, layer="0"):
         ],
         layer_table=[{"name": layer, "parameters": ["0.weight", "0.bias"]}],
         probes={"train": probe},
-        _source=SimpleNamespace(has=lambda path: True, shape=lambda path: (6, 1, 8, 8)),
+        _source=SimpleNamespace(
+            has=lambda path: True,
+            shape=lambda path: (6, 1, 8, 8),
+            group_attributes=lambda path: {},
+            children=lambda path: [],
+        ),
         gram_probes=[("train", 6)],
         steps=lambda stream, probe=None: STEPS if stream in ("outputs", "weights") else STEPS[:0],
     )

@@ -1,6 +1,10 @@
 """The report: complete, self-contained, and safe to open whatever the archive's names are."""
 
+import base64
+import hashlib
+import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 import matplotlib.pyplot as plt
@@ -22,12 +26,15 @@ class Page(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
-        self.tags, self.ids, self.anchors, self.fetched, self.stack = [], [], [], [], []
+        self.tags, self.ids, self.anchors, self.fetched, self.headings = [], [], [], [], []
         self.feed(html)
-        self.text = re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]*>", " ", html, flags=re.DOTALL))
+        unseen = r"<style>.*?</style>|<script.*?</script>|<[^>]*>"
+        self.text = re.sub(r"\s+", " ", re.sub(unseen, " ", html, flags=re.DOTALL))
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
+        if re.fullmatch(r"h[1-6]", tag):
+            self.headings.append(int(tag[1]))
         for name, value in attrs:
             if name == "id":
                 self.ids.append(value)
@@ -66,13 +73,32 @@ def test_a_recording_that_ended_early_is_said_to_have(tmp_path):
     assert "not complete (interrupted): everything below ends at step 100" in text
 
 
-def test_nothing_is_fetched_and_nothing_runs(html):
+def test_nothing_is_fetched_and_only_the_pages_own_script_may_run(html):
     page = Page(html)
     assert all(value.startswith(("data:", "#")) for value in page.fetched)
-    assert not {"script", "link", "iframe", "object", "embed", "base"} & set(page.tags)
+    assert not {"link", "iframe", "object", "embed", "base"} & set(page.tags)
     assert not re.search(r"url\((?!#)|@import|xmlns", html)
     assert all(link.startswith(("#", "https://")) for link in page.anchors)
-    assert "default-src 'none'" in html
+    (script,) = re.findall(r"<script>(.*?)</script>", html, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert (
+        f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'" in html
+    )
+    others = re.findall(r"<script ([^>]*)>", html)
+    assert set(others) == {'type="application/json" class="held"'}
+    assert not re.search(
+        r"https?:|fetch\(|XMLHttp|innerHTML|eval\(", script.replace("http://www.w3.org/2000/svg", "")
+    )
+
+
+def test_headings_skip_no_level_and_every_table_says_what_it_is(html):
+    page = Page(html)
+    assert page.headings.count(1) == 1
+    steps = zip(page.headings, page.headings[1:], strict=False)
+    assert all(after - before <= 1 for before, after in steps)
+    tables = re.findall(r"<table>(.*?)</table>", html, flags=re.DOTALL)
+    assert len(tables) > 5
+    assert all(re.search(r"<caption[^>]*>[^<]+</caption>", table) for table in tables)
 
 
 def test_every_link_within_the_page_arrives_and_ids_are_unique(html):
@@ -87,8 +113,21 @@ def test_names_from_an_archive_are_text_only(tmp_path):
     result = data.margin([1, 2, 3, 4]).assign_attrs(dict.fromkeys(names, evil))
     results = data.MadeResults({evil: result}, skipped={evil: evil})
     html = report.render(results, data.archive(tmp_path, layer=evil))
-    assert "<script" not in html
+    assert "<script>alert" not in html
     assert "&lt;script&gt;" in html
+    for held in re.findall(r'class="held">(.*?)</script>', html):
+        assert json.loads(held)
+
+
+def test_names_from_an_archive_stay_names_in_the_values_a_figure_carries():
+    evil = "'></script><script>alert(1)</script>"
+    result = data.honest()["stiffness"].assign_coords(layer=[evil, "2", "all"])
+    html = report.render(data.MadeResults({"stiffness": result}))
+    assert "<script>alert" not in html
+    (held,) = re.findall(r'class="held">(.*?)</script>', html)
+    assert json.loads(held)["variables"]["cosine"]["dims"][2]["labels"][0] == evil
+    panels = re.findall(r"data-panel='([^']*)'", html)
+    assert any(evil in json.loads(unescape(panel)).get("cells", {}).get("rows", []) for panel in panels)
 
 
 def test_a_plot_that_fails_costs_only_its_own_figure():
@@ -101,9 +140,10 @@ def test_a_plot_that_fails_costs_only_its_own_figure():
 def test_undefined_values_are_counted_with_the_metrics_own_rule(html):
     assert "4 of 16 values of mean" in Page(html).text
     dataset = xr.Dataset({"cosine": ("step", [np.nan, 1.0]), "n_undefined": ("step", [3, 0])})
-    assert entries.undefined(dataset, None) == (
-        "1 of 2 values of cosine, 3 terms left out of means (n_undefined)."
-    )
+    assert entries.undefined(dataset, None) == {
+        "count": "1 of 2 values undefined",
+        "rule": "1 of 2 values of cosine, 3 terms left out of means (n_undefined).",
+    }
 
 
 def test_a_report_without_an_archive_still_shows_results():

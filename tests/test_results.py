@@ -97,6 +97,15 @@ def test_dataframe_has_one_row_a_value(results):
     assert Results({}).to_dataframe().empty
 
 
+def test_a_result_draws_its_own_figure(results):
+    assert [axes.get_title() for axes in results.figure("margin").axes][1:] == [
+        "margins, train",
+        "margins, test",
+    ]
+    with pytest.raises(MissingTraceError, match="no result is called 'margins'"):
+        results.figure("margins")
+
+
 def test_mapping_names_what_is_missing(results):
     with_reason = Results(results, {"cka": "needs activations"})
     assert "cka" not in with_reason and len(with_reason) == 3
@@ -106,6 +115,20 @@ def test_mapping_names_what_is_missing(results):
         with_reason["margins"]
     assert "cka skipped" in repr(with_reason)
     assert "&lt;" in Results({}, {"<b>": "x"})._repr_html_()
+
+
+def test_a_notebook_sees_results_of_which_no_value_is_read(saved):
+    tree = xr.open_datatree(saved / "results.zarr", engine="zarr")
+    lazy = {name: node.to_dataset() for name, node in tree.children.items()}
+    for chunk in (saved / "results.zarr").rglob("c"):
+        chunk.rename(chunk.with_name("gone"))
+    try:
+        page = Results(lazy, {"cka": "needs <activations>"})._repr_html_()
+    finally:
+        for chunk in (saved / "results.zarr").rglob("gone"):
+            chunk.rename(chunk.with_name("c"))
+    assert "cosine (step 5, pair 3, layer" in page and "1 skipped" in page and "&lt;activations&gt;" in page
+    assert "color" not in page, "a notebook has its own colours"
 
 
 def test_an_empty_directory_holds_no_results(tmp_path):

@@ -101,7 +101,8 @@ def environments(comparison: Comparison, figure: Figure, target: str) -> None:
 def _scatter(axes: Axes, comparison: Comparison, label: str, target: str) -> None:
     x, y = (comparison.table[name].to_numpy(float) for name in (label, target))
     defined = np.isfinite(x) & np.isfinite(y)
-    axes.scatter(x[defined], y[defined], s=14, color=plot.PALETTE[0], alpha=0.75, linewidths=0)
+    drawn = axes.scatter(x[defined], y[defined], s=14, color=plot.PALETTE[0], alpha=0.75, linewidths=0)
+    plot.name_points(drawn, list(comparison.table.index[defined]))
     positive = x[defined]
     if len(positive) and positive.min() > 0 and positive.max() > 100 * positive.min():
         axes.set_xscale("log")

@@ -13,9 +13,8 @@ import xarray as xr
 
 from analyze import plot
 from analyze.compare import figures
-from analyze.report import TEMPLATES, svg
+from analyze.report import page, svg
 from analyze.report.entries import grid
-from tracer import __version__
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,31 +47,39 @@ def write(comparison: Comparison, folder: Path) -> Path:
 
 def render(comparison: Comparison, shown: list[dict[str, Any]], folder: Path) -> str:
     """The page as HTML: names are escaped, links lead from `folder` to the reports of the runs."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     for one in shown:
         one["figure"] = Markup(svg.fragment(one["draw"], one["name"], one["title"], one["file"]))
     attrs = comparison.correlations.attrs
     axes = [name for name in str(attrs.get("axes", "")).split(", ") if name]
-    return environment.get_template("comparison.html").render(
-        version=__version__,
-        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+    tables = [
+        {"target": name, "title": figures.WORDS[name], "grid": _table(comparison, name)}
+        for name in comparison.targets
+    ]
+    return page.render(
+        "comparison.html",
+        topics=_topics(shown, tables, bool(comparison.skipped)),
         lede=_lede(comparison, axes),
         tiles=_tiles(comparison, axes),
         figures=shown,
-        tables=[
-            {"target": name, "title": figures.WORDS[name], "grid": _table(comparison, name)}
-            for name in comparison.targets
-        ],
+        tables=tables,
         runs=_runs(comparison, axes, folder),
         skipped=_skipped(comparison),
         settings=[(str(name), str(value) or "none") for name, value in attrs.items()],
         rows=ROWS,
     )
+
+
+def _topics(shown: list[dict[str, Any]], tables: list[dict[str, Any]], skipped: bool) -> list[dict[str, Any]]:
+    appendix = [("runs", "Runs"), ("statistics", "What the numbers are"), ("settings", "Settings")]
+    if skipped:
+        appendix.insert(2, ("skipped", "Not computed"))
+    return [
+        page.topic("Figures", [(one["name"], one["title"]) for one in shown]),
+        page.topic("Measures against", [(f"against-{one['target']}", one["title"]) for one in tables]),
+        page.topic("Appendix", appendix),
+    ]
 
 
 def _figures(comparison: Comparison) -> list[tuple[str, str, str, str, Draw]]:
@@ -141,7 +148,8 @@ def _table(comparison: Comparison, target: str) -> dict[str, Any]:
         ]
         for row in comparison.rows(target)[:ROWS]
     ]
-    return grid(HEAD, rows, numeric=range(1, len(HEAD)))
+    caption = f"Agreement of each measure with the {figures.WORDS[target]} across runs"
+    return grid(HEAD, rows, numeric=range(1, len(HEAD)), caption=caption)
 
 
 def _runs(comparison: Comparison, axes: list[str], folder: Path) -> dict[str, Any]:
@@ -167,7 +175,8 @@ def _skipped(comparison: Comparison) -> dict[str, Any] | None:
         for metric, reason in reasons.items():
             alike.setdefault((metric, reason), []).append(run)
     rows = [[metric, f"{len(runs):,}", reason] for (metric, reason), runs in alike.items()]
-    return grid(["metric", "runs", "what is missing"], rows, numeric=[1]) if rows else None
+    head, caption = ["metric", "runs", "what is missing"], "Metrics that were not computed, of how many runs"
+    return grid(head, rows, numeric=[1], caption=caption) if rows else None
 
 
 def _share(value: float | None) -> str:

@@ -1,8 +1,8 @@
-"""The report: one HTML page that explains a run and its metrics, with nothing to fetch and nothing to run."""
+"""The report: one HTML page that explains a run and its metrics, with nothing to fetch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +10,13 @@ import xarray as xr
 
 from analyze.findings import findings
 from analyze.metric import Metric, metrics
+from analyze.report import page
 from analyze.report.entries import chapters, entry, grid, title_of
 from analyze.report.references import number_references
 from analyze.report.run import run_section
-from tracer import __version__
 
 if TYPE_CHECKING:
     from tracer.archive import Archive
-
-TEMPLATES = Path(__file__).parent.parent / "templates"
 
 
 def write(
@@ -42,25 +40,39 @@ def render(
     results: Mapping[str, xr.Dataset], archive: Archive | None = None, *, figures: str | Path | None = None
 ) -> str:
     """The report as one HTML page. Every text is escaped: names in a foreign archive are only ever shown."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
     cards = metrics()
     folder = None if figures is None else Path(figures)
     groups = chapters([entry(name, data, cards.get(name), folder) for name, data in results.items()])
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("report.html").render(
-        version=__version__,
-        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        findings=_findings(results),
+    found = _findings(results)
+    skipped = _skipped(getattr(results, "skipped", {}), cards)
+    references = number_references(groups)
+    run = run_section(archive, results) if archive is not None else None
+    return page.render(
+        "report.html",
+        topics=_topics(found, run is not None, groups, skipped is not None, bool(references)),
+        findings=found,
         groups=groups,
-        references=number_references(groups),
-        skipped=_skipped(getattr(results, "skipped", {}), cards),
+        references=references,
+        skipped=skipped,
         analysis=_analysis(results),
-        run=run_section(archive, results) if archive is not None else None,
+        run=run,
     )
+
+
+def _topics(
+    found: Sequence[Any], has_run: bool, groups: Sequence[dict[str, Any]], skipped: bool, references: bool
+) -> list[dict[str, Any]]:
+    first = [("findings", "Findings")] if found else []
+    first += [("trained", "What was trained"), ("recorded", "What was recorded")] if has_run else []
+    last = [("skipped", "Not computed")] if skipped else []
+    last += [("references", "References")] if references else []
+    middle = [page.topic(one["name"], [(e["name"], e["title"]) for e in one["entries"]]) for one in groups]
+    topics = [
+        page.topic("This run", first),
+        *middle,
+        page.topic("Appendix", [*last, ("provenance", "Provenance")]),
+    ]
+    return [topic for topic in topics if topic["links"]]
 
 
 def _findings(results: Mapping[str, xr.Dataset]) -> list[dict[str, str]]:
@@ -72,7 +84,9 @@ def _findings(results: Mapping[str, xr.Dataset]) -> list[dict[str, str]]:
 
 def _skipped(skipped: Mapping[str, str], cards: Mapping[str, Metric]) -> dict[str, Any] | None:
     rows = [[cards[name].title if name in cards else name, str(reason)] for name, reason in skipped.items()]
-    return grid(["metric", "what is missing"], rows) if rows else None
+    return (
+        grid(["metric", "what is missing"], rows, caption="Metrics that were not computed") if rows else None
+    )
 
 
 def _analysis(results: Mapping[str, xr.Dataset]) -> list[tuple[str, str]]:

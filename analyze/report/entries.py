@@ -15,6 +15,7 @@ from analyze import plot
 from analyze.listing import result_rows
 from analyze.metric import Metric
 from analyze.report import svg
+from analyze.report.explore import explore
 
 # In reading order: name, what it is about, and how the names of its metrics or of their arrays begin.
 CHAPTERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -64,6 +65,7 @@ def entry(name: str, data: xr.Dataset, card: Metric | None, figures: Path | None
         "references": card.reference if card else (),
         "figure": figure,
         "no_figure": trouble,
+        "views": explore(data, card.variables if card else ()) if figure else None,
         "reading": tidy(about["reading"]),
         "undefined": undefined(data, card),
         "options": options(data),
@@ -120,8 +122,8 @@ def chapters(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def undefined(data: xr.Dataset, card: Metric | None) -> str:
-    """Which values are NaN, how many, and the metric's own rule for them."""
+def undefined(data: xr.Dataset, card: Metric | None) -> dict[str, str]:
+    """Which values are NaN and how many (`count`), and the metric's own rule for them (`rule`)."""
     counts = {str(name): (int(np.isnan(a).sum()), a.size) for name, a in data.items() if a.dtype.kind == "f"}
     alike: dict[tuple[int, int], list[str]] = {}
     for name, count in counts.items():
@@ -129,12 +131,14 @@ def undefined(data: xr.Dataset, card: Metric | None) -> str:
     holes = [f"{k:,} of {n:,} values of {' and of '.join(names)}" for (k, n), names in alike.items() if k]
     left_out = {str(n): int(a.sum()) for n, a in data.items() if str(n).startswith("n_undefined")}
     holes += [f"{count:,} terms left out of means ({name})" for name, count in left_out.items() if count]
+    gone, size = (sum(column) for column in zip(*counts.values(), strict=True)) if counts else (0, 0)
+    told = f"{gone:,} of {size:,} values undefined" if gone else f"none of {size:,} values undefined"
     if not holes:
-        return f"None of {sum(n for _, n in counts.values()):,} values."
+        return {"count": told, "rule": ""}
     rules = rules_for_nan(card.definition) if card else []
     if card is not None and card.lag:
         rules.insert(0, "The first snapshot has no earlier one to be compared with.")
-    return " ".join([", ".join(holes) + ".", *rules])
+    return {"count": told, "rule": " ".join([", ".join(holes) + ".", *rules])}
 
 
 def rules_for_nan(definition: str) -> list[str]:
@@ -166,15 +170,24 @@ def values(data: xr.Dataset) -> dict[str, Any]:
         first = "" if "step" not in sizes else _shown(row["first"])
         rows.append([row["variable"], axes, first, _shown(row["last"]), f"{row['undefined']:,}"])
     head = ["variable", "axes", "first step", "last step", "undefined"]
-    return grid(head, rows, numeric=(2, 3, 4), caption="Means over every axis but step.")
+    return grid(head, rows, numeric=(2, 3, 4), caption="Means over every axis but step.", shown=True)
 
 
 def grid(
-    head: Sequence[str], rows: Sequence[Sequence[Any]], numeric: Sequence[int] = (), caption: str = ""
+    head: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    numeric: Sequence[int] = (),
+    *,
+    caption: str,
+    shown: bool = False,
 ) -> dict[str, Any]:
-    """A table as the template expects it; `numeric` lists the columns set flush right."""
+    """A table as the template expects it; `numeric` lists the columns set flush right.
+
+    The `caption` tells a screen reader what the table is, and everybody else where it is `shown`.
+    """
     flags = [column in numeric for column in range(len(head))]
-    return {"head": list(head), "rows": [list(row) for row in rows], "numeric": flags, "caption": caption}
+    table = {"head": list(head), "rows": [list(row) for row in rows], "numeric": flags}
+    return table | {"caption": caption, "caption_shown": shown}
 
 
 def text(value: Any) -> str:

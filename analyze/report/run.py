@@ -33,10 +33,12 @@ def run_section(archive: Archive, results: Mapping[str, xr.Dataset]) -> dict[str
         "trained": _facts(trained),
         "curves": curves,
         "curves_caption": caption,
-        "layers": _table(summary["layers"], numeric=("parameters",)),
+        "layers": _table("Layers", summary["layers"], numeric=("parameters",)),
         "recorded": _facts({**recorded, "state": summary["state"]}),
-        "streams": _table(summary["streams"], numeric=("examples", "snapshots", "first", "last", "bytes")),
-        "probes": _table(summary["probes"], numeric=("examples", "classes")),
+        "streams": _table(
+            "Streams", summary["streams"], numeric=("examples", "snapshots", "first", "last", "bytes")
+        ),
+        "probes": _table("Probes", summary["probes"], numeric=("examples", "classes")),
         "provenance": _facts(summary["provenance"]),
     }
 
@@ -47,8 +49,8 @@ def draw_curves(archive: Archive, results: Mapping[str, xr.Dataset], figure: Fig
     error = select(results, "generalization", "error")
     shown = error is not None and "probe" in error.dims
     axes = plot.panels(figure, 2 if shown else 1, columns=2, height=2.5, sharex=False, sharey=False)
-    axes[0].plot(rows["step"], rows["loss"], color=plot.GREY, linewidth=0.6)
-    axes[0].plot(*_smooth(rows["step"], rows["loss"]), color=plot.PALETTE[6])
+    axes[0].plot(rows["step"], rows["loss"], color=plot.GREY, linewidth=0.6, label="minibatch")
+    axes[0].plot(*_smooth(rows["step"], rows["loss"]), color=plot.PALETTE[6], label="running mean")
     axes[0].set(title="Loss of each minibatch, and its running mean", xlabel="step", ylabel="loss")
     if shown and error is not None:
         for position, probe in enumerate(error["probe"].values):
@@ -134,14 +136,15 @@ def _facts(items: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _table(rows: list[dict[str, Any]], numeric: tuple[str, ...]) -> dict[str, Any]:
+def _table(caption: str, rows: list[dict[str, Any]], numeric: tuple[str, ...]) -> dict[str, Any]:
     head = list(rows[0]) if rows else []
     cells = [["–" if v is None else _value(name, v) for name, v in row.items()] for row in rows]
-    return grid(head, cells, numeric=[i for i, name in enumerate(head) if name in numeric])
+    columns = [i for i, name in enumerate(head) if name in numeric]
+    return grid(head, cells, numeric=columns, caption=caption, shown=True)
 
 
 def _value(name: str, value: Any) -> str:
-    if name == "bytes":
+    if name in ("bytes", "memory"):
         return size(value)
     if name == "seconds":
         return duration(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LIMIT = 900_000  # characters; beyond this a picture of the figure is smaller and scrolls better
+DARK = (0x16 / 255, 0x19 / 255, 0x1C / 255)  # the page's paper where the reader prefers a dark one
+INK = (0xE6 / 255, 0xE3 / 255, 0xDC / 255)  # and its ink
+CONTRAST = 4.0  # of a coloured line with dark paper
 
 
 def fragment(draw: Callable[[], Figure], key: str, label: str, drawn: Path | None = None) -> str:
@@ -28,7 +31,7 @@ def fragment(draw: Callable[[], Figure], key: str, label: str, drawn: Path | Non
         text, figure = drawn.read_text(encoding="utf-8"), None
     else:
         figure = draw()
-        text = _svg(figure)
+        text = plot.to_svg(figure)
     return inline(text, key, label) if len(text) <= LIMIT else _picture(figure or draw(), label)
 
 
@@ -40,23 +43,58 @@ def inline(text: str, key: str, label: str) -> str:
     '<svg role="img" aria-label="CNA over steps"><g id="cna-a"/><use href="#cna-a"/></svg>'
     """
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text, count=4)
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', text))
     text = re.sub(r'\sid="([^"]+)"', lambda m: f' id="{key}-{m[1]}"' if m[1] in used else "", text)
     text = re.sub(r'(href="|url\()#', rf"\g<1>#{key}-", text)
-    # The page's own paper shows through, which is dark where the reader prefers it.
-    text = text.replace('style="fill: #ffffff"', 'style="fill: none"')
+    # The page's own fonts and paper are used; spaces between elements and turns by nothing say nothing.
+    text = re.sub(r""" ?font-family: (?:'[^']*'|[\w -]|, )*;?| transform="rotate\(-?0 [^"]*\"""", "", text)
+    text = re.sub(r">\s+<", "><", text).replace('style="fill: #ffffff"', 'style="fill: none"')
+    text = re.sub(r"(?<=[\"; ])(stroke|fill): (#[0-9a-f]{6})(?=[\";])", _themed, text)
+    text = re.sub(r'<g([^>]*)>(<use [^>]* style="([^"]*)"/>(?:<use [^>]* style="\3"/>)*)</g>', _shared, text)
     return text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1).strip()
 
 
-def _svg(figure: Figure) -> str:
-    import matplotlib
+def on_dark(color: str) -> str:
+    """What a colour becomes on dark paper: greys change places, colours become light enough to be seen.
 
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(plot.STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue().decode()
+    >>> on_dark("#000000"), on_dark("#56b4e9"), on_dark("#440154")
+    ('#e6e3dc', '#56b4e9', '#936c9c')
+    """
+    shown = [int(color[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    if max(shown) - min(shown) < 0.06:
+        shown = [ink + (paper - ink) * shown[0] for ink, paper in zip(INK, DARK, strict=True)]
+    else:
+        while (luminance(shown) + 0.05) / (luminance(DARK) + 0.05) < CONTRAST:
+            shown = [part + 0.02 * (1 - part) for part in shown]
+    return "#" + "".join(f"{round(255 * part):02x}" for part in shown)
+
+
+def dark_inks(page: str) -> str:
+    """CSS that gives the colours of a page's figures their values on dark paper, outside `pale` groups."""
+    used = {ink: on_dark(f"#{ink}") for ink in sorted(set(re.findall(r"var\(--ink-([0-9a-f]{6}),", page)))}
+    dark = "".join(f"--ink-{ink}:{shown};" for ink, shown in used.items())
+    light = "".join(f"--ink-{ink}:initial;" for ink in used)
+    return f":root{{{dark}}} .pale{{{light}}}"
+
+
+def luminance(color: Sequence[float]) -> float:
+    """Relative luminance of red, green and blue in [0, 1], as WCAG 2 defines it."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _themed(found: re.Match[str]) -> str:
+    kind, color = found[1], found[2]
+    if color == "#000000":
+        return f"{kind}: currentColor"
+    return found[0] if on_dark(color) == color else f"{kind}: var(--ink-{color[1:]},{color})"
+
+
+def _shared(found: re.Match[str]) -> str:
+    """A group whose marks all have one style states it once."""
+    return f'<g{found[1]} style="{found[3]}">' + found[2].replace(f' style="{found[3]}"', "") + "</g>"
 
 
 def _picture(figure: Figure, label: str) -> str:

@@ -1,0 +1,189 @@
+"""What a reader can point at in a drawn figure: lines, bars, points and cells, with places and values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SERIES, POINTS, CELLS = 12, 400, 4000  # most of a panel that can be pointed at; more is drawn only
+NAMES = "tracer_names"  # attribute of an axis or a collection: a name for each position or point
+
+
+def panels(figure: Figure) -> list[dict[str, Any]]:
+    """What can be pointed at in each axes of a figure that has been drawn, {} where nothing can.
+
+    Places are in points from the left and the top, as in the SVG of the figure. `box` is left, top, right and
+    bottom; `xs` are the distinct sets of abscissae (`at` places, `names`), which `lines` refer to by number.
+    `points` carry their own place and text. `cells` is a table with names of rows and columns; its `box` is
+    where it lies. Values have four significant digits; None is undefined.
+    """
+    return [_panel(axes) for axes in figure.axes]
+
+
+def pale(axes: Axes) -> bool:
+    """Whether the colours of an axes, or of its colour bar, mean nothing where they are lightest."""
+    found = [*axes.images, *axes.collections, getattr(getattr(axes, "_colorbar", None), "mappable", None)]
+    maps = [one.get_cmap() for one in found if one is not None and one.get_array() is not None]
+    return any(_light(cmap(0.0)) > _light(cmap(1.0)) or _light(cmap(0.5)) > 0.8 for cmap in maps)
+
+
+def _panel(axes: Axes) -> dict[str, Any]:
+    if hasattr(axes, "_colorbar"):
+        return {}
+    cells, points = next(_tables(axes), None), list(_points(axes))
+    curves = list(_curves(axes))
+    if curves and any(not name.startswith("_") for name, *_ in curves):
+        curves = [curve for curve in curves if not curve[0].startswith("_")]
+    if cells is None and not points and not curves:
+        return {}
+    about = {"box": _box(axes), "title": axes.get_title(), "x": _label(axes, "x"), "y": _label(axes, "y")}
+    xs: dict[tuple[float, ...], int] = {}
+    lines = []
+    for name, color, x, y in curves[:SERIES]:
+        last = np.append(x[1:] != x[:-1], True)  # of the points of a vertical stretch
+        x, y = x[last], y[last]
+        keep = np.unique(np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int))
+        x, y = x[keep], y[keep]
+        number = xs.setdefault(tuple(x.tolist()), len(xs))
+        places = _places(axes, x, y)[:, 1]
+        shown = "" if name.startswith("_") else name
+        lines.append({"name": shown, "color": color, "x": number, "y": _short(y), "at": _tenths(places)})
+    low = axes.get_ylim()[0]
+    rows = [
+        {
+            "at": _tenths(_places(axes, np.array(x), np.full(len(x), low))[:, 0]),
+            "names": _names(axes.xaxis, x),
+        }
+        for x in xs
+    ]
+    found = {"xs": rows, "lines": lines, "points": points[:POINTS], "cells": cells}
+    return about | {key: value for key, value in found.items() if value}
+
+
+def _curves(axes: Axes) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
+    from matplotlib.colors import to_hex
+    from matplotlib.container import BarContainer
+    from matplotlib.patches import StepPatch
+
+    for line in axes.lines:
+        # Reference lines across the axes are placed by another transform.
+        if line.get_transform() == axes.transData and line.get_visible():
+            x, y = (np.asarray(values, np.float64) for values in line.get_data())
+            if len(x):
+                yield str(line.get_label()), to_hex(line.get_color()), x, y
+    for patch in axes.patches:
+        if isinstance(patch, StepPatch):
+            values, edges, _ = patch.get_data()
+            centres = (np.asarray(edges)[1:] + np.asarray(edges)[:-1]) / 2
+            yield (
+                str(patch.get_label()),
+                to_hex(patch.get_edgecolor()),
+                centres,
+                np.asarray(values, np.float64),
+            )
+    for bars in axes.containers:
+        if isinstance(bars, BarContainer) and bars.orientation == "vertical" and len(bars):
+            x = np.array([bar.get_x() + bar.get_width() / 2 for bar in bars])
+            heights = np.array([bar.get_height() for bar in bars], np.float64)
+            yield str(bars.get_label()), to_hex(bars[0].get_facecolor()), x, heights
+
+
+def _points(axes: Axes) -> Iterator[dict[str, Any]]:
+    from matplotlib.collections import PathCollection
+    from matplotlib.container import BarContainer
+
+    for drawn in axes.collections:
+        if isinstance(drawn, PathCollection):
+            spots = np.ma.filled(drawn.get_offsets(), np.nan).astype(np.float64)
+            values = drawn.get_array()
+            names = getattr(drawn, NAMES, [""] * len(spots))
+            for k, (x, y) in enumerate(spots):
+                value = {} if values is None else {"value": _short(np.ma.filled(values, np.nan))[k]}
+                yield _point(axes, x, y, str(names[k])) | value
+    for bars in axes.containers:
+        if isinstance(bars, BarContainer) and bars.orientation == "horizontal":
+            middles = [bar.get_y() + bar.get_height() / 2 for bar in bars]
+            names = _names(axes.yaxis, [round(middle) for middle in middles])
+            series = "" if str(bars.get_label()).startswith("_") else f", {bars.get_label()}"
+            for bar, y, name in zip(bars, middles, names, strict=True):
+                # The ordinate of a bar is its name.
+                yield _point(axes, bar.get_width(), y, f"{name}{series}") | {"ys": None}
+
+
+def _point(axes: Axes, x: float, y: float, name: str) -> dict[str, Any]:
+    place = _tenths(_places(axes, np.array([x]), np.array([y]))[0])
+    return {"at": place, "name": name, "xs": _short(np.array([x]))[0], "ys": _short(np.array([y]))[0]}
+
+
+def _tables(axes: Axes) -> Iterator[dict[str, Any]]:
+    for image in axes.images:
+        array = np.ma.filled(np.ma.asarray(image.get_array(), np.float64), np.nan)
+        if array.ndim != 2 or array.size > CELLS:
+            continue
+        left, right, bottom, top = image.get_extent()
+        (x0, y0), (x1, y1) = _places(axes, np.array([left, right]), np.array([top, bottom]))
+        if image.origin == "lower":
+            array = array[::-1]
+        n_rows, n_columns = array.shape
+        down, along = _centres(top, bottom, n_rows), _centres(left, right, n_columns)
+        bar = image.colorbar
+        yield {
+            "box": _tenths([x0, y0, x1, y1]),
+            "rows": _names(axes.yaxis, down),
+            "columns": _names(axes.xaxis, along),
+            "values": [_short(row) for row in array],
+            "what": bar.ax.get_ylabel() if bar is not None else "",
+        }
+
+
+def _centres(first: float, last: float, count: int) -> list[float]:
+    return [first + (last - first) * (k + 0.5) / count for k in range(count)]
+
+
+def _names(axis: Any, values: Any) -> list[str]:
+    """Names of positions on an axis: those it was given, else its tick labels, else the numbers."""
+    given = dict(enumerate(getattr(axis, NAMES, ())))
+    if not given and type(axis.get_major_formatter()).__name__ == "FixedFormatter":
+        given = dict(zip(axis.get_majorticklocs(), axis.get_major_formatter().seq, strict=False))
+    return [str(given.get(value, f"{value:.4g}")) for value in values]
+
+
+def _label(axes: Axes, which: str) -> str:
+    """Label of an axis, or of one that shares it."""
+    shared = axes.get_shared_x_axes() if which == "x" else axes.get_shared_y_axes()
+    labels = [getattr(one, f"get_{which}label")() for one in (axes, *shared.get_siblings(axes))]
+    return next((label for label in labels if label), "")
+
+
+def _box(axes: Axes) -> list[float]:
+    figure = axes.figure
+    width, height = figure.get_size_inches() * 72  # type: ignore[union-attr]
+    spot = axes.get_position()
+    return _tenths([spot.x0 * width, (1 - spot.y1) * height, spot.x1 * width, (1 - spot.y0) * height])
+
+
+def _places(axes: Axes, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    figure = axes.figure
+    scale = 72 / figure.dpi
+    places = axes.transData.transform(np.stack([x, y], 1)) * scale
+    places[:, 1] = figure.get_size_inches()[1] * 72 - places[:, 1]  # type: ignore[union-attr]
+    return places
+
+
+def _tenths(values: Any) -> list[Any]:
+    return [round(float(value), 1) if np.isfinite(value) else None for value in values]
+
+
+def _short(values: np.ndarray) -> list[float | None]:
+    return [float(f"{value:.4g}") if np.isfinite(value) else None for value in values.tolist()]
+
+
+def _light(color: tuple[float, float, float, float]) -> float:
+    red, green, blue = color[:3]
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

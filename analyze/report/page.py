@@ -1,0 +1,50 @@
+"""A page of one file: template, styles and script in one HTML text that fetches nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from analyze.report import svg
+from tracer import __version__
+
+TEMPLATES = Path(__file__).parent.parent / "templates"
+SCRIPTS = ("page.js", "values.js", "explore.js")
+INKS = "/* inks */"  # in the styles: where the colours of the figures on dark paper go
+
+
+def render(template: str, **context: Any) -> str:
+    """A template with the styles and the script of every page.
+
+    Every text is escaped: names in a foreign archive are only ever shown. The page's policy allows this very
+    script, by its digest, and no other.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    script = "\n".join(_read(name) for name in SCRIPTS)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = environment.get_template(template).render(
+        version=__version__,
+        css=Markup(_read("report.css")),
+        script=Markup(script),
+        script_digest=Markup(f"sha256-{digest}"),
+        **context,
+    )
+    return page.replace(INKS, svg.dark_inks(page), 1)
+
+
+def topic(name: str, links: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """A topic of the contents: its name, and anchors with titles."""
+    return {"name": name, "links": list(links)}
+
+
+def _read(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")

@@ -1,0 +1,127 @@
+// Values under the pointer, or under the arrow keys: each figure carries its numbers in data-panel.
+const tip = make("div", { class: "tip", role: "status", "aria-live": "polite", hidden: "" });
+document.body.append(tip);
+
+const closest = (places, at) => places.reduce((best, place, k) =>
+  place != null && (best < 0 || Math.abs(place - at) < Math.abs(places[best] - at)) ? k : best, -1);
+const inside = ([left, top, right, bottom], x, y) => x >= left - 8 && x <= right + 8 && y >= top - 8 && y <= bottom + 8;
+const centres = (from, to, count) => Array.from({ length: count }, (_, k) => from + (to - from) * (k + 0.5) / count);
+
+// What a place of a panel shows: a head, rows of [colour, name, value], and the marks to draw there.
+function look(panel, x, y) {
+  const { cells, points, lines = [], xs = [] } = panel;
+  if (cells && inside(cells.box, x, y)) {
+    const [left, top, right, bottom] = cells.box;
+    const [column, row] = [closest(centres(left, right, cells.columns.length), x), closest(centres(top, bottom, cells.rows.length), y)];
+    const [width, height] = [(right - left) / cells.columns.length, (bottom - top) / cells.rows.length];
+    return {
+      head: [named(panel.y, cells.rows[row]), named(panel.x, cells.columns[column])].join(", "),
+      rows: [["", cells.what || panel.title, shown(cells.values[row][column])]],
+      marks: [make("rect", { x: left + column * width, y: top + row * height, width, height })],
+      at: [left + (column + 0.5) * width, top + (row + 0.5) * height],
+    };
+  }
+  const near = points?.map(point => Math.hypot(point.at[0] - x, point.at[1] - y));
+  const k = near ? near.indexOf(Math.min(...near)) : -1;
+  if (k >= 0 && (near[k] < 14 || !lines.length)) {
+    const point = points[k];
+    const rows = [["", panel.x || panel.title.split("\n")[0] || "x", shown(point.xs)]];
+    if (point.ys != null) rows.push(["", panel.y || "y", shown(point.ys)]);
+    if ("value" in point) rows.push(["", "value", shown(point.value)]);
+    return { head: point.name, rows, marks: [make("circle", { cx: point.at[0], cy: point.at[1], r: 4 })], at: point.at };
+  }
+  if (!lines.length) return null;
+  const found = xs.map(set => closest(set.at, x));
+  const gaps = xs.map((set, n) => found[n] < 0 ? Infinity : Math.abs(set.at[found[n]] - x));
+  const first = gaps.indexOf(Math.min(...gaps));
+  const place = xs[first].at[found[first]];
+  const here = lines.filter(line => Math.abs(xs[line.x].at[found[line.x]] - place) < 1);
+  const [, top, , bottom] = panel.box;
+  return {
+    head: named(panel.x, xs[first].names[found[first]]),
+    rows: here.map(line => [line.color, line.name || panel.y || panel.title, shown(line.y[found[line.x]])]),
+    marks: [
+      make("line", { x1: place, x2: place, y1: top, y2: bottom }),
+      ...here.filter(line => line.at[found[line.x]] != null).map(line => make("circle", { cx: place, cy: line.at[found[line.x]], r: 3 })),
+    ],
+    at: [place, y],
+  };
+}
+const named = (axis, value) => axis ? `${axis} ${value}` : value;
+
+function hide(svg) {
+  tip.hidden = true;
+  svg.querySelector(".here")?.remove();
+}
+
+function show(svg, panel, x, y) {
+  hide(svg);
+  const found = look(panel, x, y);
+  if (!found) return;
+  const marks = make("g", { class: "here" }, ...found.marks);
+  svg.append(marks);
+  tip.replaceChildren(make("b", {}, found.head), ...found.rows.map(([color, name, value]) => {
+    const swatch = make("i");
+    swatch.style.background = color || "none";
+    return make("div", {}, swatch, make("span", {}, name), make("span", {}, value));
+  }));
+  tip.hidden = false;
+  pointed = { svg, at: found.at };
+  put();
+}
+
+// The values stay with their place when the page moves under them.
+let pointed = null;
+function put() {
+  const place = new DOMPoint(...pointed.at).matrixTransform(pointed.svg.getScreenCTM());
+  const { offsetWidth: width, offsetHeight: height } = tip;
+  const beside = place.x + 14 + width < innerWidth ? place.x + 14 : place.x - 14 - width;
+  tip.style.left = `${Math.max(4, beside)}px`;
+  tip.style.top = `${Math.max(4, Math.min(place.y - height / 2, innerHeight - height - 4))}px`;
+}
+addEventListener("scroll", () => { if (!tip.hidden) put(); }, { passive: true, capture: true });
+
+// Places the arrow keys stop at: [across, down].
+function stops(panel) {
+  if (panel.cells) {
+    const [left, top, right, bottom] = panel.cells.box;
+    return [centres(left, right, panel.cells.columns.length), centres(top, bottom, panel.cells.rows.length)];
+  }
+  const middle = (panel.box[1] + panel.box[3]) / 2;
+  if (!panel.lines) return [panel.points.map(point => point.at[0]), [middle]];
+  return [[...new Set(panel.xs.flatMap(set => set.at))].filter(place => place != null).sort((a, b) => a - b), [middle]];
+}
+
+function readable(svg) {
+  svg.panels ??= [...svg.querySelectorAll("[data-panel]")].map(group => JSON.parse(group.dataset.panel));
+  if (!svg.panels.length || svg.classList.contains("readable")) return;
+  svg.classList.add("readable");
+  svg.tabIndex = 0;
+  svg.setAttribute("aria-describedby", "keys");
+  let [number, column, row] = [0, -1, 0];
+  const follow = event => {
+    const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+    const panel = svg.panels.find(one => one.box && inside(one.box, x, y));
+    if (panel) show(svg, panel, x, y); else hide(svg);
+  };
+  svg.addEventListener("pointermove", follow);
+  svg.addEventListener("pointerdown", follow);
+  svg.addEventListener("pointerleave", () => hide(svg));
+  svg.addEventListener("blur", () => hide(svg));
+  svg.addEventListener("keydown", event => {
+    const move = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
+    if (event.key === "Escape") hide(svg);
+    if (!move) return;
+    event.preventDefault();
+    let [across, down] = stops(svg.panels[number] ?? svg.panels[number = 0]);
+    [column, row] = [column + move[0], row + move[1]];
+    const turn = column >= across.length || row >= down.length ? 1 : (column < 0 || row < 0) ? -1 : 0;
+    if (turn) {
+      number = (number + turn + svg.panels.length) % svg.panels.length;
+      [across, down] = stops(svg.panels[number]);
+      [column, row] = turn > 0 ? [0, 0] : [across.length - 1, down.length - 1];
+    }
+    show(svg, svg.panels[number], across[column], down[row]);
+  });
+}
+document.querySelectorAll(".plot > svg").forEach(readable);
