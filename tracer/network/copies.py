@@ -76,7 +76,20 @@ def private_copy(model: nn.Module) -> nn.Module:
         replica = _copy_module(unwrap(model), memo)
     for module in replica.modules():
         module.__dict__["training"] = False
+        if isinstance(module, nn.RNNBase) and _on_cuda(module):
+            _differentiable(module)
     return replica
+
+
+def _on_cuda(module: nn.Module) -> bool:
+    return any(parameter.is_cuda for parameter in module.parameters())
+
+
+def _differentiable(module: nn.RNNBase) -> None:
+    """Evaluation mode as cuDNN differentiates it: that of training, without dropout."""
+    module.__dict__["training"] = True
+    module.dropout = 0.0
+    module.flatten_parameters()
 
 
 def _prepare(value: Any, memo: dict[int, Any], keep: list[Any], depth: int) -> None:
@@ -127,6 +140,9 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
             state[name] = {key: _copy_value(hook, memo) for key, hook in value.items() if _of_torch(hook)}
         else:
             state[name] = _copy_value(value, memo)
+    if "_original_forward" in state and "forward" in state:
+        # Accelerate puts its autocast around `forward`; what is probed is the model without.
+        state["forward"] = state.pop("_original_forward")
     replica.__setstate__(state)  # recurrent modules rebuild there what their state leaves out
     return replica
 

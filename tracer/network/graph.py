@@ -25,6 +25,12 @@ _PYTHON = {
     torch.sym_max: "int.max",
     torch.sym_min: "int.min",
 }
+# Operators of Python that have an overload of their own, and the one that they are.
+_OPERATORS = {
+    f"aten.__{name}__.{kind}": f"aten.bitwise_{name}.{kind}"
+    for name in ("and", "or")
+    for kind in ("Tensor", "Scalar")
+}
 
 
 @dataclass
@@ -129,7 +135,7 @@ class Reader:
     def _op(self, node: fx.Node) -> str:
         target: Any = node.target
         if isinstance(target, torch._ops.OpOverload):
-            return str(target)
+            return _OPERATORS.get(str(target), str(target))
         if target in _PYTHON:
             return _PYTHON[target]
         raise RecordError(

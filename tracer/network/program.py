@@ -55,6 +55,10 @@ _PYTHON: dict[str, Callable[..., Any]] = {
 }
 
 
+# How a tensor lies in memory depends on the device, the kernel and on `vmap`: a view that may copy is the same.
+_STRIDED = {"aten.view.default": "aten.reshape.default"}
+
+
 class Step(NamedTuple):
     """What is done for one row: `out = call(*arguments(values))`, keep it in `slot`, drop `dead` slots."""
 
@@ -133,7 +137,7 @@ class Program:
 
     def _build(self, index: int) -> tuple[Callable[..., Any], Any, int, int]:
         row = self._rows[index]
-        call = resolve(row.op)
+        call = resolve(_STRIDED.get(row.op, row.op))
         self._uses.append([])
         positional = [self._argument(value) for value in _with_defaults(call, row.args)]
         fixed = {name: value for name, value in row.kwargs.items() if not list(references(value))}

@@ -37,9 +37,9 @@ def rebuild(tree: Any, leaves: Iterator[Tensor]) -> Any:
 
 
 def first_tensor(tree: Any) -> Tensor | None:
-    """The first floating-point tensor of a model's output, dataclasses and mappings included."""
+    """The first floating-point tensor of a model's output that has axes, dataclasses and mappings included."""
     if isinstance(tree, Tensor):
-        return tree if tree.is_floating_point() else None
+        return tree if tree.is_floating_point() and tree.ndim else None
     if hasattr(tree, "__dataclass_fields__") and not isinstance(tree, type):
         tree = [getattr(tree, name) for name in tree.__dataclass_fields__]
     elif hasattr(tree, "values"):

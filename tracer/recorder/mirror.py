@@ -1,6 +1,7 @@
 """Logged scalars, also sent to the experiment tracker that the user already has."""
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 from tracer.errors import RecordError
@@ -38,8 +39,9 @@ class Mirror:
 
 
 def _url(target: Any) -> str | None:
-    for name in ("url", "get_url"):
-        found = getattr(target, name, None)
+    run = getattr(target, "run", None)  # the module wandb logs to its run of the moment
+    for holder, name in product((target, run), ("url", "get_url")):
+        found = getattr(holder, name, None)
         try:
             found = found() if callable(found) else found
         except Exception:

@@ -1,0 +1,190 @@
+"""Transformers: a Trainer leaves the archive of the plain loop, and trains as without a recording."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+import tracer
+from tests import trainers
+from tests.loops import blobs
+from tests.trainers import Net, Order, Pairs, assert_same, assert_same_weights, options, plain, sgd, watched
+from tracer.recorder import RecordWarning
+
+trainers.skip_if_torchvision_is_broken()
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of what it imports
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    from tracer.integrations.transformers import Recording
+
+IDS = {"minibatch": False, "probes": None}  # nothing but rows and weights
+QUIET = {"report_to": [], "use_cpu": True, "disable_tqdm": True, "logging_strategy": "no"}
+PLAIN = {"save_strategy": "no", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
+SIZES = {"num_train_epochs": trainers.EPOCHS, "per_device_train_batch_size": trainers.BATCH}
+
+
+class Ordered(Trainer):
+    """A Trainer that takes examples in the order of the plain loop."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return Order(self.train_dataset)
+
+
+def train(
+    path: Path,
+    callbacks: Any = (),
+    kind: type[Trainer] = Ordered,
+    data: Dataset[Any] | None = None,
+    resume: str | None = None,
+    **settings: Any,
+) -> tuple[Net, list[int]]:
+    model = Net()
+    arguments = TrainingArguments(
+        str(path.parent / "checkpoints"),
+        **{**QUIET, **PLAIN, **SIZES, "dataloader_pin_memory": False, **settings},
+    )
+    trainer = kind(
+        model=model,
+        args=arguments,
+        train_dataset=Pairs(named=True) if data is None else data,
+        eval_dataset=Pairs(named=True),
+        optimizers=(sgd(model), None),
+        callbacks=list(callbacks),
+    )
+    seen = watched(model)
+    torch.manual_seed(1)
+    trainer.train(resume_from_checkpoint=resume)
+    return model, seen
+
+
+@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.slow), 3])
+def test_the_archive_is_that_of_the_plain_loop(tmp_path: Path, accumulation: int) -> None:
+    recording = Recording(tmp_path / "a.zarr", **options())
+    model, seen = train(tmp_path / "a.zarr", [recording], gradient_accumulation_steps=accumulation)
+    assert_same_weights(model, plain(tmp_path / "b.zarr", accumulation))
+    assert_same(tmp_path / "a.zarr", tmp_path / "b.zarr")
+    with tracer.open(tmp_path / "a.zarr") as archive:
+        assert archive._source.read("steps/ids").tolist() == seen
+        assert len(archive.epoch_ends) == trainers.EPOCHS
+
+
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_training_is_unchanged(tmp_path: Path, bf16: bool) -> None:
+    outcomes = []
+    for callbacks in ([], [Recording(tmp_path / "a.zarr", **options())]):
+        settings = {"gradient_accumulation_steps": 2, "bf16": bf16, "eval_strategy": "epoch"}
+        model, seen = train(tmp_path / "a.zarr", callbacks, Trainer, **settings)
+        outcomes.append((model, seen, torch.get_rng_state().tolist()))
+    assert_same_weights(outcomes[0][0], outcomes[1][0])
+    assert outcomes[0][1:] == outcomes[1][1:]
+    with tracer.open(tmp_path / "a.zarr") as archive:
+        assert archive.attributes["notes"] == []
+        assert archive._source.read("steps/ids").tolist() == seen
+        evaluated = np.isfinite(archive.rows["eval_loss"])
+        assert evaluated.tolist() == [step in (3, 6) for step in range(7)]
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "workers": {"dataloader_num_workers": 2},
+    "persistent workers": {"dataloader_num_workers": 1, "dataloader_persistent_workers": True},
+    "drop last": {"dataloader_drop_last": True},
+    "no whole epoch": {"max_steps": 9},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ids_are_those_of_the_batches_trained_on(tmp_path: Path, kind: str) -> None:
+    recording = Recording(tmp_path / "a.zarr", **options(**IDS))
+    _, seen = train(tmp_path / "a.zarr", [recording], Trainer, **KINDS[kind])
+    with tracer.open(tmp_path / "a.zarr") as archive:
+        assert archive.state == "complete"
+        assert archive._source.read("steps/ids").tolist() == seen
+        assert len(archive.epoch_ends) == (1 if kind == "no whole epoch" else 2)
+
+
+class BreakOff(TrainerCallback):
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 11:
+            raise RuntimeError("the lights went out")
+
+
+@pytest.mark.parametrize("managed", [False, True])
+def test_a_training_that_broke_off_and_went_on(tmp_path: Path, managed: bool) -> None:
+    path = tmp_path / "a.zarr"
+    saving = {"save_strategy": "steps", "save_steps": 4, "save_only_model": False}
+
+    def again(*callbacks: Any, resume: str | None = None) -> list[int]:
+        recording = Recording(path, resume=True, **options(**IDS))
+        if not managed:
+            return train(path, [recording, *callbacks], Trainer, resume=resume, **saving)[1]
+        with recording:
+            return train(path, [recording, *callbacks], Trainer, resume=resume, **saving)[1]
+
+    try:
+        again(BreakOff())
+    except RuntimeError as error:
+        assert "lights" in str(error)
+    with tracer.open(path) as archive:  # what held the loader is gone with the error
+        assert archive.state == "interrupted" and archive.rows["step"][-1] == 11
+        seen = [i for step in range(1, 9) for i in archive.ids(step)]
+    seen += again(resume=str(tmp_path / "checkpoints" / "checkpoint-8"))
+    with tracer.open(path) as archive:
+        assert archive.state == "complete" and archive.epoch_ends.tolist() == [6, 12]
+        assert archive._source.read("steps/ids").tolist() == seen
+        (entry,) = archive.attributes["tracer"]["resumes"]
+        assert (entry["step"], entry["dropped"]) == (8, 11)
+
+
+def test_the_last_state_is_that_of_the_last_update_and_not_the_best(tmp_path: Path) -> None:
+    last: dict[str, Any] = {}
+
+    class Look(TrainerCallback):
+        def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+            last.update({name: value.clone() for name, value in model.state_dict().items()})
+
+    settings = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    best = {"metric_for_best_model": "eval_loss", "greater_is_better": True}  # which is the worse one
+    recording = Recording(tmp_path / "a.zarr", **options(**IDS))
+    model, _ = train(tmp_path / "a.zarr", [Look(), recording], **settings, **best)
+    with tracer.open(tmp_path / "a.zarr") as archive:
+        stored = archive.weights(int(archive.snapshots[-1]))
+    np.testing.assert_array_equal(stored["net.0.weight"], last["net.0.weight"])
+    assert not torch.equal(model.net[0].weight, last["net.0.weight"])
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter([{"x": x, "labels": y} for x, y in zip(*blobs(trainers.N), strict=True)])
+
+
+def test_ids_that_are_not_known_are_left_out_or_given(tmp_path: Path) -> None:
+    numbers = {tuple(row): i for i, row in enumerate(blobs(trainers.N)[0].tolist())}
+    changes = options(**IDS)
+    settings = {"data": Stream(), "max_steps": 7}
+    with pytest.warns(RecordWarning, match=r"No example ids .* Stream, which is iterable"):
+        train(tmp_path / "a.zarr", [Recording(tmp_path / "a.zarr", **changes)], **settings)
+
+    def number(batch: Any) -> list[int]:
+        return [numbers[tuple(row)] for row in batch["x"].tolist()]
+
+    given = Recording(tmp_path / "b.zarr", ids=number, **changes)
+    _, seen = train(tmp_path / "b.zarr", [given], **settings)
+    with tracer.open(tmp_path / "a.zarr") as archive:
+        assert archive.rows["n_ids"].tolist() == [0] * 8
+    with tracer.open(tmp_path / "b.zarr") as archive:
+        assert archive._source.read("steps/ids").tolist() == seen
+        assert len(seen) == trainers.N + trainers.BATCH
+
+
+def test_nothing_is_left_in_place(tmp_path: Path) -> None:
+    from accelerate import Accelerator
+    from accelerate.data_loader import DataLoaderShard
+
+    before = Accelerator.backward, DataLoaderShard.__iter__, DataLoader.__iter__
+    train(tmp_path / "a.zarr", [Recording(tmp_path / "a.zarr", **options(**IDS))], max_steps=1)
+    assert before == (Accelerator.backward, DataLoaderShard.__iter__, DataLoader.__iter__)
