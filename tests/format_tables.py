@@ -33,9 +33,10 @@ def groups() -> str:
             (f"`{a.name}`", a.dtype, ", ".join(a.dims), level(a.required), a.meaning, a.units)
             for a in group.all_arrays()
         ]
-        text += table(("array", "dtype", "dimensions", "", "meaning", "units"), arrays)
+        if arrays:
+            text += table(("array", "dtype", "dimensions", "", "meaning", "units"), arrays)
         if group.attributes:
-            text += "\n" + attributes(group.attributes)
+            text += ("\n" if arrays else "") + attributes(group.attributes)
     return text + "\n"
 
 

@@ -208,6 +208,7 @@ def declare(
     }
     dims = {"table_0": ("byte_0",), "constant_0_0": ()}
     writer.static("network", {"table_0": table, "constant_0_0": scale}, dims, versions)
+    writer.attributes("ranks", {"world_size": 1})
     sizes = {
         dtype: sum(v.size for v in weights.values() if v.dtype == dtype) for dtype in ("float32", "int64")
     }

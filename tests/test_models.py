@@ -149,6 +149,47 @@ class Reversed(nn.Module):
         return self.head(Reverse.apply(self.body(x)))
 
 
+class Swish(torch.autograd.Function):
+    """Keeps its input and not its parts, as kernels written for memory do; its backward is the right one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * x.sigmoid()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        s = x.sigmoid()
+        return g * (s + x * s * (1 - s))
+
+
+class Swishing(nn.Module):
+    """Computes with a custom function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = mlp(), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(Swish.apply(self.body(x)))
+
+
+class Volumes(nn.Module):
+    """Convolutions of one and three dimensions, forth and back, and normalisation by groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.deep, self.back = nn.Conv3d(1, 2, 2), nn.ConvTranspose3d(2, 1, 2, stride=2)
+        self.line, self.norm = nn.Conv1d(2, 4, 3), nn.GroupNorm(2, 4)
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.back(F.relu(self.deep(x.view(-1, 1, 3, 6, 6))))
+        return self.out(F.silu(self.norm(self.line(h.reshape(len(x), 2, -1)))).mean(2))
+
+
 class Words(nn.Module):
     """Scores of the next word at every position."""
 
@@ -195,6 +236,8 @@ CASES = {
         objective=dataclass_objective,
     ),
     "tokens with ignore_index": Case(Words, sentences, token_loss),
+    "custom function": Case(Swishing),
+    "conv1d, conv3d, transposed, group norm": Case(Volumes, images),
     "custom backward": Case(Reversed),
 }
 
@@ -284,3 +327,33 @@ def test_training_is_unchanged(name):
     assert verdict and set(verdict.table.values()) == {"identical"}, str(verdict)
     if CASES[name].compiled:
         assert graphs[0] > 0 and len(set(graphs)) == 1, "recording made torch.compile compile again"
+
+
+def test_weights_of_bfloat16_are_recorded_as_float32(tmp_path):
+    """Every stream, of a model whose numbers NumPy does not have."""
+    model, (x, y) = cnn().to(torch.bfloat16), images()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    given = x.to(torch.bfloat16)
+    options = {"probes": {"train": (given[:6], y[:6])}, "snapshots": tracer.every(1), "minibatch": True}
+    with tracer.record(tmp_path / "run.zarr", model, optimizer, loss=F.cross_entropy, **options) as run:
+        for inputs, targets in run.batches(DataLoader(TensorDataset(given, y), batch_size=4)):
+            optimizer.zero_grad()
+            F.cross_entropy(model(inputs), targets).backward()
+            optimizer.step()
+    archive = tracer.open(tmp_path / "run.zarr")
+    probe, weights = archive.probes["train"], archive.weights(3)
+    for name, tensor in model.state_dict().items():
+        np.testing.assert_array_equal(weights[name], tensor.to(weights_type(tensor)).numpy())
+    wide = cnn().eval()
+    wide.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    np.testing.assert_allclose(probe.outputs(3), wide(given[:6].float()).detach(), atol=0.05)
+    assert (probe.masks("2", 3) == (wide[:2](given[:6].float()) > 0).flatten(1).numpy()).mean() > 0.97
+    gradient = probe.gradients("0.weight", 3)[0].ravel()
+    (wanted,) = torch.autograd.grad(F.cross_entropy(wide(given[:1].float()), y[:1]), [wide[0].weight])
+    cosine = gradient @ wanted.numpy().ravel() / (np.linalg.norm(gradient) * wanted.norm().item())
+    assert cosine > 0.99
+    assert np.isfinite(archive.minibatch.loss(3)).all()
+
+
+def weights_type(tensor: Tensor) -> torch.dtype:
+    return torch.float32 if tensor.dtype == torch.bfloat16 else tensor.dtype

@@ -130,6 +130,21 @@ def test_training_that_cannot_be_repeated_proves_nothing():
     assert tracer.check(train)
 
 
+def test_a_run_without_recording_has_what_a_recorder_has():
+    seen = []
+
+    def train(record):
+        x, y = blobs()
+        model = nn.Linear(6, 3)
+        probes = {"train": (x, y)}
+        with record("run.zarr", model, None, loss=F.cross_entropy, probes=probes) as run:
+            seen.append((run.resumed, run.notes, run.flush()))
+            run.step(ids=range(4), loss=1.0, targets=y[:4])
+            run.end_epoch()
+
+    assert tracer.check(train) and seen == [(None, [], None)] * 3
+
+
 def test_a_function_that_records_nothing_is_refused():
     with pytest.raises(ValueError, match="never called"):
         tracer.check(lambda record: None)

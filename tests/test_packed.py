@@ -15,6 +15,7 @@ from tests.synthetic import write_archive
 from tracer.archive.packed import Chunks, Stored, box_of
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
+from tracer.share.forms import SNAPSHOTS
 from tracer.share.packs import pack
 
 BITS = "probes/train/masks/bits"
@@ -69,7 +70,7 @@ def test_reading_snapshots_one_after_another_fetches_each_object_once(
     node = source.node(BITS)
     for row in range(len(STEPS)):
         chunks.read(BITS, node, (row,))
-    assert len(asked) == 1 + -(-len(STEPS) // 16)  # the index, then one run of bytes for 16 snapshots
+    assert len(asked) == 1 + -(-len(STEPS) // SNAPSHOTS)  # the index, then one run of bytes for so many
 
 
 def test_memory_of_decoded_chunks_is_bounded(path: Path) -> None:

@@ -81,6 +81,16 @@ def test_overlapping_steps_are_dropped_in_one_commit(path: Path, step: int) -> N
     check(path, 7, step, 3.0)
 
 
+def test_nothing_at_all_may_be_kept(path: Path) -> None:
+    writer = Writer.resume(path, step=-1)
+    with tracer.open(path) as archive:
+        assert archive.rows["step"].size == 0
+        assert archive.attributes["tracer"]["resumes"][0]["step"] is None
+    go_on(writer, 0, 3)
+    writer.close()
+    check(path, 2, -1)
+
+
 def test_a_killed_recording_loses_its_leftovers(path: Path) -> None:
     writer = Writer.resume(path, step=3)
     go_on(writer, 4, 6)
@@ -126,6 +136,28 @@ def test_many_objects_on_both_sides_of_the_seam(tmp_path: Path) -> None:
             assert np.array_equal(archive.rows["late"][5001:], np.arange(5001, 9000))
             assert all(len(archive.ids(step)) == step % 20 for step in range(0, 9000, 1711))
     assert [entry["step"] for entry in archive.attributes["tracer"]["resumes"]] == [8192, 4095, 60]
+
+
+def test_taken_up_twice_with_nothing_in_between(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    writer = Writer(path, attributes={})
+    declare(writer)
+    for step in range(4200):  # the first object of each column is full
+        put_row(writer, step, ids=np.arange(2), loss=float(step))
+        if step in (10, 4190):
+            put(writer, step)
+    writer.close()
+    for again in range(3):
+        writer = Writer.resume(path, step=4150)
+        assert verify(path, full=True).ok
+        writer._worker._inbox.put(None)  # as if it had been killed
+        writer._worker.join()
+        writer._lock.release()
+        report = verify(path, full=True)
+        assert report.ok, (again, str(report))
+    Writer.resume(path).close()
+    with tracer.open(path) as archive:
+        assert archive.rows["loss"].tolist() == list(range(4151))
 
 
 def test_every_stream_and_the_minibatches_are_dropped_alike(tmp_path: Path) -> None:

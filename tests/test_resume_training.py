@@ -1,5 +1,8 @@
 """record(resume=True): a training that breaks off and goes on leaves the archive of one that never did."""
 
+import errno
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,9 @@ from torch.utils.data import DataLoader, TensorDataset
 import tracer
 from tests.loops import blobs, mlp
 from tracer.errors import ArchiveError, RecordError
+from tracer.share.packs import pack, unpack
 from tracer.verify import verify
+from tracer.writer import Writer
 
 OPTIONS: dict[str, Any] = {"loss": F.cross_entropy, "snapshots": tracer.every(2) | tracer.epochs()}
 
@@ -172,6 +177,78 @@ def test_another_model_is_refused(job: Job, tmp_path: Path) -> None:
         tracer.record(job.path, wider, optimizer, **settings).__enter__()
     with pytest.raises(ArchiveError, match="exists"):
         tracer.record(job.path, wider, optimizer, **{**settings, "resume": False})
+
+
+def test_packed_and_zipped_archives_are_to_be_unpacked_first(job: Job, unbroken: Path) -> None:
+    job(2)
+    pack(job.path)
+    before = files(job.path)
+    with pytest.raises(ArchiveError, match=r"is not as a recording writes it .*: unpack it first"):
+        job(3)
+    assert files(job.path) == before
+    unpack(job.path)
+    job(3)
+    assert_same(job.path, unbroken)
+    zipped = Job(pack(job.path, zip=True), job.checkpoint)
+    before = zipped.path.read_bytes()
+    with pytest.raises(
+        ArchiveError, match="it is a file, and recordings are written to directories; `tracer unpack`"
+    ):
+        zipped(4)
+    with pytest.raises(
+        ArchiveError, match="is a file, which cannot be recorded on; `tracer unpack` it first"
+    ):
+        Writer.resume(zipped.path)
+    assert zipped.path.read_bytes() == before
+
+
+def test_a_place_that_cannot_be_written_is_refused(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    job(1)
+    before, opened = files(job.path), os.open
+
+    def read_only(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if flags & (os.O_CREAT | os.O_WRONLY):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return opened(path, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", read_only)
+    with pytest.raises(
+        ArchiveError, match=r"cannot resume .*: Read-only file system; make its folder writable"
+    ):
+        job(2)
+    with pytest.raises(
+        ArchiveError, match=r"cannot resume .*: Read-only file system; make its folder writable"
+    ):
+        Writer.resume(job.path)
+    monkeypatch.undo()
+    assert files(job.path) == before
+
+
+def test_what_was_killed_before_its_first_step_is_begun_anew(job: Job) -> None:
+    for begin in (
+        lambda: job.path.joinpath("manifest", "objects").mkdir(parents=True),
+        lambda: blank(job.path),
+    ):
+        begin()
+        job(1)
+        assert tracer.open(job.path).rows["step"].tolist() == [0, 1, 2, 3]
+        shutil.rmtree(job.path)
+        job.checkpoint.unlink()
+    (job.path).mkdir()
+    (job.path / "thesis.tex").write_text("mine")
+    with pytest.raises(ArchiveError, match="is a directory but not an archive"):
+        job(1)
+    assert (job.path / "thesis.tex").exists()
+
+
+def blank(path: Path) -> None:
+    writer = Writer(path, attributes={})
+    writer.static("probes/p", {"id": np.arange(4)}, {"id": ("example",)}, {"split": "train"})
+    writer.close("interrupted")
+
+
+def files(path: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
 def test_a_checkpoint_between_snapshots_needs_a_flush(job: Job) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import threading
 import zipfile
@@ -17,6 +18,7 @@ from tests.recording import declare, put, put_row
 from tests.synthetic import write_archive
 from tracer.errors import ArchiveError
 from tracer.metadata import document_digest
+from tracer.share.packs import pack
 from tracer.verify import is_older, verify
 from tracer.writer import Writer
 
@@ -83,6 +85,50 @@ def test_one_flipped_bit_is_found_in_every_file(path: Path, seed: int) -> None:
             assert not verify(path, full=True).ok, name
         (path / name).write_bytes(data)
     assert verify(path, full=True).ok
+
+
+def test_one_flipped_bit_is_found_in_every_object_of_a_packed_archive(tmp_path: Path) -> None:
+    write_archive(tmp_path / "run.zarr", steps=(0, 1, 2))
+    path = pack(tmp_path / "run.zarr")
+    names = [name for name in files_of(path) if not name.endswith("zarr.json")]
+    assert len(names) > 20
+    for number, name in enumerate(names):
+        data = (path / name).read_bytes()
+        for change in (next(iter(flipped(data, number, 0))), data[:-1], None):
+            (path / name).unlink() if change is None else (path / name).write_bytes(change)
+            assert not verify(path, full=change is not None).ok, name
+        (path / name).write_bytes(data)
+    contents = {name: (path / name).read_bytes() for name in names}
+    one, other = next(
+        (a, b)
+        for a in names
+        for b in names
+        if contents[a] != contents[b] and len(contents[a]) == len(contents[b])
+    )
+    (path / one).write_bytes(contents[other])
+    (path / other).write_bytes(contents[one])
+    assert not verify(path, full=True).ok
+
+
+def test_one_flipped_bit_anywhere_in_a_zip_file_is_found_or_harmless(small: Path, tmp_path: Path) -> None:
+    """Bits of headers that a reader of zip files passes over (dates, rights) change nothing that is read."""
+    file = pack(small, tmp_path / "run.zip", zip=True)
+    data = file.read_bytes()
+    places = random.Random(0).sample(range(len(data)), 60)
+    with zipfile.ZipFile(file) as made:
+        spans = [(m.header_offset + 30 + len(m.filename), m.file_size) for m in made.infolist()]
+    inside = [place for place in places if any(a <= place < a + n for a, n in spans)]
+    assert len(inside) > 50
+    for place in inside:
+        changed = bytearray(data)
+        changed[place] ^= 1 << place % 8
+        file.write_bytes(changed)
+        assert not verify(file, full=True).ok, place
+    for cut in (1, 30, len(data) // 2):
+        file.write_bytes(data[:-cut])
+        with pytest.raises(ArchiveError):
+            assert not verify(file, full=True).ok
+            raise ArchiveError("found")
 
 
 @pytest.mark.slow

@@ -44,6 +44,8 @@ def test_unusable_path_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArchiveError, match=r"cannot record into .*; choose a writable path"):
         Writer(tmp_path / "file" / "run.zarr", attributes={})
+    with pytest.raises(ArchiveError, match="record into a directory of this machine and push it"):
+        Writer("s3://bucket/run.zarr", attributes={})
 
 
 def test_disk_full_at_creation_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tracer import spec
 from tracer.errors import ArchiveError
 
 _MANY_BUFFERS = 512  # the system takes at most 1024 in one call
@@ -33,13 +34,37 @@ def write_all(fd: int, buffers: Sequence[Buffer]) -> int:
     return total
 
 
+def beside(path: Path, ending: str) -> Path:
+    """The place of a file or folder that belongs to an archive but not into it.
+
+    What one of several processes recorded is an archive within that of the run, where no foreign file may be:
+    its place is beside the run's.
+
+    >>> str(beside(Path("/runs/a.zarr"), ".lock"))
+    '/runs/a.zarr.lock'
+    """
+    run = path.parent.parent
+    if path.parent.name == spec.RANKS and path.name.isdecimal() and (run / "zarr.json").exists():
+        return run.with_name(f"{run.name}.rank{path.name}{ending}")
+    return path.with_name(path.name + ending)
+
+
+def sync(place: Path) -> None:
+    """Wait until a file, or the names in a folder, have reached the disk."""
+    fd = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 class Directory:
     """The directory of an archive being written. Files appear under their names complete, by rename."""
 
     def __init__(self, path: Path, *, sync: bool = False) -> None:
         self.path = path
         self._sync = sync
-        self._touched: set[Path] = set()
+        self._touched = {path.parent, path, path / "manifest"}  # the first commit may be into a new directory
         self._made: set[str] = set()
         # Not beside the group metadata: readers that list groups must not find a foreign object there.
         self._partial = path / "manifest" / "objects" / "partial"
@@ -87,11 +112,7 @@ class Directory:
 
     def _sync_directories(self) -> None:
         for folder in self._touched:
-            fd = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            sync(folder)
         self._touched.clear()
 
 
@@ -102,7 +123,7 @@ class Lock:
     """
 
     def __init__(self, path: Path) -> None:
-        self.file = path.with_name(path.name + ".lock")
+        self.file = beside(path, ".lock")
         self._fd: int | None = self._claim(path)
 
     def _claim(self, path: Path) -> int:

@@ -69,6 +69,8 @@ def check(train: Callable[[Callable[..., Any]], Any]) -> Verdict:
     `train` builds its model, loader and optimizer itself and uses the `record` it is given as it would use
     `tracer.record`; archives of the check go to a temporary folder. Raises RecordError if it never records.
     """
+    if torch.cuda.is_available():
+        torch.cuda.init()  # else the first run would begin with another random stream than the others
     start = random_state()
     outcomes = []
     with tempfile.TemporaryDirectory() as folder:
@@ -166,12 +168,20 @@ class _Witness:
     def batches(self, loader: Iterable[Any], *args: Any, **options: Any) -> Any:
         return loader if self._recorder is None else self._recorder.batches(loader, *args, **options)
 
-    def step(self, ids: Any = None, loss: Any = None) -> None:
+    @property
+    def notes(self) -> list[str]:
+        return [] if self._recorder is None else self._recorder.notes
+
+    @property
+    def resumed(self) -> int | None:
+        return None if self._recorder is None else self._recorder.resumed
+
+    def step(self, ids: Any = None, loss: Any = None, targets: Any = None) -> None:
         if self._optimizer is None:
             self._note()
         self._logged.append(loss)
         if self._recorder is not None:
-            self._recorder.step(ids=ids, loss=loss)
+            self._recorder.step(ids=ids, loss=loss, targets=targets)
 
     def log(self, **values: Any) -> None:
         self._logged.append({name: digest(value) for name, value in values.items()})

@@ -11,6 +11,8 @@ FORMAT_VERSION = "1.0"
 MAJOR, MINOR = (int(part) for part in FORMAT_VERSION.split("."))
 
 STATES = ("recording", "complete", "interrupted")
+RANKS = "ranks"  # where the archives of the processes other than the first are
+MAX_RANKS = 1 << 14
 STREAMS = ("outputs", "masks", "sums", "activations", "gradients", "weights")
 
 TAIL_ROWS, TAIL_INNER = (
@@ -84,6 +86,12 @@ ROOT_ATTRIBUTES = (
         "one object a tensor: name, kind, shape, dtype, source_dtype, array, offset, trainable, layer",
         False,
     ),
+    Attribute(
+        "rank",
+        "object",
+        "of an archive within `ranks`: `rank`, the number of its process, and `world_size`",
+        False,
+    ),
 )
 
 COMMIT_RECORD = (
@@ -96,8 +104,8 @@ COMMIT_RECORD = (
     Attribute(
         "resumes",
         "list",
-        "one object for each time the recording was taken up again: step (the last one kept), dropped (step of the "
-        "last row before that), commit, time",
+        "one object for each time the recording was taken up again: step (the last one kept, or null), dropped "
+        "(step of the last row before that), commit, time",
         False,
     ),
     Attribute("rows", "object", "committed number of rows of each group that grows"),
@@ -143,6 +151,13 @@ GROUPS = (
             Array("true_targets", "any", ("example", "..."), "targets before corruption", required=False),
             Array("group", "any", ("example",), "a user's partition of the examples", required=False),
             Array("raw", "any", ("example", "..."), "inputs before normalisation", required=False),
+            Array(
+                "digest",
+                "uint8",
+                ("example", "digest_byte"),
+                "BLAKE2b-128 of the bytes of its inputs, where these are not stored",
+                required=False,
+            ),
         ),
         (
             Attribute("split", "string", "`train`, `test`, ..."),
@@ -263,6 +278,12 @@ GROUPS = (
                 "one object a version: version, from_step, digest, constants (name to array)",
             ),
         ),
+    ),
+    Group(
+        "ranks",
+        "of a run on several processes; `ranks/<k>` is the archive of process k, see Several processes",
+        (),
+        (Attribute("world_size", "integer", "number of processes, that of this archive (rank 0) included"),),
     ),
     Group(
         "manifest",

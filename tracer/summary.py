@@ -45,7 +45,7 @@ def describe(summary: dict[str, Any]) -> str:
         rows = [_readable(row) for row in summary[name]]
         if rows:
             blocks.append(name + "\n" + _indent(table(rows)))
-    blocks.append("provenance\n" + pairs({k: v for k, v in summary["provenance"].items() if v}))
+    blocks.append("provenance\n" + pairs(_told(summary["provenance"])))
     return "\n\n".join(blocks)
 
 
@@ -115,8 +115,21 @@ def _recorded(archive: Archive) -> dict[str, Any]:
         "calls": len(archive.calls),
         "bytes": stored[0] if stored else None,
         "files": stored[1] if stored else None,
+        **_ranks(archive),
         **_manner(archive.card),
     }
+
+
+def _ranks(archive: Archive) -> dict[str, Any]:
+    """Of a run on several processes, which of them recorded and how far."""
+    if archive.world_size == 1:
+        return {}
+    ends = archive.committed
+    told = {"processes": archive.world_size, "recorded ranks": list(ends)}
+    slowest = min(ends, key=lambda rank: ends[rank])
+    if ends[slowest] < max(ends.values()):
+        told["not shown"] = f"updates {ends[slowest] + 1} to {max(ends.values())}, which rank {slowest} lacks"
+    return told
 
 
 def _manner(card: dict[str, Any]) -> dict[str, Any]:
@@ -209,16 +222,66 @@ def _provenance(archive: Archive) -> dict[str, Any]:
     attributes, card = archive.attributes, archive.card
     environment = _mapping(card.get("environment")) or card
     versions = _mapping(environment.get("versions"))
+    resumes = [entry.get("step") for entry in _mapping(attributes.get("tracer")).get("resumes", [])]
+    packed, command = _mapping(card.get("packed")), environment.get("command")
     return {
+        **{str(name): value for name, value in _mapping(attributes.get("provenance")).items()},
         "created": attributes.get("created_at"),
         "tracer": attributes.get("creation_library_version"),
         "python": environment.get("python"),
         **{str(name): value for name, value in versions.items()},
         "platform": environment.get("platform"),
+        "cpu": environment.get("cpu"),
+        "cores": environment.get("cores"),
+        "threads": environment.get("threads"),
+        "memory": environment.get("memory"),
+        "gpu": environment.get("cuda_device"),
         "git_commit": environment.get("git_commit"),
+        "git_dirty": environment.get("git_dirty"),
+        "command": " ".join(map(str, command)) if isinstance(command, list) else None,
+        "mirror": _mapping(card.get("mirror")).get("url"),
+        "resumed_after": resumes or None,
+        "packed_from": packed.get("original"),
+        "left_out": packed.get("left_out") or None,
         "run_id": archive.run_id,
         "digest": archive.digest,
+        "probe_digests": {view.name: _digest(archive, view) for view in _in_order(archive)},
+        "privacy": _privacy(archive),
     }
+
+
+def _digest(archive: Archive, view: ProbeView) -> str | None:
+    return archive._source.group_attributes(f"probes/{view.name}").get("digest")
+
+
+def _privacy(archive: Archive) -> str | None:
+    """What an archive gives away of the data, if it does."""
+    held = [
+        f"probe {view.name!r}" for view in _in_order(archive) if _has_inputs(archive, f"probes/{view.name}")
+    ]
+    held += ["the training set"] if _has_inputs(archive, "data") else []
+    if not held:
+        return None
+    return f"holds the inputs of {', '.join(held)}: whoever has the archive has these examples"
+
+
+def _has_inputs(archive: Archive, group: str) -> bool:
+    return any(name.startswith("inputs") or name == "raw" for name in archive._source.children(group))
+
+
+def _told(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Provenance for people: what is not known left out, mappings in a line."""
+    told = {}
+    for name, value in provenance.items():
+        if name == "memory" and isinstance(value, int):
+            value = size(value)
+        if isinstance(value, dict):
+            value = _named(value)
+        if value not in (None, "", False):
+            told[name] = value
+    if provenance.get("git_dirty") is False:
+        told["git_dirty"] = "no"
+    return told
 
 
 def _readable(row: dict[str, Any]) -> dict[str, Any]:

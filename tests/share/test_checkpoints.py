@@ -15,7 +15,8 @@ from tracer.errors import RecordError
 from tracer.share.checkpoints import import_checkpoints, load_into
 from tracer.verify import verify
 
-save_file = pytest.importorskip("safetensors.torch", reason="pip install tracer-nn[test]").save_file
+safetensors = pytest.importorskip("safetensors.torch", reason="pip install tracer-nn[test]")
+load_file, save_file = safetensors.load_file, safetensors.save_file
 
 PROBES = {"train": (blobs()[0][:12], blobs()[1][:12]), "test": blobs(9, seed=7)}
 STEPS = (0, 4, 8, 12)
@@ -164,6 +165,41 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     save_file({"0.bias": state["0.bias"]}, file)
     with pytest.raises(RecordError, match=r"lacks 0.weight, 2.weight, 2.bias, 4.weight, 4.bias"):
         load_into(mlp(), file)
+
+
+def test_a_snapshot_in_several_files_and_with_buffers(tmp_path: Path) -> None:
+    """As large models are saved: weights split over files in the folder of a step."""
+    recorded = train(tmp_path / "files", Normed())
+    for step in STEPS:
+        state = load_file(tmp_path / "files" / f"step-{step}.safetensors")
+        names, folder = sorted(state), tmp_path / "split" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        for k in range(3):
+            part = {name: state[name] for name in names[k::3]}
+            save_file(part, folder / f"model-{k + 1:05}-of-00003.safetensors")
+        (folder / "model.safetensors.index.json").write_text("{}")
+    options: dict[str, Any] = {
+        "factory": Normed,
+        "probes": PROBES,
+        "loss": F.cross_entropy,
+        "gradients": "exact",
+    }
+    made = import_checkpoints(tmp_path / "split", tmp_path / "made.zarr", **options)
+    with tracer.open(made) as one, tracer.open(recorded) as other:
+        assert one.snapshots.tolist() == list(STEPS)
+        for step in STEPS:
+            assert np.array_equal(one.gram(step), other.gram(step))
+            for name, values in other.weights(step).items():
+                assert np.array_equal(one.weights(step)[name], values)
+    lost = tmp_path / "split" / "checkpoint-4" / "model-00002-of-00003.safetensors"
+    lost.unlink()
+    with pytest.raises(
+        RecordError, match=r"one of 3 files of a snapshot, of which 'model-00002-of-00003\.safe"
+    ):
+        import_checkpoints(tmp_path / "split", tmp_path / "again.zarr", **options)
+    lost.write_bytes(b"torn")
+    with pytest.raises(RecordError, match="cannot be read as safetensors"):
+        import_checkpoints(tmp_path / "split", tmp_path / "again.zarr", **options)
 
 
 def test_an_empty_folder_and_a_missing_loss_are_refused(tmp_path: Path) -> None:

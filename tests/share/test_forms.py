@@ -55,6 +55,15 @@ def test_masks_are_encoded_the_better_way(rate: float, compressor: str, most: fl
     assert stored <= most * values.nbytes
 
 
+@pytest.mark.parametrize("rate", [0.01, 0.03, 0.08])
+def test_masks_are_near_the_entropy_given_the_snapshot_before(rate: float, tmp_path: Path) -> None:
+    values = flipping(rate, (65, 200, 16))
+    write(tmp_path, packed(MASKS, values.shape, values.dtype, values.__getitem__), values)
+    stored = sum(file.stat().st_size for file in (tmp_path / "a").glob("c.*")) / values.nbytes
+    entropy = -rate * np.log2(rate) - (1 - rate) * np.log2(1 - rate)
+    assert stored <= 2.5 * entropy
+
+
 def test_noise_stays_raw_and_zeros_are_compressed(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(size=(6, 50_000)).astype("<f4")
     assert packed("a/values", noise.shape, noise.dtype, noise.__getitem__).compressor is None

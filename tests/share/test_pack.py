@@ -105,6 +105,16 @@ def test_in_place(tmp_path: Path) -> None:
         assert difference(ArchiveContent(first._source), ArchiveContent(again._source)) is None
 
 
+def test_a_reader_from_before_is_told(tmp_path: Path) -> None:
+    write_archive(tmp_path / "run.zarr", steps=(0, 1, 2))
+    with tracer.open(tmp_path / "run.zarr") as archive:
+        archive._source.steps("weights")
+        pack(tmp_path / "run.zarr")
+        for _ in range(2):  # also once the new root was seen
+            with pytest.raises(ArchiveError, match=r"changed since it was opened here .*; open it again"):
+                archive._source.read("weights/float32", 1)
+
+
 def test_zip_is_stored_sorted_and_reproducible(original: tuple[Path, Truth], tmp_path: Path) -> None:
     one = pack(original[0], tmp_path / "one.zip", zip=True)
     two = pack(original[0], tmp_path / "two.zip", zip=True)

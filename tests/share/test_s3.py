@@ -12,6 +12,7 @@ from zarr.core.sync import sync
 import analyze
 import tracer
 from tests.synthetic import write_archive
+from tracer.archive.zipped import RemoteFile
 from tracer.share.packs import pack
 from tracer.share.remote import pull, push
 from tracer.verify import verify
@@ -89,3 +90,22 @@ def test_analysis_in_place_reads_what_it_needs(
     assert np.array_equal(there["cosine"], here["cosine"], equal_nan=True)
     assert any("/gram/gram/" in key for key in keys)
     assert not any("/gradients/" in key or "/masks/" in key or "/weights/float32" in key for key in keys)
+
+
+def test_a_zip_file_in_place(bucket: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = tmp_path / "large.zarr"
+    write_archive(large, steps=range(12), probes={"train": 64, "test": 32}, n_gradients=24)
+    file = pack(large, zip=True)
+    push(file, f"{bucket}/runs/large.zip")
+    fetched: list[int] = []
+    get = RemoteFile._get
+
+    def noted(self: RemoteFile, start: int, stop: int) -> bytes:
+        fetched.append(len(data := get(self, start, stop)))
+        return data
+
+    monkeypatch.setattr(RemoteFile, "_get", noted)
+    there = analyze.run(f"{bucket}/runs/large.zip", metrics=["generalization"])["generalization"]
+    here = analyze.run(large, metrics=["generalization"])["generalization"]
+    assert np.array_equal(there["loss"], here["loss"], equal_nan=True)
+    assert 0 < sum(fetched) < 0.5 * file.stat().st_size

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tracer.archive import ranks
 from tracer.archive.source import Source
 from tracer.archive.training_views import DataView, MinibatchView
 from tracer.archive.views import ProbeView
@@ -18,23 +19,41 @@ if TYPE_CHECKING:
     import xarray
 
 
-def open(path: str | os.PathLike[str]) -> "Archive":
+def open(path: str | os.PathLike[str], *, rank: int | None = None) -> "Archive":
     """Open an archive: a directory, a zip file of one, or an fsspec URL. It may still be recording.
 
-    What is seen is the last commit before this call. Errors: ArchiveError, in one sentence, for anything that
-    is not an archive of a version this release reads. A newer minor version is warned of.
+    What is seen is the last commit before this call. Of a run on several processes, it is what all of them
+    have committed: nothing after the last update of the slowest. ``rank``: what one process recorded, all of
+    it. Errors: ArchiveError, in one sentence, for anything that is not an archive of a version this release
+    reads. A newer minor version is warned of, and a rank whose archive cannot be read.
     """
-    return Archive(path)
+    return Archive(path, rank=rank)
 
 
 class Archive:
     """One commit of an archive. Arrays are read when asked for; also a context manager.
 
+    committed: the last update that each process had committed, by rank, -1 for none; what came after the least
+    of them is not shown.
+
     Errors: MissingTraceError, from any reading method, for a step or name that was not recorded.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, rank: int | None = None) -> None:
         self._source = Source(path)
+        self._others: dict[int, Source] = {}
+        self._parted = False  # whether there is anything of other ranks
+        try:
+            if rank is None:
+                self._others, self._parted = ranks.readable(self._source)
+            elif rank:
+                first, self._source = self._source, ranks.connect(self._source, rank)
+                first.close()
+            self.committed = ranks.last_steps(self._source, self._others)
+            ranks.level(self._source, self._others.values())
+        except BaseException:
+            self.close()
+            raise
         self.path = self._source.path
 
     def __enter__(self) -> "Archive":
@@ -45,7 +64,8 @@ class Archive:
 
     def close(self) -> None:
         """Let go of the files."""
-        self._source.close()
+        for source in (self._source, *self._others.values()):
+            source.close()
 
     # ---- what it is ----
 
@@ -71,8 +91,21 @@ class Archive:
 
     @property
     def digest(self) -> str:
-        """Digest of this commit, 64 hexadecimal digits: root document, manifest and tails included."""
-        return self._source.record["digest"]
+        """Digest of this commit, 64 hexadecimal digits: root document, manifest and tails of all ranks included."""
+        own = self._source.record["digest"]
+        return ranks.digest(own, self._others) if self._others else own
+
+    @property
+    def world_size(self) -> int:
+        """Processes that trained."""
+        told = self.attributes.get("rank")
+        return ranks.world_size(self._source) if told is None else int(told["world_size"])
+
+    @cached_property
+    def ranks(self) -> "dict[int, Archive]":
+        """What each process recorded, by rank: its ids, its losses, its times. Rank 0 has everything else too."""
+        sources = [self._source, *self._others.values()]
+        return {rank: _of(source) for rank, source in zip(self.committed, sources, strict=True)}
 
     # ---- steps and updates ----
 
@@ -118,8 +151,21 @@ class Archive:
                 columns[name] = self._source.read(f"steps/{array}")
         return columns
 
-    def ids(self, step: int) -> np.ndarray:
-        """Ids of the examples of the update that produced this state, int64; empty for step 0."""
+    def ids(self, step: int, *, rank: int | None = None) -> np.ndarray:
+        """Ids of the examples of the update that produced this state, int64; empty for step 0.
+
+        Of several processes: those of all, in the order of their ranks, or of one; where only rank 0 recorded,
+        its own. MissingTraceError where the archive of a rank is missing beside those of others.
+        """
+        if rank is None and self._parted:
+            ranks.check_all(self._source, self._others)
+            return np.concatenate([part.ids(step) for part in self.ranks.values()])
+        if rank is not None:
+            if rank not in self.ranks:
+                raise MissingTraceError(
+                    f"rank {rank} is not recorded in {self.path!r}; {list(self.ranks)} are"
+                )
+            return self.ranks[rank].ids(step)
         row = self._source.row("steps", step)
         start = int(self.rows["n_ids"][:row].sum(dtype=np.int64))
         stop, held = start + int(self.rows["n_ids"][row]), self._source.shape("steps/ids")[0]
@@ -249,20 +295,25 @@ class Archive:
         """Return the archive as a DataTree that reads an array when it is used."""
         import xarray
 
-        return xarray.open_datatree(self._source.store, engine="zarr")  # type: ignore[arg-type]
+        tree = xarray.open_datatree(self._source.store, engine="zarr")  # type: ignore[arg-type]
+        for rank, source in self._others.items():
+            tree[ranks.within(rank)] = xarray.open_datatree(source.store, engine="zarr")  # type: ignore[arg-type]
+        return tree
 
     def __repr__(self) -> str:
         return f"<Archive {self.path!r}: {'; '.join(f'{name} {value}' for name, value in self._summary())}>"
 
     def _repr_html_(self) -> str:
+        # Colours are the notebook's own, dark or light.
         cells = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
+            f"<tr><th scope='row' style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
             for name, value in self._summary()
         )
         title = html.escape(str(self.attributes.get("title", self.path)))
-        return (
-            f"<div><strong>{title}</strong> <code>{html.escape(self.path)}</code><table>{cells}</table></div>"
-        )
+        where = f"<code>{html.escape(self.path)}</code>"
+        caption = f"<caption style='text-align:left'><strong>{title}</strong> {where}</caption>"
+        return f"<table>{caption}<tbody>{cells}</tbody></table>"
 
     def _summary(self) -> list[tuple[str, str]]:
         # From the root document alone: no array is read.
@@ -271,6 +322,7 @@ class Archive:
         return [
             ("state", self.state),
             ("updates", str(max(0, (self._source.record["committed_step"] or 0)))),
+            *([("ranks", f"{len(self._others) + 1} of {self.world_size}")] if self.world_size > 1 else []),
             ("snapshots", ", ".join(streams) or "none"),
             (
                 "probes",
@@ -288,6 +340,14 @@ class Archive:
     def _need(self, group: str, how: str) -> None:
         if not self._source.has(group):
             raise MissingTraceError(f"{self.path!r} holds no {group}; {how}")
+
+
+def _of(source: Source) -> Archive:
+    """The archive of one rank, whose files another archive keeps open."""
+    part = Archive.__new__(Archive)
+    part._source, part._others, part._parted, part.path = source, {}, False, source.path
+    part.committed = ranks.last_steps(source, {})
+    return part
 
 
 class _Probes(dict[str, ProbeView]):

@@ -23,7 +23,7 @@ def check_record(record: Mapping[str, Any], nodes: Nodes, refuse: Refuse) -> Non
         ("tails", isinstance(record.get("tails"), dict)),
         ("manifest_rows", is_size(record.get("manifest_rows"))),
         ("digest", isinstance(record["digest"], str)),
-        ("resumes", _rows(record.get("resumes", []), step=is_size)),
+        ("resumes", _rows(record.get("resumes", []), step=_size_or_none)),
         ("committed_step", record.get("committed_step") is None or is_size(record["committed_step"])),
     ):
         if not holds:
@@ -42,6 +42,7 @@ def check_tables(attributes: Mapping[str, Any], nodes: Nodes, refuse: Refuse) ->
         ("calls", _rows(attributes.get("calls", []), name=_text)),
         ("layers", _rows(attributes.get("layers", []), name=_text, parameters=_texts)),
         ("card", isinstance(attributes.get("card", {}), dict)),
+        ("rank", "rank" not in attributes or _rows([attributes["rank"]], rank=is_size, world_size=is_size)),
     ):
         if not holds:
             raise refuse(f"its table of {name} is damaged")
@@ -58,6 +59,10 @@ def check_tables(attributes: Mapping[str, Any], nodes: Nodes, refuse: Refuse) ->
             _check_probe(parts, node, attributes, nodes, refuse)
     if "gram" in nodes and not _pairs(nodes["gram"]["attributes"].get("probes", [])):
         raise refuse("the table of the probes of 'gram' is damaged")
+    if spec.RANKS in nodes:
+        size = nodes[spec.RANKS]["attributes"].get("world_size")
+        if not is_size(size) or not 1 <= size <= spec.MAX_RANKS:
+            raise refuse("the number of processes of 'ranks' is none")
     versions = nodes.get("network", {}).get("attributes", {}).get("versions", [])
     if not _rows(versions, version=is_size, from_step=is_size) or not all(
         _names(version.get("constants", {})) for version in versions

@@ -30,23 +30,37 @@ _MANY = 1 << 20  # objects that one call reads at most
 class Source:
     """Arrays and attributes of an archive at the commit found when it was opened.
 
-    Errors: ArchiveError for what is not an archive, is damaged, or is of a later major version.
+    within: where in the archive at the location that of one of several processes is. Errors: ArchiveError for
+    what is not an archive, is damaged, or is of a later major version.
     """
 
-    def __init__(self, location: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(location)
-        store, root = connect(location)
+    def __init__(self, location: str | os.PathLike[str], within: str = "") -> None:
+        self.path = "/".join([os.fspath(location).rstrip("/"), within]) if within else os.fspath(location)
+        store, root = connect(location, within)
         self.store = PinnedStore(store, root)
+        self._seen = self.store.stamp()
+        if self.store.folder is not None:  # read again, now that it is known what was looked at before
+            root = self.store.root_now() or root
         try:
-            self.attributes, self._nodes = _parse(root, self.path)
+            self.replace(root)
         except BaseException:
             self.store.close()
             raise
-        self.record: dict[str, Any] = self.attributes["tracer"]
         self._resumes = len(self.record.get("resumes", []))
-        self._seen = self.store.stamp()
+
+    def replace(self, root: bytes) -> None:
+        """Show what another root document says of the same objects."""
+        self.attributes, self._nodes = _parse(root, self.path)
+        self.record: dict[str, Any] = self.attributes["tracer"]
+        self.store.root = root
         self._steps: dict[str, np.ndarray] = {}
         self._layouts: dict[str, Layout | None] = {}
+        for name in ("_chunks", "_group"):
+            self.__dict__.pop(name, None)
+
+    def document(self) -> Any:
+        """A copy of the root document."""
+        return guard.parse(self.store.root)
 
     @cached_property
     def _chunks(self) -> Chunks:
@@ -100,23 +114,27 @@ class Source:
 
         Errors: MissingTraceError if there is no such array, ArchiveError if its bytes are lost or damaged.
         """
-        self._check_cost(path, selection)
+        self._node(path)
         try:
             if (whole := self._layout(path)) is not None and _is_row(selection, whole):
                 values = self._read_row(path, whole, int(selection[0]))[selection[1:]]
-            elif (found := self._chunks.read(path, self._nodes[path], selection)) is not None:
-                values = found
             else:
-                array = self._array(path)
-                values = np.asarray(array[selection])
+                values = self._read_part(path, selection)
         except ArchiveError:
+            self._check_current(failed=True)
             raise
         except Exception as error:  # codecs and stores raise anything from ValueError to IndexError
+            self._check_current(failed=True)
             raise ArchiveError(
                 f"{path!r} of {self.path!r} cannot be read ({error}); `tracer verify` says what is damaged"
             ) from error
         self._check_current()
         return values
+
+    def _read_part(self, path: str, selection: Any) -> np.ndarray:
+        self._check_cost(path, selection)
+        found = self._chunks.read(path, self._nodes[path], selection)
+        return np.asarray(self._array(path)[selection]) if found is None else found
 
     def _array(self, path: str) -> zarr.Array:
         from tracer.archive.decoders import bounded
@@ -147,13 +165,21 @@ class Source:
             "made to harm: get the archive from its author again"
         )
 
-    def _check_current(self) -> None:
-        """Refuse to mix commits: what a resumed recording dropped may meanwhile be something else."""
+    def _check_current(self, failed: bool = False) -> None:
+        """Refuse to mix commits: what a resumed recording dropped may meanwhile be something else.
+
+        failed: reading failed, for which another commit, or a packed archive in the place of this, is reason enough.
+        """
         stamp = self.store.stamp()
-        if stamp == self._seen:
+        if stamp == self._seen and not failed:
             return
         record = _parse(self.store.root_now(), self.path)[0]["tracer"]
-        if len(record.get("resumes", [])) != self._resumes or record["run_id"] != self.record["run_id"]:
+        other = len(record.get("resumes", [])) != self._resumes or record["run_id"] != self.record["run_id"]
+        if failed and not other and record["digest"] != self.record["digest"]:
+            raise ArchiveError(
+                f"{self.path!r} changed since it was opened here and cannot be read as it was; open it again to read on"
+            )
+        if other:
             raise ArchiveError(
                 f"{self.path!r} was resumed or replaced since it was opened here; open it again to read on"
             )
@@ -299,5 +325,5 @@ def _check_version(version: str, path: str) -> None:
         warnings.warn(
             f"{path!r} has format {version}, newer than {spec.FORMAT_VERSION}: what is new is not shown",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )

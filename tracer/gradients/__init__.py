@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tracer.gradients import products
 from tracer.gradients.forms import Form, Full, Outer
 from tracer.gradients.rules import BROADCAST, RULES, Executed, Place
 from tracer.network import Network
@@ -236,10 +237,10 @@ def combine(unit: Unit, uses: Sequence[tuple[Piece, Form | None, Form | None]]) 
     if unit.joint and len(uses) == 1:
         ((piece, weight, bias),) = uses
         return {name: form for name, form in ((piece.weight, weight), (piece.bias, bias)) if name and form}
-    products = [weight for _, weight, bias in uses if isinstance(weight, Outer) and bias is None]
+    outer = [weight for _, weight, bias in uses if isinstance(weight, Outer) and bias is None]
     weight_name = uses[0][0].weight
-    if unit.joint and weight_name and len(products) == len(uses) and len({p.swapped for p in products}) == 1:
-        return {weight_name: Outer.merge(products)}
+    if unit.joint and weight_name and len(outer) == len(uses) and len({form.swapped for form in outer}) == 1:
+        return {weight_name: Outer.merge(outer)}
     rows: dict[str, list[Tensor]] = {}
     for piece, weight, bias in uses:
         if weight is not None and piece.weight:
@@ -253,15 +254,19 @@ def combine(unit: Unit, uses: Sequence[tuple[Piece, Form | None, Form | None]]) 
 
 
 def inner_products(form: Form) -> Tensor:
-    """Inner products of a form's gradients, float64 (n, n), also where float32 products would underflow."""
-    gram = form.gram()
-    norms = gram.diagonal()
-    safe = (norms > _TINY) & (norms < _HUGE)
-    if bool(safe.all()):
-        return gram
+    """Inner products of a form's gradients, float64 (n, n), also where float32 products would underflow.
+
+    On an accelerator they are always rescaled: to look whether they need it would mean waiting for it.
+    """
+    looking = products.may_look(form.signal)
+    if looking:
+        gram = form.gram()
+        norms = gram.diagonal()
+        safe = (norms > _TINY) & (norms < _HUGE)
+        if bool(safe.all()):
+            return gram
     peak = form.signal.flatten(1).abs().amax(1).double()
-    odd = ~safe & (peak > 0) & peak.isfinite()
-    if not bool(odd.any()):
+    if looking and not bool((~safe & (peak > 0) & peak.isfinite()).any()):
         return gram
     exponent = torch.where(peak.isfinite() & (peak > 0), peak, 1.0).frexp().exponent.clamp(-100, 100)
     scale = torch.ldexp(torch.ones_like(peak), -exponent)

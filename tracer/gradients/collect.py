@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,14 +62,14 @@ class Blocks:
             self.size += prod(size)
         return parts
 
-    def write(self, values: np.ndarray, start: int, forms: Mapping[str, Form]) -> None:
+    def write(self, values: Tensor, start: int, forms: Mapping[str, Form]) -> None:
         """Put the gradients of some examples, from example `start` on, in their places in `values`."""
         for name, form in forms.items():
             tensors = _described(form)[1]
             for part in self.blocks[self._position[name]]["parts"]:
                 size, tensor = part["shape"], tensors[part["name"]]
-                whole = values[part["offset"] : part["offset"] + prod(size)].reshape(size)
-                torch.from_numpy(whole[start : start + len(tensor)]).copy_(tensor)
+                whole = values[part["offset"] : part["offset"] + prod(size)].view(size)
+                whole[start : start + len(tensor)].copy_(tensor)
 
 
 def _described(form: Form) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -91,14 +90,24 @@ class Collector:
     """Gathers one snapshot: gradients arrive chunk after chunk, layer after layer, and are let go early."""
 
     def __init__(
-        self, plan: Plan, layers: Sequence[str], n: int, chunks: int, blocks: Mapping[str, Blocks]
+        self,
+        plan: Plan,
+        layers: Sequence[str],
+        n: int,
+        chunks: int,
+        blocks: Mapping[str, Blocks],
+        device: torch.device,
     ) -> None:
         """Expect n examples of all probes in `chunks` chunks; `blocks` by probe where exact ones are kept."""
         self._plan, self._chunks, self._blocks = plan, chunks, blocks
         self._gram: dict[str, Tensor | None] = dict.fromkeys(layers)
         self._n = n
         self._held: dict[tuple[str, ...], list[dict[str, Form]]] = {}
-        self.values = {probe: np.empty(block.size, np.float32) for probe, block in blocks.items()}
+        self._device = device
+        self.values = {
+            probe: torch.empty(block.size, dtype=torch.float32, device=device)
+            for probe, block in blocks.items()
+        }
 
     def begin(self, probe: str, start: int) -> None:
         """Say which examples come next: of `probe`, from `start` on."""
@@ -122,10 +131,11 @@ class Collector:
             before = self._gram[layer]
             self._gram[layer] = products if before is None else before.add_(products)
 
-    def gram(self) -> np.ndarray:
+    def gram(self) -> Tensor:
         """Inner products of all gradients: float64 (layer, example, example), exactly symmetric."""
-        out = np.zeros((len(self._gram), self._n, self._n))
+        size = (len(self._gram), self._n, self._n)
+        out = torch.zeros(size, dtype=torch.float64, device=self._device)
         for layer, products in zip(out, self._gram.values(), strict=True):
             if products is not None:
-                layer[:] = products.cpu().numpy()
+                layer.copy_(products)
         return out

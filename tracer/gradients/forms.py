@@ -13,6 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from tracer.gradients import products
 from tracer.gradients.products import block_rows, gram_of_pairs, gram_of_rows, pairs_are_cheaper, square
 from tracer.gradients.windows import Geometry, add_windows, gradient_rows, weight_gradients
 
@@ -141,7 +142,7 @@ class Outer(Form):
             left, right = square(self.a[:, 0]), square(self.z[:, 0])
             return (left.add_(1) if self.bias else left).mul_(right).double()
         outputs = self.z.shape[2]
-        if pairs_are_cheaper(n, positions**2, positions, inputs, outputs, inputs * outputs):
+        if pairs_are_cheaper(n, positions**2, positions, inputs, outputs, inputs * outputs, self.a.device):
             return gram_of_pairs(self.a, self.z, self.bias)
         return gram_of_rows(self._blocks())
 
@@ -187,7 +188,9 @@ class Correlation(Form):
         """Inner products, float64 (n, n)."""
         n, channels, outputs = len(self.a), self.a.shape[1], self.z.shape[1]
         pixels, positions = self.a[0, 0].numel(), self.z[0, 0].numel()
-        by_pairs = pairs_are_cheaper(n, pixels**2, positions, channels, outputs, prod(self.shape))
+        by_pairs = pairs_are_cheaper(
+            n, pixels**2, positions, channels, outputs, prod(self.shape), self.a.device
+        )
         if self.geometry.groups == 1 and by_pairs:
             return self._gram_of_pairs()
         return gram_of_rows(self._blocks())
@@ -227,16 +230,23 @@ class Scatter(Form):
     def rows(self) -> Tensor:
         """The gradients of the table (n, size, width)."""
         out = self.z.new_zeros(len(self.z), *self.shape)
-        return out.scatter_add_(1, self.index[:, :, None].expand_as(self.z), self.z)
+        if products.may_look(out):
+            return out.scatter_add_(1, self.index[:, :, None].expand_as(self.z), self.z)
+        # That adds in any order on CUDA, and raises where the user wants determinism.
+        example = torch.arange(len(out), device=out.device)[:, None].expand_as(self.index)
+        return out.index_put_((example, self.index), self.z, accumulate=True)
 
     def gram(self) -> Tensor:
         """Inner products, float64 (n, n)."""
-        used, index = self.index.unique(return_inverse=True)
+        index, size = self.index, self.size
+        if products.may_look(index):
+            used, index = index.unique(return_inverse=True)
+            size = len(used)
         n, width = len(self.z), self.z.shape[2]
-        step = block_rows(n, len(used), self.z.device)
+        step = block_rows(n, size, self.z.device)
 
         def blocks() -> Iterator[Tensor]:
             for start in range(0, width, step):
-                yield Scatter(index, self.z[:, :, start : start + step], len(used)).rows().flatten(1)
+                yield Scatter(index, self.z[:, :, start : start + step], size).rows().flatten(1)
 
         return gram_of_rows(blocks())

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,7 +26,6 @@ class Leftover:
         recurrent = any(row.op.startswith(_RECURRENT) for row in network.rows)
         self.way = "loop" if recurrent or network.batch is not None else "vmap"
         self._network = network
-        self._reshaping = _reshaping(network)
 
     def rows(self, tensors: Mapping[str, Tensor], inputs: Any, targets: Any, n: int) -> dict[str, Tensor]:
         """The gradients of the first n examples: (n, *shape) by name."""
@@ -46,7 +43,7 @@ class Leftover:
     def _at_once(
         self, own: dict[str, Tensor], fixed: dict[str, Tensor], inputs: Any, targets: Any, n: int
     ) -> dict[str, Tensor]:
-        network = self._reshaping
+        network = self._network
         leaves, dims = [], []
         for given, declared in ((inputs, network.inputs), (targets, network.targets)):
             for leaf, entry in zip(leaves_of(given), declared, strict=True):
@@ -117,12 +114,3 @@ def _note(out: dict[str, Tensor], i: int, parameters: dict[str, Tensor], loss: T
     for name, gradient in zip(parameters, found, strict=True):
         if gradient is not None:
             out[name][i] = gradient
-
-
-def _reshaping(network: Network) -> Network:
-    """The network with views that may copy: under vmap a tensor can lie otherwise than when traced."""
-    other = copy(network)
-    op = {"aten.view.default": "aten.reshape.default"}
-    other.rows = [replace(row, op=op.get(row.op, row.op)) for row in network.rows]
-    other._programs = {}
-    return other

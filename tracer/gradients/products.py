@@ -15,10 +15,16 @@ _TILE = {"cpu": 512, "cuda": 8192}  # side of a tile of position pairs; on a CPU
 _BLOCK = {"cpu": 1 << 23, "cuda": 1 << 26}  # elements of the gradient rows made at a time
 _PAIR = 24  # cost of one pair of positions beside its products, in multiply-adds
 _ROW = 40  # cost of writing and reading back one element of a row, in multiply-adds
+_DOUBLE = 4  # cost of a float64 product on an accelerator: 1 to 2 on those for computing, far more on others
 _CANCELLATION = 32.0  # above it, float32 pair sums could miss 1e-5 of a cosine
 _NUMPY_ROWS = 64  # from so many examples on, computing one half and mirroring it pays
 
 Shift = Callable[[Tensor, int, int], Tensor]
+
+
+def may_look(tensor: Tensor) -> bool:
+    """Whether what is computed may depend on a tensor's values: an accelerator would have to be waited for."""
+    return tensor.device.type == "cpu"
 
 
 def block_rows(n: int, columns: int, device: torch.device) -> int:
@@ -51,7 +57,9 @@ def gram_of_rows(blocks: Iterable[Tensor]) -> Tensor:
     return total
 
 
-def pairs_are_cheaper(n: int, pairs: int, positions: int, inputs: int, outputs: int, weight: int) -> bool:
+def pairs_are_cheaper(
+    n: int, pairs: int, positions: int, inputs: int, outputs: int, weight: int, device: torch.device
+) -> bool:
     """Whether pairs of positions cost less than rows, in multiply-adds.
 
     n examples; `pairs` = squared number of places where `inputs` channels are multiplied, `positions` =
@@ -59,7 +67,7 @@ def pairs_are_cheaper(n: int, pairs: int, positions: int, inputs: int, outputs: 
     """
     by_pairs = n * n * (pairs * (inputs + _PAIR) + positions * positions * (outputs + _PAIR)) // 2
     by_rows = n * weight * (positions + n // 2 + _ROW)
-    return by_pairs < by_rows
+    return by_pairs * (1 if device.type == "cpu" else _DOUBLE) < by_rows
 
 
 def gram_of_pairs(a: Tensor, z: Tensor, bias: bool, shift: Shift | None = None) -> Tensor:
@@ -67,8 +75,11 @@ def gram_of_pairs(a: Tensor, z: Tensor, bias: bool, shift: Shift | None = None) 
 
     a (n, place, K), z (n, position, O). `shift` turns products over places into products over positions (a
     convolution's patches overlap, so its places are pixels). float32 where that is safe: where the terms
-    cancel so strongly that rounding could show, everything is repeated in float64.
+    cancel so strongly that rounding could show, everything is repeated in float64. To look whether they do
+    would mean waiting for an accelerator, so there it is float64 at once.
     """
+    if not may_look(a):
+        return _tiles(a.double(), z.double(), bias, shift)[0]
     gram, unsafe = _tiles(a, z, bias, shift)
     if a.dtype != torch.float64 and bool(unsafe):
         gram, _ = _tiles(a.double(), z.double(), bias, shift)

@@ -16,6 +16,7 @@ from tracer.errors import ArchiveError, MissingTraceError, RecordError, did_you_
 from tracer.files import Lock
 from tracer.materialize.additions import describe
 from tracer.materialize.filling import Filling
+from tracer.materialize.others import copy_others
 from tracer.materialize.rewrite import rewrite
 from tracer.materialize.wanted import Take, wanted
 from tracer.probe import named_probes
@@ -85,13 +86,15 @@ def materialize(
     if mode not in ("auto", "exact", "gram"):
         raise RecordError(f"mode={mode!r}: expected 'auto', 'exact' or 'gram'")
     place = _replacing(Path(path), None if output is None else Path(output))
-    with place as partial, archives.open(path) as archive:
+    # What other ranks of the run lack now is not lost: rank 0's whole recording is completed.
+    with place as partial, archives.open(path, rank=0) as archive:
         filling = _filling(archive, takes, mode, steps, probes or {}, model, device, memory, chunk)
         if filling is None:
             return Materialized(Path(path))
         additions = describe(archive, filling)
         additions.make = _reported(filling, progress)
         rewrite(archive, partial, additions)
+        copy_others(archive._source, partial)
     added = {group: sorted(at) for group, at in filling.missing.items()}
     return Materialized(Path(output or path), added, filling.exact, filling.notes)
 

@@ -32,8 +32,9 @@ class Probe:
     Or a map-style `Dataset` of (input, target) pairs and the indices to take; ids then are the dataset's own,
     a `Subset` resolved to its base. ids: whole numbers, unique within the split; default 0, 1, 2, ... split:
     default the probe's name. true_targets: targets before labels were corrupted. group: any partition of the
-    examples. raw: inputs before normalisation, for measures of image complexity. capture: how many examples,
-    the first n, each stream takes (None: all), over the defaults in `CAPTURE`.
+    examples. raw: inputs before normalisation, for measures of image complexity; False: no inputs are stored,
+    only a digest of each, so that the archive gives none away (and nothing can be replayed on them). capture:
+    how many examples, the first n, each stream takes (None: all), over the defaults in `CAPTURE`.
     RecordError where lengths differ, ids repeat, or nothing is given.
 
     >>> probe = Probe(torch.zeros(3, 2), torch.tensor([0, 1, 0]), capture={"masks": 2})
@@ -63,7 +64,8 @@ class Probe:
         self.split = split
         self.true_targets = _array(true_targets)
         self.group = _array(group)
-        self.raw = _array(raw)
+        self.private = raw is False
+        self.raw = None if raw is False else _array(raw)
         self.capture = CAPTURE | _capture(capture or {})
         self._check()
 
@@ -108,10 +110,18 @@ class Probe:
         return digest.hexdigest()
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What is stored once: id, inputs, targets, and true_targets, group, raw where given.
+        """What is stored once: id, inputs (or their digests), targets, and true_targets, group, raw where given.
 
         Several input tensors are `inputs_0`, `inputs_1`, ... in the order of their names or places.
         """
+        stored = self._given()
+        if self.private:
+            inputs = [_numpy(leaf) for leaf in leaves_of(self.inputs)]
+            stored = {name: array for name, array in stored.items() if not name.startswith("inputs")}
+            stored["digest"] = np.stack([_digest_of(*parts) for parts in zip(*inputs, strict=True)])
+        return stored
+
+    def _given(self) -> dict[str, np.ndarray]:
         stored = {"id": self.ids}
         for kind, tree in (("inputs", self.inputs), ("targets", self.targets)):
             leaves = leaves_of(tree)
@@ -128,7 +138,7 @@ class Probe:
     def _check(self) -> None:
         if self.n == 0:
             raise RecordError("inputs hold no examples, expected at least one")
-        for name, array in self.arrays().items():
+        for name, array in self._given().items():
             if array.ndim == 0 or len(array) != self.n:
                 got = f"{len(array)} entries" if array.ndim else "a single number"
                 raise RecordError(f"{name} has {got} for {self.n} inputs, expected one for each")
@@ -153,6 +163,14 @@ def named_probes(probes: Mapping[str, Any]) -> dict[str, Probe]:
                 f"probes {other!r} and {name!r} are both of split {probe.split!r}: join them, or give split="
             )
     return found
+
+
+def _digest_of(*parts: np.ndarray) -> np.ndarray:
+    """BLAKE2b-128 of the bytes of one example's inputs."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return np.frombuffer(digest.digest(), np.uint8)
 
 
 def _is_dataset(value: Any) -> bool:

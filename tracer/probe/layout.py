@@ -53,6 +53,8 @@ def static_layout(examples: Examples) -> Static:
     probe = examples.probe
     arrays = probe.arrays()
     dims = {name: ("example", *_numbered(name, array.ndim - 1)) for name, array in arrays.items()}
+    if probe.private:
+        dims["digest"] = ("example", "digest_byte")
     card = {
         "split": probe.split,
         "capture": examples.taken,

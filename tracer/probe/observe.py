@@ -1,6 +1,6 @@
 """One chunk of examples through the network: what every stream takes from its rows."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from tracer.network.frozen import by_example
 from tracer.network.table import Row, Site
 from tracer.probe.packing import pack_on
 
-Arrays = dict[str, dict[str, np.ndarray]]  # stream: array: values
+Arrays = dict[str, dict[str, Tensor]]  # stream: array: values, on the network's device
 Action = tuple[str, int, Any, int]  # kind, index of the site or call, the site, its first unit
 
 
@@ -79,8 +79,6 @@ class Chunk:
     ) -> None:
         self._actions, self._arrays, self._counts = found, arrays, counts
         self._start, self._batch = start, batch
-        self._sums: dict[str, list[tuple[int, Tensor]]] = {"pre": [], "post": []}
-        self._copies: list[Callable[[], None]] = []
 
     def visit(self, row: Row, values: tuple[Any, ...], out: Any) -> None:
         """Look at one row."""
@@ -90,45 +88,41 @@ class Chunk:
             elif kind == "activations":
                 self._value(row, out, site, first)
             else:
-                total = by_example(out.detach(), row, self._batch).sum(1, dtype=torch.float64)
-                self._sums[kind].append((position, total))
+                self._sum(kind, position, by_example(out.detach(), row, self._batch))
 
     def _mask(self, row: Row, pre: Tensor, site: Site, first: int) -> None:
         units = by_example(pre.detach(), row, self._batch)[: self._counts["masks"]]
         packed = pack_on(units, self._start)
         byte = self._start // 8
         bits = self._arrays["masks"]["bits"]
-        place = bits[first : first + site.n_units, byte : byte + packed.shape[1]]
-        self._when_ready(packed, lambda ready: np.bitwise_or(place, ready, out=place))
+        bits[first : first + site.n_units, byte : byte + packed.shape[1]].bitwise_or_(packed)
 
     def _value(self, row: Row, out: Tensor, site: Site, first: int) -> None:
         count = self._counts["activations"]
-        units = by_example(out.detach(), row, self._batch)[:count].float()
         values = self._arrays["activations"]["values"]
         place = values[self._start : self._start + count, first : first + site.n_units]
-        self._when_ready(units, lambda ready: np.copyto(place, ready))
+        place.copy_(by_example(out.detach(), row, self._batch)[:count])
 
-    def _when_ready(self, value: Tensor, use: Callable[[np.ndarray], Any]) -> None:
-        # An accelerator runs ahead of us; waiting for each row would stop it each time.
-        if value.device.type == "cpu":
-            use(value.numpy())
-        else:
-            self._copies.append(lambda: use(value.cpu().numpy()))
+    def _sum(self, kind: str, position: int, units: Tensor) -> None:
+        count = self._counts["sums"]
+        table = self._arrays["sums"][kind]
+        table[self._start : self._start + count, position] = units.sum(1, dtype=torch.float64)[:count]
 
     def finish(self, outputs: Tensor, losses: Tensor | None) -> None:
-        """Write what was kept back, and the results of the chunk."""
-        for copy in self._copies:
-            copy()
-        start = self._start
-        for kind, taken in self._sums.items():
-            if taken:
-                count = self._counts["sums"]
-                table = torch.stack([total for _, total in taken], 1)[:count].cpu().numpy()
-                self._arrays["sums"][kind][start : start + count, [position for position, _ in taken]] = table
+        """Take the results of the chunk."""
         if count := self._counts.get("outputs", 0):
             for name, values in (("outputs", outputs), ("loss", losses)):
                 if values is not None:
-                    self._arrays["outputs"][name][start : start + count] = as_stored(values[:count])
+                    taken = self._arrays["outputs"][name][self._start : self._start + count]
+                    taken.copy_(values[:count].detach())
+
+
+def blank(shape: Sequence[int], dtype: np.dtype, fill: float | None, device: torch.device) -> Tensor:
+    """A tensor for an array as it is declared, filled, or to be (None)."""
+    kind = torch.from_numpy(np.empty(0, dtype)).dtype
+    if fill is None:
+        return torch.empty(tuple(shape), dtype=kind, device=device)
+    return torch.full(tuple(shape), fill, dtype=kind, device=device)
 
 
 def as_stored(tensor: Tensor) -> np.ndarray:

@@ -13,6 +13,7 @@ def pack_on(pre: Tensor, start: int = 0) -> Tensor:
     together.
     """
     if pre.device.type == "cpu":
+        pre = pre.float() if pre.dtype == torch.bfloat16 else pre  # which NumPy lacks
         return torch.from_numpy(_pack_numpy(pre.numpy(), start % 8))
     return _pack_torch(pre > 0, start % 8)
 
@@ -37,6 +38,5 @@ def _pack_torch(on: Tensor, before: int) -> Tensor:
     after = -(before + n) % 8
     padded = torch.cat([on.new_zeros(before, units), on, on.new_zeros(after, units)]).view(torch.uint8)
     # Made where it is used: a list copied to the device would wait for it.
-    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=on.device)[:, None]
-    weights = torch.ones_like(padded[:8, :1]) << shifts
+    weights = torch.bitwise_right_shift(128, torch.arange(8, device=on.device))[:, None].to(torch.uint8)
     return (padded.view(-1, 8, units) * weights).sum(1, dtype=torch.uint8).T.contiguous()

@@ -22,12 +22,14 @@ from tracer.network.table import plain
 from tracer.probe import budget
 from tracer.probe.examples import Examples
 from tracer.probe.layout import Declared, Static, gram_layout, static_layout, stream_layout
-from tracer.probe.observe import Action, Arrays, Chunk, Units, actions
+from tracer.probe.observe import Action, Chunk, Units, actions, blank
+from tracer.probe.observe import Arrays as OnDevice
 from tracer.probe.survey import Survey, left_over
 
 if TYPE_CHECKING:
     from tracer.probe import Probe
 
+Arrays = dict[str, dict[str, np.ndarray]]
 STREAMS = ("outputs", "sums", "masks", "gradients", "activations")
 
 
@@ -67,6 +69,7 @@ class ProbePass:
         self._network = network
         self._units = Units.of(network.sites)
         self._actions: dict[frozenset[str], dict[str, list[Action]]] = {}
+        self._device = next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
         self._probes = self._examples(
             probes, tensors, streams, gradients, budget.chunk_sizes(network, memory, chunk)
         )
@@ -95,10 +98,10 @@ class ProbePass:
             wanted.discard("gradients")
         if not self._units.n_masks:
             wanted.discard("masks")
-        device = next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
         ordered = [stream for stream in STREAMS if stream in wanted]
         return [
-            Examples(name, probe, self._network, device, ordered, sizes) for name, probe in probes.items()
+            Examples(name, probe, self._network, self._device, ordered, sizes)
+            for name, probe in probes.items()
         ]
 
     def _kept(self, wanted: str, tensors: Mapping[str, Tensor]) -> tuple[str, str, dict[str, Blocks]]:
@@ -153,11 +156,19 @@ class ProbePass:
 
     def run(self, tensors: Mapping[str, Tensor], streams: Iterable[str]) -> Arrays:
         """Observe the probes with these weights: {group: {array: values}} of the streams asked for."""
+        observed = self.observe(tensors, streams)
+        return {
+            group: {name: values.cpu().numpy() for name, values in arrays.items()}
+            for group, arrays in observed.items()
+        }
+
+    def observe(self, tensors: Mapping[str, Tensor], streams: Iterable[str]) -> OnDevice:
+        """The same as tensors on the network's device, and without waiting for it."""
         asked = self.streams & set(streams)
         detached = _detached(tensors)
-        collector = self._collector() if "gradients" in asked else None
-        observed: Arrays = {}
+        observed: OnDevice = {}
         with plain_math(), full_precision():  # gradients are made here too, outside the network
+            collector = self._collector() if "gradients" in asked else None
             for p in self._probes:
                 arrays = self._allocate(p, asked)
                 for start, stop in p.chunks:
@@ -172,17 +183,17 @@ class ProbePass:
         chunks = sum(start < p.n_gradients for p in self._probes for start, _ in p.chunks)
         layers = [layer.name for layer in self._network.layers]
         n = sum(p.n_gradients for p in self._probes)
-        return Collector(self._survey.plan, layers, n, chunks, self._blocks)
+        return Collector(self._survey.plan, layers, n, chunks, self._blocks, self._device)
 
-    def _allocate(self, p: Examples, asked: frozenset[str]) -> Arrays:
-        arrays: Arrays = {}
+    def _allocate(self, p: Examples, asked: frozenset[str]) -> OnDevice:
+        arrays: OnDevice = {}
         for stream in p.taken:
             if stream not in asked or stream == "gradients":
                 continue
             # Bits are ORed in; sums over rows whose examples are not known stay undefined.
             fill = {"masks": 0, "sums": np.nan}.get(stream)
             arrays[stream] = {
-                name: np.empty(shape, dtype) if fill is None else np.full(shape, fill, dtype)
+                name: blank(shape, dtype, fill, self._device)
                 for name, (dtype, shape, _) in self.layout[f"probes/{p.name}/{stream}"].items()
             }
         return arrays
@@ -194,7 +205,7 @@ class ProbePass:
         start: int,
         stop: int,
         asked: frozenset[str],
-        arrays: Arrays,
+        arrays: OnDevice,
         collector: Collector | None,
     ) -> None:
         counts = {s: min(stop, n) - start for s, n in p.taken.items() if s in asked and n > start}

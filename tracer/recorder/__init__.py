@@ -9,13 +9,12 @@ from torch import nn
 
 from tracer.errors import ArchiveError, RecordError
 from tracer.probe import named_probes
-from tracer.recorder import card, dataset
+from tracer.recorder import card, dataset, ranks
 from tracer.recorder.follow import Recorder
 from tracer.recorder.inflight import wanted
 from tracer.recorder.instrument import Instrument
 from tracer.recorder.mirror import Mirror
-from tracer.recorder.ranks import check_ranks
-from tracer.recorder.seam import Seam, find
+from tracer.recorder.seam import Seam, find, has_begun
 from tracer.recorder.thinning import Budget
 from tracer.recorder.warned import RecordWarning
 from tracer.schedule import Schedule, by_stream
@@ -73,7 +72,14 @@ def record(
 
     Errors: RecordError and ArchiveError, in one sentence, before training starts and with nothing written.
     """
-    check_ranks(model)
+    process = ranks.here(model)
+    kept: Any = {"durability": durability, "on_error": on_error}
+    if process.rank:
+        elsewhere: Any = (
+            lambda: ranks.Elsewhere(model, minibatch),
+            lambda _: ranks.begin(Path(path), model, process, resume, title, **kept),
+        )
+        return Recorder(optimizer, {}, *elsewhere)
     schedules, share = by_stream(snapshots), Budget(budget)
     mirrored = None if mirror is None else Mirror(mirror)
     captured = wanted(minibatch, schedules["masks"])
@@ -85,7 +91,7 @@ def record(
             "Probes are given but no loss, so per-example losses and gradients have no meaning: pass loss=, "
             "for example loss=F.cross_entropy, or objective=."
         )
-    again = resume is not False and Path(path).exists()
+    again = resume is not False and has_begun(Path(path))
     if Path(path).exists() and not again:
         raise ArchiveError(f"{path} exists: choose another path or remove it; an archive holds one run.")
 
@@ -127,11 +133,13 @@ def record(
         }
         seam = None
         if again:
-            seam = find(Path(path), ready, None if resume is True else resume)
-            made = Writer.resume(path, step=seam.step, durability=durability, on_error=on_error)
+            ranks.check_world(Path(path), process)
+            seam = ranks.unhurried(lambda: find(Path(path), ready, None if resume is True else resume))
+            made = Writer.resume(path, step=seam.step, **kept)
         else:
-            made = Writer(path, attributes=described, durability=durability, on_error=on_error)
+            made = Writer(path, attributes=described, **kept)
         try:
+            process.declare(made)
             ready.declare(made, seam)
             if training_set is not None:
                 training_set.write(made)

@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,14 +42,16 @@ def describe_optimizer(optimizer: torch.optim.Optimizer | None) -> dict[str, Any
 
 
 def describe_environment(command: bool = True) -> dict[str, Any]:
-    """Versions, hardware, the git commit of the working directory and the command line."""
+    """Versions, hardware, the git commit of the user's code and the command line."""
     card: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "versions": {name: _version(name) for name in ("torch", "numpy", "zarr")},
-        "git_commit": _git_commit(),
+        "cpu": _cpu(),
+        "memory": _memory(),
+        **_git(),
     }
     if torch.cuda.is_initialized():
         card["cuda_device"] = torch.cuda.get_device_name()
@@ -88,11 +91,39 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _git_commit() -> str | None:
+def _cpu() -> str | None:
+    """Model of the processor, as far as the system tells."""
     try:
-        result = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
-        )
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or None
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or None
+
+
+def _memory() -> int | None:
+    """Bytes of memory of the machine."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _git() -> dict[str, Any]:
+    """Commit of the user's code (of the script, else of the working directory), and whether it was changed since."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    for folder in dict.fromkeys([Path(script).resolve().parent if script else Path.cwd(), Path.cwd()]):
+        commit = _git_says(folder, "rev-parse", "HEAD")
+        if commit:
+            changed = _git_says(folder, "status", "--porcelain", "--untracked-files=no")
+            return {"git_commit": commit, "git_dirty": None if changed is None else bool(changed)}
+    return {"git_commit": None}
+
+
+def _git_says(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return result.stdout.strip() or None if result.returncode == 0 else None
+    return result.stdout.strip() if result.returncode == 0 else None

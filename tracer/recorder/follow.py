@@ -18,6 +18,7 @@ import torch
 from tracer.batches import Batches, as_ids
 from tracer.errors import RecordError
 from tracer.randomness import untouched_random_state
+from tracer.recorder.device import fetched, mark_on, refuse_capture
 from tracer.recorder.instrument import Instrument
 from tracer.recorder.mirror import Mirror
 from tracer.recorder.plan import Plan, make_plan
@@ -31,7 +32,7 @@ from tracer.schedule import Schedule
 from tracer.writer import Writer
 
 _BURST = 0.25  # seconds: rows are handed over together, since the caches forget this code between two updates
-_RESERVED = frozenset(("step", "epoch", "time", "n_ids", "ids", "id", "lr", "skipped", "param_group"))
+RESERVED = frozenset(("step", "epoch", "time", "n_ids", "ids", "id", "lr", "skipped", "param_group"))
 
 
 class Recorder:
@@ -86,16 +87,16 @@ class Recorder:
             self._skips = Skips(self._optimizer, lambda: self._update(Scalar("skipped", 1)))
         if self._instrument.in_flight is not None:
             self._instrument.in_flight.attach()
-        self._budget.start()
+        self._budget.start(mark_on(self._instrument.model))
         return self
 
     def _begin(self, seam: Seam | None) -> None:
         """Open the first row, or again the one after which an archive is taken up."""
         if seam is None:
-            self._row = Row(step=0, epoch=0, lr=self._lr())
+            self._row = Row(step=0, epoch=0, rates=self._lr())
             self._snapshot(always=True)
         else:
-            self._row = Row(step=seam.step, epoch=seam.epoch, lr=self._lr())
+            self._row = Row(step=seam.step, epoch=seam.epoch, rates=self._lr())
             self._epoch, self._written, self._taken = seam.epochs, seam.step, dict(seam.taken)
 
     def __exit__(
@@ -143,7 +144,7 @@ class Recorder:
         """
         row = self._open()
         for name, value in values.items():
-            if name in _RESERVED:
+            if name in RESERVED:
                 raise RecordError(
                     f"run.log({name}=...): the archive has its own {name!r}, choose another name."
                 )
@@ -189,7 +190,7 @@ class Recorder:
         def measure(streams: frozenset[str]) -> float:
             started = time.perf_counter()
             with untouched_random_state():
-                self._instrument.observe(self._writer_in_use(), streams, 0)
+                fetched(self._instrument.observe(self._writer_in_use(), streams, 0))
             return time.perf_counter() - started
 
         lengths = {"steps": steps, "epochs": epochs, "steps_per_epoch": steps_per_epoch}
@@ -206,6 +207,13 @@ class Recorder:
         """What this run does not record, or records in another way, and why: one sentence each."""
         return list(self._instrument.notes)
 
+    def note(self, sentence: str) -> None:
+        """Put a sentence about this run into its notes, and warn of it."""
+        self._open()
+        if sentence not in self._instrument.notes:
+            self._instrument.notes.append(sentence)
+        self._tell(stacklevel=4)
+
     # Events.
 
     def _deliver(self, ids: np.ndarray) -> None:
@@ -213,6 +221,7 @@ class Recorder:
         self._delivered.append(ids)
 
     def _updated(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        refuse_capture()
         found = found_overflow(optimizer)
         self._update(None if found is None else Scalar("skipped", found))
 
@@ -264,9 +273,8 @@ class Recorder:
         self._write_rows()  # a commit holds whole steps, so what is closed goes before what is not
         self._taken |= dict.fromkeys(due, row.step)
         with self._budget.measured(due, always):
-            observed = self._instrument.observe(writer, due, row.step, last=always and row.step > 0)
-            for group, arrays in observed.items():
-                writer.append(group, row.step, 0 < row.epoch == self._epoch, arrays)
+            epoch_end = 0 < row.epoch == self._epoch
+            self._instrument.snapshot(writer, due, row.step, epoch_end, last=always and row.step > 0)
 
     def _write_rows(self, wait: bool = False) -> None:
         writer, self._handed_over = self._writer_in_use(), time.time()
@@ -328,10 +336,9 @@ class Recorder:
             self._warned.add(sentence)
             warnings.warn(sentence.format(step=step), RecordWarning, stacklevel=5)
 
-    def _lr(self) -> list[float]:
-        return (
-            [] if self._optimizer is None else [float(group["lr"]) for group in self._optimizer.param_groups]
-        )
+    def _lr(self) -> list[Scalar]:
+        groups = [] if self._optimizer is None else self._optimizer.param_groups
+        return [Scalar("lr", group["lr"]) for group in groups]
 
     def _open(self) -> Row:
         if self._row is None:

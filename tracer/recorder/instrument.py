@@ -18,6 +18,7 @@ from tracer.network.objective import Objective, call_model
 from tracer.network.trees import leaves_of, rebuild, take
 from tracer.probe import Probe
 from tracer.probe.passes import ProbePass
+from tracer.recorder.device import Transfer
 from tracer.recorder.eager import EagerNetwork
 from tracer.recorder.inflight import InFlight
 from tracer.recorder.seam import Seam
@@ -68,6 +69,7 @@ class Instrument:
             self._examine()
         layers: dict[str, str] = {} if self.network is None else _layers(self.network)
         self._weights = Weights(model, layers)
+        self._transfer = Transfer()
         self.in_flight: InFlight | None = None
         if minibatch:
             # Without a pass the archive has no tables of sites that sums and masks could refer to.
@@ -215,20 +217,28 @@ class Instrument:
 
     # Snapshots.
 
+    def snapshot(
+        self, writer: Writer, streams: Collection[str], step: int, epoch_end: bool, last: bool = False
+    ) -> None:
+        """Give the writer the streams asked for, of the model as it is now, without waiting for its device."""
+        for group, tensors in self.observe(writer, streams, step, last).items():
+            arrays, shipment = self._transfer.send(tensors)
+            writer.append(group, step, epoch_end, arrays, shipment)
+
     def observe(
         self, writer: Writer, streams: Collection[str], step: int, last: bool = False
-    ) -> dict[str, dict[str, np.ndarray]]:
-        """The arrays of the streams asked for, by group, of the model as it is now."""
-        arrays: dict[str, dict[str, np.ndarray]] = {}
+    ) -> dict[str, dict[str, torch.Tensor]]:
+        """The arrays of the streams asked for, by group, of the model as it is now, on its device."""
+        arrays: dict[str, dict[str, torch.Tensor]] = {}
         if "weights" in streams:
-            arrays["weights"] = self._weights.read()
+            arrays["weights"] = self._weights.take()
         if self._pass is not None and set(streams) & self._pass.streams:
             if isinstance(self.network, EagerNetwork):
                 self.network.refresh(self.model)
             elif last or step >= self._next_check:
                 self._stay_current(writer, step)
         if self._pass is not None and set(streams) & self._pass.streams:
-            arrays |= self._pass.run(named_tensors(self.model), set(streams))
+            arrays |= self._pass.observe(named_tensors(self.model), set(streams))
         if isinstance(self.network, EagerNetwork) and (unknown := self.network.take_unknown()):
             self._note(
                 f"at step {step} the model went another way than at the start, through "

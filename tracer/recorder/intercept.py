@@ -195,8 +195,7 @@ class Watch:
         site, row = self._site_of[self._sites[name]], self._site_row[self._sites[name]]
         if site.has_mask and tuple(pre.shape) == row.size(self.seen.n):
             pre = pre.detach()
-            units = by_example(pre.float() if pre.dtype == torch.bfloat16 else pre, row, self.seen.n)
-            self.seen.bits[self._sites[name]] = pack_on(units, self._start)
+            self.seen.bits[self._sites[name]] = pack_on(by_example(pre, row, self.seen.n), self._start)
         return name
 
     def after_site(self, name: str | None, out: Any) -> None:

@@ -15,7 +15,7 @@ class Row:
 
     step: int
     epoch: int
-    lr: list[float]
+    rates: list[Scalar]
     ids: np.ndarray | None = None
     scalars: dict[str, Scalar] = field(default_factory=dict)
     minibatch: Captured | None = None
@@ -28,7 +28,12 @@ class Row:
         """Whether everything can be read without waiting."""
         captured = self.minibatch is None or self.minibatch.ready
         told = self.overflow is None or self.overflow.ready
-        return captured and told and all(scalar.ready for scalar in self.scalars.values())
+        return captured and told and all(scalar.ready for scalar in (*self.rates, *self.scalars.values()))
+
+    @property
+    def lr(self) -> list[float]:
+        """The learning rate of every group."""
+        return [rate.read() for rate in self.rates]
 
     @property
     def skipped(self) -> bool:

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 
 from tracer.errors import RecordError
+from tracer.recorder import device
+from tracer.recorder.later import Later
 
 
 class Scalar:
@@ -15,38 +17,34 @@ class Scalar:
     """
 
     def __init__(self, name: str, value: Any) -> None:
-        self._event: torch.cuda.Event | None = None
-        if isinstance(value, torch.Tensor):
-            if value.numel() != 1:
-                raise RecordError(
-                    f"run.log({name}=...) got a tensor of shape {tuple(value.shape)}, expected one number: "
-                    "reduce it first, for example with .mean()."
-                )
-            value = self._fetch(value.detach())
-        elif not isinstance(value, int | float):
-            value = _number(name, value)
-        self._value = value
-
-    def _fetch(self, value: torch.Tensor) -> Any:
-        if value.device.type != "cuda":
-            return value.item()
-        # float64 holds every loss dtype exactly; pinned memory makes the copy asynchronous.
-        host = torch.empty((), dtype=torch.float64, pin_memory=True)
-        host.copy_(value.reshape(()), non_blocking=True)
-        self._event = torch.cuda.Event()
-        self._event.record()
-        return host
+        self._later: Later | None = None
+        self._value = 0.0
+        if not isinstance(value, torch.Tensor):
+            self._value = _number(name, value)
+            return
+        if value.numel() != 1:
+            raise RecordError(
+                f"run.log({name}=...) got a tensor of shape {tuple(value.shape)}, expected one number: "
+                "reduce it first, for example with .mean()."
+            )
+        value = value.detach()
+        if device.lane_of(value.device) is None:
+            self._value = float(value)
+        else:
+            # A copy, since the user may go on writing into the tensor; float64 holds every loss dtype exactly.
+            self._later = Later({name: value.to(torch.float64, copy=True)})
 
     @property
     def ready(self) -> bool:
         """Whether `read` would return at once."""
-        return self._event is None or self._event.query()
+        return self._later is None or self._later.ready
 
     def read(self) -> float:
         """The number as float64, waiting for the device only if it is not there yet."""
-        if self._event is not None:
-            self._event.synchronize()
-        return float(self._value)
+        if self._later is not None:
+            (host,) = self._later.read().values()
+            self._value, self._later = float(host.item()), None
+        return self._value
 
 
 def _number(name: str, value: Any) -> float:

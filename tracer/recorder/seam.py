@@ -1,5 +1,6 @@
 """Where a recording is taken up again: the snapshot whose weights the model has."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +10,10 @@ import numpy as np
 
 from tracer import archive as archives
 from tracer.archive import Archive
-from tracer.errors import MissingTraceError, RecordError
+from tracer.errors import ArchiveError, MissingTraceError, RecordError
+from tracer.files import Lock
 from tracer.metadata import as_json
+from tracer.verify import PARTIAL
 
 if TYPE_CHECKING:
     from tracer.recorder.instrument import Instrument
@@ -34,6 +37,40 @@ class Seam:
     free: int = 0
     notes: list[str] = field(default_factory=list)
     gaps: list[Any] = field(default_factory=list)
+
+
+def has_begun(path: Path) -> bool:
+    """Whether there is an archive to go on with. One that was killed before its first step is removed.
+
+    ArchiveError for a zip file, something that is no archive, or one that is being written or cannot be.
+    """
+    if not path.exists():
+        return False
+    if path.is_file():
+        raise ArchiveError(
+            f"cannot resume {str(path)!r}: it is a file, and recordings are written to directories; `tracer unpack` "
+            "a zip file, and resume what that makes"
+        )
+    try:
+        lock = Lock(path.absolute())
+    except OSError as error:
+        raise ArchiveError(
+            f"cannot resume {str(path)!r}: {error.strerror}; make its folder writable"
+        ) from error
+    try:
+        if not _is_blank(path):
+            return True
+        shutil.rmtree(path)
+        return False
+    finally:
+        lock.release()
+
+
+def _is_blank(path: Path) -> bool:
+    if {str(file.relative_to(path)) for file in path.rglob("*") if not file.is_dir()} <= {PARTIAL}:
+        return True
+    with archives.open(path, rank=0) as archive:  # whatever other ranks lack, this one may hold a run
+        return not len(archive.rows["step"])
 
 
 def find(path: Path, ready: "Instrument", step: int | None = None) -> Seam:

@@ -1,11 +1,13 @@
 """`budget=`: scheduled snapshots are left out where they would take more than a share of the time."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tracer.errors import RecordError
+from tracer.recorder.device import Mark
 
 
 class Budget:
@@ -27,20 +29,24 @@ class Budget:
         self._started = clock()
         self._taken = self._spent = 0.0
         self._gaps: dict[frozenset[str], list[int]] = {}
+        self._mark: Callable[[], Mark] | None = None
+        self._pending: deque[tuple[frozenset[str], bool, float, Mark, Mark]] = deque()
 
     @property
     def gaps(self) -> list[dict[str, Any]]:
         """Steps at which scheduled streams were left out, by set of streams."""
         return [{"streams": sorted(streams), "steps": steps} for streams, steps in self._gaps.items()]
 
-    def start(self) -> None:
-        """Training starts now."""
+    def start(self, mark: Callable[[], Mark] | None = None) -> None:
+        """Training starts now; `mark` where it runs on a device that works behind the clock's back."""
         self._started, self._taken = self._clock(), 0.0
+        self._mark = None if self.share is None else mark
 
     def allows(self, step: int, streams: Collection[str]) -> bool:
         """Whether a scheduled snapshot may be taken; if not, the gap is noted."""
         if self.share is None:
             return True
+        self._settle()
         training = self._clock() - self._started - self._taken
         if self._spent + self.expected(streams) <= self.share * training:
             return True
@@ -59,8 +65,21 @@ class Budget:
     def measured(self, streams: Collection[str], always: bool = False) -> Iterator[None]:
         """Measure what a snapshot of these streams takes; `always`: it is not charged to the budget."""
         start = self._clock()
+        begun = None if self._mark is None else self._mark()
         yield
-        took = self._clock() - start
-        self._costs[frozenset(streams)] = took
-        self._taken += took
-        self._spent += 0.0 if always else took
+        took, chosen = self._clock() - start, frozenset(streams)
+        self._charge(chosen, took, 0.0, always)
+        if begun is not None and self._mark is not None:
+            self._pending.append((chosen, always, took, begun, self._mark()))
+
+    def _charge(self, streams: frozenset[str], seconds: float, before: float, always: bool) -> None:
+        """Charge the seconds of a snapshot, of which some were charged before."""
+        self._costs[streams] = seconds
+        self._taken += seconds - before
+        self._spent += 0.0 if always else seconds - before
+
+    def _settle(self) -> None:
+        """Charge what a device went on working after the clock was stopped, as far as it is known by now."""
+        while self._pending and self._pending[0][-1].query():
+            streams, always, took, begun, ended = self._pending.popleft()
+            self._charge(streams, max(took, begun.elapsed_time(ended) / 1000), took, always)

@@ -13,7 +13,7 @@ from tracer.errors import ArchiveError, MissingTraceError
 from tracer.network import Network
 from tracer.network.precision import full_precision
 from tracer.network.trees import leaves_of, rebuild
-from tracer.probe.observe import Chunk, Units, actions, as_stored
+from tracer.probe.observe import Chunk, Units, actions, as_stored, blank
 
 Bounds = Sequence[tuple[int, int]]
 RELATIVE = 1e-5  # of the largest value: what rounding may differ by between machines and versions
@@ -44,7 +44,7 @@ def observe(
     bounds: the chunks, one after another. Returns {"bits"}, {"pre", "post"} or {"values"}, see `tracer.spec`.
     """
     units, n = Units.of(network.sites), bounds[-1][1]
-    arrays = {stream: _empty(stream, n, network, units)}
+    arrays = {stream: _empty(stream, n, network, units, _device(tensors))}
     watched = actions(network, units, frozenset([stream]))
     with settled(grad=False):
         for start, stop in bounds:
@@ -52,18 +52,24 @@ def observe(
             chunk = Chunk(watched, arrays, start, {stream: stop - start}, size)
             outputs, _ = network.run(tensors, part(inputs, start, stop, size), visit=chunk.visit)
             chunk.finish(outputs, None)
-    return arrays[stream]
+    return {name: values.cpu().numpy() for name, values in arrays[stream].items()}
 
 
-def _empty(stream: str, n: int, network: Network, units: Units) -> dict[str, np.ndarray]:
+def _device(tensors: Mapping[str, Tensor]) -> torch.device:
+    return next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
+
+
+def _empty(stream: str, n: int, network: Network, units: Units, device: torch.device) -> dict[str, Tensor]:
     match stream:
         case "masks":
-            return {"bits": np.zeros((units.n_masks, -(-n // 8)), np.uint8)}
+            return {"bits": blank((units.n_masks, -(-n // 8)), np.dtype(np.uint8), 0, device)}
         case "sums":
             sizes = {"pre": len(network.calls), "post": len(network.sites)}
-            return {name: np.full((n, size), np.nan) for name, size in sizes.items()}
+            return {
+                name: blank((n, size), np.dtype(np.float64), np.nan, device) for name, size in sizes.items()
+            }
         case _:
-            return {"values": np.full((n, units.n_values), np.nan, np.float32)}
+            return {"values": blank((n, units.n_values), np.dtype(np.float32), np.nan, device)}
 
 
 def places(network: Network, stream: str) -> Iterator[tuple[str, slice]]:

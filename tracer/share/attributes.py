@@ -8,7 +8,7 @@ from typing import Any
 
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.files import Lock, write_all
+from tracer.files import Lock, sync, write_all
 from tracer.metadata import as_json, document_digest, to_json
 
 ATTRIBUTE = "provenance"
@@ -62,8 +62,4 @@ def _replace(folder: Path, document: dict[str, Any]) -> None:
     finally:
         os.close(fd)
     partial.rename(folder / "zarr.json")
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync(folder)

@@ -19,7 +19,11 @@ from tracer.writer import Writer
 
 Steps = Callable[[Path], int] | Mapping[str, int]
 _SHOWN = 5
+_MANY = 10_000  # parts of a snapshot
 _WRAPPERS = ("_orig_mod.", "module.")  # of torch.compile and of data parallelism
+_PART = re.compile(
+    r"(.*?)-?(\d+)-of-(\d+)"
+)  # the name of one of several files of a snapshot, less its suffix
 
 
 def import_checkpoints(
@@ -46,7 +50,8 @@ def import_checkpoints(
     ``memory`` and ``chunk`` are those of `tracer.record`, and what is stored of a snapshot is what recording
     would have stored. ``steps`` gives the step of a file, as a function of its path or a mapping from its
     path within the folder; by default it is the last number in the name of the file, or else of its folder:
-    ``step-500.safetensors``, ``checkpoint-500/model.safetensors``. ``epochs=True``: these numbers count
+    ``step-500.safetensors``, ``checkpoint-500/model.safetensors``. The parts of a snapshot in several files,
+    ``model-00001-of-00003.safetensors``, are read together. ``epochs=True``: these numbers count
     epochs, each snapshot ends one, and they take the place of steps. Ids, losses and rates stay unknown.
 
     Files are read by safetensors; ``load_pt=True`` with a pattern such as ``"*.pt"`` also reads what
@@ -82,8 +87,7 @@ def import_checkpoints(
                 progress(number, len(files), file.name)
             load_into(model, file, load_pt)
             last = number == len(files) - 1
-            for group, arrays in instrument.observe(writer, streams, step, last=last).items():
-                writer.append(group, step, epochs and step > 0, arrays)
+            instrument.snapshot(writer, streams, step, epochs and step > 0, last=last)
             writer.row(
                 step,
                 epoch=step if epochs else 0,
@@ -102,8 +106,11 @@ def import_checkpoints(
 
 
 def load_into(model: nn.Module, file: Path, load_pt: bool = False) -> None:
-    """Load a file of weights into a model. RecordError naming what does not fit."""
-    state = _unwrapped(_read(file, load_pt), model)
+    """Load a file of weights, or all parts that it is the first of, into a model. RecordError for what does not fit."""
+    state: dict[str, Tensor] = {}
+    for part in _parts(file):
+        state |= _read(part, load_pt)
+    state = _unwrapped(state, model)
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -138,7 +145,10 @@ def _read(file: Path, load_pt: bool) -> dict[str, Tensor]:
             raise RecordError(
                 "reading .safetensors needs a package: pip install 'tracer-nn[checkpoints]'"
             ) from None
-        return load_file(file)
+        try:
+            return load_file(file)
+        except Exception as error:  # of safetensors' own, with no class to name
+            raise RecordError(f"{file.name!r} cannot be read as safetensors: {error}") from None
     if not load_pt:
         raise RecordError(f"{file.name!r} is no .safetensors file; load_pt=True reads what torch.save wrote")
     try:
@@ -155,6 +165,8 @@ def _in_order(folder: Path, pattern: str, steps: Steps | None) -> list[tuple[int
     """Files by step."""
     by_step: dict[int, Path] = {}
     for file in sorted(folder.glob(pattern)):
+        if file != _parts(file)[0]:
+            continue
         step = _step(file, folder, steps)
         if step in by_step:
             both = [str(other.relative_to(folder)) for other in (by_step[step], file)]
@@ -167,6 +179,23 @@ def _in_order(folder: Path, pattern: str, steps: Steps | None) -> list[tuple[int
     return sorted(by_step.items())
 
 
+def _parts(file: Path) -> list[Path]:
+    """All files of the snapshot that a file belongs to, in order."""
+    found = _PART.fullmatch(file.stem)
+    if found is None:
+        return [file]
+    width, start = len(found[2]), file.stem[: -len(f"{found[2]}-of-{found[3]}")]
+    names = [
+        f"{start}{k:0{width}}-of-{found[3]}{file.suffix}" for k in range(1, min(int(found[3]), _MANY) + 1)
+    ]
+    lost = next((name for name in names if not (file.parent / name).is_file()), None)
+    if lost is not None:
+        raise RecordError(
+            f"{file.name!r} is one of {int(found[3])} files of a snapshot, of which {lost!r} is missing"
+        )
+    return [file.parent / name for name in names]
+
+
 def _step(file: Path, folder: Path, steps: Steps | None) -> int:
     name = str(file.relative_to(folder))
     if callable(steps):
@@ -175,7 +204,11 @@ def _step(file: Path, folder: Path, steps: Steps | None) -> int:
         if name not in steps:
             raise RecordError(f"steps= says nothing of {name!r}")
         return int(steps[name])
-    for part in (file.stem, *(parent.name for parent in file.relative_to(folder).parents)):
+    found = _PART.fullmatch(file.stem)
+    for part in (
+        found[1] if found else file.stem,
+        *(parent.name for parent in file.relative_to(folder).parents),
+    ):
         numbers = re.findall(r"\d+", part)
         if numbers:
             return int(numbers[-1])

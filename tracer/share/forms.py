@@ -14,10 +14,9 @@ from tracer.chunks import plan, plan_tail
 from tracer.files import write_all
 from tracer.spec import fill_scalar
 
-SNAPSHOTS = 16  # of masks in one inner chunk
-_WINDOW = (
-    1 << 16
-)  # bytes of one snapshot in an inner chunk: zstd finds the snapshots before within its window
+SNAPSHOTS = 32  # of masks in one inner chunk
+_BESIDE = 1 << 19  # bytes of an inner chunk of masks: in larger ones they take no less
+_PATIENT = 1 << 26  # bytes of masks up to which time is spent to have them small: 2 to 3 MB/s instead of 40
 _JOINED = 1 << 20  # bytes of an inner chunk that joins snapshots
 _INNER = 1 << 22  # bytes of an inner chunk cut from a large one
 _BLOCK = 1 << 26  # bytes of all inner chunks that share their snapshots: a reader keeps these
@@ -27,7 +26,6 @@ _PAYS = 0.8
 _ABSENT = np.uint64(2**64 - 1)
 _LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 _CRC = {"name": "crc32c"}
-_ZSTD = {"name": "zstd", "configuration": {"level": 1, "checksum": False}}
 
 Box = tuple[slice, ...]
 Read = Callable[[Box], np.ndarray]
@@ -38,7 +36,7 @@ class Form:
     """Objects of ``chunk``, each a shard of inner chunks, or one plain chunk where ``inner`` is None.
 
     ``compressor`` is the codec of Zarr between the values and their checksum, ``order`` the order of the axes
-    before it.
+    before it, ``level`` its effort.
     """
 
     shape: tuple[int, ...]
@@ -47,6 +45,7 @@ class Form:
     inner: tuple[int, ...] | None = None
     compressor: str | None = None
     order: tuple[int, ...] | None = None
+    level: int = 1
 
     @property
     def codecs(self) -> list[dict[str, Any]]:
@@ -69,8 +68,8 @@ class Form:
     @property
     def _compressor(self) -> dict[str, Any]:
         if self.compressor == "zstd":
-            return _ZSTD
-        settings = {"cname": "zstd", "clevel": 1, "shuffle": self.compressor, "blocksize": 0}
+            return {"name": "zstd", "configuration": {"level": self.level, "checksum": False}}
+        settings = {"cname": "zstd", "clevel": self.level, "shuffle": self.compressor, "blocksize": 0}
         return {"name": "blosc", "configuration": {"typesize": self.dtype.itemsize, **settings}}
 
     def objects(self) -> Iterator[tuple[int, ...]]:
@@ -88,10 +87,10 @@ class Form:
             case None:
                 return flat.tobytes()
             case "zstd":
-                return zstd.compress(flat.view(np.uint8), 1)
+                return zstd.compress(flat.view(np.uint8), self.level)
             case shuffle:
                 mode = {"shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}[shuffle]
-                return blosc.compress(flat, b"zstd", 1, mode, blocksize=flat.nbytes)
+                return blosc.compress(flat, b"zstd", self.level, mode, blocksize=flat.nbytes)
 
     def write(self, fd: int, numbers: tuple[int, ...], read: Read) -> None:
         """Write an object whose values ``read`` gives, box by box."""
@@ -164,13 +163,14 @@ def packed(path: str, shape: tuple[int, ...], dtype: np.dtype, read: Read) -> Fo
     chunk = _object(shape, inner, dtype.itemsize)
     best, least = Form(shape, dtype, chunk, inner), 1.0
     if masks:
-        # Bits of one unit and example over time lie together: better the more masks change.
-        choices = [("zstd", None, 1.0), ("bitshuffle", (1, 2, 0), 1.0)]
+        # Bits of one unit and example over time lie together: better unless very few change.
+        effort = 9 if prod(shape) <= _PATIENT else 5
+        choices = [("bitshuffle", (1, 2, 0), effort, 1.0), ("zstd", None, 1, 1.0)]
     else:
-        choices = [("zstd" if dtype.itemsize == 1 else "shuffle", None, _PAYS)]
+        choices = [("zstd" if dtype.itemsize == 1 else "shuffle", None, 1, _PAYS)]
     sample = _sample(best, read)
-    for compressor, order, most in choices:
-        form = Form(shape, dtype, chunk, inner, compressor, order)
+    for compressor, order, level, most in choices:
+        form = Form(shape, dtype, chunk, inner, compressor, order, level)
         share = sum(len(form.encode(values)) for values in sample) / sum(values.nbytes for values in sample)
         if share <= most and share < least:
             best, least = form, share
@@ -180,19 +180,24 @@ def packed(path: str, shape: tuple[int, ...], dtype: np.dtype, read: Read) -> Fo
 def _mask_box(shape: tuple[int, ...]) -> tuple[int, ...]:
     n, units, width = shape
     snapshots = min(n, SNAPSHOTS, max(1, _BLOCK // (units * width)))
-    return snapshots, min(units, max(1, _WINDOW // width)), width
+    return snapshots, min(units, max(1, _BESIDE // (snapshots * width))), width
 
 
 def _box(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     """Inner chunk of whole rows, or a part of one row where rows are large."""
     row = prod(shape[1:]) * itemsize
     if row <= _JOINED:
-        return (min(shape[0], max(1, _JOINED // row)), *shape[1:])
+        return (_even(shape[0], _JOINED // row), *shape[1:])
     axis = 1
     while axis < len(shape) - 1 and prod(shape[axis + 1 :]) * itemsize > _INNER:
         axis += 1
-    length = min(shape[axis], max(1, _INNER // (prod(shape[axis + 1 :]) * itemsize)))
+    length = _even(shape[axis], _INNER // (prod(shape[axis + 1 :]) * itemsize))
     return (*[1] * axis, length, *shape[axis + 1 :])
+
+
+def _even(size: int, most: int) -> int:
+    """Length of equal pieces, the last of which has the least of fill, which is written where nothing compresses."""
+    return ceil(size / ceil(size / max(1, most)))
 
 
 def _object(shape: tuple[int, ...], inner: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from tracer import spec
+from tracer.archive import ranks
 from tracer.archive.guard import is_path
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
@@ -22,6 +23,7 @@ from tracer.metadata import to_json
 from tracer.share.content import MANIFEST, ArchiveContent, Array, Box, Content, boxes, difference
 from tracer.share.packs import remove
 from tracer.share.tree import Progress, write_tree
+from tracer.spec import RANKS
 
 _CHUNK = 1 << 20
 _BARE = "This is a netCDF dimension but not a netCDF variable."  # how netCDF marks a dimension without values
@@ -46,20 +48,28 @@ def export_hdf5(
         raise ArchiveError(f"{str(target)!r} exists already; choose another output or remove it first")
     source = Source(path)
     part = target.with_name(f"{target.name}.part")
+    others: dict[int, Source] = {}
     try:
-        content = ArchiveContent(source)
-        content.groups.pop("manifest", None)
+        others = ranks.every(source)
+        contents = {rank: ArchiveContent(one) for rank, one in {0: source, **others}.items()}
+        for content in contents.values():
+            content.groups.pop("manifest", None)
         target.parent.mkdir(parents=True, exist_ok=True)
         # Attributes may be larger than the 64 KiB that older forms of the file allow.
         with h5py.File(part, "w", libver=("v110", "latest")) as file:
-            _write(content, file, compression, progress)
+            for rank, content in contents.items():
+                _write(content, file.require_group(ranks.within(rank) or "/"), compression, progress)
         with h5py.File(part, "r") as file:
-            found = difference(content, Hdf5Content(file, part))
-        if found is not None:
-            raise ArchiveError(f"the file written differs from the archive in {found}; check the disk")
+            for rank, written in _contents(file, part).items():
+                found = difference(contents[rank], written)
+                if found is not None:
+                    raise ArchiveError(
+                        f"the file written differs from the archive in {found}; check the disk"
+                    )
         part.rename(target)
     finally:
-        source.close()
+        for one in (source, *others.values()):
+            one.close()
         remove(part)
     return target
 
@@ -79,19 +89,23 @@ def import_hdf5(
     part.mkdir(parents=True)
     try:
         with _open(path) as file:
-            content = Hdf5Content(file, Path(path))
-            write_tree(content, part, pack=False, progress=progress)
-            written = Source(part)
-            try:
-                found = difference(content, ArchiveContent(written))
-            finally:
-                written.close()
-        if found is not None:
-            raise ArchiveError(f"the archive written differs from the file in {found}; check the disk")
+            for rank, content in _contents(file, Path(path)).items():
+                (part / ranks.within(rank)).mkdir(parents=True, exist_ok=True)
+                write_tree(content, part / ranks.within(rank), pack=False, progress=progress)
+                _check(content, Source(part, ranks.within(rank)))
         part.rename(target)
     finally:
         remove(part)
     return target
+
+
+def _check(content: Content, written: Source) -> None:
+    try:
+        found = difference(content, ArchiveContent(written))
+    finally:
+        written.close()
+    if found is not None:
+        raise ArchiveError(f"the archive written differs from the file in {found}; check the disk")
 
 
 def _open(path: str | os.PathLike[str]) -> h5py.File:
@@ -173,7 +187,7 @@ def _describe(node: Any, attributes: Mapping[str, Any]) -> None:
 class Hdf5Content:
     """The content of an exported file. Links to other files and values kept elsewhere are refused."""
 
-    def __init__(self, file: h5py.File, path: Path) -> None:
+    def __init__(self, file: h5py.Group, path: Path) -> None:
         self._file = file
         root = _attributes(file)
         self.record: dict[str, Any] = root.pop("tracer", {})
@@ -199,8 +213,18 @@ class Hdf5Content:
         return np.asarray(self._file[path][box])
 
 
+def _contents(file: h5py.File, path: Path) -> dict[int, Hdf5Content]:
+    """What each process of a run recorded."""
+    found = {0: Hdf5Content(file, path)}
+    for name in file[RANKS] if RANKS in found[0].groups else ():
+        if not name.isdecimal() or not isinstance(file[RANKS].get(name, getlink=True), h5py.HardLink):
+            raise ArchiveError(f"'{RANKS}/{name}' is a link or a name that no archive holds")
+        found[int(name)] = Hdf5Content(file[f"{RANKS}/{name}"], path)
+    return found
+
+
 def _walk(group: h5py.Group, prefix: str) -> Iterator[tuple[str, Any]]:
-    for name in group:
+    for name in group if prefix != f"{RANKS}/" else ():  # which are archives of their own
         path = f"{prefix}{name}"
         if not isinstance(group.get(name, getlink=True), h5py.HardLink) or not is_path(path):
             raise ArchiveError(f"{path!r} is a link or a name that no archive holds")

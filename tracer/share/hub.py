@@ -8,7 +8,7 @@ from tracer.errors import ArchiveError
 from tracer.share.parts import Parts
 
 _TYPES = {"datasets": "dataset", "spaces": "space"}
-_PARTIAL = "manifest/objects/partial"
+_PARTIAL = ["manifest/objects/partial", "*/manifest/objects/partial"]
 
 
 def push_to_hub(local: Path, url: str) -> tuple[int, int]:
@@ -35,7 +35,7 @@ def push_to_hub(local: Path, url: str) -> tuple[int, int]:
         HfApi().upload_file(path_or_fileobj=local, path_in_repo=place, commit_message=text, **repository)
         return 1, local.stat().st_size
     HfApi().upload_folder(
-        folder_path=local, path_in_repo=place, commit_message=text, ignore_patterns=[_PARTIAL], **repository
+        folder_path=local, path_in_repo=place, commit_message=text, ignore_patterns=_PARTIAL, **repository
     )
     return len(sealed), sum(size for size, _ in sealed.values())
 

@@ -7,9 +7,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from tracer.archive import ranks
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.files import Lock
+from tracer.files import Lock, sync
 from tracer.share.content import ArchiveContent, Content, difference
 from tracer.share.selection import Selection, Steps, select
 from tracer.share.tree import Progress, write_tree
@@ -110,20 +111,31 @@ def _place(
 ) -> Path:
     """Write beside the target, compare, and rename."""
     part = target.with_name(f"{target.name}.part")
-    locks = [Lock(Path(source.path).absolute())] if source.store.folder is not None else []
+    locks: list[Lock] = []
+    parts: dict[int, Source] = {}
     try:
-        if source.store.folder is not None and source.store.root_now() != source.store.root:
-            raise ArchiveError(f"{source.path!r} changed meanwhile; pack it again")
+        parts = ranks.every(source)
+        for one in (source, *parts.values()):
+            if one.store.folder is not None:
+                locks.append(Lock(Path(one.path).absolute()))
+                if one.store.root_now() != one.store.root:
+                    raise ArchiveError(f"{one.path!r} changed meanwhile; pack it again")
+        contents = {0: content} | {rank: ArchiveContent(part) for rank, part in parts.items()}
         target.parent.mkdir(parents=True, exist_ok=True)
         remove(part)  # what an earlier attempt that was cut off left behind
         part.mkdir()
         # Waiting for the disk at every object is only worth it where the original goes.
-        write_tree(content, part, pack=pack, sync=target.exists(), progress=progress)
+        for rank, whole in contents.items():
+            place = part / ranks.within(rank)
+            place.mkdir(parents=True, exist_ok=True)
+            write_tree(whole, place, pack=pack, sync=target.exists(), progress=progress)
         if zip:
             part = _zipped(part, target)
-        _compare(content, part)
+        for rank, whole in contents.items():
+            _compare(whole, part, ranks.within(rank))
         if target.exists():
             _exchange(part, target)
+            sync(target.parent)  # before anything of the original is removed
             remove(part)
         else:
             part.rename(target)
@@ -131,6 +143,8 @@ def _place(
         remove(part)
         raise
     finally:
+        for one in parts.values():
+            one.close()
         for lock in locks:
             lock.release()
     return target
@@ -149,8 +163,8 @@ def _zipped(folder: Path, target: Path) -> Path:
     return file
 
 
-def _compare(content: Content, written: Path) -> None:
-    source = Source(written)
+def _compare(content: Content, written: Path, within: str) -> None:
+    source = Source(written, within)
     try:
         found = difference(content, ArchiveContent(source))
     finally:

@@ -8,10 +8,10 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from tracer.archive import ranks
 from tracer.archive.source import Source
 from tracer.archive.stores import ROOT
 from tracer.errors import ArchiveError
@@ -23,8 +23,7 @@ _JOURNAL = "manifest/objects/pushed"  # what has arrived, until the root has
 _BATCH = 256  # objects between two entries in the journal
 
 
-@dataclass(frozen=True)
-class Moved:
+class Moved(NamedTuple):
     """What was copied: objects sent, objects that were there already, bytes sent."""
 
     sent: int
@@ -60,10 +59,16 @@ def push(
     if local.is_file():
         return _push_file(local, place, overwrite)
     source = Source(local)
+    others: dict[int, Source] = {}
     try:
-        return _Push(source, place, jobs, progress).run(overwrite)
+        others = ranks.every(source)
+        parts = [
+            _Push(part, f"{place}/{ranks.within(rank)}", jobs, progress) for rank, part in others.items()
+        ]
+        return _Push(source, place, jobs, progress, parts).run(overwrite)
     finally:
-        source.close()
+        for one in (source, *others.values()):
+            one.close()
 
 
 def pull(url: str, path: str | os.PathLike[str], *, jobs: int = 8, progress: Progress | None = None) -> Moved:
@@ -80,19 +85,32 @@ def pull(url: str, path: str | os.PathLike[str], *, jobs: int = 8, progress: Pro
     if place.endswith(".zip"):
         return _pull_file(place, target)
     source = Source(place)
+    others: dict[int, Source] = {}
     try:
-        return _pull(source, place, target, jobs, progress)
+        others = ranks.every(source)
+        part = target.with_name(f"{target.name}.part")
+        moved = [
+            _pull(one, f"{place}/{ranks.within(rank)}", part / ranks.within(rank), jobs, progress)
+            for rank, one in others.items()
+        ]
+        moved.append(_pull(source, place, part, jobs, progress))
+        part.rename(target)
+        return Moved(*map(sum, zip(*moved, strict=True)))
     finally:
-        source.close()
+        for one in (source, *others.values()):
+            one.close()
 
 
 # ---- push ----
 
 
 class _Push:
-    def __init__(self, source: Source, url: str, jobs: int, progress: Progress | None) -> None:
+    def __init__(
+        self, source: Source, url: str, jobs: int, progress: Progress | None, others: Sequence["_Push"] = ()
+    ) -> None:
         import fsspec
 
+        self._others = others  # of the other processes of a run
         self._source, self._url, self._jobs, self._progress = source, url, jobs, progress
         self._folder = Path(source.store.folder)  # type: ignore[arg-type]
         self._parts = Parts.of(source)
@@ -101,6 +119,7 @@ class _Push:
     def run(self, overwrite: bool) -> Moved:
         """Send everything, the root last."""
         noted = self._noted(overwrite)
+        moved = [other.run(overwrite) for other in self._others]
         there = self._listed()
         sealed = self._parts.sealed
         kept = [key for key in sealed if noted.get(key) == sealed[key] and there.get(key) == sealed[key][0]]
@@ -121,7 +140,7 @@ class _Push:
         if self._fs.exists(f"{self._base}/{_JOURNAL}"):
             self._fs.rm_file(f"{self._base}/{_JOURNAL}")
         nbytes = sum(sealed[key][0] for key in missing)
-        return Moved(sent, len(kept), nbytes)
+        return Moved(*map(sum, zip(Moved(sent, len(kept), nbytes), *moved, strict=True)))
 
     def _noted(self, overwrite: bool) -> dict[str, tuple[int, int]]:
         """Sealed objects that are there by the word of an earlier push, or of the archive there."""
@@ -220,11 +239,11 @@ def _push_file(local: Path, url: str, overwrite: bool) -> Moved:
 # ---- pull ----
 
 
-def _pull(source: Source, url: str, target: Path, jobs: int, progress: Progress | None) -> Moved:
+def _pull(source: Source, url: str, part: Path, jobs: int, progress: Progress | None) -> Moved:
     import fsspec
 
     filesystem, base = fsspec.core.url_to_fs(url)
-    parts, part = Parts.of(source), target.with_name(f"{target.name}.part")
+    parts = Parts.of(source)
     part.mkdir(parents=True, exist_ok=True)
     missing = [key for key in parts.sealed if not parts.is_whole(key, part / key)]
 
@@ -250,7 +269,6 @@ def _pull(source: Source, url: str, target: Path, jobs: int, progress: Progress 
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(to_json(node), encoding="utf-8")
     (part / ROOT).write_bytes(source.store.root)
-    part.rename(target)
     nbytes = sum(parts.sealed[key][0] for key in missing)
     return Moved(len(missing), len(parts.sealed) - len(missing), nbytes)
 

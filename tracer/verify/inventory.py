@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tracer.archive.stores import ZipStore
+from tracer.archive.stores import ZipStore, is_remote
+from tracer.spec import RANKS
 
 Read = Callable[[int, int], bytes]
 
@@ -19,28 +20,40 @@ class Inventory:
     or occur twice. Links are not followed.
     """
 
-    def __init__(self, location: str | os.PathLike[str]) -> None:
+    def __init__(self, location: str | os.PathLike[str], within: str = "") -> None:
         self.sizes: dict[str, int] = {}
         self.odd: list[tuple[str, str]] = []
-        text = os.fspath(location)
+        text = "/".join([os.fspath(location).rstrip("/"), within]) if within else os.fspath(location)
         self._folder: Path | None = None
         self._zip: ZipStore | None = None
         self._remote: Any = None
-        if "://" in text and not text.startswith("file://"):
+        whole = os.fspath(location).removeprefix("file://").rstrip("/")
+        remote = is_remote(whole)
+        if remote and not whole.endswith(".zip"):
             self._list_url(text)
-            return
-        path = Path(text.removeprefix("file://"))
-        if path.is_dir():
-            self._folder = path
+        elif not remote and Path(whole).is_dir():
+            self._folder = Path(whole) / within
             self._list_folder()
         else:
-            self._zip = ZipStore(path)
-            self._list_zip(self._zip)
+            self._zip = ZipStore(whole, within)
+            self._list_zip(self._zip, within)
 
     @property
     def folder(self) -> Path | None:
         """The directory, if it is one."""
         return self._folder
+
+    def leave_out_ranks(self, world_size: int) -> None:
+        """Forget the archives of other processes, which are looked at by themselves."""
+
+        def own(key: str) -> bool:
+            top, rank, *rest = (*key.split("/"), "")
+            number = rank.isdecimal() and len(rank) < 9 and int(rank)
+            return not (top == RANKS and len(rest) > 1 and 0 < number < world_size)
+
+        if world_size > 1:
+            self.sizes = {key: size for key, size in self.sizes.items() if own(key)}
+            self.odd = [entry for entry in self.odd if own(entry[0])]
 
     def close(self) -> None:
         """Let go of the files."""
@@ -82,7 +95,10 @@ class Inventory:
             else:
                 self.sizes[key] = found.st_size
 
-    def _list_zip(self, store: ZipStore) -> None:
+    def _list_zip(self, store: ZipStore, within: str) -> None:
+        if within:  # what is odd about the file as a whole is said of the archive at its top
+            self.sizes = {name: info.file_size for name, info in store.members.items()}
+            return
         names = Counter(info.filename for info in store.infolist())
         self.odd += [(name, f"occurs {n} times in the zip file") for name, n in names.items() if n > 1]
         for info in store.infolist():

@@ -2,14 +2,15 @@
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from tracer.archive import ranks
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.files import Directory, Lock
+from tracer.files import Directory, Lock, beside, sync
 from tracer.verify import Examination, Report
 from tracer.verify.inventory import Inventory
 from tracer.writer.commits import MANIFEST
@@ -33,7 +34,7 @@ def repair(path: str | os.PathLike[str]) -> Repaired:
 
     Whatever is damaged or lost is cut away together with every later step; documents and manifest are written
     anew from what is sound. What is cut or replaced is kept in ``<path>.cut-<n>``. An archive whose recording
-    was killed is marked as interrupted.
+    was killed is marked as interrupted. Of a run on several processes, each rank's archive is mended by itself.
 
     Errors: ArchiveError, with nothing changed, where no step would be left, what is damaged is needed for all
     of them, or the archive is being written.
@@ -43,9 +44,19 @@ def repair(path: str | os.PathLike[str]) -> Repaired:
         raise ArchiveError(f"{str(path)!r} is no directory, so it cannot be repaired; unpack it first")
     lock = Lock(folder)
     try:
-        return _Repair(folder).run()
+        repaired, others = _Repair(folder).run(), _others(folder)
     finally:
         lock.release()
+    parts = [repair(folder / ranks.within(rank)) for rank in others]
+    return replace(repaired, text="\n".join(str(part) for part in (repaired, *parts)))
+
+
+def _others(folder: Path) -> list[int]:
+    source = Source(folder)
+    try:
+        return ranks.present(source)
+    finally:
+        source.close()
 
 
 class _Repair:
@@ -72,12 +83,14 @@ class _Repair:
         rebuild = any(finding.kind == "manifest" for finding in findings) or MANIFEST in {
             path for path, _ in self._examination.bad.values()
         }
-        directory = Directory(self._folder)
+        self._sync_side()  # before what it copies is changed
+        directory = Directory(self._folder, sync=True)
         restored = restore(
             self._examination, directory, rest, rebuild=rebuild, resumed=rest.step != known and bool(findings)
         )
         for key in [*restored.dropped, *leftover, *extra]:
             self._move(key)
+        self._sync_side()
         restored.tree.close("interrupted")
         return Repaired(self._told(rest.step, known), rest.step, self._cut)
 
@@ -157,12 +170,18 @@ class _Repair:
         n = 1
         while self._cut is None:
             try:
-                place = self._folder.with_name(f"{self._folder.name}.cut-{n}")
+                place = beside(self._folder, f".cut-{n}")
                 place.mkdir()
                 self._cut = place
             except FileExistsError:
                 n += 1
         return self._cut
+
+    def _sync_side(self) -> None:
+        if self._cut is not None:
+            for place in (*self._cut.rglob("*"), self._cut, self._cut.parent):
+                if not place.is_symlink():
+                    sync(place)
 
     def _copy(self, key: str) -> None:
         if key in self._inventory.sizes:

@@ -19,14 +19,14 @@ from typing import Any, Literal
 import numpy as np
 
 import tracer
-from tracer import spec
+from tracer import files, spec
 from tracer.errors import ArchiveError, RecordError
 from tracer.files import Directory, Lock
 from tracer.metadata import as_json
 from tracer.writer.commits import Row, Tree
 from tracer.writer.declared import Declared
 from tracer.writer.lifetime import unwatch, watch
-from tracer.writer.staging import Staging
+from tracer.writer.staging import Arrival, Staging
 from tracer.writer.worker import Worker
 
 _GRACE = 30.0  # seconds a dying process waits for its last commit
@@ -38,7 +38,8 @@ class Writer:
     The archive can be opened by readers from the moment this returns. ``attributes`` are the root's (title,
     card, sites, ...). ``durability="power"`` also survives a power cut, at the price of waiting for the disk
     at every object. ``on_error="warn"`` turns a failing disk into one warning, after which nothing more is
-    recorded. ``queue_bytes`` bounds what waits to be written; `append` blocks above it.
+    recorded. ``queue_bytes`` bounds what waits to be written; `append` blocks above it. ``run_id``: that of the
+    run which this is a part of.
 
     Errors: ArchiveError if ``path`` exists, cannot be created or is being written by another process; later,
     from any method, if the background thread failed, with its error as the cause.
@@ -52,9 +53,10 @@ class Writer:
         durability: Literal["process", "power"] = "process",
         on_error: Literal["raise", "warn"] = "raise",
         queue_bytes: int = 1 << 30,
+        run_id: str | None = None,
     ) -> None:
         path = Path(path).absolute()  # the program may change its directory
-        run_id = uuid.uuid4().hex
+        run_id = run_id or uuid.uuid4().hex
         lock, tree = _create(path, run_id, attributes, durability == "power")
         self._start(path, run_id, lock, tree, on_error, queue_bytes)
 
@@ -198,19 +200,41 @@ class Writer:
 
     # ---- data ----
 
-    def append(self, group: str, step: int, epoch_end: bool, arrays: Mapping[str, np.ndarray]) -> None:
+    def append(
+        self,
+        group: str,
+        step: int,
+        epoch_end: bool,
+        arrays: Mapping[str, np.ndarray],
+        arrival: Arrival | None = None,
+    ) -> None:
         """Add one snapshot to a stream. The arrays are copied before this returns.
 
-        Errors: RecordError if the arrays are not those declared, or the step does not come after the last.
+        With an ``arrival`` they are not: they are on their way into memory of their own, which the thread waits
+        for, writes from, and releases. Errors: RecordError if the arrays are not those declared, or the step
+        does not come after the last.
         """
         if not self._ready():
+            if arrival is not None:
+                arrival.release()
             return
         self._declared.check_snapshot(group, step, arrays)
-        staged = {name: self._staging.copy(values) for name, values in arrays.items()}
+        if arrival is not None:
+            self._worker.send(
+                partial(self._append_arrived, group, step, epoch_end, arrays, arrival), arrival.release
+            )
+            return
+        staged = dict(zip(arrays, self._staging.copies(*arrays.values()), strict=True))
         self._worker.send(
             lambda: self._tree.append(group, step, epoch_end, staged),
             lambda: self._staging.give_back(*staged.values()),
         )
+
+    def _append_arrived(
+        self, group: str, step: int, epoch_end: bool, arrays: Mapping[str, np.ndarray], arrival: Arrival
+    ) -> None:
+        arrival.wait()
+        self._tree.append(group, step, epoch_end, dict(arrays))
 
     def row(
         self,
@@ -341,8 +365,15 @@ def _create(path: Path, run_id: str, attributes: Mapping[str, Any], sync: bool) 
         "creation_library_version": tracer.__version__,
         **as_json(attributes),
     }
+    if "://" in str(path) or ":/" in str(path):
+        raise ArchiveError(
+            f"cannot record into {str(path)!r}: record into a directory of this machine and push it"
+        )
+    missing = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in missing if sync else ():
+            files.sync(folder.parent)
         lock = Lock(path)
     except OSError as error:
         raise _unusable(path, error) from error

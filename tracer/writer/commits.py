@@ -325,11 +325,12 @@ class Tree:
             self.write_nodes()
 
     def close(self, state: str) -> None:
-        """Commit for the last time, then bring the documents of single arrays up to date."""
+        """Commit, bring the documents of single arrays up to date, and only then say that this is the end."""
+        self.commit()
+        self.write_nodes()
         self._record["state"] = state
         self.changed = True
         self.commit()
-        self.write_nodes()
 
     def write_nodes(self) -> None:
         """Rewrite the documents of the groups and arrays that changed; they only ever follow the root."""

@@ -65,7 +65,7 @@ def restore(
     if resumed:
         record["resumes"].append(
             {
-                "step": rest.step,
+                "step": None if rest.step < 0 else rest.step,
                 "dropped": source.record["committed_step"],
                 "commit": record["commit"] + 1,
                 "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -213,7 +213,8 @@ class _Nodes:
     def manifest(self, rebuild: bool, commit: int) -> tuple[np.ndarray, list[Loose]]:
         """The rows of the manifest that stay as they are, and the objects to be entered anew."""
         if rebuild:
-            kept, rest = np.empty((0, len(spec.MANIFEST_FIELDS)), np.int64), self._entries(commit)
+            every = self._examination.expected
+            kept, rest = np.empty((0, len(spec.MANIFEST_FIELDS)), np.int64), self._entries(every, commit)
         else:
             table = self._source.read(MANIFEST)
             inside = [self._stays(int(row[0]), int(row[1])) for row in table]
@@ -222,6 +223,8 @@ class _Nodes:
                 table[:first],
                 [row for row, stay in zip(table[first:], inside[first:], strict=True) if stay],
             )
+            # Taken up before, and killed before the manifest held these again.
+            rest += self._entries(self._source.record["tails"], commit)
         self._load_manifest(kept)
         return kept, [self._loose(row) for row in rest]
 
@@ -232,9 +235,11 @@ class _Nodes:
             return row < self.columns[path][0].number
         return path not in self.layouts or row < self.arrays[path].shape[0]
 
-    def _entries(self, commit: int) -> list[np.ndarray]:
+    def _entries(self, keys: Iterable[str], commit: int) -> list[np.ndarray]:
+        """Rows of the manifest for those of the objects that are sound and will not change."""
         examination, found = self._examination, []
-        for key, (path, numbers) in examination.expected.items():
+        for key in keys:
+            path, numbers = examination.expected[key]
             number = self._numbers[path]
             if path == MANIFEST or key in examination.bad or not self._stays(number, (*numbers, 0)[0]):
                 continue

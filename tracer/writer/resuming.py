@@ -32,6 +32,8 @@ class TakenUp:
 
 def take_up(path: Path, step: int | None, sync: bool) -> TakenUp:
     """Take the archive's lock, check it, and drop what came after ``step`` (default: nothing)."""
+    if path.is_file():
+        raise ArchiveError(f"{str(path)!r} is a file, which cannot be recorded on; `tracer unpack` it first")
     if not path.is_dir():
         raise ArchiveError(f"there is no archive directory at {str(path)!r} to be resumed; check the path")
     try:

@@ -1,9 +1,25 @@
 """Reused buffers between the training thread and the writing thread, with back-pressure by bytes."""
 
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
+from typing import Protocol
 
 import numpy as np
+
+
+class Arrival(Protocol):
+    """When arrays on their way from elsewhere may be read, and that they have been."""
+
+    def wait(self) -> None:
+        """Return once they are there."""
+
+    def release(self) -> None:
+        """Say that they were read; their memory may be used again."""
+
+
+def _pageable(size: int) -> np.ndarray:
+    return np.empty(size, np.uint8)
 
 
 class Staging:
@@ -11,28 +27,45 @@ class Staging:
 
     All bookkeeping belongs to the thread that takes; the other one only puts into a queue, so neither ever
     waits for a lock of the other, not even in a signal handler. ``limit`` is a cap in bytes on what is handed
-    out together; a single larger array is still accepted when nothing else is out.
+    out together; a single larger request is still accepted when nothing else is out. ``allocate`` makes a new
+    buffer of so many bytes, uint8.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, allocate: Callable[[int], np.ndarray] = _pageable) -> None:
         self.limit = limit
+        self._allocate = allocate
         self._free: dict[int, list[np.ndarray]] = defaultdict(list)
         self._returned: SimpleQueue[np.ndarray] = SimpleQueue()
         self._out = 0
         self._held = 0
 
-    def copy(self, array: np.ndarray) -> np.ndarray:
-        """Return a contiguous little-endian copy in a reused buffer, waiting while too much is out."""
-        size = array.nbytes
+    def take(self, sizes: Sequence[int]) -> list[np.ndarray]:
+        """Buffers of so many bytes each, waiting while too much is out.
+
+        They are taken together: one that waited for another of the same snapshot would wait forever.
+        """
+        total = sum(sizes)
         while not self._returned.empty():
             self._take_back()
-        while self._out and self._out + size > self.limit:
+        while self._out and self._out + total > self.limit:
             self._take_back()
-        buffer = self._free[size].pop() if self._free[size] else self._fresh(size)
-        self._out += size
-        staged = buffer.view(array.dtype.newbyteorder("<")).reshape(array.shape)
-        np.copyto(staged, array)
-        return staged
+        buffers = []
+        for size in sizes:
+            buffers.append(self._free[size].pop() if self._free[size] else self._fresh(size))
+            self._out += size
+        return buffers
+
+    def copies(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        """Contiguous little-endian copies in reused buffers, waiting while too much is out."""
+        copied = []
+        for array, buffer in zip(arrays, self.take([array.nbytes for array in arrays]), strict=True):
+            copied.append(buffer.view(array.dtype.newbyteorder("<")).reshape(array.shape))
+            np.copyto(copied[-1], array)
+        return copied
+
+    def copy(self, array: np.ndarray) -> np.ndarray:
+        """Return such a copy of one array."""
+        return self.copies(array)[0]
 
     def give_back(self, *staged: np.ndarray) -> None:
         """Return buffers, from any thread."""
@@ -44,7 +77,7 @@ class Staging:
             self._free.clear()
             self._held = self._out
         self._held += size
-        return np.empty(size, np.uint8)
+        return self._allocate(size)
 
     def _take_back(self) -> None:
         buffer = self._returned.get()

@@ -1,0 +1,24 @@
+"""kill -9 at random instants of recording, resuming, packing, repairing: what was acknowledged is there."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.soak import soak
+
+
+def kill(folder: Path, times: int, seed: int, training: bool) -> dict[str, int]:
+    for run in soak(folder, times, seed, training):
+        kills = run.kills
+    return kills
+
+
+def test_thirty_times(tmp_path: Path) -> None:
+    kills = kill(tmp_path, 30, seed=0, training=False)
+    assert sum(kills.values()) == 30 and kills["resume"] >= 5
+
+
+@pytest.mark.slow
+def test_a_thousand_times(tmp_path: Path) -> None:
+    kills = kill(tmp_path, 1000, seed=1, training=True)
+    assert kills.keys() == {"new", "resume", "train", "pack", "repair", "describe"}

@@ -1,0 +1,171 @@
+"""From the training's device to the writer: copies that no training waits for.
+
+A snapshot's tensors are its own: weights are cloned, and probes observed, on the stream of the training, before
+the next update can touch anything. A side stream then copies them into pinned memory; the writing thread
+waits for that copy, writes from it and gives the memory back. The training thread waits only where more is
+on its way than the limit. Tensors on the processor need none of this: there is no lane for them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tracer.errors import RecordError
+from tracer.writer.staging import Staging
+
+_IN_NUMPY = {torch.bfloat16: torch.float32}  # which holds each of its values exactly
+
+
+class Event(Protocol):
+    """A point in the work of a device, as `torch.cuda.Event`."""
+
+    def query(self) -> bool:
+        """Whether it was reached."""
+
+    def synchronize(self) -> None:
+        """Return once it was."""
+
+
+class Mark(Event, Protocol):
+    """One that also notes the time."""
+
+    def elapsed_time(self, end: Any) -> float:
+        """Milliseconds between two that were reached."""
+
+
+class Lane(Protocol):
+    """The way off one device."""
+
+    def allocate(self, size: int) -> np.ndarray:
+        """So many bytes of the host's memory that the device can copy into by itself, uint8."""
+
+    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> Event:
+        """Have (host, device) tensors copied after all work given so far; returns at once, with the end of it.
+
+        The device tensors must not be written to again; the references to them may be dropped.
+        """
+
+    def mark(self) -> Mark:
+        """The point that the work given so far will have reached."""
+
+
+class CudaLane:
+    """The way off a CUDA device: a stream of its own beside that of the training."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._side = torch.cuda.Stream(device)
+
+    def allocate(self, size: int) -> np.ndarray:
+        """Pinned memory: only there the copy runs beside the training."""
+        return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+
+    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> Event:
+        """See `Lane`."""
+        self._side.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._side):
+            for host, tensor in pairs:
+                tensor.record_stream(self._side)  # else its memory could be reused before the copy
+                host.copy_(tensor, non_blocking=True)
+            done = torch.cuda.Event(blocking=True)  # the writing thread sleeps, it does not spin
+            done.record(self._side)
+        return done
+
+    def mark(self) -> Mark:
+        """See `Lane`."""
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+
+@cache
+def lane_of(device: torch.device) -> Lane | None:
+    """The way off a device; None where tensors are simply read."""
+    return CudaLane(device) if device.type == "cuda" else None
+
+
+def readable(tensor: Tensor) -> Tensor:
+    """A tensor as NumPy can hold it, without gradient."""
+    tensor = tensor.detach()
+    return tensor.to(_IN_NUMPY.get(tensor.dtype, tensor.dtype)).contiguous()
+
+
+def host_for(tensor: Tensor, buffer: np.ndarray) -> Tensor:
+    """A tensor of the same type and shape in a buffer of as many bytes."""
+    return torch.from_numpy(buffer).view(tensor.dtype).view(tensor.shape)
+
+
+class Shipment:
+    """Waits for a copy off a device; gives its memory back."""
+
+    def __init__(self, event: Event, pool: Staging, buffers: Sequence[np.ndarray]) -> None:
+        self._event = event
+        self._give_back = partial(pool.give_back, *buffers)
+
+    def wait(self) -> None:
+        """Return once the copy is done."""
+        self._event.synchronize()
+
+    def release(self) -> None:
+        """Let the memory be used again."""
+        self._give_back()
+
+
+class Parcel(NamedTuple):
+    """Arrays of a snapshot; with a shipment they may be read between its `wait` and its `release`."""
+
+    arrays: dict[str, np.ndarray]
+    shipment: Shipment | None
+
+
+class Transfer:
+    """Sends snapshots off their device, each array into memory that is used again once it was written.
+
+    limit: bytes of pinned memory, for each device.
+    """
+
+    limit = 1 << 30
+
+    def __init__(self) -> None:
+        self._pools: dict[torch.device, Staging] = {}
+
+    def send(self, tensors: Mapping[str, Tensor]) -> Parcel:
+        """Set tensors of one device going; they must be nobody else's. Waits only while too much is out."""
+        ready = {name: readable(tensor) for name, tensor in tensors.items()}
+        device = next((tensor.device for tensor in ready.values()), torch.device("cpu"))
+        lane = lane_of(device)
+        if lane is None:
+            return Parcel({name: tensor.cpu().numpy() for name, tensor in ready.items()}, None)
+        pool = self._pools.setdefault(device, Staging(self.limit, lane.allocate))
+        buffers = pool.take([tensor.nbytes for tensor in ready.values()])
+        hosts = [host_for(*pair) for pair in zip(ready.values(), buffers, strict=True)]
+        event = lane.fetch(list(zip(hosts, ready.values(), strict=True)))
+        arrays = {name: host.numpy() for name, host in zip(ready, hosts, strict=True)}
+        return Parcel(arrays, Shipment(event, pool, buffers))
+
+
+def fetched(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, np.ndarray]]:
+    """Groups of a snapshot read at once, waiting for their device."""
+    return {
+        group: {name: readable(tensor).cpu().numpy() for name, tensor in tensors.items()}
+        for group, tensors in groups.items()
+    }
+
+
+def mark_on(model: nn.Module) -> Callable[[], Mark] | None:
+    """What marks points in the work of a model's device; None where the clock on the wall tells all."""
+    lane = next((lane_of(parameter.device) for parameter in model.parameters()), None)
+    return None if lane is None else lane.mark
+
+
+def refuse_capture() -> None:
+    """RecordError while a CUDA graph is captured: what is replayed later calls nobody."""
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        raise RecordError(
+            "optimizer.step() is being captured in a CUDA graph, whose replays no recorder sees: pass optimizer=None "
+            "and call run.step() after each replay, or capture only the forward and backward pass."
+        )
