@@ -171,8 +171,8 @@ class Source:
         failed: reading failed, for which another commit, or a packed archive in the place of this, is reason enough.
         """
         stamp = self.store.stamp()
-        if stamp == self._seen and not failed:
-            return
+        if stamp is None or (stamp == self._seen and not failed):
+            return  # only a directory is recorded or packed while it is open here
         record = _parse(self.store.root_now(), self.path)[0]["tracer"]
         other = len(record.get("resumes", [])) != self._resumes or record["run_id"] != self.record["run_id"]
         if failed and not other and record["digest"] != self.record["digest"]:

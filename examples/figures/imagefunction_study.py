@@ -1,0 +1,99 @@
+"""The networks that the figures on image functions share, recorded once: paths at the end of every epoch.
+
+AlexNet, ResNet-18 and VGG-19 on CIFAR-10, and narrower ones for the figure that compares networks. The learning
+rate falls tenfold after half and after three quarters of the epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
+from shared import Run, alexnet, fit, load, resnet18, vgg, vgg19
+from torch import nn
+
+import tracer
+from analyze import plot
+
+SEEN = 128  # images whose paths are compared
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "AlexNet": alexnet,
+    "ResNet-18": resnet18,
+    "VGG-19": vgg19,
+    "VGG-11": lambda width: vgg(11, width),
+}
+MAIN = {"AlexNet": 16, "ResNet-18": 8, "VGG-19": 8}
+MORE: dict[str, tuple[int, ...]] = {"AlexNet": (4, 8), "ResNet-18": (2,), "VGG-11": (4, 8)}
+
+
+def size(run: Run) -> tuple[int, int, int]:
+    """Training examples, test examples and epochs."""
+    return run.pick(quick=(256, 256, 4), gallery=(2000, 1000, 24), full=(10_000, 2000, 120))
+
+
+def width(run: Run, name: str) -> int:
+    """Channels of the first convolution; the papers' networks have 64."""
+    return run.pick(quick=4, gallery=MAIN[name], full=64)
+
+
+def record(run: Run, name: str, width: int, seed: int) -> Path:
+    """One network; activations too, of AlexNet."""
+    train, test, epochs = size(run)
+    data = load("cifar10", run.data, train, test, seed)
+    kept = {"masks": SEEN, "gradients": 0, "activations": SEEN if name == "AlexNet" else 0}
+    ends = (epochs // 2, 3 * epochs // 4)
+    click.echo(f"{name}, width {width}, seed {seed}", err=True)
+    return fit(
+        run.out.parent / f"imagefunction_study_{run.scale}" / f"{name}-{width}-{seed}.zarr",
+        lambda: NETWORKS[name](width), data, epochs=epochs, milestones=ends, seed=seed, device=run.device,
+        probes={"train": data.probe("train", test, raw=True, **kept), "test": data.probe("test", test, masks=0)},
+        snapshots={"default": tracer.epochs(), "weights": tracer.at([])}, gradients="none",
+        attributes={"network": name, "width": width, "seed": seed},
+    )  # fmt: skip
+
+
+def settings(run: Run, *names: str) -> dict[str, str]:
+    """What the page says of networks of these names."""
+    train, test, epochs = size(run)
+    widths = ", ".join(f"{name} of width {width(run, name)}" for name in names)
+    return {
+        "data": f"CIFAR-10, {train} training and {test} test examples; paths of {SEEN} training examples",
+        "networks": f"{widths} (64 in the originals)",
+        "training": (
+            f"SGD, rate 0.05, a tenth after {epochs // 2} and again after {3 * epochs // 4} of {epochs} epochs, "
+            "momentum 0.9, batch 64"
+        ),
+    }
+
+
+def distribution(axes: Axes, result: xr.Dataset) -> Any:
+    """Share of pairs (or images) by similarity, epoch by epoch, with the mean in black; one site of one probe."""
+    compared = result.isel(step=slice(1, None))
+    counts = compared["histogram"].values
+    share = 100 * counts / np.maximum(counts.sum(-1, keepdims=True), 1)
+    epochs = np.arange(1, len(share) + 1)
+    extent = (0.5, len(share) + 0.5, 0.0, 1.0)
+    image = axes.imshow(share.T, origin="lower", aspect="auto", extent=extent, cmap="Blues", vmin=0, vmax=25)
+    axes.plot(epochs, compared["mean"], color="black", marker="." if len(share) < 40 else "", label="mean")
+    axes.set(xlim=extent[:2], ylim=(0, 1.02))
+    return image
+
+
+def decays(axes: Axes, run: Run) -> None:
+    """Mark where the learning rate falls."""
+    epochs = size(run)[2]
+    for end in (epochs // 2, 3 * epochs // 4):
+        axes.axvline(end + 0.5, color=plot.PALETTE[1], linewidth=0.8, linestyle=":")
+
+
+def quarters(values: ArrayLike) -> tuple[float, float]:
+    """Mean of the first and of the last quarter of the epochs; the first snapshot compares with nothing."""
+    values = np.asarray(values, np.float64)[1:]
+    part = max(1, len(values) // 4)
+    return float(np.nanmean(values[:part])), float(np.nanmean(values[-part:]))
