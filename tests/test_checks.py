@@ -185,7 +185,9 @@ def test_random_rows_are_named_and_refuse_per_example_quantities(model: nn.Modul
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", ["CNN", "ResNet18", "ViT", "LSTM", "GPT", "Smooth"])
+@pytest.mark.parametrize(
+    "name", ["CNN", pytest.param("ResNet18", marks=pytest.mark.slow), "ViT", "LSTM", "GPT", "Smooth"]
+)
 def test_ordinary_models_pass_all_three(name: str) -> None:
     model, x, y = zoo.build(name, dropout=0.2)
     network = Network.trace(model, x, y, zoo.loss)

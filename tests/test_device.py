@@ -102,11 +102,11 @@ def elsewhere(tensor):
     return torch.empty(tensor.shape, dtype=tensor.dtype, device=META)
 
 
-DEEP = [pytest.param(name, marks=pytest.mark.slow) for name in ("ResNet18", "VGG19BN")]
+COSTLY = ("ResNet18", "VGG19BN", "LSTM")
 
 
 @pytest.mark.parametrize(
-    "name", [*DEEP, *(name for name in zoo.MODELS if name not in ("ResNet18", "VGG19BN"))]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in COSTLY)) for name in zoo.MODELS]
 )
 def test_a_probe_pass_on_an_accelerator_looks_at_no_value(name):
     model, x, y = zoo.build(name, n=5)

@@ -132,7 +132,7 @@ def test_names_and_values_are_those_of_the_table(name, passes):
             np.testing.assert_array_equal(got["correct"], (model(x).argmax(1) == y).numpy())
 
 
-@pytest.mark.parametrize("name", ["ResNet18", "VGG19BN"])
+@pytest.mark.parametrize("name", ["ResNet18", pytest.param("VGG19BN", marks=pytest.mark.slow)])
 def test_batch_normalised_models_are_seen_in_training_mode(name):
     model, x, y = zoo.build(name, n=6)
     plain = copy.deepcopy(model).train()

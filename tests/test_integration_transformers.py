@@ -97,7 +97,14 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("workers", "drop last")),
+        "persistent workers",
+        "no whole epoch",
+    ],
+)
 def test_ids_are_those_of_the_batches_trained_on(tmp_path: Path, kind: str) -> None:
     recording = Recording(tmp_path / "a.zarr", **options(**IDS))
     _, seen = train(tmp_path / "a.zarr", [recording], Trainer, **KINDS[kind])

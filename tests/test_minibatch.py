@@ -189,8 +189,14 @@ def test_hooks_go_with_an_exception_in_the_loop(tmp_path):
     )
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [
+        pytest.param(name, optimizer, marks=[pytest.mark.slow] * ((name, optimizer) == ("resnet18", "adamw")))
+        for name in MODELS
+        for optimizer in OPTIMIZERS
+    ],
+)
 def test_training_is_bit_identical_with_everything_captured(name, optimizer):
     build, shape = MODELS[name]
     x, y = blobs(12, shape)

@@ -52,8 +52,14 @@ def training(build, shape, optimizer, **options):
     return train
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [
+        pytest.param(name, optimizer, marks=[pytest.mark.slow] * ((name, optimizer) == ("resnet18", "adamw")))
+        for name in MODELS
+        for optimizer in OPTIMIZERS
+    ],
+)
 def test_training_is_bit_identical_with_and_without_recording(name, optimizer):
     verdict = tracer.check(training(*MODELS[name], optimizer))
     assert verdict.steps == 6

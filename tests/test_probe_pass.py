@@ -118,6 +118,7 @@ def test_a_parameter_the_loss_does_not_use_has_zero_gradient() -> None:
     assert rows.shape[-2:] == (2, 5) and not rows.any()
 
 
+@pytest.mark.slow
 def test_a_float64_oracle_of_resnet_18_agrees() -> None:
     stage = Stage("ResNet18", n=6, capture={"gradients": 6})
     products = stage.observe({"gradients"})["gram"]["gram"][:, :6, :6]
