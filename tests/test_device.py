@@ -102,7 +102,7 @@ def elsewhere(tensor):
     return torch.empty(tensor.shape, dtype=tensor.dtype, device=META)
 
 
-COSTLY = ("ResNet18", "VGG19BN", "LSTM")
+COSTLY = ("ResNet18", "VGG19BN", "LSTM", "GPT", "AlexNet")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,9 @@ def test_a_probe_pass_on_an_accelerator_looks_at_no_value(name):
     assert {value.device for arrays in found.values() for value in arrays.values()} == {META}
 
 
-@pytest.mark.parametrize("name", ["CNN", "ViT", "GPT"])
+@pytest.mark.parametrize(
+    "name", ["CNN", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ViT", "GPT"))]
+)
 def test_capture_in_flight_on_an_accelerator_looks_at_no_value(name, monkeypatch):
     class NoCopy(SlowLane):
         def fetch(self, pairs):

@@ -137,7 +137,7 @@ def test_a_generator_of_the_models_own_starts_anew_for_every_example(tmp_path):
     np.testing.assert_allclose(probe.outputs(steps[0]), wanted.detach().numpy(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["CNN", "ViT", "LSTM", "Smooth"])
+@pytest.mark.parametrize("name", ["CNN", "ViT", pytest.param("LSTM", marks=pytest.mark.slow), "Smooth"])
 def test_names_and_numbers_are_those_of_the_table(name):
     model, x, y = zoo.build(name)
     tensors = named_tensors(model)

@@ -76,7 +76,7 @@ def test_a_failing_disk_surfaces_in_the_next_call_and_at_close(
     assert not (tmp_path / "run.zarr.lock").exists()
 
 
-@pytest.mark.parametrize("fault", ["disk full", "quota"])
+@pytest.mark.parametrize("fault", ["disk full", pytest.param("quota", marks=pytest.mark.slow)])
 def test_training_goes_on_if_that_was_chosen(
     tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -117,7 +117,7 @@ def traced(name):
 STEADY = ("MLP", "CNN", "AlexNet", "ViT", "LSTM", "GPT", "Smooth", "odd")  # the same in train and eval mode
 
 
-@pytest.mark.parametrize("passes", [1, 3])
+@pytest.mark.parametrize("passes", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("name", STEADY)
 def test_names_and_values_are_those_of_the_table(name, passes):
     model, x, y, loss, network = traced(name)

@@ -86,7 +86,7 @@ def train(
     return model, seen
 
 
-@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_the_archive_is_that_of_the_plain_loop(tmp_path: Path, accumulation: int) -> None:
     recording = Recording(tmp_path / "a.zarr", **options())
     model, seen = train(tmp_path / "a.zarr", [recording], accumulation=accumulation)

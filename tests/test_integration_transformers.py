@@ -120,7 +120,7 @@ class BreakOff(TrainerCallback):
             raise RuntimeError("the lights went out")
 
 
-@pytest.mark.parametrize("managed", [False, True])
+@pytest.mark.parametrize("managed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_training_that_broke_off_and_went_on(tmp_path: Path, managed: bool) -> None:
     path = tmp_path / "a.zarr"
     saving = {"save_strategy": "steps", "save_steps": 4, "save_only_model": False}

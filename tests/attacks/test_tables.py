@@ -157,7 +157,10 @@ def test_listed_operations_change_nothing_and_draw_nothing(name: str) -> None:
     assert not draws or ops.op(name).random is not None
 
 
-@pytest.mark.parametrize("model", ["MLP", "ResNet18", "ViT", "LSTM", "GPT"])
+@pytest.mark.parametrize(
+    "model",
+    ["MLP", "ViT", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ResNet18", "LSTM", "GPT"))],
+)
 def test_sound_tables_are_weighed_and_run_the_same_each_time(model: str) -> None:
     made, x, y = zoo.build(model)
     network = Network.trace(made, x, y, zoo.loss)
