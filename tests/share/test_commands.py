@@ -8,6 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+import cli
 import tracer
 from tests.synthetic import write_archive
 from tracer.console import Commands
@@ -41,7 +42,9 @@ def run(original: Path, tmp_path: Path) -> Path:
 
 
 def call(*arguments: object) -> Result:
-    group = Commands("tracer", commands={str(command.name): command for command in COMMANDS})
+    # In the context of the real group: a command keeps the help option that it was first called with.
+    named = {str(command.name): command for command in COMMANDS}
+    group = Commands("tracer", commands=named, context_settings=cli.CONTEXT)
     return CliRunner().invoke(group, [str(argument) for argument in arguments])
 
 
