@@ -18,6 +18,7 @@ from tracer.network.copies import _differentiable, named_tensors
 from tracer.network.trees import leaves_of, rebuild
 from tracer.probe import Probe, ProbePass
 from tracer.recorder import device
+from tracer.recorder.device import Transfer
 from tracer.recorder.inflight import InFlight
 from tracer.recorder.thinning import Budget
 from tracer.recorder.weights import Weights
@@ -154,16 +155,20 @@ def test_capture_in_flight_on_an_accelerator_looks_at_no_value(name, monkeypatch
     assert not notes or name == "GPT"  # whose words have no one class
 
 
-def test_weights_of_several_types_are_clones_where_the_model_is():
+def test_weights_of_several_types_are_copied_once_from_where_the_model_is():
     model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).to(torch.bfloat16)
-    taken = Weights(model, {}).take()
-    before = {name: values.clone() for name, values in taken.items()}
+    weights = Weights(model, {})
+    before = weights.read()
+    arrays, shipment = Transfer().send(weights.take())
+    staged = dict(zip(arrays, Staging(1 << 20).copies(*arrays.values()), strict=True))
     with torch.no_grad():
         for tensor in [*model.parameters(), *model.buffers()]:
             tensor.add_(1)
-    assert taken.keys() == {"float32", "int64"}
-    assert all(torch.equal(values, before[name]) for name, values in taken.items())
-    assert {values.device for values in Weights(model.to(META), {}).take().values()} == {META}
+    assert shipment is None and staged.keys() == before.keys() == {"float32", "int64"}
+    assert all(np.array_equal(staged[name], before[name]) for name in before)
+    assert not np.array_equal(weights.read()["float32"], before["float32"])
+    elsewhere = Weights(model.to(META), {}).take()
+    assert {part.device for parts in elsewhere.values() for part in parts} == {META}
 
 
 def forms():
@@ -260,7 +265,7 @@ def test_a_budget_charges_what_a_device_works_behind_the_clock():
 
 
 def test_what_a_captured_graph_would_hide_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     with pytest.raises(ValueError, match="optimizer=None"):
         device.refuse_capture()

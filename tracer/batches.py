@@ -143,7 +143,7 @@ def unknown_ids(loader: Any) -> str | None:
 
 def as_ids(ids: Any) -> np.ndarray:
     """Example ids given by the user as int64; RecordError for anything but whole numbers, one an example."""
-    array = ids.detach().cpu().numpy() if isinstance(ids, Tensor) else np.asarray(ids)
+    array = ids.numpy(force=True) if isinstance(ids, Tensor) else np.asarray(ids)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise RecordError(
             f"The ids given are an array of shape {array.shape} and dtype {array.dtype}, expected one whole number "

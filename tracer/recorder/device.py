@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from tracer.errors import RecordError
 from tracer.writer.staging import Staging
 
+Given = Tensor | list[Tensor]  # flat tensors in a list are to lie end to end
+
 _IN_NUMPY = {torch.bfloat16: torch.float32}  # which holds each of its values exactly
 
 
@@ -88,9 +90,9 @@ def lane_of(device: torch.device) -> Lane | None:
     return CudaLane(device) if device.type == "cuda" else None
 
 
-def readable(tensor: Tensor) -> Tensor:
-    """A tensor as NumPy can hold it, without gradient."""
-    tensor = tensor.detach()
+def readable(given: Given) -> Tensor:
+    """A tensor as NumPy can hold it, without gradient; flat ones in a list are copied end to end."""
+    tensor = torch.cat(given).detach() if isinstance(given, list) else given.detach()
     return tensor.to(_IN_NUMPY.get(tensor.dtype, tensor.dtype)).contiguous()
 
 
@@ -118,7 +120,7 @@ class Shipment:
 class Parcel(NamedTuple):
     """Arrays of a snapshot; with a shipment they may be read between its `wait` and its `release`."""
 
-    arrays: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray | list[np.ndarray]]
     shipment: Shipment | None
 
 
@@ -133,22 +135,34 @@ class Transfer:
     def __init__(self) -> None:
         self._pools: dict[torch.device, Staging] = {}
 
-    def send(self, tensors: Mapping[str, Tensor]) -> Parcel:
-        """Set tensors of one device going; they must be nobody else's. Waits only while too much is out."""
-        ready = {name: readable(tensor) for name, tensor in tensors.items()}
-        device = next((tensor.device for tensor in ready.values()), torch.device("cpu"))
+    def send(self, tensors: Mapping[str, Given]) -> Parcel:
+        """Set tensors of one device going; single ones must be nobody else's. Waits only while too much is out.
+
+        Flat ones in a list are to lie end to end. Of tensors on the processor these are views, for the writer to copy.
+        """
+        device = next((one.device for given in tensors.values() for one in _each(given)), torch.device("cpu"))
         lane = lane_of(device)
         if lane is None:
-            return Parcel({name: tensor.cpu().numpy() for name, tensor in ready.items()}, None)
+            return Parcel({name: _viewed(given) for name, given in tensors.items()}, None)
+        ready = {name: readable(given) for name, given in tensors.items()}
         pool = self._pools.setdefault(device, Staging(self.limit, lane.allocate))
         buffers = pool.take([tensor.nbytes for tensor in ready.values()])
         hosts = [host_for(*pair) for pair in zip(ready.values(), buffers, strict=True)]
         event = lane.fetch(list(zip(hosts, ready.values(), strict=True)))
-        arrays = {name: host.numpy() for name, host in zip(ready, hosts, strict=True)}
-        return Parcel(arrays, Shipment(event, pool, buffers))
+        arrays = dict(zip(ready, (host.numpy() for host in hosts), strict=True))
+        return Parcel({**arrays}, Shipment(event, pool, buffers))
 
 
-def fetched(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, np.ndarray]]:
+def _each(given: Given) -> list[Tensor]:
+    return given if isinstance(given, list) else [given]
+
+
+def _viewed(given: Given) -> np.ndarray | list[np.ndarray]:
+    arrays = [readable(tensor).cpu().numpy() for tensor in _each(given)]
+    return arrays if isinstance(given, list) else arrays[0]
+
+
+def fetched(groups: Mapping[str, Mapping[str, Given]]) -> dict[str, dict[str, np.ndarray]]:
     """Groups of a snapshot read at once, waiting for their device."""
     return {
         group: {name: readable(tensor).cpu().numpy() for name, tensor in tensors.items()}
@@ -164,7 +178,7 @@ def mark_on(model: nn.Module) -> Callable[[], Mark] | None:
 
 def refuse_capture() -> None:
     """RecordError while a CUDA graph is captured: what is replayed later calls nobody."""
-    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+    if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
         raise RecordError(
             "optimizer.step() is being captured in a CUDA graph, whose replays no recorder sees: pass optimizer=None "
             "and call run.step() after each replay, or capture only the forward and backward pass."

@@ -23,7 +23,7 @@ from tracer.recorder.instrument import Instrument
 from tracer.recorder.mirror import Mirror
 from tracer.recorder.plan import Plan, make_plan
 from tracer.recorder.row import Row
-from tracer.recorder.scalars import Scalar
+from tracer.recorder.scalars import Number, number, read
 from tracer.recorder.scaling import Skips, found_overflow
 from tracer.recorder.seam import Seam
 from tracer.recorder.thinning import Budget
@@ -49,9 +49,9 @@ class Recorder:
     ) -> None:
         self._optimizer = optimizer
         self._schedules = schedules
-        self._clocks = [
-            (schedule, [stream for stream, other in schedules.items() if other is schedule])
-            for schedule in {id(schedule): schedule for schedule in schedules.values()}.values()
+        self._clocks = [  # schedules of one expression are the same rule
+            (schedule.rule, [stream for stream, other in schedules.items() if repr(other) == expression])
+            for expression, schedule in {repr(schedule): schedule for schedule in schedules.values()}.items()
         ]
         self._make_instrument = instrument
         self._make_writer = writer
@@ -60,7 +60,7 @@ class Recorder:
         self._skips: Skips | None = None
         self._batches = Batches(self._deliver, self.end_epoch)
         self._delivered: list[np.ndarray] = []
-        self._ahead: dict[str, Scalar] = {}
+        self._ahead: dict[str, Number] = {}
         self._row: Row | None = None
         self._closed: deque[Row] = deque()
         self._epoch = 0
@@ -84,7 +84,7 @@ class Recorder:
             self._begin(self._seam)
         if self._optimizer is not None:
             self._hook = self._optimizer.register_step_post_hook(self._updated)
-            self._skips = Skips(self._optimizer, lambda: self._update(Scalar("skipped", 1)))
+            self._skips = Skips(self._optimizer, lambda: self._update(1.0))
         if self._instrument.in_flight is not None:
             self._instrument.in_flight.attach()
         self._budget.start(mark_on(self._instrument.model))
@@ -132,7 +132,7 @@ class Recorder:
         if ids is not None:
             row.ids = as_ids(ids)
         if loss is not None:
-            row.scalars["loss"] = Scalar("loss", loss)
+            row.scalars["loss"] = number("loss", loss)
         if targets is not None and self._instrument.in_flight is not None:
             self._instrument.in_flight.targets(row.minibatch, targets)
 
@@ -149,7 +149,7 @@ class Recorder:
                     f"run.log({name}=...): the archive has its own {name!r}, choose another name."
                 )
             target = self._ahead if self._delivered or row.step <= self._written else row.scalars
-            target[name] = Scalar(name, value)
+            target[name] = number(name, value)
 
     def end_epoch(self) -> None:
         """Say that an epoch ended; a loader given to `run.batches` says so by itself when exhausted."""
@@ -173,7 +173,7 @@ class Recorder:
         """
         if self._taken.get("weights") != self._open().step:
             self._take({"weights"}, always=True)
-        self._close_row()
+        self._close_row(self._open())
         self._write_rows(wait=True)
         self._writer_in_use().flush()
 
@@ -220,50 +220,48 @@ class Recorder:
         self._open()
         self._delivered.append(ids)
 
+    # Between two updates the caches forget all this, so what runs at each of them is kept short.
+
     def _updated(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         refuse_capture()
         found = found_overflow(optimizer)
-        self._update(None if found is None else Scalar("skipped", found))
+        self._update(0.0 if found is None else number("skipped", found))
 
-    def _update(self, overflow: Scalar | None = None) -> None:
+    def _update(self, overflow: Number = 0.0) -> None:
         row = self._open()
-        self._close_row()
-        if row.time - self._handed_over > _BURST or not self._writer_in_use().healthy:
+        self._close_row(row)
+        if row.time - self._handed_over > _BURST:
             self._write_rows()
-        self._row = Row(row.step + 1, self._epoch + 1, self._lr(), scalars=self._ahead, overflow=overflow)
+        self._row = row = Row(row.step + 1, self._epoch + 1, self._lr(), self._ahead, overflow)
         self._ahead = {}
+        if len(self._delivered) not in self._batch_counts:
+            self._watch_delivery(row)
         if self._delivered:
-            self._row.ids = np.concatenate(self._delivered)
+            row.ids = np.concatenate(self._delivered)
+            self._delivered.clear()
         if self._instrument.in_flight is not None:
-            self._row.minibatch = self._instrument.in_flight.collect()
-        self._watch_delivery()
-        self._delivered.clear()
+            row.minibatch = self._instrument.in_flight.collect()
         self._snapshot()
         self._tell(stacklevel=5)
 
-    def _close_row(self) -> None:
-        row = self._open()
+    def _close_row(self, row: Row) -> None:
         if row.step > self._written:
             self._closed.append(row)
             self._written = row.step
 
-    def _watch_delivery(self) -> None:
+    def _watch_delivery(self, row: Row) -> None:
         # A prefetcher shows at its ends: two batches before the first update, none before the last.
-        if (count := len(self._delivered)) not in self._batch_counts:
-            self._batch_counts.add(count)
-            if {0, 2} <= self._batch_counts:
-                self._warn_once(PREFETCH, self._open().step)
+        self._batch_counts.add(len(self._delivered))
+        if {0, 2} <= self._batch_counts:
+            self._warn_once(PREFETCH, row.step)
 
     def _snapshot(self, always: bool = False) -> None:
         row = self._open()
         epoch_end = 0 < row.epoch == self._epoch
-        due = {
-            stream
-            for schedule, streams in self._clocks
-            if always or schedule.due(row.step, epoch_end)
-            for stream in streams
-            if self._taken.get(stream) != row.step
-        }
+        clocks = [streams for rule, streams in self._clocks if always or rule(row.step, epoch_end)]
+        if not clocks:
+            return
+        due = {stream for streams in clocks for stream in streams if self._taken.get(stream) != row.step}
         if due and (always or self._budget.allows(row.step, due)):
             self._take(due, always)
             self._tell(stacklevel=6)
@@ -280,7 +278,7 @@ class Recorder:
         writer, self._handed_over = self._writer_in_use(), time.time()
         while self._closed and (wait or self._closed[0].ready):
             row = self._closed.popleft()
-            values = {name: scalar.read() for name, scalar in row.scalars.items()}
+            values = {name: read(scalar) for name, scalar in row.scalars.items()}
             if self._mirror is not None:
                 self._mirror.send(row.step, values)
                 if self._mirror.failed is not None:
@@ -315,7 +313,7 @@ class Recorder:
         if self._instrument.in_flight is not None:
             self._instrument.in_flight.detach()
         if self._row is not None:
-            self._close_row()
+            self._close_row(self._row)
             self._row = None
         writer = self._writer_in_use()
         self._write_rows(wait=True)
@@ -326,9 +324,10 @@ class Recorder:
         self._tell(stacklevel=4)
 
     def _tell(self, stacklevel: int) -> None:
-        notes, told = self._instrument.notes, self._told
-        self._told = len(notes)
-        for note in notes[told:]:
+        notes = self._instrument.notes
+        while self._told < len(notes):
+            note = notes[self._told]
+            self._told += 1
             warnings.warn(note, RecordWarning, stacklevel=stacklevel)
 
     def _warn_once(self, sentence: str, step: int) -> None:
@@ -336,9 +335,9 @@ class Recorder:
             self._warned.add(sentence)
             warnings.warn(sentence.format(step=step), RecordWarning, stacklevel=5)
 
-    def _lr(self) -> list[Scalar]:
+    def _lr(self) -> list[Number]:
         groups = [] if self._optimizer is None else self._optimizer.param_groups
-        return [Scalar("lr", group["lr"]) for group in groups]
+        return [rate if type(rate := group["lr"]) is float else number("lr", rate) for group in groups]
 
     def _open(self) -> Row:
         if self._row is None:

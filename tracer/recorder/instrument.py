@@ -18,7 +18,7 @@ from tracer.network.objective import Objective, call_model
 from tracer.network.trees import leaves_of, rebuild, take
 from tracer.probe import Probe
 from tracer.probe.passes import ProbePass
-from tracer.recorder.device import Transfer
+from tracer.recorder.device import Given, Transfer
 from tracer.recorder.eager import EagerNetwork
 from tracer.recorder.inflight import InFlight
 from tracer.recorder.seam import Seam
@@ -227,9 +227,9 @@ class Instrument:
 
     def observe(
         self, writer: Writer, streams: Collection[str], step: int, last: bool = False
-    ) -> dict[str, dict[str, torch.Tensor]]:
+    ) -> dict[str, Mapping[str, Given]]:
         """The arrays of the streams asked for, by group, of the model as it is now, on its device."""
-        arrays: dict[str, dict[str, torch.Tensor]] = {}
+        arrays: dict[str, Mapping[str, Given]] = {}
         if "weights" in streams:
             arrays["weights"] = self._weights.take()
         if self._pass is not None and set(streams) & self._pass.streams:

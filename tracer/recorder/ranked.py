@@ -48,11 +48,6 @@ class RankWriter:
         self._told = False
         self._lost = False  # nothing is recorded any more, and that was said
 
-    @property
-    def healthy(self) -> bool:
-        """Whether nothing has failed so far that is not said yet."""
-        return self._writer is None or self._writer.healthy
-
     def row(self, step: int, **columns: Any) -> None:
         """Add one update."""
         if self._writer is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tracer.recorder.captured import Captured
-from tracer.recorder.scalars import Scalar
+from tracer.recorder.scalars import Number, read, ready
 
 
 @dataclass(slots=True)
@@ -15,11 +15,11 @@ class Row:
 
     step: int
     epoch: int
-    rates: list[Scalar]
+    rates: list[Number]
+    scalars: dict[str, Number] = field(default_factory=dict)
+    overflow: Number = 0.0
     ids: np.ndarray | None = None
-    scalars: dict[str, Scalar] = field(default_factory=dict)
     minibatch: Captured | None = None
-    overflow: Scalar | None = None
     epoch_end: bool = False
     time: float = field(default_factory=time.time)
 
@@ -27,15 +27,14 @@ class Row:
     def ready(self) -> bool:
         """Whether everything can be read without waiting."""
         captured = self.minibatch is None or self.minibatch.ready
-        told = self.overflow is None or self.overflow.ready
-        return captured and told and all(scalar.ready for scalar in (*self.rates, *self.scalars.values()))
+        return captured and ready(self.overflow) and all(map(ready, (*self.rates, *self.scalars.values())))
 
     @property
     def lr(self) -> list[float]:
         """The learning rate of every group."""
-        return [rate.read() for rate in self.rates]
+        return [read(rate) for rate in self.rates]
 
     @property
     def skipped(self) -> bool:
         """Whether the update was left out because a scaled gradient overflowed."""
-        return self.overflow is not None and bool(self.overflow.read())
+        return bool(read(self.overflow))

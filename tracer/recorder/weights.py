@@ -43,8 +43,8 @@ class Weights:
         """Declaration for the writer: dtype, shape and dimension of each flat array."""
         return {name: (name, (size,), (f"{name}_element",)) for name, size in self.sizes.items()}
 
-    def take(self) -> dict[str, torch.Tensor]:
-        """The weights now, one flat copy per dtype where the model is, safe from any later update."""
+    def take(self) -> dict[str, list[torch.Tensor]]:
+        """The live weights of each dtype, flat, where the model is: they are to be copied before the next update."""
         pieces: dict[str, list[torch.Tensor]] = {name: [] for name in self.sizes}
         live = named_tensors(self._model)
         home = next((tensor.device for tensor in live.values()), None)  # a model may lie on several
@@ -52,8 +52,8 @@ class Weights:
             tensor = live[row["name"]]
             dtype = _STORED_AS.get(tensor.dtype, tensor.dtype)
             pieces[row["array"]].append(tensor.to(home, dtype, non_blocking=True).reshape(-1))
-        return {name: torch.cat(parts) for name, parts in pieces.items()}
+        return pieces
 
     def read(self) -> dict[str, np.ndarray]:
-        """The same in memory of the host, waited for."""
-        return {name: values.cpu().numpy() for name, values in self.take().items()}
+        """A copy in memory of the host, end to end, waited for."""
+        return {name: torch.cat(parts).cpu().numpy() for name, parts in self.take().items()}

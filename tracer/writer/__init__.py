@@ -205,10 +205,10 @@ class Writer:
         group: str,
         step: int,
         epoch_end: bool,
-        arrays: Mapping[str, np.ndarray],
+        arrays: Mapping[str, np.ndarray | Sequence[np.ndarray]],
         arrival: Arrival | None = None,
     ) -> None:
-        """Add one snapshot to a stream. The arrays are copied before this returns.
+        """Add one snapshot to a stream. The arrays are copied before this returns; flat ones in a sequence end to end.
 
         With an ``arrival`` they are not: they are on their way into memory of their own, which the thread waits
         for, writes from, and releases. Errors: RecordError if the arrays are not those declared, or the step
@@ -231,7 +231,7 @@ class Writer:
         )
 
     def _append_arrived(
-        self, group: str, step: int, epoch_end: bool, arrays: Mapping[str, np.ndarray], arrival: Arrival
+        self, group: str, step: int, epoch_end: bool, arrays: Mapping[str, Any], arrival: Arrival
     ) -> None:
         arrival.wait()
         self._tree.append(group, step, epoch_end, dict(arrays))
@@ -317,11 +317,6 @@ class Writer:
         """Disown the archive in a forked child, which has neither the thread nor the right to write."""
         self._foreign = True
         self._lock.forget()
-
-    @property
-    def healthy(self) -> bool:
-        """Whether nothing has failed so far; if something has, the next call raises or warns."""
-        return self._worker.error is None
 
     def _ready(self) -> bool:
         """Whether calls have an effect. Raises what the thread could not."""

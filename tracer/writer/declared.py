@@ -1,6 +1,6 @@
 """What a recording has declared, so that mistakes are refused where the user makes them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,7 +108,9 @@ class Declared:
                     f"got {values.dtype} {values.shape}"
                 )
 
-    def check_snapshot(self, group: str, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+    def check_snapshot(
+        self, group: str, step: int, arrays: Mapping[str, np.ndarray | Sequence[np.ndarray]]
+    ) -> None:
         """Refuse a snapshot that is not as declared, or out of order."""
         if group not in self._streams:
             raise RecordError(f"no stream {group!r} was declared; {did_you_mean(group, self._streams)}")
@@ -116,11 +118,12 @@ class Declared:
         if arrays.keys() != declared.keys():
             raise RecordError(f"stream {group!r} takes the arrays {sorted(declared)}, got {sorted(arrays)}")
         for name, (dtype, shape, _) in declared.items():
-            values = arrays[name]
-            if values.dtype != dtype or values.shape != shape:
+            given = arrays[name]
+            parts = [given] if isinstance(given, np.ndarray) else given
+            got = given.shape if isinstance(given, np.ndarray) else (sum(map(len, parts)),)
+            if any(part.dtype != dtype for part in parts) or got != shape:
                 raise RecordError(
-                    f"'{group}/{name}' at step {step} should be {dtype} {shape}, "
-                    f"got {values.dtype} {values.shape}"
+                    f"'{group}/{name}' at step {step} should be {dtype} {shape}, got {parts[0].dtype} {got}"
                 )
         if step <= self._last[group]:
             raise RecordError(

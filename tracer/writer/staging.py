@@ -55,12 +55,21 @@ class Staging:
             self._out += size
         return buffers
 
-    def copies(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        """Contiguous little-endian copies in reused buffers, waiting while too much is out."""
+    def copies(self, *arrays: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Contiguous little-endian copies in reused buffers, waiting while too much is out.
+
+        Flat arrays in a sequence are laid end to end.
+        """
+        parts = [[array] if isinstance(array, np.ndarray) else array for array in arrays]
+        buffers = self.take([sum(part.nbytes for part in together) for together in parts])
         copied = []
-        for array, buffer in zip(arrays, self.take([array.nbytes for array in arrays]), strict=True):
-            copied.append(buffer.view(array.dtype.newbyteorder("<")).reshape(array.shape))
-            np.copyto(copied[-1], array)
+        for array, together, buffer in zip(arrays, parts, buffers, strict=True):
+            copied.append(buffer.view(together[0].dtype.newbyteorder("<")))
+            if isinstance(array, np.ndarray):
+                copied[-1] = copied[-1].reshape(array.shape)
+                np.copyto(copied[-1], array)
+            else:
+                np.concatenate(array, out=copied[-1])
         return copied
 
     def copy(self, array: np.ndarray) -> np.ndarray:
