@@ -215,18 +215,18 @@ def test_power_durability_syncs_data_before_the_root_is_renamed(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    fsync, rename = os.fsync, Path.rename
+    fsync, rename = os.fsync, os.rename
 
     def synced(fd: int) -> None:
         events.append("sync")
         fsync(fd)
 
-    def renamed(self: Path, target: Path) -> Path:
-        events.append(target.name)
-        return rename(self, target)
+    def renamed(source: str, target: str) -> None:
+        events.append(Path(target).name)
+        rename(source, target)
 
     monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(os, "rename", renamed)
     writer = Writer(path, attributes={}, durability="power")
     declare(writer)
     put(writer, 0)

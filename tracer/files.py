@@ -67,8 +67,9 @@ class Directory:
         self._touched = {path.parent, path, path / "manifest"}  # the first commit may be into a new directory
         self._made: set[str] = set()
         # Not beside the group metadata: readers that list groups must not find a foreign object there.
-        self._partial = path / "manifest" / "objects" / "partial"
-        self._partial.parent.mkdir(parents=True, exist_ok=True)
+        (path / "manifest" / "objects").mkdir(parents=True, exist_ok=True)
+        self._partial = str(path / "manifest" / "objects" / "partial")
+        self._prefix = f"{path}/"  # a commit names a dozen files, and making a Path of each is half its time
 
     def publish(self, key: str, fill: Callable[[int], T], *, last: bool = False) -> T:
         """Let ``fill`` write to a descriptor, name the file ``key``, and return what ``fill`` returned.
@@ -77,7 +78,6 @@ class Directory:
         where that was asked for.
         """
         self._make_parent(key)
-        target = self.path / key
         fd = os.open(self._partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o666)
         try:
             result = fill(fd)
@@ -87,9 +87,9 @@ class Directory:
             os.close(fd)
         if last:
             self._sync_directories()
-        self._partial.rename(target)
+        os.rename(self._partial, self._prefix + key)  # noqa: PTH104
         if self._sync:
-            self._touched.add(target.parent)
+            self._touched.add((self.path / key).parent)
             if last:
                 self._sync_directories()
         return result

@@ -12,6 +12,7 @@ import numpy as np
 from tracer.spec import fill_value
 
 _BLANK = "0" * 64
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
 def to_json(value: Any) -> str:
@@ -21,9 +22,9 @@ def to_json(value: Any) -> str:
     '{"lr":null,"shape":[3]}'
     """
     try:
-        return json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+        return _ENCODER.encode(value)
     except (TypeError, ValueError):
-        return json.dumps(_plain(value), separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+        return _ENCODER.encode(_plain(value))
 
 
 def as_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
