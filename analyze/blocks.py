@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     from tracer.archive import Archive
 
+# More memory than this makes a block no faster, but slower: memory is handed out faster a second time. A block of
+# fewer than a few snapshots reads the one before them too often.
+_REUSED, _FEW = 1 << 28, 8
+
 
 @dataclass
 class Outcome:
@@ -75,7 +79,7 @@ def blocks_of(
     groups: dict[Any, list[Plan]] = {}
     for plan in plans:
         alone = plan.whole or plan.replays or plan.card.combine
-        key = (plan.steps, plan.lag, plan.card.name if alone else "")
+        key = (plan.steps, plan.card.name if alone else "")
         groups.setdefault(key, []).append(plan)
     number = 0
     for group in itertools.chain.from_iterable(map(_sharing, groups.values())):
@@ -128,14 +132,15 @@ def _cut(
         if not parts:
             failed[first.card.name] = Outcome(message=_too_large(first, size, memory), missing=True)
             return
-    length = max(1, memory // max(size, 1) - (1 if first.lag else 0))
+    lag = any(plan.lag for plan in plans)  # one compares with the snapshot before, which then is read too
+    length = max(1, min(memory // max(size, 1) - lag, max(_FEW, _REUSED // max(size, 1))))
     length = min(length, -(-len(first.steps) // pieces))
     if first.replays:  # long work: one snapshot at a time, so that progress shows and processes share it
         length = 1
     if first.card.combine:  # sums do not depend on where blocks begin, however much memory there is
         length = 1
     for start in range(0, len(first.steps), length):
-        lead = first.steps[start - 1] if first.lag and start else None
+        lead = first.steps[start - 1] if lag and start else None
         yield first.steps[start : start + length], lead, parts
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +12,8 @@ from analyze.sources import activations_at, read_bits
 from analyze.view import View, source
 from tracer import bits as masks
 from tracer.errors import MissingTraceError
+
+Path = list[np.ndarray]  # of one snapshot: packed rows (example, byte) of each site
 
 
 @source("norms2", "step", "layer", "example", needs=("gram",))
@@ -34,26 +36,31 @@ def cosines(gram: np.ndarray) -> np.ndarray:
     """
     with np.errstate(invalid="ignore"):
         length = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
+        length = np.where(length == 0, np.nan, length)
         # Two divisions, since the product of two small norms may underflow to 0.
-        return divide(divide(gram, length[..., None]), length[..., None, :])
+        cosine = gram / length[..., None]
+        cosine /= length[..., None, :]
+    return np.asarray(cosine)
 
 
 # ---- paths ----
 
 
-def _per_site(
-    view: View, packed: list[np.ndarray], measure: Callable[[np.ndarray, int], np.ndarray]
-) -> np.ndarray:
-    """`measure(bits of a site, examples)` for every snapshot and site: (step, site, example[, example_2])."""
+@source("paths", "step", "example", "path_byte", needs=("bits", "site_slices"), itemsize=1)
+def _paths(view: View) -> list[Path]:
+    """Packed paths (example, byte) of each snapshot and site: the view's examples alone, without pad bits."""
+    return [_path(view, packed) for packed in view.get("bits")]
+
+
+def _path(view: View, packed: np.ndarray) -> Path:
     positions, padded = _positions(view)
-    slices = view.get("site_slices")
+    rows = slice(len(positions)) if positions[-1] == len(positions) - 1 else positions
+    return [masks.rows_of(packed[part], padded)[rows] for part in view.get("site_slices")]
 
-    def one(bits: np.ndarray) -> np.ndarray:
-        # Probes lie on whole bytes of their own; the pad bits between them are dropped here.
-        value = measure(bits, padded)
-        return value[positions] if value.ndim == 1 else value[np.ix_(positions, positions)]
 
-    return np.stack([np.stack([one(bits[part]) for part in slices]) for bits in packed])
+def _per_site(measure: Callable[[np.ndarray], np.ndarray], paths: Iterable[Path]) -> np.ndarray:
+    """`measure(rows of a site)` for every snapshot and site: (step, site, example[, example_2])."""
+    return np.stack([np.stack([measure(rows) for rows in path]) for path in paths])
 
 
 def _positions(view: View) -> tuple[np.ndarray, int]:
@@ -76,76 +83,92 @@ def _n_units(view: View) -> np.ndarray:
     return np.array([int(site["n_units"]) for site in view.masked_sites], np.int64)
 
 
-@source("bits_previous", "step", "unit", "byte", needs=("bits",), itemsize=1)
-def _bits_previous(view: View) -> list[np.ndarray]:
-    packed = view.get("bits")
-    return [_lead_bits(view), *packed[:-1]]
-
-
-def _lead_bits(view: View) -> np.ndarray:
+@source("paths_previous", "step", "example", "path_byte", needs=("paths",), itemsize=1)
+def _paths_previous(view: View) -> list[Path]:
+    paths = view.get("paths")
+    if view.lead is not None:
+        return [_path(view, read_bits(view, view.lead)), *paths[:-1]]
     # Before the first snapshot there is nothing to compare with: no unit on, so that 0/0 makes it undefined.
-    return np.zeros_like(view.get("bits")[0]) if view.lead is None else read_bits(view, view.lead)
+    return [[np.zeros_like(rows) for rows in paths[0]], *paths[:-1]]
 
 
-@source("path_count", "step", "site", "example", needs=("bits", "site_slices"))
+@source("path_count", "step", "site", "example", needs=("paths",))
 def _path_count(view: View) -> np.ndarray:
-    return _per_site(view, view.get("bits"), masks.count)
+    if "overlap" in view.cache:
+        return _diagonal(view.cache["overlap"])
+    return _per_site(masks.row_count, view.get("paths"))
 
 
-@source("path_count_previous", "step", "site", "example", needs=("bits_previous", "path_count"))
+@source("path_count_previous", "step", "site", "example", needs=("paths_previous", "path_count"))
 def _path_count_previous(view: View) -> np.ndarray:
-    first = _per_site(view, view.get("bits_previous")[:1], masks.count)
+    first = _per_site(masks.row_count, view.get("paths_previous")[:1])
     return np.concatenate([first, view.get("path_count")[:-1]])
 
 
-@source("path_common", "step", "site", "example", needs=("bits_previous", "bits", "site_slices"))
+@source("path_common", "step", "site", "example", needs=("paths", "paths_previous"))
 def _path_common(view: View) -> np.ndarray:
-    return _per_site(view, _both(view), masks.count)
+    if "overlap_joint" in view.cache:
+        return _diagonal(view.cache["overlap_joint"])
+    return _per_site(masks.row_count, _both(view))
 
 
-@source("overlap", "step", "site", "example", "example_2", needs=("bits", "site_slices"))
+def _diagonal(overlap: np.ndarray) -> np.ndarray:
+    # Where another metric has needed an overlap already, what the counts would count again lies on its diagonal.
+    return np.ascontiguousarray(np.diagonal(overlap, axis1=-2, axis2=-1))
+
+
+@source("overlap", "step", "site", "example", "example_2", needs=("paths",))
 def _overlap(view: View) -> np.ndarray:
-    return _per_site(view, view.get("bits"), masks.overlap)
+    return _per_site(masks.row_overlap, view.get("paths"))
 
 
-@source("overlap_previous", "step", "site", "example", "example_2", needs=("bits_previous", "overlap"))
+@source("overlap_previous", "step", "site", "example", "example_2", needs=("paths_previous", "overlap"))
 def _overlap_previous(view: View) -> np.ndarray:
-    first = _per_site(view, view.get("bits_previous")[:1], masks.overlap)
+    first = _per_site(masks.row_overlap, view.get("paths_previous")[:1])
     return np.concatenate([first, view.get("overlap")[:-1]])
 
 
-@source("overlap_joint", "step", "site", "example", "example_2", needs=("bits_previous", "site_slices"))
+@source("overlap_joint", "step", "site", "example", "example_2", needs=("paths", "paths_previous"))
 def _overlap_joint(view: View) -> np.ndarray:
-    return _per_site(view, _both(view), masks.overlap)
+    return _per_site(masks.row_overlap, _both(view))
 
 
-def _both(view: View) -> list[np.ndarray]:
-    pairs = zip(view.get("bits"), view.get("bits_previous"), strict=True)
-    return [now & before for now, before in pairs]
+def _both(view: View) -> Iterator[Path]:
+    return map(_shared, view.get("paths"), view.get("paths_previous"))
+
+
+def _shared(path: Path, other: Path) -> Path:
+    return [rows & others for rows, others in zip(path, other, strict=True)]
 
 
 @source("path_count_last", "site", "example", stream="masks", needs=("site_slices",))
 def _path_count_last(view: View) -> np.ndarray:
-    return _per_site(view, [_last_bits(view)], masks.count)[0]
+    return _per_site(masks.row_count, [_last_path(view)])[0]
 
 
-@source("path_common_last", "step", "site", "example", needs=("bits", "site_slices"))
+@source("path_common_last", "step", "site", "example", needs=("paths",))
 def _path_common_last(view: View) -> np.ndarray:
-    last = _last_bits(view)
-    return _per_site(view, [bits & last for bits in view.get("bits")], masks.count)
+    last = _last_path(view)
+    return _per_site(masks.row_count, [_shared(path, last) for path in view.get("paths")])
 
 
-def _last_bits(view: View) -> np.ndarray:
-    return read_bits(view, min(int(probe.steps("masks")[-1]) for probe, _ in view.parts()))
+def _last_path(view: View) -> Path:
+    return _path(view, read_bits(view, min(int(probe.steps("masks")[-1]) for probe, _ in view.parts())))
 
 
-@source("unit_count", "step", "unit", needs=("bits",))
+@source("unit_count", "step", "unit", needs=("bits",), itemsize=4)
 def _unit_count(view: View) -> np.ndarray:
-    positions, padded = _positions(view)
-    keep = np.zeros(padded, bool)
-    keep[positions] = True
-    chosen = np.packbits(keep)
-    return np.stack([masks.unit_count(bits & chosen) for bits in view.get("bits")])
+    packed = view.get("bits")
+    # Bits after a probe's last example are 0, so there is only something to leave out where the view ends earlier.
+    if any(count < probe.n_masks for probe, count in view.parts()):
+        positions, padded = _positions(view)
+        keep = np.zeros(padded, bool)
+        keep[positions] = True
+        packed = [bits & np.packbits(keep) for bits in packed]
+    counts = np.empty((len(packed), len(packed[0])), np.int32)
+    for row, bits in zip(counts, packed, strict=True):
+        row[:] = masks.unit_count(bits)
+    return counts
 
 
 @source("activations_previous", "step", "example", "any_unit", needs=("activations",), itemsize=4)

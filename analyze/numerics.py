@@ -39,13 +39,25 @@ def spearman(x: ArrayLike, y: ArrayLike) -> Floats:
 
 
 def mean_ranks(values: ArrayLike) -> Floats:
-    """Ranks 1, 2, ... of the values (n,) in increasing order; equal values share the mean of their ranks.
+    """Ranks 1, 2, ... along the last axis of the values (..., n), in increasing order.
+
+    Equal values share the mean of their ranks.
 
     >>> mean_ranks([10.0, 30.0, 10.0])
     array([1.5, 3. , 1.5])
     """
-    _, inverse, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    values = np.asarray(values)
+    order = np.argsort(values, axis=-1)
+    ordered = np.take_along_axis(values, order, -1)
+    place = np.broadcast_to(np.arange(values.shape[-1]), values.shape)
+    ends = ordered[..., 1:] != ordered[..., :-1]
+    edge = np.ones((*values.shape[:-1], min(1, values.shape[-1])), bool)
+    first = np.maximum.accumulate(np.where(np.concatenate([edge, ends], -1), place, 0), -1)
+    last = np.where(np.concatenate([ends, edge], -1), place, values.shape[-1])
+    last = np.minimum.accumulate(last[..., ::-1], -1)[..., ::-1]
+    ranks = np.empty(values.shape)
+    np.put_along_axis(ranks, order, (first + last) / 2 + 1, -1)
+    return ranks
 
 
 def _paired(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats, NDArray[np.bool_]]:
@@ -97,9 +109,13 @@ def divide(numerator: ArrayLike, denominator: ArrayLike) -> Floats:
     >>> divide([1, 0, 2], [2, 0, 0])
     array([0.5, nan, nan])
     """
-    top, bottom = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
-    defined = (bottom != 0) & ~np.isnan(bottom)
-    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=defined)
+    top, bottom = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        quotient = np.asarray(top / bottom)
+    zero = bottom == 0
+    if zero.any():
+        np.copyto(quotient, np.nan, where=zero)
+    return quotient
 
 
 def mean_defined(
@@ -111,9 +127,9 @@ def mean_defined(
     (array([ 1., nan]), array([1, 0]))
     """
     values = np.asarray(values, np.float64)
-    defined = ~np.isnan(values)
-    count = defined.sum(axis, dtype=np.int64)
-    return divide(np.where(defined, values, 0.0).sum(axis), count), count
+    undefined = np.isnan(values)
+    count = np.asarray(np.count_nonzero(~undefined, axis), np.int64)
+    return divide(np.where(undefined, 0.0, values).sum(axis), count), count
 
 
 def std_defined(values: ArrayLike, axis: int) -> Floats:
@@ -137,6 +153,17 @@ def running_mean(values: ArrayLike, window: int) -> Floats:
     if len(values) < window:
         return np.empty(0)
     return np.lib.stride_tricks.sliding_window_view(values, window).mean(-1)
+
+
+def pairs_of(tables: np.ndarray, rows: ArrayLike, columns: ArrayLike) -> np.ndarray:
+    """Entries (..., pair) of the tables (..., example, example_2) at `rows` and `columns` (pair,), a copy.
+
+    >>> pairs_of(np.array([[1, 2], [3, 4]]), [0, 1], [1, 1])
+    array([2, 4])
+    """
+    # Unlike plain indexing, `take` keeps the pairs of one table side by side, which all that follows reads faster.
+    places = np.asarray(rows) * tables.shape[-1] + np.asarray(columns)
+    return np.take(tables.reshape(*tables.shape[:-2], -1), places, axis=-1)
 
 
 def polygon_area(x: ArrayLike, y: ArrayLike) -> float:

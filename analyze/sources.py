@@ -60,7 +60,10 @@ def _gram(view: View) -> np.ndarray:
         total += available
     parts = zip(view.probes, view.counts, strict=True)
     rows = np.concatenate([starts[name] + np.arange(count) for name, count in parts])
-    return joint if np.array_equal(rows, np.arange(total)) else joint[:, :, rows[:, None], rows]
+    if np.array_equal(rows, rows[0] + np.arange(len(rows))):  # side by side: no copy
+        beside = slice(rows[0], rows[-1] + 1)
+        return joint[:, :, beside, beside]
+    return joint[:, :, rows[:, None], rows]
 
 
 def _gram_with_all(view: View) -> np.ndarray:
@@ -107,7 +110,7 @@ def read_bits(view: View, step: int) -> np.ndarray:
     ]
     if view.sites is not None:
         joint = [bits[np.concatenate(units)] for bits in joint]
-    return np.ascontiguousarray(np.concatenate(joint, axis=1))
+    return joint[0] if len(joint) == 1 else np.concatenate(joint, axis=1)
 
 
 @source("activations", "step", "example", "any_unit", stream="activations", itemsize=4)

@@ -154,6 +154,7 @@ class View:
             "any_site": lambda: len(self.archive.sites),
             "call": lambda: len(self.archive.calls),
             "unit": lambda: sum(int(site["n_units"]) for site in self.masked_sites),
+            "path_byte": lambda: sum(-(-int(site["n_units"]) // 8) for site in self.masked_sites),
             "any_unit": lambda: sum(int(site["n_units"]) for site in self.archive.site_table),
             "byte": lambda: sum(-(-probe.n_masks // 8) for probe, _ in self.parts()),
             "output": lambda: self._numbers_per_output(),

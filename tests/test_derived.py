@@ -45,6 +45,15 @@ def test_path_counts_and_overlaps_join_probes_of_odd_sizes(archive, view):
                 np.testing.assert_array_equal(view.get(name)[position, s], values, err_msg=name)
 
 
+def test_counts_are_the_diagonals_of_overlaps_made_already(archive, view):
+    other = View(archive, PROBES, COUNTS, steps=(1, 2), lead=0)
+    for count, gram in (("path_count", "overlap"), ("path_common", "overlap_joint")):
+        counted = view.get(count)
+        other.get(gram)
+        np.testing.assert_array_equal(other.get(count), counted)
+        assert counted.dtype == other.get(count).dtype == np.int64
+
+
 def test_unit_count_leaves_out_examples_beyond_the_view(archive, view):
     both = np.concatenate([mask(archive, site, 1).sum(0) for site in ("relu", "relu#2")])
     np.testing.assert_array_equal(view.get("unit_count")[0], both)

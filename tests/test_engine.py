@@ -6,12 +6,14 @@ import pytest
 import xarray as xr
 
 import analyze
+from analyze import blocks
 from analyze.assemble import added
 from analyze.blocks import Worker, blocks_of
 from analyze.engine import parse_memory
 from analyze.errors import AnalysisError
 from analyze.metric import metric
 from analyze.metrics.path_cross_similarity import path_cross_similarity
+from analyze.metrics.path_patterns import path_patterns
 from analyze.plan import compared, make_plan
 from analyze.reference import FORT_2019
 from analyze.results import load
@@ -123,17 +125,36 @@ def test_what_does_not_fit_is_skipped_with_the_figure(path):
         analyze.run(path, ["stiffness"], memory=500)
 
 
+def test_metrics_that_compare_in_time_share_their_blocks_with_those_that_do_not(monkeypatch):
+    archive = fake_archive(steps=range(12), ends=())
+    plans = [make_plan(card, {}, archive, {}) for card in (path_patterns.card, path_cross_similarity.card)]
+    assert [plan.lag for plan in plans] == ["", "snapshot"]
+    (whole,) = blocks_of(plans, archive, 1 << 40, {})
+    monkeypatch.setattr(blocks, "_REUSED", 1)  # however much memory there is
+    cut = list(blocks_of(plans, archive, 1 << 40, {}))
+    assert [(block.lead, len(block.steps)) for block in cut] == [(None, 8), (7, 4)]
+    worker = Worker(archive)
+    for name in whole.names:
+        expected = worker.compute(whole)[name].returned
+        parts = [worker.compute(block)[name].returned for block in cut]
+        for probe, one in enumerate(expected):
+            for variable in ("mean", "histogram", "n_patterns", "hamming"):
+                if variable in one:
+                    joined = np.concatenate([part[probe][variable] for part in parts])
+                    np.testing.assert_array_equal(joined, one[variable])
+
+
 def test_sites_are_taken_in_groups_where_all_do_not_fit():
     archive = fake_archive(sizes={"train": 40})
     plan = make_plan(path_cross_similarity.card, {}, archive, {})
     memory = int(plan.nbytes(archive) * 0.7)
-    blocks = list(blocks_of([plan], archive, memory, {}))
-    assert [block.groups_of_sites for block in blocks] == [2, 2]
+    cut = list(blocks_of([plan], archive, memory, {}))
+    assert [block.groups_of_sites for block in cut] == [2, 2]
     whole = list(blocks_of([plan], archive, 1 << 40, {}))
     assert len(whole) == 1 and whole[0].groups_of_sites == 1
     worker = Worker(archive)
     expected = worker.compute(whole[0])["path_cross_similarity"].returned[0]
-    for position, block in enumerate(blocks):
+    for position, block in enumerate(cut):
         got = worker.compute(block)["path_cross_similarity"].returned[0]
         np.testing.assert_array_equal(got["mean"][0], expected["mean"][position])
         np.testing.assert_array_equal(got["histogram"][0], expected["histogram"][position])

@@ -1,26 +1,25 @@
-"""Masks as packed bits: pack, unpack, and count how paths overlap without unpacking them whole.
+"""Masks as packed bits: pack, unpack, and count how paths overlap without unpacking them.
 
 A mask of shape (example, unit) is stored *unit-major*, as uint8 of shape (unit, byte) with ``byte =
 ceil(examples / 8)``: byte b of unit u holds examples 8b ... 8b+7, the first in the highest bit, and the bits
 after the last example are 0. Consecutive snapshots of one unit then lie close together, which is what
-general-purpose compressors need.
+general-purpose compressors need. Whoever compares examples turns that once into *rows*, uint8 (example, byte)
+with the units of one example side by side; two masks are intersected as ``rows & other_rows``.
 """
 
-import sys
-import time
-from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from functools import cache
 
 import numpy as np
 
-_BLOCK_BYTES = 8 << 20  # unpacked bytes held at a time
-_MATMUL_UNITS = 1 << 14  # float32 sums of 0/1 stay exact far beyond this many units
+_BLOCK_BYTES = 4 << 20  # packed bytes turned into rows at a time
+_CACHED = 1 << 19  # bytes worked on at a time, so that they stay in the second-level cache
+_UNITS = 1 << 13  # units turned into rows at a time, for the same reason; a multiple of 8
+_EACH_BIT = (128 >> np.arange(8)).astype(np.uint8)[:, None]
 _POPCOUNT_WORDS = 512  # words of 64 units per block: operands stay in the caches, sums below 2**16
-_WORTH_TIMING = 1 << 23  # pair-bits below which any backend is instant
-_COUNT_UNITS = 1 << 13  # units counted at a time, so that they stay in the caches
 
 Bits = np.ndarray
+Rows = np.ndarray
 
 
 def pack(mask: np.ndarray) -> np.ndarray:
@@ -34,10 +33,18 @@ def pack(mask: np.ndarray) -> np.ndarray:
     if mask.ndim != 2:
         raise ValueError(f"a mask has axes (example, unit), got shape {mask.shape}")
     n_examples, n_units = mask.shape
-    # Packing along the contiguous axis is fast in NumPy, along the other one slow; so pack, then transpose
-    # the bits.
-    rows = np.packbits(mask.astype(bool, copy=False), axis=1)
-    return _transpose_bits(rows, n_examples, n_units)
+    rows = mask.astype(bool, copy=False).view(np.uint8)
+    packed = np.empty((n_units, -(-n_examples // 8)), np.uint8)
+    step = max(1024, _CACHED // max(n_examples, 1))
+    for start in range(0, n_units, step):
+        columns = np.zeros((packed.shape[1], len(packed[start : start + step])), np.uint8)
+        for first in range(8):  # one bit of every byte at a time, the highest first
+            columns += columns
+            taken = rows[first::8, start : start + step]
+            columns[: len(taken)] |= taken
+        packed[start : start + step] = columns.T
+    # Bits after the last example: those rows were shifted in as zeros.
+    return packed
 
 
 def unpack(bits: Bits, n_examples: int) -> np.ndarray:
@@ -57,143 +64,84 @@ def count(bits: Bits, n_examples: int) -> np.ndarray:
     >>> count(np.array([[192], [64]], dtype=np.uint8), 2)
     array([1, 2])
     """
-    bits = _checked(bits, n_examples)
-    total = np.zeros(n_examples, np.int64)
-    for start in range(0, len(bits), _COUNT_UNITS):
-        rows, _ = _examples_first(bits[start : start + _COUNT_UNITS], n_examples)
-        total += np.bitwise_count(_as_words(rows, 0)).sum(axis=1, dtype=np.int64)
-    return total
-
-
-def common(bits: Bits, other: Bits, n_examples: int) -> np.ndarray:
-    """Units on in both masks, for each example by itself, int64 (example,)."""
-    bits, other = _checked(bits, n_examples), _checked(other, n_examples)
-    if bits.shape != other.shape:
-        raise ValueError(f"masks to intersect must agree in shape, got {bits.shape} and {other.shape}")
-    return count(bits & other, n_examples)
+    return sum(map(row_count, _blocks(bits, n_examples)), np.zeros(n_examples, np.int64))
 
 
 def unit_count(bits: Bits) -> np.ndarray:
-    """Examples for which each unit is on, int64 (unit,).
+    """Examples for which each unit is on, int32 (unit,).
 
     >>> unit_count(np.array([[192], [64]], dtype=np.uint8))
-    array([2, 1])
+    array([2, 1], dtype=int32)
     """
-    return np.bitwise_count(np.asarray(bits)).sum(axis=-1, dtype=np.int64)
+    total = np.zeros(len(bits), np.int32)
+    for column in np.bitwise_count(_as_words(np.asarray(bits))).T:
+        total += column
+    return total
 
 
-def overlap(bits: Bits, n_examples: int, other: Bits | None = None) -> np.ndarray:
-    """Units on for example i in ``bits`` and for example j in ``other``: int64 (example, example_2).
-
-    ``other`` defaults to ``bits`` itself (the overlap Gram matrix, whose diagonal is ``count``). Exact
-    integers whatever arithmetic is used: words are ANDed and counted, or unpacked blocks of units multiplied
-    as float32, or as int8 where PyTorch is loaded; for large masks, whichever is the fastest on this machine.
+def overlap(bits: Bits, n_examples: int) -> np.ndarray:
+    """Units on for both of two examples, int64 (example, example_2): a Gram matrix with diagonal ``count``.
 
     >>> overlap(np.array([[192], [64]], dtype=np.uint8), 2)
     array([[1, 1],
            [1, 2]])
     """
+    return sum(map(row_overlap, _blocks(bits, n_examples)), np.zeros((n_examples, n_examples), np.int64))
+
+
+# ---- rows: one example each ----
+
+
+def rows_of(bits: Bits, n_examples: int) -> Rows:
+    """The rows (example, byte of units) of a mask, for what compares examples.
+
+    >>> rows_of(np.array([[192], [64]], dtype=np.uint8), 2)
+    array([[128],
+           [192]], dtype=uint8)
+    """
     bits = _checked(bits, n_examples)
-    if other is not None:
-        other = _checked(other, n_examples)
-        if other.shape != bits.shape:
-            raise ValueError(f"masks to compare must agree in shape, got {bits.shape} and {other.shape}")
-    total = np.zeros((n_examples, n_examples), np.int64)
-    backend = _backend(n_examples, len(bits))
-    units = min(_MATMUL_UNITS, max(512, _BLOCK_BYTES // max(n_examples, 1)))
-    for start in range(0, len(bits) if n_examples else 0, units):
-        left = backend.prepare(*_examples_first(bits[start : start + units], n_examples))
-        if other is None:
-            _add_gram(total, left, backend.product)
-        else:
-            total += backend.product(
-                left, backend.prepare(*_examples_first(other[start : start + units], n_examples))
-            )
-    return total if other is not None else np.triu(total) + np.triu(total, 1).T
+    n_bytes, width = bits.shape[1], -(-len(bits) // 8)
+    rows = np.empty((n_bytes, 8, width), np.uint8)
+    for start in range(0, len(bits), _UNITS):
+        columns = np.ascontiguousarray(bits[start : start + _UNITS].T)
+        # A byte with one bit left is packed as that bit: 1 where it is set.
+        rows[:, :, start // 8 : (start + _UNITS) // 8] = np.packbits(columns[:, None] & _EACH_BIT, axis=-1)
+    return rows.reshape(8 * n_bytes, width)[:n_examples]
 
 
-def _add_gram(total: np.ndarray, operand: Any, product: Callable[[Any, Any], np.ndarray]) -> None:
-    """Add the upper triangle of an operand's product with itself; what is below the blocks is left alone."""
-    rows = max(64, -(-len(total) // 4))
-    for start in range(0, len(total), rows):
-        total[start : start + rows, start:] += product(operand[start : start + rows], operand[start:])
+def row_count(rows: Rows) -> np.ndarray:
+    """Bits set in each row, int64 (example,)."""
+    return np.bitwise_count(_as_words(rows)).sum(axis=1, dtype=np.int64)
 
 
-# ---- backends: packed rows (example, byte) of a block of units become operands, and two of those counts ----
-
-
-class _Backend(NamedTuple):
-    name: str
-    prepare: Callable[[np.ndarray, int], Any]
-    product: Callable[[Any, Any], np.ndarray]
-
-
-def _as_floats(rows: np.ndarray, n_units: int) -> np.ndarray:
-    return np.unpackbits(rows, axis=1, count=n_units).astype(np.float32)
-
-
-def _float_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return (a @ b.T).astype(np.int64)  # sums of at most 2**14 ones: exact in float32
-
-
-def _as_words(rows: np.ndarray, n_units: int) -> np.ndarray:
-    return np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8))).view(np.uint64)
-
-
-def _popcount_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    total = np.zeros((len(a), len(b)), np.int64)
-    for start in range(0, a.shape[1], _POPCOUNT_WORDS):
-        columns = b[:, start : start + _POPCOUNT_WORDS]
-        for i, row in enumerate(a[:, start : start + _POPCOUNT_WORDS]):
-            total[i] += np.bitwise_count(row & columns).sum(axis=1, dtype=np.uint16)
+def row_overlap(rows: Rows) -> np.ndarray:
+    """Bits set in both of two rows, exact: int64 (example, example_2)."""
+    if not rows.size:
+        return np.zeros((len(rows), len(rows)), np.int64)
+    total = _product()(rows)  # correct on and above the diagonal
+    np.copyto(total, total.T, where=np.tri(len(total), k=-1, dtype=bool))
     return total
 
 
-def _as_int8(rows: np.ndarray, n_units: int) -> Any:
-    import torch
-
-    return torch.from_numpy(np.unpackbits(rows, axis=1, count=n_units).view(np.int8))
-
-
-def _int8_product(a: Any, b: Any) -> np.ndarray:
-    import torch
-
-    return torch._int_mm(a, b.t()).numpy()
+@cache
+def _product() -> Callable[[Rows], np.ndarray]:
+    # NumKong counts bits with the widest instructions the processor has, and needs no PyTorch.
+    try:
+        from numkong import dots_symmetric
+    except ImportError:
+        return _popcounts
+    return lambda rows: np.asarray(dots_symmetric(np.ascontiguousarray(rows), dtype="uint1")).astype(np.int64)
 
 
-_FLOAT = _Backend("float32", _as_floats, _float_product)
-_POPCOUNT = _Backend("popcount", _as_words, _popcount_product)
-_INT8 = _Backend("int8", _as_int8, _int8_product)
-
-
-def _backend(n_examples: int, n_units: int) -> _Backend:
-    if n_examples * n_examples * n_units < _WORTH_TIMING:
-        return _POPCOUNT
-    return _fastest("torch" in sys.modules, min(n_examples, 512))
-
-
-@lru_cache(maxsize=32)
-def _fastest(torch_loaded: bool, n_examples: int) -> _Backend:
-    # Which product wins depends on the processor (AMX, VNNI, vector popcount), so it is timed once.
-    # PyTorch takes seconds to import, so it is only a candidate where the program has loaded it anyway.
-    trial = (np.arange(n_examples * 512, dtype=np.uint32) * np.uint32(2654435761) >> 24).astype(np.uint8)
-    trial = trial.reshape(n_examples, 512)
-    expected = _POPCOUNT.product(*[_POPCOUNT.prepare(trial, 4096)] * 2)
-    times = {}
-    for backend in (_POPCOUNT, _FLOAT, *([_INT8] if torch_loaded else [])):
-        try:
-            if np.array_equal(_timed(backend, trial)[1], expected):
-                times[backend] = min(_timed(backend, trial)[0] for _ in range(3))
-        except (RuntimeError, AttributeError):  # a build of PyTorch without this product
-            continue
-    return min(times, key=times.__getitem__)
-
-
-def _timed(backend: _Backend, trial: np.ndarray) -> tuple[float, np.ndarray]:
-    start = time.perf_counter()
-    operand = backend.prepare(trial, 8 * trial.shape[1])
-    result = backend.product(operand, operand)
-    return time.perf_counter() - start, result
+def _popcounts(rows: Rows) -> np.ndarray:
+    """The upper triangle of `row_overlap`, with NumPy alone."""
+    words = _as_words(rows)
+    total = np.zeros((len(rows), len(rows)), np.int64)
+    for start in range(0, words.shape[1], _POPCOUNT_WORDS):
+        block = words[:, start : start + _POPCOUNT_WORDS]
+        for i, row in enumerate(block):
+            total[i, i:] += np.bitwise_count(row & block[i:]).sum(axis=1, dtype=np.uint16)
+    return total
 
 
 # ---- layout ----
@@ -209,23 +157,16 @@ def _checked(bits: Bits, n_examples: int) -> np.ndarray:
     return bits
 
 
-def _examples_first(bits: np.ndarray, n_examples: int) -> tuple[np.ndarray, int]:
-    """Return packed rows (example, byte) of unit-major bits, and the number of units in a row."""
-    return _transpose_bits(bits, len(bits), n_examples), len(bits)
+def _blocks(bits: Bits, n_examples: int) -> Iterator[Rows]:
+    """Rows of some units at a time, so that a large mask does not take its memory again."""
+    bits = _checked(bits, n_examples)
+    units = max(512, _BLOCK_BYTES // max(bits.shape[1], 1))
+    for start in range(0, len(bits) if n_examples else 0, units):
+        yield rows_of(bits[start : start + units], n_examples)
 
 
-def _transpose_bits(rows: np.ndarray, n_rows: int, n_columns: int) -> np.ndarray:
-    """Transpose a bit matrix n_rows x n_columns packed along columns, as 8 x 8 tiles in 64-bit words."""
-    tiles_down, tiles_across = -(-n_rows // 8), -(-n_columns // 8)
-    if rows.shape[0] != tiles_down * 8:
-        rows = np.pad(rows, ((0, tiles_down * 8 - rows.shape[0]), (0, 0)))
-    tiles = rows.reshape(tiles_down, 8, tiles_across).transpose(2, 0, 1)
-    words = np.ascontiguousarray(tiles).view(">u8").astype(np.uint64)[..., 0]
-    for shift, keep in ((7, 0x00AA00AA00AA00AA), (14, 0x0000CCCC0000CCCC), (28, 0x00000000F0F0F0F0)):
-        # Swap the off-diagonal halves of 2 x 2, then 4 x 4, then 8 x 8 blocks of bits.
-        swap = (words ^ (words >> np.uint64(shift))) & np.uint64(keep)
-        words ^= swap ^ (swap << np.uint64(shift))
-    tile_bytes = words.astype(">u8")[..., None].view(np.uint8)  # (across, down, 8 columns of the tile)
-    return np.ascontiguousarray(tile_bytes.transpose(0, 2, 1)).reshape(tiles_across * 8, tiles_down)[
-        :n_columns
-    ]
+def _as_words(packed: np.ndarray) -> np.ndarray:
+    """Packed bytes (row, byte) as uint64 (row, word)."""
+    if packed.shape[1] % 8:
+        packed = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8)))
+    return np.ascontiguousarray(packed).view(np.uint64)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from analyze import plot
 from analyze.metric import metric
 from analyze.metrics.gradient_diversity import layer_heat, log_scale, probe_lines
-from analyze.numerics import divide
+from analyze.numerics import divide, pairs_of
 from analyze.reference import Reference
 
 if TYPE_CHECKING:
@@ -73,15 +73,14 @@ def gradient_confusion(gram: ArrayLike) -> dict[str, NDArray]:
     shape = gram.shape[:-2]
     eta, cosine, conflicting = (np.full(shape, np.nan) for _ in range(3))
     undefined = np.zeros(shape, np.int64)
-    # One matrix at a time: all pairs of every step and layer at once would need several copies of the input.
-    for where in np.ndindex(shape) if len(first) else ():
-        product = gram[where][first, second]
-        ratio = divide(product, norm[where][first] * norm[where][second])
-        defined = ratio[~np.isnan(ratio)]
-        eta[where] = max(0.0, -product.min()) if not np.isnan(product).any() else np.nan
-        conflicting[where] = divide((product < 0).sum(), (~np.isnan(product)).sum())
-        cosine[where] = np.clip(defined, -1.0, 1.0).min(initial=np.inf) if len(defined) else np.nan
-        undefined[where] = len(ratio) - len(defined)
+    # One snapshot at a time: all pairs of every step and layer at once would need several copies of the input.
+    for step in range(len(gram)) if len(first) else ():
+        product = pairs_of(gram[step], first, second)
+        ratio = divide(product, norm[step][:, first] * norm[step][:, second])
+        eta[step] = np.maximum(0.0, -product.min(-1))  # NaN where one of them is
+        conflicting[step] = divide((product < 0).sum(-1), (~np.isnan(product)).sum(-1))
+        undefined[step] = np.isnan(ratio).sum(-1)
+        cosine[step] = np.fmin.reduce(np.clip(ratio, -1.0, 1.0), -1)  # NaN only where none is defined
     return {"eta": eta, "min_cosine": cosine, "conflicting": conflicting, "n_undefined": undefined}
 
 

@@ -86,15 +86,14 @@ def gradient_noise(gram: ArrayLike, *, k: int = 10) -> dict[str, Any]:
     shape, n = gram.shape[:-2], gram.shape[-1]
     trace, signal, squares = (np.full(shape, np.nan) for _ in range(3))
     eigenvalue = np.full((*shape, k), np.nan)
-    # One matrix at a time: centring all at once would hold a second copy of the input.
-    for where in np.ndindex(shape):
-        matrix = gram[where]
-        if not (n and np.isfinite(matrix).all()):
-            continue
-        spectrum = _centred_spectrum(matrix)
-        trace[where], squares[where] = spectrum.sum(), np.square(spectrum).sum()
-        signal[where] = max(matrix.mean(), 0.0)
-        eigenvalue[where][: min(k, n)] = spectrum[:k]
+    # One snapshot at a time: centring all at once would hold a second copy of the input.
+    for step in range(len(gram)) if n else ():
+        finite = np.isfinite(gram[step]).all((-2, -1))
+        matrices = gram[step][finite]
+        signal[step, finite] = np.maximum(matrices.mean((-2, -1)), 0.0)
+        spectrum = _centred_spectra(matrices)
+        trace[step, finite], squares[step, finite] = spectrum.sum(-1), np.square(spectrum).sum(-1)
+        eigenvalue[step, finite, : min(k, n)] = spectrum[:, :k]
     scale = np.where((signal == 0) & (trace > 0), np.inf, divide(trace, signal))
     return {
         "trace": trace,
@@ -106,13 +105,19 @@ def gradient_noise(gram: ArrayLike, *, k: int = 10) -> dict[str, Any]:
     }
 
 
-def _centred_spectrum(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Eigenvalues of the centred Gram matrix over n, descending; rounding of the input is 0."""
-    mean = matrix.mean(axis=0)
-    centred = matrix - mean - mean[:, None] + mean.mean()
-    values = np.linalg.eigvalsh((centred + centred.T) / 2)[::-1] / len(matrix)
-    floor = len(matrix) * np.finfo(np.float64).eps * np.abs(matrix).max(initial=0.0)
-    return np.where(values > floor, values, 0.0)
+def _centred_spectra(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Eigenvalues (matrix, rank) of centred Gram matrices over n, descending; rounding of the input is 0.
+
+    The matrices are overwritten.
+    """
+    n = matrices.shape[-1]
+    largest = np.maximum(matrices.max((-2, -1), initial=0.0), -matrices.min((-2, -1), initial=0.0))
+    mean = matrices.mean(axis=-2)
+    matrices -= mean[:, None]
+    matrices -= (mean - mean.mean(-1, keepdims=True))[:, :, None]
+    centred = matrices + matrices.swapaxes(-1, -2)
+    values = np.linalg.eigvalsh(centred)[:, ::-1] / (2 * n)
+    return np.where(values > (n * np.finfo(np.float64).eps * largest)[:, None], values, 0.0)
 
 
 def plot_gradient_noise(result: xr.Dataset, figure: Figure) -> None:

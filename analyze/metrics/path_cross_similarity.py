@@ -8,7 +8,7 @@ import numpy as np
 
 from analyze import plot
 from analyze.metric import metric
-from analyze.numerics import divide, mean_defined, std_defined
+from analyze.numerics import divide, mean_defined, pairs_of, std_defined
 from analyze.reference import GUPTA_2022
 
 if TYPE_CHECKING:
@@ -54,14 +54,17 @@ def path_cross_similarity(
     mean, std = np.full(shape, np.nan), np.full(shape, np.nan)
     undefined, histogram = np.zeros(shape, np.int64), np.zeros((*shape, bins))
     pairs = np.triu_indices(overlap.shape[-1], 1)
-    # One site of one snapshot at a time: the pairs of all of them at once would double the memory.
-    for cell in np.ndindex(shape):
-        now, before, both = (counts[cell][pairs] for counts in (overlap, overlap_previous, overlap_joint))
+    # One snapshot at a time: the pairs of all of them at once would double the memory.
+    for step in range(shape[0]):
+        now, before, both = (
+            pairs_of(counts[step], *pairs) for counts in (overlap, overlap_previous, overlap_joint)
+        )
         values = divide(both, np.sqrt(now.astype(np.float64) * before))
-        mean[cell], used = mean_defined(values)
-        std[cell] = std_defined(values, 0)
-        undefined[cell] = len(values) - used
-        histogram[cell] = np.histogram(values[~np.isnan(values)], bins, range=(0.0, 1.0))[0]
+        mean[step], used = mean_defined(values, -1)
+        std[step] = std_defined(values, -1)
+        undefined[step] = values.shape[-1] - used
+        for site, row in enumerate(values):
+            histogram[step, site] = np.histogram(row[~np.isnan(row)], bins, range=(0.0, 1.0))[0]
     middles = (np.arange(bins) + 0.5) / bins
     return {"mean": mean, "std": std, "n_undefined": undefined, "histogram": histogram, "bin": middles}
 

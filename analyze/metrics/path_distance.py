@@ -8,7 +8,7 @@ import numpy as np
 
 from analyze import plot
 from analyze.metric import metric
-from analyze.numerics import divide, mean_ranks, pairwise_distance, pearson
+from analyze.numerics import divide, mean_ranks, pairs_of, pairwise_distance, pearson, spearman
 from analyze.reference import GUPTA_2022
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def path_distance(
     rows = raw if original and raw is not None else inputs
     first, second = np.triu_indices(len(np.asarray(rows)), 1)
     distance = pairwise_distance(rows)[first, second]
-    cloud = np.asarray(overlap)[..., first, second]
+    cloud = pairs_of(np.asarray(overlap), first, second)
     if normalized:
         count = np.asarray(path_count, np.float64)
         cloud = divide(cloud, np.sqrt(count[..., first] * count[..., second]))
@@ -86,11 +86,12 @@ def path_distance(
 def _rank_correlation(distance: np.ndarray, cloud: np.ndarray) -> np.ndarray:
     result = np.empty(cloud.shape[:-1])
     ranks = mean_ranks(distance)
-    for where in np.ndindex(result.shape):
-        defined = ~np.isnan(cloud[where])
-        # The ranks of all distances serve every step; only where pairs drop out are they taken anew.
-        left = ranks if defined.all() else mean_ranks(distance[defined])
-        result[where] = pearson(left, mean_ranks(cloud[where][defined]))
+    # The ranks of all distances serve every step; only where pairs drop out are they taken anew.
+    for step, row in enumerate(cloud):
+        if np.isnan(row).any():
+            result[step] = spearman(distance, row)
+        else:
+            result[step] = pearson(ranks, mean_ranks(row))
     return result
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from analyze import plot
 from analyze.metric import metric
-from analyze.numerics import divide
+from analyze.numerics import divide, mean_defined, pairs_of
 from analyze.reference import FORT_2019, WALKER_2023
 
 if TYPE_CHECKING:
@@ -66,13 +66,16 @@ def stiffness(
     used = np.zeros(len(pairs), np.int64)
     for p, (first, second) in enumerate(pairs):
         rows, columns = distinct_pairs(split, ids, first, second)
-        cosines, signs = cosine[..., rows, columns], np.sign(gram[..., rows, columns])
         used[p] = len(rows)
-        undefined[:, p] = np.isnan(cosines).sum(-1)
-        if zero == "as_zero":
-            cosines = np.where(np.isnan(cosines) & ~np.isnan(signs), 0.0, cosines)
-        result["cosine"][:, p] = _mean(cosines)
-        result["sign"][:, p] = _mean(signs)
+        for step in range(len(gram)):  # one at a time, so that the pairs stay in the caches
+            cosines, products = (pairs_of(values[step], rows, columns) for values in (cosine, gram))
+            known = np.count_nonzero(~np.isnan(products), -1)
+            undefined[step, p] = np.isnan(cosines).sum(-1)
+            if zero == "as_zero":
+                cosines = np.where(np.isnan(cosines) & ~np.isnan(products), 0.0, cosines)
+            result["cosine"][step, p] = mean_defined(cosines, -1)[0]
+            signs = np.count_nonzero(products > 0, -1) - np.count_nonzero(products < 0, -1)
+            result["sign"][step, p] = divide(signs, known)
     names = [f"{first}-{second}" for first, second in pairs]
     return {**result, "n_undefined": undefined, "n_pairs": used, "pair": names}
 
@@ -91,11 +94,6 @@ def distinct_pairs(
     i, j = (grid.ravel() for grid in np.meshgrid(rows, columns, indexing="ij"))
     keep = (i < j) & (ids[i] != ids[j]) if first == second else np.ones(len(i), bool)
     return i[keep], j[keep]
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    defined = ~np.isnan(values)
-    return divide(np.where(defined, values, 0.0).sum(-1), defined.sum(-1))
 
 
 def plot_stiffness(result: xr.Dataset, figure: Figure) -> None:
