@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 DENSE_UP_TO = 128  # inputs of a map below which its whole matrix is built
 TOLERANCE = 1e-6  # relative, of Lanczos iterations
 MAX_ITERATIONS = 300
+RESIDUAL = 10  # times the tolerance: a larger one cannot tell apart two values that lie close
 
 
 class Norm(NamedTuple):
@@ -50,10 +52,12 @@ def map_norm(
 ) -> Norm:
     """Largest singular value of x -> apply(x, weight), x (n, *inputs); without `apply`, of scaling by weight.
 
-    A small map is written out as a matrix. Else Golub-Kahan-Lanczos iterations from a fixed random start,
-    in float32 (their error enters squared; the largest value needs no reorthogonalisation), until the error
-    estimated from residual and gap is below `tolerance`, relative; then one application in float64 to the
-    vector found. So the value is never too large by more than rounding.
+    A small map is written out as a matrix; a convolution with kernels of one element is that of one
+    position. Else Golub-Kahan-Lanczos iterations from a fixed random start, in float32 (their error enters
+    squared; the largest value needs no reorthogonalisation), until the error estimated from residual and gap
+    is below `tolerance`, relative, and the residual below ten times that, as two values that lie close look
+    like one to larger ones; then one application in float64 to the vector found. So the value is never too
+    large by more than rounding.
 
     >>> import torch
     >>> kernel = torch.diag(torch.arange(200.0))[..., None]
@@ -64,17 +68,19 @@ def map_norm(
     import torch
 
     weight = weight.detach().double()
-    if not bool(torch.isfinite(weight).all()):
+    largest = float(torch.stack(torch.aminmax(weight)).abs().max()) if weight.numel() else 0.0
+    if not math.isfinite(largest):
         return Norm(math.nan)
-    largest = float(abs(weight).max()) if weight.numel() else 0.0
     if apply is None or largest == 0:
         return Norm(largest)
+    scaled = weight / largest
+    if weight.dim() > 2 and math.prod(weight.shape[2:]) == 1:
+        inputs = _one_position(apply, scaled, tuple(inputs))
     if math.prod(inputs) <= DENSE_UP_TO:
         with torch.no_grad():
             basis = torch.eye(math.prod(inputs), dtype=torch.float64).reshape(-1, *inputs)
-            columns = apply(basis, weight / largest).reshape(len(basis), -1)
+            columns = apply(basis, scaled).reshape(len(basis), -1)
         return Norm(float(singular_values(columns.numpy())[0]) * largest)
-    scaled = weight / largest
     found, vector = _lanczos(apply, scaled.float(), tuple(inputs), tolerance)
     with torch.no_grad():
         exact = apply(vector.double().reshape(1, *inputs), scaled)
@@ -82,49 +88,60 @@ def map_norm(
     return found._replace(value=value * largest)
 
 
+def _one_position(
+    apply: Callable[[Tensor, Tensor], Tensor], weight: Tensor, inputs: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Shape of one position of inputs that are all mapped alike and apart; all, where padding leaves it out."""
+    import torch
+
+    one = (inputs[0], *[1] * (len(inputs) - 1))
+    with torch.no_grad(), suppress(RuntimeError):  # a transposed convolution may crop it
+        if bool(apply(torch.ones(1, *one, dtype=weight.dtype), abs(weight)).any()):
+            return one
+    return inputs
+
+
 def _lanczos(
     apply: Callable[[Tensor, Tensor], Tensor], weight: Tensor, inputs: tuple[int, ...], tolerance: float
 ) -> tuple[Norm, Tensor]:
     import torch
 
+    # Channels last is what convolutions are fastest in.
+    layout = torch.channels_last if len(inputs) == 3 and weight.dim() == 4 else torch.contiguous_format
+    weight = weight.contiguous(memory_format=layout)
+    start = torch.randn(1, *inputs, generator=torch.Generator().manual_seed(0))
     with torch.enable_grad():
-        x = torch.zeros(1, *inputs, requires_grad=True)
+        x = start.contiguous(memory_format=layout).requires_grad_()
         y = apply(x, weight)
 
-    def forward(v: Tensor) -> Tensor:
-        return apply(v.reshape(1, *inputs), weight).reshape(-1)
-
     def backward(u: Tensor) -> Tensor:
-        return torch.autograd.grad(y, x, u.reshape(y.shape), retain_graph=True)[0].reshape(-1)
+        return torch.autograd.grad(y, x, u, retain_graph=True)[0]
 
     with torch.no_grad():
-        v = torch.randn(math.prod(inputs), generator=torch.Generator().manual_seed(0))
-        v /= torch.linalg.vector_norm(v)
-        basis = torch.empty(16, len(v))
-        basis[0] = v
-        u = forward(v)
+        basis = [x / torch.linalg.vector_norm(x)]
+        u = y / torch.linalg.vector_norm(x)
         diagonal, beside = [float(torch.linalg.vector_norm(u))], []
-        limit = min(MAX_ITERATIONS, len(v), y.numel())
+        limit = min(MAX_ITERATIONS, x.numel(), y.numel())
         for k in range(1, limit + 1):
-            u = u / (diagonal[-1] or 1.0)
-            v = backward(u)
-            v -= diagonal[-1] * basis[k - 1]
+            u = u.div_(diagonal[-1] or 1.0)
+            v = backward(u).sub_(basis[-1], alpha=diagonal[-1])
             beside.append(float(torch.linalg.vector_norm(v)))
             ended = beside[-1] <= 1e-7 * diagonal[0] or k == limit
-            if ended or k > 3:
-                norm, weights = _ritz(diagonal, beside, k)
-                if ended or norm.error <= tolerance:
+            if ended or (k > 3 and (k < 16 or k % 3 == 0)):  # seldom enough to cost little
+                norm, residual, weights = _ritz(diagonal, beside, k)
+                if ended or (norm.error <= tolerance and residual <= RESIDUAL * tolerance):
                     break
-            if k == len(basis):
-                basis = torch.cat([basis, torch.empty_like(basis)])
-            basis[k] = v / beside[-1]
-            u = forward(basis[k]) - beside[-1] * u
+            basis.append(v.div_(beside[-1]))
+            u = apply(basis[-1], weight).sub_(u, alpha=beside[-1])
             diagonal.append(float(torch.linalg.vector_norm(u)))
-        return norm, torch.from_numpy(weights).float() @ basis[: len(weights)]
+        vector = torch.zeros_like(basis[0])
+        for part, along in zip(basis, weights.tolist(), strict=True):
+            vector.add_(part, alpha=along)
+        return norm, vector
 
 
-def _ritz(diagonal: Sequence[float], beside: Sequence[float], k: int) -> tuple[Norm, np.ndarray]:
-    """The best value so far, with its estimated relative error, and its vector in terms of the basis."""
+def _ritz(diagonal: Sequence[float], beside: Sequence[float], k: int) -> tuple[Norm, float, np.ndarray]:
+    """The best value so far with its estimated error, its residual, both relative, and its vector in the basis."""
     from scipy.linalg import eigh_tridiagonal
 
     alpha, beta = np.array(diagonal[:k]), np.array([0.0, *beside[: k - 1]])
@@ -132,10 +149,11 @@ def _ritz(diagonal: Sequence[float], beside: Sequence[float], k: int) -> tuple[N
         alpha**2 + beta**2, alpha[:-1] * beta[1:], select="i", select_range=(max(k - 2, 0), k - 1)
     )
     values, vector = np.sqrt(np.maximum(squares[::-1], 0.0)), vectors[:, -1]
-    residual = beside[k - 1] * abs(alpha[-1] * vector[-1]) / (values[0] or 1.0)
-    gap = values[0] - values[1] if k > 1 else 0.0
-    error = min(residual, residual**2 / (4 * gap) if gap > 0 else math.inf) / (values[0] or 1.0)
-    return Norm(float(values[0]), k, float(error)), vector
+    size = values[0] or 1.0
+    residual = float(beside[k - 1] * abs(alpha[-1] * vector[-1]) / size**2)
+    gap = (values[0] - values[1]) / size if k > 1 else 0.0
+    error = min(residual, residual**2 / (4 * gap) if gap > 0 else math.inf)
+    return Norm(float(values[0]), k, float(error)), residual, vector
 
 
 def row_norm(weight: np.ndarray, row: Row, *, tolerance: float = TOLERANCE) -> Norm:

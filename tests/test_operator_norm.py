@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -21,6 +22,9 @@ LAYERS = {
     "one dimension": (nn.Conv1d(3, 4, 3, 2, 1), (3, 50)),
     "three dimensions": (nn.Conv3d(2, 2, 2), (2, 4, 5, 6)),
     "transposed": (nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, groups=2), (4, 6, 6)),
+    "one element": (nn.Conv2d(12, 14, 1, stride=2, groups=2), (12, 5, 5)),
+    "one element, between the strides": (nn.Conv2d(3, 4, 1, stride=2, padding=1), (3, 6, 6)),
+    "one element, cropped": (nn.ConvTranspose2d(3, 4, 1, padding=1), (3, 6, 6)),
     "linear": (nn.Linear(140, 150), (140,)),
 }
 
@@ -31,6 +35,11 @@ def by_columns(layer, shape):
         basis = torch.eye(math.prod(shape), dtype=torch.float64).reshape(-1, *shape)
         layer = layer.double()
         return (layer(basis) - layer(torch.zeros(1, *shape).double())).flatten(1).T.numpy()
+
+
+def conv_matrix(conv, kernel, shape):
+    basis = torch.eye(math.prod(shape), dtype=torch.float64).reshape(-1, *shape)
+    return conv(basis, kernel).flatten(1).numpy()
 
 
 @pytest.mark.parametrize("dense_up_to", [10**6, 0])
@@ -46,6 +55,30 @@ def test_norm_is_that_of_the_written_out_matrix(monkeypatch, name, dense_up_to):
     assert (norm.iterations == 0) == bool(dense_up_to)
     if norm.iterations:
         assert norm.value <= expected * (1 + 1e-12) and norm.error <= 1e-6
+
+
+def test_positions_of_a_kernel_of_one_element_are_mapped_alike():
+    kernel = torch.randn(130, 140, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    seen = []
+
+    def apply(x, weight):
+        seen.append(x.shape[1:])
+        return torch.nn.functional.conv2d(x, weight, None, 2)
+
+    norm = map_norm(apply, kernel, (140, 9, 9))
+    assert set(seen) == {(140, 1, 1)}
+    assert norm.value == pytest.approx(float(torch.linalg.matrix_norm(kernel[:, :, 0, 0], 2)), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", [0, 5, 12, 45, 53])
+def test_two_values_that_lie_close_are_told_apart(seed):
+    generator = torch.Generator().manual_seed(seed)
+    kernel = torch.randn(6, 6, 3, 3, dtype=torch.float64, generator=generator)
+    conv = partial(torch.nn.functional.conv2d, padding=1)
+    largest = np.linalg.svd(conv_matrix(conv, kernel, (6, 10, 10)), compute_uv=False)[0]
+    norm = map_norm(conv, kernel, (6, 10, 10))
+    assert norm.iterations > 0
+    assert (1 - 1e-6) * largest <= norm.value <= (1 + 1e-12) * largest
 
 
 def test_scale_of_the_weights_does_not_matter():
