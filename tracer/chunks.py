@@ -15,6 +15,7 @@ import google_crc32c
 import numpy as np
 
 from tracer.files import Buffer, write_all
+from tracer.recycled import RECYCLED
 from tracer.spec import fill_scalar
 
 PIECE = 1 << 20  # checksums hold the interpreter lock, so no single call sees more than this
@@ -110,7 +111,7 @@ class Layout:
             raise ValueError(
                 f"the file has {os.fstat(fd).st_size} bytes instead of {data_bytes + index_bytes}"
             )
-        values = np.empty(nbytes, np.uint8)
+        values = RECYCLED.take(nbytes)
         offsets = range(0, data_bytes, inner_bytes + 4)
         if self.pieces:
             table = np.empty(index_bytes, np.uint8)
@@ -119,9 +120,9 @@ class Layout:
             offsets = table[:-4].view("<u8")[::2].tolist()
         for (start, stop), offset in zip(runs, offsets, strict=True):
             rest = np.empty(inner_bytes - (stop - start) + 4, np.uint8)  # padding, then the checksum
-            _read_all(fd, values[start:stop], offset)
+            crc = _read_summed(fd, values[start:stop], offset)
             _read_all(fd, rest, offset + stop - start)
-            _check(google_crc32c.extend(google_crc32c.value(values[start:stop]), rest[:-4]), rest[-4:])
+            _check(google_crc32c.extend(crc, rest[:-4]), rest[-4:])
         return values.view(self.dtype).reshape(self.shape)
 
 
@@ -171,6 +172,16 @@ def _read_all(fd: int, into: np.ndarray, offset: int) -> None:
         if not got:
             raise ValueError("the file ends early")
         rest, offset = rest[got:], offset + got
+
+
+def _read_summed(fd: int, into: np.ndarray, offset: int) -> int:
+    """Fill an array of bytes from a file and return their CRC-32C, taken piece by piece while in the cache."""
+    crc = 0
+    for start in range(0, len(into), PIECE):
+        piece = into[start : start + PIECE]
+        _read_all(fd, piece, offset + start)
+        crc = google_crc32c.extend(crc, piece)
+    return crc
 
 
 def _check(crc: int, stored: np.ndarray) -> None:
