@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -57,12 +58,16 @@ class Loop:
     def __init__(self, name: str, folder: Path | None) -> None:
         build, shape, n, self.steps, self.k, self.batch, _ = WORKLOADS[name]
         generator = torch.Generator().manual_seed(1)
-        self.x = torch.rand(n, *shape, generator=generator)
-        self.y = torch.randint(0, 10, (n,), generator=generator)
+        if name == "digits":
+            digits = load_digits()
+            self.x, self.y = torch.tensor(digits.data, dtype=torch.float32) / 16, torch.tensor(digits.target)
+        else:
+            self.x = torch.randn(n, *shape, generator=generator)
+            self.y = torch.randint(0, 10, (n,), generator=generator)
         self.order = [torch.randperm(n, generator=generator)[: self.batch] for _ in range(self.steps)]
         torch.manual_seed(0)
         self.model = build()
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9)
         self.run: Any = None if folder is None else self.recorder(folder)
 
     def recorder(self, folder: Path) -> Any:
@@ -94,8 +99,8 @@ class Loop:
 
     def train(self) -> None:
         for ids in self.order:
-            loss = F.cross_entropy(self.model(self.x[ids]), self.y[ids])
             self.optimizer.zero_grad()
+            loss = F.cross_entropy(self.model(self.x[ids]), self.y[ids])
             loss.backward()
             self.optimizer.step()
             if self.run is not None:

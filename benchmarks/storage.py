@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+import tracer
 from benchmarks.harness import Work, case
+from benchmarks.models import resnet18
 from tracer import bits
 from tracer.writer import Writer
 
@@ -53,25 +55,42 @@ def append_and_commit() -> Iterator[tuple[str, Work, Work, float]]:
 @case("one copy of the same bytes", repeats=15, clock="wall")
 def stall_per_snapshot() -> Iterator[tuple[str, Work, Work, float]]:
     data = np.random.default_rng(0).standard_normal(1 << 20, dtype=np.float32)
-    target = np.empty_like(data)
     with tempfile.TemporaryDirectory() as folder:
         made, steps = writer(folder, "stall"), count()
         made.stream("s", {"values": ("float32", data.shape, ("element",))})
-
-        def alone(work: Work) -> float:
-            made.flush()  # the background thread must not be at work beside either side
-            start = time.perf_counter()
-            work()
-            return time.perf_counter() - start
-
-        def ours() -> float:
-            return alone(lambda: made.append("s", next(steps), False, {"values": data}))
-
-        def theirs() -> float:
-            return alone(lambda: np.copyto(target, data))
-
-        yield "4 MB", ours, theirs, 1.5
+        yield (
+            "4 MB",
+            alone(made, lambda: made.append("s", next(steps), False, {"values": data})),
+            alone(made, copying(data)),
+            1.5,
+        )
         made.close()
+        model = resnet18(1)[0]
+        with tracer.record(Path(folder) / "weights.zarr", model, None, snapshots=tracer.at([])) as run:
+            made, instrument, steps = run._writer, run._instrument, count(1)  # as a scheduled snapshot does
+            yield (
+                "weights of ResNet-18",
+                alone(made, lambda: instrument.snapshot(made, {"weights"}, next(steps), False)),
+                alone(made, copying(np.concatenate([*instrument.weights.values()], dtype=np.float32))),
+                1.5,
+            )
+
+
+def alone(made: Writer, work: Work) -> Work:
+    """Measure work on this thread while the writing one has nothing to do."""
+
+    def measured() -> float:
+        made.flush()
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    return measured
+
+
+def copying(data: np.ndarray) -> Work:
+    target = np.empty_like(data)
+    return lambda: np.copyto(target, data)
 
 
 @case("one os.write of 1 KB", repeats=15)

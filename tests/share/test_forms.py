@@ -49,7 +49,7 @@ def flipping(rate: float, shape: tuple[int, int, int] = (40, 300, 16)) -> np.nda
 def test_masks_are_encoded_the_better_way(rate: float, compressor: str, most: float, tmp_path: Path) -> None:
     values = flipping(rate)
     form = packed(MASKS, values.shape, values.dtype, values.__getitem__)
-    assert (form.compressor, form.inner) == (compressor, (SNAPSHOTS, 300, 16))
+    assert (form.compressor, form.inner) == (compressor, (40, 300, 16))
     assert np.array_equal(write(tmp_path, form, values)[...], values)
     stored = sum(file.stat().st_size for file in (tmp_path / "a").glob("c.*"))
     assert stored <= most * values.nbytes
@@ -64,8 +64,16 @@ def test_masks_are_near_the_entropy_given_the_snapshot_before(rate: float, tmp_p
     assert stored <= 2.5 * entropy
 
 
+@pytest.mark.parametrize(("n", "joined"), [(1, 8), (8, 8), (22, 24), (64, 64), (65, 40), (200, 56)])
+def test_as_many_snapshots_are_joined_as_make_whole_bytes(n: int, joined: int, tmp_path: Path) -> None:
+    values = flipping(0.01, (n, 20, 4))
+    form = packed(MASKS, values.shape, values.dtype, values.__getitem__)
+    assert form.inner is not None and form.inner[0] == joined <= SNAPSHOTS
+    assert np.array_equal(write(tmp_path, form, values)[...], values)
+
+
 def test_noise_stays_raw_and_zeros_are_compressed(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).normal(size=(6, 50_000)).astype("<f4")
+    noise = np.random.default_rng(0).integers(0, 1 << 32, (6, 50_000), "<u4")
     assert packed("a/values", noise.shape, noise.dtype, noise.__getitem__).compressor is None
     noise[:, ::2] = 0
     form = packed("a/values", noise.shape, noise.dtype, noise.__getitem__)

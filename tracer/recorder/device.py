@@ -138,7 +138,7 @@ class Transfer:
     def send(self, tensors: Mapping[str, Given]) -> Parcel:
         """Set tensors of one device going; single ones must be nobody else's. Waits only while too much is out.
 
-        Flat ones in a list are to lie end to end. Of tensors on the processor these are views, for the writer to copy.
+        Flat ones in a list, of types that NumPy has, are to lie end to end. Of tensors on the processor these are views, for the writer to copy.
         """
         device = next((one.device for given in tensors.values() for one in _each(given)), torch.device("cpu"))
         lane = lane_of(device)
@@ -158,8 +158,9 @@ def _each(given: Given) -> list[Tensor]:
 
 
 def _viewed(given: Given) -> np.ndarray | list[np.ndarray]:
-    arrays = [readable(tensor).cpu().numpy() for tensor in _each(given)]
-    return arrays if isinstance(given, list) else arrays[0]
+    if isinstance(given, list):  # of all weights: a hundred of a ResNet, at every snapshot
+        return [tensor.cpu().numpy() for tensor in given]
+    return readable(given).cpu().numpy()
 
 
 def fetched(groups: Mapping[str, Mapping[str, Given]]) -> dict[str, dict[str, np.ndarray]]:

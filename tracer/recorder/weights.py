@@ -50,8 +50,10 @@ class Weights:
         home = next((tensor.device for tensor in live.values()), None)  # a model may lie on several
         for row in self.table:
             tensor = live[row["name"]]
-            dtype = _STORED_AS.get(tensor.dtype, tensor.dtype)
-            pieces[row["array"]].append(tensor.to(home, dtype, non_blocking=True).reshape(-1))
+            if tensor.device != home or tensor.dtype in _STORED_AS:
+                dtype = _STORED_AS.get(tensor.dtype, tensor.dtype)
+                tensor = tensor.to(home, dtype, non_blocking=True)
+            pieces[row["array"]].append(tensor.reshape(-1))
         return pieces
 
     def read(self) -> dict[str, np.ndarray]:

@@ -14,15 +14,16 @@ from tracer.chunks import plan, plan_tail
 from tracer.files import write_all
 from tracer.spec import fill_scalar
 
-SNAPSHOTS = 32  # of masks in one inner chunk
+SNAPSHOTS = 64  # of masks in one inner chunk, at most
 _BESIDE = 1 << 19  # bytes of an inner chunk of masks: in larger ones they take no less
 _PATIENT = 1 << 26  # bytes of masks up to which time is spent to have them small: 2 to 3 MB/s instead of 40
+_QUICK = 1 << 22  # bytes of anything else up to which a few percent less are worth a hundredfold time
 _JOINED = 1 << 20  # bytes of an inner chunk that joins snapshots
 _INNER = 1 << 22  # bytes of an inner chunk cut from a large one
 _BLOCK = 1 << 26  # bytes of all inner chunks that share their snapshots: a reader keeps these
 _OBJECT = 1 << 28  # bytes of an object, before compression
 _MANY = 4096  # inner chunks of an object
-_PAYS = 0.8
+_PAYS = 0.9  # of the size: what compresses less is not worth its time
 _ABSENT = np.uint64(2**64 - 1)
 _LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 _CRC = {"name": "crc32c"}
@@ -95,7 +96,7 @@ class Form:
     def write(self, fd: int, numbers: tuple[int, ...], read: Read) -> None:
         """Write an object whose values ``read`` gives, box by box."""
         if self.inner is None:
-            write_all(fd, _summed(self.encode(self._filled(numbers, self.chunk, read))))
+            write_all(fd, _summed(self.encode(self.filled(numbers, self.chunk, read))))
             return
         counts = [outer // inner for outer, inner in zip(self.chunk, self.inner, strict=True)]
         index = np.full((prod(counts), 2), _ABSENT, "<u8")
@@ -103,7 +104,7 @@ class Form:
         for number, place in enumerate(product(*map(range, counts))):
             at = tuple(n * count + p for n, count, p in zip(numbers, counts, place, strict=True))
             if all(n * step < size for n, step, size in zip(at, self.inner, self.shape, strict=True)):
-                pieces = _summed(self.encode(self._filled(at, self.inner, read)))
+                pieces = _summed(self.encode(self.filled(at, self.inner, read)))
                 index[number] = offset, sum(map(len, pieces))
                 offset += write_all(fd, pieces)
         write_all(fd, _summed(index.tobytes()))
@@ -116,7 +117,7 @@ class Form:
         )
         return np.asarray(read(box), self.dtype)
 
-    def _filled(self, at: tuple[int, ...], size: tuple[int, ...], read: Read) -> np.ndarray:
+    def filled(self, at: tuple[int, ...], size: tuple[int, ...], read: Read) -> np.ndarray:
         """The same, completed with fill beyond the end of the array."""
         values = self.part(at, size, read)
         if values.shape == size:
@@ -167,7 +168,8 @@ def packed(path: str, shape: tuple[int, ...], dtype: np.dtype, read: Read) -> Fo
         effort = 9 if prod(shape) <= _PATIENT else 5
         choices = [("bitshuffle", (1, 2, 0), effort, 1.0), ("zstd", None, 1, 1.0)]
     else:
-        choices = [("zstd" if dtype.itemsize == 1 else "shuffle", None, 1, _PAYS)]
+        effort = 9 if prod(shape) * dtype.itemsize <= _QUICK else 1
+        choices = [("zstd" if dtype.itemsize == 1 else "shuffle", None, effort, _PAYS)]
     sample = _sample(best, read)
     for compressor, order, level, most in choices:
         form = Form(shape, dtype, chunk, inner, compressor, order, level)
@@ -179,7 +181,10 @@ def packed(path: str, shape: tuple[int, ...], dtype: np.dtype, read: Read) -> Fo
 
 def _mask_box(shape: tuple[int, ...]) -> tuple[int, ...]:
     n, units, width = shape
-    snapshots = min(n, SNAPSHOTS, max(1, _BLOCK // (units * width)))
+    most = min(SNAPSHOTS, max(1, _BLOCK // (units * width)))
+    snapshots = _even(n, most)
+    if most >= 8:  # whole bytes of one bit over time: a few of fill cost less than bits that lie askew
+        snapshots = min(ceil(snapshots / 8) * 8, most // 8 * 8)
     return snapshots, min(units, max(1, _BESIDE // (snapshots * width))), width
 
 
@@ -215,7 +220,7 @@ def _sample(form: Form, read: Read) -> list[np.ndarray]:
     counts = [ceil(size / step) for size, step in zip(form.shape, form.inner, strict=True)]
     last = prod(counts) - 1
     places = {tuple(map(int, np.unravel_index(number, counts))) for number in (0, last // 2, last)}
-    return [form.part(place, form.inner, read) for place in sorted(places)]
+    return [form.filled(place, form.inner, read) for place in sorted(places)]
 
 
 def _summed(data: bytes) -> list[bytes]:
