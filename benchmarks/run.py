@@ -1,4 +1,4 @@
-"""Measure everything: `python -m benchmarks.run [CASE ...] [--save FILE] [--compare FILE]`.
+"""Measure everything: `python -m benchmarks.run [CASE ...] [--quick] [--save FILE] [--compare FILE]`.
 
 Prints ratios with median, min and max; `--save` writes them as JSON, `--compare` warns where a median grew
 by more than a quarter since a saved run.
@@ -17,13 +17,41 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks.harness import CASES, Ratio, measure, table
+from benchmarks.regression import key, warnings
 
-MODULES = ("startup", "network", "gradients", "peers", "recording", "storage", "reading", "analysis", "norms")
+MODULES = (
+    "startup",
+    "network",
+    "gradients",
+    "peers",
+    "recording",
+    "storage",
+    "packing",
+    "reading",
+    "analysis",
+    "norms",
+    "gpu",
+)
+
+
+# One or more of each kind of work, under three minutes together.
+QUICK = (
+    "start",
+    "recorded_steps",
+    "ids_and_scalars_per_step",
+    "stall_per_snapshot",
+    "append_and_commit",
+    "table_run",
+    "streaming_an_archive",
+    "overlap_of_masks",
+    "path_norms",
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Ratios of tracer against peers and limits.")
     parser.add_argument("cases", nargs="*", help="names of cases; all by default")
+    parser.add_argument("--quick", action="store_true", help="a selection that takes under three minutes")
     parser.add_argument("--save", type=Path, help="write the ratios as JSON")
     parser.add_argument("--compare", type=Path, help="warn where a ratio has grown since this saved run")
     options = parser.parse_args()
@@ -33,28 +61,16 @@ def main() -> None:
     if unknown:
         parser.error(f"no case {', '.join(sorted(unknown))}; known: {', '.join(CASES)}")
     results: list[Ratio] = []
-    for name in options.cases or CASES:
+    for name in options.cases or (QUICK if options.quick else CASES):
         for ratio in measure(CASES[name]):
             results.append(ratio)
-            print(
-                f"{name}: {ratio.label}: {ratio.median:.3g} (goal {ratio.goal:g})",
-                file=sys.stderr,
-                flush=True,
-            )
+            print(f"{key(ratio)}: {ratio.median:.3g} (goal {ratio.goal:g})", file=sys.stderr, flush=True)
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, one thread\n")
     print(table(results))
     if options.save:
-        options.save.write_text(json.dumps({f"{r.case}: {r.label}": r.median for r in results}, indent=1))
+        options.save.write_text(json.dumps({key(r): r.median for r in results}, indent=1))
     if options.compare:
-        warn(results, json.loads(options.compare.read_text()))
-
-
-def warn(results: list[Ratio], before: dict[str, float]) -> None:
-    """Say which medians grew by more than a quarter."""
-    for r in results:
-        old = before.get(f"{r.case}: {r.label}")
-        if old is not None and r.median > 1.25 * old:
-            print(f"slower: {r.case}: {r.label} was {old:.3g}, is {r.median:.3g}", file=sys.stderr)
+        print("\n" + warnings(results, json.loads(options.compare.read_text())))
 
 
 if __name__ == "__main__":
