@@ -138,7 +138,8 @@ class Transfer:
     def send(self, tensors: Mapping[str, Given]) -> Parcel:
         """Set tensors of one device going; single ones must be nobody else's. Waits only while too much is out.
 
-        Flat ones in a list, of types that NumPy has, are to lie end to end. Of tensors on the processor these are views, for the writer to copy.
+        Flat ones in a list, of types that NumPy has, are to lie end to end. Of tensors on the processor these are
+        views, for the writer to copy.
         """
         device = next((one.device for given in tensors.values() for one in _each(given)), torch.device("cpu"))
         lane = lane_of(device)
