@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tests import zoo
 
@@ -37,10 +38,48 @@ def resnet18(n: int = 32) -> tuple[nn.Module, Tensor, Tensor]:
     return zoo.ResNet18(width=64, classes=10), *batch(n, 3, 32, 32)
 
 
+class Block(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, tokens, width = x.shape
+        qkv = self.qkv(self.norm1(x)).view(n, tokens, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, tokens, width)
+        x = x + self.out(seen)
+        return x + self.mlp(self.norm2(x))
+
+
+class ViT(nn.Module):
+    """2.7 million parameters in 80 tensors; 64 patches and a class token."""
+
+    def __init__(self, width: int = 192, depth: int = 6, heads: int = 3) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 4, stride=4)
+        self.token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.positions = nn.Parameter(torch.randn(1, 65, width) * 0.02)
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.positions
+        return self.head(self.norm(self.blocks(x))[:, 0])
+
+
+def vit() -> tuple[nn.Module, Tensor, Tensor]:
+    return ViT(), *batch(32, 3, 32, 32)
+
+
 def batch(n: int, *shape: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(n, *shape, generator=generator)
     return x, torch.randint(0, 10, (n,), generator=generator)
 
 
-MODELS = {"MLP": mlp, "CNN": cnn, "ResNet-18": resnet18, "VGG-11": vgg11}
+MODELS = {"MLP": mlp, "CNN": cnn, "ResNet-18": resnet18, "VGG-11": vgg11, "ViT": vit}

@@ -264,7 +264,9 @@ def test_the_route_by_patches_equals_the_library(
     a, z = torch.randn(3, 4, *space), torch.randn(3, 6, *out)
     found = []
     for library in (True, False):
-        monkeypatch.setattr(windows, "_library_is_faster", lambda *_, answer=library: answer)
+        for name in ("_library_is_faster", "_has_library"):
+            monkeypatch.setattr(windows, name, lambda *_, answer=library: answer)
+        monkeypatch.setattr(windows, "_GROUPED", 1 << 7)  # several calls
         monkeypatch.setattr(windows, "_PATCHES", {"cpu": 1})  # one example at a time
         found.append(windows.weight_gradients(a, z, geometry))
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)

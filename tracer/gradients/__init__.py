@@ -210,12 +210,13 @@ class Backward:
             weights = torch.ones_like(losses)
             weights[self._n :] = 0
             torch.autograd.grad(losses, self._leaves, weights, allow_unused=True)
-        for name in list(self._waiting):  # outputs that the loss does not depend on
-            _, _, shape, dtype, device = self._waiting[name]
-            self._signal(name, torch.zeros(shape, dtype=dtype, device=device))
+        with torch.no_grad():
+            for name in list(self._waiting):  # outputs that the loss does not depend on
+                _, _, shape, dtype, device = self._waiting[name]
+                self._signal(name, torch.zeros(shape, dtype=dtype, device=device))
 
-    @torch.no_grad()
     def _signal(self, name: str, z: Tensor) -> None:
+        # Gradients are off: the backward pass of `run` is not one to be differentiated again.
         args, kwargs, *_ = self._waiting.pop(name)
         piece = self._plan.pieces[name]
         unit = self._plan.units[name]
@@ -253,18 +254,25 @@ def combine(unit: Unit, uses: Sequence[tuple[Piece, Form | None, Form | None]]) 
     }
 
 
-def inner_products(form: Form) -> Tensor:
+def inner_products(form: Form, out: Tensor | None = None) -> Tensor:
     """Inner products of a form's gradients, float64 (n, n), also where float32 products would underflow.
 
+    out: a float64 tensor to put them in.
     On an accelerator they are always rescaled: to look whether they need it would mean waiting for it.
     """
+    gram = _safe_products(form)
+    return gram.double() if out is None else out.copy_(gram)
+
+
+def _safe_products(form: Form) -> Tensor:
     looking = products.may_look(form.signal)
     if looking:
         gram = form.gram()
         norms = gram.diagonal()
-        safe = (norms > _TINY) & (norms < _HUGE)
-        if bool(safe.all()):
+        least, most = norms.aminmax()
+        if float(least) > _TINY and float(most) < _HUGE:
             return gram
+        safe = (norms > _TINY) & (norms < _HUGE)
     peak = form.signal.flatten(1).abs().amax(1).double()
     if looking and not bool((~safe & (peak > 0) & peak.isfinite()).any()):
         return gram

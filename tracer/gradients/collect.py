@@ -1,6 +1,7 @@
 """What becomes of the gradients of a snapshot: Gram matrices over all probes' examples, and stored blocks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -10,21 +11,27 @@ from torch import Tensor
 from tracer.gradients import Plan, Unit, inner_products
 from tracer.gradients.forms import Correlation, Form, Full, Outer, Scatter
 
+Place = Callable[[str, Form], Tensor | None]
+
 _EXACT_INTEGERS = 1 << 24  # float32 holds every integer up to here
 
 
-def compact(forms: Mapping[str, Form], partner: Mapping[str, str]) -> dict[str, Form]:
+def compact(
+    forms: Mapping[str, Form], partner: Mapping[str, str], place: Place = lambda *_: None
+) -> dict[str, Form]:
     """Each tensor's gradients in the smaller way: as full rows or as the factors that make them.
 
-    `partner`: the bias that goes with a weight; where factors stay, they go on speaking for it.
+    `partner`: the bias that goes with a weight; where factors stay, they go on speaking for it. `place`: of a
+    tensor and its form, where rows that are made now shall lie (None: anywhere).
     """
     smaller: dict[str, Form] = {}
     for name, form in forms.items():
-        full = prod(form.shape) + (form.shape[0] if form.bias else 0)
+        shape = form.shape
+        full = prod(shape) + (shape[0] if form.bias else 0)
         if full > form.factor_size and getattr(form, "size", 0) <= _EXACT_INTEGERS:
             smaller[name] = form
             continue
-        smaller[name] = Full(form.rows())
+        smaller[name] = Full(form.rows(place(name, form)))
         if form.bias:
             smaller[partner[name]] = Full(form.bias_rows())
     return smaller
@@ -40,6 +47,7 @@ class Blocks:
         self.n, self.size = n, 0
         self.blocks: list[dict[str, Any]] = []
         self._position: dict[str, int] = {}
+        self._places: dict[str, list[tuple[str, int, list[int]]]] = {}
         sources = {plan.partner[name]: name for name, form in forms.items() if form.bias}
         for name in sorted(
             shapes, key=lambda name: name in sources
@@ -52,7 +60,12 @@ class Blocks:
                 description, tensors = {"form": "zero"}, {}
             block = {"tensor": name, "layer": plan.layer_of[name], "shape": list(shapes[name])}
             self._position[name] = len(self.blocks)
-            self.blocks.append({**block, **description, "parts": self._parts(tensors)})
+            parts = self._parts(tensors)
+            self._places[name] = [
+                (_ATTRIBUTES.get(part["name"], part["name"]), part["offset"], part["shape"][1:])
+                for part in parts
+            ]
+            self.blocks.append({**block, **description, "parts": parts})
 
     def _parts(self, tensors: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         parts = []
@@ -62,26 +75,42 @@ class Blocks:
             self.size += prod(size)
         return parts
 
+    def place(self, values: Tensor, start: int, name: str, form: Form) -> Tensor | None:
+        """Where in `values` the rows of a form belong, from example `start` on; None if of another dtype."""
+        if form.signal.dtype != values.dtype:
+            return None
+        ((_, offset, shape),) = self._places[name]
+        return _part(values, offset, shape, start, form.signal.shape[0])
+
     def write(self, values: Tensor, start: int, forms: Mapping[str, Form]) -> None:
         """Put the gradients of some examples, from example `start` on, in their places in `values`."""
         for name, form in forms.items():
-            tensors = _described(form)[1]
-            for part in self.blocks[self._position[name]]["parts"]:
-                size, tensor = part["shape"], tensors[part["name"]]
-                whole = values[part["offset"] : part["offset"] + prod(size)].view(size)
-                whole[start : start + len(tensor)].copy_(tensor)
+            for attribute, offset, shape in self._places[name]:
+                tensor = getattr(form, attribute)
+                whole = _part(values, offset, shape, start, tensor.shape[0])
+                if whole.data_ptr() != tensor.data_ptr():  # rows may have been made there
+                    whole.copy_(tensor)
+
+
+_ATTRIBUTES = {"grad": "values"}
+
+
+def _part(values: Tensor, offset: int, shape: Sequence[int], start: int, n: int) -> Tensor:
+    one = prod(shape)
+    first = offset + start * one
+    return values[first : first + n * one].view(n, *shape)
 
 
 def _described(form: Form) -> tuple[dict[str, Any], dict[str, Tensor]]:
     match form:
         case Outer():
-            return {"form": "outer"}, {"a": form.a, "z": form.z}
+            return {"form": "outer"}, form.tensors
         case Correlation():
             geometry = form.geometry
             sizes = {key: list(getattr(geometry, key)) for key in ("kernel", "stride", "padding", "dilation")}
-            return {"form": "conv", **sizes, "groups": geometry.groups}, {"a": form.a, "z": form.z}
+            return {"form": "conv", **sizes, "groups": geometry.groups}, form.tensors
         case Scatter():
-            return {"form": "scatter"}, {"index": form.index, "z": form.z}
+            return {"form": "scatter"}, form.tensors
         case _:
             return {"form": "full"}, {"grad": form.rows()}
 
@@ -92,18 +121,21 @@ class Collector:
     def __init__(
         self,
         plan: Plan,
-        layers: Sequence[str],
+        layers: Mapping[str, int],
         n: int,
         chunks: int,
         blocks: Mapping[str, Blocks],
         device: torch.device,
     ) -> None:
-        """Expect n examples of all probes in `chunks` chunks; `blocks` by probe where exact ones are kept."""
-        self._plan, self._chunks, self._blocks = plan, chunks, blocks
-        self._gram: dict[str, Tensor | None] = dict.fromkeys(layers)
-        self._n = n
+        """Expect n examples of all probes in `chunks` chunks; `blocks` by probe where exact ones are kept.
+
+        layers: their positions.
+        """
+        self._plan, self._layers, self._chunks, self._blocks = plan, layers, chunks, blocks
+        # Made before what lives shorter: memory at the end of the heap would go back to the system each time.
+        self._gram = torch.empty(len(layers), n, n, dtype=torch.float64, device=device)
+        self._empty = set(layers.values())
         self._held: dict[tuple[str, ...], list[dict[str, Form]]] = {}
-        self._device = device
         self.values = {
             probe: torch.empty(block.size, dtype=torch.float32, device=device)
             for probe, block in blocks.items()
@@ -115,10 +147,12 @@ class Collector:
 
     def receive(self, unit: Unit, forms: dict[str, Form]) -> None:
         """Take the gradients of some parameters for the examples of this chunk."""
-        if self._blocks or self._chunks > 1:
-            forms = compact(forms, self._plan.partner)
         if self._blocks:
-            self._blocks[self._probe].write(self.values[self._probe], self._start, forms)
+            blocks, values, start = self._blocks[self._probe], self.values[self._probe], self._start
+            forms = compact(forms, self._plan.partner, partial(blocks.place, values, start))
+            blocks.write(values, start, forms)
+        elif self._chunks > 1:
+            forms = compact(forms, self._plan.partner)
         if self._chunks > 1:
             held = self._held.setdefault(unit.names, [])
             held.append(forms)
@@ -127,15 +161,15 @@ class Collector:
             del self._held[unit.names]
             forms = {name: Form.join([part[name] for part in held]) for name in forms}
         for name, form in forms.items():
-            layer, products = self._plan.layer_of[name], inner_products(form)
-            before = self._gram[layer]
-            self._gram[layer] = products if before is None else before.add_(products)
+            layer = self._layers[self._plan.layer_of[name]]
+            if layer in self._empty:
+                inner_products(form, self._gram[layer])
+            else:
+                self._gram[layer].add_(inner_products(form))
+            self._empty.discard(layer)
 
     def gram(self) -> Tensor:
         """Inner products of all gradients: float64 (layer, example, example), exactly symmetric."""
-        size = (len(self._gram), self._n, self._n)
-        out = torch.zeros(size, dtype=torch.float64, device=self._device)
-        for layer, products in zip(out, self._gram.values(), strict=True):
-            if products is not None:
-                layer.copy_(products)
-        return out
+        for layer in self._empty:
+            self._gram[layer].zero_()
+        return self._gram

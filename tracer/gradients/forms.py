@@ -6,15 +6,21 @@ gradient of the bias that goes with the weight: as if the input had one more coo
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from tracer.gradients import products
-from tracer.gradients.products import block_rows, gram_of_pairs, gram_of_rows, pairs_are_cheaper, square
+from tracer.gradients.products import (
+    block_rows,
+    gram_of_pairs,
+    gram_of_rows,
+    gram_of_vectors,
+    pairs_are_cheaper,
+)
 from tracer.gradients.windows import Geometry, add_windows, gradient_rows, weight_gradients
 
 
@@ -22,19 +28,20 @@ from tracer.gradients.windows import Geometry, add_windows, gradient_rows, weigh
 class Form(ABC):
     """Gradients of a tensor (with `bias`, of its bias too), one an example: first axis of all tensors."""
 
+    factors: ClassVar[tuple[str, ...]] = ("a", "z")
+
     bias: bool = False
     swapped: bool = False
 
     @property
     def tensors(self) -> dict[str, Tensor]:
         """The factors by name."""
-        held = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in held.items() if isinstance(value, Tensor)}
+        return {name: getattr(self, name) for name in self.factors}
 
     @property
     def signal(self) -> Tensor:
         """The factor in which the gradient is linear, and which is small where the gradient is."""
-        return self.tensors[self._signal_name]
+        return getattr(self, self._signal_name)
 
     @property
     def _signal_name(self) -> str:
@@ -51,8 +58,8 @@ class Form(ABC):
         return sum(prod(tensor.shape[1:]) for tensor in self.tensors.values())
 
     @abstractmethod
-    def rows(self) -> Tensor:
-        """The gradients of the tensor: (n, *shape)."""
+    def rows(self, out: Tensor | None = None) -> Tensor:
+        """The gradients of the tensor: (n, *shape), in `out` if given."""
 
     def bias_rows(self) -> Tensor:
         """The gradients of the bias that goes with it: (n, outputs)."""
@@ -60,7 +67,10 @@ class Form(ABC):
 
     @abstractmethod
     def gram(self) -> Tensor:
-        """Inner products of the gradients, bias included where the form stands for it: float64 (n, n)."""
+        """Inner products of the gradients, bias included where the form stands for it: (n, n).
+
+        Sums are added up in float64; one product alone is as precise as its factors.
+        """
 
     def scaled(self, scale: Tensor) -> Self:
         """The same gradients, each times its own factor: scale (n,)."""
@@ -92,6 +102,8 @@ class Form(ABC):
 class Full(Form):
     """The gradients themselves: values (n, *shape)."""
 
+    factors = ("values",)
+
     values: Tensor
 
     @property
@@ -103,9 +115,9 @@ class Full(Form):
         """Shape of the tensor."""
         return tuple(self.values.shape[1:])
 
-    def rows(self) -> Tensor:
+    def rows(self, out: Tensor | None = None) -> Tensor:
         """The gradients (n, *shape)."""
-        return self.values
+        return self.values if out is None else out.copy_(self.values)
 
     def gram(self) -> Tensor:
         """Inner products, float64 (n, n)."""
@@ -127,20 +139,20 @@ class Outer(Form):
         """Shape of the weight: (outputs, inputs)."""
         return self.z.shape[2], self.a.shape[2]
 
-    def rows(self) -> Tensor:
+    def rows(self, out: Tensor | None = None) -> Tensor:
         """The gradients of the weight (n, outputs, inputs)."""
-        return torch.bmm(self.z.transpose(1, 2), self.a)
+        left = self.z.transpose(1, 2)
+        return torch.bmm(left, self.a) if out is None else torch.bmm(left, self.a, out=out)
 
     def bias_rows(self) -> Tensor:
         """The gradients of the bias (n, outputs)."""
         return self.z.sum(1)
 
     def gram(self) -> Tensor:
-        """Inner products, float64 (n, n)."""
+        """Inner products (n, n): of single positions in their own precision, else float64."""
         n, positions, inputs = self.a.shape
         if positions == 1:
-            left, right = square(self.a[:, 0]), square(self.z[:, 0])
-            return (left.add_(1) if self.bias else left).mul_(right).double()
+            return gram_of_vectors(self.a[:, 0], self.z[:, 0], self.bias)
         outputs = self.z.shape[2]
         if pairs_are_cheaper(n, positions**2, positions, inputs, outputs, inputs * outputs, self.a.device):
             return gram_of_pairs(self.a, self.z, self.bias)
@@ -176,9 +188,9 @@ class Correlation(Form):
         """Shape of the weight: (outputs, channels / groups, *kernel)."""
         return self.z.shape[1], self.a.shape[1] // self.geometry.groups, *self.geometry.kernel
 
-    def rows(self) -> Tensor:
+    def rows(self, out: Tensor | None = None) -> Tensor:
         """The gradients of the weight (n, outputs, channels / groups, *kernel)."""
-        return weight_gradients(self.a, self.z, self.geometry)
+        return weight_gradients(self.a, self.z, self.geometry, out)
 
     def bias_rows(self) -> Tensor:
         """The gradients of the bias (n, outputs)."""
@@ -218,6 +230,8 @@ class Correlation(Form):
 class Scatter(Form):
     """Gradient of a lookup table: z (n, t, width) added up in rows index (n, t) of a table of `size` rows."""
 
+    factors = ("index", "z")
+
     index: Tensor
     z: Tensor
     size: int
@@ -227,9 +241,9 @@ class Scatter(Form):
         """Shape of the table."""
         return self.size, self.z.shape[2]
 
-    def rows(self) -> Tensor:
+    def rows(self, out: Tensor | None = None) -> Tensor:
         """The gradients of the table (n, size, width)."""
-        out = self.z.new_zeros(len(self.z), *self.shape)
+        out = self.z.new_zeros(len(self.z), *self.shape) if out is None else out.zero_()
         if products.may_look(out):
             return out.scatter_add_(1, self.index[:, :, None].expand_as(self.z), self.z)
         # That adds in any order on CUDA, and raises where the user wants determinism.

@@ -34,10 +34,27 @@ def block_rows(n: int, columns: int, device: torch.device) -> int:
 
 def square(x: Tensor) -> Tensor:
     """Inner products of the rows of x (n, k), in its own precision, exactly symmetric: (n, n)."""
-    if x.device.type == "cpu" and len(x) >= _NUMPY_ROWS:
+    if _by_numpy(x):
         rows = x.numpy()
         return torch.from_numpy(rows @ rows.T)
     return symmetric(x @ x.T)
+
+
+def gram_of_vectors(a: Tensor, z: Tensor, bias: bool) -> Tensor:
+    """(a_i . a_j + bias)(z_i . z_j) for a (n, K), z (n, O), in their precision: (n, n), exactly symmetric."""
+    if not _by_numpy(a):
+        left, right = square(a), square(z)
+        return (left.add_(1) if bias else left).mul_(right)
+    inputs, signals = a.numpy(), z.numpy()
+    products = inputs @ inputs.T
+    if bias:
+        products += 1
+    products *= signals @ signals.T
+    return torch.from_numpy(products)
+
+
+def _by_numpy(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.shape[0] >= _NUMPY_ROWS
 
 
 def symmetric(gram: Tensor) -> Tensor:

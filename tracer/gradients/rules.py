@@ -40,7 +40,7 @@ class Place:
         return rows.unflatten(0, (-1, self.n, self.inner)).sum((0, 2))
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Executed:
     """One executed row: operation, resolved arguments, z of its (first) output, place of the examples in it.
 

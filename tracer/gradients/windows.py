@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 _PATCHES = {"cpu": 1 << 18, "cuda": 1 << 26}  # elements of the patches made at a time
+_GROUPED = 1 << 18  # elements of the weight gradients that one call of the library makes
 
 
 @dataclass(frozen=True)
@@ -63,34 +64,42 @@ def gradient_rows(a: Tensor, z: Tensor, geometry: Geometry) -> Tensor:
     return rows.flatten(1)
 
 
-def weight_gradients(a: Tensor, z: Tensor, geometry: Geometry) -> Tensor:
-    """Gradients of the weight, one an example: (n, outputs, channels / groups, *kernel)."""
-    shape = (z.shape[1], a.shape[1] // geometry.groups, *geometry.kernel)
-    if not _library_is_faster(a, z.shape[2:]):
-        rows = gradient_rows(a, z, geometry).view(len(a), shape[0], *geometry.kernel, shape[1])
-        return rows.movedim(-1, 2).contiguous()
-    weight, out = a.new_empty(shape), a.new_empty(len(a), *shape)
-    for i in range(len(a)):
-        out[i] = torch.ops.aten.convolution_backward(
-            z[i : i + 1],
-            a[i : i + 1],
-            weight,
+def weight_gradients(a: Tensor, z: Tensor, geometry: Geometry, out: Tensor | None = None) -> Tensor:
+    """Gradients of the weight, one an example: (n, outputs, channels / groups, *kernel), in `out` if given."""
+    n, channels, outputs = len(a), a.shape[1], z.shape[1]
+    shape = (outputs, channels // geometry.groups, *geometry.kernel)
+    out = a.new_empty(n, *shape) if out is None else out
+    if not _has_library(a):
+        rows = gradient_rows(a, z, geometry).view(n, outputs, *geometry.kernel, shape[1])
+        return out.copy_(rows.movedim(-1, 2))
+    # Examples as groups of one convolution: a few at a time, whose gradients stay in a core's cache.
+    step = max(1, _GROUPED // torch.Size(shape).numel())
+    for x, signal, place in zip(a.split(step), z.split(step), out.split(step), strict=True):
+        k = len(x)
+        found = torch.ops.aten.convolution_backward(
+            signal.reshape(1, k * outputs, *z.shape[2:]),
+            x.reshape(1, k * channels, *a.shape[2:]),
+            place.view(k * outputs, *shape[1:]),  # looked at for its shape only
             None,
             geometry.stride,
             geometry.padding,
             geometry.dilation,
             False,
             [0] * len(geometry.kernel),
-            geometry.groups,
+            k * geometry.groups,
             [False, True, False],
         )[1]
+        place.copy_(found.view(place.shape))
     return out
 
 
 def _library_is_faster(a: Tensor, out_space: torch.Size) -> bool:
-    # One call an example: on an accelerator that is nothing but launches, and for small inputs PyTorch takes
-    # its slow kernel (20480 is its own bound).
-    return a.device.type == "cpu" and a[0].numel() > 20480 and out_space.numel() >= 256
+    return _has_library(a) and a[0].numel() > 20480 and out_space.numel() >= 256
+
+
+def _has_library(a: Tensor) -> bool:
+    # On an accelerator many small convolutions are nothing but launches.
+    return a.device.type == "cpu"
 
 
 def add_windows(

@@ -4,7 +4,8 @@ import copy
 import random
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
+@cache
 def unwrapped_name(name: str) -> str:
     """A parameter's or module's path without the parts that `torch.compile` and the like put in.
 
@@ -187,14 +189,19 @@ def kept_random_streams() -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda)
 
 
-@contextmanager
-def plain_math() -> Iterator[None]:
+def plain_math() -> AbstractContextManager[Any]:
     """Leave the user's autocast and inference mode; grad mode stays as it is."""
+    casting = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
+    inference = torch.is_inference_mode_enabled()
+    return _left(casting, inference) if casting or inference else nullcontext()
+
+
+@contextmanager
+def _left(casting: list[str], inference: bool) -> Iterator[None]:
     with ExitStack() as stack:
-        for device in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(device):
-                stack.enter_context(torch.autocast(device, enabled=False))
-        if torch.is_inference_mode_enabled():
+        for device in casting:
+            stack.enter_context(torch.autocast(device, enabled=False))
+        if inference:
             stack.enter_context(torch.inference_mode(False))
         yield
 

@@ -9,7 +9,9 @@ from tracer.network.table import DTYPES
 from tracer.ops import op
 
 EXACT_LIMIT = 64 << 20  # bytes of exact gradients a snapshot that "auto" still keeps
-_WORKING = 256 << 20  # bytes of activations and signals in flight; more only leaves the caches
+_WORKING = 256 << 20  # bytes of activations and signals in flight, at most
+_CACHED = 16 << 20  # bytes of activations of a forward pass: larger blocks are mapped anew each time
+_ENOUGH = 64  # examples that make good use of the weights; fewer only to save memory
 _MOST = {"gradients": 256, "forward": 1024}  # examples in a chunk
 
 
@@ -35,7 +37,7 @@ def chunk_sizes(network: Network, memory: int, chunk: int | None) -> tuple[int, 
     one, working = example_bytes(network), min(memory // 4, _WORKING)
     # Activations are kept for the backward pass, and as much again for the signals on their way.
     backward = max(1, min(working // (2 * one), _MOST["gradients"]))
-    forward = max(1, min(working // one, _MOST["forward"]))
+    forward = max(1, min(working // one, max(_CACHED // one, _ENOUGH), _MOST["forward"]))
     return _whole_bytes(backward), _whole_bytes(forward)
 
 

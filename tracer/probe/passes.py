@@ -5,6 +5,7 @@ mode, its `.grad` and its random streams are not touched.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,7 @@ class ProbePass:
             self._survey = Survey(network, _detached(tensors), self._probes[0], with_gradients, excluded)
         self.ways = self._survey.ways if with_gradients else {}
         self.mode, self.reason, self._blocks = self._kept(gradients, tensors)
+        self._collector = partial(Collector, self._survey.plan, *self._expected(), self._blocks)
         self._describe()
         budget.check(self._sizes(), memory)
         self.notes = [note for p in self._probes for note in _absent_classes(p)]
@@ -168,7 +170,7 @@ class ProbePass:
         detached = _detached(tensors)
         observed: OnDevice = {}
         with plain_math(), full_precision():  # gradients are made here too, outside the network
-            collector = self._collector() if "gradients" in asked else None
+            collector = self._collector(self._device) if "gradients" in asked else None
             for p in self._probes:
                 arrays = self._allocate(p, asked)
                 for start, stop in p.chunks:
@@ -179,11 +181,11 @@ class ProbePass:
             observed["gram"] = {"gram": collector.gram()}
         return observed
 
-    def _collector(self) -> Collector:
+    def _expected(self) -> tuple[dict[str, int], int, int]:
+        """Positions of the layers, and how many examples have gradients, in how many chunks."""
+        layers = {layer.name: position for position, layer in enumerate(self._network.layers)}
         chunks = sum(start < p.n_gradients for p in self._probes for start, _ in p.chunks)
-        layers = [layer.name for layer in self._network.layers]
-        n = sum(p.n_gradients for p in self._probes)
-        return Collector(self._survey.plan, layers, n, chunks, self._blocks, self._device)
+        return layers, sum(p.n_gradients for p in self._probes), chunks
 
     def _allocate(self, p: Examples, asked: frozenset[str]) -> OnDevice:
         arrays: OnDevice = {}
