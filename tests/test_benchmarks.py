@@ -88,7 +88,7 @@ def test_the_committed_table_is_of_cases_there_are():
     baseline = json.loads(Path(run.__file__).with_name("baseline.json").read_text())
     cases = {row.partition(": ")[0] for row in baseline}
     assert cases <= CASES.keys() and set(run.QUICK) <= CASES.keys()
-    for name in ("start", "ids_and_scalars_per_step", "stall_per_snapshot", "table_run"):
+    for name in ("start", "ids_and_scalars_per_step"):  # cheap to ask
         yielded = {f"{name}: {label}" for label, *_ in CASES[name].make()}
         assert {row for row in baseline if row.startswith(f"{name}: ")} <= yielded
 
