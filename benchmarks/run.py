@@ -34,7 +34,7 @@ MODULES = (
 )
 
 
-# One or more of each kind of work, under three minutes together.
+# One or more of each kind of work, under four minutes together.
 QUICK = (
     "start",
     "recorded_steps",
@@ -51,7 +51,7 @@ QUICK = (
 def main() -> None:
     parser = argparse.ArgumentParser(description="Ratios of tracer against peers and limits.")
     parser.add_argument("cases", nargs="*", help="names of cases; all by default")
-    parser.add_argument("--quick", action="store_true", help="a selection that takes under three minutes")
+    parser.add_argument("--quick", action="store_true", help="a selection that takes under four minutes")
     parser.add_argument("--save", type=Path, help="write the ratios as JSON")
     parser.add_argument("--compare", type=Path, help="warn where a ratio has grown since this saved run")
     options = parser.parse_args()
