@@ -7,7 +7,7 @@ only sizes, everything that an operation makes inside included.
 
 from collections.abc import Mapping
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,19 +28,22 @@ _META = torch.device("meta")
 _PER_ELEMENT = 8  # operations on a number that is read or written, roughly
 
 
-def check(network: "Network", tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> None:
+def check(
+    network: "Network", tensors: Mapping[str, Tensor], inputs: Any, targets: Any
+) -> dict[int, tuple[int, ...]]:
     """Refuse to run a table on tensors of these sizes if it takes more than they could be worth.
 
-    Errors: ArchiveError naming the row, also for one whose arguments do not fit together.
+    Returns the sizes, by row, that depend on values and were taken as the table says: whoever runs it has to
+    hold it to them. Errors: ArchiveError naming the row, also for one whose arguments do not fit together.
     """
     given = [*tensors.values(), *leaves_of(inputs), *leaves_of(targets), *network.constants.values()]
     size = sum(leaf.numel() * leaf.element_size() for leaf in given)
     limits = max(MEMORY, MEMORY_RATIO * size), max(WORK, WORK_RATIO * size)
     results = [network.output] + ([network.losses] if network.losses and targets is not None else [])
-    program = Program(network.rows, network.needed(results), _META, results)
+    program = Program(network.rows, network.needed(results), _META, results, guarded=True)
     leaves = network.leaves(_meta(dict(tensors)), _meta(inputs), _meta(targets), _META)
     n = next((leaf.shape[0] for leaf in leaves_of(inputs) if leaf.ndim), 1)
-    ends, live = _ends(network.rows), dict[int, int]()
+    ends, live, said = _ends(network.rows), dict[int, int](), dict[int, tuple[int, ...]]()
     held = work = 0
     kept = torch.is_grad_enabled()  # then nothing is let go
     values = program.start(leaves)
@@ -48,7 +51,10 @@ def check(network: "Network", tensors: Mapping[str, Tensor], inputs: Any, target
         for call, arguments, slot, dead, index in program.steps:
             row = network.rows[index]
             with _Meter(limits) as meter:
-                values[slot] = _sized(row, call, arguments(values), n)
+                out = values[slot] = _sized(row, call, arguments(values), n)
+            if isinstance(out, _Said):
+                values[slot] = out.tensor
+                said[index] = tuple(out.tensor.shape)
             live[index] = meter.largest
             held += meter.largest
             work += meter.work
@@ -58,6 +64,13 @@ def check(network: "Network", tensors: Mapping[str, Tensor], inputs: Any, target
                 values[used] = None
             for over in () if kept else ends.get(index, ()):
                 held -= live.pop(over, 0)
+    return said
+
+
+class _Said(NamedTuple):
+    """A result of the size that the table says."""
+
+    tensor: Tensor
 
 
 def _too_much(row: "Row") -> ArchiveError:
@@ -80,7 +93,8 @@ def _sized(row: "Row", call: Any, arguments: tuple[Any, ...], n: int) -> Any:
     except Exception as error:
         declared = row.size(n)
         if row.op in _BY_VALUE and declared is not None and prod(declared) <= _most(arguments):
-            return torch.empty(declared, dtype=torch.int64 if "one_hot" in row.op else None, device=_META)
+            dtype = torch.int64 if "one_hot" in row.op else arguments[0].dtype
+            return _Said(torch.empty(declared, dtype=dtype, device=_META))
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ArchiveError(
             f"row {row.name!r} of the network table ({row.op}) cannot be run: {first}; get the archive from its "
