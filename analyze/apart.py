@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pickle import PicklingError
 from typing import Any
 
-from analyze.blocks import Block, Outcome, Worker
-from analyze.distribute import Task, address, packed, perform
-from analyze.fingerprint import engine_source
-from analyze.view import closure
+from analyze.arrays import closure
+from analyze.engine.blocks import Block, Outcome, Worker
+from analyze.engine.distribute import Task, address, packed, perform
+from analyze.engine.fingerprint import engine_source
 from tracer.apart import WorkerDiedError, shared
-
 
 _NETWORK = frozenset({"states", "network", "networks"})
 
@@ -33,7 +32,9 @@ class Apart:
         if content is None:
             return self._here.compute(block)
         try:
-            outcomes: dict[str, Outcome] = shared().call(perform, content, engine_source(), memory=self._memory)
+            outcomes: dict[str, Outcome] = shared().call(
+                perform, content, engine_source(), memory=self._memory
+            )
             return outcomes
         except WorkerDiedError as error:
             return dict.fromkeys(block.names, Outcome(message=str(error)))
@@ -70,10 +71,8 @@ class Apart:
 
 
 def _per_example(path: str, settings: Mapping[str, Any]) -> float:
-    from analyze.cost import Stopwatch
+    from analyze.engine.cost import Stopwatch
     from tracer.archive import open
 
     with open(path) as archive:
         return Stopwatch(archive, settings).per_example
-
-

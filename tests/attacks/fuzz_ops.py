@@ -27,9 +27,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from tests.attacks import calls
-from tracer import meter
 from tracer.errors import ArchiveError
-from tracer.network import Network, program
+from tracer.network import Network, cost, program
 from tracer.network.program import resolve
 from tracer.network.table import DTYPES, encode
 from tracer.ops import ALLOWED
@@ -310,7 +309,7 @@ def attempt(one: Case) -> str:
     try:
         row = {"name": "r0", "op": one.op, "args": _encoded(one.args, tensors)}
         row["kwargs"] = {name: _encoded(value, tensors) for name, value in one.kwargs.items()}
-        if one.op in meter._BY_VALUE:  # what it says is taken, and has to turn out true
+        if one.op in cost._BY_VALUE:  # what it says is taken, and has to turn out true
             row["shape"] = one.rng.choice([[5, 6], [5, 6, 5], [15], [300]])
         network = Network.from_json(
             json.dumps(TABLE | {"rows": [row], "parameters": list(tensors)}).encode(), {}
@@ -430,8 +429,8 @@ def _child(
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         warnings.simplefilter("ignore")
         signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
-        meter.MEMORY, meter.WORK = LIMITS
-        meter.MEMORY_RATIO = meter.WORK_RATIO = 0
+        cost.MEMORY, cost.WORK = LIMITS
+        cost.MEMORY_RATIO = cost.WORK_RATIO = 0
         if not checks:
             program.checked = lambda row, op, call, *rest: call
         with os.fdopen(write, "w", buffering=1) as pipe:
