@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from tracer.errors import ArchiveError
@@ -84,7 +85,7 @@ class Apart:
 
     def _started(self) -> "subprocess.Popen[bytes]":
         if self._process is None or self._owner != os.getpid():
-            paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+            paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
             self._owner = os.getpid()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tracer.apart"],

@@ -43,7 +43,7 @@ class Stopwatch:
         if self._per_example is None:
             self._per_example = self._elsewhere()
         if self._per_example is None:
-            from analyze.replay import replay_of
+            from analyze.replay.replay import replay_of
 
             try:
                 replay = replay_of(self._archive, self._settings)

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tracer.ops import names
-
 Arguments = tuple[list[Any], dict[str, Any]]
 
 
@@ -300,9 +298,12 @@ aten.embedding_bag.padding_idx    f(7,4), i(7,9), torch.tensor([0,2,6]), False, 
 aten.embedding_bag.padding_idx    f(7,4), i(7,9), torch.tensor([0,2,6]), False, 0, False, f(9), False, 1
 aten.embedding_bag.padding_idx    f(7,4), i(7,9), torch.tensor([0,2,9]), True, 1, False, None, True, 2
 aten.embedding_bag.padding_idx    f(7,4), i(7,9), torch.tensor([0,2,6]), False, 2, False, None, False, None
-aten.lstm.input                   f(5,2,3), [f(1,2,4), f(1,2,4)], [f(16,3), f(16,4), f(16), f(16)], True, 1, 0.0, False, False, False
-aten.lstm.input                   f(2,5,3), [f(4,2,4), f(4,2,4)], [f(16,3), f(16,4)] * 2 + [f(16,8), f(16,4)] * 2, False, 2, 0.0, False, True, True
-aten.gru.input                    f(5,2,3), f(1,2,4), [f(12,3), f(12,4), f(12), f(12)], True, 1, 0.0, False, False, False
+aten.lstm.input                   f(5,2,3), [f(1,2,4), f(1,2,4)], [f(16,3), f(16,4), f(16), f(16)], True, 1, \
+    0.0, False, False, False
+aten.lstm.input                   f(2,5,3), [f(4,2,4), f(4,2,4)], [f(16,3), f(16,4)] * 2 + [f(16,8), \
+    f(16,4)] * 2, False, 2, 0.0, False, True, True
+aten.gru.input                    f(5,2,3), f(1,2,4), [f(12,3), f(12,4), f(12), f(12)], True, 1, 0.0, False, \
+    False, False
 aten.rnn_relu.input               f(5,2,3), f(1,2,4), [f(4,3), f(4,4), f(4), f(4)], True, 1, 0.0, False, False, False
 aten.rnn_tanh.input               f(2,5,3), f(1,2,4), [f(4,3), f(4,4), f(4), f(4)], True, 1, 0.0, False, False, True
 aten.lstm_cell.default            f(2,3), [f(2,4), f(2,4)], f(16,3), f(16,4), f(16), f(16)
@@ -311,7 +312,8 @@ aten.rnn_tanh_cell.default        f(2,3), f(2,4), f(4,3), f(4,4), f(4), f(4)
 aten.rnn_relu_cell.default        f(2,3), f(2,4), f(4,3), f(4,4), f(4), f(4)
 aten.scaled_dot_product_attention.default f(2,2,5,8), f(2,2,6,8), f(2,2,6,8), b(5,6)
 aten.scaled_dot_product_attention.default f(2,4,5,8), f(2,2,6,8), f(2,2,6,8), None, 0.0, True, enable_gqa=True
-aten._scaled_dot_product_flash_attention_for_cpu.default f(2,2,5,8), f(2,2,6,8), f(2,2,6,8), 0.0, False, attn_mask=f(5,6)
+aten._scaled_dot_product_flash_attention_for_cpu.default f(2,2,5,8), f(2,2,6,8), f(2,2,6,8), 0.0, False, \
+    attn_mask=f(5,6)
 aten._scaled_dot_product_flash_attention_for_cpu.default f(2,2,40,8), f(2,2,50,8), f(2,2,50,8), 0.0, True
 aten.dropout.default              f(2,3), 0.5, False
 aten.alpha_dropout.default        f(2,3), 0.5, False

@@ -327,8 +327,10 @@ _GROUPS: tuple[tuple[str, list[Constraint]], ...] = (
     ),
     (
         "native_group_norm.default",
-        [rank("input", 2), _said_sizes, _divides("group"), alike("input", "weight", "bias")]
-        + per_channel("weight", "bias"),
+        [
+            *(rank("input", 2), _said_sizes, _divides("group"), alike("input", "weight", "bias")),
+            *per_channel("weight", "bias"),
+        ],
     ),
     ("_weight_norm.default", [alike("v", "g"), _magnitudes]),
     (
@@ -354,8 +356,9 @@ _GROUPS: tuple[tuple[str, list[Constraint]], ...] = (
             dtype_of("indices", *_INTEGERS),
             between("mode", 0, 2),
             _bags,
-        ]
-        + [Values(_ordered), indices("indices", "weight", 0)],
+            Values(_ordered),
+            indices("indices", "weight", 0),
+        ],
     ),
     (
         "gather.default scatter.src scatter.value scatter_add.default scatter_reduce.two index_add.default",

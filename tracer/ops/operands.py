@@ -149,7 +149,8 @@ def checked(
                 first_wrong(values, operands)
             except ArchiveError as error:
                 raise ArchiveError(
-                    f"row {row!r} of the network table ({op}) is not run: {error}; get the archive from its author again"
+                    f"row {row!r} of the network table ({op}) is not run: {error}; get the archive from its "
+                    "author again"
                 ) from None
             known.add(key)
         return call(*given)
