@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[str, list[Any], list[Tensor], str]] = {
     ),
     "a label beyond the last": (
         "aten.ctc_loss.IntList",
-        [T[0], T[1], [9, 8], [3, 2]],
+        [T[0], T[1], [9, 8], [3, 2], 0, 0],
         [torch.zeros(9, 2, 5), torch.full((2, 3), 1 << 31)],
         "targets holds 2147483648 to 2147483648 and must hold 0 to 4",
     ),
