@@ -88,7 +88,9 @@ def test_results_are_those_of_this_process(run: Path) -> None:
 def test_a_crash_is_one_failed_metric(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from analyze import engine
 
-    wanted = {card.name: card for card in (crashing, *(analyze.available_metrics()[name] for name in NAMES))}
+    wanted = {
+        card.name: card for card in (crashing.card, *(analyze.available_metrics()[name] for name in NAMES))
+    }
     monkeypatch.setattr(engine, "_wanted", lambda given: wanted)
     results = analyze.run(run, None, apart=True, options={"crashing": {"tester": os.getpid()}})
     assert set(results) == set(NAMES)

@@ -297,6 +297,7 @@ aten.embedding.default            f(7,4), i(7,2,3), 1
 aten.embedding_bag.padding_idx    f(7,4), i(7,9), torch.tensor([0,2,6]), False, 0, False, None, False, None
 aten.embedding_bag.padding_idx    f(7,4), i(7,9), torch.tensor([0,2,6]), False, 0, False, f(9), False, 1
 aten.embedding_bag.padding_idx    f(7,4), i(7,9), torch.tensor([0,2,9]), True, 1, False, None, True, 2
+aten.embedding_bag.padding_idx    f(7,4), i(7,9), torch.tensor([0,2,9]), False, 0, False, None, True, None
 aten.embedding_bag.padding_idx    f(7,4), i(7,9), torch.tensor([0,2,6]), False, 2, False, None, False, None
 aten.lstm.input                   f(5,2,3), [f(1,2,4), f(1,2,4)], [f(16,3), f(16,4), f(16), f(16)], True, 1, \
     0.0, False, False, False

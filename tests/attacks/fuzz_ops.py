@@ -30,6 +30,7 @@ from tracer.network import Network, cost, program
 from tracer.network.table import encode
 
 SECONDS = 20  # of one case, on the processor
+MEMORY = 3 << 30  # bytes of a child
 LIMITS = 1 << 27, 10**8  # bytes and work of one case
 TABLE: dict[str, Any] = {
     **{part: [] for part in ("targets", "sites", "calls", "layers", "buffers", "constants")},
@@ -111,7 +112,7 @@ def fuzz(
     torch.set_num_threads(1)
     sound()
     shared, outcome = mmap.mmap(-1, 8), Outcome()
-    start = cases.start
+    start, done = cases.start, 0
     while start < cases.stop:
         read, write = os.pipe()
         child = os.fork()
@@ -121,6 +122,9 @@ def fuzz(
         os.close(write)
         with os.fdopen(read) as pipe:
             for line in pipe:
+                done += 1
+                if show and done % 5000 == 0:
+                    print(f"{done} cases", file=sys.stderr, flush=True)
                 if not line.endswith("\n"):
                     break
                 op, fate = line.split()
@@ -145,6 +149,7 @@ def _child(
 ) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
         warnings.simplefilter("ignore")
         signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
         cost.MEMORY, cost.WORK = LIMITS

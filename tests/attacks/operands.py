@@ -17,7 +17,20 @@ INTEGERS = [*range(-2, 4), 7, 63, 64, 1000, -100, 2**31 - 1, 2**31, -(2**31), -(
 INTEGERS += [2**62, -(2**62), 2**63 - 1, -(2**63)]
 FLOATS = [0.0, -0.0, 1.0, -1.0, 0.5, 1e-45, 1e-300, 1e38, 1e308, 2.0**31, 2.0**63]
 FLOATS += [float("inf"), float("-inf"), float("nan")]
-TEXTS = ["none", "mean", "sum", "same", "valid", "reflect", "circular", "replicate", "constant", "floor", "trunc", "tanh"]
+TEXTS = [
+    "none",
+    "mean",
+    "sum",
+    "same",
+    "valid",
+    "reflect",
+    "circular",
+    "replicate",
+    "constant",
+    "floor",
+    "trunc",
+    "tanh",
+]
 TEXTS += ["amax", "amin", "prod", "", "ii->", "ij,jk->ki", ",->", "...,...->..."]
 
 

@@ -173,10 +173,11 @@ def _ordered(operands: Operands) -> str | None:
         return "offsets differ between examples and must not"
     if bounds(offsets) is None:
         return None
-    numbers = offsets.tolist()
-    if numbers[0] == 0 and numbers == sorted(numbers) and numbers[-1] <= n:
+    numbers, whole = offsets.tolist(), operands["include_last_offset"]
+    ends = numbers[-1] == n if whole else numbers[-1] <= n
+    if numbers[0] == 0 and numbers == sorted(numbers) and ends:
         return None
-    return f"offsets are {seen(numbers)} and must rise from 0 to at most {n}, the number of indices"
+    return f"offsets are {seen(numbers)} and must rise from 0 to {'' if whole else 'at most '}{n}, the number of indices"
 
 
 def _queries(operands: Operands) -> str | None:
@@ -295,6 +296,21 @@ def _each_index(operands: Operands) -> str | None:
     return None
 
 
+_PIECES = 1 << 16
+
+
+def _pieces(operands: Operands) -> str | None:
+    """Views cost no memory that is counted, so their number is."""
+    length, n = axis_of(operands["self"], operands["dim"]), 0
+    if "split_size" in operands:
+        n = length // max(1, operands["split_size"])
+    elif "split_sizes" not in operands:
+        n = max(operands.get("sections", 0), min(length, operands.get("chunks", length)))
+    if n <= _PIECES:
+        return None
+    return f"self, {seen(operands['self'])}, would be cut into {n} pieces and must be into at most {_PIECES}"
+
+
 def _hot(operands: Operands) -> str | None:
     n = operands["num_classes"]
     return None if n < 1 else in_range("self", operands["self"], 0, n)
@@ -368,6 +384,7 @@ _GROUPS: tuple[tuple[str, list[Constraint]], ...] = (
     ("take_along_dim.default", [indices("indices", "self", "dim")]),
     ("index.Tensor index_put.default", [Values(_each_index)]),
     ("one_hot.default", [Values(_hot)]),
+    ("chunk.default split.Tensor tensor_split.sections unbind.int", [_pieces]),
     ("grid_sampler.default grid_sampler_2d.default", _GRID),
     ("grid_sampler_3d.default", [*_GRID, between("interpolation_mode", 0, 1)]),
     ("affine_grid_generator.default", [_affine]),
