@@ -19,9 +19,10 @@ _STREAMS = ("outputs", "sums", "masks", "gradients", "activations")
 @click.option(
     "--repair", is_flag=True, help="Cut back to the last sound step; what is cut is kept beside it."
 )
+@click.option("--device", default="cpu", show_default=True, help="Where --replay runs the network.")
 @format_option
 @debug_option
-def verify_command(run: str, full: bool, replay: bool, repair: bool, form: str) -> None:
+def verify_command(run: str, full: bool, replay: bool, repair: bool, device: str, form: str) -> None:
     """Check that an archive is whole and unchanged.
 
     RUN is a directory, a .zip file or a URL. Findings go to stdout; exit code 0 if there are none, else 1.
@@ -32,7 +33,7 @@ def verify_command(run: str, full: bool, replay: bool, repair: bool, form: str) 
         from tracer.verify.repair import repair as mend
 
         note(str(mend(run)))
-    report = verify(run, full=full, replay=replay)
+    report = verify(run, full=full, replay=replay, device=device)
     emit([{"where": finding.where, "finding": finding.text} for finding in report.findings], form)
     note(str(report).partition("\n")[0])
     for text in report.notes:
