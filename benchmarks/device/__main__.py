@@ -25,14 +25,18 @@ ROOT = Path(__file__).parents[2]
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for one JSON file a part and log.txt")
     parser.add_argument("--device", default="cuda", help="cuda (default), cuda:1, or cpu")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to see that it runs")
     parser.add_argument("--parts", default=",".join(SECONDS), help="some of: " + ",".join(SECONDS))
     parser.add_argument("--seconds", type=float, default=TOTAL, help="for all parts together")
     parser.add_argument("--data", type=Path, help="folder of mnist.npz and cifar10.npz, for the gallery")
-    parser.add_argument("--jobs", type=int, default=8, help="processes that share the device in tests and gallery")
+    parser.add_argument(
+        "--jobs", type=int, default=8, help="processes that share the device in tests and gallery"
+    )
     parser.add_argument("--deadline", type=float, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     unknown = set(chosen.parts.split(",")) - SECONDS.keys()
@@ -70,10 +74,18 @@ def in_child(part: str, chosen: argparse.Namespace, seconds: float) -> None:
     command = [sys.executable, "-m", "benchmarks.device", "--out", str(chosen.out), "--device", chosen.device]
     command += ["--parts", part, "--jobs", str(chosen.jobs), "--deadline", str(began + seconds - 4)]
     command += ["--small"] * chosen.small + (["--data", str(chosen.data.resolve())] if chosen.data else [])
-    environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"}
+    environment = {
+        **os.environ,
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "PYTHONUNBUFFERED": "1",
+        "MPLBACKEND": "Agg",
+    }
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "2")
-    if chosen.device == "cpu" or part in ("tests", "neutrality"):  # as the suite runs, many processes on few cores
+    if chosen.device == "cpu" or part in (
+        "tests",
+        "neutrality",
+    ):  # as the suite runs, many processes on few cores
         environment |= dict.fromkeys(THREADS, "1")
     with open(log, "a", encoding="utf-8") as written:
         print(f"\n==== {part}", file=written, flush=True)

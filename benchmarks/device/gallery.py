@@ -21,7 +21,9 @@ PLANE = ("walker_1_boundary", "walker_4_tanh", "walker_5_leaky_relu")  # make th
 def scripts(data: Path | None) -> list[str]:
     """Names of the scripts that can run with this data, the quickest at gallery scale first."""
     left = ROOT / "docs" / "gallery" / "results"
-    took = {path.stem: json.loads(path.read_text(encoding="utf-8"))["cpu_seconds"] for path in left.glob("*.json")}
+    took = {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))["cpu_seconds"] for path in left.glob("*.json")
+    }
     there = {} if data is None else {path.stem for path in data.glob("*.npz")}
     return sorted(
         (name for name in took if name in PLANE or {"mnist", "cifar10"} <= set(there)),
@@ -35,14 +37,19 @@ def run(
     """Run scripts until time is up; each leaves its numbers and its drawing."""
     names = scripts(data) if names is None else names
     with TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
-        tasks = {name: pool.submit(one, name, Path(folder), device, scale, data, results.deadline) for name in names}
+        tasks = {
+            name: pool.submit(one, name, Path(folder), device, scale, data, results.deadline)
+            for name in names
+        }
         for name, task in tasks.items():
             with results.trying(name):
                 results.add("scripts", **task.result())
     results.put(scale=scale)
 
 
-def one(name: str, folder: Path, device: str, scale: str, data: Path | None, deadline: float) -> dict[str, Any]:
+def one(
+    name: str, folder: Path, device: str, scale: str, data: Path | None, deadline: float
+) -> dict[str, Any]:
     """One script in a process of its own; `numbers` and `drawing` (text, or base64 of a PNG) where it came to an end."""
     began = time.time()
     left = min(deadline, began + 3600) - began
@@ -56,7 +63,9 @@ def one(name: str, folder: Path, device: str, scale: str, data: Path | None, dea
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=left, env=environment, cwd=folder)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=left, env=environment, cwd=folder
+        )
     except subprocess.TimeoutExpired:
         return row | {"state": "out of time", "seconds": round(time.time() - began, 1)}
     row |= {"seconds": round(time.time() - began, 1), "state": "done" if done.returncode == 0 else "failed"}

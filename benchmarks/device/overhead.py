@@ -61,7 +61,10 @@ def compared(workload: Workload, device: str, seconds: float) -> dict[str, Any]:
                 loop.settle()
                 said = synchronisations(lambda loop=loop, n=between - half: loop.train(n), cuda)
                 found[f"{label}_synchronisations"] = said
-            ours, theirs = found["recorded_profile"]["kernel_seconds"], found["bare_profile"]["kernel_seconds"]
+            ours, theirs = (
+                found["recorded_profile"]["kernel_seconds"],
+                found["bare_profile"]["kernel_seconds"],
+            )
             found["kernel_ratio"] = ours / theirs if theirs else None
             found["probes"] = recorded.run.notes
     return found
@@ -103,7 +106,10 @@ def right(workload: Workload, device: str, seconds: float) -> dict[str, Any]:
 def repeatable() -> Iterator[None]:
     """Kernels that give the same bits twice, where there are any."""
     cudnn, asked = torch.backends.cudnn, torch.are_deterministic_algorithms_enabled()
-    only_warned, fill = torch.is_deterministic_algorithms_warn_only_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    only_warned, fill = (
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+    )
     before = cudnn.deterministic, cudnn.benchmark
     cudnn.deterministic, cudnn.benchmark = True, False
     torch.use_deterministic_algorithms(True, warn_only=True)

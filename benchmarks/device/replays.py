@@ -20,7 +20,6 @@ QUICK = {
     "hessian": {"draws": 2, "nodes": 4, "trace_draws": 3, "top": 2},
     "regions": {"pairs": 3, "samples": 8},
     "ntk_alignment": {"examples": 6},
-    "local_elasticity": {"examples": 5},
     "image_functions": {"paths": 3},
 }
 

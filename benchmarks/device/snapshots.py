@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,13 @@ def run(results: Results, device: str, snapshots: int) -> None:
         expected = updates_at_once(path, device, snapshots)
         results.put(snapshots=len(expected), seconds_recording=time.perf_counter() - began)
         check_updates_at_once(path, expected)
-        differing = sum(not np.array_equal(one, other) for one, other in zip(expected, expected[1:], strict=False))
+        differing = sum(not np.array_equal(one, other) for one, other in pairwise(expected))
         report = verify(path, full=True)
         results.put(
-            right=len(expected), bytes=sum(one.nbytes for one in expected), changed_between=differing, sound=report.ok
+            right=len(expected),
+            bytes=sum(one.nbytes for one in expected),
+            changed_between=differing,
+            sound=report.ok,
         )
         with tracer.open(path) as archive:
             results.put(stored=len(archive.steps("weights")))

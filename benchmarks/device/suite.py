@@ -22,7 +22,17 @@ FIRST = (
     "test_settings",
     "test_an_update_within",
 )
-STYLES_FIRST = ("sgd]", "minibatch]", "bf16]", "fp16", "fused", "tf32]", "compiled")
+STYLES_FIRST = (
+    "-sgd]",
+    "-minibatch]",
+    "-bf16]",
+    "-adamw, fp16",
+    "-adamw, fused",
+    "-fused",
+    "-tf32]",
+    "-minibatch, bf16",
+    "-compiled",
+)
 
 
 class Watch:
@@ -76,7 +86,19 @@ def run(results: Results, chosen: str, jobs: int, marker: str = "gpu", file: str
     """Run the tests of a file that `-k chosen` names, in so many processes."""
     os.chdir(ROOT)
     # A warning is counted instead of ending a test: this machine's versions are not those the suite is kept clean for.
-    arguments = [file, "-q", "-m", marker, "-k", chosen, "-o", "addopts=", "--import-mode=importlib", "-W", "default"]
+    arguments = [
+        file,
+        "-q",
+        "-m",
+        marker,
+        "-k",
+        chosen,
+        "-o",
+        "addopts=",
+        "--import-mode=importlib",
+        "-W",
+        "default",
+    ]
     arguments += ["-p", "no:cacheprovider", "-p", "no:logging", "--strict-markers", "--tb=short"]
     if jobs > 1:
         arguments += ["-n", str(jobs), "--dist", "load", "--maxschedchunk", "1"]
@@ -85,7 +107,9 @@ def run(results: Results, chosen: str, jobs: int, marker: str = "gpu", file: str
     results.put(exit_code=int(code), wall_seconds=round(time.time() - began, 1))
     counts = results.content["results"]
     if int(code) not in (0, 1) or not counts.get("passed"):
-        results.add("errors", where="pytest", error=f"exit code {int(code)}, {counts.get('passed', 0)} tests passed")
+        results.add(
+            "errors", where="pytest", error=f"exit code {int(code)}, {counts.get('passed', 0)} tests passed"
+        )
     elif counts.get("failed"):
         results.add("errors", where="pytest", error=f"{counts['failed']} tests failed")
 

@@ -32,7 +32,10 @@ def text(parts: dict[str, dict[str, Any]]) -> str:
 
 def _tests(found: dict[str, Any]) -> list[str]:
     counts = ", ".join(f"{found.get(name, 0)} {name}" for name in ("passed", "failed", "skipped"))
-    said = [f"  warning, {count} times: {text[:120]}" for text, count in list(found.get("warnings", {}).items())[:4]]
+    said = [
+        f"  warning, {count} times: {text[:120]}"
+        for text, count in list(found.get("warnings", {}).items())[:4]
+    ]
     return [f"  {counts}", *said]
 
 
@@ -44,7 +47,10 @@ def _overhead(found: dict[str, Any]) -> list[str]:
             f"({one['same_device']['replayed']} snapshots), CPU within 1e-5 {one['within_1e-5_of_cpu']} "
             f"(rounding {max(one['cpu']['rounding'].values(), default=0):.2g})"
         )
-        lines += [f"    {finding[:150]}" for finding in [*one["same_device"]["findings"], *one["cpu"]["findings"]][:4]]
+        lines += [
+            f"    {finding[:150]}"
+            for finding in [*one["same_device"]["findings"], *one["cpu"]["findings"]][:4]
+        ]
     for one in found.get("compared", []):
         lines.append(
             f"  {one['workload']}: wall {one['ratio']:.3f} (goal {one['goal']}), kernels {one['kernel_ratio']:.3f}, "
@@ -66,7 +72,8 @@ def _snapshots(found: dict[str, Any]) -> list[str]:
 def _replay(found: dict[str, Any]) -> list[str]:
     return [
         f"  {one['metric']}: device {one['device_seconds']:.2f} s, CPU {one['cpu_seconds']:.2f} s, "
-        f"difference {max(one['differences'].values(), default=0):.2g}" + ("" if one["nan_alike"] else ", NaN differ")
+        f"difference {max(one['differences'].values(), default=0):.2g}"
+        + ("" if one["nan_alike"] else ", NaN differ")
         for one in found.get("metrics", [])
     ]
 
