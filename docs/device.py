@@ -21,7 +21,7 @@ Found = dict[str, Any]
 
 
 def read(folder: Path) -> dict[str, Found]:
-    """The parts there are, in their order; what was made on a processor is refused."""
+    """The parts there are, in their order."""
     files = {part: folder / f"{part}.json" for part in PARTS}
     parts = {
         part: json.loads(file.read_text(encoding="utf-8")) for part, file in files.items() if file.is_file()
@@ -96,11 +96,11 @@ def _machines(parts: dict[str, Found]) -> list[str]:
 def _tests(found: Found) -> list[str]:
     counts = ", ".join(f"{found.get(name, 0)} {name}" for name in ("passed", "failed", "skipped"))
     failed = [f"- `{one['test']}`" for one in found.get("tests", []) if one["outcome"] == "failed"]
-    return [f"Tests: {counts}.", *([""] + failed if failed else [])]
+    return [f"Tests: {counts}.", *(["", *failed] if failed else [])]
 
 
 def _overhead(found: Found) -> list[str]:
-    lines = ["| training, a snapshot of the default streams every so many updates | wall | goal | kernels | waits between snapshots |",
+    lines = ["| training, a snapshot every so many updates | wall | goal | kernels | waits between snapshots |",
              "|---|---|---|---|---|"]  # fmt: skip
     for one in found.get("compared", []):
         ratios = [

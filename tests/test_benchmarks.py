@@ -6,8 +6,6 @@ import subprocess
 from importlib import import_module
 from pathlib import Path
 
-import pytest
-
 from benchmarks import run
 from benchmarks.harness import CASES, Ratio
 from benchmarks.regression import grown, not_compared, warnings

@@ -1,4 +1,4 @@
-"""Everything that needs a GPU, most valuable first: `python -m benchmarks.device --out DIR [--parts a,b] [--device cuda]`.
+"""Everything that needs a GPU, most valuable first: `python -m benchmarks.device --out DIR [--parts a,b]`.
 
 Six parts, each a process of its own with its share of the time, so that none that hangs or dies takes the others with
 it: tests, neutrality, overhead, snapshots, replay, gallery. What a part does not use the next may. Each writes
@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=TOTAL, help="for all parts together")
     parser.add_argument("--data", type=Path, help="folder of mnist.npz and cifar10.npz, for the gallery")
     parser.add_argument(
-        "--jobs", type=int, default=8, help="processes that share the device in tests and gallery"
+        "--jobs", type=int, default=12, help="processes that share the device in tests and gallery"
     )
     parser.add_argument("--deadline", type=float, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -109,10 +110,8 @@ def in_child(part: str, chosen: argparse.Namespace, seconds: float) -> None:
 
 def end_group(child: subprocess.Popen[bytes]) -> None:
     """End a process and those that it started."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     child.wait()
 
 

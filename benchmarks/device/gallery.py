@@ -50,7 +50,7 @@ def run(
 def one(
     name: str, folder: Path, device: str, scale: str, data: Path | None, deadline: float
 ) -> dict[str, Any]:
-    """One script in a process of its own; `numbers` and `drawing` (text, or base64 of a PNG) where it came to an end."""
+    """One script in a process of its own; `numbers` and `drawing` (text, or base64 of a PNG) where it is done."""
     began = time.time()
     left = min(deadline, began + 3600) - began
     row: dict[str, Any] = {"script": name, "state": "left out", "seconds": 0.0}
