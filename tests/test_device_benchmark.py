@@ -41,12 +41,11 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
 
     def results(part):
-        return Results(folder / f"{part}.json", "cpu", time.time() + 60)
+        return Results(folder / f"{part}.json", "cpu", time.time() + 600)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(overhead, "gpt", lambda small: workloads.resnet18(True))
         for part, work in {
-            "overhead": lambda r: overhead.run(r, "cpu", True),
+            "overhead": lambda r: overhead.run(r, "cpu", True, [workloads.resnet18(True)]),
             "snapshots": lambda r: snapshots.run(r, "cpu", 4),
             "replay": lambda r: replays.run(r, "cpu", True, ["jacobian"]),
         }.items():

@@ -2,7 +2,7 @@
 
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from tracer.neutrality import digest
 from tracer.verify import verify
 
 
-def run(results: Results, device: str, small: bool) -> None:
-    """Both workloads: first the ratios of both, then what explains them, then the archives."""
-    workloads = [resnet18(small), gpt(small)]
+def run(results: Results, device: str, small: bool, workloads: Sequence[Workload] = ()) -> None:
+    """Workloads (both by default): first whether the archives are right, then what recording costs."""
+    workloads = workloads or [resnet18(small), gpt(small)]
     share = results.left / 10 if results.left < float("inf") else 10.0
     for measure in (right, compared):
         for workload in workloads:
