@@ -125,7 +125,8 @@ def test_a_part_that_hangs_or_dies_is_ended_and_named(tmp_path, monkeypatch):
     fake = tmp_path / "python"
     fake.write_text("#!/bin/sh\necho begun; sleep 600\n")
     fake.chmod(0o755)
-    benchmark.in_child("tests", chosen, 5.0 + 1e-3)
+    monkeypatch.setattr(benchmark, "LEAST", 0.0)
+    benchmark.in_child("tests", chosen, 0.2)
     assert read(tmp_path / "tests.json")["state"] == "out of time"
     fake.write_text("#!/bin/sh\necho it broke >&2; exit 7\n")
     benchmark.in_child("replay", chosen, 60)

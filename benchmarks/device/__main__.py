@@ -21,6 +21,7 @@ from benchmarks.device.results import DONE, FAILED, LATE, RUNNING, Results, read
 
 SECONDS = {"tests": 110, "neutrality": 110, "overhead": 120, "snapshots": 25, "replay": 60, "gallery": 100}
 TOTAL = 520.0
+LEAST = 5.0  # seconds in which a part is worth beginning
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 ROOT = Path(__file__).parents[2]
 
@@ -69,7 +70,7 @@ def in_child(part: str, chosen: argparse.Namespace, seconds: float) -> None:
     path, log = chosen.out / f"{part}.json", chosen.out / "log.txt"
     began = time.time()
     print(f"== {part}: at most {seconds:.0f} s", flush=True)
-    if seconds < 5:
+    if seconds < LEAST:
         replace(path, {"part": part, "state": LATE, "results": {}, "seconds": 0})
         return
     command = [sys.executable, "-m", "benchmarks.device", "--out", str(chosen.out), "--device", chosen.device]
