@@ -12,7 +12,7 @@ import torch
 from benchmarks.device.profiles import profiled, synchronisations
 from benchmarks.device.results import Results
 from benchmarks.device.workloads import Loop, Workload, gpt, resnet18
-from tracer.neutrality import digest
+from tracer.recorder.neutrality import digest
 from tracer.verify import verify
 
 

@@ -26,7 +26,7 @@ QUICK = {
 
 def metrics() -> list[str]:
     """Names of all metrics that run the network again."""
-    return [name for name, card in analyze.metrics().items() if card.passes is not None]
+    return [name for name, card in analyze.available_metrics().items() if card.passes is not None]
 
 
 def run(results: Results, device: str, small: bool, names: list[str] | None = None) -> None:
