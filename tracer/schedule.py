@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from tracer.errors import RecordError, did_you_mean
+from tracer.spec import STREAMS
 
-STREAMS = ("outputs", "masks", "sums", "gradients", "activations", "weights")
 
 
 @dataclass(frozen=True)
