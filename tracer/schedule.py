@@ -10,7 +10,6 @@ from tracer.errors import RecordError, did_you_mean
 from tracer.spec import STREAMS
 
 
-
 @dataclass(frozen=True)
 class Schedule:
     """A rule that says at which steps a stream is recorded; joined with `|`.

@@ -11,6 +11,7 @@ from tracer.archive.source import Source
 from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
 from tracer.spec import HOW, PROBE_STREAMS
 
+
 class ProbeView:
     """The probe ``name``. Arrays are read when asked for.
 

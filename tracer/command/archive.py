@@ -9,7 +9,6 @@ from tracer.command.console import Bar, debug_option, emit, format_option, note
 from tracer.spec import PROBE_STREAMS
 
 
-
 @click.command("verify")
 @click.argument("run")
 @click.option("--full", is_flag=True, help="Also every checksum, and every array decoded.")

@@ -11,7 +11,6 @@ from tracer.probe.observers import Declared, numbered
 Static = tuple[dict[str, np.ndarray], dict[str, tuple[str, ...]], dict[str, Any]]
 
 
-
 def static_layout(examples: Examples) -> Static:
     """Arrays of a probe that do not change, their dimensions, and its attributes."""
     probe = examples.probe

@@ -48,7 +48,9 @@ class Observer:
 
 def observed(streams: Iterable[str], network: Network, units: Units) -> list[Look]:
     """Where the observers of some streams look."""
-    return [look for stream in OBSERVERS if stream in streams for look in OBSERVERS[stream].looks(network, units)]
+    return [
+        look for stream in OBSERVERS if stream in streams for look in OBSERVERS[stream].looks(network, units)
+    ]
 
 
 def allocate(stream: str, declared: Declared, device: torch.device) -> dict[str, Tensor]:
@@ -72,9 +74,7 @@ def _outputs(seen: Seen, count: int) -> Declared:
     outputs = as_stored(seen.outputs)
     rest = outputs.ndim - 1
     dims: Sequence[str] = ("output",) if rest == 1 else numbered("output", rest)
-    declared: Declared = {
-        "outputs": (outputs.dtype, (count, *outputs.shape[1:]), ("outputs_example", *dims))
-    }
+    declared: Declared = {"outputs": (outputs.dtype, (count, *outputs.shape[1:]), ("outputs_example", *dims))}
     if seen.losses is not None:
         declared["loss"] = (as_stored(seen.losses).dtype, (count,), ("outputs_example",))
     return declared

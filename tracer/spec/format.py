@@ -52,6 +52,7 @@ _STREAM_ARRAYS = (
     Array("epoch_end", "bool", ("step",), "the snapshot was taken at the end of an epoch"),
 )
 
+
 def _group(stream: Stream) -> Group:
     return Group(stream.group, stream.meaning, stream.arrays, stream.attributes, stream=True)
 
