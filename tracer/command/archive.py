@@ -6,8 +6,7 @@ from typing import Any
 import click
 
 from tracer.command.console import Bar, debug_option, emit, format_option, note
-
-_STREAMS = ("outputs", "sums", "masks", "gradients", "activations")
+from tracer.spec import PROBE_STREAMS
 
 
 @click.command("verify")
@@ -44,7 +43,7 @@ def verify_command(run: str, full: bool, replay: bool, repair: bool, device: str
 
 def _streams(command: Any) -> Any:
     """One option a stream: how many of the first examples of each probe, or `all`."""
-    for name in reversed(_STREAMS):
+    for name in reversed(PROBE_STREAMS):
         text = f"Fill in {name}: of so many examples of each probe, or `all`."
         command = click.option(f"--{name}", metavar="N|all", callback=_take, help=text)(command)
     return command

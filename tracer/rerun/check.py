@@ -17,7 +17,8 @@ from tracer.network import Network
 from tracer.network.fixed_masks import by_example
 from tracer.rerun import RELATIVE, part, places
 from tracer.rerun.stored import Networks, tensors_of, to_device
-from tracer.rerun.wanted import STREAMS, Wanted, wanted
+from tracer.rerun.wanted import Wanted, wanted
+from tracer.spec import PROBE_STREAMS
 from tracer.verify import Report
 
 
@@ -74,7 +75,7 @@ class _Replay:
                 self._array(f"{group}/{name}", step, values, stored, explain)
 
     def _pass(self, network: Network, step: int, tensors: Mapping[str, torch.Tensor]) -> FillPass:
-        self._wants = wanted(self._archive, self._networks, step, dict.fromkeys(STREAMS), {})
+        self._wants = wanted(self._archive, self._networks, step, dict.fromkeys(PROBE_STREAMS), {})
         for want in self._wants.values():
             want.added = {}
         has = self._archive._source.has
