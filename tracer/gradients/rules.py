@@ -190,8 +190,9 @@ def _batch_norm(row: Executed) -> Forms:
     # As n x channels channels of one example, the library's own sums per channel are sums per example.
     one = (1, n * channels, a[0, 0].numel())
     mean, var = precise(mean).repeat(n), precise(var).repeat(n)
+    unused = a.new_empty(0)  # statistics of a batch: not read in eval mode, but CUDA insists on tensors
     _, weight, bias = torch.ops.aten.native_batch_norm_backward(
-        z.reshape(one), a.reshape(one), None, mean, var, None, None, False, eps, [False, True, True]
+        z.reshape(one), a.reshape(one), None, mean, var, unused, unused, False, eps, [False, True, True]
     )
     return _affine(row, weight.view(n, channels), bias.view(n, channels))
 
