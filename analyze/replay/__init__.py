@@ -12,7 +12,7 @@ at.
 """
 
 from analyze.replay.examples import Examples
-from analyze.replay.replay import Replay, States, replay_of, states_of
+from analyze.replay.replay import Replay, States, networks_of, replay_of, states_of
 from analyze.replay.state import State
 
-__all__ = ["Examples", "Replay", "State", "States", "replay_of", "states_of"]
+__all__ = ["Examples", "Replay", "State", "States", "networks_of", "replay_of", "states_of"]

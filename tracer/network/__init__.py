@@ -2,9 +2,13 @@
 trust.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +21,7 @@ from tracer.network.copies import plain_math, private_copy
 from tracer.network.frozen import frozen
 from tracer.network.program import Program, Visit
 from tracer.network.structure import find_calls, find_sites, is_random, zero_constants
-from tracer.network.table import Call, Layer, Row, Site
+from tracer.network.table import DTYPES, Call, Layer, Row, Site, references
 from tracer.network.trees import leaves_of
 
 if TYPE_CHECKING:
@@ -26,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["Network", "private_copy"]
 
 Reference = tuple[str, Any]
+Evaluate = Callable[[int, Row, Callable[..., Any], list[Any]], Any]
+
+_CPU = torch.device("cpu")
 
 
 class Network:
@@ -79,9 +86,9 @@ class Network:
         targets: Any = None,
         loss: Any = None,
         *,
-        objective: "Objective | None" = None,
+        objective: Objective | None = None,
         chunk: int = 64,
-    ) -> "Network":
+    ) -> Network:
         """The network of a model in eval mode and its loss; the model itself is only read.
 
         inputs: a tensor, or a tuple (positional) or dict (keyword arguments) of tensors, examples first; a
@@ -97,7 +104,7 @@ class Network:
     @classmethod
     def from_json(
         cls, data: bytes, constants: Mapping[str, Tensor], *, allow: frozenset[str] | None = ops.ALLOWED
-    ) -> "Network":
+    ) -> Network:
         """The network that `to_json` wrote; ArchiveError for anything a table may not hold (see
         `tracer.network.reading`).
         """
@@ -178,6 +185,67 @@ class Network:
                 self._run_watched(program, values, visit, self._frozen(masks or {}))
         results = [values[slot] for slot in program.results]
         return results[0], results[1] if len(results) > 1 else None
+
+    def interpret(self, evaluate: Evaluate, leaves: Mapping[Reference, Any]) -> Any:
+        """The output where each row gives what `evaluate` makes of it, in place of its operation's result.
+
+        evaluate(index, row, call, arguments): the row, its positional arguments (defaults filled in, the table's
+        numbers and lists decoded), and its operation with keyword arguments bound: `call(*arguments)` computes
+        what the row computes, refused as in `run` where it would take too much. leaves: what stands for weights,
+        constants and inputs, by reference: of any type, nothing is asked of them. Each value is let go after its
+        last use.
+        """
+        program = self._program(_CPU, None, False)
+        values = program.start(leaves)
+        for call, arguments, slot, dead, index in program.steps:
+            row = self.rows[index]
+            values[slot] = evaluate(index, row, self._guard(row, call), list(arguments(values)))
+            for used in dead:
+                values[used] = None
+        return values[program.results[0]]
+
+    def operation(self, row: Row) -> tuple[Callable[..., Any], list[Any]]:
+        """A row's operation, refused as in `run` where it would take too much, and its positional arguments.
+
+        None stands for arguments that are no numbers the table holds.
+        """
+        alone = replace(row, args=[None if list(references(value)) else value for value in row.args])
+        program = Program([alone], [0], _CPU)
+        step = program.steps[0]
+        return self._guard(row, step.call), list(step.arguments(program.start({})))
+
+    def _guard(self, row: Row, call: Callable[..., Any]) -> Callable[..., Any]:
+        if not self.guarded:
+            return call
+        from tracer.meter import weighed
+
+        return weighed(row, call)
+
+    def declared(self) -> list[Tensor]:
+        """Tensors that have only the sizes and types of the inputs that the network was traced with."""
+        return [
+            torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]], device="meta") for entry in self.inputs
+        ]
+
+    def check_cost(self, tensors: Mapping[str, Tensor], size: int) -> None:
+        """ArchiveError where the outputs take more than weights of these sizes and `size` bytes could be worth.
+
+        Nothing is computed: inputs are those the network was traced with, as the table declares them, and rows
+        must give tensors of the sizes that it says.
+        """
+        from tracer.meter import check
+
+        inputs = self.declared()
+        check(self, tensors, inputs, None, size=size + sum(tensor.nbytes for tensor in tensors.values()))
+
+    def derived(self, **changes: Any) -> Network:
+        """The same network with other rows, losses, targets, ...; guarded where this one is."""
+        other = copy(self)
+        for name in ("random_rows", "site_of_row"):
+            other.__dict__.pop(name, None)
+        other.__dict__.update(changes)
+        other._weighed, other._programs, other._constants_on = set(), {}, {}
+        return other
 
     def _weigh(self, tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> None:
         """Refuse a stranger's table that would take too much for tensors of these sizes."""

@@ -46,7 +46,7 @@ def write(network: "Network") -> dict[str, Any]:
         "losses": None if network.losses is None else list(network.losses),
         "inputs": network.inputs,
         "targets": network.targets,
-        "constants": [_constant_json(name, value) for name, value in network.constants.items()],
+        "constants": [constant_entry(name, value) for name, value in network.constants.items()],
         "parameters": network.parameters,
         "buffers": network.buffers,
         "sites": [plain(site) for site in network.sites],
@@ -56,7 +56,8 @@ def write(network: "Network") -> dict[str, Any]:
     }
 
 
-def _constant_json(name: str, value: Tensor) -> dict[str, Any]:
+def constant_entry(name: str, value: Tensor) -> dict[str, Any]:
+    """What a table says of a constant: name, shape, dtype, digest of its values."""
     data = value.detach().cpu().contiguous()
     raw = data.reshape(-1).view(torch.uint8).numpy().tobytes() if data.numel() else b""
     return {
@@ -148,7 +149,7 @@ class _Known:
             name = entry["name"]
             _need(name in given, f"its constant {name!r} is not in the archive")
             _need(
-                _constant_json(name, given[name]) == entry,
+                constant_entry(name, given[name]) == entry,
                 f"the values of its constant {name!r} have changed",
             )
         return [entry["name"] for entry in entries]
@@ -253,6 +254,9 @@ def _declared(entry: Any) -> dict[str, Any]:
         sound and isinstance(entry["dtype"], str) and entry["dtype"] in DTYPES,
         "an input has no shape or dtype",
     )
+    shape = entry["shape"]
+    _need(isinstance(shape, list) and all(map(_is_size, shape)), "an input's shape is none")
+    _need(bool(shape) or not entry["batched"], "an input without axes holds examples")
     return entry
 
 

@@ -34,7 +34,7 @@ Size = tuple[int | tuple[int, int], ...]
 class Row:
     """One call of an operation.
 
-    name: unique. op: overload name (`aten.linear.default`; `getitem` and `int.*` for Python's own). args,
+    name: unique. op: name, as in `tracer.ops`. args,
     kwargs: JSON.
     module: path of the innermost module, "" for the root. loss: computed after the model, from its outputs.
     shape: output size; an entry (k, c) is k * n + c for n examples; None when the output is not a tensor.
@@ -161,7 +161,7 @@ def decode(value: Any, device: torch.device) -> Any:
 def per_example(row: Row) -> tuple[int, ...] | None:
     """Shape of one example's slice of a row's output; None when the example axis is unknown.
 
-    >>> per_example(Row("r", "aten.relu.default", [], {}, "", shape=((1, 0), 8, 4), axis=0))
+    >>> per_example(Row("r", "relu", [], {}, "", shape=((1, 0), 8, 4), axis=0))
     (8, 4)
     """
     if row.shape is None or row.axis is None:

@@ -24,6 +24,7 @@ from tracer.network.program import Program
 from tracer.network.structure import find_calls, find_layers, find_sites, site_names, zero_constants
 from tracer.network.table import Row
 from tracer.network.trees import examples_in, first_tensor, leaves_of, rebuild, take
+from tracer.ops import kernels
 
 _FEW = 3  # examples in a trace with a variable number of them
 
@@ -161,7 +162,7 @@ def _detach_no_grad(module: fx.GraphModule) -> None:
             if value.target is not operator.getitem:
                 continue
             with module.graph.inserting_after(value):
-                cut = module.graph.call_function(torch.ops.aten.detach.default, (value,))
+                cut = module.graph.call_function(kernels.detach, (value,))
             cut.meta = dict(value.meta)
             value.replace_all_uses_with(cut, delete_user_cb=lambda user, cut=cut: user is not cut)
     module.recompile()
