@@ -27,8 +27,8 @@ class Replay:
     are not run from an archive: a function that returns the module, or (module, loss); its code is run, so
     it is only ever given by the user. memory: bytes one pass may use.
 
-    steps: int64, the snapshots with weights. networks: by step. probes: names of the probes. MissingTraceError where weights
-    or network are not recorded.
+    steps: int64, the snapshots with weights. networks: by step. probes: names of the probes.
+    MissingTraceError where weights or network are not recorded.
     """
 
     def __init__(

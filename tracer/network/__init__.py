@@ -102,15 +102,13 @@ class Network:
         return trace(model, inputs, targets, loss, objective=objective, chunk=chunk)
 
     @classmethod
-    def from_json(
-        cls, data: bytes, constants: Mapping[str, Tensor], *, allow: frozenset[str] | None = ops.ALLOWED
-    ) -> Network:
+    def from_json(cls, data: bytes, constants: Mapping[str, Tensor]) -> Network:
         """The network that `to_json` wrote; ArchiveError for anything a table may not hold (see
         `tracer.network.reading`).
         """
         from tracer.network.reading import read
 
-        return read(data, constants, allow)
+        return read(data, constants)
 
     def to_json(self) -> bytes:
         """The table as JSON, without the constants' values (only their digests)."""
@@ -126,7 +124,7 @@ class Network:
     @property
     def foreign(self) -> list[str]:
         """Operations off the list: they ran here, but a reader of the archive will refuse to run them."""
-        return sorted({row.op for row in self.rows} - ops.ALLOWED)
+        return sorted({row.op for row in self.rows} - ops.OPS.keys())
 
     @cached_property
     def random_rows(self) -> list[Row]:

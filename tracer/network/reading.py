@@ -23,6 +23,7 @@ from tracer.network.table import (
     row_json,
     units,
 )
+from tracer.ops import OPS
 
 if TYPE_CHECKING:
     from tracer.network import Network
@@ -68,12 +69,11 @@ def constant_entry(name: str, value: Tensor) -> dict[str, Any]:
     }
 
 
-def read(data: bytes, constants: Mapping[str, Tensor], allow: frozenset[str] | None) -> "Network":
+def read(data: bytes, constants: Mapping[str, Tensor]) -> "Network":
     """The network of a JSON table.
 
-    allow: operations it may use (None: any, for a table of one's own). ArchiveError, naming the row, for an
-    operation off the list, a reference to a later row or to nothing, an argument of an unknown form, or
-    anything out of bounds.
+    ArchiveError, naming the row, for an operation off the list (`tracer.ops`), a reference to a later row or to
+    nothing, an argument of an unknown form, or anything out of bounds.
     """
     from tracer.network import Network
 
@@ -87,7 +87,7 @@ def read(data: bytes, constants: Mapping[str, Tensor], allow: frozenset[str] | N
     _need(all(isinstance(table.get(part), list) for part in (*_PARTS, "rows")), "a part is missing")
     _need(len(table["rows"]) <= MAX_ROWS, f"it has more than {MAX_ROWS} rows")
     known = _Known(table, constants)
-    rows = [_row(entry, index, known, allow) for index, entry in enumerate(table["rows"])]
+    rows = [_row(entry, index, known) for index, entry in enumerate(table["rows"])]
     _need(len({row.name for row in rows}) == len(rows), "two rows have the same name")
     try:
         sites = [_site(entry, len(rows)) for entry in table["sites"]]
@@ -113,7 +113,7 @@ def read(data: bytes, constants: Mapping[str, Tensor], allow: frozenset[str] | N
         layers=layers,
         batch=batch,
     )
-    network.guarded = allow is not None  # a table of one's own may take what it takes
+    network.guarded = True
     return network
 
 
@@ -167,13 +167,13 @@ class _Known:
         return pair[0], pair[1]
 
 
-def _row(entry: Any, index: int, known: _Known, allow: frozenset[str] | None) -> Row:
+def _row(entry: Any, index: int, known: _Known) -> Row:
     _need(
         isinstance(entry, dict) and _is_name(entry.get("name")) and _is_name(entry.get("op")),
         f"row {index} is none",
     )
     name, op = entry["name"], entry["op"]
-    if allow is not None and op not in allow:
+    if op not in OPS:
         raise ArchiveError(
             f"row {name!r} of the network table uses operation {op!r}, which is not on the list of those "
             "that are run from an archive; to replay it, give your own model with "

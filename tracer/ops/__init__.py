@@ -31,7 +31,6 @@ from tracer.ops.record import (
 
 __all__ = [
     "ACTIVATIONS",
-    "ALLOWED",
     "APPLIED",
     "ITEM",
     "OPERATORS",
@@ -70,8 +69,6 @@ OPS: dict[str, Op] = {
     )
     for record in kind.RECORDS
 }
-
-ALLOWED = frozenset(OPS)
 
 # By the names that functions of Python have: the nonlinearities, and what applies weights.
 ACTIVATIONS = {record.short: record.activation for record in OPS.values() if record.activation is not None}
