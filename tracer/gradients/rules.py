@@ -197,7 +197,7 @@ def _batch_norm(row: Executed) -> Forms:
         raise ValueError("the examples do not lie along the first dimension of this normalisation")
     n, channels = a.shape[:2]
     # As n x channels channels of one example, the library's own sums per channel are sums per example.
-    # These sums cancel (77 to 1 near the input of VGG-19), and what is left shows the rounding of z: one example at a time
+    # These sums cancel (77 to 1 near the input of VGG-19): what is left shows the rounding of z. One example at a time
     # the result is PyTorch's own bit for bit, and exact sums of the same z are no nearer to float64 (measured).
     one = (1, n * channels, a[0, 0].numel())
     mean, var = precise(mean).repeat(n), precise(var).repeat(n)
