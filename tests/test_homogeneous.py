@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from analyze.homogeneous import path_sums
-from analyze.path_forms import refusal
+from analyze.replay.paths import path_sums
+from analyze.replay.paths.rules import refusal
 from tests.oracles.homogeneous import Units, folded
 from tests.tables import stored
 from tracer.errors import MissingTraceError

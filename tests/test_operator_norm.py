@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from analyze import operator_norm
-from analyze.operator_norm import applied_weights, map_norm, row_norm, singular_values
+from analyze.replay.paths import operator_norm
+from analyze.replay.paths.operator_norm import applied_weights, map_norm, row_norm, singular_values
 from tests.tables import stored
 from tests.test_homogeneous import randomise, traced
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import analyze
 import tracer
-from analyze.view import closure
+from analyze.arrays import closure
 from cli import main
 from tests.attacks.hostile import bounded
 from tracer.archive import Archive
@@ -136,7 +136,7 @@ def reading() -> list[str]:
     given = {"network", "networks", "states"}
     return [
         name
-        for name, card in analyze.metrics().items()
+        for name, card in analyze.available_metrics().items()
         if given & {source.name for source in closure([read for read in card.reads if "." not in read])}
     ]
 
@@ -194,7 +194,7 @@ def test_a_loss_that_takes_too_much_leaves_what_needs_none(path: Path, attack: A
 
 
 def test_replay_in_float64_is_weighed_too(path: Path, attack: Any) -> None:
-    from analyze.replay.twin import as_double
+    from analyze.replay.float64 import as_double
 
     with tracer.open(path) as archive:
         network = Networks(archive).at(0)
