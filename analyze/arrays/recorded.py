@@ -140,17 +140,17 @@ def _weights(view: View) -> Lazy:
 @source("states", "step", "element", stream="weights", itemsize=8, lazy=True)
 def _states(view: View) -> Any:
     # Replay is the only part of the analysis that imports torch, so it is reached by name alone.
-    return import_module("analyze.replay").states_of(view)
+    return import_module("analyze.replay.replay").states_of(view)
 
 
 @source("network")
 def _network(view: View) -> Any:
-    return import_module("analyze.replay").networks_of(view).at()
+    return import_module("analyze.replay.replay").networks_of(view).at()
 
 
 @source("networks", "step", lazy=True)
 def _networks(view: View) -> Lazy:
-    return Lazy(view.steps, import_module("analyze.replay").networks_of(view).at)
+    return Lazy(view.steps, import_module("analyze.replay.replay").networks_of(view).at)
 
 
 @source("step", "step")

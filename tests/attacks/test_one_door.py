@@ -234,7 +234,7 @@ def uses(name: str) -> set[str]:
 
 def test_rows_are_compiled_and_read_in_one_room() -> None:
     for name in ("Program", "from_json"):
-        inside = {file for file in uses(name) if file.startswith("tracer/network/") or "meter" in file}
+        inside = {file for file in uses(name) if file.startswith("tracer/network/")}
         assert uses(name) - inside <= {"tracer/rerun/stored.py"}, name
     assert uses("Network") <= {"tracer/network/tracing.py", "tracer/network/reading.py"}
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from analyze.metrics.capacity.capacity.capacity import MEASURES, NORMS, capacity
 from torch import nn
 from torch.nn import functional as F
 
+from analyze.metrics.capacity.capacity import MEASURES, NORMS, capacity
 from tests.oracles import capacity as slow
 from tests.tables import stored
 from tests.test_homogeneous import randomise, traced
