@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from tracer import ops
-from tracer.errors import RecordError, did_you_mean
+from tracer.errors import ArchiveError, RecordError, did_you_mean
 from tracer.network.copies import plain_math, private_copy
 from tracer.network.fixed_masks import frozen
 from tracer.network.program import Program, Visit
 from tracer.network.pytree import leaves_of
 from tracer.network.structure import find_calls, find_sites, is_random, zero_constants
-from tracer.network.table import DTYPES, Call, Layer, Row, Site, references
+from tracer.network.table import DTYPES, Call, Layer, Row, Site, needed_rows, references
 
 if TYPE_CHECKING:
     from tracer.network.objective import Objective
@@ -42,7 +42,7 @@ class Network:
     constants: tensors that are neither (made in `forward`, or plain attributes). inputs, targets: shape,
     dtype and whether batched, of each tensor. output, losses: what `run` returns. batch: number of examples
     that `run` wants; None for any number. guarded: whether the cost is weighed before it is run, as for a table
-    that was read.
+    that was read. no_loss: why the losses that a table holds are not run, None where they are.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class Network:
         self.layers = list(layers)
         self.batch = batch
         self.guarded = False
+        self.no_loss: str | None = None
         self._weighed: set[Any] = set()
         self._programs: dict[Any, Program] = {}
         self._constants_on: dict[torch.device, dict[Reference, Tensor]] = {}
@@ -168,6 +169,8 @@ class Network:
         masks: by site name, bool (example, unit) or in the shape of the output: the nonlinearity is replaced
         by its linear pieces (`tracer.network.fixed_masks`). Each value is let go after its last use.
         """
+        if targets is not None and self.no_loss:
+            raise ArchiveError(self.no_loss)
         device = _device(tensors, inputs)
         if self.guarded:
             self._weigh(tensors, inputs, targets)
@@ -329,11 +332,7 @@ class Network:
 
     def needed(self, results: Sequence[Reference]) -> list[int]:
         """Indices of the rows that these results depend on, in order."""
-        wanted = {key for kind, key in results if kind == "row"}
-        for index in range(len(self.rows) - 1, -1, -1):
-            if index in wanted:
-                wanted.update(key for kind, key in self.rows[index].references() if kind == "row")
-        return sorted(wanted)
+        return needed_rows(self.rows, results)
 
     def _on(self, device: torch.device) -> dict[Reference, Tensor]:
         if device not in self._constants_on:

@@ -17,7 +17,7 @@ def frozen(site: Site, row: Row, values: tuple[Any, ...], mask: Tensor) -> Tenso
     An upper bound (ReLU6) is kept. Where the function is not piecewise linear (GELU), the mask is 0/1 by
     convention.
     """
-    x = values[site.argument]
+    x = values[site.argument] if site.scale == 1.0 else values[site.argument] / site.scale
     on = spread(mask, row, x)
     activation = op(row.op).activation
     if activation is not None and activation.slopes is not None:

@@ -19,6 +19,7 @@ from tracer.network.table import (
     Layer,
     Row,
     Site,
+    needed_rows,
     plain,
     row_json,
     units,
@@ -72,7 +73,8 @@ def constant_entry(name: str, value: Tensor) -> dict[str, Any]:
 def read(data: bytes, constants: Mapping[str, Tensor]) -> "Network":
     """The network of a JSON table.
 
-    ArchiveError, naming the row, for an operation off the list (`tracer.ops`), a reference to a later row or to
+    Where only the losses use an operation off the list, they are left out and `no_loss` says why. ArchiveError, naming
+    the row, for any other operation off the list (`tracer.ops`), a reference to a later row or to
     nothing, an argument of an unknown form, or anything out of bounds.
     """
     from tracer.network import Network
@@ -88,6 +90,12 @@ def read(data: bytes, constants: Mapping[str, Tensor]) -> "Network":
     _need(len(table["rows"]) <= MAX_ROWS, f"it has more than {MAX_ROWS} rows")
     known = _Known(table, constants)
     rows = [_row(entry, index, known) for index, entry in enumerate(table["rows"])]
+    output, losses = (
+        None if table.get(end) is None else known.result(table[end], len(rows))
+        for end in ("output", "losses")
+    )
+    _need(output is not None, "it has no output")
+    refused = _off_list(rows, output)
     _need(len({row.name for row in rows}) == len(rows), "two rows have the same name")
     try:
         sites = [_site(entry, len(rows)) for entry in table["sites"]]
@@ -101,8 +109,8 @@ def read(data: bytes, constants: Mapping[str, Tensor]) -> "Network":
     _need(batch is None or _is_size(batch), "its batch is no number")
     network = Network(
         rows,
-        output=known.result(table.get("output"), len(rows)),
-        losses=None if table.get("losses") is None else known.result(table["losses"], len(rows)),
+        output=output,
+        losses=None if refused else losses,
         inputs=[_declared(entry) for entry in table["inputs"]],
         targets=[_declared(entry) for entry in table["targets"]],
         constants={name: constants[name] for name in known.names["constant"]},
@@ -113,8 +121,38 @@ def read(data: bytes, constants: Mapping[str, Tensor]) -> "Network":
         layers=layers,
         batch=batch,
     )
-    network.guarded = True
+    network.guarded, network.no_loss = True, refused if losses else None
     return network
+
+
+def _off_list(rows: list[Row], output: Any) -> str | None:
+    """Why the losses are not run, where rows of theirs alone have no record; ArchiveError for any other row."""
+    foreign = [index for index, row in enumerate(rows) if row.op not in OPS]
+    needed = set(needed_rows(rows, [output])) if foreign else set()
+    sentences = [
+        f"row {rows[index].name!r} of the network table uses operation {rows[index].op!r}, which is not on the list "
+        "of those that are run from an archive; to replay it, give your own model with "
+        "`tracer analyze --model pkg.module:factory`"
+        for index in foreign
+    ]
+    for index, sentence in zip(foreign, sentences, strict=True):
+        if index in needed or not rows[index].loss:
+            raise ArchiveError(sentence)
+    return sentences[0] if sentences else None
+
+
+def unreadable(network: "Network", tensors: Mapping[str, Tensor], size: int) -> str | None:
+    """What a reader of the table will say that it does not run, None where it runs all of it.
+
+    size: bytes of the examples that are stored with it.
+    """
+    try:
+        again = read(json.dumps(write(network)).encode(), network.constants)
+        meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+        again.check_cost(meta, size)
+    except ArchiveError as error:
+        return str(error)
+    return again.no_loss
 
 
 def _need(holds: bool, why: str) -> None:
@@ -173,12 +211,6 @@ def _row(entry: Any, index: int, known: _Known) -> Row:
         f"row {index} is none",
     )
     name, op = entry["name"], entry["op"]
-    if op not in OPS:
-        raise ArchiveError(
-            f"row {name!r} of the network table uses operation {op!r}, which is not on the list of those "
-            "that are run from an archive; to replay it, give your own model with "
-            "`tracer analyze --model pkg.module:factory`"
-        )
     args, kwargs = entry.get("args"), entry.get("kwargs", {})
     _need(isinstance(args, list) and isinstance(kwargs, dict), f"row {name!r} has no arguments")
     for value in (args, *kwargs.values()):
@@ -273,6 +305,7 @@ def _site(entry: Any, n_rows: int) -> Site:
     _need(_is_size(site.argument) and site.argument < 8, "a site's argument does not exist")
     _need(site.n_units in (0, units(site.shape)), f"the units of site {site.name!r} do not fit its shape")
     _need(isinstance(site.has_mask, bool), f"site {site.name!r} does not say whether it has a mask")
+    _need(isinstance(site.scale, int | float) and site.scale > 0, f"site {site.name!r} has no scale")
     _need(site.slope is None or isinstance(site.slope, int | float), f"site {site.name!r} has no slope")
     return site
 

@@ -10,7 +10,7 @@ import torch
 
 from tracer.network.table import Call, Layer, Row, Site, per_example, units
 from tracer.ops import OPS, Activation, Argument, op, short
-from tracer.ops.written import constant, is_zero, written_out
+from tracer.ops.written import Written, constant, is_zero, written_out
 
 
 def zero_constants(constants: Mapping[str, torch.Tensor]) -> frozenset[str]:
@@ -22,11 +22,14 @@ def site_names(
     rows: Sequence[Row], activation_modules: Collection[str], zeros: Collection[str]
 ) -> dict[int, str]:
     """Row index -> site name: the module's path, or `path:op` if functional; `#k` from the second call on."""
+    found = {index: nonlinearity(rows, row, zeros) for index, row in enumerate(rows) if not row.loss}
+    inside = {part for one in found.values() if one is not None for part in one.inside}
     calls: Counter[str] = Counter()
     names = {}
-    for index, row in enumerate(rows):
-        if not row.loss and activation_of(rows, row, zeros) is not None:
-            base = row.module if row.module in activation_modules else f"{row.module}:{short(row.op)}"
+    for index, one in found.items():
+        if one is not None and index not in inside:
+            row = rows[index]
+            base = row.module if row.module in activation_modules else f"{row.module}:{one.name}"
             calls[base] += 1
             names[index] = base if calls[base] == 1 else f"{base}#{calls[base]}"
     return names
@@ -37,11 +40,11 @@ def find_sites(rows: Sequence[Row], names: Mapping[int, str], zeros: Collection[
     sites = []
     for index, name in names.items():
         row = rows[index]
-        found = activation_of(rows, row, zeros)
+        found = nonlinearity(rows, row, zeros)
         shape = per_example(row)
         if found is None:
             continue
-        activation, argument = found
+        activation = found.activation
         sites.append(
             Site(
                 name=name,
@@ -53,13 +56,14 @@ def find_sites(rows: Sequence[Row], names: Mapping[int, str], zeros: Collection[
                 has_mask=activation.mask is not None and shape is not None,
                 kind=activation.mask,
                 slope=_slope(row, activation),
-                argument=argument,
+                argument=found.argument,
+                scale=found.scale,
             )
         )
     return sites
 
 
-def activation_of(rows: Sequence[Row], row: Row, zeros: Collection[str]) -> tuple[Activation, int] | None:
+def nonlinearity(rows: Sequence[Row], row: Row, zeros: Collection[str]) -> Written | None:
     """The nonlinearity a row is, and which of its arguments is the pre-activation; None for any other row."""
     activation = op(row.op).activation
     if activation is None:
@@ -67,10 +71,11 @@ def activation_of(rows: Sequence[Row], row: Row, zeros: Collection[str]) -> tupl
     for position in activation.zero:
         if position >= len(row.args) or constant(row.args[position]) != 0:
             return None
+    name = short(row.op)
     if activation.either:
         zero = [is_zero(rows, argument, zeros) for argument in row.args[:2]]
-        return (activation, zero.index(False)) if sum(zero) == 1 else None
-    return activation, 0
+        return Written(activation, zero.index(False), name) if sum(zero) == 1 else None
+    return Written(activation, 0, name)
 
 
 def is_random(row: Row) -> bool:

@@ -51,6 +51,8 @@ RECORDS = [
         aten.expm1.default
         aten.floor.default
         aten.floor_divide.default
+        aten.fmax.default
+        aten.fmin.default
         aten.fmod.Scalar
         aten.fmod.Tensor
         aten.frac.default

@@ -4,9 +4,9 @@ Rows are those of a table (`tracer.network.table`); only `op`, `args` are looked
 """
 
 from collections.abc import Collection, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from tracer.ops import Activation, op
+from tracer.ops import ACTIVATIONS, PRODUCT, Activation, op, overload, short
 
 
 class Row(Protocol):
@@ -32,22 +32,81 @@ def constant(argument: Any) -> float | None:
     return float(argument) if isinstance(argument, int | float) else None
 
 
-def written_out(rows: Sequence[Row], row: Row, zeros: Collection[str]) -> tuple[Activation, int] | None:
-    """The nonlinearity that a row computes with others before it, and its pre-activation's position.
+class Written(NamedTuple):
+    """A nonlinearity, and how a row computes it.
 
-    `x * (x > 0)` and `where(x > 0, x, 0)` are ReLU. zeros: constants that are zero throughout.
+    argument: position of the pre-activation, which stands there `scale` times. name: of the function. inside: rows
+    that are only parts of it.
     """
-    relu = op("aten.relu.default").activation
-    assert relu is not None
-    if row.op == "aten.mul.Tensor":
+
+    activation: Activation
+    argument: int
+    name: str
+    scale: float = 1.0
+    inside: frozenset[int] = frozenset()
+
+
+def written_out(rows: Sequence[Row], row: Row, zeros: Collection[str]) -> Written | None:
+    """The nonlinearity that a row computes with others before it.
+
+    `x * (x > 0)` and `where(x > 0, x, 0)` are ReLU; `x` or a multiple of it times a function of the same x alone that
+    squashes (`x * sigmoid(x)`, `0.5 * x * (1 + tanh(...))`) is SiLU or GELU. zeros: constants that are zero throughout.
+    """
+    if row.op == PRODUCT:
         for position, other in ((0, 1), (1, 0)):
-            if _positive_of(rows, row.args[other]) == row.args[position]:
-                return relu, position
+            x, gate = row.args[position], row.args[other]
+            if _positive_of(rows, gate) == x:
+                return Written(_known("relu"), position, short(row.op))
+            if (found := _gated(rows, position, x, gate)) is not None:
+                return found
     if row.op in ("aten.where.self", "aten.where.ScalarOther"):
         condition, value, otherwise = row.args[:3]
         if _positive_of(rows, condition) == value and is_zero(rows, otherwise, zeros):
-            return relu, 1
+            return Written(_known("relu"), 1, short(row.op))
     return None
+
+
+def _known(name: str) -> Activation:
+    return ACTIVATIONS[name]
+
+
+_SQUASHING = {overload(name) for name in ("sigmoid", "tanh", "erf", "softplus")}
+_ELEMENTWISE = _SQUASHING | {
+    *("aten.add.Tensor", "aten.add.Scalar", "aten.sub.Tensor", "aten.sub.Scalar", "aten.rsub.Scalar"),
+    *("aten.mul.Tensor", "aten.mul.Scalar", "aten.div.Tensor", "aten.div.Scalar", "aten.neg.default"),
+    *("aten.pow.Tensor_Scalar", "aten.square.default", "aten.exp.default", "aten.log1p.default"),
+}
+_LARGEST = 16  # rows that such a function is made of, at most
+
+
+def _gated(rows: Sequence[Row], position: int, x: Any, gate: Any) -> Written | None:
+    scale = 1.0
+    multiple = _producer(rows, x)
+    if multiple is not None and multiple.op == PRODUCT:
+        numbers = [constant(argument) for argument in multiple.args[:2]]
+        if (numbers[0] is None) != (numbers[1] is None):
+            scale = next(number for number in numbers if number is not None)
+            x = multiple.args[numbers.index(None)]
+    inside: set[int] = set()
+    if scale <= 0 or not _made_of(rows, gate, x, inside):
+        return None
+    squashing = [rows[index] for index in inside if rows[index].op in _SQUASHING]
+    if not squashing:
+        return None
+    plain = [row for row in squashing if row.op == overload("sigmoid") and row.args[0] == x]
+    name = "silu" if plain and len(inside) == 1 else "mish" if len(squashing) == 2 else "gelu"
+    return Written(_known(name), position, name, scale, frozenset(inside))
+
+
+def _made_of(rows: Sequence[Row], argument: Any, x: Any, inside: set[int]) -> bool:
+    """Whether an argument is x, a number, or made of nothing else number by number; notes the rows."""
+    if argument == x or constant(argument) is not None:
+        return True
+    row = _producer(rows, argument)
+    if row is None or row.op not in _ELEMENTWISE or len(inside) > _LARGEST:
+        return False
+    inside.add(argument["row"])
+    return all(_made_of(rows, part, x, inside) for part in row.args)
 
 
 def is_gate(row: Row) -> bool:
