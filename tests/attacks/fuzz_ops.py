@@ -28,6 +28,7 @@ from tests.attacks.operands import Case, case, describe, sound
 from tracer.errors import ArchiveError
 from tracer.network import Network, cost, program
 from tracer.network.table import encode
+from tracer.ops import op
 
 SECONDS = 20  # of one case, on the processor
 MEMORY = 3 << 30  # bytes of a child
@@ -49,7 +50,7 @@ def attempt(one: Case) -> str:
     try:
         row = {"name": "r0", "op": one.op, "args": _encoded(one.args, tensors)}
         row["kwargs"] = {name: _encoded(value, tensors) for name, value in one.kwargs.items()}
-        if one.op in cost._BY_VALUE:  # what it says is taken, and has to turn out true
+        if op(one.op).by_value:  # what it says is taken, and has to turn out true
             row["shape"] = one.rng.choice([[5, 6], [5, 6, 5], [15], [300]])
         network = Network.from_json(
             json.dumps(TABLE | {"rows": [row], "parameters": list(tensors)}).encode(), {}
