@@ -73,7 +73,7 @@ def test_the_fuzzer_finds_what_kills_where_nothing_is_checked(op: str, seed: int
     refuse_deaths(fuzz("--cases", "300", "--seed", str(seed), "--only", op)[0])
 
 
-@pytest.mark.parametrize("op", sorted(name for name in OPS.keys() if name.startswith("aten.")))
+@pytest.mark.parametrize("op", sorted(name for name in OPS if name.startswith("aten.")))
 def test_sound_calls_are_sound(op: str) -> None:
     from tests.attacks import calls
 
