@@ -145,7 +145,7 @@ aten.clamp.default                f(2,3), 0.0, 1.0
 aten.div.Scalar_mode              i(9,2,3), 3, rounding_mode="floor"
 aten.div.Tensor_mode              i(9,2,3), 1 + i(9,2,3), rounding_mode="trunc"
 aten.div.Tensor_mode              f(2,3), f(2,3), rounding_mode="floor"
-aten.div.Tensor_mode              torch.tensor([-(2**63)] * 4), 1 + i(9,4), rounding_mode="floor"
+aten.div.Tensor_mode              torch.tensor([-(2**63)] * 4), 1 + i(9,4), rounding_mode="trunc"
 aten.floor_divide.default         i(9,2,3), 1 + i(9,3)
 aten.fmod.Scalar                  i(9,2,3), 3
 aten.fmod.Tensor                  i(9,2,3), 1 + i(9,3)
