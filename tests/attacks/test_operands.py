@@ -61,7 +61,6 @@ def test_very_many(seed: int) -> None:
 @pytest.mark.parametrize(
     ("op", "seed"),
     [
-        ("aten._native_batch_norm_legit_functional.default", 0),
         ("aten.ctc_loss.IntList", 0),
         ("aten.div.Tensor_mode", 0),
         ("aten._scaled_dot_product_flash_attention_for_cpu.default", 0),
