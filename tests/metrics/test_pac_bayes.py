@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from analyze.metrics.capacity.capacity.pac_bayes import NOISE, complexity, largest_noise, pac_bayes
+from analyze.metrics.capacity.pac_bayes import NOISE, complexity, largest_noise, pac_bayes
 from torch import nn
 
 from analyze.replay import Examples
