@@ -1,7 +1,6 @@
 """One commit of an archive, read as plain arrays: the layer between the files and what they mean."""
 
 import os
-import stat
 import warnings
 from collections.abc import Iterable
 from functools import cached_property
@@ -17,10 +16,11 @@ from tracer.archive import guard
 from tracer.archive.objects import Grid
 from tracer.archive.packed import Chunks
 from tracer.archive.promises import check_record, check_tables
-from tracer.archive.stores import PinnedStore, connect
+from tracer.archive.stores import DirectoryStore, connect
 from tracer.chunks import Layout, plan
 from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
-from tracer.metadata import object_key
+from tracer.metadata import document_digest, object_key
+from tracer.store.store import ROOT, lost
 
 _FREE = 256 << 20  # bytes that may be asked for whatever the files are
 _RATIO = 1000  # beyond that: how many times the bytes of its files an array may take
@@ -36,13 +36,14 @@ class Source:
 
     def __init__(self, location: str | os.PathLike[str], within: str = "") -> None:
         self.path = "/".join([os.fspath(location).rstrip("/"), within]) if within else os.fspath(location)
-        store, root = connect(location, within)
-        self.store = PinnedStore(store, root)
-        self._seen = self.store.stamp()
-        if self.store.folder is not None:  # read again, now that it is known what was looked at before
-            root = self.store.root_now() or root
+        self.store = connect(location, within)
+        self._seen = (
+            self.store.stamp()
+        )  # and the root read again, now that it is known what was looked at before
         try:
+            root = self.store.root_now() or self.store.root
             self.replace(root)
+            check_digest(root, self.record["digest"], self.path)
         except BaseException:
             self.store.close()
             raise
@@ -50,7 +51,7 @@ class Source:
 
     def replace(self, root: bytes) -> None:
         """Show what another root document says of the same objects."""
-        self.attributes, self._nodes = _parse(root, self.path)
+        self.attributes, self._nodes = read_root(root, self.path)
         self.record: dict[str, Any] = self.attributes["tracer"]
         self.store.root = root
         self._steps: dict[str, np.ndarray] = {}
@@ -71,7 +72,13 @@ class Source:
         from tracer.archive.decoders import bounded
 
         with bounded():
-            return zarr.open_group(self.store, mode="r")
+            return zarr.open_group(self.as_zarr(), mode="r")
+
+    def as_zarr(self) -> "zarr.abc.store.Store":
+        """The files as zarr and xarray read them, at this commit."""
+        from tracer.store.zarr_view import ZarrView
+
+        return ZarrView(self.store)
 
     def node(self, path: str) -> dict[str, Any]:
         """The document of an array. Errors: MissingTraceError if there is none."""
@@ -157,7 +164,7 @@ class Source:
             return
         if prod(counts) <= _MANY:
             offsets = product(*(range(at, at + count) for at, count in zip(first, counts, strict=True)))
-            stored = sum(self.store.size(grid.key(numbers)) for numbers in offsets)
+            stored = sum(self.store.stored_size(grid.key(numbers)) for numbers in offsets)
             if size <= stored * (1 if grid.raw else _RATIO):
                 return
         raise ArchiveError(
@@ -173,7 +180,7 @@ class Source:
         stamp = self.store.stamp()
         if stamp is None or (stamp == self._seen and not failed):
             return  # only a directory is recorded or packed while it is open here
-        record = _parse(self.store.root_now(), self.path)[0]["tracer"]
+        record = read_root(self.store.root_now(), self.path)[0]["tracer"]
         other = len(record.get("resumes", [])) != self._resumes or record["run_id"] != self.record["run_id"]
         if failed and not other and record["digest"] != self.record["digest"]:
             raise ArchiveError(
@@ -187,20 +194,12 @@ class Source:
 
     def _read_row(self, path: str, layout: Layout, row: int) -> np.ndarray:
         key = object_key(path, row, *[0] * (len(layout.shape) - 1))
-        file = self.store.local(key)
-        assert file is not None
+        assert isinstance(self.store, DirectoryStore)
         try:
-            fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with self.store.opened(key) as fd:
+                return layout.read(fd)[0]
         except FileNotFoundError:
-            raise ArchiveError(
-                f"object {key!r} is lost from the archive; `tracer verify` lists what else is"
-            ) from None
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise ValueError("it is no ordinary file")
-            return layout.read(fd)[0]
-        finally:
-            os.close(fd)
+            raise lost(key) from None
 
     def _layout(self, path: str) -> Layout | None:
         """Layout of an array's snapshots, if they are local files just as this release would write them.
@@ -209,7 +208,9 @@ class Source:
         """
         if path not in self._layouts:
             node = self._nodes[path]
-            streams = self.store.folder is not None and path.rpartition("/")[0] in self.record["rows"]
+            streams = (
+                isinstance(self.store, DirectoryStore) and path.rpartition("/")[0] in self.record["rows"]
+            )
             found = (
                 plan((1, *node["shape"][1:]), np.dtype(node["data_type"]))
                 if streams and node["shape"]
@@ -277,7 +278,8 @@ def _spans(selection: Any, shape: tuple[int, ...]) -> list[tuple[int, int]]:
     return spans
 
 
-def _parse(root: bytes, path: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def read_root(root: bytes, path: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Attributes, and documents by path, of a root document. Errors: ArchiveError for one that no archive has."""
     try:
         document = guard.parse(root)
         attributes = document.get("attributes", {})
@@ -310,6 +312,14 @@ def _parse(root: bytes, path: str) -> tuple[dict[str, Any], dict[str, dict[str, 
     check_record(record, nodes, refuse)
     check_tables(attributes, nodes, refuse)
     return attributes, nodes
+
+
+def check_digest(root: bytes, digest: str, path: str) -> None:
+    """Refuse a root document that is not the one whose digest it holds: one changed bit may change a number."""
+    if document_digest(root, digest) != digest:
+        raise ArchiveError(
+            f"{path!r} is damaged: its digest does not match, so its {ROOT} was changed; restore it from a copy"
+        )
 
 
 def _check_version(version: str, path: str) -> None:
