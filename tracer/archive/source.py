@@ -42,16 +42,18 @@ class Source:
         )  # and the root read again, now that it is known what was looked at before
         try:
             root = self.store.root_now() or self.store.root
-            self.replace(root)
-            check_digest(root, self.record["digest"], self.path)
+            self._show(root, *read_root(root, self.path))
         except BaseException:
             self.store.close()
             raise
         self._resumes = len(self.record.get("resumes", []))
 
     def replace(self, root: bytes) -> None:
-        """Show what another root document says of the same objects."""
-        self.attributes, self._nodes = read_root(root, self.path)
+        """Show what another root document says of the same objects; it need not have its own digest."""
+        self._show(root, *read_root(root, self.path, sealed=False))
+
+    def _show(self, root: bytes, attributes: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> None:
+        self.attributes, self._nodes = attributes, nodes
         self.record: dict[str, Any] = self.attributes["tracer"]
         self.store.root = root
         self._steps: dict[str, np.ndarray] = {}
@@ -278,8 +280,13 @@ def _spans(selection: Any, shape: tuple[int, ...]) -> list[tuple[int, int]]:
     return spans
 
 
-def read_root(root: bytes, path: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Attributes, and documents by path, of a root document. Errors: ArchiveError for one that no archive has."""
+def read_root(
+    root: bytes, path: str, sealed: bool = True
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Attributes, and documents by path, of a root document, which has to have its own digest where ``sealed``.
+
+    Errors: ArchiveError for one that no archive has.
+    """
     try:
         document = guard.parse(root)
         attributes = document.get("attributes", {})
@@ -294,7 +301,7 @@ def read_root(root: bytes, path: str) -> tuple[dict[str, Any], dict[str, dict[st
         raise ArchiveError(
             f"{path!r} is a Zarr group but not an archive of tracer; open it with zarr or xarray"
         )
-    _check_version(str(record.get("format_version")), path)
+    minor = _check_version(str(record.get("format_version")), path)
     try:
         nodes = document["consolidated_metadata"]["metadata"]
         for node in nodes.values():
@@ -308,21 +315,24 @@ def read_root(root: bytes, path: str) -> tuple[dict[str, Any], dict[str, dict[st
     def refuse(why: str) -> ArchiveError:
         return ArchiveError(f"{path!r} is damaged or made to harm: {why}; restore it from a copy")
 
+    if (
+        sealed and document_digest(root, str(record["digest"])) != record["digest"]
+    ):  # one bit may change a number
+        raise refuse(f"its digest does not match, so its {ROOT} was changed")
+    if minor > spec.MINOR:
+        warnings.warn(
+            f"{path!r} has format {spec.MAJOR}.{minor}, newer than {spec.FORMAT_VERSION}: what is new is not shown",
+            UserWarning,
+            stacklevel=5,
+        )
     guard.check_nodes(nodes, refuse)
     check_record(record, nodes, refuse)
     check_tables(attributes, nodes, refuse)
     return attributes, nodes
 
 
-def check_digest(root: bytes, digest: str, path: str) -> None:
-    """Refuse a root document that is not the one whose digest it holds: one changed bit may change a number."""
-    if document_digest(root, digest) != digest:
-        raise ArchiveError(
-            f"{path!r} is damaged: its digest does not match, so its {ROOT} was changed; restore it from a copy"
-        )
-
-
-def _check_version(version: str, path: str) -> None:
+def _check_version(version: str, path: str) -> int:
+    """The minor version."""
     try:
         major, minor = (int(part) for part in version.split("."))
     except ValueError:
@@ -331,9 +341,4 @@ def _check_version(version: str, path: str) -> None:
         raise ArchiveError(
             f"{path!r} has format {version}, this release reads {spec.MAJOR}.x: use another release of tracer"
         )
-    if minor > spec.MINOR:
-        warnings.warn(
-            f"{path!r} has format {version}, newer than {spec.FORMAT_VERSION}: what is new is not shown",
-            UserWarning,
-            stacklevel=5,
-        )
+    return minor
