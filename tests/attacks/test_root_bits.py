@@ -80,11 +80,11 @@ def test_every_flipped_bit_of_a_header_of_a_zip_file_is_found(
     data = target.read_bytes()
     assert faultless(target)
     with zipfile.ZipFile(target) as file:
-        starts = [info.header_offset for info in (file.infolist()[0], file.infolist()[-1])]
+        ends = [file.infolist()[0], file.infolist()[-1]]
         entries = file.start_dir
-    spans = [(start, start + 60) for start in starts]
+    spans = [(info.header_offset, info.header_offset + 30 + len(info.filename)) for info in ends]
     spans += [(entries, data.index(b"PK\x01\x02", entries + 4)), (data.rindex(b"PK\x05\x06"), len(data))]
-    for start, stop in spans if not every else [(0, 60), (entries, len(data))]:
+    for start, stop in spans if not every else [*spans[:2], (entries, len(data))]:
         for changed in bits(data[start:stop], every):
             target.write_bytes(data[:start] + changed + data[stop:])
             assert not faultless(target), (start, changed)
