@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tracer.archive.source import read_root
-from tracer.archive.stores import connect
 from tracer.errors import ArchiveError
-from tracer.share.zips import write_zip
+from tracer.store.stores import connect
+from tracer.store.zip_writer import write_zip
 from tracer.verify import verify
 from tracer.writer import Writer
 

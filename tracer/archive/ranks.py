@@ -14,7 +14,7 @@ import numpy as np
 from tracer import spec
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError, MissingTraceError
-from tracer.metadata import to_json
+from tracer.store.documents import to_json
 from tracer.store.store import ROOT
 
 

@@ -12,15 +12,15 @@ import numpy as np
 import zarr
 
 from tracer import spec
-from tracer.archive import guard
-from tracer.archive.objects import Grid
-from tracer.archive.packed import Chunks
-from tracer.archive.promises import check_record, check_tables
-from tracer.archive.stores import DirectoryStore, connect
-from tracer.chunks import Layout, plan
+from tracer.archive.tables import check_record, check_tables
 from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
-from tracer.metadata import document_digest, object_key
+from tracer.store import validate
+from tracer.store.documents import document_digest, object_key
+from tracer.store.grid import Grid
+from tracer.store.layout import Layout, plan
+from tracer.store.reader import Chunks
 from tracer.store.store import ROOT, lost
+from tracer.store.stores import DirectoryStore, connect
 
 _FREE = 256 << 20  # bytes that may be asked for whatever the files are
 _RATIO = 1000  # beyond that: how many times the bytes of its files an array may take
@@ -63,7 +63,7 @@ class Source:
 
     def document(self) -> Any:
         """A copy of the root document."""
-        return guard.parse(self.store.root)
+        return validate.parse(self.store.root)
 
     @cached_property
     def _chunks(self) -> Chunks:
@@ -71,7 +71,7 @@ class Source:
 
     @cached_property
     def _group(self) -> zarr.Group:
-        from tracer.archive.decoders import bounded
+        from tracer.store.decoders import bounded
 
         with bounded():
             return zarr.open_group(self.as_zarr(), mode="r")
@@ -146,7 +146,7 @@ class Source:
         return np.asarray(self._array(path)[selection]) if found is None else found
 
     def _array(self, path: str) -> zarr.Array:
-        from tracer.archive.decoders import bounded
+        from tracer.store.decoders import bounded
 
         with bounded():
             array = self._group[path]
@@ -288,7 +288,7 @@ def read_root(
     Errors: ArchiveError for one that no archive has.
     """
     try:
-        document = guard.parse(root)
+        document = validate.parse(root)
         attributes = document.get("attributes", {})
         record = attributes.get("tracer", {})
         is_archive = record.get("format") == spec.FORMAT
@@ -325,7 +325,7 @@ def read_root(
             UserWarning,
             stacklevel=5,
         )
-    guard.check_nodes(nodes, refuse)
+    validate.check_nodes(nodes, refuse)
     check_record(record, nodes, refuse)
     check_tables(attributes, nodes, refuse)
     return attributes, nodes

@@ -18,12 +18,12 @@ import h5py
 from tracer.archive import ranks
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.metadata import to_json
 from tracer.share.confined import confined
 from tracer.share.content import ArchiveContent, Array, Content, boxes, difference
 from tracer.share.hdf5_content import BARE, JSON, RESERVED, contents_of
 from tracer.share.packs import remove
 from tracer.share.tree import Progress, write_tree
+from tracer.store.documents import to_json
 
 _CHUNK = 1 << 20
 _SECONDS, _SLOWEST = 60.0, 1 << 20  # of reading a file: for anything, and bytes in each of the others

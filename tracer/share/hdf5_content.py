@@ -17,14 +17,14 @@ import h5py
 import numpy as np
 
 from tracer import spec
-from tracer.archive.guard import MAX_CHUNK, is_path, parse
 from tracer.archive.source import read_root
 from tracer.errors import ArchiveError, MissingTraceError
-from tracer.metadata import ArrayNode, GroupNode, root_text
 from tracer.share.content import MANIFEST, Array, Box
-from tracer.share.forms import recorded
 from tracer.spec import RANKS
+from tracer.store.documents import ArrayNode, GroupNode, root_text
+from tracer.store.encodings import recorded
 from tracer.store.store import MAX_ROOT
+from tracer.store.validate import MAX_CHUNK, is_path, parse
 
 BARE = "This is a netCDF dimension but not a netCDF variable."  # how netCDF marks a dimension without values
 JSON = "json_attributes"  # names of the attributes of an object that are JSON text

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from tracer.archive.objects import Grid, check
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.metadata import object_key
 from tracer.share.content import MANIFEST
+from tracer.store.documents import object_key
+from tracer.store.grid import Grid, check
 
 _OF_MANIFEST = 1 << 16  # objects that a manifest may itself have; of those it says nothing
 

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from tracer.archive import ranks
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.metadata import to_json
 from tracer.share.parts import Parts
 from tracer.share.tree import Progress
+from tracer.store.documents import to_json
 from tracer.store.fetch import Place
 from tracer.store.store import ROOT, Store, is_remote, is_zip, local_path, lost
 from tracer.verify import verify

@@ -4,9 +4,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from tracer.archive.stores import connect
 from tracer.spec import RANKS
 from tracer.store.store import Listing
+from tracer.store.stores import connect
 
 Read = Callable[[int, int], bytes]
 

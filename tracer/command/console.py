@@ -1,0 +1,226 @@
+"""How the command line prints data, counts progress and refuses: shared by every subcommand."""
+
+import csv
+import json
+import math
+import shutil
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def printable(text: str) -> str:
+    r"""Text whose control characters are shown, not obeyed: names in an archive may come from a stranger.
+
+    >>> printable("a\x1b[2Jb\u202ec\nd") == "a\\x1b[2Jb\\u202ec\nd"
+    True
+    """
+    kept = "\n\t"
+    return "".join(
+        char if char in kept or not unicodedata.category(char).startswith("C") else ascii(char)[1:-1]
+        for char in text
+    )
+
+
+def note(text: str) -> None:
+    """Print one line of progress or explanation on stderr."""
+    click.echo(printable(text), err=True)
+
+
+def sentence(error: BaseException) -> str:
+    """One line for an exception: its message and notes; the type too where nobody foresaw it.
+
+    >>> from tracer.errors import ArchiveError
+    >>> sentence(ArchiveError("run.zarr is not an archive"))
+    'run.zarr is not an archive'
+    >>> sentence(KeyError("bias"))
+    "unexpected KeyError: 'bias'; run again with --debug to see where"
+    """
+    text = " ".join(" ".join([str(error), *getattr(error, "__notes__", [])]).split())
+    text = printable(text)
+    ours = type(error).__module__.partition(".")[0] in ("tracer", "analyze")
+    if ours or isinstance(error, OSError):
+        return text
+    return f"unexpected {type(error).__name__}: {text}; run again with --debug to see where"
+
+
+class Bar:
+    """One line of progress on stderr that rewrites itself; silent where stderr is not a terminal."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __call__(self, done: int, total: int, text: str = "") -> None:
+        """Show that `done` of `total` pieces are finished, and which one is."""
+        if sys.stderr.isatty():
+            room = shutil.get_terminal_size().columns - 1
+            click.echo("\r\x1b[K" + f"  {done}/{total}  {printable(text)}"[:room], err=True, nl=False)
+
+    def __exit__(self, *exception: object) -> None:
+        if sys.stderr.isatty():
+            click.echo("\r\x1b[K", err=True, nl=False)
+
+
+class Commands(click.Group):
+    """A group whose commands fail with one sentence and exit code 1, or a traceback under --debug."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand; what it raises becomes a sentence, except what click words itself."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if ctx.meta.get("debug"):
+                raise
+            raise click.ClickException(sentence(error)) from error
+
+
+def _remember(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    ctx.meta["debug"] = ctx.meta.get("debug", False) or value
+
+
+def debug_option(command: F) -> F:
+    """Add --debug; accepted before and after the name of the subcommand."""
+    text = "Show the traceback of an error."
+    return click.option(
+        "--debug", is_flag=True, is_eager=True, expose_value=False, callback=_remember, help=text
+    )(command)
+
+
+def format_option(command: F) -> F:
+    """Add --format, which every command that prints data takes."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(["table", "json", "csv"]),
+        default="table",
+        show_default=True,
+        help="How the data on stdout is written.",
+    )(command)
+
+
+def plain(value: Any) -> Any:
+    """Turn numbers and containers into what JSON can hold; undefined numbers become null.
+
+    >>> plain({"loss": float("nan"), "steps": (0, 100)})
+    {'loss': None, 'steps': [0, 100]}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, str) or value is None:
+        return value
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, Iterable):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def emit(rows: Sequence[Mapping[str, Any]], form: str) -> None:
+    """Print rows of equal keys on stdout as an aligned table, JSON or CSV."""
+    if form == "json":
+        click.echo(json.dumps(plain(rows), indent=2))
+    elif form == "csv":
+        from tracer.store.documents import to_cell
+
+        write = csv.writer(sys.stdout, lineterminator="\n")
+        write.writerow(map(to_cell, rows[0] if rows else []))
+        write.writerows([to_cell(_cell(value, None)) for value in row.values()] for row in rows)
+    else:
+        click.echo(table(rows))
+
+
+def emit_tree(tree: Mapping[str, Any], form: str, text: Callable[[], str]) -> None:
+    """Print nested data on stdout: JSON as it is, CSV as (field, value) rows, else the given text."""
+    if form == "json":
+        click.echo(json.dumps(plain(tree), indent=2))
+    elif form == "csv":
+        emit([{"field": key, "value": value} for key, value in _leaves(plain(tree))], "csv")
+    else:
+        click.echo(printable(text()))
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Align rows under their keys, cut to the terminal where there is one.
+
+    >>> print(table([{"metric": "cna", "value": 0.25}, {"metric": "stiffness", "value": None}]))
+    metric     value
+    cna         0.25
+    stiffness      -
+    """
+    if not rows:
+        return "nothing"
+    keys = list(rows[0])
+    cells = [keys, *([_cell(row[key]) for key in keys] for row in rows)]
+    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    widths = fit([max(len(line[i]) for line in cells) for i in range(len(keys))], limit)
+    right = [all(_is_number(row[key]) for row in rows) for key in keys]
+    return "\n".join(
+        "  ".join(
+            _cut(cell, width).rjust(width) if flush else _cut(cell, width).ljust(width)
+            for cell, width, flush in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in cells
+    )
+
+
+def fit(widths: list[int], limit: int | None, smallest: int = 6) -> list[int]:
+    """Narrow the widest columns until all fit into a line of `limit` characters, two apart; never the first.
+
+    >>> fit([10, 40, 60], 80)
+    [10, 33, 33]
+    """
+    first, *others = widths
+    room = None if limit is None else limit - first - 2 * len(others)
+    while room is not None and others and sum(others) > room and max(others) > smallest:
+        # The last of the widest: what stands further left is read first.
+        last = max(range(len(others)), key=lambda i: (others[i], i))
+        others[last] -= 1
+    return [first, *others]
+
+
+def pairs(items: Mapping[str, Any], indent: str = "  ") -> str:
+    """Write names and values in two columns.
+
+    >>> print(pairs({"state": "complete", "updates": 400}))
+      state    complete
+      updates  400
+    """
+    width = max((len(key) for key in items), default=0)
+    return "\n".join(f"{indent}{key.ljust(width)}  {_cell(value)}" for key, value in items.items())
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _cell(value: Any, digits: int | None = 4) -> str:
+    """Text of one value; `digits=None` keeps every digit and leaves what is absent empty."""
+    if value is None:
+        return "-" if digits else ""
+    if isinstance(value, float):
+        return f"{value:.{digits}g}" if digits else repr(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(_cell(item, digits) for item in value)
+    return " ".join(printable(str(value)).split("\n"))
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else None
+    if items is None or not tree:
+        yield prefix, "" if items is not None else tree
+        return
+    for key, item in items:
+        yield from _leaves(item, f"{prefix}.{key}" if prefix else str(key))
