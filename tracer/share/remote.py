@@ -275,15 +275,18 @@ def _pull(source: Source, part: Path, jobs: int, progress: Progress | None) -> M
 
 
 def _pull_file(url: str, target: Path) -> Moved:
-    place, part = Place(url), target.with_name(f"{target.name}.part")
+    place, part = Place(url), target.with_name(f"{target.name}.part.zip")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         size = place.size()
-        _check_room(url, target.parent, size or 0)
+        if size is None:
+            raise ArchiveError(
+                f"{url!r} does not say how long it is, so it could go on for ever; fetch it by other means"
+            )
+        _check_room(url, target.parent, size)
         with os.fdopen(_new(target.parent, part.name), "wb") as file:
-            free = shutil.disk_usage(target.parent).free
-            nbytes = place.copy("", free if size is None else size, file.write)
-        if size not in (None, nbytes):
+            nbytes = place.copy("", size, file.write)
+        if nbytes != size:
             raise ArchiveError(f"of the {size} bytes of {url!r} only {nbytes} arrived; pull it again")
         _check_arrived(part, url, full=True)
         part.rename(target)

@@ -49,7 +49,7 @@ class RemoteFile:
         size = self._place.size()
         if size is None:
             raise ArchiveError(
-                f"{url!r} does not say how long it is, so it cannot be read in place; pull it first"
+                f"{url!r} does not say how long it is, so it cannot be read in place; fetch it by other means"
             )
         self.size = size
         self._tail_at = max(0, self.size - _TAIL)

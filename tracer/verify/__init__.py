@@ -164,8 +164,6 @@ class Examination:
         self.report.add(kind, key, text)
 
     def _container(self, full: bool) -> None:
-        for key, why in self.inventory.odd:
-            self.report.add("extra", key, why)
         for where, why in self.inventory.faults(full):
             self.report.add("damaged", where, why)
 
@@ -188,6 +186,8 @@ class Examination:
             self.report.notes.append(
                 "the files cannot be listed there, so none was looked for that is no part of it"
             )
+        for key, why in self.inventory.odd:
+            self.report.add("extra", key, why)
         for key in self.expected:
             if key not in self.inventory.sizes:
                 self.damage("missing", key, "is lost")

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from tracer.errors import ArchiveError
 from tracer.spec import RANKS
 from tracer.store.store import Listing
 from tracer.store.stores import connect
@@ -32,8 +33,13 @@ class Inventory:
 
     def look_for(self, keys: Iterable[str]) -> None:
         """Where files cannot be listed: note the size of each of these that is there."""
-        if not self.listed:
-            self.sizes |= self._store.present(key for key in keys if key not in self.sizes)
+        if self.listed:
+            return
+        asked = [key for key in keys if key not in self.sizes]
+        try:
+            self.sizes |= self._store.present(asked)
+        except ArchiveError as error:  # which of them it was does not matter: nothing there can be relied on
+            self.odd.append((asked[0].rpartition("/")[0], str(error)))
 
     def faults(self, full: bool) -> Iterator[tuple[str, str]]:
         """(where, what) is wrong with that which holds the files together."""
