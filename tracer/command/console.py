@@ -133,9 +133,11 @@ def emit(rows: Sequence[Mapping[str, Any]], form: str) -> None:
     if form == "json":
         click.echo(json.dumps(plain(rows), indent=2))
     elif form == "csv":
+        from tracer.store.documents import to_cell
+
         write = csv.writer(sys.stdout, lineterminator="\n")
-        write.writerow(rows[0] if rows else [])
-        write.writerows([_cell(value, None) for value in row.values()] for row in rows)
+        write.writerow(map(to_cell, rows[0] if rows else []))
+        write.writerows([to_cell(_cell(value, None)) for value in row.values()] for row in rows)
     else:
         click.echo(table(rows))
 
