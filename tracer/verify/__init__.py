@@ -21,6 +21,7 @@ from tracer.errors import ArchiveError, MissingTraceError
 from tracer.store import grid as objects
 from tracer.store.documents import to_json
 from tracer.store.grid import Grid
+from tracer.store.store import MAX_ROOT
 from tracer.verify.inventory import Inventory
 from tracer.writer.commits import MANIFEST, chain
 
@@ -284,7 +285,11 @@ class Examination:
         for path, node in self.source.nodes.items():
             key = f"{path}/zarr.json"
             if key in self.inventory.sizes:
-                why = self._differs(self.inventory.read(key), node)
+                try:
+                    big = self.inventory.sizes[key] > MAX_ROOT
+                    why = "is too large" if big else self._differs(self.inventory.read(key), node)
+                except (ArchiveError, OSError) as error:
+                    why = str(error)
                 if why:
                     self.report.add("document", key, why)
             elif self.record["state"] != "recording":
