@@ -21,7 +21,8 @@ from tracer.errors import ArchiveError, MissingTraceError
 from tracer.store import grid as objects
 from tracer.store.documents import to_json
 from tracer.store.grid import Grid
-from tracer.store.store import MAX_ROOT
+from tracer.store.store import MAX_ROOT, ROOT, is_remote, local_path
+from tracer.store.stores import connect
 from tracer.verify.inventory import Inventory
 from tracer.writer.commits import MANIFEST, chain
 
@@ -124,7 +125,14 @@ def verify(path: str | os.PathLike[str], *, full: bool = False, replay: bool = F
 
 def _exists(path: str | os.PathLike[str]) -> bool:
     text = os.fspath(path)
-    return "://" in text or os.path.lexists(Path(text, "zarr.json")) or Path(text).is_file()
+    local = local_path(text)
+    if is_remote(text) or os.path.lexists(local / ROOT) or local.is_file():
+        return True
+    try:
+        connect(text).close()
+    except ArchiveError:
+        return False
+    return True
 
 
 class Examination:
