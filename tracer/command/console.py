@@ -11,6 +11,8 @@ from typing import Any, Self, TypeVar
 
 import click
 
+from tracer.errors import missing_package
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -41,6 +43,8 @@ def sentence(error: BaseException) -> str:
     >>> sentence(KeyError("bias"))
     "unexpected KeyError: 'bias'; run again with --debug to see where"
     """
+    if isinstance(error, ModuleNotFoundError):
+        error = missing_package(error) or error
     text = " ".join(" ".join([str(error), *getattr(error, "__notes__", [])]).split())
     text = printable(text)
     ours = type(error).__module__.partition(".")[0] in ("tracer", "analyze")
