@@ -17,6 +17,7 @@ from tracer.files import Lock
 from tracer.share import packs
 from tracer.share.content import ArchiveContent, boxes, difference
 from tracer.share.packs import pack, unpack
+from tracer.writer import place
 from tracer.verify import verify
 from tracer.writer import Writer
 
@@ -240,8 +241,8 @@ def test_exchange_without_the_system_call(tmp_path: Path, monkeypatch: pytest.Mo
     for name in "ab":
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
-    monkeypatch.setattr(packs.ctypes, "CDLL", lambda *_, **__: object())
-    packs._exchange(tmp_path / "a", tmp_path / "b")
+    monkeypatch.setattr(place.ctypes, "CDLL", lambda *_, **__: object())
+    place.exchange(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "a" / "b").exists()
     assert (tmp_path / "b" / "a").exists()
 

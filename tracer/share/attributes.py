@@ -8,8 +8,9 @@ from typing import Any
 
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.files import Lock, sync, write_all
+from tracer.files import Directory, Lock
 from tracer.metadata import as_json, document_digest, to_json
+from tracer.writer.place import settled
 
 ATTRIBUTE = "provenance"
 
@@ -27,7 +28,8 @@ def set_attributes(path: str | os.PathLike[str], attributes: Mapping[str, Any]) 
     source.close()
     if folder is None:
         raise ArchiveError(f"{source.path!r} is no directory: unpack or pull it, then set its attributes")
-    lock = Lock(Path(folder).absolute())
+    folder = settled(folder)
+    lock = Lock(folder)
     try:
         source = Source(folder)  # nobody else writes from here on
         document = json.loads(source.store.root)
@@ -41,7 +43,7 @@ def set_attributes(path: str | os.PathLike[str], attributes: Mapping[str, Any]) 
             else:
                 own[name] = value
         document["attributes"][ATTRIBUTE] = own
-        _replace(Path(folder), document)
+        _replace(folder, document)
     finally:
         lock.release()
     return own
@@ -54,12 +56,4 @@ def _replace(folder: Path, document: dict[str, Any]) -> None:
     text = to_json(document)
     digest = document_digest(text.encode())
     text = text.replace(f'"digest":"{"0" * 64}"', f'"digest":"{digest}"', 1)
-    partial = folder / "manifest" / "objects" / "partial"
-    fd = os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o666)
-    try:
-        write_all(fd, [text.encode()])
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    partial.rename(folder / "zarr.json")
-    sync(folder)
+    Directory(folder, sync=True).publish_text("zarr.json", text, last=True)

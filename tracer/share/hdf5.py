@@ -21,9 +21,9 @@ from tracer.archive.source import Source
 from tracer.errors import ArchiveError
 from tracer.metadata import to_json
 from tracer.share.content import MANIFEST, ArchiveContent, Array, Box, Content, boxes, difference
-from tracer.share.packs import remove
 from tracer.share.tree import Progress, write_tree
 from tracer.spec import RANKS
+from tracer.writer.place import remove
 
 _CHUNK = 1 << 20
 _BARE = "This is a netCDF dimension but not a netCDF variable."  # how netCDF marks a dimension without values

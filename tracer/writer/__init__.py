@@ -6,7 +6,6 @@ the last second.
 """
 
 import os
-import shutil
 import threading
 import uuid
 import warnings
@@ -26,6 +25,7 @@ from tracer.metadata import as_json
 from tracer.writer.commits import Row, Tree
 from tracer.writer.declared import Declared
 from tracer.writer.lifetime import unwatch, watch
+from tracer.writer.place import remove, settled
 from tracer.writer.staging import Arrival, Staging
 from tracer.writer.worker import Worker
 
@@ -55,7 +55,7 @@ class Writer:
         queue_bytes: int = 1 << 30,
         run_id: str | None = None,
     ) -> None:
-        path = Path(path).absolute()  # the program may change its directory
+        path = settled(path)  # the program may change its directory
         run_id = run_id or uuid.uuid4().hex
         lock, tree = _create(path, run_id, attributes, durability == "power")
         self._start(path, run_id, lock, tree, on_error, queue_bytes)
@@ -79,7 +79,7 @@ class Writer:
         """
         from tracer.writer.resuming import take_up
 
-        path = Path(path).absolute()
+        path = settled(path)
         taken = take_up(path, step, durability == "power")
         writer = cls.__new__(cls)
         writer._start(path, taken.run_id, taken.lock, taken.tree, on_error, queue_bytes)
@@ -381,7 +381,7 @@ def _create(path: Path, run_id: str, attributes: Mapping[str, Any], sync: bool) 
         lock.release()
         raise ArchiveError(f"{str(path)!r} exists already; choose a new path or remove it first") from None
     except OSError as error:
-        shutil.rmtree(path, ignore_errors=True)  # made just now, and of no use to anyone
+        remove(path)  # made just now, and of no use to anyone
         lock.release()
         raise _unusable(path, error) from error
 

@@ -252,12 +252,12 @@ class _Nodes:
         path = self._listed()[int(row[0])]
         grid = self._examination.grids[path]
         numbers = (int(row[1]), int(row[2]), *[0] * 30)[: len(grid.shape)]
-        crc = self._examination.committed(path, numbers)
-        if crc is None:
+        values = self._examination.committed(path, numbers)
+        if values is None:
             raise ArchiveError(
                 f"{grid.key(numbers)!r} has lost committed values; `tracer verify --repair` first"
             )
-        return Loose(grid.key(numbers), crc, row)
+        return Loose(grid.key(numbers), crc_of(values), row)
 
     def _load_manifest(self, kept: np.ndarray) -> None:
         column = self.columns[MANIFEST][0]

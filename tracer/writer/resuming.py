@@ -9,8 +9,8 @@ import numpy as np
 
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError, MissingTraceError
-from tracer.files import Directory, Lock
-from tracer.verify import PARTIAL, Examination, Report
+from tracer.files import PARTIAL, Directory, Lock
+from tracer.verify import Examination, Report
 from tracer.verify.inventory import Inventory
 from tracer.writer.commits import Tree
 from tracer.writer.continuing import restore, up_to
