@@ -216,9 +216,7 @@ class Disk:
         """Follow the calls of this process, of all its threads."""
         with (
             mock.patch.multiple(os, **self._patches()),
-            mock.patch.object(
-                place, "_renameat2", self._after(place._renameat2, self.renamed_at_once)
-            ),
+            mock.patch.object(place, "_renameat2", self._after(place._renameat2, self.renamed_at_once)),
         ):
             yield
 

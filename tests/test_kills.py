@@ -17,11 +17,11 @@ from tests.loops import blobs, mlp
 from tests.power import Disk, write_state
 from tests.recording import put_row
 from tracer.errors import ArchiveError
-from tracer.files import PARTIAL
 from tracer.materialize import materialize
+from tracer.recovery.repair import repair
 from tracer.share import pack, set_attributes, unpack
+from tracer.store.files import PARTIAL
 from tracer.verify import verify
-from tracer.verify.repair import repair
 from tracer.writer import Writer, worker
 
 Check = Callable[[Path, Any], None]

@@ -13,13 +13,12 @@ import tracer
 from tests.synthetic import LAYERS, SITES, Truth, write_archive
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.files import Lock
 from tracer.share import packs
 from tracer.share.content import ArchiveContent, boxes, difference
 from tracer.share.packs import pack, unpack
-from tracer.writer import place
+from tracer.store.files import Lock
 from tracer.verify import verify
-from tracer.writer import Writer
+from tracer.writer import Writer, place
 
 STEPS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 22, 24, 28, 32)
 

@@ -15,9 +15,9 @@ from tracer.materialize.additions import describe
 from tracer.materialize.filling import Filling
 from tracer.materialize.others import copy_others
 from tracer.materialize.rewrite import rewrite
-from tracer.materialize.wanted import Take, wanted
 from tracer.probe import named_probes
 from tracer.rerun.stored import Factory, Networks
+from tracer.rerun.wanted import Take, wanted
 from tracer.writer.place import fresh, settled
 
 Progress = Callable[[int, int, str], None]

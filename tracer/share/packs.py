@@ -12,7 +12,7 @@ from tracer.errors import ArchiveError
 from tracer.share.content import ArchiveContent, Content, difference
 from tracer.share.selection import Selection, Steps, select
 from tracer.share.tree import Progress, write_tree
-from tracer.share.zips import write_zip
+from tracer.store.zip_writer import write_zip
 from tracer.writer.place import beside, exists, fresh, remove, settled
 
 

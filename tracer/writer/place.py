@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tracer.errors import ArchiveError
-from tracer.files import Lock, sync
 from tracer.spec import RANKS
+from tracer.store.files import Lock, sync
 
 _NOREPLACE, _EXCHANGE = 1, 2  # of renameat2: not onto a name in use; both names at once
 _HERE = -100  # AT_FDCWD
