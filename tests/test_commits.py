@@ -14,8 +14,8 @@ from tests.recording import declare, put, put_row
 from tests.synthetic import write_archive
 from tracer import spec
 from tracer.store.documents import document_digest, object_key
+from tracer.store.manifest import chain
 from tracer.writer import Writer, columns
-from tracer.writer.commits import chain
 from tracer.writer.staging import Staging
 from tracer.writer.worker import Worker
 

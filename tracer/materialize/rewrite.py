@@ -12,8 +12,8 @@ from tracer import spec
 from tracer.archive import Archive
 from tracer.errors import ArchiveError
 from tracer.store.documents import as_json
-from tracer.store.files import Directory
 from tracer.writer.commits import Row, Tree
+from tracer.writer.committer import Committer
 
 Arrays = dict[str, np.ndarray]
 Declared = Mapping[str, tuple[np.dtype, tuple[int, ...], tuple[str, ...]]]
@@ -58,7 +58,7 @@ def rewrite(archive: Archive, target: Path, additions: Additions, *, sync: bool 
         "committed_step": None,
     }
     attributes = {name: value for name, value in archive.attributes.items() if name != "tracer"}
-    tree = Tree(Directory(target, sync=sync), record, as_json(attributes))
+    tree = Tree(Committer(target, sync=sync), record, as_json(attributes))
     _Copy(archive, tree, additions).run()
     tree.close(archive.state)
 

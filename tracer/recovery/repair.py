@@ -11,9 +11,10 @@ from tracer.archive.source import Source
 from tracer.errors import ArchiveError
 from tracer.recovery.restore import Rest, restore, sound_rows, up_to
 from tracer.store.files import Directory, Lock, beside
+from tracer.store.manifest import MANIFEST
 from tracer.verify import Examination, Report
 from tracer.verify.inventory import Inventory
-from tracer.writer.commits import MANIFEST
+from tracer.writer.committer import Committer
 from tracer.writer.place import settled
 
 
@@ -66,7 +67,7 @@ class _Repair:
         self._report = Report(str(folder), "full")
         self._examination = Examination(self._source, self._inventory, self._report)
         self._examination.run(full=True)
-        self._directory = Directory(folder, sync=True)
+        self._committer = Committer(folder, sync=True)
         self._cut: Directory | None = None
 
     def run(self) -> Repaired:
@@ -88,13 +89,13 @@ class _Repair:
             self._cut.settle()  # before what it copies is changed
         restored = restore(
             self._examination,
-            self._directory,
+            self._committer,
             rest,
             rebuild=rebuild,
             resumed=rest.step != known and bool(findings),
         )
         for key in [*restored.dropped, *leftover, *extra]:
-            self._directory.move(key, self._side())
+            self._committer.move(key, self._side())
         if self._cut is not None:
             self._cut.settle()
         restored.tree.close("interrupted")
@@ -185,4 +186,4 @@ class _Repair:
 
     def _copy(self, key: str) -> None:
         if key in self._inventory.sizes:
-            self._directory.copy(key, self._side())
+            self._committer.copy(key, self._side())

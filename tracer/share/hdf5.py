@@ -18,10 +18,11 @@ from tracer import spec
 from tracer.archive import ranks
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.share.content import MANIFEST, ArchiveContent, Array, Box, Content, boxes, difference
+from tracer.share.content import ArchiveContent, Array, Box, Content, boxes, difference
 from tracer.share.tree import Progress, write_tree
 from tracer.spec import RANKS
 from tracer.store.documents import to_json
+from tracer.store.manifest import MANIFEST
 from tracer.store.validate import is_path
 from tracer.writer.place import remove
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.share.content import MANIFEST
 from tracer.store.documents import object_key
 from tracer.store.grid import Grid, check
+from tracer.store.manifest import MANIFEST
 
 
 @dataclass(frozen=True)

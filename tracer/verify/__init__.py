@@ -22,8 +22,8 @@ from tracer.store import grid as objects
 from tracer.store.documents import document_digest, to_json
 from tracer.store.files import PARTIAL
 from tracer.store.grid import Grid
+from tracer.store.manifest import MANIFEST, chain
 from tracer.verify.inventory import Inventory
-from tracer.writer.commits import MANIFEST, chain
 
 _LISTED = 1000  # findings of one kind that are listed one by one
 

@@ -22,8 +22,9 @@ from tracer import spec
 from tracer.errors import ArchiveError, RecordError
 from tracer.store import files
 from tracer.store.documents import as_json
-from tracer.store.files import Directory, Lock
+from tracer.store.files import Lock
 from tracer.writer.commits import Row, Tree
+from tracer.writer.committer import Committer
 from tracer.writer.declared import Declared
 from tracer.writer.lifetime import unwatch, watch
 from tracer.writer.place import remove, settled
@@ -375,7 +376,7 @@ def _create(path: Path, run_id: str, attributes: Mapping[str, Any], sync: bool) 
         raise _unusable(path, error) from error
     try:
         path.mkdir()
-        tree = Tree(Directory(path, sync=sync), record, labels)
+        tree = Tree(Committer(path, sync=sync), record, labels)
         tree.commit()
         return lock, tree
     except FileExistsError:

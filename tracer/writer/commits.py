@@ -10,19 +10,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from hashlib import blake2b
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tracer import spec
-from tracer.store.documents import ArrayNode, GroupNode, object_key, root_text
-from tracer.store.files import Directory
+from tracer.store.documents import ArrayNode, GroupNode, object_key
 from tracer.store.layout import Layout, as_bytes, plan
+from tracer.store.manifest import MANIFEST, chain, entry
 from tracer.writer.columns import Column
+from tracer.writer.committer import Committer
 
-MANIFEST = "manifest/objects"
 _NO_IDS = np.empty(0, np.int64)
 _NODES_EVERY = 30.0  # seconds between rewrites of the documents of single arrays
 
@@ -49,18 +48,13 @@ class Loose(NamedTuple):
     entry: np.ndarray
 
 
-def chain(digest: bytes, entry: np.ndarray) -> bytes:
-    """Digest of a manifest that ends in ``entry`` (int64, one row) after rows of digest ``digest``."""
-    return blake2b(digest + entry.astype("<i8").tobytes(), digest_size=32).digest()
-
-
 class Tree:
     """All state of the thread that writes. Only that thread calls it."""
 
     def __init__(
-        self, directory: Directory, record: Mapping[str, Any], attributes: Mapping[str, Any]
+        self, committer: Committer, record: Mapping[str, Any], attributes: Mapping[str, Any]
     ) -> None:
-        self._directory = directory
+        self._committer = committer
         self._record = {**record, "resumes": record.get("resumes", [])}
         self._root = GroupNode(dict(attributes))
         self._groups: dict[str, GroupNode] = {}
@@ -321,14 +315,14 @@ class Tree:
         self, path: str, layout: Layout, values: np.ndarray, numbers: tuple[int, ...]
     ) -> tuple[int, int]:
         key = object_key(path, *numbers)
-        return self._directory.publish(key, lambda fd: layout.write(fd, as_bytes(values)))
+        return self._committer.publish(key, lambda fd: layout.write(fd, as_bytes(values)))
 
     def _entry(self, path: str, numbers: tuple[int, ...], wrote: tuple[int, int]) -> list[int]:
-        return [self._arrays[path].number, *(*numbers, 0, 0)[:2], *wrote, self._record["commit"] + 1]
+        return entry(self._arrays[path].number, numbers, wrote, self._record["commit"] + 1)
 
     def _enter(self, *entries: list[int]) -> None:
-        for entry in entries:
-            row = np.array([entry], np.int64)
+        for fields in entries:
+            row = np.array([fields], np.int64)
             self._manifest_digest = chain(self._manifest_digest, row)
             self._columns[MANIFEST][0].extend(row)
 
@@ -336,11 +330,11 @@ class Tree:
         for block, column in enumerate(self._columns[path]):
             last = (block,) * (column.tail.ndim - 1)
             for number, values in column.sealed():
-                entry = self._write_object(path, column.layout, values, (number, *last))
+                row = self._write_object(path, column.layout, values, (number, *last))
                 if path != MANIFEST:  # the manifest itself is covered by its digest
-                    self._enter(entry)
+                    self._enter(row)
             if column.dirty:
-                self._directory.publish(object_key(path, column.number, *last), column.write_tail)
+                self._committer.publish(object_key(path, column.number, *last), column.write_tail)
                 column.dirty = False
 
     # ---- the commit ----
@@ -358,15 +352,13 @@ class Tree:
         self._set_shapes()
         record = {
             **self._record,
-            "commit": self._record["commit"] + 1,
             "rows": self._rows,
             "tails": self._tails(),
             "manifest_rows": self._columns[MANIFEST][0].n,
             "manifest_digest": self._manifest_digest.hex(),
         }
-        text = root_text(record, self._root, {**self._groups, **self._arrays})
-        self._directory.publish_text("zarr.json", text, last=True)
-        self._record, self.changed = record, False
+        self._record = self._committer.commit(record, self._root, {**self._groups, **self._arrays})
+        self.changed = False
         if time.monotonic() >= self._nodes_due:
             self.write_nodes()
 
@@ -380,9 +372,8 @@ class Tree:
 
     def write_nodes(self) -> None:
         """Rewrite the documents of the groups and arrays that changed; they only ever follow the root."""
-        for path in sorted(self._stale):
-            node = self._arrays[path] if path in self._arrays else self._groups[path]
-            self._directory.publish_text(f"{path}/zarr.json", node.text())
+        nodes = {**self._groups, **self._arrays}
+        self._committer.documents({path: nodes[path] for path in sorted(self._stale)})
         self._stale.clear()
         self._nodes_due = time.monotonic() + _NODES_EVERY
 
