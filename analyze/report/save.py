@@ -17,6 +17,7 @@ from analyze import plot
 from analyze.contract import Metric, available_metrics
 from analyze.results import PROVENANCE, Results, tidy
 from tracer import __version__
+from tracer.store.files import write_whole
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -121,7 +122,7 @@ def save(results: Results, path: Path) -> Path:
 def write_table(data: xr.Dataset, path: Path) -> None:
     """Tidy CSV of a result, without variables of more than a million values."""
     small = [name for name in data.data_vars if data[name].size <= LARGEST_TABLE]
-    tidy(data[small]).to_csv(path, index=False)
+    write_whole(path, tidy(data[small]).to_csv(index=False))
 
 
 def write_figure(card: Metric | None, data: xr.Dataset, path: Path) -> str:

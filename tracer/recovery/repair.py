@@ -92,7 +92,7 @@ class _Repair:
             self._committer,
             rest,
             rebuild=rebuild,
-            resumed=rest.step != known and bool(findings),
+            resumed=bool(findings) and rest.rows != self._source.record["rows"],
         )
         for key in [*restored.dropped, *leftover, *extra]:
             self._committer.move(key, self._side())

@@ -265,3 +265,57 @@ class Lock:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+_CLAIMS: dict[
+    tuple[Path, int], int
+] = {}  # folders that a thread of this process writes into, and how often it said so
+
+
+@contextmanager
+def claimed(folder: str | Path | None) -> Iterator[None]:
+    """Be the only one who writes results into a folder; for None nothing. Claims of one thread may be nested.
+
+    The claim ends with the process, however that ends. Errors: ArchiveError if another analysis or comparison
+    writes there, or nothing can be written.
+    """
+    if folder is None:
+        yield
+        return
+    path = Path(folder).resolve()
+    mine = path, threading.get_ident()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = None if _CLAIMS.get(mine) else Lock(path)
+    except OSError as error:
+        raise _no_place(folder, error) from error
+    _CLAIMS[mine] = _CLAIMS.get(mine, 0) + 1
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or not Path(os.fsdecode(error.filename)).absolute().is_relative_to(path):
+            raise
+        raise _no_place(folder, error) from error
+    finally:
+        _CLAIMS[mine] -= 1
+        if lock is not None:
+            del _CLAIMS[mine]
+            lock.release()
+
+
+def _no_place(folder: str | Path, error: OSError) -> ArchiveError:
+    return ArchiveError(
+        f"cannot write into {str(folder)!r}: {error.strerror or error}; choose another place for the results"
+    )
+
+
+def write_whole(path: str | Path, content: str | bytes) -> None:
+    """Write a file that is there as it was, or whole, whenever the process ends."""
+    path = Path(path)
+    new = path.with_name(f".{path.name}.new")
+    fd = create(new)
+    try:
+        write_all(fd, [content.encode() if isinstance(content, str) else content])
+    finally:
+        os.close(fd)
+    new.replace(path)

@@ -69,6 +69,7 @@ class Tree:
             Callable[[], None]
         ] = []  # snapshots on the disk, to be entered by the next commit
         self._torn = False  # something failed while rows were entered: what is in memory is no whole state
+        self._declared = False  # whether groups or arrays were since the last commit
         self._manifest_digest = bytes(32)
         self._loose: list[Loose] = []
         self._stale: set[str] = set()
@@ -117,7 +118,7 @@ class Tree:
 
     def group(self, path: str, attributes: Mapping[str, Any]) -> None:
         """Create a group and those above it, or merge attributes into one ("" is the root)."""
-        self.changed = True
+        self.changed = self._declared = True
         if not path:
             self._root.update(attributes)
             return
@@ -186,7 +187,7 @@ class Tree:
             layout.dtype, dims, layout.chunk_shape, layout.codecs, labels, shape, number
         )
         self._stale.add(path)
-        self.changed = True
+        self.changed = self._declared = True
 
     def _column(
         self,
@@ -228,8 +229,12 @@ class Tree:
         return len(self._written)
 
     def leave_out(self, first: int) -> None:
-        """Never commit those that wait from the given one on. Nothing may be appended afterwards."""
+        """Never commit those that wait from the given one on, nor a part of what was declared meanwhile.
+
+        Nothing may be given afterwards.
+        """
         del self._written[first:]
+        self._torn |= self._declared
 
     @contextmanager
     def _entering(self) -> Iterator[None]:
@@ -347,6 +352,7 @@ class Tree:
             for enter in self._written:
                 enter()
             self._written.clear()
+        self._declared = False
         for path in [path for path in self._columns if path != MANIFEST] + [MANIFEST]:
             self._write_columns(path)
         self._set_shapes()
