@@ -13,7 +13,6 @@ from tracer import __version__
 from tracer.command import archive as commands
 from tracer.command.console import Bar, Commands, debug_option, emit, emit_tree, format_option, note
 from tracer.command.share import COMMANDS, Assignment
-from tracer.store.files import claimed
 
 __owner__ = "tracer-nn"  # tracer.__main__ refuses any other module called cli
 
@@ -345,6 +344,7 @@ def _beside(run: str) -> Path:
 def _analyze(run: str, target: Path, force: bool = False, **settings: Any) -> Any:
     """Compute, save under `target`, tell what was skipped; what is there already is kept unless `force`."""
     import analyze
+    from tracer.store.files import claimed
 
     with claimed(target), Bar() as bar:
         results = analyze.run(run, progress=bar, output=None if force else target, **settings)

@@ -1,6 +1,7 @@
 """After every single commit, whatever it sealed, dropped or took up, an archive is sound and has what was given."""
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,20 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 import tracer
+from tests.loops import blobs, mlp
 from tests.recording import declare, put, put_row
 from tracer import spec
+from tracer.share import pack, set_attributes, unpack
 from tracer.store import grid
 from tracer.store.files import write_all
 from tracer.store.grid import Grid
 from tracer.verify import verify
 from tracer.writer import Writer, worker
+from tracer.writer.committer import Committer
 
 WRITEV = os.writev
 
@@ -85,6 +91,98 @@ def test_every_byte_is_written_and_counted(
     assert write_all(fd, buffers) == 1 + 100 + 37 + 256 + 3
     os.close(fd)
     assert (tmp_path / "file").read_bytes() == b"".join(bytes(buffer) for buffer in buffers)
+
+
+# ---- every commit there is ----
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Commit whenever a step is whole, and look at every commit before anything else is written: its number of rows."""
+    seen: list[int] = []
+    commit, amend = Committer.commit, Committer.amend
+
+    def look(committer: Committer) -> None:
+        report = verify(committer.path, full=True)
+        assert report.ok, str(report)
+        with tracer.open(committer.path) as archive:
+            rows = archive.rows["step"].tolist()
+            for group in archive._source.streams():
+                assert set(archive._source.steps(group).tolist()) <= set(rows)
+        seen.append(len(rows))
+
+    def committed(self: Committer, *given: Any) -> dict[str, Any]:
+        record = commit(self, *given)
+        look(self)
+        return record
+
+    def amended(self: Committer, *given: Any) -> None:
+        amend(self, *given)
+        look(self)
+
+    monkeypatch.setattr(Committer, "commit", committed)
+    monkeypatch.setattr(Committer, "amend", amended)
+    monkeypatch.setattr(worker, "_INTERVAL", 0.0)
+    return seen
+
+
+def test_of_a_training_that_is_taken_up_again(tmp_path: Path, looked_at: list[int]) -> None:
+    path, state = tmp_path / "run.zarr", {}
+    x, y = blobs()
+
+    def train(first: int, last: int) -> None:
+        model = mlp()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        if first:
+            model.load_state_dict(state)
+        probes = {"train": (x[:12], y[:12]), "test": blobs(9, seed=7)}
+        # At the end of an epoch further streams are taken of a step whose row is still open.
+        taken = {"default": tracer.every(2) | tracer.epochs(), "outputs": tracer.every(1)}
+        options: dict[str, Any] = {"snapshots": taken, "resume": True}
+        with tracer.record(path, model, optimizer, loss=F.cross_entropy, probes=probes, **options) as run:
+            for epoch in range(first, last):
+                for batch in torch.randperm(24, generator=torch.Generator().manual_seed(epoch)).split(8):
+                    optimizer.zero_grad()
+                    F.cross_entropy(model(x[batch]), y[batch]).backward()
+                    optimizer.step()
+                    run.step(ids=batch)
+                run.flush()  # before the epoch is known to have ended
+                run.end_epoch()
+                state.update({name: value.clone() for name, value in model.state_dict().items()})
+
+    train(0, 2)
+    train(2, 3)
+    assert len(looked_at) > 10 and looked_at[-1] == 10
+    set_attributes(path, {"licence": "CC0-1.0"})
+    pack(path)
+    unpack(path)
+    with tracer.open(path) as archive:
+        assert archive.epoch_ends.tolist() == [3, 6, 9]
+
+
+def test_of_jobs_that_were_sent_ahead(
+    tmp_path: Path, looked_at: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk stands still while step after step is given, half of one too; then it goes on."""
+    gate = threading.Event()
+    writer = Writer(tmp_path / "run.zarr", attributes={})
+    declare(writer)
+    writer.flush()
+    writer._worker.send(gate.wait)
+    for step in range(6):
+        put(writer, step)
+        put_row(writer, step)
+        writer.commit()
+    put(writer, 6)
+    writer._worker.send(gate.wait)  # the row of this one is to come
+    gate.set()
+    (done := threading.Event()).clear()
+    writer._worker.send(lambda: None, done.set)
+    done.wait()
+    assert len(looked_at) > 6 and looked_at == sorted(looked_at) and looked_at[-1] == 6
+    put_row(writer, 6)
+    writer.close()
+    assert looked_at[-1] == 7
 
 
 # ---- commits that seal objects ----

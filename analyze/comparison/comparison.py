@@ -87,6 +87,7 @@ class Comparison:
 
         folder = Path(path)
         with claimed(folder):
+            folder.mkdir(exist_ok=True)
             write_whole(folder / "runs.csv", self.table.to_csv())
             write_whole(folder / "correlations.csv", _tidy(self.correlations).to_csv(index=False))
             write_whole(folder / "comparison.json", json.dumps(plain(self.to_dict()), indent=1))

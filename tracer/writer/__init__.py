@@ -286,6 +286,11 @@ class Writer:
         if self._ready():
             self._worker.mark()
 
+    def rewind(self) -> None:
+        """Leave out the snapshots given since `commit` was last called: they are not all there."""
+        if not self.closed and not self._foreign:
+            self._worker.rewind()
+
     def flush(self) -> None:
         """Commit everything given so far and wait until that is done."""
         if self._ready():

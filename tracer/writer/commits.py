@@ -65,9 +65,8 @@ class Tree:
         self._ragged: list[str] = []  # columns along the ids
         self._rows: dict[str, int] = {}
         self._next: dict[str, int] = {}  # the row of the next snapshot of each stream
-        self._written: list[
-            Callable[[], None]
-        ] = []  # snapshots on the disk, to be entered by the next commit
+        # Snapshots on the disk, to be entered by the next commit, and their streams.
+        self._written: list[tuple[str, Callable[[], None]]] = []
         self._torn = False  # something failed while rows were entered: what is in memory is no whole state
         self._declared = False  # whether groups or arrays were since the last commit
         self._manifest_digest = bytes(32)
@@ -214,7 +213,7 @@ class Tree:
                 numbers = (row, *[0] * (len(self._layouts[path].shape) - 1))
                 entries.append(self._write_object(path, self._layouts[path], values, numbers))
         self._next[group] = row + 1
-        self._written.append(partial(self._enter_snapshot, group, step, epoch_end, entries))
+        self._written.append((group, partial(self._enter_snapshot, group, step, epoch_end, entries)))
         self.changed = True
 
     def _enter_snapshot(self, group: str, step: int, epoch_end: bool, entries: Sequence[list[int]]) -> None:
@@ -229,11 +228,15 @@ class Tree:
         return len(self._written)
 
     def leave_out(self, first: int) -> None:
-        """Never commit those that wait from the given one on, nor a part of what was declared meanwhile.
-
-        Nothing may be given afterwards.
-        """
+        """Never commit those that wait from the given one on."""
+        for group, _ in self._written[first:]:
+            if group:
+                self._next[group] -= 1
         del self._written[first:]
+
+    def give_up(self, first: int) -> None:
+        """After a failure: the same, and nothing at all where a part of what was declared since a commit is lacking."""
+        self.leave_out(first)
         self._torn |= self._declared
 
     @contextmanager
@@ -300,7 +303,7 @@ class Tree:
 
     def mark_epoch_end(self, step: int) -> None:
         """Set ``epoch_end`` in the last row of each stream, if it is of that step."""
-        self._written.append(partial(self._enter_epoch_end, step))
+        self._written.append(("", partial(self._enter_epoch_end, step)))
         self.changed = True
 
     def _enter_epoch_end(self, step: int) -> None:
@@ -349,7 +352,7 @@ class Tree:
         if not self.changed or self._torn:
             return
         with self._entering():
-            for enter in self._written:
+            for _, enter in self._written:
                 enter()
             self._written.clear()
         self._declared = False
@@ -371,6 +374,8 @@ class Tree:
     def close(self, state: str) -> None:
         """Commit, bring the documents of single arrays up to date, and only then say that this is the end."""
         self.commit()
+        if self._torn:  # the last commit is the end
+            return
         self.write_nodes()
         self._record["state"] = state
         self.changed = True

@@ -64,6 +64,10 @@ class Worker:
         given = self._given
         self.send(lambda: self._commit(given), always)
 
+    def rewind(self) -> None:
+        """Leave out the snapshots given since all was last whole."""
+        self.send(lambda: self.tree.leave_out(self._whole[1]))
+
     def stop(self, state: str) -> None:
         """Commit everything, release the archive, end the thread."""
         given = self._given
@@ -131,7 +135,7 @@ class Worker:
         try:
             if self.error is not None:
                 given, written = self._whole
-                self.tree.leave_out(written)
+                self.tree.give_up(written)
                 self._take_rows(given)
             self.tree.close(state if self.error is None else "interrupted")
         finally:
