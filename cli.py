@@ -347,7 +347,7 @@ def _analyze(run: str, target: Path, force: bool = False, **settings: Any) -> An
     from tracer.store.files import claimed
 
     with claimed(target), Bar() as bar:
-        results = analyze.run(run, progress=bar, output=None if force else target, **settings)
+        results = analyze.run(run, progress=bar, output=None if force else target, apart=True, **settings)
         results.save(target)
     for name, reason in results.skipped.items():
         note(f"skipped {name}: {reason}")

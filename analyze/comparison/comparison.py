@@ -12,6 +12,7 @@ import numpy as np
 
 from analyze.comparison.plain import plain
 from analyze.comparison.runs import Run
+from analyze.results import neutral
 from tracer.store.files import claimed, write_whole
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ class Comparison:
         folder = Path(path)
         with claimed(folder):
             folder.mkdir(exist_ok=True)
-            write_whole(folder / "runs.csv", self.table.to_csv())
-            write_whole(folder / "correlations.csv", _tidy(self.correlations).to_csv(index=False))
+            write_whole(folder / "runs.csv", neutral(self.table).to_csv())
+            write_whole(folder / "correlations.csv", neutral(_tidy(self.correlations)).to_csv(index=False))
             write_whole(folder / "comparison.json", json.dumps(plain(self.to_dict()), indent=1))
             page.write(self, folder)
         return folder

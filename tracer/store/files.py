@@ -129,6 +129,12 @@ class Directory:
         """Publish a text file."""
         self.publish(key, lambda fd: write_all(fd, [text.encode()]), last=last)
 
+    def new(self, key: str) -> int:
+        """Open a new file that has its name at once, so that several may be written at a time."""
+        parent, _, name = key.rpartition("/")
+        with self._folder(parent, make=True) as folder:
+            return create(name, folder)
+
     def discard(self, key: str) -> None:
         """Remove a file no commit names."""
         parent, _, name = key.rpartition("/")
