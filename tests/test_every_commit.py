@@ -123,6 +123,7 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(Committer, "commit", committed)
     monkeypatch.setattr(Committer, "amend", amended)
     monkeypatch.setattr(worker, "_INTERVAL", 0.0)
+    monkeypatch.setattr(worker, "_SHARE", 1e9)
     return seen
 
 
