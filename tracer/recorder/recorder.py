@@ -72,6 +72,9 @@ class Recorder:
         self._told = 0
         self._handed_over = 0.0  # when rows last were
         self._written = -1  # the last step whose row is in the archive, perhaps while it is open
+        self._begun = (
+            self._ended
+        ) = -1  # the last steps of which a snapshot, and a row, were given to the writer
         self._seam: Seam | None = None
         self._writer: Writer | None = None
 
@@ -99,6 +102,7 @@ class Recorder:
         else:
             self._row = Row(step=seam.step, epoch=seam.epoch, rates=self._lr())
             self._epoch, self._written, self._taken = seam.epochs, seam.step, dict(seam.taken)
+            self._begun = self._ended = seam.step
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -273,7 +277,12 @@ class Recorder:
         self._taken |= dict.fromkeys(due, row.step)
         with self._budget.measured(due, always):
             epoch_end = 0 < row.epoch == self._epoch
-            self._instrument.snapshot(writer, due, row.step, epoch_end, last=always and row.step > 0)
+            self._begun = row.step
+            try:
+                self._instrument.snapshot(writer, due, row.step, epoch_end, last=always and row.step > 0)
+            except BaseException:
+                writer.rewind()  # a part of a snapshot is none
+                raise
 
     def _write_rows(self, wait: bool = False) -> None:
         writer, self._handed_over = self._writer_in_use(), time.time()
@@ -303,7 +312,8 @@ class Recorder:
                 scalars=values,
                 examples=examples,
             )
-        if not self._closed:
+            self._ended = row.step
+        if not self._closed and self._begun <= self._ended:  # else the row of a snapshot is still open
             writer.commit()
 
     def _finish(self, state: Literal["complete", "interrupted"]) -> None:
