@@ -1,7 +1,6 @@
 """Private copies of a user's model, and a quiet place to run them: nothing of the training is touched."""
 
 import copy
-import random
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -11,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+
+from tracer.randomness import untouched_random_state
 
 _HOOKS = (
     "_forward_hooks",
@@ -174,21 +175,6 @@ def _of_torch(hook: Any) -> bool:
     return home.startswith("torch.nn.utils")
 
 
-@contextmanager
-def kept_random_streams() -> Iterator[None]:
-    """Put back the random streams of python, numpy and torch (CUDA's too, once initialised) on leaving."""
-    python, numbers, torch_cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numbers)
-        torch.set_rng_state(torch_cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
-
-
 def plain_math() -> AbstractContextManager[Any]:
     """Leave the user's autocast and inference mode; grad mode stays as it is."""
     casting = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
@@ -213,7 +199,7 @@ def quiet(grad: bool) -> Iterator[None]:
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
-        stack.enter_context(kept_random_streams())
+        stack.enter_context(untouched_random_state())
         stack.enter_context(plain_math())
         stack.enter_context(torch.set_grad_enabled(grad))
         stack.enter_context(torch.compiler.set_stance("force_eager"))

@@ -13,6 +13,7 @@ from tracer.batches import resolve
 from tracer.errors import RecordError, did_you_mean
 from tracer.network.trees import leaves_of, rebuild
 from tracer.probe.passes import ProbePass
+from tracer.randomness import untouched_random_state
 
 __all__ = ["CAPTURE", "Probe", "ProbePass", "named_probes"]
 
@@ -25,6 +26,9 @@ CAPTURE: dict[str, int | None] = {
 }
 
 
+_AGAIN = 16  # examples of a dataset read twice, to see whether reading draws random numbers
+
+
 class Probe:
     """A fixed set of examples of one split.
 
@@ -35,6 +39,7 @@ class Probe:
     examples. raw: inputs before normalisation, for measures of image complexity; False: no inputs are stored,
     only a digest of each, so that the archive gives none away (and nothing can be replayed on them). capture:
     how many examples, the first n, each stream takes (None: all), over the defaults in `CAPTURE`.
+    varying: whether two readings of an example differ, as random augmentation makes them.
     RecordError where lengths differ, ids repeat, or nothing is given.
 
     >>> probe = Probe(torch.zeros(3, 2), torch.tensor([0, 1, 0]), capture={"masks": 2})
@@ -54,8 +59,10 @@ class Probe:
         raw: Any = None,
         capture: Mapping[str, int | None] | None = None,
     ) -> None:
+        self.varying = False
         if _is_dataset(inputs):
-            inputs, targets, known = _items(inputs, targets)
+            with untouched_random_state(inputs):
+                inputs, targets, known, self.varying = _items(inputs, targets)
             ids = known if ids is None else ids
         self.inputs = _tensors(inputs, "inputs")
         self.targets = None if targets is None else _tensors(targets, "targets")
@@ -181,20 +188,46 @@ def _is_dataset(value: Any) -> bool:
     )
 
 
-def _items(dataset: Any, indices: Any) -> tuple[Any, Any, np.ndarray]:
+def _items(dataset: Any, indices: Any) -> tuple[Any, Any, np.ndarray, bool]:
     chosen = _ids(range(len(dataset)) if indices is None else indices)
     if len(chosen) == 0:
         raise RecordError("no indices are given, expected at least one")
     outside = chosen[(chosen < 0) | (chosen >= len(dataset))]
     if len(outside):
         raise RecordError(f"index {outside[0]} is outside the dataset of {len(dataset)} examples")
-    batch = default_collate([dataset[int(i)] for i in chosen])
+    items = [_item(dataset, int(i)) for i in chosen]
+    try:
+        batch = default_collate(items)
+    except (TypeError, RuntimeError, KeyError) as error:
+        raise RecordError(
+            f"the dataset's items cannot be put together ({str(error).splitlines()[0]}); give inputs and targets "
+            "as tensors instead"
+        ) from error
     if not isinstance(batch, tuple | list) or len(batch) < 2:
         raise RecordError(
             "the dataset's items are not (input, target) pairs; give inputs and targets as tensors instead"
         )
+    again = np.linspace(0, len(chosen) - 1, _AGAIN).astype(int)
+    varying = any(not _equal(items[place], _item(dataset, int(chosen[place]))) for place in again)
     *inputs, targets = batch
-    return (inputs[0] if len(inputs) == 1 else tuple(inputs)), targets, resolve(dataset, chosen.tolist())
+    ids = resolve(dataset, chosen.tolist())
+    return (inputs[0] if len(inputs) == 1 else tuple(inputs)), targets, ids, varying
+
+
+def _item(dataset: Any, index: int) -> Any:
+    try:
+        return dataset[index]
+    except Exception as error:
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RecordError(f"item {index} of {type(dataset).__name__} cannot be read: {cause}") from error
+
+
+def _equal(first: Any, second: Any) -> bool:
+    pair = [leaves_of(default_collate([item])) for item in (first, second)]
+    return len(pair[0]) == len(pair[1]) and all(
+        one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
+        for one, other in zip(*pair, strict=True)
+    )
 
 
 def _tensors(value: Any, what: str) -> Any:

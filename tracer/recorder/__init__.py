@@ -9,6 +9,7 @@ from torch import nn
 
 from tracer.errors import ArchiveError, RecordError
 from tracer.probe import named_probes
+from tracer.randomness import untouched_random_state
 from tracer.recorder import card, dataset, ranks
 from tracer.recorder.follow import Recorder
 from tracer.recorder.inflight import wanted
@@ -85,7 +86,8 @@ def record(
     captured = wanted(minibatch, schedules["masks"])
     if gradients not in GRADIENTS:
         raise RecordError(f"gradients={gradients!r}, expected one of {', '.join(map(repr, GRADIENTS))}.")
-    found = named_probes(probes or {})
+    with untouched_random_state():
+        found = named_probes(probes or {})
     if found and loss is None and objective is None:
         raise RecordError(
             "Probes are given but no loss, so per-example losses and gradients have no meaning: pass loss=, "

@@ -270,7 +270,7 @@ class Recorder:
         row, writer = self._open(), self._writer_in_use()
         self._write_rows()  # a commit holds whole steps, so what is closed goes before what is not
         self._taken |= dict.fromkeys(due, row.step)
-        with self._budget.measured(due, always):
+        with self._budget.measured(due, always), untouched_random_state():
             epoch_end = 0 < row.epoch == self._epoch
             self._instrument.snapshot(writer, due, row.step, epoch_end, last=always and row.step > 0)
 
@@ -306,6 +306,11 @@ class Recorder:
             writer.commit()
 
     def _finish(self, state: Literal["complete", "interrupted"]) -> None:
+        with untouched_random_state():
+            self._end(state)
+        self._tell(stacklevel=4)
+
+    def _end(self, state: Literal["complete", "interrupted"]) -> None:
         if self._hook is not None:
             self._hook.remove()
         if self._skips is not None:
@@ -321,7 +326,6 @@ class Recorder:
         notes = [*before[0], *(note for note in self._instrument.notes if note not in before[0])]
         writer.attributes("", {"notes": notes, "gaps": [*before[1], *self._budget.gaps]})
         writer.close(state=state)
-        self._tell(stacklevel=4)
 
     def _tell(self, stacklevel: int) -> None:
         notes = self._instrument.notes

@@ -64,6 +64,12 @@ class Instrument:
         self._free = 0  # number of the next version
         self.network: Network | EagerNetwork | None = None
         self._pass: ProbePass | None = None
+        for name, probe in self._probes.items():
+            if probe.varying:
+                self._note(
+                    f"Probe {name!r}: examples differ when read twice: the probe holds one random augmentation of "
+                    "each example; give a dataset without augmentation to probe the examples themselves"
+                )
         if self._probes:
             self._trace()
             self._examine()

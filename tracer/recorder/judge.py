@@ -1,6 +1,7 @@
 """Loss and correctness of the examples of a forward pass, from its outputs and their targets."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from tracer.network.objective import per_example
 from tracer.network.trees import first_tensor, leaves_of, rebuild
+from tracer.randomness import untouched_random_state
 from tracer.recorder.captured import Part
 
 _NO_CLASSES = (
@@ -24,6 +26,10 @@ class Judge:
 
     def __init__(self, loss: Any, *, correct: bool, note: Callable[[str], None]) -> None:
         self._losses = None if loss is None else per_example(loss)
+        # A loss of the user's may draw random numbers; to save and restore every stream takes a good part of a
+        # millisecond, so it is not done for those of PyTorch.
+        self._guard: Callable[[], AbstractContextManager[Any]]
+        self._guard = nullcontext if _of_torch(loss) else untouched_random_state
         self._correct, self._note = correct, note
 
     @property
@@ -40,7 +46,7 @@ class Judge:
                 "overwritten"
             )
             return
-        with torch.no_grad():
+        with torch.no_grad(), self._guard():
             targets = _on(targets, scores.device)
             if self._losses is not None:
                 # The user's loss meets what may not be its targets: no reason to stop training.
@@ -80,6 +86,11 @@ def correct_classes(scores: Tensor, targets: Any) -> Tensor | None:
     if scores.shape[1] == 1:
         chosen = (best > 0).long()
     return ((chosen == targets) & (best == best)).to(torch.int8)
+
+
+def _of_torch(loss: Any) -> bool:
+    home = loss if hasattr(loss, "__name__") else type(loss)
+    return getattr(home, "__module__", "").startswith("torch.nn.")
 
 
 def _on(tree: Any, device: torch.device) -> Any:
