@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from tracer.errors import RecordError
+from tracer.network.copies import to_numpy
 
 _REMEDY = "pass run.batches(loader, ids=function_of_a_batch), or run.step(ids=...) after each update"
 # Accelerate's loaders that give each batch of the DataLoader inside, one for one.
@@ -143,7 +144,7 @@ def unknown_ids(loader: Any) -> str | None:
 
 def as_ids(ids: Any) -> np.ndarray:
     """Example ids given by the user as int64; RecordError for anything but whole numbers, one an example."""
-    array = ids.numpy(force=True) if isinstance(ids, Tensor) else np.asarray(ids)
+    array = to_numpy(ids) if isinstance(ids, Tensor) else np.asarray(ids)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise RecordError(
             f"The ids given are an array of shape {array.shape} and dtype {array.dtype}, expected one whole number "

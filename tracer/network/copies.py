@@ -64,6 +64,28 @@ def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return {unwrapped_name(name): tensor.detach() for name, tensor in named}
 
 
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """A copy of a tensor in memory of NumPy's; bfloat16, which NumPy lacks, as float32.
+
+    `tensor.numpy()` would share the memory, and forbid its owner to resize it for ever after. So whatever may
+    be a tensor of the user's comes this way.
+    """
+    tensor = tensor.detach()
+    dtype = torch.float32 if tensor.dtype == torch.bfloat16 else tensor.dtype
+    with torch.inference_mode(False):
+        copied = torch.empty(tensor.shape, dtype=dtype)
+        return copied.copy_(tensor).numpy()
+
+
+def lent(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor of the processor as NumPy sees it, in the same memory, for as long as the caller runs.
+
+    It may be a view of a parameter (a learned query is the input of a layer). Unlike `tensor.numpy()`, a loan
+    leaves its memory resizable once it is over.
+    """
+    return np.from_dlpack(tensor.detach())
+
+
 def private_copy(model: nn.Module) -> nn.Module:
     """A copy of `model` in eval mode that shares no memory, hooks or random streams with it; the model is
     only read.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tracer.errors import ArchiveError
+from tracer.network.copies import to_numpy
 from tracer.network.table import (
     DTYPES,
     LAYOUTS,
@@ -58,7 +59,7 @@ def write(network: "Network") -> dict[str, Any]:
 
 def _constant_json(name: str, value: Tensor) -> dict[str, Any]:
     data = value.detach().cpu().contiguous()
-    raw = data.reshape(-1).view(torch.uint8).numpy().tobytes() if data.numel() else b""
+    raw = to_numpy(data.reshape(-1).view(torch.uint8)).tobytes() if data.numel() else b""
     return {
         "name": name,
         "shape": list(data.shape),

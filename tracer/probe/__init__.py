@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, default_collate
 
 from tracer.batches import resolve
 from tracer.errors import RecordError, did_you_mean
+from tracer.network.copies import to_numpy
 from tracer.network.trees import leaves_of, rebuild
 from tracer.probe.passes import ProbePass
 from tracer.randomness import untouched_random_state
@@ -111,7 +112,7 @@ class Probe:
         """SHA-256 over inputs, targets and ids: equal for equal examples in equal order."""
         digest = hashlib.sha256(self.ids.tobytes())
         for leaf in [*leaves_of(self.inputs), *leaves_of(self.targets)]:
-            array = _numpy(leaf)
+            array = to_numpy(leaf)
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
@@ -123,7 +124,7 @@ class Probe:
         """
         stored = self._given()
         if self.private:
-            inputs = [_numpy(leaf) for leaf in leaves_of(self.inputs)]
+            inputs = [to_numpy(leaf) for leaf in leaves_of(self.inputs)]
             stored = {name: array for name, array in stored.items() if not name.startswith("inputs")}
             stored["digest"] = np.stack([_digest_of(*parts) for parts in zip(*inputs, strict=True)])
         return stored
@@ -133,7 +134,7 @@ class Probe:
         for kind, tree in (("inputs", self.inputs), ("targets", self.targets)):
             leaves = leaves_of(tree)
             names = [kind] if len(leaves) == 1 else [f"{kind}_{k}" for k in range(len(leaves))]
-            stored |= {name: _numpy(leaf) for name, leaf in zip(names, leaves, strict=True)}
+            stored |= {name: to_numpy(leaf) for name, leaf in zip(names, leaves, strict=True)}
         extra = {"true_targets": self.true_targets, "group": self.group, "raw": self.raw}
         return stored | {name: array for name, array in extra.items() if array is not None}
 
@@ -265,12 +266,7 @@ def _ids(value: Any) -> np.ndarray:
 def _array(value: Any) -> np.ndarray | None:
     if value is None:
         return None
-    return _numpy(value) if isinstance(value, Tensor) else np.array(value)
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return to_numpy(value) if isinstance(value, Tensor) else np.array(value)
 
 
 def _capture(wanted: Mapping[str, int | None]) -> dict[str, int | None]:

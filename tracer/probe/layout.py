@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from tracer.gradients.collect import Blocks
+from tracer.network.copies import to_numpy
 from tracer.probe.examples import Examples
-from tracer.probe.observe import Units, as_stored
+from tracer.probe.observe import Units
 from tracer.probe.survey import Survey
 
 Declared = dict[str, tuple[np.dtype, tuple[int, ...], tuple[str, ...]]]
@@ -29,12 +30,12 @@ def stream_layout(
     n_calls, n_sites = counts
     match stream:
         case "outputs":
-            outputs = as_stored(survey.outputs)
+            outputs = to_numpy(survey.outputs)
             rest = outputs.ndim - 1
             dims = ("output",) if rest == 1 else _numbered("output", rest)
             declared = {"outputs": (outputs.dtype, (count, *outputs.shape[1:]), (example, *dims))}
             if survey.losses is not None:
-                declared["loss"] = (as_stored(survey.losses).dtype, (count,), (example,))
+                declared["loss"] = (to_numpy(survey.losses).dtype, (count,), (example,))
             return declared
         case "masks":
             return {"bits": (_BYTE, (units.n_masks, -(-count // 8)), ("unit", "masks_byte"))}

@@ -9,12 +9,12 @@ from hashlib import blake2b
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from tracer.batches import resolve
 from tracer.complexity import BINS, entropy_of, scaled
 from tracer.errors import RecordError
+from tracer.network.copies import to_numpy
 from tracer.randomness import untouched_random_state
 from tracer.writer import Writer
 
@@ -168,8 +168,7 @@ def _ids(dataset: Any) -> np.ndarray:
 def _array(value: Any) -> np.ndarray | None:
     """An input or target as numbers, None if it is none (text, a nest)."""
     if isinstance(value, Tensor):
-        value = value.detach().cpu()
-        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+        return to_numpy(value)
     if value is None or isinstance(value, str | bytes | dict | list | tuple):
         return None
     array = np.asarray(value)

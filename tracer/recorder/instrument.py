@@ -13,7 +13,7 @@ from torch import nn
 from tracer.errors import ArchiveError, RecordError
 from tracer.network import Network
 from tracer.network.checks import closure, currency, independence
-from tracer.network.copies import named_tensors, private_copy, quiet
+from tracer.network.copies import named_tensors, private_copy, quiet, to_numpy
 from tracer.network.objective import Objective, call_model
 from tracer.network.trees import leaves_of, rebuild, take
 from tracer.probe import Probe
@@ -204,7 +204,7 @@ class Instrument:
         constants = {}
         for i, (name, value) in enumerate(self.network.constants.items()):
             key = constants[name] = f"constant_{version}_{i}"
-            arrays[key] = value.detach().cpu().numpy()
+            arrays[key] = to_numpy(value)
             dims[key] = tuple(f"{key}_{axis}" for axis in range(value.ndim))
         self._versions.append(
             {

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tracer.network.copies import named_tensors, unwrap, unwrapped_name
+from tracer.network.copies import named_tensors, to_numpy, unwrap, unwrapped_name
 
 # NumPy has no bfloat16; float32 holds each of its values exactly.
 _STORED_AS = {torch.bfloat16: torch.float32}
@@ -58,4 +58,4 @@ class Weights:
 
     def read(self) -> dict[str, np.ndarray]:
         """A copy in memory of the host, end to end, waited for."""
-        return {name: torch.cat(parts).cpu().numpy() for name, parts in self.take().items()}
+        return {name: to_numpy(torch.cat(parts)) for name, parts in self.take().items()}

@@ -11,9 +11,10 @@ from torch import Tensor
 from tracer.archive import Archive
 from tracer.errors import ArchiveError, MissingTraceError
 from tracer.network import Network
+from tracer.network.copies import to_numpy
 from tracer.network.precision import full_precision
 from tracer.network.trees import leaves_of, rebuild
-from tracer.probe.observe import Chunk, Units, actions, as_stored, blank
+from tracer.probe.observe import Chunk, Units, actions, blank
 
 Bounds = Sequence[tuple[int, int]]
 RELATIVE = 1e-5  # of the largest value: what rounding may differ by between machines and versions
@@ -107,7 +108,7 @@ def reproduces(
         pairs = [("outputs", outputs, stored), ("losses", losses, _losses(view, step))]
         for kind, values, known in pairs:
             if values is not None and known is not None:
-                same = _same(as_stored(values[:n]), known[:n], f"{kind} of probe {name!r}", step)
+                same = _same(to_numpy(values[:n]), known[:n], f"{kind} of probe {name!r}", step)
                 exact = same and exact is not False
     return exact
 
