@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tracer.errors import first_line
 from tracer.network import Network
 from tracer.network.copies import named_tensors, private_copy, quiet
 from tracer.network.frozen import by_example
@@ -74,7 +75,7 @@ def independence(
     except Exception as error:
         return Independence(
             False,
-            f"the independence check could not run ({_first_line(error)}): per-example quantities are off",
+            f"the independence check could not run ({first_line(error)}): per-example quantities are off",
         )
 
 
@@ -217,7 +218,7 @@ def closure(
             return _closure(network, private_copy(model), inputs, targets, objective_of(loss, objective))
     except Exception as error:
         return Closure(
-            False, f"the gradient check could not run ({_first_line(error)}): gradients are off", ()
+            False, f"the gradient check could not run ({first_line(error)}): gradients are off", ()
         )
 
 
@@ -287,7 +288,7 @@ def currency(
             return _currency(network, private_copy(model), inputs, targets, loss, objective)
     except Exception as error:
         return Currency(
-            False, f"the currency check could not run ({_first_line(error)}): the model must be traced again"
+            False, f"the currency check could not run ({first_line(error)}): the model must be traced again"
         )
 
 
@@ -321,8 +322,3 @@ def _distance(a: Tensor | None, b: Tensor | None) -> float:
     return (
         float((a.detach().double() - b.detach().double()).abs().nan_to_num(0.0).max()) if a.numel() else 0.0
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -99,7 +99,7 @@ def readable(given: Given) -> Tensor:
 
 def host_for(tensor: Tensor, buffer: np.ndarray) -> Tensor:
     """A tensor of the same type and shape in a buffer of as many bytes."""
-    return torch.from_numpy(buffer).view(tensor.dtype).view(tensor.shape)
+    return torch.from_numpy(buffer.view(str(tensor.dtype).removeprefix("torch."))).view(tensor.shape)
 
 
 class Shipment:
@@ -171,7 +171,7 @@ class Transfer:
 def _copied(buffer: np.ndarray, given: Given) -> np.ndarray:
     """A copy in a buffer, made by torch: the weights of a model must not be seen by NumPy."""
     parts = _each(given)
-    flat = torch.from_numpy(buffer).view(_stored(parts[0].dtype))
+    flat = torch.from_numpy(buffer.view(str(_stored(parts[0].dtype)).removeprefix("torch.")))
     if isinstance(given, list):
         torch.cat([part.detach().cpu() for part in parts], out=flat)
         return flat.numpy()

@@ -18,6 +18,7 @@ from tracer.network import Network
 from tracer.network.trees import examples_in, first_tensor, leaves_of
 from tracer.probe.observe import Units
 from tracer.recorder.captured import Captured, Part, Slot, part_of
+from tracer.recorder.hook import Hook
 from tracer.recorder.intercept import Watch
 from tracer.recorder.judge import Judge
 from tracer.schedule import Schedule
@@ -150,8 +151,8 @@ class InFlight:
         root = self._model
         if getattr(root, "_compiled_call_impl", None) is None:  # its hooks would be compiled in
             self._handles = [
-                root.register_forward_pre_hook(self._before, with_kwargs=True),
-                root.register_forward_hook(self._after, always_call=True),
+                root.register_forward_pre_hook(Hook(self._before), with_kwargs=True),
+                root.register_forward_hook(Hook(self._after), always_call=True),
             ]
 
     def detach(self) -> None:
@@ -189,7 +190,7 @@ class InFlight:
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if torch.compiler.is_compiling() or self._part_of is not None or not self._slots:
             return
-        if not module.training or not torch.is_grad_enabled():
+        if module is not self._model or not module.training or not torch.is_grad_enabled():
             return
         slot = self._slots[-1]
         n = examples_in((args, kwargs)) or slot.n - slot.filled

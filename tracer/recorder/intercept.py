@@ -25,6 +25,7 @@ from tracer.network.structure import short
 from tracer.network.table import Row, Site
 from tracer.ops import OPS
 from tracer.probe.packing import pack_on
+from tracer.recorder.hook import Hook
 
 Level = Literal["functions", "modules", "outputs"]
 
@@ -92,8 +93,8 @@ class Watch:
         """Put hooks on the model's modules."""
         for name, module in _eager_modules(self._model):
             if self.level == "functions":
-                self._handles.append(module.register_forward_pre_hook(_entering(self._path, name)))
-                self._handles.append(module.register_forward_hook(_leaving(self._path, name)))
+                self._handles.append(module.register_forward_pre_hook(Hook(_entering(self._path, name))))
+                self._handles.append(module.register_forward_hook(Hook(_leaving(self._path, name))))
             elif self.level == "modules" and name:
                 self._attach_module(name, module)
 
@@ -102,14 +103,16 @@ class Watch:
             sites: list[tuple[str | None, Tensor]] = []  # entered, not yet left
             self._handles.append(
                 module.register_forward_pre_hook(
-                    lambda _, args: sites.append(self._enter_module(name, args[0]))
+                    Hook(lambda _, args: sites.append(self._enter_module(name, args[0])))
                 )
             )
             self._handles.append(
-                module.register_forward_hook(lambda _, args, out: self.after_site(sites.pop()[0], out))
+                module.register_forward_hook(Hook(lambda _, args, out: self.after_site(sites.pop()[0], out)))
             )
         elif name in self._call_bases and isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
-            self._handles.append(module.register_forward_hook(lambda _, args, out: self.call(name, out)))
+            self._handles.append(
+                module.register_forward_hook(Hook(lambda _, args, out: self.call(name, out)))
+            )
 
     def _enter_module(self, name: str, pre: Tensor) -> tuple[str | None, Tensor]:
         return self.before_site(name, pre), pre

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tracer.errors import first_line
 from tracer.network.objective import per_example
 from tracer.network.trees import first_tensor, leaves_of, rebuild
 from tracer.randomness import untouched_random_state
@@ -56,7 +57,7 @@ class Judge:
                     self._losses = None
                     self._note(
                         "Losses of minibatch examples are not captured, the loss refuses them: "
-                        f"{_first_line(error)}"
+                        f"{first_line(error)}"
                     )
             if self._correct:
                 correct = correct_classes(scores, targets)
@@ -101,7 +102,3 @@ def _on(tree: Any, device: torch.device) -> Any:
         return (leaf.pin_memory() if device.type == "cuda" else leaf).to(device, non_blocking=True)
 
     return rebuild(tree, iter([move(leaf) for leaf in leaves_of(tree)]))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
