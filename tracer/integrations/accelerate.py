@@ -9,14 +9,12 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tracer import recorder
 
 try:
     from accelerate import Accelerator
-    from accelerate.optimizer import AcceleratedOptimizer
 except ImportError as error:
     raise ImportError(
         "Recording with Accelerate needs the package accelerate: pip install 'tracer-nn[transformers]'."
@@ -25,18 +23,9 @@ except ImportError as error:
 __all__ = ["record"]
 
 
-def record(
-    path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, **options: Any
-) -> recorder.Recorder:
+def record(path: str | Path, model: nn.Module, optimizer: Any, **options: Any) -> recorder.Recorder:
     """`tracer.record` for a prepared model and optimizer; the same options, the same archive."""
-    return recorder.record(path, model, own_optimizer(optimizer), **options)
-
-
-def own_optimizer(optimizer: Any) -> Any:
-    """The user's optimizer inside a prepared one: it is the one that steps, and only when gradients are whole."""
-    while isinstance(optimizer, AcceleratedOptimizer):
-        optimizer = optimizer.optimizer
-    return optimizer
+    return recorder.record(path, model, optimizer, **options)
 
 
 class Replaced:

@@ -11,7 +11,8 @@ from tracer.archive import Archive
 from tracer.errors import ArchiveError, MissingTraceError
 from tracer.materialize.wanted import Wanted
 from tracer.network import Network
-from tracer.network.checks import closure, independence
+from tracer.network.checks import closure
+from tracer.network.independence import independence
 from tracer.probe import Probe
 from tracer.probe.examples import Examples
 from tracer.probe.layout import Declared

@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from tracer.errors import ArchiveError, RecordError
@@ -15,6 +14,7 @@ from tracer.recorder.follow import Recorder
 from tracer.recorder.inflight import wanted
 from tracer.recorder.instrument import Instrument
 from tracer.recorder.mirror import Mirror
+from tracer.recorder.optimizers import in_use
 from tracer.recorder.seam import Seam, find, has_begun
 from tracer.recorder.thinning import Budget
 from tracer.recorder.warned import RecordWarning
@@ -26,10 +26,16 @@ __all__ = ["RecordWarning", "Recorder", "record"]
 GRADIENTS = ("auto", "exact", "gram", "none")
 
 
+_NO_PROBES = (
+    "No probes are given, so only ids, scalars and weights are recorded, no outputs, masks, sums or gradients: give "
+    "probes={'train': (inputs, targets)}, or probes={} where that is meant."
+)
+
+
 def record(
     path: str | Path,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer | None,
+    optimizer: Any,
     *,
     loss: Callable[..., Any] | None = None,
     objective: Callable[..., Any] | None = None,
@@ -53,7 +59,8 @@ def record(
     """Record a training loop into a new archive at `path`; use as `with tracer.record(...) as run:`.
 
     model, optimizer: as trained; each `optimizer.step()` counts as one update (`optimizer=None`:
-    `run.step()` does). loss: `loss(outputs, targets)`, a function or module with `reduction`, or one that
+    `run.step()` does). Where several make updates, or each phase its own: a list, or a function that returns the
+    one in use. loss: `loss(outputs, targets)`, a function or module with `reduction`, or one that
     returns a value per example; `objective(model, inputs, targets) -> (outputs, losses)` covers everything
     else. probes: name to (inputs, targets), (dataset, indices) or `tracer.Probe`. snapshots: a schedule, or
     a mapping from stream to schedule; default `epochs() | log_spaced()`. gradients: "exact" (stored,
@@ -98,7 +105,7 @@ def record(
         raise ArchiveError(f"{path} exists: choose another path or remove it; an archive holds one run.")
 
     def instrument() -> Instrument:
-        return Instrument(
+        made = Instrument(
             model,
             found,
             loss=loss,
@@ -109,6 +116,9 @@ def record(
             chunk=chunk,
             minibatch=captured,
         )
+        if probes is None:
+            made.notes.append(_NO_PROBES)
+        return made
 
     def writer(ready: Instrument) -> tuple[Writer, Seam | None]:
         training_set = None if data is None else dataset.read(data, inputs=data_inputs)
@@ -116,7 +126,7 @@ def record(
             ready.notes += training_set.notes
         settings = {
             "model": card.describe_model(model),
-            "optimizer": card.describe_optimizer(optimizer),
+            "optimizer": card.describe_optimizers(in_use(optimizer)),
             "loss": card.name_of(loss if objective is None else objective),
             "snapshots": {stream: repr(schedule) for stream, schedule in schedules.items()},
             "environment": card.describe_environment(command),

@@ -164,7 +164,7 @@ class InFlight:
         self._slots.clear()
 
     def follow(
-        self, batches: Iterable[Any], loader: Any, now: Callable[[], tuple[int, np.ndarray]]
+        self, batches: Iterable[Any], loader: Any, now: Callable[[], tuple[int, np.ndarray | None]]
     ) -> Iterator[Any]:
         """The same batches; `now()` gives the step of the update to come and the ids just delivered."""
         try:
@@ -174,7 +174,7 @@ class InFlight:
         for batch in batches:
             step, ids = now()
             self._batches_left -= 1
-            self._deliver(step, len(ids), batch)
+            self._deliver(step, examples_in(batch) if ids is None else len(ids), batch)
             yield batch
 
     def _deliver(self, step: int, n: int, batch: Any) -> None:

@@ -11,8 +11,9 @@ from torch import nn
 
 from tracer.errors import ArchiveError, RecordError, first_line
 from tracer.network import Network
-from tracer.network.checks import closure, currency, independence
+from tracer.network.checks import closure, currency
 from tracer.network.copies import named_tensors, to_numpy
+from tracer.network.independence import independence
 from tracer.network.objective import Objective
 from tracer.probe import Probe
 from tracer.probe.passes import ProbePass

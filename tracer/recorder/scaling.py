@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch.amp import GradScaler
 
-_listeners: dict[int, tuple[torch.optim.Optimizer, Callable[[], None]]] = {}
+_listeners: dict[int, tuple[Callable[[torch.optim.Optimizer], bool], Callable[[], None]]] = {}
 _step = GradScaler.step
 
 
 @wraps(_step)
 def _listened(self: GradScaler, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> Any:
     called: list[int] = []
-    watched = [tell for mine, tell in _listeners.values() if mine is optimizer]
+    watched = [tell for is_ours, tell in _listeners.values() if is_ours(optimizer)]
     hook = optimizer.register_step_pre_hook(lambda *_: called.append(1)) if watched else None
     try:
         result = _step(self, optimizer, *args, **kwargs)
@@ -32,10 +32,10 @@ def _listened(self: GradScaler, optimizer: torch.optim.Optimizer, *args: Any, **
 
 
 class Skips:
-    """Calls `tell` whenever a scaler leaves out an update of `optimizer`, until `stop`."""
+    """Calls `tell` whenever a scaler leaves out an update of an optimizer that `is_ours`, until `stop`."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, tell: Callable[[], None]) -> None:
-        _listeners[id(self)] = (optimizer, tell)
+    def __init__(self, is_ours: Callable[[torch.optim.Optimizer], bool], tell: Callable[[], None]) -> None:
+        _listeners[id(self)] = (is_ours, tell)
         GradScaler.step = _listened  # type: ignore[method-assign]
 
     def stop(self) -> None:
