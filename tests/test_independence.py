@@ -32,17 +32,17 @@ def quantized(h: Tensor) -> Tensor:
 
 def clipped(h: Tensor) -> Tensor:
     """Touches only examples beside one far larger than any that was given."""
-    return torch.clamp(h, max=h.amax() / 20 + 5)
+    return torch.where(h.amax() > 50, h / 2, h)
 
 
 MIXING = {
     "maximum": (lambda h: F.relu(h) / F.relu(h).amax(), "aten.amax.default"),
     "minimum": (lambda h: h - h.amin(), "aten.amin.default"),
-    "sort": (lambda h: h.sort(0).values, "aten."),
+    "sort": (lambda h: h.sort(0).values, "aten.sort."),
     "quantizer": (quantized, "aten."),
     "clip": (clipped, "aten."),
     "cumulative sum": (lambda h: h.cumsum(0), "aten.cumsum.default"),
-    "softmax over the batch": (lambda h: h.softmax(0), "aten._softmax.default"),
+    "softmax over the batch": (lambda h: h.softmax(0), "aten.softmax.int"),
     "number of examples": (lambda h: h * h.shape[0], "alone something else"),
 }
 

@@ -108,6 +108,8 @@ def _mixes(network: Network, mixing: Sequence[Row], joint: Sequence[Row]) -> Ind
     row = mixing[0] if mixing else network.rows[-1]
     used = {key for kind, key in row.references() if kind == "row"}
     cause = next((r for r in joint if network.rows.index(r) in used), row)
+    if cause.op == "getitem" and used:  # of an operation with several results
+        cause = network.rows[min(used)]
     return Independence(
         False,
         f"{whose(row)} mixes the examples of a batch ({cause.op}): no gradient or path belongs to one example, "
