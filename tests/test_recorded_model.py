@@ -98,7 +98,7 @@ def test_memory_of_a_recorded_model_can_be_resized(tmp_path, probed):
         tmp_path / "a", model, None, loss=F.cross_entropy, probes=probes, minibatch=probed
     ) as run:
         run.step(ids=torch.arange(3))
-        tracer.neutrality.state_digests(model, None)
+        tracer.recorder.neutrality.state_digests(model, None)
     for tensor in (*model.parameters(), *model.buffers(), x, y):
         assert tensor.untyped_storage().resizable()
 

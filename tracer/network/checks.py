@@ -16,8 +16,8 @@ from tracer.errors import first_line
 from tracer.network import Network
 from tracer.network.copies import named_tensors, private_copy, quiet
 from tracer.network.objective import Objective, call_model, objective_of
+from tracer.network.pytree import examples_in, first_tensor, take
 from tracer.network.table import Row
-from tracer.network.trees import examples_in, first_tensor, take
 
 _EXAMPLES = 8
 _RELATIVE = 1e-5

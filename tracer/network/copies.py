@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tracer.randomness import untouched_random_state
+from tracer.network.randomness import untouched_random_state
 
 _HOOKS = (
     "_forward_hooks",

@@ -12,9 +12,9 @@ from tracer.errors import first_line
 from tracer.network import Network
 from tracer.network.checks import draws, same, some, whose
 from tracer.network.copies import quiet
-from tracer.network.frozen import by_example
+from tracer.network.fixed_masks import by_example
+from tracer.network.pytree import leaves_of, rebuild, take
 from tracer.network.table import Row
-from tracer.network.trees import leaves_of, rebuild, take
 
 _TOGETHER = 4  # examples run together
 _EXTREMES = (1e3, -1e3, 0.0)

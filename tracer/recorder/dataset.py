@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from tracer.batches import resolve
 from tracer.complexity import BINS, entropy_of, scaled
 from tracer.errors import RecordError
 from tracer.network.copies import to_numpy
-from tracer.randomness import untouched_random_state
+from tracer.network.randomness import untouched_random_state
+from tracer.recorder.batches import resolve
 from tracer.writer import Writer
 
 _TWICE = 16  # items read twice, to see whether reading draws random numbers

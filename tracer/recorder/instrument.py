@@ -18,8 +18,9 @@ from tracer.network.objective import Objective
 from tracer.probe import Probe
 from tracer.probe.passes import ProbePass
 from tracer.recorder.device import Given, Transfer
-from tracer.recorder.eager import EagerNetwork
-from tracer.recorder.inflight import InFlight
+from tracer.recorder.device.weights import Weights
+from tracer.recorder.forward.untraced import EagerNetwork
+from tracer.recorder.minibatch import InFlight
 from tracer.recorder.preparation import (
     check_accepted,
     device_of,
@@ -29,9 +30,8 @@ from tracer.recorder.preparation import (
     unreached,
     untraced,
 )
-from tracer.recorder.seam import Seam
+from tracer.recorder.resume import Seam
 from tracer.recorder.structure import Structure, surviving, tensors_of, told
-from tracer.recorder.weights import Weights
 from tracer.schedule import Schedule
 from tracer.writer import Writer
 

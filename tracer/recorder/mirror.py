@@ -5,7 +5,7 @@ from itertools import product
 from typing import Any
 
 from tracer.errors import RecordError
-from tracer.randomness import untouched_random_state
+from tracer.network.randomness import untouched_random_state
 
 
 class Mirror:

@@ -7,7 +7,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tracer.errors import RecordError
-from tracer.recorder.scaling import Skips
+from tracer.recorder.device.grad_scaler import Skips
 
 # Wrappers that do nothing to the weights after the step of the optimizer inside.
 _TRANSPARENT = ("AcceleratedOptimizer", "_FabricOptimizer")

@@ -10,9 +10,9 @@ from tracer.errors import RecordError
 from tracer.network import Network
 from tracer.network.copies import private_copy, quiet
 from tracer.network.objective import call_model
-from tracer.network.trees import leaves_of, rebuild, take
+from tracer.network.pytree import leaves_of, rebuild, take
 from tracer.probe import Probe
-from tracer.recorder.eager import EagerNetwork
+from tracer.recorder.forward.untraced import EagerNetwork
 
 TRACED_WITH = 8  # examples shown to the tracer and the checks
 

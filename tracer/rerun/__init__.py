@@ -13,7 +13,7 @@ from tracer.errors import ArchiveError, MissingTraceError
 from tracer.network import Network
 from tracer.network.copies import to_numpy
 from tracer.network.precision import full_precision
-from tracer.network.trees import leaves_of, rebuild
+from tracer.network.pytree import leaves_of, rebuild
 from tracer.probe.observe import Chunk, Units, actions, blank
 
 Bounds = Sequence[tuple[int, int]]
