@@ -25,7 +25,7 @@ from tracer.network.structure import short
 from tracer.network.table import Row, Site
 from tracer.ops import OPS
 from tracer.probe.packing import pack_on
-from tracer.recorder.hook import Hook
+from tracer.recorder.forward.hook import Hook
 
 Level = Literal["functions", "modules", "outputs"]
 

@@ -17,8 +17,8 @@ from tracer.errors import RecordError, did_you_mean
 from tracer.network import Network
 from tracer.network.pytree import examples_in, first_tensor, leaves_of
 from tracer.probe.observe import Units
+from tracer.recorder.forward.hook import Hook
 from tracer.recorder.forward.observer import Watch
-from tracer.recorder.hook import Hook
 from tracer.recorder.minibatch.capture import Captured, Part, Slot, part_of
 from tracer.recorder.minibatch.losses import Judge
 from tracer.schedule import Schedule
