@@ -177,7 +177,7 @@ def _currency(
     inputs, targets = some(inputs, size), some(targets, size)
     with_losses = network.losses is not None and targets is not None
     ours = network.run(named_tensors(model), inputs, targets if with_losses else None)
-    goal = objective_of(loss, objective) if with_losses else None
+    goal = objective_of(loss, objective) if with_losses or objective is not None else None
     theirs = goal(model, inputs, targets) if goal else (call_model(model, inputs), None)
     outputs = first_tensor(theirs[0])
     pairs = [(ours[0], outputs)] + ([(ours[1], theirs[1])] if with_losses else [])

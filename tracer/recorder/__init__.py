@@ -16,6 +16,7 @@ from tracer.recorder.messages import RecordWarning
 from tracer.recorder.minibatch import wanted
 from tracer.recorder.mirror import Mirror
 from tracer.recorder.optimizers import in_use
+from tracer.recorder.preparation import check_model
 from tracer.recorder.recorder import Recorder
 from tracer.recorder.resume import Seam, find, has_begun
 from tracer.schedule import Schedule, by_stream
@@ -80,6 +81,7 @@ def record(
 
     Errors: RecordError and ArchiveError, in one sentence, before training starts and with nothing written.
     """
+    check_model(model)
     process = ranks.here(model)
     kept: Any = {"durability": durability, "on_error": on_error}
     if process.rank:

@@ -98,7 +98,7 @@ class Instrument:
     def _trace(self) -> None:
         name, probe = next(iter(self._probes.items()))
         self._inputs, self._targets = some(probe, device_of(named_tensors(self.model)))
-        check_accepted(self.model, name, self._inputs)
+        check_accepted(self.model, name, self._inputs, self._targets, **self._goal)
         chunk = self._options["chunk"] or 64
         given = (self.model, self._inputs, self._targets)
         try:

@@ -1,35 +1,125 @@
 """Before a model is probed: whether it takes its examples, where they must lie, what its loss does not reach."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from tracer.errors import RecordError
+from tracer.errors import ArchiveError, RecordError, first_line
 from tracer.network import Network
-from tracer.network.copies import private_copy, quiet
-from tracer.network.objective import call_model
+from tracer.network.copies import private_copy, quiet, unwrap
+from tracer.network.objective import Objective, call_model, objective_of, per_example
 from tracer.network.pytree import leaves_of, rebuild, take
+from tracer.network.table import DTYPES
 from tracer.probe import Probe
 from tracer.recorder.forward.untraced import EagerNetwork
 
 TRACED_WITH = 8  # examples shown to the tracer and the checks
 
 
-def check_accepted(model: nn.Module, name: str, inputs: Any) -> None:
-    """RecordError naming the probe where the model itself refuses its examples."""
+@contextmanager
+def in_one_sentence(abandon: Callable[[], None]) -> Iterator[None]:
+    """Make a RecordError of whatever goes wrong before training starts, `abandon` called first."""
     try:
-        with quiet(grad=False):
-            call_model(private_copy(model), inputs)
-    except Exception as error:
-        shapes = [f"{list(leaf.shape)} {leaf.dtype}" for leaf in leaves_of(inputs)]
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        yield
+    except BaseException as error:
+        abandon()
+        if not isinstance(error, Exception) or isinstance(
+            error, RecordError | ArchiveError | OSError | Warning
+        ):
+            raise
         raise RecordError(
-            f"Probe {name!r}: the model refuses a batch of its inputs, {', '.join(shapes)} ({cause}): bring "
-            "the probe "
-            "into the form of the training batches."
+            f"The recording could not begin ({first_line(error)}): give probes={{}} to record ids, scalars and weights "
+            "alone."
         ) from error
+
+
+def check_model(model: nn.Module) -> None:
+    """RecordError naming a parameter or buffer that has no values, or none that an archive can hold."""
+    inner = unwrap(model)
+    for name, tensor in [*inner.named_parameters(), *inner.named_buffers()]:
+        if is_lazy(tensor):
+            problem = "is not initialised yet: run one batch through the model first"
+        elif tensor.is_meta:
+            problem = "is on the meta device and has no values: load or initialise the model first"
+        elif tensor.layout != torch.strided or tensor.is_quantized:
+            problem = "is sparse or quantized, which archives do not hold: record a dense model"
+        elif tensor.dtype not in DTYPES.values():
+            problem = f"is {tensor.dtype}, which archives do not hold: use a floating-point or integer dtype"
+        else:
+            continue
+        raise RecordError(f"Tensor {name!r} of the model {problem}.")
+
+
+def check_accepted(
+    model: nn.Module, name: str, inputs: Any, targets: Any, *, loss: Any, objective: Objective | None
+) -> None:
+    """RecordError naming the probe where the model, its loss or the objective refuses its examples.
+
+    With an objective, nothing but the objective calls the model.
+    """
+    shapes = _told(inputs)
+    with quiet(grad=True):
+        replica = private_copy(model)
+        if objective is not None:
+            try:
+                objective_of(None, objective)(replica, inputs, targets)
+            except Exception as error:
+                raise RecordError(
+                    f"Probe {name!r}: objective= fails on a batch of its examples, inputs {shapes} and targets "
+                    f"{_told(targets)} ({_cause(error)}): it is called as objective(model, inputs, targets), on a few "
+                    "examples at a time, and returns (outputs, losses) with one loss per example."
+                ) from error
+            return
+        try:
+            outputs = call_model(replica, inputs)
+        except Exception as error:
+            raise RecordError(
+                f"Probe {name!r}: the model refuses a batch of its inputs, {shapes} ({_cause(error)}): bring the probe "
+                "into the form of the training batches, or pass objective=(model, inputs, targets) -> (outputs, "
+                "losses) where the model is called in another way."
+            ) from error
+        if loss is None:
+            return
+        kind_of = f"a {type(outputs).__name__}"
+        if not isinstance(outputs, torch.Tensor) and _floating(outputs) != 1:
+            raise RecordError(
+                f"Probe {name!r}: the model returns {kind_of}, and loss= takes models that return one tensor: pass "
+                "objective=(model, inputs, targets) -> (outputs, losses), which says what of it are the outputs."
+            )
+        try:
+            per_example(loss)(outputs, targets)
+        except RecordError as error:
+            raise RecordError(f"Probe {name!r}: {error}") from error
+        except Exception as error:
+            given = _told(outputs) if isinstance(outputs, torch.Tensor) else kind_of
+            raise RecordError(
+                f"Probe {name!r}: the loss refuses outputs {given} with targets {_told(targets)} ({_cause(error)}): "
+                "bring the targets into the form of the training batches, or pass objective=(model, inputs, targets) "
+                "-> (outputs, losses)."
+            ) from error
+
+
+def _told(tree: Any) -> str:
+    return ", ".join(f"{list(leaf.shape)} {leaf.dtype}" for leaf in leaves_of(tree)) or "none"
+
+
+def _cause(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _floating(tree: Any) -> int:
+    """Number of floating-point tensors with axes in a nest, mappings and dataclasses included."""
+    if isinstance(tree, torch.Tensor):
+        return int(tree.is_floating_point() and tree.ndim > 0)
+    if hasattr(tree, "__dataclass_fields__") and not isinstance(tree, type):
+        tree = [getattr(tree, field) for field in tree.__dataclass_fields__]
+    elif hasattr(tree, "values"):
+        tree = list(tree.values())
+    return sum(map(_floating, tree)) if isinstance(tree, tuple | list) else 0
 
 
 def untraced(*given: Any, refusal: Exception, **goal: Any) -> EagerNetwork:

@@ -28,6 +28,7 @@ from tracer.recorder.messages import MIRROR, NAN_LOSS, PREFETCH, RecordWarning
 from tracer.recorder.mirror import Mirror
 from tracer.recorder.optimizers import Updates
 from tracer.recorder.plan import Plan, make_plan
+from tracer.recorder.preparation import in_one_sentence
 from tracer.recorder.resume import Seam
 from tracer.recorder.row import Row
 from tracer.recorder.uncounted import LAST, STRANGER, Uncounted
@@ -80,7 +81,7 @@ class Recorder:
     # What the user calls.
 
     def __enter__(self) -> Self:
-        with untouched_random_state():
+        with untouched_random_state(), in_one_sentence(self._abandon):
             self._instrument = self._make_instrument()
             self._writer, self._seam = self._make_writer(self._instrument)
             self._tell(stacklevel=3)
@@ -93,6 +94,10 @@ class Recorder:
             self._instrument.in_flight.attach()
         self._budget.start(mark_on(self._instrument.model))
         return self
+
+    def _abandon(self) -> None:
+        if self._writer is not None:
+            self._writer.close("interrupted")
 
     def _begin(self, seam: Seam | None) -> None:
         """Open the first row, or again the one after which an archive is taken up."""
