@@ -31,12 +31,12 @@ _SHARED = (
     torch.utils.data.Dataset,
     type(threading.Lock()),
 )
-_WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module")
+_WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_original_module")
 _DEPTH = 6
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The user's own module inside `torch.compile`, `DistributedDataParallel` and `DataParallel` wrappers."""
+    """The user's own module inside wrappers: `torch.compile`, `DistributedDataParallel`, `DataParallel`, Fabric's."""
     while True:
         inner = next((model._modules[name] for name in _WRAPPERS if name in model._modules), None)
         if inner is None and isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from tracer.errors import ArchiveError, RecordError
+from tracer.errors import RecordError
 from tracer.network.randomness import untouched_random_state
 from tracer.probe import named_probes
 from tracer.recorder import card, dataset, ranks
@@ -16,6 +16,7 @@ from tracer.recorder.messages import RecordWarning
 from tracer.recorder.minibatch import wanted
 from tracer.recorder.mirror import Mirror
 from tracer.recorder.optimizers import in_use
+from tracer.recorder.place import check_free, clear, placed
 from tracer.recorder.preparation import check_model
 from tracer.recorder.recorder import Recorder
 from tracer.recorder.resume import Seam, find, has_begun
@@ -56,8 +57,11 @@ def record(
     title: str | None = None,
     attributes: Mapping[str, Any] | None = None,
     command: bool = True,
+    exists: Literal["refuse", "overwrite", "number"] = "refuse",
 ) -> Recorder:
     """Record a training loop into a new archive at `path`; use as `with tracer.record(...) as run:`.
+
+    Or `run = tracer.record(...).start()`, and `run.close()` at the end.
 
     model, optimizer: as trained; each `optimizer.step()` counts as one update (`optimizer=None`:
     `run.step()` does). Where several make updates, or each phase its own: a list, or a function that returns the
@@ -77,17 +81,19 @@ def record(
     scheduled snapshots may take, such as 0.05; what it leaves out is in `archive.attributes["gaps"]`. mirror:
     an object with `add_scalar` or `log` that gets what `run.log` is given. attributes: facts about the run,
     such as width, seed or share of labels shuffled, by which `compare` tells runs apart. command: store the
-    command line.
+    command line. exists: of an archive at `path`: "refuse", "overwrite" it once this one begins, or "number" this
+    one, `run-2.zarr` beside `run.zarr`.
 
     Errors: RecordError and ArchiveError, in one sentence, before training starts and with nothing written.
     """
     check_model(model)
     process = ranks.here(model)
+    path = placed(Path(path), exists, resuming=resume is not False, several=process.world_size > 1)
     kept: Any = {"durability": durability, "on_error": on_error}
     if process.rank:
         elsewhere: Any = (
             lambda: ranks.Elsewhere(model, minibatch),
-            lambda _: ranks.begin(Path(path), model, process, resume, title, **kept),
+            lambda _: ranks.begin(path, model, process, resume, title, **kept),
         )
         return Recorder(optimizer, {}, *elsewhere)
     schedules, share = by_stream(snapshots), Budget(budget)
@@ -102,9 +108,9 @@ def record(
             "Probes are given but no loss, so per-example losses and gradients have no meaning: pass loss=, "
             "for example loss=F.cross_entropy, or objective=."
         )
-    again = resume is not False and has_begun(Path(path))
-    if Path(path).exists() and not again:
-        raise ArchiveError(f"{path} exists: choose another path or remove it; an archive holds one run.")
+    again = resume is not False and has_begun(path)
+    if not again:
+        check_free(path, exists)
 
     def instrument() -> Instrument:
         made = Instrument(
@@ -140,17 +146,19 @@ def record(
             **ready.card,
         }
         described = {
-            "title": title or Path(path).stem,
+            "title": title or path.stem,
             "card": settings,
             "notes": ready.notes,
             **ready.tables,
         }
         seam = None
         if again:
-            ranks.check_world(Path(path), process)
-            seam = ranks.unhurried(lambda: find(Path(path), ready, None if resume is True else resume))
+            ranks.check_world(path, process)
+            seam = ranks.unhurried(lambda: find(path, ready, None if resume is True else resume))
             made = Writer.resume(path, step=seam.step, **kept)
         else:
+            if exists == "overwrite":
+                clear(path)
             made = Writer(path, attributes=described, **kept)
         try:
             process.declare(made)

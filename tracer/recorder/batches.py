@@ -21,8 +21,8 @@ from tracer.errors import RecordError
 from tracer.ids import as_ids, resolve
 
 _REMEDY = "pass run.batches(loader, ids=function_of_a_batch), or run.step(ids=...) after each update"
-# Accelerate's loaders that give each batch of the DataLoader inside, one for one.
-_SHARDS = ("DataLoaderShard", "SkipDataLoader")
+# Loaders of Accelerate and Fabric that give each batch of the DataLoader inside, one for one.
+_SHARDS = ("DataLoaderShard", "SkipDataLoader", "_FabricDataLoader")
 
 
 class NotingSampler:
@@ -88,7 +88,7 @@ class Batches:
     def _noted(self, loader: Any) -> Iterator[tuple[Any, np.ndarray | None]]:
         if (reason := unknown_ids(loader)) is not None:
             raise RecordError(f"run.batches got {reason}: {_REMEDY}.")
-        if hasattr(loader, "base_dataloader"):
+        if _inside(loader) is not loader:
             yield from noted_in_place(loader, lambda: iter(loader), self._note)
             return
         noting = self._persistent.get(loader) or noting_copy(loader)
@@ -137,13 +137,19 @@ def noted_in_place(
 
     Only the sampler is exchanged, until the first batch is there.
     """
-    base = getattr(loader, "base_dataloader", loader)
+    base = _inside(loader)
     sampler = base.batch_sampler
     noting = NotingSampler(sampler)
     base.__dict__["batch_sampler"] = noting
     if base._iterator is not None:  # persistent workers
         base._iterator._index_sampler = noting
     return _with_ids(loader, iterate(), noting, lambda: base.__dict__.update(batch_sampler=sampler), note)
+
+
+def _inside(loader: Any) -> Any:
+    """The DataLoader in one of Accelerate's or Fabric's, which give its batches one for one; else the loader."""
+    kept = "_dataloader" if type(loader).__name__ == "_FabricDataLoader" else "base_dataloader"
+    return getattr(loader, kept, loader)
 
 
 def _with_ids(
@@ -176,7 +182,7 @@ def ids_of(
             f"example ids are not known: {_REMEDY}."
         )
     ids = resolve(loader.dataset, noted.popleft())
-    inside = getattr(loader, "base_dataloader", loader)
+    inside = _inside(loader)
     if inside.collate_fn is default_collate and not hasattr(loader.dataset, "__getitems__"):
         return ids  # one example for each id, by construction
     sizes = _sizes(batch)
@@ -220,14 +226,14 @@ def _part_sizes(part: Any) -> set[int]:
 
 def unknown_ids(loader: Any) -> str | None:
     """What it is about `loader` that leaves the example ids of its batches unknown; None: they are known."""
-    if not isinstance(loader, DataLoader):
+    if not isinstance(loader, DataLoader) and _inside(loader) is loader:
         return f"a {type(loader).__name__}, which does not tell example ids"
     if isinstance(loader.dataset, IterableDataset):
         return (
             f"a loader of {type(loader.dataset).__name__}, which is iterable and has no stable example ids, and tracer "
             "never guesses them"
         )
-    if type(loader).__iter__ is not DataLoader.__iter__ and not hasattr(loader, "base_dataloader"):
+    if type(loader).__iter__ is not DataLoader.__iter__ and _inside(loader) is loader:
         return f"a {type(loader).__name__}, which iterates in its own way and may keep an iterator or leave batches out"
     if loader.batch_sampler is None:
         return "a DataLoader with batch_size=None, of which one index may stand for a whole batch"
@@ -235,9 +241,9 @@ def unknown_ids(loader: Any) -> str | None:
         return (
             "a DataLoader with in_order=False, so that batches arrive in another order than they were drawn"
         )
-    if hasattr(loader, "base_dataloader") and (
-        type(loader).__name__ not in _SHARDS or type(loader.base_dataloader) is not DataLoader
+    if _inside(loader) is not loader and (
+        type(loader).__name__ not in _SHARDS or type(_inside(loader)) is not DataLoader
     ):
-        inside = type(loader.base_dataloader).__name__
+        inside = type(_inside(loader)).__name__
         return f"a {type(loader).__name__} of a {inside}, of which it is not known how batches are made"
     return None

@@ -8,6 +8,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tracer.errors import RecordError
 from tracer.recorder.device.grad_scaler import Skips
+from tracer.recorder.device.scalars import Number, number
 
 # Wrappers that do nothing to the weights after the step of the optimizer inside.
 _TRANSPARENT = ("AcceleratedOptimizer", "_FabricOptimizer")
@@ -42,6 +43,12 @@ class Updates:
     def groups(self) -> list[dict[str, Any]]:
         """Their groups of parameters, in order."""
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    @property
+    def rates(self) -> list[Number]:
+        """The learning rate of each group, NaN where it has none."""
+        rates = [group.get("lr", float("nan")) for group in self.groups]
+        return [rate if type(rate) is float else number("lr", rate) for rate in rates]
 
     def start(self) -> None:
         """Listen from now on."""

@@ -24,7 +24,7 @@ from tracer.recorder.device import fetched, mark_on, refuse_capture
 from tracer.recorder.device.grad_scaler import found_overflow
 from tracer.recorder.device.scalars import Number, number, read
 from tracer.recorder.instrument import Instrument
-from tracer.recorder.messages import MIRROR, NAN_LOSS, PREFETCH, RecordWarning
+from tracer.recorder.messages import MIRROR, NAN_LOSS, NOT_OPEN, PREFETCH, RecordWarning
 from tracer.recorder.mirror import Mirror
 from tracer.recorder.optimizers import Updates
 from tracer.recorder.plan import Plan, make_plan
@@ -95,6 +95,17 @@ class Recorder:
         self._budget.start(mark_on(self._instrument.model))
         return self
 
+    def start(self) -> Self:
+        """Begin without `with`; `close` ends it, and a process that ends without leaves an interrupted run."""
+        return self.__enter__()
+
+    def __repr__(self) -> str:
+        if self._writer is None:
+            return "<Recorder: not started; use `with`, or start()>"
+        if self._row is None:
+            return f"<Recorder of {str(self._writer.path)!r}: closed>"
+        return f"<Recorder of {str(self._writer.path)!r}: update {self._row.step}, epoch {self._row.epoch}>"
+
     def _abandon(self) -> None:
         if self._writer is not None:
             self._writer.close("interrupted")
@@ -102,11 +113,11 @@ class Recorder:
     def _begin(self, seam: Seam | None) -> None:
         """Open the first row, or again the one after which an archive is taken up."""
         if seam is None:
-            self._row = Row(step=0, epoch=0, rates=self._lr())
+            self._row = Row(step=0, epoch=0, rates=self._updates.rates)
             self._snapshot(always=True)
         else:
             self._first = seam.step
-            self._row = Row(step=seam.step, epoch=seam.epoch, rates=self._lr())
+            self._row = Row(step=seam.step, epoch=seam.epoch, rates=self._updates.rates)
             self._epoch, self._written, self._taken = seam.epochs, seam.step, dict(seam.taken)
 
     def __exit__(
@@ -217,7 +228,12 @@ class Recorder:
         return make_plan(self._schedules, self._instrument.layout, measure, **lengths)
 
     def close(self) -> None:
-        """Record the last state, commit everything and close the archive; as interrupted where no update was made."""
+        """Record the last state, commit everything and close the archive; as interrupted where no update was made.
+
+        A second call does nothing.
+        """
+        if self._writer is not None and self._writer.closed:
+            return
         row = self._open()
         if (self._uncounted.any or self._delivered) and self._uncounted.changed():
             self._say_uncounted()
@@ -258,7 +274,7 @@ class Recorder:
         if row.time - self._handed_over > _BURST:
             self._write_rows()
         self._uncounted.count()
-        self._row = row = Row(row.step + 1, self._epoch + 1, self._lr(), self._ahead, overflow)
+        self._row = row = Row(row.step + 1, self._epoch + 1, self._updates.rates, self._ahead, overflow)
         self._ahead = {}
         if len(self._delivered) not in self._batch_counts:
             self._watch_delivery(row)
@@ -279,7 +295,7 @@ class Recorder:
     def _add_uncounted(self, row: Row) -> None:
         """Open a row for the state that updates nobody counted have led to."""
         self._close_row(row)
-        self._row = Row(row.step + 1, self._epoch + 1, self._lr(), self._ahead)
+        self._row = Row(row.step + 1, self._epoch + 1, self._updates.rates, self._ahead)
         self._ahead = {}
         self._delivered.clear()
         self.note(LAST.format(step=row.step + 1, before=row.step))
@@ -376,16 +392,12 @@ class Recorder:
             self._warned.add(sentence)
             warnings.warn(sentence.format(step=step), RecordWarning, stacklevel=5)
 
-    def _lr(self) -> list[Number]:
-        rates = [group.get("lr", float("nan")) for group in self._updates.groups]
-        return [rate if type(rate) is float else number("lr", rate) for rate in rates]
-
     def _open(self) -> Row:
         if self._row is None:
-            raise RecordError("This recorder is not open: use it inside `with tracer.record(...) as run:`.")
+            raise RecordError(NOT_OPEN)
         return self._row
 
     def _writer_in_use(self) -> Writer:
         if self._writer is None:
-            raise RecordError("This recorder is not open: use it inside `with tracer.record(...) as run:`.")
+            raise RecordError(NOT_OPEN)
         return self._writer
