@@ -116,7 +116,7 @@ def test_a_probe_pass_on_an_accelerator_looks_at_no_value(name):
     probes = {"train": Probe(x, y, split="train", capture=capture), "test": Probe(x, y, split="test")}
     seen = ProbePass(network, probes, tensors=named_tensors(model), gradients="exact", chunk=2)
     expected = seen.run(named_tensors(model), seen.streams)
-    seen._device = META
+    seen.device = META
     for probe in seen._probes:
         probe._trees = [rebuild(tree, iter(map(elsewhere, leaves_of(tree)))) for tree in probe._trees]
     network._constants_on[META] = {

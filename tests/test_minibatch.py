@@ -252,7 +252,7 @@ def test_an_archive_without_probes_still_has_losses(tmp_path):
     model = nn.Linear(6, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with tracer.record(
-        tmp_path / "a.zarr", model, optimizer, loss=F.cross_entropy, minibatch={"loss", "correct"}
+        tmp_path / "a.zarr", model, optimizer, loss=F.cross_entropy, probes={}, minibatch={"loss", "correct"}
     ) as run:
         for inputs, targets in run.batches(DataLoader(TensorDataset(x, y), batch_size=8)):
             F.cross_entropy(model(inputs), targets).backward()

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from tracer.errors import RecordError
 from tracer.ids import as_ids, resolve
+from tracer.network.pytree import leaves_of
 
 _REMEDY = "pass run.batches(loader, ids=function_of_a_batch), or run.step(ids=...) after each update"
 # Loaders of Accelerate and Fabric that give each batch of the DataLoader inside, one for one.
@@ -185,7 +186,8 @@ def ids_of(
     inside = _inside(loader)
     if inside.collate_fn is default_collate and not hasattr(loader.dataset, "__getitems__"):
         return ids  # one example for each id, by construction
-    sizes = _sizes(batch)
+    plain = inside.collate_fn is default_collate
+    sizes = {len(leaf) for leaf in leaves_of(batch) if leaf.ndim} if plain else _sizes(batch)
     if not sizes:
         note(
             f"Batches are a {type(batch).__name__}, whose number of examples cannot be told: the ids recorded are "

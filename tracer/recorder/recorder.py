@@ -5,6 +5,7 @@ scalars logged in between belong to it. Rows close in order, and an archive is c
 closed: every commit holds whole steps.
 """
 
+import atexit
 import time
 import warnings
 from collections import deque
@@ -73,7 +74,6 @@ class Recorder:
         self._told = 0
         self._handed_over = 0.0  # when rows last were
         self._first = 0  # the step that this recording began with
-        self._silent = False  # that no update is counted was said
         self._written = -1  # the last step whose row is in the archive, perhaps while it is open
         self._seam: Seam | None = None
         self._writer: Writer | None = None
@@ -97,7 +97,12 @@ class Recorder:
 
     def start(self) -> Self:
         """Begin without `with`; `close` ends it, and a process that ends without leaves an interrupted run."""
+        atexit.register(self._finish_at_exit)
         return self.__enter__()
+
+    def _finish_at_exit(self) -> None:
+        if self._writer is not None and not self._writer.closed:
+            self._finish("interrupted")
 
     def __repr__(self) -> str:
         if self._writer is None:
@@ -183,7 +188,7 @@ class Recorder:
         """Say that an epoch ended; a loader given to `run.batches` says so by itself when exhausted."""
         row = self._open()
         if self._uncounted.any and row.epoch <= self._epoch:
-            self._say_uncounted()
+            self.note(self._uncounted.sentence(row.step))
         self._uncounted.batches = self._uncounted.losses = 0
         if row.epoch > self._epoch:
             self._epoch = row.epoch
@@ -236,7 +241,7 @@ class Recorder:
             return
         row = self._open()
         if (self._uncounted.any or self._delivered) and self._uncounted.changed():
-            self._say_uncounted()
+            self.note(self._uncounted.sentence(row.step))
             self._add_uncounted(row)
         self._snapshot(always=True)
         made = row.step > self._first or self._seam is not None
@@ -286,11 +291,6 @@ class Recorder:
             row.minibatch = self._instrument.in_flight.collect()
         self._snapshot()
         self._tell(stacklevel=5)
-
-    def _say_uncounted(self) -> None:
-        if not self._silent:
-            self._silent = True
-            self.note(self._uncounted.sentence(self._open().step))
 
     def _add_uncounted(self, row: Row) -> None:
         """Open a row for the state that updates nobody counted have led to."""
@@ -367,6 +367,7 @@ class Recorder:
         self._tell(stacklevel=4)
 
     def _end(self, state: Literal["complete", "interrupted"]) -> None:
+        atexit.unregister(self._finish_at_exit)
         self._updates.stop()
         if self._instrument.in_flight is not None:
             self._instrument.in_flight.detach()

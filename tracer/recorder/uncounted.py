@@ -32,6 +32,7 @@ class Uncounted:
         self._versions: list[int] = []
         self.batches = 0  # delivered since the last update, or since the last epoch ended
         self.losses = 0
+        self._said = ""
 
     def count(self) -> None:
         """An update was counted."""
@@ -45,10 +46,13 @@ class Uncounted:
         return bool(self.batches or self.losses)
 
     def sentence(self, step: int) -> str:
-        """What to tell the user."""
+        """What to tell the user; the same sentence for the rest of the run."""
+        if self._said:
+            return self._said
         what = [f"{self.batches} batches were delivered"] if self.batches else []
         what += [f"{self.losses} losses were logged"] if self.losses else []
-        return SENTENCE.format(step=step, what=" and ".join(what))
+        self._said = SENTENCE.format(step=step, what=" and ".join(what or ["the weights changed"]))
+        return self._said
 
     def changed(self) -> bool:
         """Whether the weights are others than after the last update, or the start."""
