@@ -16,17 +16,19 @@ from tracer.network.pytree import leaves_of, rebuild, take
 from tracer.network.table import DTYPES
 from tracer.probe import Probe
 from tracer.recorder.forward.untraced import EagerNetwork
+from tracer.writer import Writer
 
 TRACED_WITH = 8  # examples shown to the tracer and the checks
 
 
 @contextmanager
-def in_one_sentence(abandon: Callable[[], None]) -> Iterator[None]:
-    """Make a RecordError of whatever goes wrong before training starts, `abandon` called first."""
+def in_one_sentence(writer: Callable[[], Writer | None]) -> Iterator[None]:
+    """Make a RecordError of whatever goes wrong before training starts, and close what was begun to be written."""
     try:
         yield
     except BaseException as error:
-        abandon()
+        if (begun := writer()) is not None:
+            begun.close("interrupted")
         if not isinstance(error, Exception) or isinstance(
             error, RecordError | ArchiveError | OSError | Warning
         ):

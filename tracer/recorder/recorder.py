@@ -81,7 +81,7 @@ class Recorder:
     # What the user calls.
 
     def __enter__(self) -> Self:
-        with untouched_random_state(), in_one_sentence(self._abandon):
+        with untouched_random_state(), in_one_sentence(lambda: self._writer):
             self._instrument = self._make_instrument()
             self._writer, self._seam = self._make_writer(self._instrument)
             self._tell(stacklevel=3)
@@ -97,12 +97,8 @@ class Recorder:
 
     def start(self) -> Self:
         """Begin without `with`; `close` ends it, and a process that ends without leaves an interrupted run."""
-        atexit.register(self._finish_at_exit)
+        atexit.register(self.__exit__, SystemExit, None, None)
         return self.__enter__()
-
-    def _finish_at_exit(self) -> None:
-        if self._writer is not None and not self._writer.closed:
-            self._finish("interrupted")
 
     def __repr__(self) -> str:
         if self._writer is None:
@@ -110,10 +106,6 @@ class Recorder:
         if self._row is None:
             return f"<Recorder of {str(self._writer.path)!r}: closed>"
         return f"<Recorder of {str(self._writer.path)!r}: update {self._row.step}, epoch {self._row.epoch}>"
-
-    def _abandon(self) -> None:
-        if self._writer is not None:
-            self._writer.close("interrupted")
 
     def _begin(self, seam: Seam | None) -> None:
         """Open the first row, or again the one after which an archive is taken up."""
@@ -367,7 +359,7 @@ class Recorder:
         self._tell(stacklevel=4)
 
     def _end(self, state: Literal["complete", "interrupted"]) -> None:
-        atexit.unregister(self._finish_at_exit)
+        atexit.unregister(self.__exit__)
         self._updates.stop()
         if self._instrument.in_flight is not None:
             self._instrument.in_flight.detach()
