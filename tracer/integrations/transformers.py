@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tracer.integrations.accelerate import Replaced, hear_losses
+from tracer.integrations.accelerate import hear_losses
 from tracer.integrations.following import Following
+from tracer.network.torch_internals import Replaced
 from tracer.recorder.batches import noted_in_place, unknown_ids
 
 try:

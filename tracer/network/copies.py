@@ -13,17 +13,8 @@ from torch import nn
 
 from tracer.network.precision import full_precision
 from tracer.network.randomness import untouched_random_state
+from tracer.network.torch_internals import HOOKS
 
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
-)
 # Copying one of these would copy a data set, or fail: a forward pass has no business with them.
 _SHARED = (
     torch.optim.Optimizer,
@@ -162,7 +153,7 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     for name, value in _state(module).items():
         if name == "_modules":
             state[name] = {key: child and _copy_module(child, memo) for key, child in value.items()}
-        elif name in _HOOKS:
+        elif name in HOOKS:
             state[name] = {key: _copy_value(hook, memo) for key, hook in value.items() if _of_torch(hook)}
         else:
             state[name] = _copy_value(value, memo)

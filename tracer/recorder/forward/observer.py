@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from types import FunctionType
 from typing import Any, Literal
 
 import torch
@@ -22,6 +21,7 @@ from tracer.network import Network
 from tracer.network.copies import unwrap, unwrapped_name
 from tracer.network.fixed_masks import by_example
 from tracer.network.table import Row, Site
+from tracer.network.torch_internals import opened
 from tracer.ops import ACTIVATIONS, APPLIED, OPERATORS
 from tracer.probe.packing import pack_on
 from tracer.recorder.forward.hook import Hook
@@ -325,18 +325,7 @@ def _base(name: str) -> str:
     return re.sub(r"#\d+$", "", name)
 
 
-def _opened(function: Any) -> FunctionType:
-    """A Python function of PyTorch's that hides its parts from a mode, as one that shows them."""
-    names = dict(function.__globals__)
-    names |= {name: lambda *_: False for name in names if name.startswith("has_torch_function")}
-    copied = FunctionType(
-        function.__code__, names, function.__name__, function.__defaults__, function.__closure__
-    )
-    copied.__kwdefaults__ = function.__kwdefaults__
-    return copied
-
-
-_OPENED = {function: _opened(function) for function in (F.multi_head_attention_forward, F.tanhshrink)}
+_OPENED = {function: opened(function) for function in (F.multi_head_attention_forward, F.tanhshrink)}
 _NAMES = (
     {form.format(name): name for name in APPLIED | ACTIVATIONS for form in ("{}", "{}_", "_{}")}
     | OPERATORS
