@@ -220,7 +220,12 @@ class Writer:
             if arrival is not None:
                 arrival.release()
             return
-        self._declared.check_snapshot(group, step, arrays)
+        try:
+            self._declared.check_snapshot(group, step, arrays)
+        except RecordError:
+            if arrival is not None:
+                arrival.release()
+            raise
         if arrival is not None:
             self._worker.send(
                 partial(self._append_arrived, group, step, epoch_end, arrays, arrival), arrival.release

@@ -1,13 +1,16 @@
 """Loss and correctness of the examples of a forward pass, from its outputs and their targets."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tracer.errors import first_line
 from tracer.network.objective import per_example
 from tracer.network.pytree import first_tensor, leaves_of, rebuild
+from tracer.network.randomness import untouched_random_state
 from tracer.recorder.minibatch.capture import Part
 
 _NO_CLASSES = (
@@ -24,6 +27,10 @@ class Judge:
 
     def __init__(self, loss: Any, *, correct: bool, note: Callable[[str], None]) -> None:
         self._losses = None if loss is None else per_example(loss)
+        # A loss of the user's may draw random numbers; to save and restore every stream takes a good part of a
+        # millisecond, so it is not done for those of PyTorch.
+        self._guard: Callable[[], AbstractContextManager[Any]]
+        self._guard = nullcontext if _of_torch(loss) else untouched_random_state
         self._correct, self._note = correct, note
 
     @property
@@ -40,7 +47,7 @@ class Judge:
                 "overwritten"
             )
             return
-        with torch.no_grad():
+        with torch.no_grad(), self._guard():
             targets = _on(targets, scores.device)
             if self._losses is not None:
                 # The user's loss meets what may not be its targets: no reason to stop training.
@@ -50,7 +57,7 @@ class Judge:
                     self._losses = None
                     self._note(
                         "Losses of minibatch examples are not captured, the loss refuses them: "
-                        f"{_first_line(error)}"
+                        f"{first_line(error)}"
                     )
             if self._correct:
                 correct = correct_classes(scores, targets)
@@ -82,6 +89,11 @@ def correct_classes(scores: Tensor, targets: Any) -> Tensor | None:
     return ((chosen == targets) & (best == best)).to(torch.int8)
 
 
+def _of_torch(loss: Any) -> bool:
+    home = loss if hasattr(loss, "__name__") else type(loss)
+    return getattr(home, "__module__", "").startswith("torch.nn.")
+
+
 def _on(tree: Any, device: torch.device) -> Any:
     def move(leaf: Tensor) -> Tensor:
         if leaf.device == device:
@@ -90,7 +102,3 @@ def _on(tree: Any, device: torch.device) -> Any:
         return (leaf.pin_memory() if device.type == "cuda" else leaf).to(device, non_blocking=True)
 
     return rebuild(tree, iter([move(leaf) for leaf in leaves_of(tree)]))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
