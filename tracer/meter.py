@@ -36,7 +36,7 @@ def check(network: "Network", tensors: Mapping[str, Tensor], inputs: Any, target
     given = [*tensors.values(), *leaves_of(inputs), *leaves_of(targets), *network.constants.values()]
     size = sum(leaf.numel() * leaf.element_size() for leaf in given)
     limits = max(MEMORY, MEMORY_RATIO * size), max(WORK, WORK_RATIO * size)
-    results = [network.output] + ([network.losses] if network.losses and targets is not None else [])
+    results = network.results(targets is not None)
     program = Program(network.rows, network.needed(results), _META, results)
     leaves = network.leaves(_meta(dict(tensors)), _meta(inputs), _meta(targets), _META)
     n = next((leaf.shape[0] for leaf in leaves_of(inputs) if leaf.ndim), 1)

@@ -172,6 +172,13 @@ GROUPS = (
         (
             Array("outputs", "float", ("step", "outputs_example", "..."), "outputs of the network"),
             Array("loss", "float", ("step", "outputs_example"), "loss of each example"),
+            Array(
+                "correct",
+                "float32",
+                ("step", "outputs_example"),
+                "share of the example's answers that are correct, as the objective says",
+                required=False,
+            ),
         ),
         stream=True,
     ),

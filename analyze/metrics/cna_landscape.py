@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from analyze import plot
-from analyze.derived import correct_share
 from analyze.landscape import grid, principal_plane
 from analyze.metric import metric
-from analyze.numerics import depth_slope, pearson
+from analyze.numerics import depth_slope, mean_defined, pearson
 from analyze.reference import GAIN_2019, Reference
 from tracer.errors import MissingTraceError
 
@@ -136,7 +135,7 @@ def _quantities(state: Any, given: Any, alpha: np.ndarray) -> dict[str, float]:
     slope = depth_slope(pre) if pre.shape[1] >= 2 else np.full(len(pre), np.nan)
     finite = np.isfinite(slope).all()
     try:
-        error = float(1 - np.mean(correct_share(outputs[None], given.targets.cpu().numpy())))
+        error = float(1 - mean_defined(state.correct(given, outputs))[0])
     except MissingTraceError:
         error = np.nan
     cna = float(pearson(alpha, slope)) if finite else np.nan

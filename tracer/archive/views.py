@@ -8,6 +8,7 @@ import numpy as np
 from tracer import bits
 from tracer.archive import factors
 from tracer.archive.source import Source
+from tracer.correctness import UNSAID
 from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
 
 _HOW = {
@@ -107,6 +108,13 @@ class ProbeView:
     def losses(self, step: int) -> np.ndarray:
         """Loss of each example, (example,)."""
         return self._source.snapshot(f"{self._stream('outputs')}/loss", step)
+
+    def correct(self, step: int) -> np.ndarray:
+        """Share of each example's answers that are correct, as the objective said, float32 (example,)."""
+        path = f"{self._stream('outputs')}/correct"
+        if not self._source.has(path):
+            raise MissingTraceError(f"probe {self.name!r} has no correctness: {UNSAID}")
+        return self._source.snapshot(path, step)
 
     def bits(self, step: int) -> np.ndarray:
         """Packed masks of all sites, uint8 (unit, byte); see `tracer.bits`."""

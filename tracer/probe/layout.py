@@ -35,6 +35,8 @@ def stream_layout(
             declared = {"outputs": (outputs.dtype, (count, *outputs.shape[1:]), (example, *dims))}
             if survey.losses is not None:
                 declared["loss"] = (as_stored(survey.losses).dtype, (count,), (example,))
+                if survey.states_correctness:
+                    declared["correct"] = (_SINGLE, (count,), (example,))
             return declared
         case "masks":
             return {"bits": (_BYTE, (units.n_masks, -(-count // 8)), ("unit", "masks_byte"))}

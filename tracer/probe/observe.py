@@ -48,6 +48,8 @@ def actions(network: Network, where: Units, streams: frozenset[str]) -> dict[str
         if network.rows[index].axis is not None:
             found.setdefault(network.rows[index].name, []).append((kind, position, what, first))
 
+    if "outputs" in streams and network.judging_row is not None:
+        found[network.judging_row] = [("correct", 0, None, 0)]
     for position, site in enumerate(network.sites):
         mask, value = where.masks[position], where.values[position]
         if "masks" in streams and mask is not None:
@@ -87,6 +89,11 @@ class Chunk:
                 self._mask(row, values[site.argument], site, first)
             elif kind == "activations":
                 self._value(row, out, site, first)
+            elif kind == "correct":
+                count = self._counts["outputs"]
+                self._arrays["outputs"]["correct"][self._start : self._start + count].copy_(
+                    out[:count].detach()
+                )
             else:
                 self._sum(kind, position, by_example(out.detach(), row, self._batch))
 

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from tracer.correctness import UNSAID, Correctness
 from tracer.errors import ArchiveError, RecordError
 from tracer.network import Network
 from tracer.network.checks import closure, currency, independence
 from tracer.network.copies import named_tensors, private_copy, quiet
+from tracer.network.loss_kind import correctness_of, stated_rule
 from tracer.network.objective import Objective, call_model
 from tracer.network.trees import leaves_of, rebuild, take
 from tracer.probe import Probe
@@ -63,9 +65,11 @@ class Instrument:
         self._versions: list[dict[str, Any]] = []
         self._free = 0  # number of the next version
         self.network: Network | EagerNetwork | None = None
+        self._correctness: Correctness | None = None
         self._pass: ProbePass | None = None
         if self._probes:
             self._trace()
+            self._correctness = self._judged()
             self._examine()
         layers: dict[str, str] = {} if self.network is None else _layers(self.network)
         self._weights = Weights(model, layers)
@@ -74,20 +78,38 @@ class Instrument:
         if minibatch:
             # Without a pass the archive has no tables of sites that sums and masks could refer to.
             known = self.network if self._pass is not None else None
-            self.in_flight = InFlight(model, known, minibatch, loss=loss, note=self._note)
+            self.in_flight = InFlight(
+                model, known, minibatch, loss=loss, objective=objective is not None, note=self._note
+            )
 
     # Setting up.
 
     def _trace(self) -> None:
         name, probe = next(iter(self._probes.items()))
         self._inputs, self._targets = _some(probe, named_tensors(self.model))
-        _check_accepted(self.model, name, self._inputs)
+        _check_accepted(self.model, name, self._inputs, self._targets, self._goal["objective"])
         chunk = self._options["chunk"] or 64
         given = (self.model, self._inputs, self._targets)
         try:
             self.network = Network.trace(*given, **self._goal, chunk=chunk)
         except (RecordError, ArchiveError) as refusal:
             self.network = _untraced(*given, **self._goal, refusal=refusal)
+
+    def _judged(self) -> Correctness:
+        """What the loss or the objective calls correct."""
+        assert self.network is not None
+        stated = self.network.correct is not None
+        probe = next(iter(self._probes.values()))
+        if self._goal["loss"] is None and not (stated and isinstance(probe.targets, torch.Tensor)):
+            return Correctness("none", stated=stated, reason="" if stated else UNSAID)
+        size = self.network.batch or _TRACED_WITH
+        index = torch.arange(size) % _TRACED_WITH
+        inputs, targets = (take(tree, index, _TRACED_WITH) for tree in (self._inputs, self._targets))
+        with quiet(grad=False):
+            outputs, _ = self.network.run(named_tensors(self.model), inputs, targets)
+        if stated:
+            return stated_rule(outputs, probe.targets)
+        return correctness_of(self._goal["loss"], outputs, _moved(probe.targets, outputs.device))
 
     def _examine(self) -> None:
         assert self.network is not None
@@ -155,6 +177,7 @@ class Instrument:
                 for name, probe in self._probes.items()
             },
             "minibatch": None if self.in_flight is None else self.in_flight.card,
+            **({} if self._correctness is None else {"correctness": self._correctness.to_card()}),
             **_kind(self.network),
             "foreign_ops": [] if self.network is None else self.network.foreign,
         }
@@ -269,19 +292,31 @@ class Instrument:
         self._write_table(writer, from_step=step)
 
 
-def _check_accepted(model: nn.Module, name: str, inputs: Any) -> None:
-    """RecordError naming the probe where the model itself refuses its examples."""
+def _check_accepted(
+    model: nn.Module, name: str, inputs: Any, targets: Any, objective: Objective | None
+) -> None:
+    """RecordError naming the probe where the model itself, or the objective that calls it, refuses its examples."""
     try:
         with quiet(grad=False):
-            call_model(private_copy(model), inputs)
+            if objective is None:
+                outputs = call_model(private_copy(model), inputs)
+            else:
+                objective(private_copy(model), inputs, targets)
     except Exception as error:
         shapes = [f"{list(leaf.shape)} {leaf.dtype}" for leaf in leaves_of(inputs)]
         cause = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RecordError(
-            f"Probe {name!r}: the model refuses a batch of its inputs, {', '.join(shapes)} ({cause}): bring "
+            f"Probe {name!r}: the {'model' if objective is None else 'objective'} refuses a batch of its inputs, "
+            f"{', '.join(shapes)} ({cause}): bring "
             "the probe "
             "into the form of the training batches."
         ) from error
+    if objective is None and not isinstance(outputs, torch.Tensor):
+        raise RecordError(
+            f"The model returns a {type(outputs).__name__} and loss= takes one tensor of outputs: pass "
+            "objective=(model, inputs, targets) -> (outputs, losses), which says what of it are the outputs, and each "
+            "example's loss."
+        )
 
 
 def _untraced(*given: Any, refusal: Exception, **goal: Any) -> EagerNetwork:
@@ -321,6 +356,10 @@ def _some(probe: Probe, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, Any]:
         return rebuild(tree, iter([leaf[index].to(device) for leaf in leaves_of(tree)]))
 
     return few(probe.inputs), few(probe.targets)
+
+
+def _moved(tree: Any, device: torch.device) -> Any:
+    return rebuild(tree, iter([leaf.to(device) for leaf in leaves_of(tree)]))
 
 
 def _unreached(
