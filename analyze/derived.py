@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -97,20 +98,19 @@ def _paths_previous(view: View) -> list[Path]:
 def _path_count(view: View) -> np.ndarray:
     if "overlap" in view.cache:
         return _diagonal(view.cache["overlap"])
-    return _per_site(masks.row_count, view.get("paths"))
+    return _counted(view, _per_site(masks.row_count, view.get("paths")))
 
 
 @source("path_count_previous", "step", "site", "example", needs=("paths_previous", "path_count"))
 def _path_count_previous(view: View) -> np.ndarray:
-    first = _per_site(masks.row_count, view.get("paths_previous")[:1])
-    return np.concatenate([first, view.get("path_count")[:-1]])
+    return np.concatenate([_before(view, masks.row_count), view.get("path_count")[:-1]])
 
 
 @source("path_common", "step", "site", "example", needs=("paths", "paths_previous"))
 def _path_common(view: View) -> np.ndarray:
     if "overlap_joint" in view.cache:
         return _diagonal(view.cache["overlap_joint"])
-    return _per_site(masks.row_count, _both(view))
+    return _counted(view, _per_site(masks.row_count, _both(view)), joint=True)
 
 
 def _diagonal(overlap: np.ndarray) -> np.ndarray:
@@ -120,18 +120,23 @@ def _diagonal(overlap: np.ndarray) -> np.ndarray:
 
 @source("overlap", "step", "site", "example", "example_2", needs=("paths",))
 def _overlap(view: View) -> np.ndarray:
-    return _per_site(masks.row_overlap, view.get("paths"))
+    return _counted(view, _per_site(masks.row_overlap, view.get("paths")))
 
 
 @source("overlap_previous", "step", "site", "example", "example_2", needs=("paths_previous", "overlap"))
 def _overlap_previous(view: View) -> np.ndarray:
-    first = _per_site(masks.row_overlap, view.get("paths_previous")[:1])
-    return np.concatenate([first, view.get("overlap")[:-1]])
+    return np.concatenate([_before(view, masks.row_overlap), view.get("overlap")[:-1]])
 
 
 @source("overlap_joint", "step", "site", "example", "example_2", needs=("paths", "paths_previous"))
 def _overlap_joint(view: View) -> np.ndarray:
-    return _per_site(masks.row_overlap, _both(view))
+    return _counted(view, _per_site(masks.row_overlap, _both(view)), joint=True)
+
+
+def _before(view: View, measure: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Counts (1, site, example, ...) at the snapshot before the first one."""
+    counts = _per_site(measure, view.get("paths_previous")[:1])
+    return counts if view.lead is None else _blanked(counts, _defined(view, view.lead)[None])
 
 
 def _both(view: View) -> Iterator[Path]:
@@ -144,22 +149,97 @@ def _shared(path: Path, other: Path) -> Path:
 
 @source("path_count_last", "site", "example", stream="masks", needs=("site_slices",))
 def _path_count_last(view: View) -> np.ndarray:
-    return _per_site(masks.row_count, [_last_path(view)])[0]
+    last = _last_step(view)
+    counts = _per_site(masks.row_count, [_path(view, read_bits(view, last))])
+    return _blanked(counts, _defined(view, last)[None])[0]
 
 
 @source("path_common_last", "step", "site", "example", needs=("paths",))
 def _path_common_last(view: View) -> np.ndarray:
-    last = _last_path(view)
-    return _per_site(masks.row_count, [_shared(path, last) for path in view.get("paths")])
+    step = _last_step(view)
+    last = _path(view, read_bits(view, step))
+    counts = _per_site(masks.row_count, [_shared(path, last) for path in view.get("paths")])
+    return _counted(view, _blanked(counts, np.repeat(_defined(view, step)[None], len(counts), 0)))
 
 
-def _last_path(view: View) -> Path:
-    return _path(view, read_bits(view, min(int(probe.steps("masks")[-1]) for probe, _ in view.parts())))
+def _last_step(view: View) -> int:
+    return min(int(probe.steps("masks")[-1]) for probe, _ in view.parts())
 
 
-@source("unit_count", "step", "unit", needs=("bits",), itemsize=4)
+# Of a pre-activation that is NaN the mask says "off", so whether a path is one is asked of what else is stored.
+
+
+@source("path_defined", "step", "example")
+def _path_defined(view: View) -> np.ndarray:
+    """Whether the network gave numbers for the example: else it has no path."""
+    return np.stack([_defined(view, step) for step in view.steps])
+
+
+def _counted(view: View, counts: np.ndarray, joint: bool = False) -> np.ndarray:
+    """Counts of paths, NaN where there is no path; `joint`: at this or at the snapshot before."""
+    defined = view.get("path_defined")
+    if joint:
+        first = np.ones_like(defined[:1]) if view.lead is None else _defined(view, view.lead)[None]
+        defined = defined & np.concatenate([first, defined[:-1]])
+    return _blanked(counts, defined)
+
+
+def _blanked(counts: np.ndarray, defined: np.ndarray) -> np.ndarray:
+    """Counts (step, site, example[, example_2]), as floats with NaN where an example (step, example) has no path."""
+    if defined.all():
+        return counts
+    counts = counts.astype(np.float64)
+    for step, row in enumerate(defined):
+        counts[step][:, ~row] = np.nan
+        if counts.ndim == 4:
+            counts[step][..., ~row] = np.nan
+    return counts
+
+
+def _defined(view: View, step: int) -> np.ndarray:
+    """Whether the network gave numbers, bool (example,), by the sums, else by the outputs, else by the weights."""
+
+    def find() -> np.ndarray:
+        return np.concatenate([_finite(view, probe, step)[:count] for probe, count in view.parts()])
+
+    return np.asarray(view.once(f"defined {step} {view.probes} {view.counts}", find))
+
+
+def _finite(view: View, probe: Any, step: int) -> np.ndarray:
+    for read in (_sums_at, _outputs_at):
+        try:
+            values = read(view.archive, probe, step)
+        except MissingTraceError:
+            continue
+        if values is not None:
+            fine = np.isfinite(values.reshape(len(values), -1)).all(1)
+            return np.concatenate([fine, np.ones(max(0, probe.n - len(fine)), bool)])
+    try:
+        weights = view.archive.weights(step)
+    except MissingTraceError:
+        return np.ones(probe.n, bool)
+    sound = all(np.isfinite(w).all() for w in weights.values() if w.dtype.kind in "fc")
+    return np.full(probe.n, sound)
+
+
+def _sums_at(archive: Any, probe: Any, step: int) -> np.ndarray | None:
+    """Sums of the calls and sites whose examples are known; None where a model that branches may skip some."""
+    if archive.card.get("network") != "table":
+        return None
+    pre, post = probe.sums(step)
+    calls = [k for k, call in enumerate(archive.call_table) if call.get("shape")]
+    sites = [k for k, site in enumerate(archive.site_table) if site["n_units"]]
+    columns = np.concatenate([pre[:, calls], post[:, sites]], axis=1)
+    return columns if columns.shape[1] else None
+
+
+def _outputs_at(archive: Any, probe: Any, step: int) -> np.ndarray:
+    return np.asarray(probe.outputs(step))
+
+
+@source("unit_count", "step", "unit", needs=("bits", "path_defined"), itemsize=4)
 def _unit_count(view: View) -> np.ndarray:
-    packed = view.get("bits")
+    packed, defined = view.get("bits"), view.get("path_defined")
     # Bits after a probe's last example are 0, so there is only something to leave out where the view ends earlier.
     if any(count < probe.n_masks for probe, count in view.parts()):
         positions, padded = _positions(view)
@@ -167,7 +247,12 @@ def _unit_count(view: View) -> np.ndarray:
         keep[positions] = True
         packed = [bits & np.packbits(keep) for bits in packed]
     counts = np.empty((len(packed), len(packed[0])), np.int32)
-    for row, bits in zip(counts, packed, strict=True):
+    positions, padded = _positions(view)
+    for row, bits, numbers in zip(counts, packed, defined, strict=True):
+        if not numbers.all():  # the bits of an example without a path may be on
+            keep = np.zeros(padded, bool)
+            keep[positions[numbers]] = True
+            bits = bits & np.packbits(keep)
         row[:] = masks.unit_count(bits)
     return counts
 

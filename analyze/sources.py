@@ -131,8 +131,19 @@ def _gradients(view: View) -> Lazy:
     return Lazy(view.steps, lambda step: Gradients(view, step))
 
 
+def _refuse_complex(view: View) -> None:
+    """MissingTraceError where a trainable parameter is complex: metrics of weights take them for real numbers."""
+    for tensor in view.archive.tensors:
+        if tensor.get("trainable") and str(tensor.get("dtype")).startswith("complex"):
+            raise MissingTraceError(
+                f"parameter {tensor['name']!r} is complex, and norms, steps and noise are defined here for real weights "
+                "alone; hold it as its real and imaginary part, as torch.view_as_complex takes them"
+            )
+
+
 @source("weights", "step", "element", stream="weights", itemsize=8, lazy=True)
 def _weights(view: View) -> Lazy:
+    _refuse_complex(view)
     return Lazy(view.steps, view.archive.weights)
 
 
@@ -140,6 +151,7 @@ def _weights(view: View) -> Lazy:
 def _states(view: View) -> Any:
     from importlib import import_module
 
+    _refuse_complex(view)
     # Replay is the only part of the analysis that imports torch, so it is reached by name alone.
     return import_module("analyze.replay").states_of(view)
 
@@ -295,6 +307,7 @@ def _milestones(view: View) -> Any:
 
 @source("initial_weights", stream="weights")
 def _initial_weights(view: View) -> dict[str, np.ndarray]:
+    _refuse_complex(view)
     return view.archive.weights(int(view.archive.steps("weights")[0]))
 
 

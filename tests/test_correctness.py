@@ -1,5 +1,6 @@
 """What is correct follows the loss: found at recording, asked by every metric."""
 
+import copy
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -202,6 +203,21 @@ def test_an_objective_that_says_so_is_believed(tmp_path: Any, extra: str) -> Non
     assert state["accuracy"].values[-1, 0] == pytest.approx(1 - wrong)
     with pytest.raises(MissingTraceError, match="not of which class"):
         analyze.run(archive, ["margin"])
+
+
+def test_an_objective_with_plain_classes_has_margins(tmp_path: Any) -> None:
+    torch.manual_seed(0)
+    model, inputs = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3)), torch.randn(6, 4)
+
+    def named(model: nn.Module, inputs: Tensor, targets: Tensor) -> Named:
+        outputs = model(inputs)
+        return Named(outputs, F.cross_entropy(outputs, targets, reduction="none"), targets)
+
+    stated = record(tmp_path / "a.zarr", copy.deepcopy(model), (inputs, LABELS), objective=named)
+    plain = record(tmp_path / "b.zarr", copy.deepcopy(model), (inputs, LABELS), loss=F.cross_entropy)
+    for metric, variable in (("margin", "gamma"), ("el2n", "score"), ("generalization", "error")):
+        first, second = (analyze.run(archive, [metric])[metric][variable] for archive in (stated, plain))
+        np.testing.assert_array_equal(first, second)
 
 
 def test_an_objective_that_does_not_say_so_is_not_guessed(tmp_path: Any) -> None:

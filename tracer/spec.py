@@ -213,7 +213,14 @@ GROUPS = (
     Group(
         "probes/<probe>/gradients",
         "gradient of each example's loss; attribute `blocks` says how to read the flat values",
-        (Array("values", "float32", ("step", "gradients_element"), "rows or factors of the gradients"),),
+        (
+            Array(
+                "values",
+                "float",
+                ("step", "gradients_element"),
+                "rows or factors of the gradients, float32, or float64 where a parameter is",
+            ),
+        ),
         (Attribute("blocks", "list", "one object a block: tensor, form, parts (name, offset, shape)"),),
         stream=True,
     ),

@@ -75,7 +75,8 @@ def cna_landscape(
     buffers are the last snapshot's. CNA is NaN where α or β is the same for all examples or fewer than two
     calls are recorded, error where targets are no classes.
 
-    MissingTraceError where the snapshots span no plane.
+    MissingTraceError where the snapshots span no plane. Snapshots whose weights are not finite take no part in it,
+    and their coordinates are NaN.
 
     >>> plane = principal_plane(lambda position: np.eye(3)[position], 3)
     >>> plane.explained.round(3).tolist()
@@ -83,13 +84,13 @@ def cna_landscape(
     """
     if quantity not in LABELS:
         raise ValueError(f"quantity is one of {', '.join(LABELS)}, got {quantity!r}")
-    last = states[len(states) - 1]
 
     def load(position: int) -> np.ndarray:
         state = states[position]
         return state.flat().double().cpu().numpy()
 
     plane = principal_plane(load, len(states))
+    last = states[int(np.flatnonzero(np.isfinite(plane.trajectory[:, 0]))[-1])]
     axes = [grid(plane.trajectory[:, component], points, margin) for component in range(2)]
     given = states.examples(examples)
     alpha = np.asarray(complexity_entropy)[: given.n]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+UNDEFINED = -np.finfo(np.float64).max  # below every similarity
+
 
 @metric(
     reads=("overlap", "overlap_previous", "ids", "site"),
@@ -58,7 +60,7 @@ def path_neighbours(
     in the probe; those beyond its size are left out.
 
     `rank` (step, site, baseline, example) is 0 for the most similar example, ties going to the lower id, and
-    -1 for the baseline itself. `turnover` (step, site) is one minus the Jaccard index of the `top` nearest at
+    -1 for the baseline itself and where the overlap is undefined. `turnover` (step, site) is one minus the Jaccard index of the `top` nearest at
     both snapshots, mean over baselines; a baseline that overlaps with no other example at either is left out.
     NaN where all are, as at the first snapshot.
 
@@ -105,12 +107,12 @@ def ranks(similarity: np.ndarray, ids: np.ndarray, baselines: np.ndarray) -> np.
     np.put_along_axis(rank, order, np.broadcast_to(np.arange(len(ids)), order.shape), axis=-1)
     # The baseline's own similarity is -inf, so it is last and its removal moves no other rank.
     rank[..., np.arange(len(baselines)), baselines] = -1
-    return rank
+    return np.where(similarity == UNDEFINED, -1, rank)
 
 
 def _others(similarity: np.ndarray, baselines: np.ndarray) -> np.ndarray:
     # Below every other value, NaN included, so that the baseline itself is always ranked last.
-    similarity = np.nan_to_num(similarity.astype(np.float64), nan=-np.finfo(np.float64).max)
+    similarity = np.nan_to_num(similarity.astype(np.float64), nan=UNDEFINED)
     similarity[:, :, np.arange(len(baselines)), baselines] = -np.inf
     return similarity
 

@@ -47,7 +47,10 @@ def stream_layout(
             }
         case "activations":
             return {"values": (_SINGLE, (count, units.n_values), (example, "activations_unit"))}
-    return {} if blocks is None else {"values": (_SINGLE, (blocks.size,), ("gradients_element",))}
+    if blocks is None:
+        return {}
+    kind = _DOUBLE if blocks.dtype.itemsize == _DOUBLE.itemsize else _SINGLE
+    return {"values": (kind, (blocks.size,), ("gradients_element",))}
 
 
 def static_layout(examples: Examples) -> Static:

@@ -108,7 +108,7 @@ class Instrument:
         with quiet(grad=False):
             outputs, _ = self.network.run(named_tensors(self.model), inputs, targets)
         if stated:
-            return stated_rule(outputs, probe.targets)
+            return stated_rule(outputs, targets)
         return correctness_of(self._goal["loss"], outputs, _moved(probe.targets, outputs.device))
 
     def _examine(self) -> None:
@@ -130,6 +130,13 @@ class Instrument:
             if not same.holds:
                 self._note(same.message)
                 self._options["gradients"] = "none"
+        if unreal := _complex(tensors, network):
+            self._note(
+                f"parameters {', '.join(unreal)} are complex, and inner products of gradients are recorded of real ones "
+                "alone: gradients are off; hold such a parameter as its real and imaginary part, as "
+                "torch.view_as_complex takes them"
+            )
+            self._options["gradients"] = "none"
         if network.foreign:
             self._note(
                 f"the network uses {', '.join(network.foreign)}, which readers of archives refuse to run: "
@@ -356,6 +363,12 @@ def _some(probe: Probe, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, Any]:
         return rebuild(tree, iter([leaf[index].to(device) for leaf in leaves_of(tree)]))
 
     return few(probe.inputs), few(probe.targets)
+
+
+def _complex(tensors: Mapping[str, torch.Tensor], network: Network | EagerNetwork) -> list[str]:
+    """Names of the trainable parameters that are complex."""
+    names = [name for layer in network.layers for name in layer.parameters]
+    return [name for name in names if tensors[name].is_complex()]
 
 
 def _moved(tree: Any, device: torch.device) -> Any:
