@@ -136,7 +136,7 @@ def _refuse_complex(view: View) -> None:
     for tensor in view.archive.tensors:
         if tensor.get("trainable") and str(tensor.get("dtype")).startswith("complex"):
             raise MissingTraceError(
-                f"parameter {tensor['name']!r} is complex, and norms, steps and noise are defined here for real weights "
+                f"parameter {tensor['name']!r} is complex, and norms, steps and noise are defined for real weights "
                 "alone; hold it as its real and imaginary part, as torch.view_as_complex takes them"
             )
 

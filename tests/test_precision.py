@@ -49,9 +49,7 @@ def test_complex_parameters_are_refused_by_name_and_the_rest_goes_on(tmp_path):
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     with (
         pytest.warns(RecordWarning, match="Parameters turn are complex"),
-        tracer.record(
-            tmp_path / "a.zarr", model, optimizer, loss=F.cross_entropy, probes={"train": (x, y)}
-        ),
+        tracer.record(tmp_path / "a.zarr", model, optimizer, loss=F.cross_entropy, probes={"train": (x, y)}),
     ):
         F.cross_entropy(model(x), y).backward()
         optimizer.step()

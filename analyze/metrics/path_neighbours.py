@@ -60,8 +60,9 @@ def path_neighbours(
     in the probe; those beyond its size are left out.
 
     `rank` (step, site, baseline, example) is 0 for the most similar example, ties going to the lower id, and
-    -1 for the baseline itself and where the overlap is undefined. `turnover` (step, site) is one minus the Jaccard index of the `top` nearest at
-    both snapshots, mean over baselines; a baseline that overlaps with no other example at either is left out.
+    -1 for the baseline itself and where the overlap is undefined. `turnover` (step, site) is one minus the
+    Jaccard index of the `top` nearest at both snapshots, mean over baselines; a baseline that overlaps with no
+    other example at either is left out.
     NaN where all are, as at the first snapshot.
 
     Raises MissingTraceError where no baseline is in the probe, or where activations are wanted and not there.

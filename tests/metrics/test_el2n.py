@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 import analyze
+from analyze.derived import class_scores
 from analyze.metrics.el2n import el2n
 from analyze.plot import draw
 from tests.oracles.el2n import el2n as slow

@@ -149,7 +149,7 @@ class ProbeView:
         return self._source.snapshot(path, step, (slice(None), slice(start, start + entry["n_units"])))
 
     def gradients(self, tensor: str, step: int) -> np.ndarray:
-        """Gradient of each example's loss with respect to a tensor, (example, *shape): float32, or float64 of a model in it."""
+        """Gradient of each example's loss with respect to a tensor, (example, *shape): as precise as it."""
         path = self._stream("gradients")
         row = self._source.row(path, step)
         blocks = self._source.group_attributes(path)["blocks"]

@@ -132,7 +132,7 @@ class Instrument:
                 self._options["gradients"] = "none"
         if unreal := _complex(tensors, network):
             self._note(
-                f"parameters {', '.join(unreal)} are complex, and inner products of gradients are recorded of real ones "
+                f"parameters {', '.join(unreal)} are complex, and inner products of gradients are of real ones "
                 "alone: gradients are off; hold such a parameter as its real and imaginary part, as "
                 "torch.view_as_complex takes them"
             )
