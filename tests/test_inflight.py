@@ -13,10 +13,10 @@ from tracer import bits
 from tracer.correctness import Correctness
 from tracer.errors import MissingTraceError, RecordError
 from tracer.network import Network
-from tracer.network.frozen import by_example
+from tracer.network.fixed_masks import by_example
 from tracer.probe.observe import Units
-from tracer.recorder.inflight import InFlight, wanted
-from tracer.recorder.judge import correct_answers
+from tracer.recorder.minibatch import InFlight, wanted
+from tracer.recorder.minibatch.losses import correct_answers
 from tracer.schedule import at, every
 
 EVERYTHING = {"loss": None, "correct": None, "sums": None, "masks": every(1)}

@@ -14,7 +14,7 @@ import tracer
 from tests.loops import blobs, mlp
 from tracer.errors import MissingTraceError
 
-CARDS = analyze.metrics()
+CARDS = analyze.available_metrics()
 BROKEN = 4  # the snapshot with such weights, and the last one
 FEW: dict[str, dict[str, Any]] = {  # what takes long takes fewer draws
     "pac_bayes": {"n_noise": 2, "bisections": 2},

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tracer.correctness import Correctness
 from tracer.errors import MissingTraceError, RecordError
 from tracer.network.copies import private_copy
-from tracer.network.trees import first_tensor
+from tracer.network.pytree import first_tensor
 
 Objective = Callable[[nn.Module, Any, Any], Any]
 

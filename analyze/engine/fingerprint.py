@@ -1,0 +1,50 @@
+"""What a result depends on, as a digest: where it is the same, a result need not be computed again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tracer import __version__
+
+if TYPE_CHECKING:
+    from analyze.contract import Metric
+    from tracer.archive import Archive
+
+# Sources whose change changes numbers: a result computed by other versions of them is computed again.
+SHARED = ("view.py", "sources.py", "derived.py", "numerics.py", "plan.py", "blocks.py", "assemble.py")
+REPLAY = (
+    "recomputed.py",
+    *(f"replay/{x}.py" for x in ("replay", "state", "derivatives", "normalise", "twin")),
+)
+
+
+def fingerprint(
+    card: Metric,
+    options: Mapping[str, Any],
+    archive: Archive,
+    replay: Mapping[str, Any],
+    reads: Sequence[str | None],
+) -> str:
+    """Digest of the archive, a metric, its options, the replay's settings and the results it `reads`."""
+    content = {
+        "archive": str(archive.digest),
+        "tracer": __version__,
+        "engine": engine_source(),
+        "metric": card.source,
+        "options": card.with_options(options),
+        "replay": {key: getattr(value, "__qualname__", value) for key, value in replay.items()},
+        "reads": list(reads),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+@cache
+def engine_source() -> str:
+    """Digest of the sources that every result depends on."""
+    home = Path(__file__).parent
+    return hashlib.sha256(b"".join((home / name).read_bytes() for name in SHARED + REPLAY)).hexdigest()[:16]
