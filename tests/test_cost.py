@@ -1,7 +1,7 @@
 import pytest
 
 import analyze
-from analyze.contract import metrics
+from analyze.contract import available_metrics
 from analyze.engine.cost import Stopwatch
 from analyze.engine.plan import make_plan
 from tests.loops import record_everything
@@ -17,7 +17,7 @@ def archive(tmp_path_factory):
 
 def test_more_passes_snapshots_and_examples_take_longer(archive):
     stopwatch = Stopwatch(archive, {})
-    card = metrics()["sharpness"]
+    card = available_metrics()["sharpness"]
 
     def expected(**options):
         return stopwatch.seconds(make_plan(card, options, archive, {}))

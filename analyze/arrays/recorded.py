@@ -153,7 +153,7 @@ def _states(view: View) -> Any:
 
     _refuse_complex(view)
     # Replay is the only part of the analysis that imports torch, so it is reached by name alone.
-    return import_module("analyze.replay").states_of(view)
+    return import_module("analyze.replay.replay").states_of(view)
 
 
 @source("step", "step")

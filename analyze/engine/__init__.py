@@ -10,7 +10,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analyze.contract import Metric, card_of, metrics
+from analyze.contract import Metric, available_metrics, card_of
 from analyze.engine.assemble import added, assemble
 from analyze.engine.blocks import Block, Outcome, Worker, blocks_of
 from analyze.engine.cost import Stopwatch, in_words
@@ -256,7 +256,7 @@ def _opened(archive: str | Path | Archive) -> Archive:
 
 
 def _wanted(given: Iterable[str | Metric | Callable[..., Any]] | None) -> dict[str, Metric]:
-    known = metrics()
+    known = available_metrics()
     if given is None:
         return known
     items = [given] if isinstance(given, (str, Metric)) or callable(given) else list(given)
@@ -264,14 +264,14 @@ def _wanted(given: Iterable[str | Metric | Callable[..., Any]] | None) -> dict[s
 
 
 def _check_options(options: Mapping[str, Mapping[str, Any]], wanted: dict[str, Metric]) -> None:
-    known = metrics() | wanted
+    known = available_metrics() | wanted
     for name, values in options.items():
         card_of(name, known).with_options(values)
 
 
 def _levels(wanted: dict[str, Metric]) -> Iterator[list[Metric]]:
     """Metrics in order: those whose inputs are ready first, with those that others read from."""
-    known = metrics() | wanted
+    known = available_metrics() | wanted
     graph: dict[str, set[str]] = {}
     waiting = list(wanted)
     while waiting:

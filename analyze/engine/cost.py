@@ -33,7 +33,7 @@ class Stopwatch:
     def per_example(self) -> float:
         """Seconds of a forward pass per example; 0 where the network cannot be run, as the metric will say."""
         if self._per_example is None:
-            from analyze.replay import replay_of
+            from analyze.replay.replay import replay_of
 
             try:
                 replay = replay_of(self._archive, self._settings)

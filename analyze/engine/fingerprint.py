@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from tracer.archive import Archive
 
 # Sources whose change changes numbers: a result computed by other versions of them is computed again.
-SHARED = ("view.py", "sources.py", "derived.py", "numerics.py", "plan.py", "blocks.py", "assemble.py")
+SHARED = (
+    *(f"arrays/{x}.py" for x in ("__init__", "recorded", "derived")),
+    "numerics/__init__.py",
+    *(f"engine/{x}.py" for x in ("plan", "blocks", "assemble")),
+)
 REPLAY = (
-    "recomputed.py",
-    *(f"replay/{x}.py" for x in ("replay", "state", "derivatives", "normalise", "twin")),
+    "engine/replayed.py",
+    *(f"replay/{x}.py" for x in ("replay", "state", "derivatives", "batch_norm", "float64")),
 )
 
 
@@ -46,5 +50,5 @@ def fingerprint(
 @cache
 def engine_source() -> str:
     """Digest of the sources that every result depends on."""
-    home = Path(__file__).parent
+    home = Path(__file__).parents[1]
     return hashlib.sha256(b"".join((home / name).read_bytes() for name in SHARED + REPLAY)).hexdigest()[:16]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from analyze.contract import Metric, metrics
+from analyze.contract import Metric, available_metrics
 from analyze.report import page
 from analyze.report.entries import chapters, entry, grid, title_of
 from analyze.report.findings import findings
@@ -40,7 +40,7 @@ def render(
     results: Mapping[str, xr.Dataset], archive: Archive | None = None, *, figures: str | Path | None = None
 ) -> str:
     """The report as one HTML page. Every text is escaped: names in a foreign archive are only ever shown."""
-    cards = metrics()
+    cards = available_metrics()
     folder = None if figures is None else Path(figures)
     groups = chapters([entry(name, data, cards.get(name), folder) for name, data in results.items()])
     found = _findings(results)

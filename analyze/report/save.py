@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyze import plot
-from analyze.contract import Metric, metrics
+from analyze.contract import Metric, available_metrics
 from analyze.results import PROVENANCE, Results, tidy
 from tracer import __version__
 
@@ -103,7 +103,7 @@ def save(results: Results, path: Path) -> Path:
     tables, figures = path / "tables", path / "figures"
     for folder in (tables, figures):
         folder.mkdir(exist_ok=True)
-    cards = metrics()
+    cards = available_metrics()
     notes: dict[str, str] = {}
     for name, data in results.items():
         write_table(data, tables / f"{name}.csv")
