@@ -1,61 +1,77 @@
-"""Parameters that are not float32: float64 keeps its precision in what is stored, complex ones are refused by name."""
+"""Full float32 inside, and a user's settings, newer and older ones, as they were outside."""
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
-import analyze
-import tracer
-from tests.loops import blobs, mlp
-from tracer.errors import MissingTraceError
-from tracer.recorder import RecordWarning
+from tracer.network import Network
+from tracer.network.checks import closure, currency
+from tracer.network.precision import full_precision
+
+CUDNN, MATMUL = torch.backends.cudnn, torch.backends.cuda.matmul
 
 
-def test_gradients_of_a_float64_model_are_stored_in_it(tmp_path):
-    model, (x, y) = mlp().double(), blobs(6)
-    with tracer.record(
-        tmp_path / "a.zarr",
-        model,
-        torch.optim.SGD(model.parameters(), 0.1),
-        loss=F.cross_entropy,
-        probes={"train": (x.double(), y)},
-        gradients="exact",
-    ):
-        pass
-    F.cross_entropy(model(x[:1].double()), y[:1]).backward()
-    with tracer.open(tmp_path / "a.zarr") as archive:
-        for name, parameter in model.named_parameters():
-            stored = archive.probes["train"].gradients(name, 0)
-            assert stored.dtype == np.float64
-            np.testing.assert_allclose(stored[0], parameter.grad, rtol=1e-12, atol=1e-15)
+def told(read):
+    try:
+        return read()
+    except RuntimeError:
+        return "said twice, and differently"
 
 
-class Turning(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.turn = nn.Parameter(torch.randn(6, 4, dtype=torch.complex64))
-        self.register_buffer("phase", torch.randn(4, dtype=torch.complex64))
-        self.head = nn.Linear(4, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(F.relu((x.to(torch.complex64) @ self.turn * self.phase).abs() - 1))
+def settings():
+    kinds = (CUDNN.conv, CUDNN.rnn, MATMUL, torch.backends.mkldnn.matmul)
+    older = (lambda: CUDNN.allow_tf32, torch.get_float32_matmul_precision, lambda: MATMUL.allow_tf32)
+    return [kind.fp32_precision for kind in kinds], [told(read) for read in older]
 
 
-def test_complex_parameters_are_refused_by_name_and_the_rest_goes_on(tmp_path):
-    torch.manual_seed(0)
-    model, (x, y) = Turning(), blobs(6)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    with (
-        pytest.warns(RecordWarning, match="Parameters turn are complex"),
-        tracer.record(tmp_path / "a.zarr", model, optimizer, loss=F.cross_entropy, probes={"train": (x, y)}),
-    ):
-        F.cross_entropy(model(x), y).backward()
-        optimizer.step()
-    archive = tracer.open(tmp_path / "a.zarr")
-    assert archive.weights(1)["turn"].dtype == np.complex64
-    assert np.isfinite(analyze.run(archive, ["generalization"])["generalization"]["loss"]).all()
-    for metric in ("layer_norms", "capacity", "sharpness"):
-        with pytest.raises(MissingTraceError, match="parameter 'turn' is complex"):
-            analyze.run(archive, [metric])
+def high():
+    torch.set_float32_matmul_precision("high")
+
+
+def medium():
+    torch.set_float32_matmul_precision("medium")
+
+
+def newer():
+    MATMUL.fp32_precision = "tf32"
+
+
+def one_of_two():
+    CUDNN.conv.fp32_precision = "ieee"
+
+
+@pytest.fixture(autouse=True)
+def as_it_was():
+    yield
+    CUDNN.allow_tf32 = True
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("choose", [lambda: None, high, medium, newer, one_of_two])
+def test_settings_come_back(choose):
+    choose()
+    before = settings()
+    with full_precision():
+        kinds, older = settings()
+        assert not {"tf32", "bf16"} & set(kinds)
+        if choose in (high, medium):
+            assert older == [False, "highest", False]
+    assert settings() == before
+
+
+def test_what_reads_the_older_settings_runs_inside():
+    """`torch.backends.cudnn.flags` does, which models and `torch.export` use."""
+
+    class Careful(nn.Linear):
+        def forward(self, x):
+            with torch.backends.cudnn.flags(enabled=False):
+                return super().forward(x)
+
+    high()
+    model, x, y = Careful(3, 2), torch.randn(4, 3), torch.arange(4) % 2
+    with full_precision():
+        model(x)
+    network = Network.trace(model, x, y, F.cross_entropy)
+    assert closure(network, model, x, y, F.cross_entropy).holds
+    assert currency(network, model, x, y, F.cross_entropy).holds

@@ -16,8 +16,7 @@ from tracer.probe.examples import Examples
 class Survey:
     """What a first look at the network shows.
 
-    outputs, losses: of two examples. states_correctness: whether the objective says what is correct.
-    plan: which rows give which gradients. leftover: the way for those
+    outputs, losses: of two examples. plan: which rows give which gradients. leftover: the way for those
     without a rule, None where there are none. forms: compact gradients of the two examples, for their sizes.
     """
 
@@ -31,7 +30,6 @@ class Survey:
     ) -> None:
         """Without `gradients` only outputs are looked at; `excluded`: parameters never to use a rule for."""
         self._network = network
-        self.states_correctness = network.correct is not None
         self.plan = Plan.of(network, excluded)
         self.forms: dict[str, Form] = {}
         self.leftover: Leftover | None = None
