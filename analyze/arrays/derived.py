@@ -223,14 +223,12 @@ def _finite(view: View, probe: Any, step: int) -> np.ndarray:
 
 
 def _sums_at(archive: Any, probe: Any, step: int) -> np.ndarray | None:
-    """Sums of the calls and sites whose examples are known; None where a model that branches may skip some."""
+    """Sums of all calls and sites; None where one of them may be NaN for another reason than the weights."""
     if archive.card.get("network") != "table":
-        return None
-    pre, post = probe.sums(step)
-    calls = [k for k, call in enumerate(archive.call_table) if call.get("shape")]
-    sites = [k for k, site in enumerate(archive.site_table) if site["n_units"]]
-    columns = np.concatenate([pre[:, calls], post[:, sites]], axis=1)
-    return columns if columns.shape[1] else None
+        return None  # a model that branches leaves some out
+    columns = np.concatenate(probe.sums(step), axis=1)
+    # So are the sums of rows whose examples are not known, for every example.
+    return None if not columns.shape[1] or np.isnan(columns).all(0).any() else columns
 
 
 def _outputs_at(archive: Any, probe: Any, step: int) -> np.ndarray:

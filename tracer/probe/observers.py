@@ -126,6 +126,8 @@ def _look_at_sums(network: Network, units: Units) -> Iterator[Look]:
 
 
 def _take_sum(chunk: Chunk, look: Look, row: Row, values: tuple[Any, ...], out: Any) -> None:
+    if out.is_complex():  # has no sum that is a number here
+        return
     sums = chunk.units(out, row).sum(1, dtype=torch.float64)
     chunk.place("sums", look.array)[:, look.position] = sums[: chunk.count("sums")]
 
@@ -142,6 +144,8 @@ def _look_at_activations(network: Network, units: Units) -> Iterator[Look]:
 
 def _take_activations(chunk: Chunk, look: Look, row: Row, values: tuple[Any, ...], out: Any) -> None:
     assert look.site is not None
+    if out.is_complex():
+        return
     place = chunk.place("activations", "values")[:, look.first : look.first + look.site.n_units]
     place.copy_(chunk.units(out, row)[: chunk.count("activations")])
 
@@ -155,7 +159,7 @@ def _gradients(seen: Seen, count: int) -> Declared:
 
 OBSERVERS: dict[str, Observer] = {
     "outputs": Observer(_outputs, _look_at_correctness),
-    # Sums over rows whose examples are not known, and units of sites that are not, stay undefined.
+    # Sums over rows whose examples are not known, or that are complex, and units of such sites stay undefined.
     "sums": Observer(_sums, _look_at_sums, np.nan),
     "masks": Observer(_masks, _look_at_masks, 0),  # bits are ORed in
     "gradients": Observer(_gradients),
