@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from analyze.arrays import View, source
+from analyze.numerics import ROUNDING
 from tracer.errors import MissingTraceError
 
 
@@ -72,7 +73,14 @@ def _gram_with_all(view: View) -> np.ndarray:
     for position, step in enumerate(view.steps):
         joint[position, :-1] = first if position == 0 else view.archive.gram(step)
         joint[position, -1] = joint[position, :-1].sum(0)
+        _settle(joint[position])
     return joint
+
+
+def _settle(gram: np.ndarray) -> None:
+    """Make products 0 that are so but for rounding, of which even the sign would be chance: (layer, n, n), in place."""
+    length = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
+    gram[np.abs(gram) <= ROUNDING * length[..., None] * length[..., None, :]] = 0.0
 
 
 @source("outputs", "step", "example", "output", stream="outputs")

@@ -103,7 +103,9 @@ def ranks(similarity: np.ndarray, ids: np.ndarray, baselines: np.ndarray) -> np.
     array([[-1,  1,  0]])
     """
     by_id = np.argsort(ids, kind="stable")
-    order = by_id[np.argsort(-similarity[..., by_id], axis=-1, kind="stable")]
+    with np.errstate(over="ignore"):  # of what is undefined
+        key = -np.round(similarity, 12)  # counts, or cosines, which rounding would else put in order
+    order = by_id[np.argsort(key[..., by_id], axis=-1, kind="stable")]
     rank = np.empty(order.shape, np.int64)
     np.put_along_axis(rank, order, np.broadcast_to(np.arange(len(ids)), order.shape), axis=-1)
     # The baseline's own similarity is -inf, so it is last and its removal moves no other rank.
