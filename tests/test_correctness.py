@@ -200,7 +200,7 @@ def test_an_objective_that_says_so_is_believed(tmp_path: Any, extra: str) -> Non
     wrong = (model(TOKENS)[:, :-1].argmax(-1) != TOKENS[:, 1:]).float().mean().item()
     assert error == pytest.approx(wrong)
     state = analyze.run(archive, ["pac_bayes"])["pac_bayes"]  # the table says so again, with weights moved
-    assert state["accuracy"].values[-1, 0] == pytest.approx(1 - wrong)
+    assert state["accuracy"].values[-1] == pytest.approx(1 - wrong)
     with pytest.raises(MissingTraceError, match="not of which class"):
         analyze.run(archive, ["margin"])
 

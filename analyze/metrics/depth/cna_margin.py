@@ -38,8 +38,8 @@ def cna_margin(
     """Product of CNA-Area and the margin γ of the training examples.
 
     `cna_area_polygon`, `cna_area_absolute`, `cna_area_lobe` and `margin_gamma` (step,). `polygon`, `absolute` and
-    `lobe` (step,) are the products, in units of the scores; the sign of γ is kept. `gamma` passes γ on for the figure. NaN where
-    either factor is.
+    `lobe` (step,) are the products, in units of the scores; the sign of γ is kept. `gamma` passes γ on for the figure.
+    NaN where either factor is.
 
     >>> cna_margin(np.array([0.5]), np.array([0.25]), np.array([0.125]), np.array([-2.0]))["polygon"]
     array([-1.])

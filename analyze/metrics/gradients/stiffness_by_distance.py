@@ -10,9 +10,9 @@ from analyze import plot
 from analyze.contract import metric
 from analyze.numerics import ROUNDING, divide, pairwise_distance
 from analyze.reference import FORT_2019
+from tracer.correctness import IGNORED
 
 ESTIMATORS = ("crossing", "linear_fit")
-from tracer.correctness import IGNORED
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -60,7 +60,7 @@ def path_neighbours(
     in the probe; those beyond its size are left out.
 
     `rank` (step, site, baseline, example) is 0 for the most similar example, ties going to the lower id, and
-    -1 for the baseline itself and where the overlap is undefined. `turnover` (step, site) is one minus the
+    -1 for the baseline itself and where all its overlaps are undefined. `turnover` (step, site) is one minus the
     Jaccard index of the `top` nearest at both snapshots, mean over baselines; a baseline that overlaps with no
     other example at either is left out.
     NaN where all are, as at the first snapshot.
@@ -110,7 +110,8 @@ def ranks(similarity: np.ndarray, ids: np.ndarray, baselines: np.ndarray) -> np.
     np.put_along_axis(rank, order, np.broadcast_to(np.arange(len(ids)), order.shape), axis=-1)
     # The baseline's own similarity is -inf, so it is last and its removal moves no other rank.
     rank[..., np.arange(len(baselines)), baselines] = -1
-    return np.where(similarity == UNDEFINED, -1, rank)
+    nothing = (similarity <= UNDEFINED).all(-1, keepdims=True)
+    return np.where(nothing, -1, rank)
 
 
 def _others(similarity: np.ndarray, baselines: np.ndarray) -> np.ndarray:

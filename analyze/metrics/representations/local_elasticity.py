@@ -87,7 +87,8 @@ def local_elasticity(
 
 def _n_classes(states: Any, labels: np.ndarray) -> int:
     """One more than the largest class of any probe, so that all have tables of one size."""
-    known = [states.replay.probe(name).labels for name in states.replay.probes]
+    replay = getattr(states, "replay", None)
+    known = [] if replay is None else [replay.probe(name).labels for name in replay.probes]
     return 1 + max(int(found.max(initial=0)) for found in [labels, *known])
 
 
