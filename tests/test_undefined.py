@@ -25,6 +25,7 @@ FEW: dict[str, dict[str, Any]] = {  # what takes long takes fewer draws
 # Defined whatever the weights are: they are facts of the inputs, the schedule or the comparison itself.
 FACTS = {
     "regions": {"id_from", "id_to"},
+    "minibatch_cna": {"loss"},  # of the update that broke the weights, taken before it
     "path_cross_similarity": {"histogram"},
     "activation_cross_similarity": {"histogram"},
     "cna_landscape": {"explained"},

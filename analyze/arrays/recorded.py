@@ -187,6 +187,18 @@ def _lr(view: View) -> np.ndarray:
     return rate.reshape(len(rate), -1)[found]
 
 
+@source("descent_rate", "step", "param_group", needs=("lr",))
+def _descent_rate(view: View) -> np.ndarray:
+    """Learning rates along the negative gradient: below 0 of groups that an optimizer with maximize=True moves up."""
+    rates = np.array(view.get("lr"))
+    optimizer = view.archive.card.get("optimizer")
+    groups = optimizer.get("groups", []) if isinstance(optimizer, dict) else []
+    up = [bool(group.get("maximize", False)) for group in groups]
+    if len(up) == rates.shape[1]:
+        rates[:, up] *= -1.0
+    return rates
+
+
 # ---- training minibatches: every update whose ids are known ----
 
 
