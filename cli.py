@@ -346,7 +346,7 @@ def _analyze(run: str, target: Path, force: bool = False, **settings: Any) -> An
     import analyze
 
     with Bar() as bar:
-        results = analyze.run(run, progress=bar, output=None if force else target, **settings)
+        results = analyze.run(run, progress=bar, output=None if force else target, apart=True, **settings)
     results.save(target)
     for name, reason in results.skipped.items():
         note(f"skipped {name}: {reason}")

@@ -20,7 +20,7 @@ import tracer
 from tests import zoo
 from tests.devices import check_updates_at_once, updates_at_once
 from tests.loops import blobs, mlp
-from tests.oracles.gradients import cosine_error, gram, per_example
+from tests.oracles.gradients import check_gram, cosine_error, per_example
 from tracer import bits
 from tracer.errors import RecordError
 from tracer.network import Network
@@ -197,10 +197,11 @@ def test_gradients_are_those_of_autograd_on_the_device(name):
     probe = Probe(x, y, split="train")
     seen = ProbePass(network, {"train": probe}, tensors=named_tensors(model), streams=["gradients"], chunk=4)
     observed = seen.run(named_tensors(model), {"gradients"})
-    expected = per_example(model.cpu(), zoo.loss, x, y, double=True)
+    theirs = per_example(model, zoo.loss, x.to(CUDA), y.to(CUDA))
+    exact = per_example(model.cpu(), zoo.loss, x, y, double=True)
     for position, layer in enumerate(network.layers):
-        wanted = gram([expected[parameter] for parameter in layer.parameters])
-        assert cosine_error(torch.from_numpy(observed["gram"]["gram"][position]), wanted) < 1e-5
+        rows = ([found[p].cpu() for p in layer.parameters] for found in (exact, theirs))
+        check_gram(torch.from_numpy(observed["gram"]["gram"][position]), *rows)
 
 
 @pytest.mark.parametrize("start", [0, 3])

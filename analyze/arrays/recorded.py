@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from math import prod
 from typing import Any
 
@@ -123,7 +124,15 @@ def read_bits(view: View, step: int) -> np.ndarray:
 
 @source("activations", "step", "example", "any_unit", stream="activations", itemsize=4)
 def _activations(view: View) -> list[np.ndarray]:
+    _refuse_linear(view)
     return [activations_at(view, site, view.steps) for site in view.archive.sites]
+
+
+def _refuse_linear(view: View) -> None:
+    if not view.archive.sites:
+        raise MissingTraceError(
+            "the network has no nonlinearity that was recorded, so there are no activations to compare"
+        )
 
 
 def activations_at(view: View, site: str, steps: Sequence[int]) -> np.ndarray:
@@ -157,11 +166,19 @@ def _weights(view: View) -> Lazy:
 
 @source("states", "step", "element", stream="weights", itemsize=8, lazy=True)
 def _states(view: View) -> Any:
-    from importlib import import_module
-
     _refuse_complex(view)
     # Replay is the only part of the analysis that imports torch, so it is reached by name alone.
     return import_module("analyze.replay.replay").states_of(view)
+
+
+@source("network")
+def _network(view: View) -> Any:
+    return import_module("analyze.replay.replay").networks_of(view).at()
+
+
+@source("networks", "step", lazy=True)
+def _networks(view: View) -> Lazy:
+    return Lazy(view.steps, import_module("analyze.replay.replay").networks_of(view).at)
 
 
 @source("step", "step")
@@ -342,6 +359,7 @@ def _activations_last(view: View) -> list[np.ndarray]:
 
 
 def _activations_end(view: View, position: int) -> list[np.ndarray]:
+    _refuse_linear(view)
     step = int(next(view.parts())[0].steps("activations")[position])
     return [activations_at(view, site, [step])[0] for site in view.archive.sites]
 

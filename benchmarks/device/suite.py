@@ -99,7 +99,16 @@ def run(results: Results, chosen: str, jobs: int, marker: str = "gpu", file: str
         "-W",
         "default",
     ]
-    arguments += ["-p", "no:cacheprovider", "-p", "no:logging", "--strict-markers", "--tb=short"]
+    arguments += [
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:logging",
+        "-p",
+        "no:benchmark",
+        "--strict-markers",
+        "--tb=short",
+    ]
     if jobs > 1:
         arguments += ["-n", str(jobs), "--dist", "load", "--maxschedchunk", "1"]
     began = time.time()

@@ -64,6 +64,11 @@ class _Replay:
     def _step(self, step: int, groups: list[str]) -> None:
         tensors = tensors_of(self._archive, step, self._device)
         network = self._networks.at(step)
+        if (
+            network.no_loss
+            and f"losses and gradients are not replayed: {network.no_loss}" not in self._report.notes
+        ):
+            self._report.notes.append(f"losses and gradients are not replayed: {network.no_loss}")
         if network not in self._passes:
             self._passes[network] = self._pass(network, step, tensors)
         streams = {"gradients" if group == "gram" else group.rpartition("/")[2] for group in groups}
