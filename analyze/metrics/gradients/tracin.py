@@ -53,7 +53,8 @@ def tracin(
     `gram` (step, layer, example, example_2) holds inner products of per-example loss gradients, the whole
     network last; `descent_rate` (step, param_group) the learning rates in force at the snapshots, below 0 where the
     optimizer maximizes; `split` and `ids` (example,) say which the examples are. `influence` = sum over snapshots of
-    rate * <g(z), g(z')> is (train_example, test_example), in units of the loss: positive where steps on z lower the loss of z'.
+    rate * <g(z), g(z')> is (train_example, test_example), in units of the loss: positive where steps on z
+    lower the loss of z'.
     `self_influence` (train_example,) is the same with z' = z. `n_snapshots` counts the snapshots summed;
     those without a learning rate or with gradients that are not finite are left out, and influence is NaN
     where none remains. Parameter groups with different rates enter with their mean. Sums over consecutive
