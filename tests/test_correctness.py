@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import analyze
 import tracer
-from analyze.arrays.derived import class_labels, class_margins, class_scores, correct_share
+from analyze.arrays.classes import class_labels, class_margins, class_scores, correct_share
 from tracer.correctness import Correctness
 from tracer.errors import MissingTraceError, RecordError
 from tracer.network.loss_kind import correctness_of

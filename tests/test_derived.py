@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from analyze.arrays import View, closure
-from analyze.arrays.derived import class_labels, class_margins, class_scores, correct_share, cosines
+from analyze.arrays.classes import class_labels, class_margins, class_scores, correct_share
+from analyze.arrays.derived import cosines
 from analyze.engine.plan import make_plan
 from analyze.metrics.gradients.stiffness import stiffness
 from tests.fake_archive import fake_archive

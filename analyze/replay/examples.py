@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from analyze.arrays.derived import class_labels
+from analyze.arrays.classes import class_labels
 from tracer.correctness import Correctness
 from tracer.errors import MissingTraceError
 from tracer.network.pytree import leaves_of, rebuild

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analyze.arrays.derived import class_margins, class_scores
+from analyze.arrays.classes import class_margins, class_scores
 from analyze.replay.evaluate import bounds
 from analyze.replay.examples import Examples
 from tracer.correctness import Correctness

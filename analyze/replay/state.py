@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analyze.arrays.derived import correct_share
+from analyze.arrays.classes import correct_share
 from analyze.replay import batch_norm, derivatives
 from analyze.replay.examples import Examples
 from analyze.replay.float64 import as_double

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import analyze
-from analyze.arrays.derived import class_scores
+from analyze.arrays.classes import class_scores
 from analyze.metrics.examples.el2n import el2n
 from analyze.plot import draw
 from tests.oracles.el2n import el2n as slow

@@ -7,7 +7,7 @@ an answer does not count, which shows targets that are left out by hand.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from tracer.correctness import Correctness
+from tracer.correctness import UNSAID, Correctness
+from tracer.network.copies import quiet
 from tracer.network.objective import aligned_rule, per_example
 
 _CLASS = (F.cross_entropy, F.nll_loss, F.multi_margin_loss)
@@ -67,6 +68,25 @@ def correctness_of(loss: Callable[..., Any], outputs: Tensor, targets: Any) -> C
     except Exception:  # whatever the loss raises on outputs that are not the model's
         return _guessed(loss, made_up.detach(), targets, None)
     return _matched(loss, heard.calls, made_up.detach(), targets, slopes)
+
+
+def judged(
+    network: Any, tensors: Mapping[str, Tensor], few: tuple[Any, Any], targets: Any, loss: Any
+) -> Correctness:
+    """What the loss, or the objective where it is None, of a recorded network calls correct.
+
+    few: inputs and targets of a few examples, which are run. targets: of all examples there are.
+    """
+    stated = network.correct is not None
+    if loss is None and not (stated and isinstance(few[1], Tensor)):
+        return Correctness("none", stated=stated, reason="" if stated else UNSAID)
+    with quiet(grad=False):
+        outputs, _ = network.run(tensors, *few)
+    if stated:
+        return stated_rule(outputs, few[1])
+    return correctness_of(
+        loss, outputs, targets.to(outputs.device) if isinstance(targets, Tensor) else targets
+    )
 
 
 def stated_rule(outputs: Tensor, targets: Tensor) -> Correctness:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from tracer.correctness import UNSAID, Correctness
+from tracer.correctness import Correctness
 from tracer.errors import ArchiveError, RecordError
 from tracer.network import Network
 from tracer.network.checks import closure, currency, independence
 from tracer.network.copies import named_tensors, private_copy, quiet
-from tracer.network.loss_kind import correctness_of, stated_rule
+from tracer.network.loss_kind import judged
 from tracer.network.objective import Objective, call_model
 from tracer.network.pytree import leaves_of, rebuild, take
 from tracer.network.reading import unreadable
@@ -99,18 +99,11 @@ class Instrument:
     def _judged(self) -> Correctness:
         """What the loss or the objective calls correct."""
         assert self.network is not None
-        stated = self.network.correct is not None
         probe = next(iter(self._probes.values()))
-        if self._goal["loss"] is None and not (stated and isinstance(probe.targets, torch.Tensor)):
-            return Correctness("none", stated=stated, reason="" if stated else UNSAID)
         size = self.network.batch or _TRACED_WITH
         index = torch.arange(size) % _TRACED_WITH
-        inputs, targets = (take(tree, index, _TRACED_WITH) for tree in (self._inputs, self._targets))
-        with quiet(grad=False):
-            outputs, _ = self.network.run(named_tensors(self.model), inputs, targets)
-        if stated:
-            return stated_rule(outputs, targets)
-        return correctness_of(self._goal["loss"], outputs, _moved(probe.targets, outputs.device))
+        few = tuple(take(tree, index, _TRACED_WITH) for tree in (self._inputs, self._targets))
+        return judged(self.network, named_tensors(self.model), few, probe.targets, self._goal["loss"])
 
     def _examine(self) -> None:
         assert self.network is not None
@@ -374,10 +367,6 @@ def _complex(tensors: Mapping[str, torch.Tensor], network: Network | EagerNetwor
     """Names of the trainable parameters that are complex."""
     names = [name for layer in network.layers for name in layer.parameters]
     return [name for name in names if tensors[name].is_complex()]
-
-
-def _moved(tree: Any, device: torch.device) -> Any:
-    return rebuild(tree, iter([leaf.to(device) for leaf in leaves_of(tree)]))
 
 
 def _unreached(

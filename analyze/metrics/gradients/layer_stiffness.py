@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from analyze import plot
-from analyze.arrays.derived import classes_in
+from analyze.arrays.classes import classes_in
 from analyze.contract import metric
 from analyze.numerics import mean_defined, std_defined
 from analyze.reference import FORT_2019, WALKER_2023
