@@ -178,7 +178,7 @@ def test_hdf5_files(made: Path, tmp_path: Path, n: int) -> None:
     arguments = [sys.executable, "-c", CHILD, str(made / "run.h5"), str(tmp_path), str(n)]
     done = subprocess.run(
         arguments, check=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()}
-    )
+    )  # noqa: PTH109
     seen = json.loads(done.stdout)
     assert seen.keys() <= {"read", "refused", "died"}
     assert seen["refused"] > n // 2
