@@ -68,6 +68,8 @@ def gram_of_rows(blocks: Iterable[Tensor]) -> Tensor:
     """Sum of E @ E.T over blocks of columns E (n, k), of which there is at least one: float64 (n, n)."""
     total: Tensor | None = None
     for block in blocks:
+        if not block.shape[1]:  # of a parameter without elements
+            total = block.new_zeros(len(block), len(block), dtype=torch.float64) if total is None else total
         for start in range(0, block.shape[1], _COLUMNS):
             part = square(block[:, start : start + _COLUMNS])
             total = part.double() if total is None else total.add_(part)

@@ -13,6 +13,7 @@ from typing import Any
 
 from tracer.integrations.accelerate import hear_losses
 from tracer.integrations.following import Following
+from tracer.integrations.heads import objective_of_head
 from tracer.network.torch_internals import Replaced
 from tracer.recorder.batches import noted_in_place, unknown_ids
 
@@ -29,7 +30,9 @@ __all__ = ["Recording"]
 class Recording(Following, TrainerCallback):
     """Records what `Trainer.train` does; `resume=True` goes with `resume_from_checkpoint=`.
 
-    path, options: of `tracer.record`, without model and optimizer. ids: example ids of a batch, where the loader
+    path, options: of `tracer.record`, without model and optimizer; without loss and objective, that of the model's
+    head is taken (`tracer.integrations.heads`: causal, masked and sequence-to-sequence language models, token and
+    sequence classification), for probes of (inputs by name, labels). ids: example ids of a batch, where the loader
     cannot tell them. module: name of the submodule to record, if not the whole model. run: the recorder, for
     `run.log` and `run.notes`.
     """
@@ -37,6 +40,8 @@ class Recording(Following, TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Begin the recording: weights are those of a checkpoint already, if there is one."""
         train_dataloader = given["train_dataloader"]
+        if self._options.get("probes") and not {"loss", "objective"} & self._options.keys():
+            self._options["objective"] = objective_of_head(given["model"])
         self._start(given["model"], given["optimizer"], _length(train_dataloader))
         self._waiting: deque[tuple[Any, Any]] = deque()
         self._loader, self._in_epoch = train_dataloader, False

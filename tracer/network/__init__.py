@@ -40,8 +40,9 @@ class Network:
 
     rows, sites, calls, layers: see `tracer.network.table`. parameters, buffers: names the rows use, tied ones once.
     constants: tensors that are neither (made in `forward`, or plain attributes). inputs, targets: shape,
-    dtype and whether batched, of each tensor. output, losses: what `run` returns. batch: number of examples
-    that `run` wants; None for any number. guarded: whether the cost is weighed before it is run, as for a table
+    dtype and whether batched, of each tensor. output, losses: what `run` returns; correct: the row of
+    what an objective calls correct, None where it does not say. batch: number of examples that
+    `run` wants; None for any number. guarded: whether the cost is weighed before it is run, as for a table
     that was read. no_loss: why the losses that a table holds are not run, None where they are.
     """
 
@@ -51,6 +52,7 @@ class Network:
         *,
         output: Reference,
         losses: Reference | None,
+        correct: Reference | None = None,
         inputs: Sequence[dict[str, Any]],
         targets: Sequence[dict[str, Any]],
         constants: Mapping[str, Tensor],
@@ -64,6 +66,7 @@ class Network:
         self.rows = list(rows)
         self.output = output
         self.losses = losses
+        self.correct = correct
         self.inputs = list(inputs)
         self.targets = list(targets)
         self.constants = dict(constants)
@@ -327,10 +330,20 @@ class Network:
                 stop = names[until]
                 program = Program(self.rows, range(stop + 1), device, [("row", stop)], guarded=self.guarded)
             else:
-                results = [self.output] + ([self.losses] if with_losses and self.losses else [])
+                results = self.results(with_losses)
                 program = Program(self.rows, self.needed(results), device, results, guarded=self.guarded)
             self._programs[key] = program
         return self._programs[key]
+
+    def results(self, with_losses: bool) -> list[Reference]:
+        """What a run computes: the output, and with losses these and what the objective calls correct."""
+        more = (self.losses, self.correct) if with_losses and self.losses else ()
+        return [self.output, *(result for result in more if result is not None)]
+
+    @property
+    def judging_row(self) -> str | None:
+        """Name of the row that gives what the objective calls correct."""
+        return None if self.correct is None else self.rows[self.correct[1]].name
 
     def needed(self, results: Sequence[Reference]) -> list[int]:
         """Indices of the rows that these results depend on, in order."""
@@ -356,6 +369,18 @@ def _held_to(sizes: Mapping[str, tuple[int, ...]], visit: Visit | None) -> Visit
         return None if visit is None else visit(row, given, out)
 
     return look
+
+
+class Heard:
+    """A visitor that keeps what the objective calls correct."""
+
+    def __init__(self, network: Any) -> None:
+        self._row, self.value = network.judging_row, None
+
+    def __call__(self, row: Row, _: Any, out: Any) -> None:
+        """Look at one row."""
+        if row.name == self._row:
+            self.value = out
 
 
 def _unseen() -> bool:

@@ -110,7 +110,7 @@ def _closure(network: Network, model: nn.Module, inputs: Any, targets: Any, goal
     weights = torch.randn(size, generator=generator)
     tensors = {**named_tensors(model), **parameters}
     _, through_table = network.run(tensors, inputs, targets)
-    _, through_model = goal(model, inputs, targets)
+    through_model = goal(model, inputs, targets).losses
     if through_table is None:
         return Closure(False, "the network was traced without a loss, so it has no gradients")
     ours = _gradients(through_table, weights, parameters)
@@ -178,7 +178,7 @@ def _currency(
     with_losses = network.losses is not None and targets is not None
     ours = network.run(named_tensors(model), inputs, targets if with_losses else None)
     goal = objective_of(loss, objective) if with_losses or objective is not None else None
-    theirs = goal(model, inputs, targets) if goal else (call_model(model, inputs), None)
+    theirs = goal(model, inputs, targets) if goal else (call_model(model, inputs), None, None)
     outputs = first_tensor(theirs[0])
     pairs = [(ours[0], outputs)] + ([(ours[1], theirs[1])] if with_losses else [])
     if all(a is not None and b is not None and same(a, b) for a, b in pairs):

@@ -112,8 +112,10 @@ class ProbePass:
             return "none", "no gradients are recorded", {}
         plan, forms = self._survey.plan, self._survey.forms
         shapes = {name: tuple(tensors[name].shape) for name in plan.layer_of}
-        blocks = {p.name: Blocks(p.n_gradients, forms, shapes, plan) for p in self._probes if p.n_gradients}
-        mode, reason = budget.gradient_mode(wanted, sum(4 * block.size for block in blocks.values()))
+        double = any(tensors[name].dtype == torch.float64 for name in plan.layer_of)
+        about = (forms, shapes, plan, torch.float64 if double else torch.float32)
+        blocks = {p.name: Blocks(p.n_gradients, *about) for p in self._probes if p.n_gradients}
+        mode, reason = budget.gradient_mode(wanted, sum(block.nbytes for block in blocks.values()))
         return mode, reason, blocks if mode == "exact" else {}
 
     def _describe(self) -> None:

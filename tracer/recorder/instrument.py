@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from tracer.correctness import Correctness
 from tracer.errors import ArchiveError, RecordError, first_line
 from tracer.network import Network
 from tracer.network.checks import closure, currency
@@ -25,6 +26,8 @@ from tracer.recorder.forward.untraced import EagerNetwork
 from tracer.recorder.minibatch import InFlight
 from tracer.recorder.preparation import (
     check_accepted,
+    complex_parameters,
+    correctness,
     device_of,
     kind,
     layer_of,
@@ -72,6 +75,7 @@ class Instrument:
         self._versions: list[dict[str, Any]] = []
         self._free = 0  # number of the next version
         self.network: Network | EagerNetwork | None = None
+        self._correctness: Correctness | None = None
         self._pass: ProbePass | None = None
         for name, probe in self._probes.items():
             if probe.varying:
@@ -81,6 +85,9 @@ class Instrument:
                 )
         if self._probes:
             self._trace()
+            self._correctness = correctness(
+                self.network, model, next(iter(self._probes.values())), self._goal["loss"]
+            )
             self._examine()
         layers: dict[str, str] = {} if self.network is None else layer_of(self.network)
         self._weights = Weights(model, layers)
@@ -93,7 +100,9 @@ class Instrument:
         if minibatch:
             # Without a pass the archive has no tables of sites that sums and masks could refer to.
             known = self.network if self._pass is not None else None
-            self.in_flight = InFlight(model, known, minibatch, loss=loss, note=self._note)
+            self.in_flight = InFlight(
+                model, known, minibatch, loss=loss, objective=objective is not None, note=self._note
+            )
 
     # Setting up.
 
@@ -127,6 +136,13 @@ class Instrument:
             if not same.holds:
                 self._note(same.message)
                 self._options["gradients"] = "none"
+        if unreal := complex_parameters(tensors, network):
+            self._note(
+                f"parameters {', '.join(unreal)} are complex, and inner products of gradients are of real ones "
+                "alone: gradients are off; hold such a parameter as its real and imaginary part, as "
+                "torch.view_as_complex takes them"
+            )
+            self._options["gradients"] = "none"
         if isinstance(network, Network) and (refusal := unreadable(network, tensors, self._example_bytes())):
             self._note(
                 f"everything is recorded, but readers of the archive refuse to run it again: {refusal}"
@@ -178,6 +194,7 @@ class Instrument:
                 for name, probe in self._probes.items()
             },
             "minibatch": None if self.in_flight is None else self.in_flight.card,
+            **({} if self._correctness is None else {"correctness": self._correctness.to_card()}),
             **kind(self.network),
             "foreign_ops": [] if self.network is None else self.network.foreign,
         }

@@ -22,9 +22,9 @@ from tracer.store import grid as objects
 from tracer.store.documents import to_json
 from tracer.store.files import PARTIAL
 from tracer.store.grid import Grid
+from tracer.store.manifest import MANIFEST, chain
 from tracer.store.store import MAX_ROOT, ROOT, is_remote, local_path
 from tracer.store.stores import connect
-from tracer.store.manifest import MANIFEST, chain
 from tracer.verify.inventory import Inventory
 
 _LISTED = 1000  # findings of one kind that are listed one by one

@@ -76,6 +76,7 @@ class InFlight:
     """Captures training minibatches of a model while it is attached.
 
     network: its table, None where there is none. wanted: see `wanted`. note: takes sentences for the user.
+    objective: whether an objective stands for the loss.
     """
 
     def __init__(
@@ -86,15 +87,14 @@ class InFlight:
         *,
         loss: Any,
         note: Callable[[str], None],
+        objective: bool = False,
     ) -> None:
         self._model, self._network, self._note = model, network, note
         inside = {"sums", "masks"} & wanted.keys()
         self.watch = Watch(model, network if inside else None, sums="sums" in inside)
-        self._names = set(wanted) - set(self._impossible(wanted, loss))
+        self._names = set(wanted) - set(self._impossible(wanted, loss, objective))
         self._masks = wanted.get("masks") if "masks" in self._names else None
-        self._judge = Judge(
-            loss if "loss" in self._names else None, correct="correct" in self._names, note=note
-        )
+        self._judge = Judge(loss, losses="loss" in self._names, correct="correct" in self._names, note=note)
         self._units = Units.of([] if network is None else network.sites)
         self._slots: list[Slot] = []
         self._part_of: Slot | None = None  # the slot of the forward pass that is running
@@ -106,12 +106,18 @@ class InFlight:
         self._handles: list[Any] = []
         self._blanks: dict[str, tuple[np.dtype, tuple[int, ...], float]] = {}
 
-    def _impossible(self, wanted: Mapping[str, Any], loss: Any) -> Iterator[str]:
+    def _impossible(self, wanted: Mapping[str, Any], loss: Any, objective: bool) -> Iterator[str]:
         if "loss" in wanted and loss is None:
             self._note(
                 "no losses of minibatches are captured: give loss=, an objective runs the model itself"
             )
             yield "loss"
+        if "correct" in wanted and objective:
+            self._note(
+                "no correctness of minibatches is captured: it belongs to the loss, and an objective runs the model "
+                "itself; give loss="
+            )
+            yield "correct"
         inside = [name for name in ("sums", "masks") if name in wanted]
         if not inside:
             return
