@@ -18,12 +18,12 @@ LINEAR_MAPS = (
 )
 
 
-@source("network")
+@source("network", of="network")
 def _network(view: View) -> dict[str, Any]:
     return json.loads(view.archive.network()[0])
 
 
-@source("networks", "step", lazy=True)
+@source("networks", "step", lazy=True, of="network")
 def _networks(view: View) -> Lazy:
     """The table that holds at each step, with the values of its constants under `values`."""
     return Lazy(view.steps, lambda step: _table(view, step))

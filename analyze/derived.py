@@ -141,12 +141,12 @@ def _shared(path: Path, other: Path) -> Path:
     return [rows & others for rows, others in zip(path, other, strict=True)]
 
 
-@source("path_count_last", "site", "example", stream="masks", needs=("site_slices",))
+@source("path_count_last", "site", "example", stream="masks", needs=("site_slices",), of="last")
 def _path_count_last(view: View) -> np.ndarray:
     return _per_site(masks.row_count, [_last_path(view)])[0]
 
 
-@source("path_common_last", "step", "site", "example", needs=("paths",))
+@source("path_common_last", "step", "site", "example", needs=("paths", "path_count_last"))
 def _path_common_last(view: View) -> np.ndarray:
     last = _last_path(view)
     return _per_site(masks.row_count, [_shared(path, last) for path in view.get("paths")])
@@ -212,7 +212,7 @@ def class_labels(targets: np.ndarray) -> np.ndarray:
     )
 
 
-@source("n_classes", needs=("outputs",), stream="outputs")
+@source("n_classes", needs=("outputs",), stream="outputs", of="first")
 def _n_classes(view: View) -> int:
     return max(2, view.size("output"))
 

@@ -45,7 +45,7 @@ class Metric:
     reading: str = ""
     needs: str = ""
     integers: tuple[str, ...] = ()
-    passes: Callable[[Mapping[str, Any]], float] | None = field(default=None, repr=False)
+    passes: Callable[[Mapping[str, Any], int], float] | None = field(default=None, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled as the name of its function: another process has the card, and what is in it, itself.
@@ -133,7 +133,7 @@ def metric(
     reading: str = "",
     needs: str = "",
     integers: Iterable[str] = (),
-    passes: Callable[[Mapping[str, Any]], float] | None = None,
+    passes: Callable[[Mapping[str, Any], int], float] | None = None,
 ) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., dict[str, Any]]]:
     """Give a function its card and return the function itself.
 
@@ -146,8 +146,9 @@ def metric(
     at once, and so does having no variable with a step; `combine="sum"` hands them over one by one and adds
     up what is returned, where NaN adds nothing; `each="site"` says that sites do not mix, so that they may be
     handed over in groups. Names in `integers`, and names that begin with `n_`, are counts (int64).
-    `passes(options)` says how often all examples go through the network for one snapshot, which is told
-    before long work.
+    `passes(options, snapshots)` says how many forward passes of all examples running the network at so many
+    snapshots is worth (a backward pass counts as two): what does not fit into the budget of an analysis is left
+    out by it.
 
     >>> from analyze.reference import FORT_2019
     >>> @metric(reads=("losses",), variables={"worst": ("step",)}, title="Worst loss", reference=FORT_2019)

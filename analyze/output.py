@@ -34,7 +34,7 @@ class ResultStore:
     def __init__(self, path: str | Path, run_id: str = "") -> None:
         self.root = Path(path) / "results.zarr"
         for name in self.names() if run_id else ():
-            if self._attributes(name).get("run_id") != run_id:
+            if self.attributes(name).get("run_id") != run_id:
                 shutil.rmtree(self.root / name)
 
     def names(self) -> list[str]:
@@ -55,12 +55,12 @@ class ResultStore:
         )
 
     def load(self, name: str, fingerprint: str) -> xr.Dataset | None:
-        """A result, if it was computed from the same archive, source and options; else None."""
+        """A result, if it depends on the same sources, options and stored values; else None."""
         return self.read(name) if self.holds(name, fingerprint) else None
 
     def holds(self, name: str, fingerprint: str) -> bool:
         """Whether it has this result."""
-        return name in self.names() and self._attributes(name).get("fingerprint") == fingerprint
+        return self.attributes(name).get("fingerprint") == fingerprint
 
     def save(self, name: str, data: xr.Dataset) -> None:
         """Write a result, replacing an earlier one only when the new one is complete."""
@@ -88,8 +88,23 @@ class ResultStore:
         if not (self.root / "zarr.json").exists():
             (self.root / "zarr.json").write_text(json.dumps(group), encoding="utf-8")
 
-    def _attributes(self, name: str) -> dict[str, Any]:
-        return dict(json.loads((self.root / name / "zarr.json").read_text(encoding="utf-8"))["attributes"])
+    def attributes(self, name: str) -> dict[str, Any]:
+        """What is known of a result without reading it; empty where there is none."""
+        document = self.root / name / "zarr.json"
+        return _attributes(document) if document.is_file() else {}
+
+    def relabel(self, name: str, attributes: Mapping[str, Any]) -> None:
+        """Change attributes of a result, in one rename."""
+        document = self.root / name / "zarr.json"
+        content = json.loads(document.read_text(encoding="utf-8"))
+        content["attributes"] |= dict(attributes)
+        new = document.with_name("zarr.json.new")
+        new.write_text(json.dumps(content, indent=2), encoding="utf-8")
+        new.replace(document)
+
+
+def _attributes(document: Path) -> dict[str, Any]:
+    return dict(json.loads(document.read_text(encoding="utf-8"))["attributes"])
 
 
 def save(results: Results, path: Path) -> Path:

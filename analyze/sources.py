@@ -136,7 +136,7 @@ def _weights(view: View) -> Lazy:
     return Lazy(view.steps, view.archive.weights)
 
 
-@source("states", "step", "element", stream="weights", itemsize=8, lazy=True)
+@source("states", "step", "element", stream="weights", itemsize=8, lazy=True, of="network")
 def _states(view: View) -> Any:
     from importlib import import_module
 
@@ -222,7 +222,7 @@ def _minibatch_loss(view: View) -> np.ndarray:
 # ---- the same at every snapshot ----
 
 
-@source("alpha")
+@source("alpha", of="data")
 def _alpha(view: View) -> np.ndarray:
     alpha = view.archive.data.alpha
     if alpha is None:
@@ -233,7 +233,7 @@ def _alpha(view: View) -> np.ndarray:
     return alpha
 
 
-@source("alpha_ids")
+@source("alpha_ids", of="data")
 def _alpha_ids(view: View) -> np.ndarray:
     return view.archive.data.ids
 
@@ -278,32 +278,32 @@ def _tensors(view: View) -> list[dict[str, Any]]:
     return [dict(tensor) for tensor in view.archive.tensors]
 
 
-@source("card")
+@source("card", of="card")
 def _card(view: View) -> dict[str, Any]:
     return dict(view.archive.card)
 
 
-@source("rows")
+@source("rows", of="rows")
 def _rows(view: View) -> dict[str, np.ndarray]:
     return dict(view.archive.rows)
 
 
-@source("milestones")
+@source("milestones", of="rows")
 def _milestones(view: View) -> Any:
     return view.archive.milestones
 
 
-@source("initial_weights", stream="weights")
+@source("initial_weights", stream="weights", of="first")
 def _initial_weights(view: View) -> dict[str, np.ndarray]:
     return view.archive.weights(int(view.archive.steps("weights")[0]))
 
 
-@source("activations_first", "example", "any_unit", stream="activations")
+@source("activations_first", "example", "any_unit", stream="activations", of="first")
 def _activations_first(view: View) -> list[np.ndarray]:
     return _activations_end(view, 0)
 
 
-@source("activations_last", "example", "any_unit", stream="activations")
+@source("activations_last", "example", "any_unit", stream="activations", of="last")
 def _activations_last(view: View) -> list[np.ndarray]:
     return _activations_end(view, -1)
 
@@ -313,7 +313,7 @@ def _activations_end(view: View, position: int) -> list[np.ndarray]:
     return [activations_at(view, site, [step])[0] for site in view.archive.sites]
 
 
-@source("gradient_tensors", stream="gradients", needs=("layer_tensors",))
+@source("gradient_tensors", stream="gradients", needs=("layer_tensors",), of="first")
 def _gradient_tensors(view: View) -> list[str]:
     first, _ = next(view.parts())
     step = int(first.steps("gradients")[0])

@@ -15,7 +15,7 @@ import tracer
 from analyze import distribute
 from analyze.distribute import TRIES, Job, Processes, Workers, by_turns, complete, packed, perform
 from analyze.errors import AnalysisError
-from analyze.fingerprint import engine_source
+from analyze.fingerprint import sources
 from analyze.metric import metric
 from tests.dying import ABOUT, fails_late, fatal
 from tests.loops import record_everything
@@ -30,7 +30,7 @@ class Threads(Workers):
     name = "these threads"
 
     def __init__(self, n=2, code=None):
-        self.n, self.code, self.pool = n, code or engine_source(), ThreadPoolExecutor(n)
+        self.n, self.code, self.pool = n, code or sources(), ThreadPoolExecutor(n)
 
     def _submit(self, task, tries):
         return self.pool.submit(perform, task, self.code)

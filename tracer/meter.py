@@ -28,10 +28,11 @@ _META = torch.device("meta")
 _PER_ELEMENT = 8  # operations on a number that is read or written, roughly
 
 
-def check(network: "Network", tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> None:
+def check(network: "Network", tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> int:
     """Refuse to run a table on tensors of these sizes if it takes more than they could be worth.
 
-    Errors: ArchiveError naming the row, also for one whose arguments do not fit together.
+    Returns how many operations on numbers it takes. Errors: ArchiveError naming the row, also for one whose
+    arguments do not fit together.
     """
     given = [*tensors.values(), *leaves_of(inputs), *leaves_of(targets), *network.constants.values()]
     size = sum(leaf.numel() * leaf.element_size() for leaf in given)
@@ -58,6 +59,7 @@ def check(network: "Network", tensors: Mapping[str, Tensor], inputs: Any, target
                 values[used] = None
             for over in () if kept else ends.get(index, ()):
                 held -= live.pop(over, 0)
+    return work
 
 
 def _too_much(row: "Row") -> ArchiveError:

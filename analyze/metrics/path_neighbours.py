@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @metric(
     reads=("overlap", "overlap_previous", "ids", "site"),
-    optional=("activations", "activations_previous", "any_site"),
+    optional={key: {"kind": "activation"} for key in ("activations", "activations_previous", "any_site")},
     variables={"rank": ("step", "site", "baseline", "example"), "turnover": ("step", "site")},
     scope="train",
     lag=True,

@@ -52,7 +52,7 @@ RHO = (0.01, 0.05, 0.1, 0.5, 1.0)
         "weight, so that rescaling hidden units, which changes no output, does not change it."
     ),
     reference=(FORET_2021, KWON_2021),
-    passes=lambda options: 3 + 2 * len(options["rho"]),
+    passes=lambda options, snapshots: snapshots * (3 + 2 * len(options["rho"])),
 )
 def sam_sharpness(
     states: Any,

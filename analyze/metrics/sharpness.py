@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         "a better search can only find more. Right: relative to the loss, as large losses rise faster."
     ),
     reference=(KESKAR_2016, NEYSHABUR_2017, BRUCKNER_2019),
-    passes=lambda options: 2 * (7 + options["starts"]) * options["iterations"],
+    passes=lambda options, snapshots: snapshots * 2 * (7 + options["starts"]) * options["iterations"],
 )
 def sharpness(
     states: Any,
