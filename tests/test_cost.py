@@ -1,7 +1,7 @@
 import pytest
 
 import analyze
-from analyze.cost import Stopwatch
+from analyze.cost import Prices, within
 from analyze.metric import metrics
 from analyze.plan import make_plan
 from tests.loops import record_everything
@@ -15,19 +15,53 @@ def archive(tmp_path_factory):
     return open_archive(path)
 
 
-def test_more_passes_snapshots_and_examples_take_longer(archive):
-    stopwatch = Stopwatch(archive, {})
-    card = metrics()["sharpness"]
+def test_more_passes_snapshots_and_examples_cost_more(archive):
+    prices, card = Prices(archive, {}), metrics()["sharpness"]
 
     def expected(**options):
-        return stopwatch.seconds(make_plan(card, options, archive, {}))
+        return prices.seconds(make_plan(card, options, archive, {}))
 
     assert 0 < expected(examples=8) < expected(examples=16)
-    assert expected(starts=1) < expected(starts=9)
+    assert expected(iterations=4) < expected(iterations=8)
+    assert expected() == Prices(archive, {}).seconds(make_plan(card, {}, archive, {})), "no clock is in it"
 
 
-def test_long_metrics_wait_until_they_are_named(archive):
-    results = analyze.run(archive, patience=0.0)
-    assert "stiffness" in results and "sharpness" not in results
-    assert "ask for it by name" in results.skipped["sharpness"]
+def test_the_budget_is_for_all_metrics_together_and_the_dearest_are_told(archive, tmp_path):
+    everything = analyze.run(archive, output=tmp_path)
+    plans = [
+        make_plan(metrics()[name], {}, archive, {}) for name in ("jacobian", "hessian", "sharpness", "regions")
+    ]
+    prices = Prices(archive, {})
+    costs = sorted(prices.seconds(plan) for plan in plans)
+    chosen, over = within(plans, prices, costs[0] + costs[1])
+    assert [prices.seconds(plan) for plan in chosen] == costs[:2]
+    assert [seconds for _, seconds in over] == costs[2:]
+    some = analyze.run(archive, patience=costs[0] + costs[1])
+    dear = max(plans, key=prices.seconds).card.name
+    assert "stiffness" in some and dear not in some and dear in everything
+    assert f"tracer analyze {archive.path} -m {dear}" in some.skipped[dear]
+    # What was computed with more patience stays, and is no reason to compute more with less.
+    again = analyze.run(archive, output=tmp_path, patience=0.0)
+    assert set(again) == set(everything)
+    first = analyze.run(archive, output=tmp_path / "new", patience=costs[0])
+    assert set(analyze.run(archive, output=tmp_path / "new", patience=costs[0])) == set(first)
+
+
+def test_a_named_metric_is_computed_whatever_it_costs(archive):
     assert "sharpness" in analyze.run(archive, ["sharpness"], patience=0.0)
+
+
+def test_the_network_is_run_again_at_few_snapshots_unless_more_are_asked_for(archive, tmp_path):
+    steps = [int(step) for step in archive.steps("weights")]
+    assert len(steps) > 5
+
+    def seen(**more):
+        return analyze.run(archive, ["jacobian"], output=tmp_path, **more)["jacobian"]["step"].values.tolist()
+
+    first = seen()
+    assert len(first) == 5 and first[0] == steps[0] and first[-1] == steps[-1]
+    assert seen(snapshots=steps[1:3]) == sorted({*first, *steps[1:3]}), "what is there stays"
+    assert seen(snapshots="all") == steps == seen()
+    every = analyze.run(archive, ["jacobian"], snapshots="all")["jacobian"]
+    some = analyze.run(archive, ["jacobian"])["jacobian"]
+    assert some.drop_attrs(deep=False).equals(every.drop_attrs(deep=False).sel(step=first))
