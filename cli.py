@@ -91,6 +91,33 @@ class Memory(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
+class Jobs(click.ParamType):
+    """A number of processes, or `auto`."""
+
+    name = "n|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or the word."""
+        if str(value) == "auto" or (str(value).isdigit() and int(value) > 0):
+            return str(value) if str(value) == "auto" else int(value)
+        return self.fail(f"{value!r} is neither a number of processes nor auto", param, ctx)
+
+
+class Steps(click.ParamType):
+    """`few`, `all`, or steps with commas between."""
+
+    name = "steps"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The word, or a list of numbers."""
+        if value in ("few", "all"):
+            return value
+        try:
+            return [int(part) for part in str(value).split(",")]
+        except ValueError:
+            return self.fail(f"{value!r} is not few, all, or steps such as 0,100,1000", param, ctx)
+
+
 @click.group(cls=Commands, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="tracer")
 @debug_option
@@ -202,8 +229,30 @@ def check(function: str, form: str) -> None:
 @click.option(
     "--memory", type=Memory(), default="2GB", show_default=True, help="Most that arrays may take at a time."
 )
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
+@click.option(
+    "--jobs",
+    type=Jobs(),
+    default="auto",
+    show_default=True,
+    help="Worker processes; auto: a core each, for long work.",
+)
 @scheduler_option
+@click.option(
+    "--snapshots",
+    type=Steps(),
+    default="few",
+    show_default=True,
+    metavar="few|all|STEP,...",
+    help="Where the network is run again; few: first, last and three between.",
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Of running the network again, in all, by operations counted.",
+)
 @click.option(
     "--set",
     "settings",
@@ -229,8 +278,10 @@ def analyze_run(
     output: Path | None,
     names: tuple[str, ...],
     memory: int,
-    jobs: int,
+    jobs: Any,
     scheduler: str | None,
+    snapshots: Any,
+    patience: float,
     settings: tuple[tuple[str, str, Any], ...],
     model: str | None,
     data: str | None,
@@ -240,9 +291,11 @@ def analyze_run(
 ) -> None:
     """Compute metrics of an archive and write a report.
 
-    RUN is a directory, a .zip file or a URL. Results, tables, figures and report.html go to RUN.analysis.
-    What the archive cannot support is skipped, with its reason on stderr, and so is what would run the
-    network for minutes. A metric named with -m is computed however long it takes, or is an error.
+    RUN is a directory, a .zip file or a URL. Results, tables, figures and report.html go to RUN.analysis,
+    first of what is stored; what runs the network again follows, and the report is written again with each.
+    What the archive cannot support is skipped, with its reason on stderr, and so is what does not fit into
+    --patience. A metric named with -m is computed however long it takes, or is an error. What was computed
+    before is kept, snapshot by snapshot.
     """
     from analyze.listing import result_rows
 
@@ -258,7 +311,7 @@ def analyze_run(
     target = output or _beside(run)
     wanted = list(dict.fromkeys(names)) or None
     asked = {"metrics": wanted, "memory": memory, "options": options, "replay": replay}
-    where = {"jobs": jobs, "scheduler": scheduler}
+    where = {"jobs": jobs, "scheduler": scheduler, "snapshots": snapshots, "patience": patience}
     results = _analyze(run, target, force, **asked, **where)
     emit(result_rows(results), form)
     note(f"report: {target / 'report.html'}")
@@ -341,12 +394,32 @@ def _beside(run: str) -> Path:
 
 
 def _analyze(run: str, target: Path, force: bool = False, **settings: Any) -> Any:
-    """Compute, save under `target`, tell what was skipped; what is there already is kept unless `force`."""
+    """Compute and write under `target`, first what is quick; what is there already is kept unless `force`."""
     import analyze
+    from analyze.findings import findings
+    from analyze.output import Pages
 
-    with Bar() as bar:
-        results = analyze.run(run, progress=bar, output=None if force else target, **settings)
-    results.save(target)
+    told: set[str] = set()
+
+    def arrived(results: Any) -> None:
+        pages.write(results)
+        for finding in [] if told else findings(results)[:5]:
+            note(f"- {finding.sentence}")
+        if results.coming:
+            first = "" if told else f"report: {target / 'report.html'}; still computing "
+            note(f"{first}{', '.join(results.coming)}" if first else f"  {len(results.coming)} to come")
+        told.add("first")
+
+    with Pages(target, workers=settings.get("jobs") != 1) as pages, Bar() as bar:
+        results = analyze.run(
+            run,
+            progress=bar,
+            output=None if force else target,
+            arrived=arrived,
+            finished=pages.add,
+            **settings,
+        )
+        pages.write(results)
     for name, reason in results.skipped.items():
         note(f"skipped {name}: {reason}")
     return results

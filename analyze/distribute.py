@@ -197,6 +197,14 @@ def _pool(n: int) -> Executor:
     return ProcessPoolExecutor(n, get_context("spawn"), initializer=_limit_threads, initargs=(threads,))
 
 
+def one_process() -> Executor:
+    """A process beside this one, for what can be done meanwhile."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    return ProcessPoolExecutor(1, get_context("spawn"), initializer=_limit_threads, initargs=(1,))
+
+
 def _limit_threads(threads: int) -> None:
     # Each process would take a thread a core for its matrix products; together they would crowd the machine.
     if "OMP_NUM_THREADS" not in os.environ:

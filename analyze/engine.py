@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from tracer.archive import Archive
 
 Progress = Callable[[int, int, str], None]
-Arrived = Callable[[Results], None]
+Arrived = Callable[[Results], object]
+Finished = Callable[[str, "xr.Dataset"], object]
 Snapshots = Literal["few", "all"] | Collection[int]
 PATIENCE = 60.0  # declared seconds of running the network, of all metrics together
 LONG = 10.0  # declared seconds from which starting processes pays
@@ -53,6 +54,7 @@ def run(
     replay: Mapping[str, Any] | None = None,
     patience: float = PATIENCE,
     arrived: Arrived | None = None,
+    finished: Finished | None = None,
 ) -> Results:
     """Compute metrics of an archive; by default every one it supports.
 
@@ -69,11 +71,12 @@ def run(
 
     Metrics of stored arrays come first, those that run the network again after them, cheapest first:
     `arrived(results)` is called when the first are done and again with each of the others, and
-    `Results.coming` names those still to come. The network is run again at `snapshots`: `few` (the first, the
-    last, and at most three between, evenly in the logarithm of the step), `all`, or steps; snapshots computed
-    earlier stay. All such metrics together take `patience` seconds as declared in `analyze.cost`, by operations
-    counted and not by a clock; the dearest are left out. A metric that is named is always computed. What is not
-    computed is in `Results.skipped`, with the reason.
+    `Results.coming` names those still to come; `finished(name, dataset)` is called with each result at once.
+    The network is run again at `snapshots`: `few` (the first, the last, and at most three between, evenly in
+    the logarithm of the step), `all`, or steps; snapshots computed earlier stay. All such metrics together
+    take `patience` seconds as declared in `analyze.cost`, by operations counted and not by a clock; the
+    dearest are left out. A metric that is named is always computed. What is not computed is in
+    `Results.skipped`, with the reason.
 
     Raises MissingTraceError where a metric asked for by name lacks what it needs, AnalysisError where it
     fails, or where no scheduler or worker can do its part.
@@ -93,6 +96,7 @@ def run(
             replay=replay,
             patience=math.inf if explicit else patience,
             arrived=arrived,
+            finished=finished,
         )
         complete(session.compute())
     if explicit:
@@ -135,6 +139,7 @@ class Session:
         patience: float = math.inf,
         pieces: int | None = None,
         arrived: Arrived | None = None,
+        finished: Finished | None = None,
     ) -> None:
         self.wanted, self.options = _wanted(metrics), dict(options or {})
         _check_options(self.options, self.wanted)
@@ -146,6 +151,7 @@ class Session:
         self.prices = Prices(self.archive, self.replay)
         self.progress = progress or (lambda done, total, text: None)
         self.arrived = arrived or (lambda results: None)
+        self.finished = finished or (lambda name, data: None)
         self.store = None if output is None else ResultStore(output, str(archive.run_id))
         self.done: dict[str, xr.Dataset] = {}
         self.failed: dict[str, Outcome] = {}
@@ -181,7 +187,7 @@ class Session:
             yield from self._compute(
                 [] if plan is None else self._affordable([plan]) if plan.replays else [plan]
             )
-            self._arrive(card.name)
+            self._tell(card.name)
 
     def results(self) -> Results:
         """Results of the metrics that were asked for, why others are missing, and which are still to come."""
@@ -200,7 +206,7 @@ class Session:
         if self.workers.n and blocks:
             self.progress(0, len(blocks), f"tasks for {self.workers.name}")
         for name in [name for name, count in left.items() if not count]:
-            self._arrive(name)
+            self._tell(name)
         finished, under_way = 0, deque[tuple[Block, Job | None]]()
         for block in [*blocks, None]:
             if block is not None:
@@ -220,7 +226,7 @@ class Session:
                         self._finish(way)
                     if not left[name]:
                         way.returned.clear()
-                        self._arrive(name)
+                        self._tell(name)
 
     def raise_failures(self) -> None:
         """Raise the first failure among the metrics that were asked for."""
@@ -326,8 +332,11 @@ class Session:
         self.done[name] = way.marked(data, now)
         if self.store and data.attrs != self.done[name].attrs:
             self.store.save(name, self.done[name])
+        self._tell(name)
 
-    def _arrive(self, name: str) -> None:
+    def _tell(self, name: str) -> None:
+        if name in self.done and name in self.wanted:
+            self.finished(name, self.done[name])
         if name in self.coming:
             self.coming.remove(name)
             self.arrived(self.results())

@@ -7,13 +7,15 @@ import math
 import shutil
 import warnings
 from collections.abc import Mapping
+from concurrent.futures import Executor, Future
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from analyze import plot
+from analyze.distribute import cores, one_process
 from analyze.metric import Metric, metrics
 from analyze.results import PROVENANCE, Results, tidy
 from tracer import __version__
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 LARGEST_TABLE = 1_000_000  # values of one variable; larger ones are in results.zarr alone
+FEW = 6  # figures that are drawn sooner here than in another process
 LARGEST_SUMMARY = 64  # values of one variable at the last snapshot
 
 
@@ -107,30 +110,120 @@ def _attributes(document: Path) -> dict[str, Any]:
     return dict(json.loads(document.read_text(encoding="utf-8"))["attributes"])
 
 
-def save(results: Results, path: Path) -> Path:
-    """Write everything; figures that cannot be drawn are named in `summary.json` and cost nothing else."""
-    path.mkdir(parents=True, exist_ok=True)
-    store = ResultStore(path)
-    for name, data in results.items():
-        if not store.holds(name, str(data.attrs.get("fingerprint"))):
-            store.save(name, data)
-    store.consolidate()
-    tables, figures = path / "tables", path / "figures"
-    for folder in (tables, figures):
-        folder.mkdir(exist_ok=True)
-    cards = metrics()
-    notes: dict[str, str] = {}
-    for name, data in results.items():
-        write_table(data, tables / f"{name}.csv")
-        note = write_figure(cards.get(name), data, figures / f"{name}.svg")
-        if note:
-            notes[name] = note
-    (path / "summary.json").write_text(json.dumps(summary(results, notes), indent=1), encoding="utf-8")
-    if find_spec("analyze.report") is not None:
-        from analyze import report
+class Pages:
+    """Tables, figures, summary and report of an analysis, written as results arrive.
 
-        report.write(results, path / "report.html", results.archive, figures=figures)
-    return path
+    workers: whether figures may be drawn in a process beside this one, while this one computes.
+    """
+
+    def __init__(self, path: str | Path, *, workers: bool = False) -> None:
+        self.path, self._workers = Path(path), workers and cores() > 1
+        self._before = _fingerprints(self.path)
+        self._waiting: dict[str, xr.Dataset] = {}
+        self._drawn: dict[str, tuple[str, str]] = {}
+        self._under_way: dict[str, tuple[str, Future[str]]] = {}
+        self._entries: dict[tuple[str, str], dict[str, Any]] = {}
+        self._pool: Executor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def add(self, name: str, data: xr.Dataset) -> None:
+        """Begin with the table and the figure of a result, if there is a process for it."""
+        mark = str(data.attrs.get("fingerprint", ""))
+        if self._drawn.get(name, ("",))[0] == mark != "" or self._under_way.get(name, ("",))[0] == mark != "":
+            return
+        self._waiting[name] = data
+        # To start a process takes as long as a few figures.
+        if self._workers and (self._pool is not None or len(self._waiting) >= FEW):
+            self._pool = self._pool or one_process()
+            for waiting in list(self._waiting):
+                self._begin(waiting)
+
+    def _begin(self, name: str) -> None:
+        assert self._pool is not None
+        data = self._waiting[name]
+        card = metrics().get(name)
+        if card is None or card.module == "__main__":
+            return  # only this process knows it
+        arguments = card, data, *self._files(name), self._same(name, data)
+        mark = str(data.attrs.get("fingerprint", ""))
+        self._under_way[name] = mark, self._pool.submit(write_files, *arguments)
+        self._waiting.pop(name)
+
+    def write(self, results: Results) -> Path:
+        """Write everything; figures that cannot be drawn are named in `summary.json` and cost nothing else."""
+        for folder in ("tables", "figures"):
+            (self.path / folder).mkdir(parents=True, exist_ok=True)
+        store = ResultStore(self.path)
+        for name, data in results.items():
+            if not store.holds(name, str(data.attrs.get("fingerprint"))):
+                store.save(name, data)
+            self.add(name, data)
+        store.consolidate()
+        for name, data in self._waiting.items():
+            mark = str(data.attrs.get("fingerprint", ""))
+            note = write_files(metrics().get(name), data, *self._files(name), self._same(name, data))
+            self._drawn[name] = mark, note
+        self._waiting.clear()
+        for name, (mark, future) in self._under_way.items():
+            self._drawn[name] = mark, future.result()
+        self._under_way.clear()
+        notes = {name: note for name, (_, note) in self._drawn.items() if note}
+        text = json.dumps(summary(results, notes), indent=1)
+        _replace(self.path / "summary.json", text)
+        if find_spec("analyze.report") is not None:
+            from analyze import report
+
+            figures = self.path / "figures"
+            page = report.render(results, results.archive, figures=figures, entries=self._entries)
+            _replace(self.path / "report.html", page)
+        return self.path
+
+    def _files(self, name: str) -> tuple[Path, Path]:
+        return self.path / "tables" / f"{name}.csv", self.path / "figures" / f"{name}.svg"
+
+    def _same(self, name: str, data: xr.Dataset) -> bool:
+        """Whether the table is of this very result."""
+        return self._before.get(name) == str(data.attrs.get("fingerprint", "")) != ""
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file in one rename: somebody may be looking at it."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
+
+
+def _fingerprints(path: Path) -> dict[str, str]:
+    """Fingerprints of the results whose tables and figures a directory holds."""
+    try:
+        known = json.loads((path / "summary.json").read_text(encoding="utf-8"))["metrics"]
+        return {name: str(entry.get("fingerprint", "")) for name, entry in known.items()}
+    except (OSError, ValueError, KeyError, AttributeError):
+        return {}
+
+
+def save(results: Results, path: Path) -> Path:
+    """Write results, tables, figures, summary and report to a directory."""
+    with Pages(path) as pages:
+        return pages.write(results)
+
+
+def write_files(card: Metric | None, data: xr.Dataset, table: Path, figure: Path, same: bool) -> str:
+    """Write the table and the figure of a result; returns why there is no figure, or nothing.
+
+    same: whether files that are there are of this very result.
+    """
+    for path in (table, figure):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if not (same and table.is_file()):
+        write_table(data, table)
+    return write_figure(card, data, figure)
 
 
 def write_table(data: xr.Dataset, path: Path) -> None:
@@ -161,12 +254,13 @@ def summary(results: Results, notes: Mapping[str, str]) -> dict[str, Any]:
         **about,
         "metrics": {name: _entry(data, notes.get(name, "")) for name, data in results.items()},
         "skipped": dict(results.skipped),
+        **({"coming": list(results.coming)} if getattr(results, "coming", ()) else {}),
     }
 
 
 def _entry(data: xr.Dataset, note: str) -> dict[str, Any]:
     names = ("title", "meaning", "reference", "options", "lag", "created")
-    about = {name: data.attrs[name] for name in names if name in data.attrs}
+    about = {name: data.attrs[name] for name in (*names, "fingerprint") if name in data.attrs}
     entry = {**about, "variables": {str(name): _variable(data[name]) for name in data.data_vars}}
     return entry | ({"note": note} if note else {})
 

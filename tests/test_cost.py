@@ -29,7 +29,8 @@ def test_more_passes_snapshots_and_examples_cost_more(archive):
 def test_the_budget_is_for_all_metrics_together_and_the_dearest_are_told(archive, tmp_path):
     everything = analyze.run(archive, output=tmp_path)
     plans = [
-        make_plan(metrics()[name], {}, archive, {}) for name in ("jacobian", "hessian", "sharpness", "regions")
+        make_plan(metrics()[name], {}, archive, {})
+        for name in ("jacobian", "hessian", "sharpness", "regions")
     ]
     prices = Prices(archive, {})
     costs = sorted(prices.seconds(plan) for plan in plans)

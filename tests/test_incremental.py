@@ -90,7 +90,9 @@ def test_a_comparison_in_time_reads_two_snapshots(path, tmp_path, monkeypatch):
     reads = []
     original = Source.snapshot
     monkeypatch.setattr(
-        Source, "snapshot", lambda self, path, step, *rest: reads.append(step) or original(self, path, step, *rest)
+        Source,
+        "snapshot",
+        lambda self, path, step, *rest: reads.append(step) or original(self, path, step, *rest),
     )
     analyze.run(path, ["path_self_similarity"], output=tmp_path)
     ends = [step for step in open_archive(path).epoch_ends if step < 100]
@@ -169,7 +171,10 @@ def test_no_array_is_read_that_no_fingerprint_covers(real, monkeypatch):
     monkeypatch.setattr(Digests, "of", noted)
     monkeypatch.setattr(Source, "read", reading)
     done, prints, checked = {}, Fingerprints(archive, {}), 0
-    for level in ({"complexity", "depth_slope", "margin", "generalization", "correctness"}, analyze.metrics()):
+    for level in (
+        {"complexity", "depth_slope", "margin", "generalization", "correctness"},
+        analyze.metrics(),
+    ):
         for name in sorted(level):
             archive = with_activations(open_archive(real), {})
             prints._archive = archive
@@ -236,7 +241,9 @@ def test_values_of_settings():
               Factory(2), partial(print, 1), partial(print, 2), lambda: 1, lambda: 2]  # fmt: skip
     assert len({digest_of_value(value) for value in unlike}) == len(unlike)
     endless = iter([])
-    assert digest_of_value(endless) != digest_of_value(endless), "what cannot be looked into is never the same"
+    assert digest_of_value(endless) != digest_of_value(endless), (
+        "what cannot be looked into is never the same"
+    )
 
 
 def test_a_failing_metric_keeps_nothing(path, tmp_path):
