@@ -9,9 +9,10 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from tracer import __version__, commands
-from tracer.console import Bar, Commands, debug_option, emit, emit_tree, format_option, note
-from tracer.share.commands import COMMANDS, Assignment
+from tracer import __version__
+from tracer.command import archive as commands
+from tracer.command.console import Bar, Commands, debug_option, emit, emit_tree, format_option, note
+from tracer.command.share import COMMANDS, Assignment
 
 __owner__ = "tracer-nn"  # tracer.__main__ refuses any other module called cli
 
@@ -29,7 +30,7 @@ class MetricName(click.ParamType):
         """Names that begin like what was typed, each with its title."""
         import analyze
 
-        cards = analyze.metrics().items()
+        cards = analyze.available_metrics().items()
         return [CompletionItem(name, help=card.title) for name, card in cards if name.startswith(incomplete)]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
@@ -37,7 +38,7 @@ class MetricName(click.ParamType):
         import analyze
         from tracer.errors import did_you_mean
 
-        known = analyze.metrics()
+        known = analyze.available_metrics()
         if value not in known:
             self.fail(f"no metric is called {value!r}; {did_you_mean(value, known)}", param, ctx)
         return str(value)
@@ -61,7 +62,7 @@ class Setting(click.ParamType):
         metric, dot, option = path.partition(".")
         if not equals or not dot:
             self.fail(f"{value!r} is not METRIC.OPTION=VALUE, for example margin.epsilon=0.1", param, ctx)
-        options = analyze.metrics()[METRIC.convert(metric, param, ctx)].options
+        options = analyze.available_metrics()[METRIC.convert(metric, param, ctx)].options
         if option not in options:
             self.fail(f"{metric} has no option {option!r}; {did_you_mean(option, options)}", param, ctx)
         try:
@@ -149,7 +150,7 @@ def demo(out: Path, shuffle_labels: bool, epochs: int, seed: int) -> None:
     """
     archive, analysis = out / "digits.zarr", out / "digits.analysis"
     note(f"Training on 1,297 handwritten digits{' with shuffled labels' if shuffle_labels else ''} ...")
-    from analyze.findings import findings
+    from analyze.report.findings import findings
     from tracer.demo import one_thread, train
 
     def progress(epoch: int, loss: float) -> None:
@@ -184,7 +185,7 @@ def info(run: str, settings: tuple[tuple[str, str | None], ...], form: str) -> N
     RUN is a directory, a .zip file or a URL. Prints what was trained and what was recorded of it.
     """
     import tracer
-    from tracer.summary import describe, summarize
+    from tracer.archive.summary import describe, summarize
 
     if settings:
         from tracer.share.attributes import set_attributes
@@ -206,7 +207,7 @@ def check(function: str, form: str) -> None:
     tracer.record. It runs twice without recording and once with it. Exit code 1 unless nothing changed.
     """
     import tracer
-    from tracer.neutrality import imported
+    from tracer.recorder.neutrality import imported
 
     verdict = tracer.check(imported(function))
     emit([{"quantity": name, "outcome": outcome} for name, outcome in verdict.table.items()], form)
@@ -297,11 +298,11 @@ def analyze_run(
     --patience. A metric named with -m is computed however long it takes, or is an error. What was computed
     before is kept, snapshot by snapshot.
     """
-    from analyze.listing import result_rows
+    from analyze.report.listing import result_rows
 
     replay: dict[str, Any] = {"device": device}
     if model or data:
-        from tracer.neutrality import imported
+        from tracer.recorder.neutrality import imported
 
         replay |= {"model": imported(model) if model else None, "data": imported(data) if data else None}
 
@@ -371,9 +372,9 @@ def list_metrics(names: tuple[str, ...], bibtex: bool, form: str) -> None:
     With NAME, the whole card of that metric.
     """
     import analyze
-    from analyze.listing import card_row, card_text
+    from analyze.report.listing import card_row, card_text
 
-    cards = [card for name, card in analyze.metrics().items() if not names or name in names]
+    cards = [card for name, card in analyze.available_metrics().items() if not names or name in names]
     if bibtex:
         entries = {reference.key: reference.bibtex() for card in cards for reference in card.reference}
         click.echo("\n\n".join(entries.values()))
@@ -396,8 +397,8 @@ def _beside(run: str) -> Path:
 def _analyze(run: str, target: Path, force: bool = False, **settings: Any) -> Any:
     """Compute and write under `target`, first what is quick; what is there already is kept unless `force`."""
     import analyze
-    from analyze.findings import findings
-    from analyze.output import Pages
+    from analyze.report.findings import findings
+    from analyze.report.save import Pages
 
     told: set[str] = set()
 

@@ -6,9 +6,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analyze.compare import compare
+    from analyze.comparison import compare
+    from analyze.contract import metric, metrics
     from analyze.engine import run
-    from analyze.metric import metric, metrics
     from analyze.results import Results, load
 
 _HOME = {

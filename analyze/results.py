@@ -89,7 +89,7 @@ class Results(Mapping[str, "xr.Dataset"]):
         MissingTraceError for a result that is not there, or whose metric is unknown here or draws nothing.
         """
         from analyze import plot
-        from analyze.metric import card_of
+        from analyze.contract import card_of
 
         data, drawn = self[name], card_of(name).plot
         if drawn is None:
@@ -100,7 +100,7 @@ class Results(Mapping[str, "xr.Dataset"]):
 
     def save(self, path: str | Path) -> Path:
         """Write `results.zarr`, `summary.json`, `tables/`, `figures/` and `report.html` to a directory."""
-        from analyze.output import save
+        from analyze.report.save import save
 
         return save(self, Path(path))
 
@@ -136,7 +136,7 @@ def load(path: str | Path) -> Results:
 
     Raises MissingTraceError where the directory holds none.
     """
-    from analyze.output import ResultStore, read_skipped
+    from analyze.report.save import ResultStore, read_skipped
 
     store = ResultStore(path)
     names = store.names()

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from analyze.homogeneous import path_sums
-from analyze.operator_norm import map_norm
+from analyze.replay.paths import path_sums
+from analyze.replay.paths.operator_norm import map_norm
 from benchmarks.harness import Work, case
 from benchmarks.models import batch, resnet18
 from tracer.network import Network

@@ -110,7 +110,11 @@ def _varied(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
 def all_trace_metrics() -> Iterator[tuple[str, Work, Work, float]]:
     """ResNet-18, 128 probe examples; metrics of outputs, sums, masks and Grams, none of weights or a replay."""
     others = ("states", "weights", "activations", "gradients", "minibatch")
-    names = [n for n, card in analyze.metrics().items() if not any(r.startswith(others) for r in card.reads)]
+    names = [
+        n
+        for n, card in analyze.available_metrics().items()
+        if not any(r.startswith(others) for r in card.reads)
+    ]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = Path(folder) / "resnet18.zarr"

@@ -95,7 +95,7 @@ def main() -> None:
     """Print the table."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    cards = analyze.metrics()
+    cards = analyze.available_metrics()
     names = sys.argv[1:] or [n for n, c in cards.items() if not any(r.startswith(REPLAYED) for r in c.reads)]
     print("| metric | snapshots | units | examples |\n|---|---|---|---|")
     for name, slopes in exponents(names).items():

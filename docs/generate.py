@@ -6,8 +6,8 @@ import click
 
 import analyze
 import cli
-from analyze import plan  # noqa: F401  (declares the arrays of the archive)
-from analyze.view import SOURCES
+from analyze.arrays import SOURCES
+from analyze.engine import plan  # noqa: F401  (declares the arrays of the archive)
 
 HERE = Path(__file__).parent
 WIDTH = 100
@@ -30,7 +30,7 @@ def command_line() -> str:
 def metrics() -> str:
     """Page of every metric: its card."""
     parts = ["# Metrics", "", "What `tracer metrics NAME` says in short. Shapes are (dimension, ...)."]
-    for card in analyze.metrics().values():
+    for card in analyze.available_metrics().values():
         sources = "; ".join(f"[{r}]({r.link})" if r.link else str(r) for r in card.reference)
         variables = ", ".join(f"`{name}` ({', '.join(dims)})" for name, dims in card.variables.items())
         options = ", ".join(f"`{name}={value!r}`" for name, value in card.options.items())
@@ -50,7 +50,7 @@ def metrics() -> str:
 
 def inputs() -> str:
     """Page of every array a metric can read."""
-    analyze.metrics()  # imports every module that declares one
+    analyze.available_metrics()  # imports every module that declares one
     lines = [
         "# What a metric can read",
         "",

@@ -8,10 +8,10 @@ import numpy as np
 import xarray as xr
 
 from analyze import plot
-from analyze.blocks import Worker, align
-from analyze.metric import Metric
-from analyze.plan import Plan, make_plan, static_bytes
-from analyze.view import SOURCES, View
+from analyze.arrays import SOURCES, View
+from analyze.contract import Metric
+from analyze.engine.blocks import Worker, align
+from analyze.engine.plan import Plan, make_plan, static_bytes
 from tracer.archive import Archive
 
 TOLERANCE = 1e-9

@@ -149,7 +149,7 @@ def pack(path: str) -> None:
 
 def repair(path: str) -> None:
     """Repair an archive that was damaged."""
-    from tracer.verify.repair import repair as mend
+    from tracer.recovery.repair import repair as mend
 
     mend(path)
 
@@ -171,10 +171,10 @@ def preload() -> None:
     import torch
 
     import tracer.recorder
+    import tracer.recovery.repair
+    import tracer.recovery.resume
     import tracer.share.attributes
     import tracer.share.packs
-    import tracer.verify.repair
-    import tracer.writer.resuming
 
     torch.set_num_threads(1)
     assert tracer.recorder and tracer.share

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tracer.files import Directory
+from tracer.store.files import Directory
 from tracer.writer import Writer
 
 SIZES = {"weights": 300_000, "probes/p/outputs": 50}

@@ -4,7 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-from analyze.metric import metric
+from analyze.contract import metric
 from analyze.reference import FORT_2019
 
 ABOUT = {"variables": {"a": ("step",)}, "title": "Made for a test", "reference": FORT_2019}

@@ -21,9 +21,9 @@ import xarray as xr
 import tracer
 from tests.crash_server import RARE, SIZES, Plan, ids, loss, values
 from tracer.errors import ArchiveError
+from tracer.recovery.repair import repair
 from tracer.share.packs import unpack
 from tracer.verify import verify
-from tracer.verify.repair import repair
 
 
 class Server:

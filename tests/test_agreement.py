@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analyze.agreement import (
+from analyze.comparison.factorial_design import Design
+from analyze.comparison.rank_correlation import (
     STATISTICS,
     agreement,
     conditional_mutual_information,
@@ -14,7 +15,6 @@ from analyze.agreement import (
     kendall,
     sign_errors,
 )
-from analyze.design import Design
 from tests.oracles import agreement as oracle
 
 EVERYONE = np.ones((1, 24), np.float32)

@@ -18,8 +18,8 @@ import tracer
 from tests.recording import declare, put
 from tests.synthetic import LAYERS, Truth, write_archive
 from tracer.archive import Archive
-from tracer.archive.stores import PinnedStore
 from tracer.errors import ArchiveError, MissingTraceError
+from tracer.store.stores import PinnedStore
 from tracer.writer import Writer
 
 

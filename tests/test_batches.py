@@ -12,8 +12,8 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from tracer.batches import Batches
 from tracer.errors import RecordError
+from tracer.recorder.batches import Batches
 
 N = 23
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from analyze.chain import refusal, weight_rows
+from analyze.replay.paths.chain import refusal, weight_rows
 from tests.test_homogeneous import traced
 
 X = {"input": 0}

@@ -10,8 +10,8 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tracer.chunks import Layout, as_bytes, plan, plan_tail
-from tracer.metadata import ArrayNode, object_key
+from tracer.store.documents import ArrayNode, object_key
+from tracer.store.layout import Layout, as_bytes, plan, plan_tail
 
 DTYPES = ["bool", "uint8", "int16", "float16", "int64", "float64", "complex64"]
 

@@ -90,7 +90,7 @@ def test_debug_shows_the_exception(arguments, tmp_path):
 
 def test_metrics_lists_every_metric_with_its_source():
     listed = {row["metric"]: row for row in json.loads(tracer("metrics", "--format", "json").stdout)}
-    assert listed.keys() == analyze.metrics().keys()
+    assert listed.keys() == analyze.available_metrics().keys()
     assert set(listed["stiffness"]) == {"metric", "title", "formula", "reads", "cost", "source"}
     assert "arXiv:1901.09491" in listed["stiffness"]["source"]
     table = tracer("metrics").stdout.splitlines()
@@ -99,7 +99,7 @@ def test_metrics_lists_every_metric_with_its_source():
 
 def test_metrics_with_a_name_shows_the_whole_card():
     text = tracer("metrics", "stiffness").stdout
-    card = analyze.metrics()["stiffness"]
+    card = analyze.available_metrics()["stiffness"]
     for part in (card.title, card.formula, card.reading, card.cost, *card.variables, *card.options):
         assert part in text
     assert ">>>" not in text
@@ -107,7 +107,7 @@ def test_metrics_with_a_name_shows_the_whole_card():
 
 def test_bibtex_holds_each_publication_once():
     text = tracer("metrics", "--bibtex").stdout
-    keys = {reference.key for card in analyze.metrics().values() for reference in card.reference}
+    keys = {reference.key for card in analyze.available_metrics().values() for reference in card.reference}
     assert text.count("@") == len(keys)
     assert "fort2019stiffness" in tracer("metrics", "stiffness", "--bibtex").stdout
 
@@ -123,7 +123,9 @@ def test_metric_names_complete_with_their_titles():
     complete = ShellComplete(cli.main, {}, "tracer", "_TRACER_COMPLETE")
     items = complete.get_completions(["analyze", "run.zarr", "-m"], "gradient_c")
     assert {item.value: item.help for item in items} == {
-        name: card.title for name, card in analyze.metrics().items() if name.startswith("gradient_c")
+        name: card.title
+        for name, card in analyze.available_metrics().items()
+        if name.startswith("gradient_c")
     }
     assert len(items) == 2
 
@@ -213,7 +215,7 @@ def poor(tmp_path_factory):
 
 
 def test_what_cannot_be_computed_is_told_line_by_line(poor, tmp_path, monkeypatch):
-    cards = analyze.metrics()
+    cards = analyze.available_metrics()
     chosen = {name: cards[name] for name in ("stiffness", "el2n")}
     monkeypatch.setattr("analyze.engine.metrics", lambda: chosen)
     result = tracer("analyze", poor, "-o", tmp_path)

@@ -13,7 +13,7 @@ import tracer
 from tests.recording import declare, put, put_row
 from tests.synthetic import write_archive
 from tracer import spec
-from tracer.metadata import document_digest, object_key
+from tracer.store.documents import document_digest, object_key
 from tracer.writer import Writer, columns
 from tracer.writer.commits import chain
 from tracer.writer.staging import Staging

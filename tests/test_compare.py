@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 import analyze
 import cli
-from analyze.compare import measures, runs
-from analyze.distribute import Workers, complete
-from analyze.output import ResultStore, summary
+from analyze.comparison import measures, runs
+from analyze.engine.distribute import Workers, complete
+from analyze.report.save import ResultStore, summary
 from analyze.results import Results, load
 from tests.synthetic import write_archive
 from tracer.errors import ArchiveError, MissingTraceError

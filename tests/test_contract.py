@@ -7,7 +7,7 @@ from tests.synthetic import write_archive
 from tracer.archive import open as open_archive
 from tracer.errors import MissingTraceError
 
-CARDS = analyze.metrics()
+CARDS = analyze.available_metrics()
 # Replayed states carry their own weights and examples, which these two checks cannot reach into.
 ON_ARRAYS = [name for name, card in CARDS.items() if "states" not in card.reads]
 

@@ -1,9 +1,9 @@
 import pytest
 
 import analyze
-from analyze.cost import Prices, within
-from analyze.metric import metrics
-from analyze.plan import make_plan
+from analyze.contract import metrics
+from analyze.engine.cost import Prices, within
+from analyze.engine.plan import make_plan
 from tests.loops import record_everything
 from tracer.archive import open as open_archive
 

@@ -7,10 +7,10 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 import tracer
-from analyze.metrics.complexity import complexity
+from analyze.metrics.depth.complexity import complexity
 from tests.loops import blobs, run_loop
 from tracer.errors import MissingTraceError, RecordError
-from tracer.randomness import random_state
+from tracer.network.randomness import random_state
 from tracer.recorder import dataset
 
 

@@ -19,7 +19,7 @@ def run_demo(*arguments):
 @pytest.fixture
 def few_metrics(monkeypatch):
     """Only what the findings are computed from, and what those read."""
-    cards = analyze.metrics()
+    cards = analyze.available_metrics()
     needed = {*WANTED, "complexity", "depth_slope"}
     monkeypatch.setattr("analyze.engine.metrics", lambda: {name: cards[name] for name in needed})
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from analyze.derived import class_labels, class_margins, correct_share, cosines
-from analyze.metrics.stiffness import stiffness
-from analyze.plan import make_plan
-from analyze.view import View, closure
+from analyze.arrays import View, closure
+from analyze.arrays.derived import class_labels, class_margins, correct_share, cosines
+from analyze.engine.plan import make_plan
+from analyze.metrics.gradients.stiffness import stiffness
 from tests.fake_archive import fake_archive
 from tracer.errors import MissingTraceError
 

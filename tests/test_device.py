@@ -15,13 +15,13 @@ from tracer.gradients import inner_products, products
 from tracer.gradients.forms import Outer, Scatter
 from tracer.network import Network, copies
 from tracer.network.copies import _differentiable, named_tensors
-from tracer.network.trees import leaves_of, rebuild
+from tracer.network.pytree import leaves_of, rebuild
 from tracer.probe import Probe, ProbePass
 from tracer.recorder import device
+from tracer.recorder.budget import Budget
 from tracer.recorder.device import Transfer
-from tracer.recorder.inflight import InFlight
-from tracer.recorder.thinning import Budget
-from tracer.recorder.weights import Weights
+from tracer.recorder.device.weights import Weights
+from tracer.recorder.minibatch import InFlight
 from tracer.schedule import every
 from tracer.writer.staging import Staging
 

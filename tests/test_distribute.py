@@ -12,11 +12,11 @@ from click.testing import CliRunner
 import analyze
 import cli
 import tracer
-from analyze import distribute
-from analyze.distribute import TRIES, Job, Processes, Workers, by_turns, complete, packed, perform
+from analyze.contract import metric
+from analyze.engine import distribute
+from analyze.engine.distribute import TRIES, Job, Processes, Workers, by_turns, complete, packed, perform
+from analyze.engine.fingerprint import sources
 from analyze.errors import AnalysisError
-from analyze.fingerprint import sources
-from analyze.metric import metric
 from tests.dying import ABOUT, fails_late, fatal
 from tests.loops import record_everything
 from tests.synthetic import write_archive

@@ -16,7 +16,7 @@ from tracer.network import Network
 from tracer.network.copies import named_tensors
 from tracer.probe import Probe, ProbePass
 from tracer.recorder import RecordWarning
-from tracer.recorder.eager import EagerNetwork
+from tracer.recorder.forward.untraced import EagerNetwork
 
 
 class Branching(nn.Module):

@@ -6,15 +6,14 @@ import pytest
 import xarray as xr
 
 import analyze
-from analyze import blocks
-from analyze.assemble import added
-from analyze.blocks import Worker, blocks_of
-from analyze.engine import parse_memory
+from analyze.contract import metric
+from analyze.engine import blocks, parse_memory
+from analyze.engine.assemble import added
+from analyze.engine.blocks import Worker, blocks_of
+from analyze.engine.plan import compared, make_plan
 from analyze.errors import AnalysisError
-from analyze.metric import metric
-from analyze.metrics.path_cross_similarity import path_cross_similarity
-from analyze.metrics.path_patterns import path_patterns
-from analyze.plan import compared, make_plan
+from analyze.metrics.paths.path_cross_similarity import path_cross_similarity
+from analyze.metrics.paths.path_patterns import path_patterns
 from analyze.reference import FORT_2019
 from analyze.results import load
 from tests.dying import fails_late
@@ -193,7 +192,7 @@ def test_a_change_of_what_is_read_reaches_the_reader(path, tmp_path, monkeypatch
 
 
 def test_failures_are_skipped_by_default_and_raised_when_named(path, monkeypatch):
-    known = {name: analyze.metrics()[name] for name in ("stiffness",)}
+    known = {name: analyze.available_metrics()[name] for name in ("stiffness",)}
     monkeypatch.setattr("analyze.engine.metrics", lambda: {**known, "broken": broken.card})
     results = analyze.run(path)
     assert list(results) == ["stiffness"]
@@ -266,7 +265,7 @@ def test_sums_over_snapshots_stream_and_do_not_depend_on_memory(tmp_path, monkey
 
 
 def test_what_one_snapshot_leaves_undefined_adds_nothing():
-    plan = make_plan(analyze.metrics()["tracin"], {}, fake_archive(), {})
+    plan = make_plan(analyze.available_metrics()["tracin"], {}, fake_archive(), {})
     first = {"influence": [[np.nan, 1.0]], "self_influence": [2.0], "n_snapshots": 1, "train_example": [7]}
     second = {
         "influence": [[np.nan, np.nan]],
@@ -282,7 +281,7 @@ def test_what_one_snapshot_leaves_undefined_adds_nothing():
 
 
 def test_metrics_share_a_block_only_if_they_share_an_array(path):
-    archive, cards = open_archive(path), analyze.metrics()
+    archive, cards = open_archive(path), analyze.available_metrics()
     names = ["stiffness", "margin", "grand", "el2n", "depth_slope"]
     plans = [make_plan(cards[name], {}, archive, {}) for name in names]
     blocks = list(blocks_of(plans, archive, 1 << 40, {}))

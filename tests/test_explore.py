@@ -9,7 +9,8 @@ import pytest
 import xarray as xr
 from matplotlib.figure import Figure
 
-from analyze import marks, plot
+from analyze import plot
+from analyze.plot import hover
 from analyze.report import explore, svg
 from tests import report_data as data
 
@@ -65,7 +66,7 @@ def test_maps_turn_dark_only_where_nothing_is_lightest():
     axes = figure.subplots(1, 2)
     for one, cmap in zip(axes, (plot.DIVERGING, plot.SEQUENTIAL), strict=True):
         plot.heat(one, [[-1.0, 1.0]], cmap=cmap, colorbar="x")
-    assert [marks.pale(one) for one in figure.axes] == [True, False, True, False]
+    assert [hover.pale(one) for one in figure.axes] == [True, False, True, False]
 
 
 def test_points_and_bars_can_be_named():
@@ -90,7 +91,7 @@ def test_long_lines_and_large_maps_stay_small():
         plot.heat(right, np.zeros((100, 100)))
 
     (panel,) = carried(drawn(large))
-    assert len(panel["lines"][0]["y"]) == marks.POINTS and panel["xs"][0]["names"][-1] == "1e+05"
+    assert len(panel["lines"][0]["y"]) == hover.POINTS and panel["xs"][0]["names"][-1] == "1e+05"
 
 
 def test_a_profile_is_turned_over_by_snapshot_and_by_layer():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tracer.archive import factors
+from tracer.archive import gradients
 from tracer.errors import MissingTraceError
 
 
@@ -26,7 +26,7 @@ def stored(
 
 
 def rebuilt(blocks: list[Any], flat: np.ndarray, tensor: str) -> np.ndarray:
-    return factors.rebuild(blocks, tensor, lambda start, stop: flat[start:stop])
+    return gradients.rebuild(blocks, tensor, lambda start, stop: flat[start:stop])
 
 
 def signals(y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from analyze.findings import ends, findings
+from analyze.report.findings import ends, findings
 from tests import report_data as data
 
 

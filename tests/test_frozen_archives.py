@@ -13,7 +13,7 @@ import zarr
 import tracer
 from tests.archives.make import N_GRADIENTS, STEPS
 from tracer.errors import ArchiveError
-from tracer.metadata import document_digest
+from tracer.store.documents import document_digest
 from tracer.verify import verify
 
 ARCHIVES = Path(__file__).parent / "archives"

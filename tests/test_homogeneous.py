@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from analyze.homogeneous import path_sums
+from analyze.replay.paths import path_sums
 from tests.oracles.homogeneous import Units, folded
 from tracer.errors import MissingTraceError
 from tracer.network import Network

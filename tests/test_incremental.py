@@ -9,12 +9,12 @@ import pytest
 import xarray as xr
 
 import analyze
-from analyze import incremental
-from analyze.blocks import Worker, blocks_of
-from analyze.fingerprint import Fingerprints, digest_of_sources, digest_of_value
-from analyze.metric import metric
-from analyze.plan import make_plan
-from analyze.recomputed import with_activations
+from analyze.engine import incremental
+from analyze.contract import metric
+from analyze.engine.blocks import Worker, blocks_of
+from analyze.engine.fingerprint import Fingerprints, digest_of_sources, digest_of_value
+from analyze.engine.plan import make_plan
+from analyze.engine.replayed import with_activations
 from analyze.reference import FORT_2019
 from tests.loops import record_everything
 from tests.synthetic import write_archive
@@ -109,7 +109,7 @@ def test_a_sum_goes_on(path, tmp_path, computed):
 
 def test_an_interrupted_analysis_goes_on(path, tmp_path, computed, monkeypatch):
     monkeypatch.setattr(incremental, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr("analyze.blocks._REUSED", 1)  # eight snapshots a block
+    monkeypatch.setattr("analyze.engine.blocks._REUSED", 1)  # eight snapshots a block
 
     def progress(done, total, text):
         if done == 5:
@@ -173,13 +173,13 @@ def test_no_array_is_read_that_no_fingerprint_covers(real, monkeypatch):
     done, prints, checked = {}, Fingerprints(archive, {}), 0
     for level in (
         {"complexity", "depth_slope", "margin", "generalization", "correctness"},
-        analyze.metrics(),
+        analyze.available_metrics(),
     ):
         for name in sorted(level):
             archive = with_activations(open_archive(real), {})
             prints._archive = archive
             try:
-                plan = make_plan(analyze.metrics()[name], {}, archive, done)
+                plan = make_plan(analyze.available_metrics()[name], {}, archive, done)
             except MissingTraceError:
                 continue
             covered.clear()
@@ -218,7 +218,7 @@ def test_the_digest_of_sources_changes_with_any_file(tmp_path):
 def test_sources_of_both_packages_count(monkeypatch, path, tmp_path, computed):
     analyze.run(path, ["margin"], output=tmp_path)
     computed.clear()
-    monkeypatch.setattr("analyze.fingerprint.sources", lambda: "another version")
+    monkeypatch.setattr("analyze.engine.fingerprint.sources", lambda: "another version")
     analyze.run(path, ["margin"], output=tmp_path)
     assert len(computed) == 101
 

@@ -12,10 +12,10 @@ from tests import zoo
 from tracer import bits
 from tracer.errors import RecordError
 from tracer.network import Network
-from tracer.network.frozen import by_example
+from tracer.network.fixed_masks import by_example
 from tracer.probe.observe import Units
-from tracer.recorder.inflight import InFlight, wanted
-from tracer.recorder.judge import correct_classes
+from tracer.recorder.minibatch import InFlight, wanted
+from tracer.recorder.minibatch.losses import correct_classes
 from tracer.schedule import at, every
 
 EVERYTHING = {"loss": None, "correct": None, "sums": None, "masks": every(1)}

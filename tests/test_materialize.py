@@ -9,8 +9,8 @@ import zarr
 from torch import nn
 
 import tracer
-from analyze.metric import metrics
-from analyze.plan import make_plan
+from analyze.contract import metrics
+from analyze.engine.plan import make_plan
 from tests import zoo
 from tests.loops import blobs, mlp, run_loop
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
@@ -319,7 +319,7 @@ def test_a_disk_that_fails_leaves_the_archive_as_it_was(copy, bare, tmp_path, mo
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tracer.files.os.writev", full)
+    monkeypatch.setattr("tracer.store.files.os.writev", full)
     with pytest.raises(ArchiveError, match="No space left on device; what was recorded is as it was"):
         materialize(copy, masks=8)
     assert_equal(copy, bare)

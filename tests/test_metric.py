@@ -7,8 +7,8 @@ import pytest
 
 import analyze
 from analyze import metric as decorator
-from analyze.metric import Metric, card_of, metric, metrics
-from analyze.metrics.stiffness import stiffness
+from analyze.contract import Metric, card_of, metric, metrics
+from analyze.metrics.gradients.stiffness import stiffness
 from analyze.reference import FORT_2019, WALKER_2023, Reference
 from tracer.errors import MissingTraceError
 
@@ -105,10 +105,10 @@ def test_card_by_name_card_or_function():
 
 
 def test_package_names_stay_functions_whatever_is_imported():
-    import_module("analyze.metrics.margin")
-    assert analyze.metrics() == metrics() and analyze.metric is decorator
+    import_module("analyze.metrics.outcome.margin")
+    assert analyze.available_metrics() == metrics() and analyze.metric is decorator
     assert isinstance(sys.modules["analyze.metrics"], ModuleType)
-    assert isinstance(analyze.metrics()["margin"], Metric)
+    assert isinstance(analyze.available_metrics()["margin"], Metric)
     with pytest.raises(AttributeError, match="no attribute 'metrix'"):
         analyze.metrix
 

@@ -14,8 +14,8 @@ from tests import zoo
 from tracer.errors import ArchiveError, RecordError
 from tracer.network import Network
 from tracer.network.copies import named_tensors, private_copy
+from tracer.network.fixed_masks import by_example
 from tracer.network.footprint import peak_bytes
-from tracer.network.frozen import by_example
 
 
 @pytest.fixture(scope="module", params=list(zoo.MODELS))

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from analyze import operator_norm
-from analyze.chain import weight_rows
-from analyze.operator_norm import map_norm, row_norm, singular_values
+from analyze.replay.paths import operator_norm
+from analyze.replay.paths.chain import weight_rows
+from analyze.replay.paths.operator_norm import map_norm, row_norm, singular_values
 from tests.test_homogeneous import randomise, traced
 
 LAYERS = {

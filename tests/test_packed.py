@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 import tracer
 from tests.synthetic import write_archive
-from tracer.archive.packed import Chunks, Stored, box_of
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.share.forms import SNAPSHOTS
 from tracer.share.packs import pack
+from tracer.store.encodings import SNAPSHOTS
+from tracer.store.reader import Chunks, Stored, box_of
 
 BITS = "probes/train/masks/bits"
 STEPS = tuple(range(40))

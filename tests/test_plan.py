@@ -8,7 +8,7 @@ import tracer
 from tests.loops import mlp, run_loop
 from tests.test_loops import loader, recording, sgd
 from tracer.errors import RecordError
-from tracer.recorder.thinning import Budget
+from tracer.recorder.budget import Budget
 from tracer.schedule import epochs
 
 
@@ -104,7 +104,7 @@ def test_unscheduled_streams_are_judged_by_the_cheapest_larger_snapshot():
 
 def test_thinned_snapshots_leave_gaps_but_never_first_last_or_ids(tmp_path, monkeypatch):
     ticks = itertools.count()
-    monkeypatch.setattr("tracer.recorder.thinning.time.perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr("tracer.recorder.budget.time.perf_counter", lambda: float(next(ticks)))
     run_loop(tmp_path / "a.zarr", budget=1e-6, snapshots=tracer.every(1))
     archive = tracer.open(tmp_path / "a.zarr")
     assert archive.snapshots.tolist() == [0, 6]

@@ -13,9 +13,9 @@ import pytest
 import tracer
 from tests.damage import copied, go_on, weights, write_small
 from tests.power import Disk, State, write_state
+from tracer.recovery.repair import repair
 from tracer.share import pack, set_attributes
 from tracer.verify import verify
-from tracer.verify.repair import repair
 from tracer.writer import Writer
 
 Check = Callable[[Path, Any], None]

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from tests import zoo
 from tests.oracles.gradients import cosine_error, gram, per_example
 from tracer import bits
-from tracer.archive import factors
+from tracer.archive import gradients as factors
 from tracer.errors import RecordError
 from tracer.network import Network
 from tracer.network.copies import named_tensors, private_copy
 from tracer.network.table import Row
-from tracer.probe import Probe, ProbePass, budget
+from tracer.probe import Probe, ProbePass
+from tracer.probe import memory as budget
 from tracer.probe.packing import _pack_torch, pack_on
 
 Observed = dict[str, dict[str, np.ndarray]]

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 import analyze
 import tracer
 from tests.loops import blobs, mlp, run_loop
+from tracer.archive.summary import describe, summarize
 from tracer.errors import MissingTraceError
 from tracer.recorder import card
 from tracer.rerun.stored import probe_of
 from tracer.share.attributes import set_attributes
-from tracer.summary import describe, summarize
 from tracer.verify import verify
 
 

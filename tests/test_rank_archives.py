@@ -12,15 +12,15 @@ import xarray
 import tracer
 from tests.loops import mlp
 from tests.recording import declare, put, put_row
+from tracer.archive.summary import summarize
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
-from tracer.metadata import document_digest
 from tracer.recorder import RecordWarning, ranks
-from tracer.recorder.ranked import Parent, RankWriter
 from tracer.recorder.ranks import Process
+from tracer.recorder.ranks.writer import Parent, RankWriter
+from tracer.recovery.repair import repair
 from tracer.share import export_hdf5, import_hdf5, pack, pull, push, unpack
-from tracer.summary import summarize
+from tracer.store.documents import document_digest
 from tracer.verify import verify
-from tracer.verify.repair import repair
 from tracer.writer import Writer
 
 WORLD = 3

@@ -1,7 +1,7 @@
 import numpy as np
 
-from tracer.chunks import plan
-from tracer.recycled import Recycled
+from tracer.store.layout import plan
+from tracer.store.memory import Recycled
 
 
 def address(values):
@@ -44,7 +44,7 @@ def test_what_is_small_is_left_to_the_c_library():
 
 
 def test_large_values_read_twice_stay_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr("tracer.chunks.RECYCLED", Recycled(smallest=1000))
+    monkeypatch.setattr("tracer.store.layout.RECYCLED", Recycled(smallest=1000))
     layout = plan((1, 3_000_001), np.dtype("float32"))
     assert layout.pieces
     kept = []

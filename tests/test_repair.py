@@ -9,8 +9,8 @@ import tracer
 from tests.damage import copied, files_of, go_on, weights, write_small
 from tests.recording import declare, put, put_row
 from tracer.errors import ArchiveError
+from tracer.recovery.repair import repair
 from tracer.verify import verify
-from tracer.verify.repair import repair
 from tracer.writer import Writer
 
 

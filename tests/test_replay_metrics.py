@@ -28,7 +28,7 @@ QUICK = {
     "local_elasticity": {"examples": 5},
     "image_functions": {"paths": 3},
 }
-CARDS = {name: card for name, card in analyze.metrics().items() if name in NAMES}
+CARDS = {name: card for name, card in analyze.available_metrics().items() if name in NAMES}
 
 
 def convolutional():

@@ -10,8 +10,8 @@ import torch
 import tracer
 from tests.damage import copied
 from tests.loops import run_loop
-from tracer.chunks import as_bytes, plan
-from tracer.metadata import document_digest
+from tracer.store.documents import document_digest
+from tracer.store.layout import as_bytes, plan
 from tracer.verify import verify
 
 

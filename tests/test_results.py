@@ -7,7 +7,7 @@ import xarray as xr
 
 import analyze
 from analyze import plot
-from analyze.output import ResultStore, write_figure
+from analyze.report.save import ResultStore, write_figure
 from analyze.results import Results, load
 from tests.synthetic import write_archive
 from tracer.errors import MissingTraceError
@@ -70,13 +70,13 @@ def test_figures_are_drawn_again_only_for_other_results(results, saved):
     results.save(saved)
     assert figure.stat().st_mtime_ns == before
     other = results["margin"].assign_attrs(fingerprint="another")
-    assert write_figure(analyze.metrics()["margin"], other, figure) == ""
+    assert write_figure(analyze.available_metrics()["margin"], other, figure) == ""
     assert figure.stat().st_mtime_ns != before
 
 
 def test_a_figure_that_cannot_be_drawn_costs_nothing_else(results, tmp_path):
     unusable = results["margin"].drop_vars("quantile")
-    note = write_figure(analyze.metrics()["margin"], unusable, tmp_path / "x.svg")
+    note = write_figure(analyze.available_metrics()["margin"], unusable, tmp_path / "x.svg")
     assert note.startswith("no figure: KeyError") and not (tmp_path / "x.svg").exists()
     assert write_figure(None, unusable, tmp_path / "x.svg") == "no figure: the metric has no plot"
 

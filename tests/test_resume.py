@@ -21,7 +21,7 @@ from tests.damage import copied, files_of, go_on, weights, write_small
 from tests.recording import declare, put, put_row
 from tests.synthetic import write_archive
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
-from tracer.files import Directory
+from tracer.store.files import Directory
 from tracer.verify import verify
 from tracer.writer import Writer
 

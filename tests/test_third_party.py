@@ -37,7 +37,7 @@ def installed(tmp_path, monkeypatch):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: worst-metric\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[tracer.metrics]\nworst_loss = worst_metric\n")
     monkeypatch.syspath_prepend(str(site))
-    yield analyze.metrics()["worst_loss"]
+    yield analyze.available_metrics()["worst_loss"]
     sys.modules.pop("worst_metric", None)
 
 

@@ -17,8 +17,8 @@ from tests.damage import copied, files_of, flipped, write_small
 from tests.recording import declare, put, put_row
 from tests.synthetic import write_archive
 from tracer.errors import ArchiveError
-from tracer.metadata import document_digest
 from tracer.share.packs import pack
+from tracer.store.documents import document_digest
 from tracer.verify import is_older, verify
 from tracer.writer import Writer
 

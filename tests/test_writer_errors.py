@@ -13,7 +13,7 @@ import xarray as xr
 import tracer
 from tests.recording import declare, put, put_row
 from tracer.errors import ArchiveError, RecordError
-from tracer.files import Directory
+from tracer.store.files import Directory
 from tracer.writer import Writer
 
 

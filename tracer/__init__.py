@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "record": "tracer.recorder",
-    "check": "tracer.neutrality",
+    "check": "tracer.recorder.neutrality",
     "Probe": "tracer.probe",
     "open": "tracer.archive",
     "every": "tracer.schedule",

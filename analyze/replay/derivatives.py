@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tracer.archive import factors
+from tracer.archive import gradients as factors
 from tracer.gradients.leftover import Leftover
 from tracer.materialize.filling import FillPass
-from tracer.materialize.wanted import Wanted
 from tracer.probe import Probe
 from tracer.rerun import part, settled
+from tracer.rerun.wanted import Wanted
 
 if TYPE_CHECKING:
     from analyze.replay.examples import Examples

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from analyze.derived import class_labels
+from analyze.arrays.derived import class_labels
 from tracer.errors import MissingTraceError
-from tracer.network.trees import leaves_of, rebuild
+from tracer.network.pytree import leaves_of, rebuild
 from tracer.rerun import part
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from analyze.arrays import View
 from analyze.replay.examples import Examples, join
 from analyze.replay.state import State
-from analyze.view import View
 from tracer.archive import Archive
 from tracer.errors import MissingTraceError, did_you_mean
 from tracer.network import Network

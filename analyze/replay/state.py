@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analyze.replay import derivatives, normalise
+from analyze.replay import batch_norm, derivatives
 from analyze.replay.examples import Examples
-from analyze.replay.twin import as_double
+from analyze.replay.float64 import as_double
 from tracer import bits
 from tracer.errors import MissingTraceError, did_you_mean
 from tracer.network import Network
-from tracer.probe.budget import chunk_sizes
+from tracer.probe.memory import chunk_sizes
 from tracer.rerun import observe, part, places, settled
 
 Given = Any  # Examples, the name of a probe, or inputs (a tensor or a tuple of them)
@@ -91,7 +91,7 @@ class State:
         """
         chosen = self._examples(examples)
         chunks = [part(chosen.inputs, a, b) for a, b in self._chunks(chosen, derivative=False)]
-        found = normalise.statistics(self.network, self.tensors, chunks)
+        found = batch_norm.statistics(self.network, self.tensors, chunks)
         return self.with_tensors(found) if found else self
 
     def double(self) -> State:

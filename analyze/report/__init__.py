@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from analyze.findings import findings
-from analyze.metric import Metric, metrics
+from analyze.contract import Metric, metrics
 from analyze.report import page
 from analyze.report.entries import chapters, entry, grid, title_of
+from analyze.report.findings import findings
 from analyze.report.references import number_references
 from analyze.report.run import run_section
 

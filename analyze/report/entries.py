@@ -12,10 +12,10 @@ import numpy as np
 import xarray as xr
 
 from analyze import plot
-from analyze.listing import result_rows
-from analyze.metric import Metric
+from analyze.contract import Metric
 from analyze.report import svg
 from analyze.report.explore import explore
+from analyze.report.listing import result_rows
 
 # In reading order: name, what it is about, and how the names of its metrics or of their arrays begin.
 CHAPTERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (

@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 
 from analyze import plot
-from analyze.findings import ends, number, percent, select
 from analyze.report import svg
 from analyze.report.entries import grid, text
-from tracer.summary import duration, size, summarize
+from analyze.report.findings import ends, number, percent, select
+from tracer.archive.summary import duration, size, summarize
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

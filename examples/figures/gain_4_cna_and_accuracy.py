@@ -22,7 +22,7 @@ from shared import Run, canvas, figure, finish
 
 import analyze
 from analyze import plot
-from analyze.compare import Comparison
+from analyze.comparison import Comparison
 from analyze.numerics import running_mean
 from analyze.reference import GAIN_2019
 

@@ -24,7 +24,7 @@ from shared import Run, canvas, figure, finish
 
 import analyze
 from analyze import plot
-from analyze.compare import Comparison
+from analyze.comparison import Comparison
 from analyze.reference import GAIN_2019
 
 CNA_M = {"cna_margin.absolute": "CNA-M (printed)", "cna_margin.polygon": "CNA-M (program)"}

@@ -22,7 +22,7 @@ from shared import Run, canvas, figure, finish
 
 import analyze
 from analyze import plot
-from analyze.compare import Comparison
+from analyze.comparison import Comparison
 from analyze.reference import GUPTA_2022
 
 RATIO = "path_overlap_ratio.ratio_mean"

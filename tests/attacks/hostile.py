@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import tracer
-from tracer.metadata import document_digest
+from tracer.store.documents import document_digest
 
 SECONDS = 20.0  # far more than any refusal takes, far less than what is refused would
 MEMORY = 1 << 30

@@ -13,8 +13,8 @@ from tests.attacks.hostile import bounded, change_root, look_at, nodes
 from tests.damage import copied, files_of
 from tests.synthetic import write_archive
 from tracer.errors import ArchiveError, MissingTraceError
+from tracer.recovery.repair import repair
 from tracer.verify import verify
-from tracer.verify.repair import repair
 from tracer.writer import Writer
 
 FLOAT = "weights/float32"

@@ -19,8 +19,8 @@ from tests.damage import copied, files_of
 from tests.recording import put_row
 from tests.synthetic import write_archive
 from tracer.errors import ArchiveError
+from tracer.recovery.repair import repair
 from tracer.verify import verify
-from tracer.verify.repair import repair
 from tracer.writer import Writer
 
 INPUTS = "probes/train/inputs"

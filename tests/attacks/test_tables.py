@@ -12,9 +12,9 @@ from tests import zoo
 from tests.attacks.hostile import bounded
 from tracer import ops
 from tracer.errors import ArchiveError
-from tracer.meter import check
 from tracer.network import Network
 from tracer.network.copies import named_tensors
+from tracer.network.cost import check
 from tracer.network.program import resolve
 
 N = 5

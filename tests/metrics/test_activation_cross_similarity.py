@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 
-from analyze.metrics import activation_cross_similarity as module
-from analyze.metrics.activation_cross_similarity import activation_cross_similarity, cross_similarity
+from analyze.metrics.representations import activation_cross_similarity as module
+from analyze.metrics.representations.activation_cross_similarity import (
+    activation_cross_similarity,
+    cross_similarity,
+)
 from tests.oracles import activation_cross_similarity as slow
 
 

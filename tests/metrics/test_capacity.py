@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from analyze.metrics.capacity.capacity.capacity import MEASURES, NORMS, capacity
 from torch import nn
 from torch.nn import functional as F
 
-from analyze.metrics.capacity import MEASURES, NORMS, capacity
 from tests.oracles import capacity as slow
 from tests.test_homogeneous import randomise, traced
 from tracer.errors import MissingTraceError

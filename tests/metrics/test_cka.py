@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import analyze
-from analyze.metrics.cka import cka, linear_cka
+from analyze.metrics.representations.cka import cka, linear_cka
 from analyze.plot import draw
 from tests.oracles.cka import linear_cka as slow
 from tests.oracles.cka import unbiased_cka as slow_unbiased

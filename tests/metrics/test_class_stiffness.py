@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from analyze.derived import cosines
-from analyze.metrics.class_stiffness import class_stiffness
+from analyze.arrays.derived import cosines
+from analyze.metrics.gradients.class_stiffness import class_stiffness
 from tests.oracles.class_stiffness import cell
 from tracer.errors import MissingTraceError
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import analyze
-from analyze.metrics.cna import cna
+from analyze.metrics.depth.cna import cna
 from tests.oracles.cna import cna as slow
 from tests.synthetic import write_archive
 

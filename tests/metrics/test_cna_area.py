@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from analyze.metrics.cna_area import between, cna_area, enclosed
+from analyze.metrics.depth.cna_area import between, cna_area, enclosed
 from tests.oracles import cna_area as slow
 
 

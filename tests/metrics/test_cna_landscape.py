@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from analyze import landscape
-from analyze.metrics.cna_landscape import cna_landscape
+from analyze.metrics.depth.cna_landscape import cna_landscape
+from analyze.numerics import landscape
 from tests import replayed
 from tests.oracles import cna_landscape as slow
 from tests.oracles import mlp

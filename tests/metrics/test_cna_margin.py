@@ -1,7 +1,7 @@
 import numpy as np
 
-from analyze.metrics.cna_area import cna_area
-from analyze.metrics.cna_margin import cna_margin
+from analyze.metrics.depth.cna_area import cna_area
+from analyze.metrics.depth.cna_margin import cna_margin
 from tests.oracles import cna_margin as slow
 
 

@@ -4,7 +4,7 @@ import zlib
 import numpy as np
 import pytest
 
-from analyze.metrics.complexity import complexity
+from analyze.metrics.depth.complexity import complexity
 from tests.oracles.complexity import entropy
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import analyze
-from analyze.metrics.depth_slope import depth_slope
+from analyze.metrics.depth.depth_slope import depth_slope
 from tests.oracles.depth_slope import slope
 from tests.synthetic import write_archive
 from tracer.archive import open as open_archive

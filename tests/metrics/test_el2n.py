@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import analyze
-from analyze.metrics.el2n import el2n
+from analyze.metrics.examples.el2n import el2n
 from analyze.plot import draw
 from tests.oracles.el2n import el2n as slow
 from tests.synthetic import write_archive

@@ -1,6 +1,6 @@
 import numpy as np
 
-from analyze.metrics.error_by_complexity import error_by_complexity
+from analyze.metrics.depth.error_by_complexity import error_by_complexity
 from tests.oracles import error_by_complexity as slow
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from analyze.metrics.expected_sharpness import expected_sharpness, mean_and_error
+from analyze.metrics.landscape.expected_sharpness import expected_sharpness, mean_and_error
 from analyze.replay import Examples
 from tests.oracles import expected_sharpness as slow
 from tests.replayed import States, examples, mlp, moved, state_of

@@ -2,7 +2,7 @@ import numpy as np
 import xarray as xr
 
 import analyze
-from analyze.metrics.forgetting import correctness, forgetting, minibatch_forgetting
+from analyze.metrics.outcome.forgetting import correctness, forgetting, minibatch_forgetting
 from analyze.plot import draw
 from tests.oracles.forgetting import forgetting as slow
 from tests.synthetic import write_archive
@@ -96,7 +96,7 @@ def test_through_the_engine_and_as_figures(tmp_path):
     again = forgetting(correct, results["correctness"]["step"].values)
     np.testing.assert_array_equal(results["forgetting"]["events"], again["events"])
     for name, label in (("correctness", "share correct"), ("forgetting", "share of examples")):
-        figure = draw(analyze.metrics()[name].plot, results[name])
+        figure = draw(analyze.available_metrics()[name].plot, results[name])
         assert label in {axes.get_ylabel() for axes in figure.axes}
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import analyze
-from analyze.metrics.generalization import generalization
+from analyze.metrics.outcome.generalization import generalization
 from tests.oracles.generalization import generalization as slow
 from tests.synthetic import write_archive
 from tracer.archive import open as open_archive

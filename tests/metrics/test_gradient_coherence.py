@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 import analyze
-from analyze.metrics.gradient_coherence import gradient_coherence
-from analyze.metrics.gradient_diversity import gradient_diversity
+from analyze.metrics.gradients.gradient_coherence import gradient_coherence
+from analyze.metrics.gradients.gradient_diversity import gradient_diversity
 from analyze.plot import draw
 from tests.oracles.gradient_coherence import m_coherence as slow
 from tests.synthetic import write_archive

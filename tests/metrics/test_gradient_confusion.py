@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import analyze
-from analyze.metrics.gradient_confusion import gradient_confusion
+from analyze.metrics.gradients.gradient_confusion import gradient_confusion
 from analyze.plot import draw
 from tests.oracles.gradient_confusion import gradient_confusion as slow
 from tests.synthetic import write_archive

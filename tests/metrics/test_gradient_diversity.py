@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import analyze
-from analyze.metrics.gradient_diversity import gradient_diversity
+from analyze.metrics.gradients.gradient_diversity import gradient_diversity
 from analyze.plot import draw
 from tests.oracles.gradient_diversity import gradient_diversity as slow
 from tests.synthetic import write_archive

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import analyze
-from analyze.metrics.gradient_noise import gradient_noise
+from analyze.metrics.gradients.gradient_noise import gradient_noise
 from analyze.plot import draw
 from tests.oracles.gradient_noise import gradient_noise as slow
 from tests.synthetic import write_archive

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import analyze
-from analyze.metrics.grand import grand
+from analyze.metrics.examples.grand import grand
 from analyze.plot import draw
 from tests.oracles.grand import grand as slow
 from tests.synthetic import write_archive

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 import analyze
-from analyze.metrics import gsnr as module
-from analyze.metrics.gsnr import gsnr, signal_to_noise
+from analyze.metrics.gradients import gsnr as module
+from analyze.metrics.gradients.gsnr import gsnr, signal_to_noise
 from analyze.plot import draw
 from tests.oracles.gsnr import gsnr as slow
 from tests.synthetic import write_archive

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from analyze import lanczos
-from analyze.metrics.hessian import hessian, spectrum
+from analyze.metrics.landscape.hessian import hessian, spectrum
+from analyze.numerics import lanczos
 from analyze.replay import Examples
 from tests import replayed
 from tests.oracles import hessian as slow

@@ -4,11 +4,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from analyze.metrics.image_functions import image_functions
+from analyze.metrics.paths.image_functions import image_functions
 from analyze.replay import Replay
-from analyze.replay.history import History, distance
-from analyze.replay.image_terms import image_function, image_terms, isolated
+from analyze.replay.image_functions import image_function, image_terms, isolated
 from analyze.replay.replay import States
+from analyze.replay.sgd import History, distance
 from tests import replayed
 from tests.oracles import image_functions as slow
 from tests.oracles import mlp

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from analyze.metrics.jacobian import jacobian, summary
+from analyze.metrics.representations.jacobian import jacobian, summary
 from analyze.replay import Examples
 from tests import replayed
 from tests.oracles import jacobian as slow

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from analyze.metrics.layer_margin import Q, layer_margin, margins
+from analyze.metrics.outcome.layer_margin import Q, layer_margin, margins
 from tests import replayed
 from tests.oracles import layer_margin as slow
 from tests.oracles import mlp
@@ -57,7 +57,7 @@ def test_scale_of_a_layer_does_not_matter(states):
 
 def test_chunks_make_no_difference(states, monkeypatch):
     whole = layer_margin(states)["quantile"]
-    monkeypatch.setattr("analyze.replay.passes.MEMORY", 1 << 12)
+    monkeypatch.setattr("analyze.replay.evaluate.MEMORY", 1 << 12)
     np.testing.assert_allclose(layer_margin(states)["quantile"], whole, rtol=1e-12)
 
 

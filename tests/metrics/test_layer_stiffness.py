@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from analyze.derived import cosines
-from analyze.metrics.layer_stiffness import layer_stiffness, reference_set
+from analyze.arrays.derived import cosines
+from analyze.metrics.gradients.layer_stiffness import layer_stiffness, reference_set
 from tests.oracles.layer_stiffness import layer_stiffness as slow
 from tests.oracles.layer_stiffness import reference_ids
 from tracer.errors import MissingTraceError

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from analyze.metrics.local_elasticity import local_elasticity, summary
-from analyze.replay.elastic import elasticities
+from analyze.metrics.representations.local_elasticity import local_elasticity, summary
+from analyze.replay.local_elasticity import elasticities
 from tests import replayed
 from tests.oracles import local_elasticity as slow
 from tests.oracles import mlp

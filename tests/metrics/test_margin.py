@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import analyze
-from analyze.metrics.margin import margin, rank
+from analyze.metrics.outcome.margin import margin, rank
 from tests.oracles.margin import gamma, margins
 from tests.synthetic import write_archive
 from tracer.archive import open as open_archive

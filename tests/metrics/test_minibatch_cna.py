@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from analyze.metrics import minibatch_cna as module
-from analyze.metrics.minibatch_cna import minibatch_cna
+from analyze.metrics.depth import minibatch_cna as module
+from analyze.metrics.depth.minibatch_cna import minibatch_cna
 from tests.oracles import minibatch_cna as slow
 
 

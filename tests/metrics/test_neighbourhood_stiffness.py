@@ -1,8 +1,12 @@
 import numpy as np
 import pytest
 
-from analyze.derived import cosines
-from analyze.metrics.neighbourhood_stiffness import neighbour_weights, neighbourhood_stiffness, positions
+from analyze.arrays.derived import cosines
+from analyze.metrics.gradients.neighbourhood_stiffness import (
+    neighbour_weights,
+    neighbourhood_stiffness,
+    positions,
+)
 from tests.oracles import neighbourhood_stiffness as slow
 
 LAYERS = np.array(["fc", "all"])

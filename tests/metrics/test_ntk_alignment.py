@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from analyze.metrics.ntk_alignment import alignment, centred, ntk_alignment
-from analyze.replay.functional import directions, output_kernel
+from analyze.metrics.representations.ntk_alignment import alignment, centred, ntk_alignment
+from analyze.replay.output_kernel import directions, output_kernel
 from tests import replayed
 from tests.oracles import mlp
 from tests.oracles import ntk_alignment as slow

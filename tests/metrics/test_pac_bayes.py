@@ -3,11 +3,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from analyze.metrics.capacity.capacity.pac_bayes import NOISE, complexity, largest_noise, pac_bayes
 from torch import nn
 
-from analyze.metrics.pac_bayes import NOISE, complexity, largest_noise, pac_bayes
-from analyze.perturbation import draws
 from analyze.replay import Examples
+from analyze.replay.neighbourhood import draws
 from tests.oracles import pac_bayes as slow
 from tests.replayed import States, examples, mlp, state_of
 

@@ -1,7 +1,7 @@
 import numpy as np
 
-from analyze.metrics.path_cross_similarity import path_cross_similarity
-from analyze.view import View
+from analyze.arrays import View
+from analyze.metrics.paths.path_cross_similarity import path_cross_similarity
 from tests.fake_archive import fake_archive
 from tests.oracles.path_cross_similarity import pairs
 

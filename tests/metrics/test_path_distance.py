@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from analyze.metrics.path_distance import path_distance
+from analyze.metrics.paths.path_distance import path_distance
 from tests.oracles import path_distance as slow
 
 

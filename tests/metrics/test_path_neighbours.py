@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from analyze.metrics.path_neighbours import path_neighbours
+from analyze.metrics.paths.path_neighbours import path_neighbours
 from tests.oracles import path_neighbours as slow
 from tracer.errors import MissingTraceError
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from analyze.metrics.path_overlap_ratio import path_overlap_ratio
+from analyze.metrics.paths.path_overlap_ratio import path_overlap_ratio
 from tests.oracles import path_overlap_ratio as slow
 from tracer.errors import MissingTraceError
 

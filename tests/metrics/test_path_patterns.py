@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import analyze
-from analyze.metrics.path_patterns import path_patterns
+from analyze.metrics.paths.path_patterns import path_patterns
 from analyze.plot import draw
 from tests.oracles.path_patterns import path_patterns as slow
 from tests.synthetic import write_archive

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 import analyze
-from analyze.metrics.path_self_similarity import path_self_similarity
-from analyze.view import View
+from analyze.arrays import View
+from analyze.metrics.paths.path_self_similarity import path_self_similarity
 from tests.fake_archive import fake_archive
 from tests.oracles.path_self_similarity import similarity as slow
 from tests.synthetic import write_archive

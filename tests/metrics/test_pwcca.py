@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import analyze
-from analyze.metrics.pwcca import pwcca
+from analyze.metrics.representations.pwcca import pwcca
 from analyze.plot import draw
 from tests.oracles.pwcca import pwcca as slow
 from tests.synthetic import write_archive

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from analyze.metrics.regions import chosen_pairs, regions
+from analyze.metrics.paths.regions import chosen_pairs, regions
 from analyze.replay import Examples
-from analyze.replay.segments import breakpoints, kinks
+from analyze.replay.linear_regions import breakpoints, kinks
 from tests import replayed
 from tests.oracles import mlp
 from tests.oracles import regions as slow

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from analyze.metrics.sam_sharpness import sam_sharpness
+from analyze.metrics.landscape.sam_sharpness import sam_sharpness
 from tests.metrics.test_expected_sharpness import regression
 from tests.oracles import sam_sharpness as slow
 from tests.replayed import States, examples, mlp, state_of

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from analyze.metrics.sharpness import largest_gains, sharpness
-from analyze.perturbation import Neighbourhood, ascend, draws
+from analyze.metrics.landscape.sharpness import largest_gains, sharpness
+from analyze.replay.neighbourhood import Neighbourhood, ascend, draws
 from tests.oracles import sharpness as slow
 from tests.replayed import States, examples, mlp, moved, state_of
 

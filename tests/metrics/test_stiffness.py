@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from analyze.metrics.stiffness import stiffness
+from analyze.metrics.gradients.stiffness import stiffness
 from tests.oracles.stiffness import stiffness as slow
 
 SPLIT = np.array(["train"] * 5 + ["test"] * 4)

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from analyze.derived import cosines
-from analyze.metrics.stiffness_by_distance import crossing, linear_fit, stiffness_by_distance
+from analyze.arrays.derived import cosines
+from analyze.metrics.gradients.stiffness_by_distance import crossing, linear_fit, stiffness_by_distance
 from tests.oracles import stiffness_by_distance as slow
 
 LAYERS = np.array(["fc", "all"])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import analyze
-from analyze.metrics.svcca import canonical_correlations, subspace, svcca
+from analyze.metrics.representations.svcca import canonical_correlations, subspace, svcca
 from analyze.plot import draw
 from tests.oracles.svcca import canonical_correlations as slow
 from tests.oracles.svcca import reduced

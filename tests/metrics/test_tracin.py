@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import analyze
-from analyze.metrics.tracin import tracin
+from analyze.metrics.gradients.tracin import tracin
 from analyze.plot import draw
 from tests.oracles.tracin import tracin as slow
 from tests.synthetic import write_archive

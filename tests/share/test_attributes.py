@@ -9,9 +9,9 @@ import xarray as xr
 import tracer
 from tests.synthetic import write_archive
 from tracer.errors import ArchiveError
-from tracer.files import Lock
 from tracer.share.attributes import set_attributes
 from tracer.share.packs import pack
+from tracer.store.files import Lock
 from tracer.verify import verify
 
 

@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 import cli
 import tracer
 from tests.synthetic import write_archive
-from tracer.console import Commands
-from tracer.share.commands import COMMANDS, Assignment
+from tracer.command.console import Commands
+from tracer.command.share import COMMANDS, Assignment
 from tracer.verify import verify
 
 save_file = pytest.importorskip("safetensors.torch", reason="pip install tracer-nn[test]").save_file

@@ -10,9 +10,9 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracer.files import Directory
-from tracer.metadata import ArrayNode, object_key
-from tracer.share.forms import SNAPSHOTS, Form, packed
+from tracer.store.documents import ArrayNode, object_key
+from tracer.store.encodings import SNAPSHOTS, Form, packed
+from tracer.store.files import Directory
 
 MASKS = "probes/train/masks/bits"
 

@@ -13,10 +13,10 @@ import tracer
 from tests.synthetic import LAYERS, SITES, Truth, write_archive
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.files import Lock
 from tracer.share import packs
 from tracer.share.content import ArchiveContent, boxes, difference
 from tracer.share.packs import pack, unpack
+from tracer.store.files import Lock
 from tracer.verify import verify
 from tracer.writer import Writer
 

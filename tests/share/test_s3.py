@@ -12,9 +12,9 @@ from zarr.core.sync import sync
 import analyze
 import tracer
 from tests.synthetic import write_archive
-from tracer.archive.zipped import RemoteFile
 from tracer.share.packs import pack
 from tracer.share.remote import pull, push
+from tracer.store.zipped import RemoteFile
 from tracer.verify import verify
 
 s3fs = pytest.importorskip("s3fs", reason="pip install tracer-nn[test]")

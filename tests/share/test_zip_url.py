@@ -14,10 +14,10 @@ import pytest
 import analyze
 import tracer
 from tests.synthetic import write_archive
-from tracer.archive.zipped import RemoteFile
 from tracer.errors import ArchiveError
 from tracer.share.packs import pack
 from tracer.share.remote import pull, push
+from tracer.store.zipped import RemoteFile
 from tracer.verify import verify
 
 

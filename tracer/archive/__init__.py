@@ -11,9 +11,9 @@ import numpy as np
 
 from tracer.archive import ranks
 from tracer.archive.digests import Digests
+from tracer.archive.probes import ProbeView
 from tracer.archive.source import Source
-from tracer.archive.training_views import DataView, MinibatchView
-from tracer.archive.views import ProbeView
+from tracer.archive.training import DataView, MinibatchView
 from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
 
 if TYPE_CHECKING:

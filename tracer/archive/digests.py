@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
 
-from tracer.archive.objects import Grid
 from tracer.archive.source import Source
+from tracer.store.grid import Grid
 
 MANIFEST = "manifest/objects"
 ENTRIES = ("step", "epoch_end")  # of every stream; they grow with each snapshot

@@ -14,9 +14,9 @@ import numpy as np
 
 from tracer import spec
 from tracer.archive.source import Source
-from tracer.archive.stores import ROOT, ZipStore, is_remote
 from tracer.errors import ArchiveError, MissingTraceError
-from tracer.metadata import to_json
+from tracer.store.documents import to_json
+from tracer.store.stores import ROOT, ZipStore, is_remote
 
 
 def world_size(source: Source) -> int:

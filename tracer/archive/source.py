@@ -13,14 +13,14 @@ import numpy as np
 import zarr
 
 from tracer import spec
-from tracer.archive import guard
-from tracer.archive.objects import Grid
-from tracer.archive.packed import Chunks
-from tracer.archive.promises import check_record, check_tables
-from tracer.archive.stores import PinnedStore, connect
-from tracer.chunks import Layout, plan
+from tracer.archive.tables import check_record, check_tables
 from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
-from tracer.metadata import object_key
+from tracer.store import validate
+from tracer.store.documents import object_key
+from tracer.store.grid import Grid
+from tracer.store.layout import Layout, plan
+from tracer.store.reader import Chunks
+from tracer.store.stores import PinnedStore, connect
 
 _FREE = 256 << 20  # bytes that may be asked for whatever the files are
 _RATIO = 1000  # beyond that: how many times the bytes of its files an array may take
@@ -60,7 +60,7 @@ class Source:
 
     def document(self) -> Any:
         """A copy of the root document."""
-        return guard.parse(self.store.root)
+        return validate.parse(self.store.root)
 
     @cached_property
     def _chunks(self) -> Chunks:
@@ -68,7 +68,7 @@ class Source:
 
     @cached_property
     def _group(self) -> zarr.Group:
-        from tracer.archive.decoders import bounded
+        from tracer.store.decoders import bounded
 
         with bounded():
             return zarr.open_group(self.store, mode="r")
@@ -137,7 +137,7 @@ class Source:
         return np.asarray(self._array(path)[selection]) if found is None else found
 
     def _array(self, path: str) -> zarr.Array:
-        from tracer.archive.decoders import bounded
+        from tracer.store.decoders import bounded
 
         with bounded():
             array = self._group[path]
@@ -279,7 +279,7 @@ def _spans(selection: Any, shape: tuple[int, ...]) -> list[tuple[int, int]]:
 
 def _parse(root: bytes, path: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     try:
-        document = guard.parse(root)
+        document = validate.parse(root)
         attributes = document.get("attributes", {})
         record = attributes.get("tracer", {})
         is_archive = record.get("format") == spec.FORMAT
@@ -306,7 +306,7 @@ def _parse(root: bytes, path: str) -> tuple[dict[str, Any], dict[str, dict[str, 
     def refuse(why: str) -> ArchiveError:
         return ArchiveError(f"{path!r} is damaged or made to harm: {why}; restore it from a copy")
 
-    guard.check_nodes(nodes, refuse)
+    validate.check_nodes(nodes, refuse)
     check_record(record, nodes, refuse)
     check_tables(attributes, nodes, refuse)
     return attributes, nodes

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tracer.network import Network
-from tracer.network.trees import leaves_of, rebuild
+from tracer.network.pytree import leaves_of, rebuild
 
 # Their kernels know no vmap, and their plain forms write into an initial state that all examples share.
 _RECURRENT = ("aten.lstm.", "aten.gru.", "aten.rnn_tanh.", "aten.rnn_relu.")

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tracer.batches import as_ids
 from tracer.errors import RecordError
 from tracer.recorder import Recorder, record
-from tracer.recorder.follow import RESERVED
+from tracer.recorder.batches import as_ids
+from tracer.recorder.recorder import RESERVED
 
 _NO_IDS = (
     "No example ids are recorded, the trainer has {}: give ids=function_of_a_batch, or train on a DataLoader."

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from tracer.batches import NotingSampler, noting_copy, resolve, unknown_ids
 from tracer.integrations.following import Following
+from tracer.recorder.batches import NotingSampler, noting_copy, resolve, unknown_ids
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer

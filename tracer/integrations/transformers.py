@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tracer.batches import noted_in_place, unknown_ids
 from tracer.integrations.accelerate import Replaced, hear_losses, own_optimizer
 from tracer.integrations.following import Following
+from tracer.recorder.batches import noted_in_place, unknown_ids
 
 try:
     from transformers import TrainerCallback

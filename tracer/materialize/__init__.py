@@ -13,14 +13,14 @@ import torch
 from tracer import archive as archives
 from tracer.archive import Archive
 from tracer.errors import ArchiveError, MissingTraceError, RecordError, did_you_mean
-from tracer.files import Lock
 from tracer.materialize.additions import describe
 from tracer.materialize.filling import Filling
 from tracer.materialize.others import copy_others
 from tracer.materialize.rewrite import rewrite
-from tracer.materialize.wanted import Take, wanted
 from tracer.probe import named_probes
 from tracer.rerun.stored import Factory, Networks
+from tracer.rerun.wanted import Take, wanted
+from tracer.store.files import Lock
 
 Progress = Callable[[int, int, str], None]
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from tracer.archive import Archive
 from tracer.errors import ArchiveError, MissingTraceError
-from tracer.materialize.wanted import Wanted
 from tracer.network import Network
 from tracer.network.checks import closure, independence
 from tracer.probe import Probe
@@ -18,6 +17,7 @@ from tracer.probe.layout import Declared
 from tracer.probe.passes import ProbePass
 from tracer.rerun import part, reproduces
 from tracer.rerun.stored import Networks, tensors_of, to_device
+from tracer.rerun.wanted import Wanted
 
 Arrays = dict[str, np.ndarray]
 _NO_GRADIENTS = "gradients are off"  # what the notes of a recording say where its checks refused them

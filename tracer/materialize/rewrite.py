@@ -11,8 +11,8 @@ import zarr
 from tracer import spec
 from tracer.archive import Archive
 from tracer.errors import ArchiveError
-from tracer.files import Directory
-from tracer.metadata import as_json
+from tracer.store.documents import as_json
+from tracer.store.files import Directory
 from tracer.writer.commits import Row, Tree
 
 Arrays = dict[str, np.ndarray]

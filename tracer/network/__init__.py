@@ -14,11 +14,11 @@ from torch import Tensor
 from tracer import ops
 from tracer.errors import RecordError, did_you_mean
 from tracer.network.copies import plain_math, private_copy
-from tracer.network.frozen import frozen
+from tracer.network.fixed_masks import frozen
 from tracer.network.program import Program, Visit
+from tracer.network.pytree import leaves_of
 from tracer.network.structure import find_calls, find_sites, is_random, zero_constants
 from tracer.network.table import Call, Layer, Row, Site
-from tracer.network.trees import leaves_of
 
 if TYPE_CHECKING:
     from tracer.network.objective import Objective
@@ -161,7 +161,7 @@ class Network:
         its positional arguments (defaults filled in), may return another output. until: name of a row to stop
         after; returns (its output, None).
         masks: by site name, bool (example, unit) or in the shape of the output: the nonlinearity is replaced
-        by its linear pieces (`tracer.network.frozen`). Each value is let go after its last use.
+        by its linear pieces (`tracer.network.fixed_masks`). Each value is let go after its last use.
         """
         device = _device(tensors, inputs)
         if self.guarded:
@@ -181,7 +181,7 @@ class Network:
 
     def _weigh(self, tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> None:
         """Refuse a stranger's table that would take too much for tensors of these sizes."""
-        from tracer.meter import check
+        from tracer.network.cost import check
 
         sizes = tuple(tuple(leaf.shape) for leaf in [*leaves_of(inputs), *leaves_of(targets)])
         sizes += tuple(tuple(tensor.shape) for tensor in tensors.values())

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from tracer.network import Network
 from tracer.network.copies import named_tensors, private_copy, quiet
-from tracer.network.frozen import by_example
+from tracer.network.fixed_masks import by_example
 from tracer.network.objective import Objective, call_model, objective_of
+from tracer.network.pytree import examples_in, first_tensor, leaves_of, rebuild, take
 from tracer.network.table import Row
-from tracer.network.trees import examples_in, first_tensor, leaves_of, rebuild, take
 
 _EXAMPLES = 8
 _RELATIVE = 1e-5

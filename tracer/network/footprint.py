@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from tracer.network.program import Program
+from tracer.network.pytree import leaves_of, rebuild
 from tracer.network.table import Row
-from tracer.network.trees import leaves_of, rebuild
 from tracer.ops import op
 
 if TYPE_CHECKING:

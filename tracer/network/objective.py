@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tracer.errors import RecordError
 from tracer.network.copies import private_copy
-from tracer.network.trees import first_tensor
+from tracer.network.pytree import first_tensor
 
 Objective = Callable[[nn.Module, Any, Any], tuple[Any, Tensor]]
 

@@ -21,9 +21,9 @@ from tracer.network.copies import named_tensors, private_copy, quiet
 from tracer.network.graph import Draft, Reader
 from tracer.network.objective import Objective, call_model, objective_of
 from tracer.network.program import Program
+from tracer.network.pytree import examples_in, first_tensor, leaves_of, rebuild, take
 from tracer.network.structure import find_calls, find_layers, find_sites, site_names, zero_constants
 from tracer.network.table import Row
-from tracer.network.trees import examples_in, first_tensor, leaves_of, rebuild, take
 
 _FEW = 3  # examples in a trace with a variable number of them
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from tracer.errors import RecordError
 from tracer.network import Network
 from tracer.network.program import Visit
-from tracer.network.trees import leaves_of, rebuild
-from tracer.probe import budget
+from tracer.network.pytree import leaves_of, rebuild
+from tracer.probe import memory
 
 if TYPE_CHECKING:
     from tracer.probe import Probe
@@ -38,7 +38,7 @@ class Examples:
         _check_fit(name, probe, network)
         self.taken = {stream: count for stream in streams if (count := probe.taken(stream))}
         n = max(self.taken.values(), default=0)
-        self.chunks = budget.chunks(self.taken.get("gradients", 0), n, *sizes)
+        self.chunks = memory.chunks(self.taken.get("gradients", 0), n, *sizes)
         with torch.inference_mode(False), torch.no_grad():
             self._trees = [
                 rebuild(tree, iter([leaf.to(device) for leaf in leaves_of(tree)]))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tracer.network import Network
-from tracer.network.frozen import by_example
+from tracer.network.fixed_masks import by_example
 from tracer.network.table import Row, Site
 from tracer.probe.packing import pack_on
 

@@ -20,7 +20,7 @@ from tracer.network import Network
 from tracer.network.copies import plain_math
 from tracer.network.precision import full_precision
 from tracer.network.table import plain
-from tracer.probe import budget
+from tracer.probe import memory as budget
 from tracer.probe.examples import Examples
 from tracer.probe.layout import Declared, Static, gram_layout, static_layout, stream_layout
 from tracer.probe.observe import Action, Chunk, Units, actions, blank

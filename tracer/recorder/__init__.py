@@ -10,13 +10,13 @@ from torch import nn
 from tracer.errors import ArchiveError, RecordError
 from tracer.probe import named_probes
 from tracer.recorder import card, dataset, ranks
-from tracer.recorder.follow import Recorder
-from tracer.recorder.inflight import wanted
+from tracer.recorder.budget import Budget
 from tracer.recorder.instrument import Instrument
+from tracer.recorder.messages import RecordWarning
+from tracer.recorder.minibatch import wanted
 from tracer.recorder.mirror import Mirror
-from tracer.recorder.seam import Seam, find, has_begun
-from tracer.recorder.thinning import Budget
-from tracer.recorder.warned import RecordWarning
+from tracer.recorder.recorder import Recorder
+from tracer.recorder.resume import Seam, find, has_begun
 from tracer.schedule import Schedule, by_stream
 from tracer.writer import Writer
 

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tracer.batches import resolve
 from tracer.complexity import BINS, entropy_of, scaled
 from tracer.errors import RecordError
-from tracer.randomness import untouched_random_state
+from tracer.network.randomness import untouched_random_state
+from tracer.recorder.batches import resolve
 from tracer.writer import Writer
 
 _TWICE = 16  # items read twice, to see whether reading draws random numbers

@@ -15,14 +15,14 @@ from tracer.network import Network
 from tracer.network.checks import closure, currency, independence
 from tracer.network.copies import named_tensors, private_copy, quiet
 from tracer.network.objective import Objective, call_model
-from tracer.network.trees import leaves_of, rebuild, take
+from tracer.network.pytree import leaves_of, rebuild, take
 from tracer.probe import Probe
 from tracer.probe.passes import ProbePass
 from tracer.recorder.device import Given, Transfer
-from tracer.recorder.eager import EagerNetwork
-from tracer.recorder.inflight import InFlight
-from tracer.recorder.seam import Seam
-from tracer.recorder.weights import Weights
+from tracer.recorder.device.weights import Weights
+from tracer.recorder.forward.untraced import EagerNetwork
+from tracer.recorder.minibatch import InFlight
+from tracer.recorder.resume import Seam
 from tracer.schedule import Schedule
 from tracer.writer import Writer
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tracer.recorder.captured import Captured
-from tracer.recorder.scalars import Number, read, ready
+from tracer.recorder.device.scalars import Number, read, ready
+from tracer.recorder.minibatch.capture import Captured
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from tracer.archive import Archive
 from tracer.errors import ArchiveError, MissingTraceError
 from tracer.network import Network
 from tracer.network.precision import full_precision
-from tracer.network.trees import leaves_of, rebuild
+from tracer.network.pytree import leaves_of, rebuild
 from tracer.probe.observe import Chunk, Units, actions, as_stored, blank
 
 Bounds = Sequence[tuple[int, int]]

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from tracer.archive import Archive
-from tracer.archive.views import ProbeView
+from tracer.archive.probes import ProbeView
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
 from tracer.network import Network
 from tracer.network.copies import named_tensors, private_copy
+from tracer.network.pytree import leaves_of, rebuild
 from tracer.network.table import DTYPES
-from tracer.network.trees import leaves_of, rebuild
 from tracer.probe import Probe
 
 Factory = Callable[[], Any]

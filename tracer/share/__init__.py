@@ -10,7 +10,7 @@ _HOME = {
     "import_hdf5": "tracer.share.hdf5",
     "push": "tracer.share.remote",
     "pull": "tracer.share.remote",
-    "import_checkpoints": "tracer.share.checkpoints",
+    "import_checkpoints": "tracer.recorder.checkpoints",
     "set_attributes": "tracer.share.attributes",
 }
 

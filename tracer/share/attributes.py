@@ -8,8 +8,8 @@ from typing import Any
 
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.files import Lock, sync, write_all
-from tracer.metadata import as_json, document_digest, to_json
+from tracer.store.documents import as_json, document_digest, to_json
+from tracer.store.files import Lock, sync, write_all
 
 ATTRIBUTE = "provenance"
 

@@ -16,14 +16,14 @@ import numpy as np
 
 from tracer import spec
 from tracer.archive import ranks
-from tracer.archive.guard import is_path
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.metadata import to_json
 from tracer.share.content import MANIFEST, ArchiveContent, Array, Box, Content, boxes, difference
 from tracer.share.packs import remove
 from tracer.share.tree import Progress, write_tree
 from tracer.spec import RANKS
+from tracer.store.documents import to_json
+from tracer.store.validate import is_path
 
 _CHUNK = 1 << 20
 _BARE = "This is a netCDF dimension but not a netCDF variable."  # how netCDF marks a dimension without values

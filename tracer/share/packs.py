@@ -10,11 +10,11 @@ from typing import Any
 from tracer.archive import ranks
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.files import Lock, sync
 from tracer.share.content import ArchiveContent, Content, difference
 from tracer.share.selection import Selection, Steps, select
 from tracer.share.tree import Progress, write_tree
-from tracer.share.zips import write_zip
+from tracer.store.files import Lock, sync
+from tracer.store.zip_writer import write_zip
 
 _EXCHANGE = 2  # of renameat2: both names at once
 _HERE = -100  # AT_FDCWD

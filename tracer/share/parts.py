@@ -4,11 +4,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from tracer.archive.objects import Grid, check
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.metadata import object_key
 from tracer.share.content import MANIFEST
+from tracer.store.documents import object_key
+from tracer.store.grid import Grid, check
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 from tracer.archive import ranks
 from tracer.archive.source import Source
-from tracer.archive.stores import ROOT
 from tracer.errors import ArchiveError
-from tracer.metadata import to_json
 from tracer.share.parts import Parts
 from tracer.share.tree import Progress
+from tracer.store.documents import to_json
+from tracer.store.stores import ROOT
 
 _JOURNAL = "manifest/objects/pushed"  # what has arrived, until the root has
 _BATCH = 256  # objects between two entries in the journal

@@ -9,13 +9,13 @@ import google_crc32c
 import numpy as np
 
 from tracer import spec
-from tracer.archive.guard import is_path
-from tracer.archive.objects import Grid, check
 from tracer.errors import ArchiveError
-from tracer.files import Directory
-from tracer.metadata import ArrayNode, GroupNode, object_key, root_text
 from tracer.share.content import MANIFEST, Array, Content
-from tracer.share.forms import Form, Read, is_column, packed, recorded
+from tracer.store.documents import ArrayNode, GroupNode, object_key, root_text
+from tracer.store.encodings import Form, Read, is_column, packed, recorded
+from tracer.store.files import Directory
+from tracer.store.grid import Grid, check
+from tracer.store.validate import is_path
 from tracer.writer.commits import chain
 
 Progress = Callable[[int, int, str], None]

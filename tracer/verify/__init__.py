@@ -15,12 +15,12 @@ import google_crc32c
 import numpy as np
 
 from tracer import spec
-from tracer.archive import objects
-from tracer.archive.objects import Grid
 from tracer.archive.ranks import world_size
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError, MissingTraceError
-from tracer.metadata import document_digest, to_json
+from tracer.store import grid as objects
+from tracer.store.documents import document_digest, to_json
+from tracer.store.grid import Grid
 from tracer.verify.inventory import Inventory
 from tracer.writer.commits import MANIFEST, chain
 
@@ -110,7 +110,7 @@ def verify(path: str | os.PathLike[str], *, full: bool = False, replay: bool = F
 
         check_ranks(source, report, full)
         if replay and report.ok:
-            from tracer.replaying import compare
+            from tracer.rerun.check import compare
 
             compare(path, report)
         elif replay:
@@ -283,7 +283,7 @@ class Examination:
                 self.report.add("document", key, "is lost")
 
     def _differs(self, document: bytes, node: dict[str, Any]) -> str | None:
-        from tracer.archive.guard import parse
+        from tracer.store.validate import parse
 
         try:
             found = parse(document)

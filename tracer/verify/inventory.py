@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tracer.archive.stores import ZipStore, is_remote
 from tracer.spec import RANKS
+from tracer.store.stores import ZipStore, is_remote
 
 Read = Callable[[int, int], bytes]
 

@@ -19,10 +19,11 @@ from typing import Any, Literal
 import numpy as np
 
 import tracer
-from tracer import files, spec
+from tracer import spec
 from tracer.errors import ArchiveError, RecordError
-from tracer.files import Directory, Lock
-from tracer.metadata import as_json
+from tracer.store import files
+from tracer.store.documents import as_json
+from tracer.store.files import Directory, Lock
 from tracer.writer.commits import Row, Tree
 from tracer.writer.declared import Declared
 from tracer.writer.lifetime import unwatch, watch
@@ -77,7 +78,7 @@ class Writer:
 
         Errors: ArchiveError if it is no local archive, is being written, is damaged, or ends before ``step``.
         """
-        from tracer.writer.resuming import take_up
+        from tracer.recovery.resume import take_up
 
         path = Path(path).absolute()
         taken = take_up(path, step, durability == "power")

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import google_crc32c
 import numpy as np
 
-from tracer.chunks import as_bytes, plan_tail
 from tracer.spec import fill_scalar
+from tracer.store.layout import as_bytes, plan_tail
 
 
 class Column:

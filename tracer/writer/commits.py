@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tracer import spec
-from tracer.chunks import Layout, as_bytes, plan
-from tracer.files import Directory
-from tracer.metadata import ArrayNode, GroupNode, object_key, root_text
+from tracer.store.documents import ArrayNode, GroupNode, object_key, root_text
+from tracer.store.files import Directory
+from tracer.store.layout import Layout, as_bytes, plan
 from tracer.writer.columns import Column
 
 MANIFEST = "manifest/objects"

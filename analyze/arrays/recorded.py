@@ -1,0 +1,376 @@
+"""The arrays an archive holds, by the names metrics ask for; what is computed from them is in `derived`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from analyze.arrays import View, source
+from tracer.errors import MissingTraceError
+
+
+class Lazy(Sequence[Any]):
+    """One item a snapshot, loaded when it is looked at and not kept."""
+
+    def __init__(self, steps: Sequence[int], load: Callable[[int], Any]) -> None:
+        self._steps, self._load = steps, load
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __getitem__(self, position: Any) -> Any:
+        if isinstance(position, slice):
+            return Lazy(self._steps[position], self._load)
+        return self._load(int(self._steps[position]))
+
+
+class Gradients(dict[str, Any]):
+    """Per-example gradients of one snapshot: tensor name to (example, *shape), loaded when looked at."""
+
+    def __init__(self, view: View, step: int) -> None:
+        super().__init__(dict.fromkeys(view.get("gradient_tensors")))
+        self._view, self._step = view, step
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self:
+            raise KeyError(name)
+        return self._view.joined(lambda probe: probe.gradients(name, self._step))
+
+    def items(self) -> Iterator[tuple[str, np.ndarray]]:  # type: ignore[override]
+        """Names and gradients, one tensor in memory at a time."""
+        return ((name, self[name]) for name in self)
+
+    def values(self) -> Iterator[np.ndarray]:  # type: ignore[override]
+        """Gradients, one tensor in memory at a time."""
+        return (self[name] for name in self)
+
+
+# ---- in time ----
+
+
+@source("gram", "step", "layer", "example", "example_2", stream="gram")
+def _gram(view: View) -> np.ndarray:
+    joint = view.once("gram", lambda: _gram_with_all(view))
+    starts, total = {}, 0
+    for name, available in view.archive.gram_probes:
+        starts[name] = total
+        total += available
+    parts = zip(view.probes, view.counts, strict=True)
+    rows = np.concatenate([starts[name] + np.arange(count) for name, count in parts])
+    if np.array_equal(rows, rows[0] + np.arange(len(rows))):  # side by side: no copy
+        beside = slice(rows[0], rows[-1] + 1)
+        return joint[:, :, beside, beside]
+    return joint[:, :, rows[:, None], rows]
+
+
+def _gram_with_all(view: View) -> np.ndarray:
+    first = np.asarray(view.archive.gram(view.steps[0]))
+    joint = np.empty((len(view.steps), len(first) + 1, *first.shape[1:]))
+    for position, step in enumerate(view.steps):
+        joint[position, :-1] = first if position == 0 else view.archive.gram(step)
+        joint[position, -1] = joint[position, :-1].sum(0)
+    return joint
+
+
+@source("outputs", "step", "example", "output", stream="outputs")
+def _outputs(view: View) -> np.ndarray:
+    return view.per_example(lambda probe, step: probe.outputs(step))
+
+
+@source("losses", "step", "example", stream="outputs")
+def _losses(view: View) -> np.ndarray:
+    return view.per_example(lambda probe, step: probe.losses(step)).astype(np.float64)
+
+
+@source("sums_pre", "step", "example", "call", stream="sums")
+def _sums_pre(view: View) -> np.ndarray:
+    return view.per_example(lambda probe, step: probe.sums(step)[0])
+
+
+@source("sums_post", "step", "example", "any_site", stream="sums")
+def _sums_post(view: View) -> np.ndarray:
+    return view.per_example(lambda probe, step: probe.sums(step)[1])
+
+
+@source("bits", "step", "unit", "byte", stream="masks", itemsize=1)
+def _bits(view: View) -> list[np.ndarray]:
+    """Packed masks of each snapshot; probes side by side along `byte`, each on its own whole bytes."""
+    return [read_bits(view, step) for step in view.steps]
+
+
+def read_bits(view: View, step: int) -> np.ndarray:
+    """Packed masks (unit, byte) at one step, of the view's sites and probes."""
+    joint = [probe.bits(step) for probe, _ in view.parts()]
+    units = [
+        np.arange(site["start"], site["start"] + site["n_units"], dtype=np.int64)
+        for site in view.masked_sites
+    ]
+    if view.sites is not None:
+        joint = [bits[np.concatenate(units)] for bits in joint]
+    return joint[0] if len(joint) == 1 else np.concatenate(joint, axis=1)
+
+
+@source("activations", "step", "example", "any_unit", stream="activations", itemsize=4)
+def _activations(view: View) -> list[np.ndarray]:
+    return [activations_at(view, site, view.steps) for site in view.archive.sites]
+
+
+def activations_at(view: View, site: str, steps: Sequence[int]) -> np.ndarray:
+    """Post-activation values (step, example, unit) of one site."""
+    rows = [view.joined(lambda probe, s=step: probe.activations(site, s)) for step in steps]  # type: ignore[misc]
+    return np.stack([row.reshape(len(row), -1) for row in rows])
+
+
+@source(
+    "gradients", "step", "element", stream="gradients", needs=("gradient_tensors",), itemsize=4, lazy=True
+)
+def _gradients(view: View) -> Lazy:
+    return Lazy(view.steps, lambda step: Gradients(view, step))
+
+
+@source("weights", "step", "element", stream="weights", itemsize=8, lazy=True)
+def _weights(view: View) -> Lazy:
+    return Lazy(view.steps, view.archive.weights)
+
+
+@source("states", "step", "element", stream="weights", itemsize=8, lazy=True, of="network")
+def _states(view: View) -> Any:
+    from importlib import import_module
+
+    # Replay is the only part of the analysis that imports torch, so it is reached by name alone.
+    return import_module("analyze.replay").states_of(view)
+
+
+@source("step", "step")
+def _step(view: View) -> np.ndarray:
+    return np.asarray(view.steps, np.int64)
+
+
+@source("epoch", "step")
+def _epoch(view: View) -> np.ndarray:
+    return np.array([view.archive.epoch_of(step) for step in view.steps], np.int64)
+
+
+@source("epoch_end", "step")
+def _epoch_end(view: View) -> np.ndarray:
+    return np.isin(view.steps, view.archive.epoch_ends)
+
+
+@source("lr", "step", "param_group")
+def _lr(view: View) -> np.ndarray:
+    rows = view.archive.rows
+    rate = np.asarray(rows["lr"], np.float64)
+    found = np.searchsorted(rows["step"], view.steps)
+    return rate.reshape(len(rate), -1)[found]
+
+
+# ---- training minibatches: every update whose ids are known ----
+
+
+@source("minibatch_ids", "step", "minibatch", stream="minibatch")
+def _minibatch_ids(view: View) -> np.ndarray:
+    return view.archive.minibatch.rows("ids", view.steps)
+
+
+@source("minibatch_offsets", "step", stream="minibatch")
+def _minibatch_offsets(view: View) -> np.ndarray:
+    seen = view.archive.minibatch
+    sizes = np.diff(seen.offsets)[np.searchsorted(seen.steps, view.steps)]
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+
+@source("minibatch_sums_pre", "step", "minibatch", "call", stream="minibatch")
+def _minibatch_sums_pre(view: View) -> np.ndarray:
+    return view.archive.minibatch.rows("pre", view.steps).astype(np.float64)
+
+
+@source("minibatch_sums_post", "step", "minibatch", "any_site", stream="minibatch")
+def _minibatch_sums_post(view: View) -> np.ndarray:
+    return view.archive.minibatch.rows("post", view.steps).astype(np.float64)
+
+
+@source("minibatch_correct", "step", "minibatch", stream="minibatch")
+def _minibatch_correct(view: View) -> np.ndarray:
+    correct = view.archive.minibatch.rows("correct", view.steps)
+    return np.where(correct < 0, np.nan, correct)
+
+
+@source("minibatch_losses", "step", "minibatch", stream="minibatch")
+def _minibatch_losses(view: View) -> np.ndarray:
+    return view.archive.minibatch.rows("loss", view.steps)
+
+
+@source("minibatch_loss", "step", stream="minibatch")
+def _minibatch_loss(view: View) -> np.ndarray:
+    """Loss of each update as logged, else the mean over its examples."""
+    rows = view.archive.rows
+    logged = rows["loss"][np.searchsorted(rows["step"], view.steps)]
+    if not np.isnan(logged).any():
+        return logged
+    try:
+        losses = view.archive.minibatch.rows("loss", view.steps)
+    except MissingTraceError:
+        return logged
+    starts = _minibatch_offsets(view)
+    means = np.add.reduceat(losses, starts[:-1]) / np.diff(starts) if len(losses) else logged
+    return np.where(np.isnan(logged), means, logged)
+
+
+# ---- the same at every snapshot ----
+
+
+@source("alpha", of="data")
+def _alpha(view: View) -> np.ndarray:
+    alpha = view.archive.data.alpha
+    if alpha is None:
+        raise MissingTraceError(
+            "the training set was stored without complexities, its notes say why; record with data=dataset "
+            "whose inputs are numbers and not augmented"
+        )
+    return alpha
+
+
+@source("alpha_ids", of="data")
+def _alpha_ids(view: View) -> np.ndarray:
+    return view.archive.data.ids
+
+
+@source("layer")
+def _layer(view: View) -> np.ndarray:
+    return np.array([*view.archive.layers, "all"])
+
+
+@source("site", "site")
+def _site(view: View) -> np.ndarray:
+    return np.array([site["name"] for site in view.masked_sites])
+
+
+@source("any_site")
+def _any_site(view: View) -> np.ndarray:
+    return np.array(list(view.archive.sites))
+
+
+@source("calls")
+def _calls(view: View) -> np.ndarray:
+    return np.array(list(view.archive.calls))
+
+
+@source("call_units")
+def _call_units(view: View) -> np.ndarray:
+    return np.array([prod(call["shape"]) for call in view.archive.call_table], np.int64)
+
+
+@source("site_units")
+def _site_units(view: View) -> np.ndarray:
+    return np.array([site["n_units"] for site in view.archive.site_table], np.int64)
+
+
+@source("layer_tensors")
+def _layer_tensors(view: View) -> dict[str, list[str]]:
+    return {layer["name"]: list(layer["parameters"]) for layer in view.archive.layer_table}
+
+
+@source("tensors")
+def _tensors(view: View) -> list[dict[str, Any]]:
+    return [dict(tensor) for tensor in view.archive.tensors]
+
+
+@source("card", of="card")
+def _card(view: View) -> dict[str, Any]:
+    return dict(view.archive.card)
+
+
+@source("rows", of="rows")
+def _rows(view: View) -> dict[str, np.ndarray]:
+    return dict(view.archive.rows)
+
+
+@source("milestones", of="rows")
+def _milestones(view: View) -> Any:
+    return view.archive.milestones
+
+
+@source("initial_weights", stream="weights", of="first")
+def _initial_weights(view: View) -> dict[str, np.ndarray]:
+    return view.archive.weights(int(view.archive.steps("weights")[0]))
+
+
+@source("activations_first", "example", "any_unit", stream="activations", of="first")
+def _activations_first(view: View) -> list[np.ndarray]:
+    return _activations_end(view, 0)
+
+
+@source("activations_last", "example", "any_unit", stream="activations", of="last")
+def _activations_last(view: View) -> list[np.ndarray]:
+    return _activations_end(view, -1)
+
+
+def _activations_end(view: View, position: int) -> list[np.ndarray]:
+    step = int(next(view.parts())[0].steps("activations")[position])
+    return [activations_at(view, site, [step])[0] for site in view.archive.sites]
+
+
+@source("gradient_tensors", stream="gradients", needs=("layer_tensors",), of="first")
+def _gradient_tensors(view: View) -> list[str]:
+    first, _ = next(view.parts())
+    step = int(first.steps("gradients")[0])
+    names = [name for names in view.get("layer_tensors").values() for name in names]
+    return [name for name in names if _has_gradient(first, name, step)]
+
+
+def _has_gradient(probe: Any, name: str, step: int) -> bool:
+    try:
+        probe.gradients(name, step)
+    except MissingTraceError:
+        return False
+    return True
+
+
+@source("ids", "example")
+def _ids(view: View) -> np.ndarray:
+    return view.joined(lambda probe: probe.ids)
+
+
+@source("split", "example")
+def _split(view: View) -> np.ndarray:
+    return np.repeat([probe.split for probe, _ in view.parts()], view.counts)
+
+
+@source("probe", "example")
+def _probe(view: View) -> np.ndarray:
+    return np.repeat(list(view.probes), view.counts)
+
+
+def _optional(view: View, name: str, hint: str) -> np.ndarray:
+    absent = [probe.name for probe, _ in view.parts() if getattr(probe, name) is None]
+    if absent:
+        raise MissingTraceError(f"probe {absent[0]!r} holds no `{name}`; {hint}")
+    return view.joined(lambda probe: getattr(probe, name))
+
+
+@source("inputs", "example")
+def _inputs(view: View) -> np.ndarray:
+    return _optional(view, "inputs", "record the probe with its inputs")
+
+
+@source("targets", "example")
+def _targets(view: View) -> np.ndarray:
+    return _optional(view, "targets", "record the probe with its targets")
+
+
+@source("raw", "example")
+def _raw(view: View) -> np.ndarray:
+    return _optional(view, "raw", "give tracer.Probe(raw=...) the inputs before normalisation")
+
+
+@source("true_targets", "example")
+def _true_targets(view: View) -> np.ndarray:
+    return _optional(view, "true_targets", "give tracer.Probe(true_targets=...) the uncorrupted targets")
+
+
+@source("group", "example")
+def _group(view: View) -> np.ndarray:
+    return _optional(view, "group", "give tracer.Probe(group=...) a group for each example")

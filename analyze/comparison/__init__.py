@@ -1,0 +1,215 @@
+"""Many runs: a table of measures, and how well each one follows generalization across runs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analyze.comparison.comparison import Comparison
+from analyze.comparison.factorial_design import Design
+from analyze.comparison.measures import TARGETS, At, check_at, measures_of, select
+from analyze.comparison.rank_correlation import STATISTICS, Counts, agreement, draws
+from analyze.comparison.runs import Run, choose_axes, read_run, wanted_metrics
+from analyze.engine.distribute import Workers, by_turns, recruit
+from tracer.errors import MissingTraceError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+    from distributed import Client
+
+AGAINST = ("gap_error", "gap_loss", "test_error", "test_loss")
+Progress = Callable[[int, int, str], None]
+
+__all__ = ["Comparison", "compare"]
+
+
+def compare(
+    paths: Sequence[str | Path],
+    *,
+    measures: Sequence[str] | None = None,
+    against: Sequence[str] = AGAINST,
+    at: At = "final",
+    environments: str | None = None,
+    axes: Sequence[str] | None = None,
+    attributes: Mapping[str, Mapping[str, Any]] | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    jobs: int = 1,
+    scheduler: str | Client | None = None,
+    memory: int | str = "2GB",
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare runs: every measure of each, and how it agrees with `against` across them.
+
+    `paths` are archives, or analyses of them; of an archive the analysis beside it is read, and what it
+    lacks is computed and saved there. `measures` names metrics, `metric.variable` or labels such as
+    `cna.pearson[train]`; by default everything any of the runs has saved (where none has, all that needs
+    no replay). Measures are taken at the `final` snapshot, at that of least test loss (`best`), after a
+    quarter (`early`) or half (`mid`) of the training, or at the last one up to a step; the targets at the
+    end, or where it is best. `attributes` maps names of runs to values added to what their cards say.
+    What is missing of all runs is computed by `jobs` processes or, with the address of a Dask cluster as
+    `scheduler`, there: see `analyze.run`.
+
+    Statistics, with 95 % intervals of a `bootstrap` over runs: see `analyze.comparison.rank_correlation`. `axes` are the
+    attributes that were varied, by default those in which the runs differ and that do not follow from
+    others; `environments` is an attribute whose values are the environments of the sign error, by default
+    each change of one axis.
+
+    Errors: MissingTraceError for an unknown measure, target or attribute; ArchiveError for a path of neither;
+    ValueError for fewer than two runs, runs of equal names or an unknown time.
+    """
+    check_at(at)
+    _check_targets(against)
+    tell = progress or _silent
+    runs = [read_run(path) for path in paths]
+    _check_runs(runs)
+    names = wanted_metrics(measures, runs)
+    with recruit(jobs, scheduler) as workers:
+        _compute(runs, names, workers, memory, tell)
+    rows = []
+    for number, run in enumerate(runs, start=1):
+        tell(number, len(runs), f"reading {run.name}")
+        rows.append(measures_of(run, names, at))
+    given = _attributes(runs, attributes or {})
+    labels = select(
+        list(dict.fromkeys(label for row in rows for label in row if label not in TARGETS)), measures
+    )
+    table = _table(runs, given, [*against, *labels], rows)
+    chosen = _named(axes, given) if axes is not None else choose_axes(given)
+    where = None if environments is None else given[_named([environments], given)[0]]
+    design = Design.of([given[name] for name in chosen], len(runs), where)
+    counts = draws(len(runs), bootstrap, seed)
+    found = _correlate(table, labels, against, design, counts, max(1, jobs), tell)
+    found = found.assign_coords(
+        axis=chosen, environment=_environment_names(design, chosen, given, environments)
+    )
+    found.attrs |= {"at": str(at), "bootstrap": bootstrap, "seed": seed, "axes": ", ".join(chosen)}
+    return Comparison(
+        table, found, runs=runs, attributes=list(given), skipped={run.name: run.skipped for run in runs}
+    )
+
+
+def _compute(
+    runs: Sequence[Run], names: Sequence[str], workers: Workers, memory: int | str, tell: Progress
+) -> None:
+    """Compute what saved analyses lack: with workers, of several runs at a time."""
+    ended = itertools.count(1)
+    pieces = -(-2 * workers.n // len(runs))
+    routines = (run.computing(names, workers, memory, pieces) for run in runs)
+    by_turns(routines, workers.n + 1, lambda: tell(next(ended), len(runs), "analyzing"))
+
+
+def _correlate(
+    table: pd.DataFrame,
+    labels: Sequence[str],
+    against: Sequence[str],
+    design: Design,
+    counts: Counts,
+    jobs: int,
+    tell: Progress,
+) -> xr.Dataset:
+    """All statistics of each measure and target, as one Dataset."""
+    import xarray as xr
+
+    def one(label: str) -> list[dict[str, Any]]:
+        return [agreement(table[label], table[target], design, counts) for target in against]
+
+    rows = []
+    # Most of the time is spent in matrix products, which let other threads run.
+    with ThreadPoolExecutor(jobs) as pool:
+        for number, row in enumerate(pool.map(one, labels), start=1):
+            tell(number, len(labels), "correlating")
+            rows.append(row)
+    shapes = {"axis": len(design.parts), "environment": len(design.names)}
+
+    def stacked(key: str, length: int | None, kind: type) -> np.ndarray:
+        empty = np.empty((0, len(against), *([] if length is None else [length])))
+        return np.asarray([[cell[key] for cell in row] for row in rows] or empty, kind)
+
+    dims = ("measure", "target")
+    variables: dict[str, Any] = {
+        key: ((*dims, "statistic"), stacked(key, len(STATISTICS), float)) for key in ("value", "low", "high")
+    }
+    variables["n_resamples"] = (*dims, "statistic"), stacked("n_resamples", len(STATISTICS), int)
+    n_runs = stacked("n_runs", None, int)
+    variables["n_runs"], variables["n_undefined"] = (dims, n_runs), (dims, len(table) - n_runs)
+    variables["granulated"] = (*dims, "axis"), stacked("axis", shapes["axis"], float)
+    variables["sign_error"] = (*dims, "environment"), stacked("environment", shapes["environment"], float)
+    coords = {"measure": list(labels), "target": list(against), "statistic": list(STATISTICS)}
+    return xr.Dataset(variables, coords=coords)
+
+
+def _table(
+    runs: Sequence[Run],
+    given: Mapping[str, Sequence[Any]],
+    labels: Sequence[str],
+    rows: Sequence[Mapping[str, float]],
+) -> pd.DataFrame:
+    import pandas as pd
+
+    measured = {label: [row.get(label, np.nan) for row in rows] for label in labels}
+    columns = {"title": [str(run.facts.get("title", run.name)) for run in runs], **given, **measured}
+    return pd.DataFrame(columns, index=pd.Index([run.name for run in runs], name="run"))
+
+
+def _attributes(runs: Sequence[Run], added: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Values (run,) of every attribute, None where a run has none; those added come first."""
+    unknown = [name for name in added if name not in {run.name for run in runs}]
+    if unknown:
+        hint = did_you_mean(unknown[0], [run.name for run in runs])
+        raise MissingTraceError(f"attributes= names the run {unknown[0]!r}, which is not compared; {hint}")
+    rows = [{**added.get(run.name, {}), **run.attributes, **added.get(run.name, {})} for run in runs]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names if name != "title"}
+
+
+def _environment_names(
+    design: Design, axes: Sequence[str], given: Mapping[str, Sequence[Any]], environments: str | None
+) -> np.ndarray:
+    """Such as `width 64 -> 128 (lr 0.1)`, or the values of the attribute."""
+
+    def value(axis: int, code: int) -> Any:
+        return given[axes[axis]][int(np.flatnonzero(design.labels[axis] == code)[0])]
+
+    if environments is not None:
+        codes = Design.of([given[environments]], len(given[environments])).labels[0]
+        first = [int(np.flatnonzero(codes == name[0])[0]) for name in design.names]
+        return np.array([given[environments][run] for run in first], str)
+    named = []
+    for axis, low, high, *others in design.names:
+        fixed = ", ".join(f"{axes[k]} {value(k, code)}" for k, code in enumerate(others) if code >= 0)
+        change = f"{axes[axis]} {value(axis, low)} → {value(axis, high)}"
+        named.append(f"{change} ({fixed})" if fixed else change)
+    return np.array(named, str)
+
+
+def _silent(done: int, total: int, text: str) -> None:
+    """Tell nobody of progress."""
+
+
+def _named(names: Sequence[str], given: Mapping[str, Sequence[Any]]) -> list[str]:
+    for name in names:
+        if name not in given:
+            raise MissingTraceError(f"no run has an attribute called {name!r}; {did_you_mean(name, given)}")
+    return list(names)
+
+
+def _check_targets(against: Sequence[str]) -> None:
+    for name in against:
+        if name not in TARGETS:
+            raise MissingTraceError(f"no target is called {name!r}; {did_you_mean(name, TARGETS)}")
+
+
+def _check_runs(runs: Sequence[Run]) -> None:
+    if len(runs) < 2:
+        raise ValueError(f"a comparison needs at least two runs, got {len(runs)}")
+    names = [run.name for run in runs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{names.count(twice[0])} runs are called {twice[0]!r}; rename all but one")

@@ -1,0 +1,113 @@
+"""Figures of a comparison: which measures follow generalization, and how."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analyze import plot
+from analyze.comparison.rank_correlation import STATISTICS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from analyze.comparison.comparison import Comparison
+
+BARS, SCATTERS, LINES = 24, 6, 5
+BAND = 0.9  # of a bar's slot that its bars take
+OVERLAP = "path_overlap_ratio.ratio_mean"
+WORDS = {
+    "gap_error": "gap in error",
+    "gap_loss": "gap in loss",
+    "test_error": "test error",
+    "test_loss": "test loss",
+}
+
+
+def leaders(comparison: Comparison, target: str, count: int) -> list[str]:
+    """The measures that follow a target most closely, one label of each variable."""
+    best: dict[str, str] = {}
+    for label in comparison.ranked(target):
+        # Training error and loss are half of the gap itself.
+        if not label.startswith("generalization."):
+            best.setdefault(label.partition("[")[0].replace(".log10_", "."), label)
+    return list(best.values())[:count]
+
+
+def bars(comparison: Comparison, figure: Figure, target: str) -> None:
+    """Size of Kendall's and Pearson's correlation of each leading measure, with 95 % intervals."""
+    labels = leaders(comparison, target, BARS)
+    figure.set_size_inches(plot.WIDTH, 0.9 + 0.25 * max(len(labels), 3))
+    axes = figure.subplots()
+    places = np.arange(len(labels))
+    shown = ("kendall", "pearson")
+    height = BAND / len(shown)
+    data = comparison.correlations.sel(measure=labels, target=target)
+    for k, name in enumerate(shown):
+        value, low, high = (data[key].sel(statistic=name).values for key in ("value", "low", "high"))
+        size, side = np.abs(value), np.where(value < 0, -1.0, 1.0)
+        ends = np.sort(np.stack([low * side, high * side]), axis=0)
+        at = places + (k - (len(shown) - 1) / 2) * height
+        color = plot.PALETTE[0] if k == 0 else plot.PALETTE[4]
+        axes.barh(at, size, height * 0.92, color=color, label=name.capitalize())
+        drawn = np.isfinite(ends).all(0)
+        reach = np.stack([size - ends[0], ends[1] - size])[:, drawn].clip(0)
+        axes.errorbar(size[drawn], at[drawn], xerr=reach, fmt="none", ecolor="0.25", elinewidth=0.7)
+    signs = ["−" if value < 0 else "+" for value in data["value"].sel(statistic="kendall").values]
+    axes.set_yticks(places, [f"{label}  {sign}" for label, sign in zip(labels, signs, strict=True)])
+    axes.invert_yaxis()
+    axes.axvline(0, color="0.3", linewidth=0.7)
+    axes.set(xlabel=f"|correlation| with the {WORDS[target]}, and 95 % interval", xlim=(None, 1.02))
+    if labels:
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2)
+
+
+def scatters(comparison: Comparison, figure: Figure, target: str, labels: list[str] | None = None) -> None:
+    """Each leading measure against the target, one point a run."""
+    labels = leaders(comparison, target, SCATTERS) if labels is None else labels
+    panels = plot.panels(figure, len(labels) or 1, columns=min(3, len(labels) or 1), height=2.2, sharex=False)
+    for k, (axes, label) in enumerate(zip(panels, labels, strict=False)):
+        _scatter(axes, comparison, label, target)
+        axes.set_ylabel(WORDS[target] if k % 3 == 0 else "")
+
+
+def overlap(comparison: Comparison, figure: Figure, target: str) -> None:
+    """Early-to-mid path similarity against the target: a point a run."""
+    axes = plot.panels(figure, 1, height=2.8)[0]
+    _scatter(axes, comparison, OVERLAP, target)
+    axes.set(xlabel="early-to-mid ratio of path similarity", ylabel=WORDS[target])
+
+
+def environments(comparison: Comparison, figure: Figure, target: str) -> None:
+    """Share of environments in which the sign error is at most so large, for the leading measures."""
+    axes = plot.panels(figure, 1, height=2.8)[0]
+    for k, label in enumerate(leaders(comparison, target, LINES)):
+        errors = comparison.correlations["sign_error"].sel(measure=label, target=target).values
+        errors = np.sort(errors[~np.isnan(errors)])
+        if len(errors):
+            # A measure that falls as the gap grows orders just as well: it is turned round.
+            tau = comparison.correlations["value"].sel(measure=label, target=target, statistic="kendall")
+            errors, name = (np.sort(1 - errors), f"− {label}") if float(tau) < 0 else (errors, label)
+            share = np.arange(1, len(errors) + 1) / len(errors)
+            color = plot.PALETTE[k % len(plot.PALETTE)]
+            axes.step([0, *errors, 1], [0, *share, 1], where="post", label=name, color=color)
+    axes.axvline(0.5, color=plot.GREY, linewidth=0.8, linestyle="--")
+    axes.set(xlabel="sign error (0.5 is a coin)", ylabel="share of environments", xlim=(-0.02, 1.02))
+    plot.legend(axes)
+
+
+def _scatter(axes: Axes, comparison: Comparison, label: str, target: str) -> None:
+    x, y = (comparison.table[name].to_numpy(float) for name in (label, target))
+    defined = np.isfinite(x) & np.isfinite(y)
+    drawn = axes.scatter(x[defined], y[defined], s=14, color=plot.PALETTE[0], alpha=0.75, linewidths=0)
+    plot.name_points(drawn, list(comparison.table.index[defined]))
+    positive = x[defined]
+    if len(positive) and positive.min() > 0 and positive.max() > 100 * positive.min():
+        axes.set_xscale("log")
+    else:
+        axes.locator_params(axis="x", nbins=4)
+    cell = comparison.correlations["value"].sel(measure=label, target=target).values
+    tau, rho = cell[STATISTICS.index("kendall")], cell[STATISTICS.index("pearson")]
+    axes.set_title(f"{label}\nKendall {tau:.2f}, Pearson {rho:.2f}".replace("-0.", "−0."))

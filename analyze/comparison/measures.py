@@ -1,0 +1,266 @@
+"""From results over time to one number a measure and run."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analyze.comparison.plain import plain
+from analyze.comparison.runs import Run
+from analyze.report.save import ResultStore
+from tracer.errors import MissingTraceError, did_you_mean
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+At = str | int
+KEPT = "measures.json"
+# Dimensions whose every label makes a measure of its own, and those of a network's parts, which differ
+# between architectures: of these the whole network counts where a result has it, else the mean of the parts.
+LABELLED = {"probe", "pair", "factors", "kind", "q", "sigma", "rho", "alpha", "noise", "estimator", "rank"}
+PARTS = {"layer", "site", "place"}
+WHOLE = "all"
+# Counts that describe the network; the others only say how much a value rests on.
+COUNTS = {
+    "n_patterns", "n_patterns_network", "n_dead", "n_always_on", "n_negative", "n_unforgettable",
+    "n_forgotten", "n_never_learned",
+}  # fmt: skip
+TARGETS = {
+    "gap_error": "generalization.gap_error",
+    "gap_loss": "generalization.gap_loss",
+    "test_error": "generalization.error[test]",
+    "test_loss": "generalization.loss[test]",
+}
+# The same numbers as a target under another name: they would correlate perfectly and say nothing.
+ECHOES = (
+    "generalization.gap_",
+    "generalization.error[test]",
+    "generalization.loss[test]",
+    "correctness.",
+    "cna.loss[test]",
+)
+PERIODS = {"early": 0.25, "mid": 0.5}
+Series = tuple[list[int], list[float]]
+
+
+def measure_dims(dims: Sequence[str], name: str) -> bool:
+    """Whether a variable is a measure: one number a step, or a few labelled ones, that mean something.
+
+    >>> measure_dims(("step", "pair", "layer"), "cosine"), measure_dims(("step", "example"), "slope")
+    (True, False)
+    >>> measure_dims(("step", "probe"), "n_undefined")
+    False
+    """
+    if name.startswith("n_") and name not in COUNTS:
+        return False
+    return set(dims) <= LABELLED | PARTS | {"step"}
+
+
+def series(data: xr.Dataset, metric: str) -> dict[str, Series]:
+    """Measures of a result: label such as `stiffness.cosine[train-train, all]` to steps and values.
+
+    A variable without `step` has one value and no step.
+    """
+    found: dict[str, Series] = {}
+    for name, array in data.data_vars.items():
+        if not measure_dims([str(dim) for dim in array.dims], str(name)):
+            continue
+        steps = [int(step) for step in data["step"].values] if "step" in array.dims else []
+        labels = {
+            str(dim): [
+                str(v) for v in (array[dim].values if dim in array.coords else range(array.sizes[dim]))
+            ]
+            for dim in array.dims
+            if dim != "step"
+        }
+        values = array.transpose(..., *(["step"] if steps else [])).values
+        for label, picked in _labelled(f"{metric}.{name}", labels, np.asarray(values, np.float64)):
+            found[label] = steps, [float(value) for value in np.atleast_1d(picked)]
+    return found
+
+
+def final_of_summary(entry: Mapping[str, Any], metric: str) -> dict[str, float] | None:
+    """Last value of every measure from a metric's part of `summary.json`; None where it lacks one."""
+    found: dict[str, float] = {}
+    for name, about in entry["variables"].items():
+        if not measure_dims(list(about["dims"]), name):
+            continue
+        if "last" not in about:
+            return None
+        labels, values = _unnested(about["last"], [dim for dim in about["dims"] if dim != "step"])
+        for label, value in _labelled(f"{metric}.{name}", labels, values):
+            found[label] = float(value)
+    return found
+
+
+def measures_of(run: Run, names: Sequence[str], at: At) -> dict[str, float]:
+    """Every measure of the metrics at one time of a run, and every target."""
+    stored = run.stored()
+    found: dict[str, float] = {}
+    if at == "final":
+        found, names = _finals(run, names, stored)
+    kept = Kept(run, stored)
+    targets = dict(_chosen(kept.of("generalization"), None)) if at not in ("final", "best") else {}
+    step = _step(at, kept) if names or at != "final" else None
+    for name in names:
+        found |= _chosen(kept.of(name), step)
+    kept.write()
+    # What is to be explained is where training ended, however early a measure is taken.
+    ends = targets or found
+    found = {label: value for label, value in found.items() if not label.startswith(ECHOES)}
+    return found | {name: ends[label] for name, label in TARGETS.items() if label in ends}
+
+
+class Kept:
+    """Series of a run's results, kept in `measures.json` so that large results are read only once."""
+
+    def __init__(self, run: Run, stored: Mapping[str, Mapping[str, Any]]) -> None:
+        self.run, self.stored, self.changed = run, stored, False
+        self.path = run.analysis / KEPT
+        self.content: dict[str, Any] = {}
+        if self.path.is_file():
+            self.content = json.loads(self.path.read_text(encoding="utf-8"))
+
+    def of(self, metric: str) -> dict[str, Series]:
+        """Series of one metric; none where it is not stored."""
+        if metric not in self.stored:
+            return {}
+        mark = str(self.stored[metric].get("fingerprint", ""))
+        kept = self.content.get(metric)
+        if kept is None or kept["fingerprint"] != mark:
+            found = series(ResultStore(self.run.analysis).read(metric), metric)
+            kept = self.content[metric] = {"fingerprint": mark, "series": found}
+            self.changed = True
+        # JSON has no word for undefined and infinite numbers: they are null and text.
+        return {
+            label: (steps, [math.nan if value is None else float(value) for value in values])
+            for label, (steps, values) in kept["series"].items()
+        }
+
+    def write(self) -> None:
+        """Keep what was read for the next time."""
+        if self.changed:
+            self.path.write_text(json.dumps(plain(self.content)), encoding="utf-8")
+
+
+def select(labels: Sequence[str], measures: Sequence[str] | None) -> list[str]:
+    """Labels that were asked for, by metric, by `metric.variable` or in full; all by default.
+
+    Raises MissingTraceError, with the nearest name, where nothing is called so.
+
+    >>> select(["cna.pearson[train]", "cna.pearson[test]", "margin.gamma[test]"], ["cna"])
+    ['cna.pearson[train]', 'cna.pearson[test]']
+    """
+    if measures is None:
+        return list(labels)
+    chosen: list[str] = []
+    for asked in measures:
+        names = [
+            label for label in labels if asked in (label, label.partition("[")[0], label.partition(".")[0])
+        ]
+        if not names:
+            known = {
+                part for label in labels for part in (label, label.partition("[")[0], label.partition(".")[0])
+            }
+            raise MissingTraceError(
+                f"no run has a measure called {asked!r}; {did_you_mean(asked, sorted(known))}"
+            )
+        chosen += names
+    return list(dict.fromkeys(chosen))
+
+
+def check_at(at: At) -> None:
+    """ValueError for a time that is none of `final`, `best`, `early`, `mid` or a step."""
+    if isinstance(at, bool) or not (isinstance(at, int) or at in ("final", "best", *PERIODS)):
+        raise ValueError(f"at= is 'final', 'best', 'early', 'mid' or a step, got {at!r}")
+
+
+def _finals(
+    run: Run, names: Sequence[str], stored: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, float], list[str]]:
+    """Last values from `summary.json`, and the metrics it does not answer for."""
+    file = run.analysis / "summary.json"
+    summary = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"metrics": {}}
+    entries, found, left = summary["metrics"], dict[str, float](), list[str]()
+    for name in names:
+        current = name in entries and (
+            name in stored and entries[name].get("created") == stored[name].get("created")
+        )
+        values = final_of_summary(entries[name], name) if current else None
+        if values is None:
+            left.append(name)
+        else:
+            found |= values
+    return found, left
+
+
+def _step(at: At, kept: Kept) -> int | None:
+    """The step meant; None is the last one of each measure."""
+    if isinstance(at, int) or at == "final":
+        return at if isinstance(at, int) else None
+    outcome = kept.of("generalization")
+    if at in PERIODS:
+        steps = next(iter(outcome.values()), ([0], []))[0]
+        return int(PERIODS[at] * steps[-1]) if steps else None
+    steps, losses = outcome.get(TARGETS["test_loss"], ([], []))
+    if not steps or np.isnan(losses).all():
+        return -1  # before any snapshot: without a test loss nothing is best
+    return steps[int(np.nanargmin(losses))]
+
+
+def _chosen(found: Mapping[str, Series], step: int | None) -> Iterator[tuple[str, float]]:
+    """Value of each series at the last snapshot up to a step; NaN where it begins later."""
+    for label, (steps, values) in found.items():
+        if not steps:
+            yield label, values[0]
+            continue
+        place = len(steps) if step is None else int(np.searchsorted(steps, step, side="right"))
+        yield label, values[place - 1] if place else math.nan
+
+
+def _labelled(
+    name: str, labels: Mapping[str, Sequence[str]], values: np.ndarray
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Values of each combination of labels: of ranks the first, of parts of a network the whole or mean."""
+    if labels.get("pair", [""])[0].isdigit():
+        return  # pairs of examples that the metric drew, not pairs of splits
+    sizes = {}
+    for dim, given in labels.items():
+        parts = [WHOLE] if WHOLE in given else ["mean"]
+        sizes[dim] = parts if dim in PARTS else given[:1] if dim == "rank" else given
+    for place in product(*(range(len(given)) for given in sizes.values())):
+        picked = values
+        for (dim, shown), position in zip(sizes.items(), place, strict=True):
+            if shown == ["mean"] and labels[dim] != ["mean"]:
+                picked = _mean_first(picked)
+            else:
+                picked = picked[list(labels[dim]).index(shown[position])]
+        words = ", ".join(shown[position] for shown, position in zip(sizes.values(), place, strict=True))
+        yield f"{name}[{words}]" if words else name, picked
+
+
+def _mean_first(values: np.ndarray) -> np.ndarray:
+    defined = ~np.isnan(values)
+    total, count = np.where(defined, values, 0.0).sum(0), defined.sum(0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _unnested(value: Any, dims: Sequence[str]) -> tuple[dict[str, list[str]], np.ndarray]:
+    """Labels and array of the nested objects of a summary."""
+    labels: dict[str, list[str]] = {}
+    inner = value
+    for dim in dims:
+        labels[dim] = list(inner)
+        inner = next(iter(inner.values()))
+
+    def numbers(part: Any) -> Any:
+        if isinstance(part, Mapping):
+            return [numbers(item) for item in part.values()]
+        return math.nan if part is None else float(part)
+
+    return labels, np.asarray(numbers(value), np.float64)

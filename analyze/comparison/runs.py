@@ -1,0 +1,280 @@
+"""What a comparison reads of one run: the facts on its card and the saved analysis beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analyze.contract import card_of, metrics
+from analyze.engine.distribute import Routine, Workers, address
+from analyze.report.save import ResultStore
+from tracer.errors import ArchiveError
+
+FACTS = "run.json"
+SUFFIXES = (".zarr", ".zip")
+SEEDS = ("seed", "random_seed")  # what repeats a configuration is no axis of it
+# Parts of a card that describe the recording or the machine, or are read by name below.
+NOT_ATTRIBUTES = {
+    "model", "optimizer", "loss", "snapshots", "environment", "gradients", "probes", "minibatch", "data",
+    "foreign_ops", "attributes",
+}  # fmt: skip
+
+
+@dataclass
+class Run:
+    """One run: where it and its analysis are, what is known of it, and why metrics are missing."""
+
+    path: str
+    analysis: Path
+    facts: dict[str, Any]
+    skipped: dict[str, str] = field(default_factory=dict)
+    _stored: dict[str, dict[str, Any]] | None = field(default=None, repr=False)
+
+    @classmethod
+    def at(cls, path: str | Path) -> Run:
+        """The run at the path of an archive or of its analysis."""
+        place = str(path).rstrip("/")
+        folder = Path(place)
+        if (folder / "summary.json").is_file() or (folder / "results.zarr").is_dir():
+            beside = [folder.with_suffix(suffix) for suffix in SUFFIXES]
+            archive = next((str(one) for one in beside if one.exists()), "")
+            return cls(archive, folder, read_facts(archive, folder))
+        analysis = analysis_of(place)
+        return cls(place, analysis, read_facts(place, analysis))
+
+    @property
+    def name(self) -> str:
+        """Name of the analysis directory without its suffix."""
+        return self.analysis.name.removesuffix(".analysis")
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Optimizer, lr, batch size, parameters and whatever else the card says, as plain values."""
+        return dict(self.facts.get("attributes", {}))
+
+    def stored(self) -> dict[str, dict[str, Any]]:
+        """Attributes of each saved result that was computed from this archive as it is now."""
+        if self._stored is not None:
+            return self._stored
+        store, digest = ResultStore(self.analysis), self.facts.get("digest")
+        found: dict[str, dict[str, Any]] = {}
+        for name in store.names():
+            text = (store.root / name / "zarr.json").read_text(encoding="utf-8")
+            attributes = dict(json.loads(text)["attributes"])
+            if digest is None or attributes.get("archive_digest", digest) == digest:
+                found[name] = attributes
+        self._stored = found
+        return found
+
+    def computing(
+        self, names: Iterable[str], workers: Workers, memory: int | str = "2GB", pieces: int | None = None
+    ) -> Routine[None]:
+        """Compute and save those metrics that no saved analysis holds and no earlier one had to skip."""
+        stored = self.stored()
+        self.skipped = self._skipped_before()
+        missing = [name for name in names if name not in stored and name not in self.skipped]
+        if not missing:
+            return
+        if not self.path:
+            reason = f"not in {self.analysis}, and the archive is not beside it"
+            self.skipped |= dict.fromkeys(missing, reason)
+            return
+        yield from self._compute(missing, workers, memory, pieces)
+
+    def _skipped_before(self) -> dict[str, str]:
+        """Metrics that an analysis of this very commit had to skip; a later one may hold more."""
+        file, digest = self.analysis / "summary.json", self.facts.get("digest")
+        if not file.is_file():
+            return {}
+        summary = json.loads(file.read_text(encoding="utf-8"))
+        # A summary without results does not say what it is of.
+        known = summary.get("archive_digest") or digest
+        return dict(summary.get("skipped", {})) if digest in (None, known) else {}
+
+    def _compute(
+        self, names: Sequence[str], workers: Workers, memory: int | str, pieces: int | None
+    ) -> Routine[None]:
+        """Compute metrics and write the analysis whole again."""
+        from analyze.engine import Session
+        from tracer.archive import open
+
+        with open(self.path) as archive:
+            session = Session(archive, names, workers, memory=memory, output=self.analysis, pieces=pieces)
+            yield from session.compute()
+            self._stored = None  # there is more now
+            self.skipped |= session.results().skipped
+            if self.stored():
+                pages = Pages(address(self.path), address(str(self.analysis)), archive.digest, self.skipped)
+                job = workers.begin(pages)
+                # A worker that does not see this directory leaves the writing to us.
+                if job is None or not (yield from workers.finish(job)):
+                    pages()
+        if self.facts.get("mark") is not None and self.analysis.is_dir():
+            (self.analysis / FACTS).write_text(json.dumps(self.facts, indent=1), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Tables, figures, summary and report of saved results: longer work than most of the results are."""
+
+    archive: str
+    analysis: str
+    digest: str
+    skipped: Mapping[str, str]
+
+    def __call__(self) -> bool:
+        """Write them; False where the results are not to be seen from here."""
+        from analyze.results import Results, load
+        from tracer.archive import open
+
+        names = ResultStore(self.analysis).names()
+        if not names:
+            return False
+        kept = load(self.analysis)
+        if self.digest not in {data.attrs.get("archive_digest") for data in kept.values()}:
+            return False
+        with open(self.archive) as archive:
+            Results(kept, self.skipped, archive=archive).save(self.analysis)
+        return True
+
+
+def analysis_of(path: str) -> Path:
+    """Directory of the analysis of a run: beside a local archive, in this directory for a URL.
+
+    >>> analysis_of("runs/mlp.zarr").name, str(analysis_of("s3://bucket/mlp.zip"))
+    ('mlp.analysis', 'mlp.analysis')
+    """
+    place = Path(path.rpartition("/")[2] if "://" in path else path)
+    return place.with_suffix(".analysis") if place.suffix in SUFFIXES else Path(f"{place}.analysis")
+
+
+def read_facts(path: str, analysis: Path) -> dict[str, Any]:
+    """Title, digest and attributes of a run: from `run.json` of its analysis while the archive is unchanged.
+
+    The archive is opened once, for its card and the sizes of its batches, and what was found is kept in
+    `run.json` beside the results, if there are any.
+    """
+    kept_at, mark = analysis / FACTS, _mark(path)
+    if kept_at.is_file():
+        kept = json.loads(kept_at.read_text(encoding="utf-8"))
+        if mark is None or kept.get("mark") == mark:
+            return dict(kept)
+    if not path:
+        return {"title": analysis.name.removesuffix(".analysis")}
+    facts = _facts(path) | {"mark": mark}
+    if analysis.is_dir() and mark is not None:
+        kept_at.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    return facts
+
+
+def _facts(path: str) -> dict[str, Any]:
+    from tracer.archive import open
+
+    with open(path) as archive:
+        given = attributes_of(archive.card)
+        sizes = archive.rows["n_ids"]
+        sizes = sizes[sizes > 0]
+        if len(sizes):
+            # The most common size: the last batch of an epoch is often smaller.
+            values, counts = np.unique(sizes, return_counts=True)
+            given.setdefault("batch_size", int(values[counts.argmax()]))
+        title = str(archive.attributes.get("title") or Path(path).stem)
+        return {"title": title, "run_id": archive.run_id, "digest": archive.digest, "attributes": given}
+
+
+def attributes_of(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a card that may tell runs apart, those the user added first.
+
+    Of the optimizer, its class and the settings of its first group of parameters; of the model, its class and
+    number of parameters; anything else a card holds as single values, and all of `attributes`.
+
+    >>> card = {"width": 64, "optimizer": {"class": "torch.optim.sgd.SGD", "groups": [{"lr": 0.1}]}}
+    >>> attributes_of(card)
+    {'width': 64, 'optimizer': 'SGD', 'lr': 0.1}
+    """
+    found = {name: value for name, value in card.items() if name not in NOT_ATTRIBUTES and _is_plain(value)}
+    found |= {name: value for name, value in _mapping(card.get("attributes")).items() if _is_plain(value)}
+    optimizer, model = card.get("optimizer"), card.get("model")
+    for name, part in (("model", model), ("optimizer", optimizer), ("loss", card.get("loss"))):
+        text = _mapping(part).get("class", part)
+        if isinstance(text, str):
+            found[name] = text.rpartition(".")[2] if name != "loss" else text
+    for name, value in next(iter(_mapping(optimizer).get("groups", [])), {}).items():
+        value = "/".join(map(str, value)) if isinstance(value, list) else value
+        if _is_plain(value):
+            found.setdefault(name, value)
+    if "n_parameters" in _mapping(model):
+        found["n_parameters"] = int(_mapping(model)["n_parameters"])
+    return found
+
+
+def choose_axes(table: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Attributes (run,) along which runs can be compared, each free to vary while the others are fixed.
+
+    Left out are attributes with one value, those that differ in every run, those some run lacks, seeds, and
+    those that follow from the ones before: the number of parameters where the width is known.
+
+    >>> choose_axes({"width": [1, 1, 2, 2], "lr": [1, 2, 1, 2], "n_parameters": [10, 10, 40, 40]})
+    ['width', 'lr']
+    """
+    chosen: list[str] = []
+    for name, values in table.items():
+        distinct = len(set(values))
+        if name in SEEDS or distinct < 2 or (distinct == len(values) and len(values) > 2) or None in values:
+            continue
+        before = list(zip(*(table[other] for other in chosen), strict=True)) if chosen else [()] * len(values)
+        if len(set(zip(before, values, strict=True))) > len(set(before)):
+            chosen.append(name)
+    return chosen
+
+
+def _mark(path: str) -> list[int] | None:
+    """What changes with every commit of a local archive: time and size of its root document; else None."""
+    place = Path(path) / "zarr.json" if Path(path).is_dir() else Path(path)
+    if not path or not place.is_file():
+        return None
+    about = place.stat()
+    return [about.st_mtime_ns, about.st_size]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool)
+
+
+def wanted_metrics(measures: Sequence[str] | None, runs: Sequence[Run]) -> list[str]:
+    """Metrics that the measures come from, with `generalization`, which holds what they are compared with.
+
+    By default those that any run has saved; where none has any, all that need no replay of the network.
+    """
+    known = metrics()
+    saved = {name for run in runs for name in ResultStore(run.analysis).names()}
+    if measures is not None:
+        names = [name.partition(".")[0] for name in measures]
+        for name in names:
+            # A saved result counts even where the metric that made it is not installed.
+            if name not in saved:
+                card_of(name, known)
+    else:
+        names = sorted(saved & known.keys()) or [n for n, card in known.items() if not _replays(card.reads)]
+    return list(dict.fromkeys(["generalization", *names]))
+
+
+def _replays(reads: Sequence[str]) -> bool:
+    return bool({"states", "snapshots", "networks"} & set(reads))
+
+
+def read_run(path: str | Path) -> Run:
+    """A run by the path of its archive or analysis; ArchiveError in one sentence where there is none."""
+    run = Run.at(path)
+    if not run.path and not run.analysis.is_dir():
+        raise ArchiveError(f"{path} is neither an archive nor an analysis; give RUN.zarr or RUN.analysis")
+    return run

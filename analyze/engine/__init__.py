@@ -1,0 +1,390 @@
+"""Run metrics over an archive: plan, stream blocks of snapshots under a memory limit, resume, share."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from analyze.contract import Metric, card_of, metrics
+from analyze.engine.assemble import of_commit
+from analyze.engine.blocks import Block, Outcome, Worker, blocks_of
+from analyze.engine.cost import Prices, few, in_words, within
+from analyze.engine.distribute import DIED, Job, Routine, Task, Workers, address, complete, recruit
+from analyze.engine.fingerprint import Fingerprints
+from analyze.engine.plan import Plan, make_plan
+from analyze.engine.replayed import with_activations
+from analyze.errors import AnalysisError
+from analyze.engine.incremental import Way, held
+from analyze.report.save import ResultStore
+from analyze.results import Results
+from tracer.errors import ArchiveError, MissingTraceError
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from distributed import Client
+
+    from tracer.archive import Archive
+
+Progress = Callable[[int, int, str], None]
+Arrived = Callable[[Results], object]
+Finished = Callable[[str, "xr.Dataset"], object]
+Snapshots = Literal["few", "all"] | Collection[int]
+PATIENCE = 60.0  # declared seconds of running the network, of all metrics together
+LONG = 10.0  # declared seconds from which starting processes pays
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def run(
+    archive: str | Path | Archive,
+    metrics: Iterable[str | Metric | Callable[..., Any]] | None = None,
+    *,
+    memory: int | str = "2GB",
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    snapshots: Snapshots = "few",
+    jobs: int | Literal["auto"] = "auto",
+    scheduler: str | Client | None = None,
+    progress: Progress | None = None,
+    output: str | Path | None = None,
+    replay: Mapping[str, Any] | None = None,
+    patience: float = PATIENCE,
+    arrived: Arrived | None = None,
+    finished: Finished | None = None,
+) -> Results:
+    """Compute metrics of an archive; by default every one it supports.
+
+    Memory holds at most one block of snapshots, in total over the `jobs` processes (`auto`: as many as there are
+    cores for long work, else this one). `scheduler`, the address of a Dask cluster or a client of it, has the
+    blocks computed there instead: each task then keeps to `memory`, workers have this version of tracer and
+    reach the archive by the same path or URL. `options` maps a metric's name to its options.
+    `progress(done, total, text)` is called as blocks finish. With `output`, results are kept in that directory
+    snapshot by snapshot, as they are finished: what is there is computed again only where tracer, the metric, its
+    options or what it read of the archive changed. `replay` holds settings for running the network again:
+    `device`, `model` (a function that returns the module, or (module, loss), for an archive without a usable
+    network), `data` (a function that returns the training set, where no inputs are stored), `memory` (bytes of
+    one pass), `examples` (of which activations are computed where none are recorded).
+
+    Metrics of stored arrays come first, those that run the network again after them, cheapest first:
+    `arrived(results)` is called when the first are done and again with each of the others, and
+    `Results.coming` names those still to come; `finished(name, dataset)` is called with each result at once.
+    The network is run again at `snapshots`: `few` (the first, the last, and at most three between, evenly in
+    the logarithm of the step), `all`, or steps; snapshots computed earlier stay. All such metrics together
+    take `patience` seconds as declared in `analyze.engine.cost`, by operations counted and not by a clock; the
+    dearest are left out. A metric that is named is always computed. What is not computed is in
+    `Results.skipped`, with the reason.
+
+    Raises MissingTraceError where a metric asked for by name lacks what it needs, AnalysisError where it
+    fails, or where no scheduler or worker can do its part.
+    """
+    opened = _opened(archive)
+    explicit = metrics is not None
+    with recruit(jobs, scheduler) as workers:
+        session = Session(
+            opened,
+            metrics,
+            workers,
+            memory=memory,
+            options=options,
+            snapshots=snapshots,
+            progress=progress,
+            output=output,
+            replay=replay,
+            patience=math.inf if explicit else patience,
+            arrived=arrived,
+            finished=finished,
+        )
+        complete(session.compute())
+    if explicit:
+        session.raise_failures()
+    return session.results()
+
+
+def parse_memory(memory: int | str) -> int:
+    """Bytes of a size such as `2GB` (powers of 1000) or a number of bytes.
+
+    >>> parse_memory("1.5GB"), parse_memory(1024)
+    (1500000000, 1024)
+    """
+    text = str(memory).strip().upper().replace("IB", "B")
+    number = text.rstrip("KMGTB ")
+    try:
+        value = int(float(number) * UNITS[text[len(number) :].strip()])
+    except (KeyError, ValueError):
+        value = 0
+    if value <= 0:
+        raise ValueError(f"memory is a number of bytes or a size such as '2GB', got {memory!r}")
+    return value
+
+
+class Session:
+    """One analysis of one archive: what is done, what failed, and how to do the rest."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        metrics: Iterable[str | Metric | Callable[..., Any]] | None,
+        workers: Workers,
+        *,
+        memory: int | str = "2GB",
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        snapshots: Snapshots = "few",
+        progress: Progress | None = None,
+        output: str | Path | None = None,
+        replay: Mapping[str, Any] | None = None,
+        patience: float = math.inf,
+        pieces: int | None = None,
+        arrived: Arrived | None = None,
+        finished: Finished | None = None,
+    ) -> None:
+        self.wanted, self.options = _wanted(metrics), dict(options or {})
+        _check_options(self.options, self.wanted)
+        self.replay, self.patience, self.snapshots = dict(replay or {}), patience, snapshots
+        self.opened, self.archive = archive, with_activations(archive, self.replay)
+        self.spare, self.workers = workers, Workers() if workers.spare else workers
+        self.memory = parse_memory(memory)
+        self._pieces = pieces
+        self.prices = Prices(self.archive, self.replay)
+        self.progress = progress or (lambda done, total, text: None)
+        self.arrived = arrived or (lambda results: None)
+        self.finished = finished or (lambda name, data: None)
+        self.store = None if output is None else ResultStore(output, str(archive.run_id))
+        self.done: dict[str, xr.Dataset] = {}
+        self.failed: dict[str, Outcome] = {}
+        self.coming: list[str] = []
+        self._prints = Fingerprints(self.archive, self.replay)
+        self._ways: dict[str, Way] = {}
+        self._priced: list[Plan] = []
+        self._here = Worker(self.archive, self.replay)
+        self._id = uuid.uuid4().hex
+
+    def compute(self) -> Routine[None]:
+        """Compute what is wanted: from stored arrays, then by running the network again, cheapest first.
+
+        Metrics come after those whose results they read.
+        """
+        later: list[Plan] = []
+        waiting: list[Metric] = []
+        for level in _levels(self.wanted):
+            plans = []
+            for card in level:
+                held_up = {plan.card.name for plan in later} | {other.name for other in waiting}
+                if held_up & set(_other_metrics(card)):
+                    waiting.append(card)
+                elif (plan := self._plan(card)) is not None:
+                    (later if plan.replays else plans).append(plan)
+            yield from self._compute(plans)
+        chosen = self._affordable(later)
+        self.coming = [plan.card.name for plan in chosen] + [card.name for card in waiting]
+        self.arrived(self.results())
+        yield from self._compute(chosen)
+        for card in waiting:
+            plan = self._plan(card)
+            yield from self._compute(
+                [] if plan is None else self._affordable([plan]) if plan.replays else [plan]
+            )
+            self._tell(card.name)
+
+    def results(self) -> Results:
+        """Results of the metrics that were asked for, why others are missing, and which are still to come."""
+        kept = {name: self.done[name] for name in self.wanted if name in self.done}
+        skipped = {name: self.failed[name].message for name in self.wanted if name in self.failed}
+        coming = [name for name in self.coming if name in self.wanted]
+        return Results(kept, skipped, archive=self.opened, coming=coming)
+
+    def _compute(self, plans: Sequence[Plan]) -> Routine[None]:
+        """Compute metrics that do not read each other's results."""
+        memory, pieces = self.memory // self.workers.share, self._pieces
+        if pieces is None:
+            pieces = 2 * self.workers.n
+        blocks = list(blocks_of(plans, self.archive, memory, self.failed, max(1, pieces)))
+        left = {plan.card.name: sum(plan.card.name in block.names for block in blocks) for plan in plans}
+        if self.workers.n and blocks:
+            self.progress(0, len(blocks), f"tasks for {self.workers.name}")
+        for name in [name for name, count in left.items() if not count]:
+            self._tell(name)
+        finished, under_way = 0, deque[tuple[Block, Job | None]]()
+        for block in [*blocks, None]:
+            if block is not None:
+                under_way.append((block, self._begin(block)))
+            # In the order of blocks, so that sums and failures are those of one process.
+            while under_way and (block is None or len(under_way) > self.workers.ahead):
+                first, job = under_way.popleft()
+                outcomes = yield from self._outcomes(first, job)
+                finished += 1
+                self.progress(finished, len(blocks), ", ".join(first.names))
+                for plan in first.plans:
+                    name = plan.card.name
+                    left[name] -= 1
+                    self._take(plan, first.steps, outcomes[name])
+                    way = self._ways[name]
+                    if name not in self.failed and (not left[name] or way.due(self.store)):
+                        self._finish(way)
+                    if not left[name]:
+                        way.returned.clear()
+                        self._tell(name)
+
+    def raise_failures(self) -> None:
+        """Raise the first failure among the metrics that were asked for."""
+        for name in self.wanted:
+            if name in self.failed:
+                outcome = self.failed[name]
+                kind = MissingTraceError if outcome.missing else AnalysisError
+                raise kind(f"{name}: {outcome.message}") from outcome.error
+
+    def _plan(self, card: Metric) -> Plan | None:
+        """What is left to compute of a metric; None where nothing is, or where it cannot be computed."""
+        try:
+            plan = make_plan(card, self.options.get(card.name, {}), self.archive, self.done)
+            wanted = self._prints.of(plan)
+        except MissingTraceError as error:
+            reasons = [self.failed[name].message for name in _other_metrics(card) if name in self.failed]
+            message = ": ".join([str(error), *reasons[:1]])
+            self.failed[card.name] = Outcome(message=message, missing=True, error=error)
+            return None
+        way = Way(plan, wanted, held(plan, wanted, self.store))
+        steps = self._chosen(plan)
+        left = way.start(steps)
+        self._ways[card.name] = way
+        self._prints.know(card.name, way.final)
+        if plan.replays:
+            self._priced.append(replace(plan, steps=steps))
+        if way.held.data is not None and not left:
+            self._keep(way)
+            return None
+        return replace(plan, steps=left)
+
+    def _chosen(self, plan: Plan) -> tuple[int, ...]:
+        """Snapshots to compute: all, but few of those at which the network has to be run again."""
+        if not plan.replays or plan.whole or plan.card.combine or self.snapshots == "all":
+            return plan.steps
+        if self.snapshots == "few":
+            return few(plan.timeline)
+        return tuple(step for step in plan.timeline if step in set(self.snapshots))
+
+    def _affordable(self, plans: Sequence[Plan]) -> list[Plan]:
+        """Plans within the budget, in order of cost; the others are told, with what computes them.
+
+        What is there already counts as if it were not, so that the same command computes the same metrics again.
+        """
+        order, over = within(self._priced, self.prices, self.patience)
+        left = {plan.card.name: plan for plan in plans}
+        for plan, seconds in over:
+            if (name := plan.card.name) not in left:
+                continue
+            left.pop(name)
+            if self._ways[name].held.data is not None:
+                self._keep(self._ways[name])
+                continue
+            self.failed[name] = Outcome(
+                message=f"would take about {in_words(seconds)} of running the network, more than is left of "
+                f"{in_words(self.patience)} after cheaper metrics; tracer analyze {self.archive.path} -m {name}"
+            )
+        chosen = [left[plan.card.name] for plan in order if plan.card.name in left]
+        cost = sum(self.prices.seconds(plan) for plan in chosen)
+        if self.spare.spare and cost >= LONG and self.replay.get("device") in (None, "cpu"):
+            self.workers = self.spare
+        return chosen
+
+    def _begin(self, block: Block) -> Job | None:
+        if not self.workers.n:
+            return None
+        where, sources = address(str(self.archive.path)), tuple(plan.card.source for plan in block.plans)
+        run = str(self.archive.run_id)
+        return self.workers.begin(Task(self._id, where, run, self.replay, block.trimmed(), sources))
+
+    def _outcomes(self, block: Block, job: Job | None) -> Routine[dict[str, Outcome]]:
+        if all(name in self.failed for name in block.names):
+            return {name: self.failed[name] for name in block.names}
+        if job is None:
+            return self._here.compute(block)
+        outcomes = yield from self.workers.finish(job)
+        return dict.fromkeys(block.names, Outcome(message=DIED)) if outcomes is None else outcomes
+
+    def _take(self, plan: Plan, steps: tuple[int, ...], outcome: Outcome) -> None:
+        if outcome.message:
+            self.failed.setdefault(plan.card.name, outcome)
+            return
+        try:
+            self._ways[plan.card.name].take(steps, outcome.returned)
+        except AnalysisError as error:
+            self.failed.setdefault(plan.card.name, Outcome(message=str(error), error=error))
+
+    def _finish(self, way: Way) -> None:
+        """Make a result of what is there of it, and keep it."""
+        name = way.plan.card.name
+        try:
+            self.done[name] = way.result(self.archive)
+        except AnalysisError as error:
+            self.failed[name] = Outcome(message=str(error), error=error)
+            return
+        if self.store:
+            self.store.save(name, self.done[name])
+
+    def _keep(self, way: Way) -> None:
+        """Take a stored result, which now holds of this commit too."""
+        name, data, now = way.plan.card.name, way.held.data, of_commit(self.archive)
+        assert data is not None
+        self.done[name] = way.marked(data, now)
+        if self.store and data.attrs != self.done[name].attrs:
+            self.store.save(name, self.done[name])
+        self._tell(name)
+
+    def _tell(self, name: str) -> None:
+        if name in self.done and name in self.wanted:
+            self.finished(name, self.done[name])
+        if name in self.coming:
+            self.coming.remove(name)
+            self.arrived(self.results())
+
+
+def _opened(archive: str | Path | Archive) -> Archive:
+    from tracer.archive import Archive, open
+
+    if isinstance(archive, Archive):
+        return archive
+    if isinstance(archive, (str, Path)):
+        return open(archive)
+    raise ArchiveError(f"expected an archive or the path of one, got {type(archive).__name__}")
+
+
+def _wanted(given: Iterable[str | Metric | Callable[..., Any]] | None) -> dict[str, Metric]:
+    known = metrics()
+    if given is None:
+        return known
+    items = [given] if isinstance(given, (str, Metric)) or callable(given) else list(given)
+    return {card.name: card for card in (card_of(item, known) for item in items)}
+
+
+def _check_options(options: Mapping[str, Mapping[str, Any]], wanted: dict[str, Metric]) -> None:
+    known = metrics() | wanted
+    for name, values in options.items():
+        card_of(name, known).with_options(values)
+
+
+def _levels(wanted: dict[str, Metric]) -> Iterator[list[Metric]]:
+    """Metrics in order: those whose inputs are ready first, with those that others read from."""
+    known = metrics() | wanted
+    graph: dict[str, set[str]] = {}
+    waiting = list(wanted)
+    while waiting:
+        name = waiting.pop()
+        card = known[name]
+        graph[name] = {other for other in _other_metrics(card) if other in known}
+        waiting += [other for other in graph[name] if other not in graph]
+    order = TopologicalSorter(graph)
+    order.prepare()
+    while order.is_active():
+        ready = sorted(order.get_ready())
+        yield [known[name] for name in ready]
+        order.done(*ready)
+
+
+def _other_metrics(card: Metric) -> list[str]:
+    """Metrics whose results this one reads, those it cannot do without first."""
+    names = [read.partition(".")[0] for read in (*card.reads, *card.optional) if "." in read]
+    return list(dict.fromkeys(names))

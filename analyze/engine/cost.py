@@ -1,0 +1,104 @@
+"""What running the network again costs, counted in passes and operations: the same on any machine, busy or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from analyze.engine.plan import Plan
+    from tracer.archive import Archive
+
+# What is declared of a processor, for costs to be told in seconds: operations on numbers, and rows of a table, that
+# one core does in a second. Which metrics are computed must not depend on how busy the machine is.
+RATE, ROWS = 4e10, 1e4
+EXAMPLES = 256  # whose operations are counted
+FEW = 5  # snapshots at which the network is run again unless more are asked for
+
+
+class Prices:
+    """Costs of plans of one archive, from the operations that its network's table takes."""
+
+    def __init__(self, archive: Archive, settings: Mapping[str, Any]) -> None:
+        self._archive, self._settings = archive, settings
+
+    def seconds(self, plan: Plan) -> float:
+        """Declared seconds of a plan: its passes at its snapshots, of its examples; 0 for one without passes."""
+        if not plan.replays or not plan.steps:
+            return 0.0
+        passes = 3.0 if plan.card.passes is None else plan.card.passes(plan.options, len(plan.steps))
+        if (
+            plan.card.passes is None
+        ):  # activations, which are looked at once, and at the first and the last snapshot
+            passes *= len(plan.steps)
+        limit = plan.options.get("examples")
+        counts = [min(sum(counts), limit or sum(counts)) for _, counts in plan.views]
+        operations, rows = self._network
+        return passes * sum(n * operations / RATE + rows / ROWS for n in counts)
+
+    @cached_property
+    def _network(self) -> tuple[float, int]:
+        """Operations of a forward pass per example, and rows; 0 where it cannot be run, as the metric will say."""
+        from analyze.replay import replay_of
+        from tracer.network.cost import check
+        from tracer.rerun.stored import tensors_of
+
+        try:
+            replay = replay_of(self._archive, self._settings)
+            step = int(replay.steps[-1])
+            network = replay.network(step)
+            examples = replay.probe(next(iter(replay.probes))).first(network.batch or EXAMPLES)
+            tensors = tensors_of(self._archive, step, replay.device)
+            return check(network, tensors, examples.inputs, examples.targets) / examples.n, len(network.rows)
+        except (ValueError, LookupError, StopIteration):
+            return 0.0, 0
+
+
+def few(timeline: Sequence[int], most: int = FEW) -> tuple[int, ...]:
+    """The first, the last, and at most three steps between, evenly in the logarithm of the step.
+
+    >>> few([0, 1, 2, 4, 8, 16, 32, 48])
+    (0, 2, 8, 16, 48)
+    """
+    if len(timeline) <= most:
+        return tuple(timeline)
+    steps = np.asarray(timeline, np.float64)
+    places = np.log1p(steps - steps[0])
+    wanted = np.linspace(0.0, places[-1], most)
+    left = list(range(len(timeline)))
+    chosen = []
+    for place in (wanted[0], wanted[-1], *wanted[1:-1]):
+        chosen.append(min(left, key=lambda k: abs(places[k] - place)))
+        left.remove(chosen[-1])
+    return tuple(timeline[k] for k in sorted(chosen))
+
+
+def within(
+    plans: Iterable[Plan], prices: Prices, budget: float
+) -> tuple[list[Plan], list[tuple[Plan, float]]]:
+    """Plans in order of cost as far as a budget of declared seconds reaches, and the others with their costs."""
+    costs = sorted(
+        ((prices.seconds(plan), plan.card.name, plan) for plan in plans), key=lambda cost: cost[:2]
+    )
+    chosen, over, spent = [], [], 0.0
+    for seconds, _, plan in costs:
+        if spent + seconds <= budget:
+            chosen.append(plan)
+            spent += seconds
+        else:
+            over.append((plan, seconds))
+    return chosen, over
+
+
+def in_words(seconds: float) -> str:
+    """A duration as people say it.
+
+    >>> in_words(4), in_words(600), in_words(9000)
+    ('4 s', '10 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,284 @@
+"""Before anything is computed: which snapshots and examples a metric sees, or what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+# Importing them declares the arrays they make.
+from analyze.arrays import SOURCES, View, closure, derived, recorded  # noqa: F401
+from analyze.contract import Metric
+from tracer.errors import MissingTraceError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from tracer.archive import Archive
+
+HOW = {
+    "gram": 'record gradients="auto" with probes whose capture has {"gradients": 128}',
+    "gradients": 'record with gradients="exact" and probes whose capture has {"gradients": 128}',
+    "outputs": "record the stream `outputs` of at least one probe",
+    "masks": 'record probes whose capture has {"masks": 512}, on a model with ReLUs',
+    "sums": "record the stream `sums` of at least one probe",
+    "activations": 'record probes with capture={"activations": n}',
+    "weights": "record the stream `weights`",
+    "minibatch": "record with minibatch=True",
+}
+NO_PROBE = ("weights", "minibatch")  # streams that belong to no probe
+Examples = tuple[tuple[str, ...], tuple[int, ...]]
+
+
+@dataclass
+class Plan:
+    """A metric with its options, and the snapshots and examples it is computed on.
+
+    timeline: all snapshots it could be computed on, of which `steps` are to be computed now; one that compares in
+    time reads the one before in the timeline too. replays: whether the network has to be run again.
+    """
+
+    card: Metric
+    options: dict[str, Any]
+    steps: tuple[int, ...] = ()
+    timeline: tuple[int, ...] = ()
+    replays: bool = False
+    lag: str = ""
+    views: tuple[Examples, ...] = ()
+    optional: tuple[str, ...] = ()
+    results: dict[str, xr.DataArray] = field(default_factory=dict)
+
+    @property
+    def arrays(self) -> list[str]:
+        """Names read from the archive, as opposed to results of other metrics."""
+        return [name for name in (*self.card.reads, *self.optional) if "." not in name]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all snapshots have to be handed over at once."""
+        return self.card.whole or not (self.card.in_time or self.card.combine)
+
+    def view(self, archive: Archive, examples: Examples, **where: Any) -> View:
+        """The view of one call."""
+        return View(archive, *examples, **where)
+
+    def nbytes(self, archive: Archive) -> int:
+        """Upper estimate of the bytes one snapshot takes while this metric is computed."""
+        return max((view_bytes(archive, examples, self.arrays) for examples in self.views), default=0)
+
+
+def view_bytes(
+    archive: Archive, examples: Examples, names: Sequence[str], sites: tuple[int, ...] | None = None
+) -> int:
+    """Bytes of one snapshot of the named arrays and all they are made of, and room for a metric's copies."""
+    view = View(archive, *examples, sites=sites)
+    sizes = [entry.nbytes(view) for entry in closure(names) if not entry.static]
+    return sum(sizes) + 2 * max(sizes, default=0)
+
+
+def static_bytes(archive: Archive, examples: Sequence[Examples], names: Sequence[str]) -> int:
+    """Bytes of the examples themselves, where a metric reads them."""
+    total = 0
+    for name in {"inputs", "raw"} & {entry.name for entry in closure(names)}:
+        for probe, count in {
+            part for probes, counts in examples for part in zip(probes, counts, strict=True)
+        }:
+            values = getattr(archive.probes[probe], name)
+            if values is not None:
+                total += count * prod(values.shape[1:]) * values.dtype.itemsize
+    return total
+
+
+def make_plan(
+    card: Metric, options: Mapping[str, Any], archive: Archive, done: Mapping[str, xr.Dataset]
+) -> Plan:
+    """Plan a metric, given the results of others; MissingTraceError where it cannot be computed."""
+    plan = Plan(card, card.with_options(options))
+    plan.results = {name: _result(name, done, card) for name in card.reads if "." in name}
+    for name in plan.arrays:
+        if name not in SOURCES:
+            where = f"; it comes from {card.needs}" if card.needs else ""
+            raise MissingTraceError(f"needs `{name}`, which the archive does not hold{where}")
+    reads = closure(plan.arrays)
+    streams = sorted({entry.stream for entry in reads if entry.stream})
+    probes = _probes(card, archive, [stream for stream in streams if stream not in NO_PROBE])
+    for array in plan.results.values():
+        if "probe" in array.dims:
+            probes = [name for name in probes if name in array["probe"].values]
+    if not probes and any("example" in entry.dims for entry in reads):
+        raise MissingTraceError(
+            f"needs a probe with everything {card.name} reads; record one with probes={{...}}"
+        )
+    counts = {name: _count(archive, name, streams, plan.results) for name in probes}
+    plan.views = _views(card, probes, counts)
+    in_time = sorted({entry.stream for entry in reads if entry.stream and not entry.static})
+    plan.steps = _steps(archive, probes, in_time, plan)
+    if card.lag:
+        plan.steps, plan.lag = compared(plan.steps, archive.epoch_ends)
+    asked = [name for name, when in card.optional.items() if when.items() <= plan.options.items()]
+    plan.optional = tuple(name for name in asked if _available(name, archive, plan))
+    for name in asked:
+        if "." in name and name.partition(".")[0] in done:
+            plan.results[name] = _result(name, done, card)
+            plan.optional += (name,)
+    plan.timeline = plan.steps
+    plan.replays = _replays(plan, archive)
+    return plan
+
+
+def _replays(plan: Plan, archive: Archive) -> bool:
+    """Whether the network is run again: for a metric that asks for it, or for activations that were not recorded."""
+    if "states" in plan.arrays:
+        return True
+    recomputed = set(getattr(archive, "recomputed", ())) & {
+        name for probes, _ in plan.views for name in probes
+    }
+    return bool(recomputed) and any(entry.stream == "activations" for entry in closure(plan.arrays))
+
+
+def compared(steps: Sequence[int], epoch_ends: Sequence[int] | np.ndarray) -> tuple[tuple[int, ...], str]:
+    """Snapshots to compare in time: ends of epochs and step 0 where there are two, else all; and which.
+
+    >>> compared([0, 1, 2, 4, 8, 10], [5, 10])
+    ((0, 10), 'epoch')
+    >>> compared([0, 1, 2], [])
+    ((0, 1, 2), 'snapshot')
+    """
+    ends = {0, *(int(step) for step in epoch_ends)}
+    chosen = tuple(step for step in steps if step in ends)
+    return (chosen, "epoch") if len(chosen) >= 2 else (tuple(steps), "snapshot")
+
+
+def stream_steps(archive: Archive, stream: str, probe: str) -> tuple[int, ...]:
+    """Steps at which a stream was recorded, of one probe where it belongs to probes; empty if never."""
+    try:
+        if stream in ("weights", "gram"):
+            found = archive.steps(stream)
+        elif stream == "minibatch":
+            found = archive.minibatch.steps
+        else:
+            found = archive.probes[probe].steps(stream)
+    except MissingTraceError:
+        return ()
+    return tuple(int(step) for step in found)
+
+
+def captured(archive: Archive, stream: str, probe: str) -> int:
+    """How many examples of a probe a stream holds."""
+    if stream == "gram":
+        return {str(name): int(n) for name, n in archive.gram_probes}.get(probe, 0)
+    view = archive.probes[probe]
+    count = view.capture.get(stream)
+    return view.n if count is None else min(int(count), view.n)
+
+
+def probe_names(archive: Archive) -> list[str]:
+    """Names of the probes, those of split `train` first, as every result orders them."""
+    return sorted(archive.probes, key=lambda name: (archive.probes[name].split != "train", name))
+
+
+def _holds(archive: Archive, stream: str, probe: str) -> bool:
+    return bool(stream_steps(archive, stream, probe)) and captured(archive, stream, probe) > 0
+
+
+def _probes(card: Metric, archive: Archive, streams: Sequence[str]) -> list[str]:
+    names = probe_names(archive)
+    if card.scope in ("train", "test"):
+        names = [name for name in names if archive.probes[name].split == card.scope]
+        if not names:
+            raise MissingTraceError(
+                f"needs a probe of split {card.scope!r}, the archive has "
+                f"{sorted({probe.split for probe in archive.probes.values()}) or 'none'}; record one"
+            )
+    for stream in streams:
+        holding = [name for name in names if _holds(archive, stream, name)]
+        if not holding:
+            where = f" of split {card.scope!r}" if card.scope in ("train", "test") else ""
+            raise MissingTraceError(
+                f"needs `{stream}` of a probe{where}, of which the archive has none; {HOW[stream]}"
+            )
+        names = holding
+    return names
+
+
+def _count(archive: Archive, probe: str, streams: Sequence[str], results: Mapping[str, xr.DataArray]) -> int:
+    counts = [captured(archive, stream, probe) for stream in streams if stream not in NO_PROBE]
+    for array in results.values():
+        if "example" in array.dims:
+            counts.append(int((example_probe(array) == probe).sum()))
+    return min(counts, default=archive.probes[probe].n)
+
+
+def example_probe(data: xr.DataArray | xr.Dataset) -> np.ndarray:
+    """Probe of each entry of `example`."""
+    name = "example_probe" if "example_probe" in data.coords else "probe"
+    return np.asarray(data.coords[name].values)
+
+
+def _views(card: Metric, probes: Sequence[str], counts: Mapping[str, int]) -> tuple[Examples, ...]:
+    present = [name for name in probes if counts[name] > 0]
+    if probes and not present:
+        raise MissingTraceError(f"no example of {', '.join(probes)} holds everything that {card.name} needs")
+    if card.scope == "probe":
+        return tuple(((name,), (counts[name],)) for name in present)
+    return ((tuple(present), tuple(counts[name] for name in present)),)
+
+
+def _steps(archive: Archive, probes: Sequence[str], streams: Sequence[str], plan: Plan) -> tuple[int, ...]:
+    if "minibatch" in streams and not stream_steps(archive, "minibatch", ""):
+        raise MissingTraceError(f"needs minibatches, of which the archive has none; {HOW['minibatch']}")
+    lists = [stream_steps(archive, stream, probe) for stream in streams for probe in (probes or [""])]
+    if not lists:
+        lists = [
+            tuple(map(int, array["step"].values)) for array in plan.results.values() if "step" in array.dims
+        ]
+    if not lists and any("step" in SOURCES[name].dims for name in plan.arrays):
+        lists = [tuple(int(step) for step in archive.snapshots)]
+    if not lists:
+        return ()
+    common = reduce(set.intersection, map(set, lists))
+    if not common:
+        what = " and ".join(f"`{stream}`" for stream in streams) or " and ".join(plan.results)
+        raise MissingTraceError(
+            f"no snapshot has {what} together, so nothing can be compared; align their schedules"
+        )
+    return tuple(sorted(common))
+
+
+def _result(name: str, done: Mapping[str, xr.Dataset], card: Metric) -> xr.DataArray:
+    metric, _, variable = name.partition(".")
+    if metric not in done:
+        raise MissingTraceError(f"needs the result of `{metric}`, which could not be computed")
+    if variable not in done[metric]:
+        raise MissingTraceError(
+            f"{card.name} reads {name!r}, but `{metric}` has {list(done[metric].data_vars)}"
+        )
+    return done[metric][variable]
+
+
+def _available(name: str, archive: Archive, plan: Plan) -> bool:
+    """Whether an optional array exists for every example and snapshot the metric has anyway."""
+    if "." in name:
+        return False
+    for entry in closure([name]):
+        for probes, counts in plan.views:
+            if entry.stream in NO_PROBE:
+                continue
+            for probe, count in zip(probes, counts, strict=True):
+                if not entry.stream:
+                    continue
+                if not set(plan.steps) <= set(stream_steps(archive, entry.stream, probe)):
+                    return False
+                if captured(archive, entry.stream, probe) < count:
+                    return False
+    if SOURCES[name].static:
+        try:
+            for examples in plan.views:
+                plan.view(archive, examples).get(name)
+        except MissingTraceError:
+            return False
+    return True

@@ -1,0 +1,1 @@
+"""How complex an example is, and how deep its signal changes."""

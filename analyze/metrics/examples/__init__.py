@@ -1,0 +1,1 @@
+"""How hard single examples are."""

@@ -1,0 +1,145 @@
+"""Class stiffness: does a step on one class help another?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from analyze import plot
+from analyze.contract import metric
+from analyze.numerics import divide, mean_defined
+from analyze.reference import FORT_2019
+from tracer.errors import MissingTraceError
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+CELLS = ("step", "layer", "label", "label_2")
+CURVES = ("step", "layer")
+
+
+@metric(
+    reads=("gram", "cosine", "labels", "ids"),
+    optional=("true_labels",),
+    variables={
+        **dict.fromkeys(("cosine", "sign", "n_undefined"), CELLS),
+        **{
+            f"{kind}_{where}": CURVES
+            for kind in ("cosine", "sign")
+            for where in ("within", "between", "super")
+        },
+        "n_pairs": ("label", "label_2"),
+    },
+    scope="train",
+    bounds=(-1, 1),
+    title="Class stiffness",
+    formula="S(a,b) = mean_{i∈a, j∈b, i≠j} S(i,j)  within = mean_a S(a,a)  between = mean_{a≠b} S(a,b)",
+    cost="reads stored Gram matrices; O(steps · layers · examples²)",
+    reading=(
+        "Rows and columns are classes. A bright diagonal on a blank ground: a step on one class helps that "
+        "class alone. Blue cells: it harms the other class."
+    ),
+    reference=FORT_2019,
+)
+def class_stiffness(
+    gram: np.ndarray,
+    cosine: np.ndarray,
+    labels: np.ndarray,
+    ids: np.ndarray,
+    *,
+    true_labels: np.ndarray | None = None,
+    zero: Literal["nan", "as_zero"] = "nan",
+    classes: Literal["trained", "true"] = "trained",
+    superclass: Mapping[int, int] | None = None,
+) -> dict[str, Any]:
+    """Mean stiffness between the training examples of two classes, and its means within and between classes.
+
+    `gram` and `cosine` are (step, layer, example, example_2), `labels` and `ids` (example,). Pairs of one
+    id with itself are left out. `within` and `between` are means of class cells, not of pairs; `super` is
+    the mean over the cells of two classes with the same `superclass` (label to superclass), NaN where none
+    is given. Pairs with a zero gradient have no cosine: they are left out and counted in `n_undefined`
+    (`zero="as_zero"` counts them as 0). A cell without pairs, such as the diagonal of a class with one
+    example, is NaN and left out of the means. `classes="true"` groups by the labels before corruption.
+
+    >>> gradients = np.array([[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0]])
+    >>> gram = (gradients @ gradients.T)[None, None]
+    >>> result = class_stiffness(gram, np.sign(gram), np.array([0, 0, 1]), np.arange(3))
+    >>> result["cosine"][0, 0].tolist(), result["cosine_within"].item(), result["cosine_between"].item()
+    ([[1.0, -1.0], [-1.0, nan]], 1.0, -1.0)
+    """
+    if classes == "true":
+        if true_labels is None:
+            raise MissingTraceError('classes="true" needs tracer.Probe(true_targets=...)')
+        labels = true_labels
+    names, member = np.unique(labels, return_inverse=True)
+    indicator = np.eye(len(names))[member]
+    distinct = ids[:, None] != ids
+    with np.errstate(invalid="ignore"):
+        signs = np.sign(gram)
+    if zero == "as_zero":
+        cosine = np.where(np.isnan(cosine) & ~np.isnan(signs), 0.0, cosine)
+    result: dict[str, Any] = {}
+    for kind, values in (("cosine", cosine), ("sign", signs)):
+        defined = ~np.isnan(values) & distinct
+        used = _cells(defined.astype(np.float64), indicator)
+        result[kind] = divide(_cells(np.where(defined, values, 0.0), indicator), used)
+        result |= {f"{kind}_{name}": mean for name, mean in _means(result[kind], names, superclass).items()}
+        if kind == "cosine":
+            pairs = _cells(distinct.astype(np.float64), indicator)
+            result["n_undefined"] = _unordered(pairs - used)
+            result["n_pairs"] = _unordered(pairs)
+    return {**result, "label": names, "label_2": names, "attrs": {"classes": classes}}
+
+
+def _cells(values: np.ndarray, indicator: np.ndarray) -> np.ndarray:
+    """Sums of (..., example, example_2) over the examples of two classes."""
+    return indicator.T @ values @ indicator
+
+
+def _unordered(pairs: np.ndarray) -> np.ndarray:
+    # A diagonal cell sees each of its pairs from both ends.
+    counts = np.rint(pairs).astype(np.int64)
+    diagonal = np.arange(counts.shape[-1])
+    counts[..., diagonal, diagonal] //= 2
+    return counts
+
+
+def _means(
+    cells: np.ndarray, names: np.ndarray, superclass: Mapping[int, int] | None
+) -> dict[str, np.ndarray]:
+    diagonal = np.eye(len(names), dtype=bool)
+    family = np.array([(superclass or {}).get(int(name), -1 - k) for k, name in enumerate(names)])
+    together = (family[:, None] == family) & ~diagonal
+    chosen = {"within": diagonal, "between": ~diagonal, "super": together}
+    return {name: mean_defined(cells[..., where], -1)[0] for name, where in chosen.items()}
+
+
+def plot_class_stiffness(result: xr.Dataset, figure: Figure) -> None:
+    """Class matrices at a few snapshots (limits ±1), and the curves within and between classes."""
+    steps = result["step"].values
+    shown = plot.pick(steps, 3)
+    titles = [f"cosine, step {steps[k]}" for k in shown]
+    axes = plot.panels(
+        figure, len(shown) + 2, columns=3, height=2.3, titles=titles, sharex=False, sharey=False
+    )
+    image: Any = None
+    for panel, k in zip(axes, shown, strict=False):
+        table = result["cosine"].isel(step=k, layer=-1).values
+        image = plot.heat(panel, table, limits=(-1, 1), cmap=plot.DIVERGING)
+        panel.set_aspect("equal")
+        plot.name_ticks(panel.xaxis, result["label_2"].values, limit=10)
+        plot.name_ticks(panel.yaxis, result["label"].values, limit=10)
+        panel.set_xlabel("class")
+    figure.colorbar(image, ax=axes[: len(shown)], shrink=0.8)
+    for panel, kind in zip(axes[len(shown) :], ("cosine", "sign"), strict=True):
+        for where, color in zip(("within", "between", "super"), plot.PALETTE, strict=False):
+            values = result[f"{kind}_{where}"].isel(layer=-1)
+            if bool(values.notnull().any()):
+                plot.line(panel, steps, values, label=where, color=color)
+        plot.zero_line(panel)
+        plot.step_axis(panel, steps)
+        panel.set_title(f"{kind} stiffness of classes")
+        plot.legend(panel)

@@ -1,0 +1,149 @@
+"""Layer stiffness: how does stiffness change through the layers?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from analyze import plot
+from analyze.contract import metric
+from analyze.numerics import mean_defined, std_defined
+from analyze.reference import FORT_2019, WALKER_2023
+from tracer.errors import MissingTraceError
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+KINDS = ("cosine", "sign")
+DIMS = ("step", "layer", "kind")
+
+
+@metric(
+    reads=("gram", "cosine", "labels", "ids", "layer"),
+    optional={"gradients": {"per_tensor": True}},
+    variables={"mean": DIMS, "std": DIMS, "n_anchors": DIMS},
+    scope="train",
+    bounds={"mean": (-1, 1), "std": (0, 1)},
+    title="Stiffness through the layers",
+    formula="S_l(i) = mean_{j∈R, j≠i} S(g_i^l, g_j^l)  R: the same number of examples of each class",
+    cost="reads stored Gram matrices; O(steps · layers · examples²)",
+    reading=(
+        "One curve per snapshot, from the first layer to the last. Where the curve of the trained network "
+        "falls with depth, the late layers treat examples one by one."
+    ),
+    reference=(WALKER_2023, FORT_2019),
+)
+def layer_stiffness(
+    gram: np.ndarray,
+    cosine: np.ndarray,
+    labels: np.ndarray,
+    ids: np.ndarray,
+    layer: np.ndarray,
+    *,
+    gradients: Sequence[Mapping[str, np.ndarray]] | None = None,
+    per_class: int = 20,
+    zero: Literal["nan", "as_zero"] = "nan",
+    per_tensor: bool = False,
+) -> dict[str, Any]:
+    """Mean and spread over examples of their stiffness with a class-balanced reference set, layer by layer.
+
+    `gram` and `cosine` are (step, layer, example, example_2), `labels` and `ids` (example,), `layer` the
+    names. The reference set holds the k lowest ids of each class, k = min(`per_class`, smallest class); it
+    is kept in attribute `reference_ids`. Every training example is an anchor i; `mean` and `std`
+    (population) run over the `n_anchors` whose stiffness is defined. A zero gradient has no cosine (NaN,
+    left out; `zero="as_zero"` counts 0) and sign 0. `per_tensor=True` splits layers into their tensors,
+    which needs recorded gradients.
+
+    >>> gradients = np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
+    >>> gram = (gradients @ gradients.T)[None, None]
+    >>> cosine = np.where(gram > 0, 1.0, 0.0)
+    >>> result = layer_stiffness(gram, cosine, np.array([0, 0, 1, 1]), np.arange(4), np.array(["all"]))
+    >>> result["mean"][0, 0].round(4).tolist(), result["attrs"]["reference_ids"]
+    ([0.3333, 0.3333], '0 1 2 3')
+    """
+    if per_tensor:
+        gram, layer = _tensor_grams(gradients)
+        cosine = _cosine(gram)
+    chosen = reference_set(labels, ids, per_class)
+    keep = ids[:, None] != ids[chosen]
+    with np.errstate(invalid="ignore"):
+        signs = np.sign(gram[..., chosen])
+    cosines = cosine[..., chosen]
+    if zero == "as_zero":
+        cosines = np.where(np.isnan(cosines) & ~np.isnan(signs), 0.0, cosines)
+    columns: dict[str, list[np.ndarray]] = {"mean": [], "std": [], "n_anchors": []}
+    for values in (cosines, signs):
+        anchors, _ = mean_defined(np.where(keep, values, np.nan), -1)
+        mean, used = mean_defined(anchors, -1)
+        for name, column in (("mean", mean), ("std", std_defined(anchors, -1)), ("n_anchors", used)):
+            columns[name].append(column)
+    result = {name: np.stack(parts, axis=-1) for name, parts in columns.items()}
+    attributes = {"reference_ids": " ".join(map(str, ids[chosen])), "per_class": len(chosen) // _n(labels)}
+    return {**result, "kind": list(KINDS), "layer": layer, "attrs": attributes}
+
+
+def reference_set(labels: np.ndarray, ids: np.ndarray, per_class: int = 20) -> np.ndarray:
+    """Positions of the k lowest ids of each class, k = min(`per_class`, smallest class), in order of id.
+
+    >>> reference_set(np.array([1, 0, 1, 0, 0]), np.array([9, 8, 7, 6, 5]), 1)
+    array([4, 2])
+    """
+    order = np.argsort(ids, kind="stable")
+    _, sizes = np.unique(labels, return_counts=True)
+    k = min(per_class, int(sizes.min(initial=per_class)))
+    rows = [order[labels[order] == name][:k] for name in np.unique(labels)]
+    chosen = np.concatenate([np.empty(0, np.int64), *rows]).astype(np.int64)
+    return chosen[np.argsort(ids[chosen], kind="stable")]
+
+
+def _n(labels: np.ndarray) -> int:
+    return max(1, len(np.unique(labels)))
+
+
+def _tensor_grams(gradients: Sequence[Mapping[str, np.ndarray]] | None) -> tuple[np.ndarray, np.ndarray]:
+    if gradients is None:
+        raise MissingTraceError('per_tensor=True needs per-example gradients; record with gradients="exact"')
+    names = list(gradients[0])
+    rows = [[_gram(tensors[name]) for name in names] for tensors in gradients]
+    grams = np.array(rows)
+    return np.concatenate([grams, grams.sum(1, keepdims=True)], axis=1), np.array([*names, "all"])
+
+
+def _gram(values: np.ndarray) -> np.ndarray:
+    flat = np.asarray(values, np.float64).reshape(len(values), -1)
+    return flat @ flat.T
+
+
+def _cosine(gram: np.ndarray) -> np.ndarray:
+    length = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
+    length = np.where(length > 0, length, np.nan)
+    return gram / length[..., None] / length[..., None, :]
+
+
+def plot_layer_stiffness(result: xr.Dataset, figure: Figure) -> None:
+    """Stiffness against layer, untrained to trained, with a band of one standard deviation over examples."""
+    layers = result["layer"].values
+    steps = result["step"].values
+    shown = plot.pick(steps, 4)
+    axes = plot.panels(figure, 2, columns=2, height=3.0, titles=[f"{kind} stiffness" for kind in KINDS])
+    for panel, kind in zip(axes, KINDS, strict=True):
+        for k, color in zip(shown, plot.depth_colors(len(shown)), strict=True):
+            at = result.sel(kind=kind).isel(step=k)
+            # The whole network is not a layer: it stands apart from the curve.
+            plot.band(
+                panel,
+                range(len(layers) - 1),
+                at["mean"][:-1],
+                at["std"][:-1],
+                label=f"step {steps[k]}",
+                color=color,
+            )
+            panel.plot([len(layers) - 1], at["mean"][-1:], "s", color=color)
+        plot.zero_line(panel)
+        plot.name_ticks(panel.xaxis, layers, limit=16, rotation=90)
+        panel.set_xlabel("layer")
+    axes[0].set_ylabel("mean over examples, ± std")
+    plot.legend(axes[0])

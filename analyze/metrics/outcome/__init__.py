@@ -1,0 +1,1 @@
+"""How well the network does: loss, error, margins."""

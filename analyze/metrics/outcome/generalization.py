@@ -1,0 +1,87 @@
+"""Generalization: the loss and error on each probe, and the gap between test and train."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analyze import plot
+from analyze.contract import metric
+from analyze.numerics import mean_defined
+from analyze.reference import JIANG_2019, NEYSHABUR_2017
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+
+@metric(
+    reads=("losses", "probe", "split"),
+    optional=("correct",),
+    variables={
+        "loss": ("step", "probe"),
+        "error": ("step", "probe"),
+        "gap_loss": ("step",),
+        "gap_error": ("step",),
+        "n_undefined": ("step", "probe"),
+        "n_examples": ("probe",),
+    },
+    bounds={"error": (0, 1), "gap_error": (-1, 1)},
+    title="Loss, error and generalization gap",
+    formula="gap = test - train",
+    cost="reads stored outputs; O(steps · examples · classes)",
+    reading="The vertical distance between the curves is the gap that every other metric tries to explain.",
+    reference=(NEYSHABUR_2017, JIANG_2019),
+)
+def generalization(
+    losses: np.ndarray,
+    probe: np.ndarray,
+    split: np.ndarray,
+    *,
+    correct: np.ndarray | None = None,
+    against: str = "test",
+) -> dict[str, Any]:
+    """Mean loss and share of wrong predictions on each probe, and how much worse the test probe does.
+
+    `losses` and `correct` are (step, example), `probe` and `split` (example,). The gap is that of split
+    `against` minus that of split `train`, NaN where one of them is not recorded. Losses that are NaN are
+    left out of the mean and counted in `n_undefined`. `error` is NaN where outputs and targets are not
+    those of a classifier.
+
+    >>> losses = np.array([[0.1, 0.3, 1.0]])
+    >>> names = np.array(["train", "train", "test"])
+    >>> result = generalization(losses, names, names, correct=np.array([[1.0, 1.0, 0.0]]))
+    >>> result["loss"].round(4).tolist(), result["gap_loss"].round(4).tolist(), result["error"].tolist()
+    ([[0.2, 1.0]], [0.8], [[0.0, 1.0]])
+    """
+    wrong = np.full(losses.shape, np.nan) if correct is None else 1.0 - correct
+    names = list(dict.fromkeys(probe.tolist()))
+    of_probe = [probe == name for name in names]
+    of_split = {name: split == name for name in ("train", against)}
+    result: dict[str, Any] = {}
+    for name, values in (("loss", losses), ("error", wrong)):
+        result[name] = np.stack([mean_defined(values[:, rows], 1)[0] for rows in of_probe], axis=1)
+        means = {side: mean_defined(values[:, rows], 1)[0] for side, rows in of_split.items()}
+        result[f"gap_{name}"] = means[against] - means["train"]
+    undefined = [np.isnan(losses[:, rows]).sum(1) for rows in of_probe]
+    counts = {
+        "n_undefined": np.stack(undefined, axis=1),
+        "n_examples": np.array([rows.sum() for rows in of_probe]),
+    }
+    return {**result, **counts, "probe": names}
+
+
+def plot_generalization(result: xr.Dataset, figure: Figure) -> None:
+    """Loss and error of each probe against training, and their gaps."""
+    axes = plot.panels(figure, 3, height=2.4, titles=("loss", "error", "gap (test - train)"), sharey=False)
+    for panel, name in zip(axes, ("loss", "error"), strict=False):
+        for k, probe in enumerate(result["probe"].values):
+            values = result[name].sel(probe=probe)
+            plot.line(panel, result["step"], values, label=str(probe), color=plot.color_of(str(probe), k))
+    for name, color in (("gap_loss", plot.PALETTE[3]), ("gap_error", plot.PALETTE[2])):
+        plot.line(axes[2], result["step"], result[name], label=name.removeprefix("gap_"), color=color)
+    plot.zero_line(axes[2])
+    for panel in axes:
+        plot.step_axis(panel, result["step"])
+        plot.legend(panel)

@@ -1,0 +1,1 @@
+"""Which units are on: paths of examples through the network."""

@@ -1,0 +1,295 @@
+"""Figure defaults and the few shapes of figure the metrics share; a metric's own plot stays a dozen lines."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from analyze.plot import hover
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart with any common form of colour blindness, without the pale yellow.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+SPLIT_COLORS = {"train": PALETTE[0], "test": PALETTE[1], "val": PALETTE[2], "validation": PALETTE[2]}
+GREY = "0.6"
+APOSTROPHE = "'"
+SEQUENTIAL = "viridis"
+DIVERGING = "RdBu_r"
+WIDTH = 7.2  # inches: 8 point text is then 11 pixels high in a report 700 pixels wide
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "tracer",
+    "font.sans-serif": ["DejaVu Sans", "sans-serif"],
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 7,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 3.5,
+    "image.interpolation": "nearest",
+    "savefig.transparent": False,
+}
+
+
+def draw(plot: Callable[[xr.Dataset, Figure], None], result: xr.Dataset) -> Figure:
+    """Figure of a result in the house style, without touching pyplot's global state."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE), _uncollected():
+        figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+        plot(result, figure)
+        return figure
+
+
+def save_svg(figure: Figure, path: str | Path | IO[bytes], description: str = "") -> None:
+    """Write a figure as SVG with selectable text; the same figure gives the same bytes.
+
+    The group of each axes carries, in `data-panel`, what it shows as numbers (see `analyze.plot.hover`).
+    """
+    text = to_svg(figure, description).encode()
+    if isinstance(path, str | Path):
+        Path(path).write_bytes(text)
+    else:
+        path.write(text)
+
+
+def to_svg(figure: Figure, description: str = "") -> str:
+    """The SVG document of a figure, as `save_svg` writes it."""
+    import matplotlib
+
+    for number, axes in enumerate(figure.axes):
+        axes.set_gid(f"panel_{number}")
+    about = {"Date": None, "Creator": None, "Description": description or None}
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE), _uncollected():
+        _lay_out(figure)
+        figure.savefig(buffer, format="svg", metadata=about)
+    # A hundredth of a point is finer than any screen, and a third of the bytes were beyond it.
+    text = re.sub(r'(?<= )(?:d|x|y)="[^"]*"', _hundredths, buffer.getvalue().decode())
+    for number, (axes, panel) in enumerate(zip(figure.axes, hover.panels(figure), strict=True)):
+        shown = json.dumps(panel, ensure_ascii=False, separators=(",", ":"))
+        held = f" data-panel='{escape(shown, quote=False).replace(APOSTROPHE, '&#39;')}'" if panel else ""
+        kind = ' class="pale"' if hover.pale(axes) else ""
+        text = text.replace(f'<g id="panel_{number}">', f'<g id="panel_{number}"{kind}{held}>', 1)
+    return text
+
+
+def _lay_out(figure: Figure) -> None:
+    """Place what is in a figure, once: with a layout engine set, saving draws all of it twice to the same end."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        dpi = figure.dpi
+        figure.dpi = 72  # that of SVG
+        engine.execute(figure)
+        figure.dpi = dpi
+        figure.set_layout_engine(None)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for garbage: a figure is tens of thousands of objects, all of them in use."""
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collected:
+            gc.enable()
+
+
+def _hundredths(attribute: re.Match[str]) -> str:
+    return re.sub(r"(\.\d\d)\d+", r"\1", attribute[0])
+
+
+def name_points(drawn: Any, names: Sequence[object]) -> None:
+    """Give each point of a scatter a name, which the report shows to who points at it."""
+    setattr(drawn, hover.NAMES, [str(name) for name in names])
+
+
+def panels(
+    figure: Figure,
+    count: int,
+    *,
+    titles: Sequence[object] = (),
+    columns: int = 3,
+    height: float = 1.9,
+    sharex: bool = True,
+    sharey: bool = True,
+) -> list[Axes]:
+    """Lay out `count` small multiples, at most `columns` a row, and size the figure to hold them.
+
+    >>> from matplotlib.figure import Figure
+    >>> len(panels(Figure(), 4, titles="abcd"))
+    4
+    """
+    columns = max(1, min(columns, count))
+    rows = max(1, -(-count // columns))
+    figure.set_size_inches(WIDTH, max(rows * height, 2.4))
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey).ravel()
+    for unused in grid[count:]:
+        unused.remove()
+    for axes, title in zip(grid, titles, strict=False):
+        axes.set_title(str(title))
+    if sharex:
+        # A panel above an unused cell is the lowest of its column and has to show the ticks.
+        for axes in grid[max(0, count - columns) : count]:
+            axes.tick_params(labelbottom=True)
+    return list(grid[:count])
+
+
+def pick(items: Sequence[Any] | np.ndarray, limit: int) -> list[int]:
+    """Positions of at most `limit` items, evenly spread, the first and the last among them.
+
+    >>> pick("abcdefghij", 4)
+    [0, 3, 6, 9]
+    """
+    if len(items) <= limit:
+        return list(range(len(items)))
+    return [int(i) for i in np.unique(np.linspace(0, len(items) - 1, limit).round())]
+
+
+def depth_colors(count: int) -> list[Any]:
+    """Colours for an ordered set (layers, steps), dark for the first and light for the last."""
+    import matplotlib
+
+    return list(matplotlib.colormaps[SEQUENTIAL](np.linspace(0.0, 0.88, max(count, 1))))
+
+
+def color_of(name: str, position: int = 0) -> str:
+    """Colour of a split or probe: the same one in every figure where the name is a usual one."""
+    return SPLIT_COLORS.get(name, PALETTE[(position + 2) % len(PALETTE)])
+
+
+def step_axis(axes: Axes, steps: ArrayLike, label: str = "step") -> None:
+    """Label the time axis; logarithmic where most snapshots are early (log-spaced schedules)."""
+    steps = np.asarray(steps)
+    axes.set_xlabel(label)
+    if len(steps) >= 5 and steps[-1] >= 20 and np.median(steps) < steps[-1] / 8:
+        axes.set_xscale("symlog", linthresh=1)
+        axes.set_xlim(steps[0] - 0.4, 1.3 * steps[-1])
+        axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
+    if len(steps) == 1:
+        axes.set_xlim(steps[0] - 1, steps[0] + 1)
+
+
+def line(axes: Axes, x: ArrayLike, y: ArrayLike, **style: Any) -> None:
+    """A line, with markers where points are few enough to be told apart."""
+    y = np.asarray(y, np.float64)
+    marker = "o" if np.isfinite(y).sum() <= 25 else None
+    axes.plot(np.asarray(x), y, **{"marker": marker, **style})
+
+
+def band(axes: Axes, x: ArrayLike, mean: ArrayLike, std: ArrayLike, **style: Any) -> None:
+    """A line of means with a band of one standard deviation on each side."""
+    x, mean, std = np.asarray(x), np.asarray(mean, np.float64), np.asarray(std, np.float64)
+    line(axes, x, mean, **style)
+    defined = np.isfinite(mean) & np.isfinite(std)
+    color = style.get("color", axes.lines[-1].get_color())
+    axes.fill_between(x, mean - std, mean + std, where=defined, color=color, alpha=0.18, linewidth=0)
+
+
+def zero_line(axes: Axes, at: float = 0.0) -> None:
+    """A quiet horizontal reference."""
+    axes.axhline(at, color=GREY, linewidth=0.8, zorder=0)
+
+
+def legend(axes: Axes, **options: Any) -> None:
+    """Legend of an axes, when it has anything to say."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(**options)
+
+
+def heat(
+    axes: Axes,
+    values: ArrayLike,
+    *,
+    limits: tuple[float, float] | None = None,
+    cmap: str = SEQUENTIAL,
+    colorbar: str | None = None,
+    origin: Literal["upper", "lower"] = "upper",
+) -> Any:
+    """Image of a (row, column) table; NaN is left blank. `colorbar` is the label of its scale."""
+    table = np.asarray(values, np.float64)
+    if limits is None:
+        finite = table[np.isfinite(table)]
+        limits = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    image = axes.imshow(table, aspect="auto", cmap=cmap, vmin=limits[0], vmax=limits[1], origin=origin)
+    if colorbar is not None:
+        figure = axes.get_figure()
+        assert figure is not None
+        figure.colorbar(image, ax=axes, label=colorbar, shrink=0.9)
+    return image
+
+
+def heat_over_time(
+    axes: Axes,
+    values: ArrayLike,
+    steps: ArrayLike,
+    rows: Sequence[object] | np.ndarray,
+    *,
+    ticks: int = 5,
+    **options: Any,
+) -> Any:
+    """Heat map of (row, step): one column a snapshot, labelled by its step; rows labelled by name."""
+    image = heat(axes, values, **options)
+    name_ticks(axes.xaxis, np.asarray(steps), limit=ticks)
+    name_ticks(axes.yaxis, rows, limit=24)
+    axes.set_xlabel("step")
+    return image
+
+
+def name_ticks(axis: Any, names: Sequence[object] | np.ndarray, limit: int = 24, **style: Any) -> None:
+    """Write names at positions 0, 1, ... of an axis, thinned to `limit` so that they stay legible.
+
+    Of a long name the end is written, which tells layers apart; who points at it in the report sees it whole.
+    """
+    shown = pick(names, limit)
+    axis.set_ticks(shown, [_shortened(str(names[i])) for i in shown], **style)
+    setattr(axis, hover.NAMES, [str(name) for name in names])
+
+
+def _shortened(name: str, limit: int = 28) -> str:
+    return name if len(name) <= limit else f"…{name[1 - limit :]}"
+
+
+def finite_limits(values: ArrayLike, within: Mapping[str, float] | None = None) -> tuple[float, float]:
+    """Smallest and largest finite value with a margin of 5 %; (0, 1) where there is none.
+
+    >>> finite_limits([0.0, 1.0, float("nan")])
+    (-0.05, 1.05)
+    """
+    values = np.asarray(values, np.float64)
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = float(finite.min()), float(finite.max())
+    margin = 0.05 * (high - low) or 0.05 * max(abs(high), 1.0)
+    bounds = within or {}
+    return max(low - margin, bounds.get("low", -np.inf)), min(high + margin, bounds.get("high", np.inf))
+
+
+def spread(axes: Axes, x: ArrayLike, values: ArrayLike, low: float, high: float, **style: Any) -> None:
+    """A band from one percentile to another of (step, example) values; NaN is left out."""
+    table = np.asarray(values, np.float64)
+    rows = np.flatnonzero(np.isfinite(table).any(1))
+    if len(rows):
+        edges = np.array([np.percentile(row[np.isfinite(row)], [low, high]) for row in table[rows]])
+        axes.fill_between(np.asarray(x)[rows], edges[:, 0], edges[:, 1], alpha=0.15, linewidth=0, **style)

@@ -1,0 +1,299 @@
+"""Where a piecewise linear network bends along a segment between two inputs: every breakpoint, exactly.
+
+Between two neighbouring breakpoints of all that comes before it, what a nonlinearity is given moves along a
+straight line. So its own breakpoints follow from its values at those already known, without a search;
+nonlinearity after nonlinearity the list is refined. Max pooling bends where another element of a window
+becomes the largest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tracer.errors import MissingTraceError
+from tracer.network import Network
+from tracer.network.structure import constant
+from tracer.network.table import Row
+from tracer.ops import op
+from tracer.probe.memory import chunk_sizes
+from tracer.rerun import part
+
+if TYPE_CHECKING:
+    from analyze.replay.state import State
+
+APART = 1e-10  # breakpoints nearer than this share of the segment are one: units that bend together
+ROUNDING = 1e-11  # of the largest value of a row: 0 but for rounding
+_MEMORY = 1 << 28
+_AFFINE = frozenset({"linear", "conv", "batch_norm", "reshape", "add", "cat", "avg_pool"})
+_SCALED = frozenset({"scale", None})
+_ONE_FACTOR = (
+    "aten.mul.Tensor",
+    "aten.mul.Scalar",
+    "aten.neg.default",
+    "aten.add.Scalar",
+    "aten.sub.Scalar",
+    "aten.rsub.Scalar",
+    "aten.mm.default",
+    "aten.addmm.default",
+    "aten.matmul.default",
+    "aten.bmm.default",
+)
+_FIRST_FACTOR = ("aten.div.Tensor", "aten.div.Scalar")
+_POOLS = ("aten.max_pool2d.default", "aten.max_pool2d_with_indices.default", "aten.max_pool1d.default")
+_PIECES = ("path", "gate")
+# What follows from the shape of the input alone.
+_SHAPES = (
+    "aten.sym_size.int",
+    "aten.sym_numel.int",
+    "aten.full_like.default",
+    "aten.ones_like.default",
+    "aten.zeros_like.default",
+)
+
+
+@dataclass(frozen=True)
+class Kink:
+    """A row that bends: its argument crosses a threshold, or a pool changes its largest element."""
+
+    row: Row
+    argument: int = 0
+    thresholds: tuple[float, ...] = ()
+
+    def events(self, values: Tensor, pooled: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+        """Intervals between neighbouring points in which it bends, and where, as a share of each."""
+        if self.row.op in _POOLS:
+            return _changes(values, pooled)
+        found = [_crossings(values - threshold) for threshold in self.thresholds]
+        return np.concatenate([pair[0] for pair in found]), np.concatenate([pair[1] for pair in found])
+
+
+def kinks(network: Network) -> list[Kink]:
+    """The rows that bend, in order; MissingTraceError for a network that is not piecewise linear."""
+    moving: set[int] = set()
+    sites = {site.row: site for site in network.sites}
+    found = []
+    for index in network.needed([network.output]):
+        row = network.rows[index]
+        depends = [_moves(argument, moving) for argument in row.args]
+        if row.op in _SHAPES or row.op.startswith("int."):
+            continue
+        if not any(depends) and not any(_moves(value, moving) for value in row.kwargs.values()):
+            continue
+        moving.add(index)
+        if index in sites:
+            found.append(Kink(row, sites[index].argument, _thresholds(row, sites[index])))
+        elif row.op in _POOLS:
+            found.append(Kink(row))
+        elif not (_is_affine(row, depends) or _only_gates(network, index, sites)):
+            raise MissingTraceError(
+                f"{row.op} in {row.module or 'the network'} is not piecewise linear, so linear regions "
+                "cannot be counted"
+            )
+    return found
+
+
+def breakpoints(
+    state: State, start: Tensor, stop: Tensor, bends: Sequence[Kink], limit: int
+) -> np.ndarray | None:
+    """Where the network bends from input `start` (0) to `stop` (1); None beyond `limit` places."""
+    points = np.array([0.0, 1.0])
+    line = _Line(state, start, stop)
+    for kink in bends:
+        points = _refined(points, *line.events(kink, points))
+        if len(points) > limit + 1:
+            return None
+    return points[1:-1]
+
+
+def changes_seen(state: State, start: Tensor, stop: Tensor, bends: Sequence[Kink], samples: int) -> int:
+    """How many of the intervals between equally spaced points hold a bend for certain."""
+    points = np.linspace(0.0, 1.0, samples)
+    line = _Line(state, start, stop)
+    seen = [line.events(kink, points)[0] for kink in bends]
+    return len(np.unique(np.concatenate(seen))) if seen else 0
+
+
+class _Line:
+    """A network along a segment of inputs."""
+
+    def __init__(self, state: State, start: Tensor, stop: Tensor) -> None:
+        self._state, self._start, self._change = state, start, stop - start
+        network = state.network
+        self._chunk = max(2, chunk_sizes(network, _MEMORY, None)[1])
+
+    def events(self, kink: Kink, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Intervals between neighbouring points in which a row bends, and where in each."""
+        found = []
+        first = 0
+        while first < len(points) - 1:
+            # Chunks share a point, so that no interval lies between them.
+            last = min(first + self._chunk, len(points))
+            intervals, shares = kink.events(*self._given(kink, points[first:last]))
+            found.append((intervals + first, shares))
+            first = last - 1
+        return np.concatenate([pair[0] for pair in found]), np.concatenate([pair[1] for pair in found])
+
+    def _given(self, kink: Kink, points: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        state, seen = self._state, []
+        shares = torch.from_numpy(points).to(self._start).reshape(-1, *[1] * self._start.ndim)
+        inputs = part(self._start + shares * self._change, 0, len(points), state.network.batch)
+
+        def visit(row: Row, values: tuple[Any, ...], out: Any) -> None:
+            if row.name == kink.row.name:
+                seen.append(values)
+
+        with torch.inference_mode(False), torch.no_grad():
+            state.network.run(state.tensors, inputs, visit=visit, until=kink.row.name)
+        value = seen[0][kink.argument]
+        windows = _windows(kink.row, seen[0]) if kink.row.op in _POOLS else None
+        axis = kink.row.axis
+        if axis != 0 or kink.row.inner != 1:
+            raise MissingTraceError(f"the examples do not lie along the first dimension of {kink.row.name}")
+        return value[: len(points)].flatten(1), None if windows is None else windows[: len(points)]
+
+
+def _crossings(values: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Intervals in which a unit (point, unit) goes through 0, and where, each unit on its own."""
+    zero = ROUNDING * float(values.abs().max()) if values.numel() else 0.0
+    before, after = values[:-1], values[1:]
+    crossing = ((before > zero) & (after < -zero)) | ((before < -zero) & (after > zero))
+    interval, unit = crossing.nonzero(as_tuple=True)
+    left, right = before[interval, unit], after[interval, unit]
+    return interval.cpu().numpy(), (left / (left - right)).cpu().numpy()
+
+
+def _changes(values: Tensor, windows: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+    """Intervals in which another element of a window (point, window, element) becomes the largest, and where.
+
+    In an interval the elements are straight lines: the upper envelope is followed from its left end.
+    """
+    assert windows is not None
+    zero = ROUNDING * float(values.abs().max()) if values.numel() else 0.0
+    largest = windows.argmax(2, keepdim=True)
+    lead = windows[:-1].gather(2, largest[:-1]) - windows[:-1].gather(2, largest[1:])
+    lost = windows[1:].gather(2, largest[1:]) - windows[1:].gather(2, largest[:-1])
+    interval, window = ((lead > zero) & (lost > zero))[..., 0].nonzero(as_tuple=True)
+    left, right = windows[:-1][interval, window], windows[1:][interval, window]
+    slope = right - left
+    top = left.argmax(1, keepdim=True)
+    found: list[tuple[Tensor, Tensor]] = []
+    for _ in range(left.shape[1]):
+        steeper = slope - slope.gather(1, top)
+        behind = left.gather(1, top) - left
+        meeting = torch.where(steeper > zero, behind / steeper.clamp(min=zero or 1.0), torch.inf)
+        share, top = meeting.min(1, keepdim=True)
+        here = share[:, 0] < 1
+        found.append((interval[here], share[here, 0]))
+        interval, left, slope, top = interval[here], left[here], slope[here], top[here]
+    joined = [torch.cat([pair[side] for pair in found]).cpu().numpy() for side in (0, 1)]
+    return joined[0], joined[1]
+
+
+def _refined(points: np.ndarray, intervals: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """The points and those inside intervals, sorted; what is nearer than `APART` is one."""
+    new = points[intervals] + shares * (points[intervals + 1] - points[intervals])
+    joint = np.concatenate([points, new])
+    known = np.concatenate([np.ones(len(points), bool), np.zeros(len(new), bool)])
+    order = np.lexsort((~known, joint))
+    joint, known = joint[order], known[order]
+    kept: list[int] = []
+    for position in range(len(joint)):
+        if known[position]:
+            while kept and not known[kept[-1]] and joint[position] - joint[kept[-1]] < APART:
+                kept.pop()
+            kept.append(position)
+        elif joint[position] - joint[kept[-1]] >= APART:
+            kept.append(position)
+    return joint[kept]
+
+
+def _windows(row: Row, values: tuple[Any, ...]) -> Tensor:
+    """What a max pooling chooses from: (example, window, element), elements outside of the input -inf."""
+    x = values[0]
+    flat = row.op == "aten.max_pool1d.default"
+    x = x.unsqueeze(-2) if flat else x
+
+    def each(position: int, default: Any, other: int) -> tuple[int, int]:
+        value = values[position] if position < len(values) else default
+        sizes = [value] if isinstance(value, int) else list(value)
+        if flat:
+            return other, sizes[0]
+        return sizes[0], sizes[-1]
+
+    kernel = each(1, 1, 1)
+    stride = each(2, kernel, 1) if len(values) > 2 and values[2] else kernel
+    padding, dilation = each(3, 0, 0), each(4, 1, 1)
+    # More on the far sides for windows that hang over in ceil mode; what is outside is never the largest.
+    over = [stride[k] if len(values) > 5 and values[5] else 0 for k in (0, 1)]
+    low = torch.finfo(x.dtype).min
+    x = F.pad(x, (padding[1], padding[1] + over[1], padding[0], padding[0] + over[0]), value=low)
+    n, channels = x.shape[:2]
+    columns = F.unfold(x.reshape(n * channels, 1, *x.shape[2:]), kernel, dilation, 0, stride)
+    windows = columns.reshape(n, channels, kernel[0] * kernel[1], -1).transpose(2, 3).flatten(1, 2)
+    real = windows.amax(2) > low
+    return torch.where(real[..., None], windows, torch.zeros((), dtype=x.dtype, device=x.device))
+
+
+def _thresholds(row: Row, site: Any) -> tuple[float, ...]:
+    if row.op in ("aten.hardtanh.default", "aten.relu6.default"):
+        ends = [constant(argument) for argument in row.args[1:3]] if "hardtanh" in row.op else []
+        low, high = ends if len(ends) == 2 else ((0.0, 6.0) if "relu6" in row.op else (-1.0, 1.0))
+        return (float(low or 0.0), float(high or 0.0))
+    if site.kind not in _PIECES:
+        raise MissingTraceError(
+            f"{site.name} ({row.op}) is smooth, so the network has no linear regions; this is for ReLU and "
+            "its relatives"
+        )
+    if row.op == "aten.clamp.default" and len(row.args) > 2 and row.args[2] is not None:
+        return (0.0, float(constant(row.args[2]) or 0.0))
+    return (0.0,)
+
+
+def _is_affine(row: Row, depends: Sequence[bool]) -> bool:
+    form = op(row.op).homogeneous
+    if form in _AFFINE:
+        return row.op not in ("aten.linear.default",) or not any(depends[1:])
+    if row.op in _FIRST_FACTOR:
+        return not any(depends[1:])
+    return row.op in _ONE_FACTOR and form in _SCALED and sum(depends) == 1
+
+
+def _only_gates(network: Network, index: int, sites: dict[int, Any]) -> bool:
+    """Whether a row, such as `x > 0`, is used by hand-written nonlinearities alone."""
+    if network.rows[index].op != "aten.gt.Scalar":
+        return False
+    users = [k for k, row in enumerate(network.rows) if ("row", index) in set(row.references())]
+    return all(k in sites for k in users)
+
+
+def _moves(argument: Any, moving: set[int]) -> bool:
+    return any(kind == "input" or (kind == "row" and key in moving) for kind, key in _references(argument))
+
+
+def _references(argument: Any) -> Iterator[tuple[str, Any]]:
+    from tracer.network.table import references
+
+    yield from references(argument)
+
+
+Count = Callable[[Tensor, Tensor], tuple[float, float]]
+
+
+def counter(state: State, samples: int, limit: int) -> Count:
+    """A function from two inputs to their number of regions: exact, and as seen by sampling."""
+    twin = state.double()
+    bends = kinks(twin.network)
+
+    def count(start: Tensor, stop: Tensor) -> tuple[float, float]:
+        ends = (start.double(), stop.double())
+        found = breakpoints(twin, *ends, bends, limit)
+        return np.nan if found is None else len(found) + 1.0, changes_seen(twin, *ends, bends, samples) + 1.0
+
+    return count

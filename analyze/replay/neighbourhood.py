@@ -1,0 +1,117 @@
+"""Weights moved a little: the largest loss in a box around them, and the mean loss under noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tracer.errors import MissingTraceError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from torch import Tensor
+
+
+class Neighbourhood:
+    """Mean loss, its gradient, and accuracy of a network at w + v, as functions of the flat move v (P,).
+
+    `weights` are all trainable parameters end to end, biases and BatchNorm's gains among them; buffers stay.
+    """
+
+    def __init__(self, state: Any, examples: Any) -> None:
+        self.state, self.examples = state, examples
+        self.weights: Tensor = state.flat().detach()
+
+    def at(self, v: Tensor) -> Any:
+        """The network at w + v."""
+        return self.state.with_tensors(self.state.unflat(self.weights + v.to(self.weights)))
+
+    def loss(self, v: Tensor) -> float:
+        """Mean loss at w + v."""
+        return float(self.at(v).loss(self.examples))
+
+    def gradient(self, v: Tensor) -> Tensor:
+        """Gradient of the mean loss at w + v, (P,)."""
+        return self.state.flat(self.at(v).gradient(self.examples))
+
+    def accuracy(self, v: Tensor) -> float:
+        """Share of the examples that are classified correctly at w + v; NaN where targets are no classes."""
+        from analyze.arrays.derived import correct_share
+
+        outputs = self.at(v).outputs(self.examples).detach().cpu().double().numpy()
+        targets = self.examples.targets
+        if not hasattr(targets, "cpu"):
+            return math.nan
+        try:
+            return float(correct_share(outputs[None], targets.cpu().numpy()).mean())
+        except MissingTraceError:
+            return math.nan
+
+    def flat(self, tensors: Any) -> Tensor:
+        """Other values of the same parameters, NumPy arrays by name, end to end."""
+        import torch
+
+        named = {name: torch.from_numpy(np.array(tensors[name])) for name in self.state.parameters}
+        return self.state.flat(named).to(self.weights)
+
+
+def draws(like: Tensor, count: int, seed: int, *, uniform: bool = False) -> Iterator[Tensor]:
+    """Vectors of standard normal or uniform (-1, 1) numbers; the k-th depends on seed and k alone."""
+    import torch
+
+    for k in range(count):
+        drawn = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, k]).generate_state(1)[0]))
+        if uniform:
+            vector = torch.rand(like.shape, generator=drawn, dtype=torch.float64) * 2 - 1
+        else:
+            vector = torch.randn(like.shape, generator=drawn, dtype=torch.float64)
+        yield vector.to(like)
+
+
+def rise_axis(axes: Axes, values: np.ndarray) -> None:
+    """Logarithmic axis for rises of the loss, straight near 0 since they may be negative."""
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    axes.set_yscale("symlog", linthresh=1e-3)
+    axes.set_ylim(min(1.5 * low, -2e-4), max(1.5 * high, 2e-3))
+
+
+def ascend(
+    loss: Callable[[Tensor], float],
+    gradient: Callable[[Tensor], Tensor],
+    radius: Tensor,
+    start: Tensor,
+    iterations: int,
+) -> tuple[float, Tensor]:
+    """Largest loss met on the way up from a start, within |v| <= radius (P,), and where.
+
+    Projected sign-gradient ascent: v moves by a step times radius in the direction of the gradient's signs
+    and is clipped to the box. The first half of the steps go from corner to corner, which for a convex loss
+    can only raise it; then they shrink to a tenth of the radius, so that a maximum inside is found too.
+    Values that are not numbers are passed over.
+
+    >>> import torch
+    >>> w = torch.tensor([0.5, -1.0])
+    >>> best, where = ascend(lambda v: float(((w + v) ** 2).sum()), lambda v: 2 * (w + v),
+    ...                      torch.full((2,), 0.1), torch.zeros(2), 4)
+    >>> round(best, 4), where.double().round(decimals=4).tolist()  # 0.6² + 1.1²
+    (1.57, [0.1, -0.1])
+    """
+    import torch
+
+    v = torch.minimum(torch.maximum(start, -radius), radius)
+    best, where = loss(v), v
+    for k in range(iterations):
+        left = (iterations - k) / max(iterations - iterations // 2, 1)
+        step = 2.0 if k < iterations // 2 else 0.1 + 0.9 * (left - 1 / max(iterations - iterations // 2, 1))
+        moved = v + step * radius * torch.nan_to_num(gradient(v)).sign()
+        moved = torch.minimum(torch.maximum(moved, -radius), radius)
+        if torch.equal(moved, v):
+            break
+        v, value = moved, loss(moved)
+        if value > best or math.isnan(best):
+            best, where = value, v
+    return best, where

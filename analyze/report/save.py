@@ -1,0 +1,307 @@
+"""What an analysis leaves on disk: results.zarr, summary.json, tables, figures and the report."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import Executor, Future
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from analyze import plot
+from analyze.contract import Metric, metrics
+from analyze.engine.distribute import cores, one_process
+from analyze.results import PROVENANCE, Results, tidy
+from tracer import __version__
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+LARGEST_TABLE = 1_000_000  # values of one variable; larger ones are in results.zarr alone
+FEW = 6  # figures that are drawn sooner here than in another process
+LARGEST_SUMMARY = 64  # values of one variable at the last snapshot
+
+
+class ResultStore:
+    """The `results.zarr` of a directory: one group a metric, each written whole or not at all.
+
+    Given a `run_id`, it lets go of results of other runs: a directory describes one run.
+    """
+
+    def __init__(self, path: str | Path, run_id: str = "") -> None:
+        self.root = Path(path) / "results.zarr"
+        for name in self.names() if run_id else ():
+            if self.attributes(name).get("run_id") != run_id:
+                shutil.rmtree(self.root / name)
+
+    def names(self) -> list[str]:
+        """Metrics it holds."""
+        if not self.root.is_dir():
+            return []
+        return sorted(child.name for child in self.root.iterdir() if (child / "zarr.json").is_file())
+
+    def read(self, name: str) -> xr.Dataset:
+        """A result, loaded."""
+        import xarray as xr
+
+        with xr.open_zarr(self.root, group=name, consolidated=False, chunks=None) as opened:
+            data = opened.load()
+        text = {key: data[key] for key in data.coords if data[key].dtype.kind in "OT"}
+        return data.assign_coords(
+            {key: array.copy(data=np.array(array.values.tolist(), dtype=str)) for key, array in text.items()}
+        )
+
+    def load(self, name: str, fingerprint: str) -> xr.Dataset | None:
+        """A result, if it depends on the same sources, options and stored values; else None."""
+        return self.read(name) if self.holds(name, fingerprint) else None
+
+    def holds(self, name: str, fingerprint: str) -> bool:
+        """Whether it has this result."""
+        return self.attributes(name).get("fingerprint") == fingerprint
+
+    def save(self, name: str, data: xr.Dataset) -> None:
+        """Write a result, replacing an earlier one only when the new one is complete."""
+        self._make_root()
+        target, new = self.root / name, self.root / f".{name}.new"
+        shutil.rmtree(new, ignore_errors=True)
+        text = {key: data[key].astype(object) for key in data.coords if data[key].dtype.kind == "U"}
+        data.assign_coords(text).to_zarr(new, mode="w", zarr_format=3, consolidated=False)
+        shutil.rmtree(target, ignore_errors=True)
+        new.rename(target)
+
+    def consolidate(self) -> None:
+        """Collect the metadata in the root: xarray then opens the tree in one read, without a warning."""
+        import zarr
+
+        self._make_root()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Consolidated metadata")
+            zarr.consolidate_metadata(str(self.root), zarr_format=3)
+
+    def _make_root(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        attributes = {"creation_library": "tracer", "creation_library_version": __version__}
+        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        if not (self.root / "zarr.json").exists():
+            (self.root / "zarr.json").write_text(json.dumps(group), encoding="utf-8")
+
+    def attributes(self, name: str) -> dict[str, Any]:
+        """What is known of a result without reading it; empty where there is none."""
+        document = self.root / name / "zarr.json"
+        return _attributes(document) if document.is_file() else {}
+
+    def relabel(self, name: str, attributes: Mapping[str, Any]) -> None:
+        """Change attributes of a result, in one rename."""
+        document = self.root / name / "zarr.json"
+        content = json.loads(document.read_text(encoding="utf-8"))
+        content["attributes"] |= dict(attributes)
+        new = document.with_name("zarr.json.new")
+        new.write_text(json.dumps(content, indent=2), encoding="utf-8")
+        new.replace(document)
+
+
+def _attributes(document: Path) -> dict[str, Any]:
+    return dict(json.loads(document.read_text(encoding="utf-8"))["attributes"])
+
+
+class Pages:
+    """Tables, figures, summary and report of an analysis, written as results arrive.
+
+    workers: whether figures may be drawn in a process beside this one, while this one computes.
+    """
+
+    def __init__(self, path: str | Path, *, workers: bool = False) -> None:
+        self.path, self._workers = Path(path), workers and cores() > 1
+        self._before = _fingerprints(self.path)
+        self._waiting: dict[str, xr.Dataset] = {}
+        self._drawn: dict[str, tuple[str, str]] = {}
+        self._under_way: dict[str, tuple[str, Future[str]]] = {}
+        self._entries: dict[tuple[str, str], dict[str, Any]] = {}
+        self._pool: Executor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def add(self, name: str, data: xr.Dataset) -> None:
+        """Begin with the table and the figure of a result, if there is a process for it."""
+        mark = str(data.attrs.get("fingerprint", ""))
+        if self._drawn.get(name, ("",))[0] == mark != "" or self._under_way.get(name, ("",))[0] == mark != "":
+            return
+        self._waiting[name] = data
+        # To start a process takes as long as a few figures.
+        if self._workers and (self._pool is not None or len(self._waiting) >= FEW):
+            self._pool = self._pool or one_process()
+            for waiting in list(self._waiting):
+                self._begin(waiting)
+
+    def _begin(self, name: str) -> None:
+        assert self._pool is not None
+        data = self._waiting[name]
+        card = metrics().get(name)
+        if card is None or card.module == "__main__":
+            return  # only this process knows it
+        arguments = card, data, *self._files(name), self._same(name, data)
+        mark = str(data.attrs.get("fingerprint", ""))
+        self._under_way[name] = mark, self._pool.submit(write_files, *arguments)
+        self._waiting.pop(name)
+
+    def write(self, results: Results) -> Path:
+        """Write everything; figures that cannot be drawn are named in `summary.json` and cost nothing else."""
+        for folder in ("tables", "figures"):
+            (self.path / folder).mkdir(parents=True, exist_ok=True)
+        store = ResultStore(self.path)
+        for name, data in results.items():
+            if not store.holds(name, str(data.attrs.get("fingerprint"))):
+                store.save(name, data)
+            self.add(name, data)
+        store.consolidate()
+        for name, data in self._waiting.items():
+            mark = str(data.attrs.get("fingerprint", ""))
+            note = write_files(metrics().get(name), data, *self._files(name), self._same(name, data))
+            self._drawn[name] = mark, note
+        self._waiting.clear()
+        for name, (mark, future) in self._under_way.items():
+            self._drawn[name] = mark, future.result()
+        self._under_way.clear()
+        notes = {name: note for name, (_, note) in self._drawn.items() if note}
+        text = json.dumps(summary(results, notes), indent=1)
+        _replace(self.path / "summary.json", text)
+        if find_spec("analyze.report") is not None:
+            from analyze import report
+
+            figures = self.path / "figures"
+            page = report.render(results, results.archive, figures=figures, entries=self._entries)
+            _replace(self.path / "report.html", page)
+        return self.path
+
+    def _files(self, name: str) -> tuple[Path, Path]:
+        return self.path / "tables" / f"{name}.csv", self.path / "figures" / f"{name}.svg"
+
+    def _same(self, name: str, data: xr.Dataset) -> bool:
+        """Whether the table is of this very result."""
+        return self._before.get(name) == str(data.attrs.get("fingerprint", "")) != ""
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file in one rename: somebody may be looking at it."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
+
+
+def _fingerprints(path: Path) -> dict[str, str]:
+    """Fingerprints of the results whose tables and figures a directory holds."""
+    try:
+        known = json.loads((path / "summary.json").read_text(encoding="utf-8"))["metrics"]
+        return {name: str(entry.get("fingerprint", "")) for name, entry in known.items()}
+    except (OSError, ValueError, KeyError, AttributeError):
+        return {}
+
+
+def save(results: Results, path: Path) -> Path:
+    """Write results, tables, figures, summary and report to a directory."""
+    with Pages(path) as pages:
+        return pages.write(results)
+
+
+def write_files(card: Metric | None, data: xr.Dataset, table: Path, figure: Path, same: bool) -> str:
+    """Write the table and the figure of a result; returns why there is no figure, or nothing.
+
+    same: whether files that are there are of this very result.
+    """
+    for path in (table, figure):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if not (same and table.is_file()):
+        write_table(data, table)
+    return write_figure(card, data, figure)
+
+
+def write_table(data: xr.Dataset, path: Path) -> None:
+    """Tidy CSV of a result, without variables of more than a million values."""
+    small = [name for name in data.data_vars if data[name].size <= LARGEST_TABLE]
+    tidy(data[small]).to_csv(path, index=False)
+
+
+def write_figure(card: Metric | None, data: xr.Dataset, path: Path) -> str:
+    """Draw a metric's own figure, unless it is there already; returns why there is none, or nothing."""
+    if card is None or card.plot is None:
+        return "no figure: the metric has no plot"
+    key = str(data.attrs.get("fingerprint", ""))
+    if key and path.is_file() and key in path.read_text(encoding="utf-8"):
+        return ""
+    try:
+        plot.save_svg(plot.draw(card.plot, data), path, key)
+    except Exception as error:  # a figure is not worth losing the numbers for
+        return f"no figure: {type(error).__name__}: {error}"
+    return ""
+
+
+def summary(results: Results, notes: Mapping[str, str]) -> dict[str, Any]:
+    """What was computed, from what, and where it ended, as JSON-able values."""
+    first = next(iter(results.values()), None)
+    about = {} if first is None else {name: first.attrs.get(name) for name in PROVENANCE}
+    return {
+        **about,
+        "metrics": {name: _entry(data, notes.get(name, "")) for name, data in results.items()},
+        "skipped": dict(results.skipped),
+        **({"coming": list(results.coming)} if getattr(results, "coming", ()) else {}),
+    }
+
+
+def _entry(data: xr.Dataset, note: str) -> dict[str, Any]:
+    names = ("title", "meaning", "reference", "options", "lag", "created")
+    about = {name: data.attrs[name] for name in (*names, "fingerprint") if name in data.attrs}
+    entry = {**about, "variables": {str(name): _variable(data[name]) for name in data.data_vars}}
+    return entry | ({"note": note} if note else {})
+
+
+def _variable(array: xr.DataArray) -> dict[str, Any]:
+    finite = array.values[np.isfinite(array.values)]
+    about: dict[str, Any] = {
+        "dims": {str(dim): int(extent) for dim, extent in array.sizes.items()},
+        "units": array.attrs.get("units", "1"),
+        "n_nan": int(array.attrs.get("n_nan", 0)),
+        "smallest": _number(finite.min()) if finite.size else None,
+        "largest": _number(finite.max()) if finite.size else None,
+    }
+    last = array.isel(step=-1) if "step" in array.dims else array
+    if last.size <= LARGEST_SUMMARY and "example" not in last.dims:
+        about["last"] = _nested(last)
+    return about
+
+
+def _nested(array: xr.DataArray) -> Any:
+    """Values as nested objects keyed by the labels of each dimension."""
+    if not array.dims:
+        return _number(array.item())
+    dim = array.dims[0]
+    labels = array.coords[dim].values if dim in array.coords else range(array.sizes[dim])
+    return {str(label): _nested(array.isel({dim: position})) for position, label in enumerate(labels)}
+
+
+def _number(value: Any) -> Any:
+    # JSON has no word for these two; a reader must not take them for numbers.
+    value = float(value)
+    if math.isnan(value):
+        return None
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
+
+
+def read_skipped(path: Path) -> dict[str, str]:
+    """Metrics a saved analysis skipped, with the reasons."""
+    file = path / "summary.json"
+    if not file.is_file():
+        return {}
+    return dict(json.loads(file.read_text(encoding="utf-8")).get("skipped", {}))

@@ -1,0 +1,106 @@
+"""The commands that look after an archive; cli.py takes them in. Parse, call, print: nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tracer.command.console import Bar, debug_option, emit, format_option, note
+
+_STREAMS = ("outputs", "sums", "masks", "gradients", "activations")
+
+
+@click.command("verify")
+@click.argument("run")
+@click.option("--full", is_flag=True, help="Also every checksum, and every array decoded.")
+@click.option(
+    "--replay", is_flag=True, help="Also recompute from the weights what was recorded, and compare."
+)
+@click.option(
+    "--repair", is_flag=True, help="Cut back to the last sound step; what is cut is kept beside it."
+)
+@format_option
+@debug_option
+def verify_command(run: str, full: bool, replay: bool, repair: bool, form: str) -> None:
+    """Check that an archive is whole and unchanged.
+
+    RUN is a directory, a .zip file or a URL. Findings go to stdout; exit code 0 if there are none, else 1.
+    """
+    from tracer.verify import verify
+
+    if repair:
+        from tracer.recovery.repair import repair as mend
+
+        note(str(mend(run)))
+    report = verify(run, full=full, replay=replay)
+    emit([{"where": finding.where, "finding": finding.text} for finding in report.findings], form)
+    note(str(report).partition("\n")[0])
+    for text in report.notes:
+        note(text)
+    if not report.ok:
+        raise click.exceptions.Exit(1)
+
+
+def _streams(command: Any) -> Any:
+    """One option a stream: how many of the first examples of each probe, or `all`."""
+    for name in reversed(_STREAMS):
+        text = f"Fill in {name}: of so many examples of each probe, or `all`."
+        command = click.option(f"--{name}", metavar="N|all", callback=_take, help=text)(command)
+    return command
+
+
+def _take(context: click.Context, option: click.Parameter, value: str | None) -> int | bool | None:
+    if value is None or value == "all":
+        return None if value is None else True
+    try:
+        return int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a number of examples, nor `all`") from None
+
+
+@click.command("materialize")
+@click.argument("run")
+@_streams
+@click.option("--probe", metavar="NAME", help="Add this probe; --data says of what.")
+@click.option("--data", metavar="MODULE:FACTORY", help="Returns what tracer.record takes as a probe.")
+@click.option(
+    "--model", metavar="MODULE:FACTORY", help="Returns the module, or (module, loss); its code is run."
+)
+@click.option("--device", default="cpu", show_default=True, help="Where the network is run.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write here instead of in place.")
+@debug_option
+def materialize_command(
+    run: str,
+    probe: str | None,
+    data: str | None,
+    model: str | None,
+    device: str,
+    output: Path | None,
+    **streams: int | bool | None,
+) -> None:
+    """Fill in from recorded weights what was not recorded.
+
+    Without options, every stream the recording was told to capture. The result equals what recording would
+    have stored.
+    """
+    from tracer.materialize import materialize
+    from tracer.recorder.neutrality import imported
+
+    if (probe is None) != (data is None):
+        raise click.UsageError("--probe NAME and --data MODULE:FACTORY go together")
+    with Bar() as bar:
+        done = materialize(
+            run,
+            **streams,  # type: ignore[arg-type]
+            probes={probe: imported(data)()} if probe and data else None,
+            model=None if model is None else imported(model),
+            device=device,
+            output=output,
+            progress=bar,
+        )
+    click.echo(f"added {', '.join(map(str, done.added)) or 'nothing'} to {done.path}")
+    for text in done.notes:
+        note(text)
+
+
+COMMANDS = (verify_command, materialize_command)

@@ -1,0 +1,149 @@
+"""What a stranger's table would cost, before it is run: every row on the `meta` device, nothing computed.
+
+A table of a few lines can ask for any amount of memory or time (`full`, `expand` and a sum, a convolution
+with enormous padding). The sizes follow from the weights and inputs, so each row is run on tensors that have
+only sizes, everything that an operation makes inside included.
+"""
+
+from collections.abc import Mapping
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tracer.errors import ArchiveError
+from tracer.network.footprint import _ends, _meta
+from tracer.network.program import Program
+from tracer.network.pytree import leaves_of
+
+if TYPE_CHECKING:
+    from tracer.network import Network
+    from tracer.network.table import Row
+
+MEMORY, MEMORY_RATIO = 2 << 30, 256  # bytes for any table; bytes for each byte of weights and inputs
+WORK, WORK_RATIO = 10**12, 10**6  # the same for operations on numbers
+_META = torch.device("meta")
+_PER_ELEMENT = 8  # operations on a number that is read or written, roughly
+
+
+def check(network: "Network", tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> int:
+    """Refuse to run a table on tensors of these sizes if it takes more than they could be worth.
+
+    Returns how many operations on numbers it takes. Errors: ArchiveError naming the row, also for one whose
+    arguments do not fit together.
+    """
+    given = [*tensors.values(), *leaves_of(inputs), *leaves_of(targets), *network.constants.values()]
+    size = sum(leaf.numel() * leaf.element_size() for leaf in given)
+    limits = max(MEMORY, MEMORY_RATIO * size), max(WORK, WORK_RATIO * size)
+    results = [network.output] + ([network.losses] if network.losses and targets is not None else [])
+    program = Program(network.rows, network.needed(results), _META, results)
+    leaves = network.leaves(_meta(dict(tensors)), _meta(inputs), _meta(targets), _META)
+    n = next((leaf.shape[0] for leaf in leaves_of(inputs) if leaf.ndim), 1)
+    ends, live = _ends(network.rows), dict[int, int]()
+    held = work = 0
+    kept = torch.is_grad_enabled()  # then nothing is let go
+    values = program.start(leaves)
+    with torch.no_grad():
+        for call, arguments, slot, dead, index in program.steps:
+            row = network.rows[index]
+            with _Meter(limits) as meter:
+                values[slot] = _sized(row, call, arguments(values), n)
+            live[index] = meter.largest
+            held += meter.largest
+            work += meter.work
+            if held - meter.largest + meter.made > limits[0] or work > limits[1]:
+                raise _too_much(row)
+            for used in dead:
+                values[used] = None
+            for over in () if kept else ends.get(index, ()):
+                held -= live.pop(over, 0)
+    return work
+
+
+def _too_much(row: "Row") -> ArchiveError:
+    return ArchiveError(
+        f"row {row.name!r} of the network table ({row.op}) would take more memory or time than its weights and inputs "
+        "could be worth, so it is not run; get the archive from its author again"
+    )
+
+
+def _sized(row: "Row", call: Any, arguments: tuple[Any, ...], n: int) -> Any:
+    try:
+        if row.op == "aten.lift_fresh_copy.default":
+            return arguments[0].clone()
+        # Attention lays its result out in another way on this device, so a view may be refused.
+        return (torch.reshape if row.op == "aten.view.default" else call)(*arguments)
+    except ArchiveError:
+        raise
+    except _Excess:
+        raise _too_much(row) from None
+    except Exception as error:
+        declared = row.size(n)
+        if row.op in _BY_VALUE and declared is not None and prod(declared) <= _most(arguments):
+            return torch.empty(declared, dtype=torch.int64 if "one_hot" in row.op else None, device=_META)
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ArchiveError(
+            f"row {row.name!r} of the network table ({row.op}) cannot be run: {first}; get the archive from its "
+            "author again"
+        ) from error
+
+
+# Their sizes depend on values: what the table says is taken where it is possible at all.
+_BY_VALUE = {"aten.index.Tensor", "aten.one_hot.default", "aten.masked_scatter.default"}
+
+
+def _most(arguments: tuple[Any, ...]) -> int:
+    sizes = [leaf.numel() for leaf in leaves_of(list(arguments)) if isinstance(leaf, Tensor)]
+    return 4096 * max(sizes, default=0)
+
+
+class _Excess(Exception):
+    """One operation alone is beyond the limits."""
+
+
+class _Meter(TorchDispatchMode):
+    """Adds up what the operations under it make and do."""
+
+    def __init__(self, limits: tuple[int, int]) -> None:
+        super().__init__()
+        self._limits = limits
+        self.made = self.largest = self.work = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if any(argument.name == "device" for argument in func._schema.arguments):
+            kwargs["device"] = _META  # else what an operation makes from nothing would be made in memory
+        out = func(*args, **kwargs)
+        given = _tensors([args, kwargs])
+        results = _tensors(out)
+        if not all(result._is_view() for result in results):
+            self.largest = sum(_bytes(result) for result in results)
+            self.made += self.largest
+            self.work += _work(func, args, out, given, results)
+        if self.made > self._limits[0] or self.work > self._limits[1]:
+            raise _Excess
+        return out
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in torch.utils._pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _work(func: Any, args: Any, out: Any, given: list[Tensor], results: list[Tensor]) -> int:
+    from torch.utils.flop_counter import flop_registry
+
+    moved = _PER_ELEMENT * sum(tensor.numel() for tensor in [*given, *results])
+    name = str(func)
+    if func._overloadpacket in flop_registry:
+        return moved + int(flop_registry[func._overloadpacket](*args, out_val=out))
+    if "_pool" in name and isinstance(args[1], list | tuple):
+        return moved + sum(result.numel() for result in results) * max(1, prod(args[1]))
+    if "matrix_exp" in name or "cdist" in name:
+        return moved + 64 * max(tensor.numel() for tensor in given) * given[0].shape[-1] * given[-1].shape[-1]
+    return moved

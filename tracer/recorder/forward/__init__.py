@@ -1,0 +1,1 @@
+"""One observer of the user's forward pass."""

@@ -1,0 +1,322 @@
+"""In-flight capture: the training minibatch as its own ordinary forward pass saw it, in train mode.
+
+A batch that `run.batches` delivers opens a slot with room for its examples. Forward passes of the model in
+training mode, with gradients on, fill it in order; an update takes what its slots hold. So a forward pass in
+eval mode, one between an update and the next batch, and one more over examples already seen count for
+nothing, and the rows of `minibatch/` always are those of `steps/ids`.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tracer.errors import RecordError, did_you_mean
+from tracer.network import Network
+from tracer.network.pytree import examples_in, first_tensor, leaves_of
+from tracer.probe.observe import Units
+from tracer.recorder.forward.observer import Watch
+from tracer.recorder.minibatch.capture import Captured, Part, Slot, part_of
+from tracer.recorder.minibatch.losses import Judge
+from tracer.schedule import Schedule
+from tracer.writer import Writer
+
+NAMES = ("loss", "correct", "sums", "masks")
+MASKS = "minibatch/masks"
+_UNSEEN_BATCH = (
+    "No training forward pass of the recorded model was seen between a batch of run.batches and its update, "
+    "so minibatch= captured nothing there: call the very model given to record, in training mode, on those "
+    "batches"
+)
+_MORE = (
+    "The model ran over more examples than the batch delivered to it: only the first pass over each batch is "
+    "captured by minibatch="
+)
+_NO_TARGETS = (
+    "The batches are no (inputs, targets) pairs, so the loss and correctness of minibatch examples are not "
+    "known: give run.step(targets=...) after each update"
+)
+
+
+def wanted(minibatch: Any, usual: Schedule) -> dict[str, Schedule | None]:
+    """What `minibatch=` asks for, by name; masks come with their schedule (default: the usual one of masks).
+
+    RecordError for a name or schedule there is not.
+
+    >>> from tracer.schedule import every
+    >>> wanted(True, every(5))["masks"], wanted({"masks": every(2)}, every(5)), wanted(False, every(5))
+    (every(5), {'masks': every(2)}, {})
+    """
+    if minibatch is None or isinstance(minibatch, bool):
+        minibatch = NAMES if minibatch else ()
+    if isinstance(minibatch, str) or not isinstance(minibatch, Collection):
+        raise RecordError(
+            f"minibatch={minibatch!r}, expected True, names among {', '.join(NAMES)}, or a mapping from such "
+            "names to True and, for masks, a schedule such as tracer.every(100)."
+        )
+    chosen: dict[str, Schedule | None] = {}
+    for name in minibatch:
+        if name not in NAMES:
+            raise RecordError(f"minibatch names {name!r}, {did_you_mean(name, NAMES)}.")
+        when = minibatch[name] if isinstance(minibatch, Mapping) else True
+        if not (isinstance(when, bool) or (name == "masks" and isinstance(when, Schedule))):
+            raise RecordError(
+                f"minibatch[{name!r}] is {when!r}: masks take a schedule, everything else is taken at every "
+                "update."
+            )
+        if when:
+            chosen[name] = None if name != "masks" else usual if when is True else when
+    return chosen
+
+
+class InFlight:
+    """Captures training minibatches of a model while it is attached.
+
+    network: its table, None where there is none. wanted: see `wanted`. note: takes sentences for the user.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        network: Network | None,
+        wanted: Mapping[str, Schedule | None],
+        *,
+        loss: Any,
+        note: Callable[[str], None],
+    ) -> None:
+        self._model, self._network, self._note = model, network, note
+        inside = {"sums", "masks"} & wanted.keys()
+        self.watch = Watch(model, network if inside else None, sums="sums" in inside)
+        self._names = set(wanted) - set(self._impossible(wanted, loss))
+        self._masks = wanted.get("masks") if "masks" in self._names else None
+        self._judge = Judge(
+            loss if "loss" in self._names else None, correct="correct" in self._names, note=note
+        )
+        self._units = Units.of([] if network is None else network.sites)
+        self._slots: list[Slot] = []
+        self._part_of: Slot | None = None  # the slot of the forward pass that is running
+        self._due = self._looked = False
+        self._batches_left: float = float("inf")
+        self._slots_before = 1
+        self._width = 0
+        self._masked: set[int] = set()
+        self._handles: list[Any] = []
+        self._blanks: dict[str, tuple[np.dtype, tuple[int, ...], float]] = {}
+
+    def _impossible(self, wanted: Mapping[str, Any], loss: Any) -> Iterator[str]:
+        if "loss" in wanted and loss is None:
+            self._note(
+                "no losses of minibatches are captured: give loss=, an objective runs the model itself"
+            )
+            yield "loss"
+        inside = [name for name in ("sums", "masks") if name in wanted]
+        if not inside:
+            return
+        nothing = f"no {' and '.join(inside)} of minibatches are captured"
+        if self._network is None:
+            self._note(
+                f"{nothing}: no network table names calls and sites; give probes, and see the other notes"
+            )
+            yield from inside
+        elif self.watch.level == "outputs":
+            self._note(
+                f"{nothing}: looking inside a model that is compiled or replicated as a whole would "
+                "recompile it, or miss its replicas; record the eager model for these"
+            )
+            yield from inside
+        elif self.watch.level == "modules":
+            self._note(
+                "parts of the model are compiled, so minibatch= sees only modules outside of them, and no "
+                "functional calls: the rest is NaN"
+            )
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What the card says of the capture."""
+        return {
+            "captured": [name for name in NAMES if name in self._names],
+            "masks": None if self._masks is None else repr(self._masks),
+            "level": self.watch.level,
+        }
+
+    # Following the loop.
+
+    def attach(self) -> None:
+        """Put hooks on the model."""
+        if self._names & {"sums", "masks"}:
+            self.watch.attach()
+        root = self._model
+        if getattr(root, "_compiled_call_impl", None) is None:  # its hooks would be compiled in
+            self._handles = [
+                root.register_forward_pre_hook(self._before, with_kwargs=True),
+                root.register_forward_hook(self._after, always_call=True),
+            ]
+
+    def detach(self) -> None:
+        """Take all hooks off."""
+        self.watch.detach()
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._slots.clear()
+
+    def follow(
+        self, batches: Iterable[Any], loader: Any, now: Callable[[], tuple[int, np.ndarray]]
+    ) -> Iterator[Any]:
+        """The same batches; `now()` gives the step of the update to come and the ids just delivered."""
+        try:
+            self._batches_left = len(loader)
+        except TypeError:
+            self._batches_left = float("inf")
+        for batch in batches:
+            step, ids = now()
+            self._batches_left -= 1
+            self._deliver(step, len(ids), batch)
+            yield batch
+
+    def _deliver(self, step: int, n: int, batch: Any) -> None:
+        pair = isinstance(batch, tuple | list) and len(batch) > 1
+        self._slots.append(Slot(n, batch[1] if pair and leaves_of(batch[1]) else None))
+        if self._masks is not None:
+            # Whether this update ends the epoch is not known before it; as many batches as last time are.
+            ends = self._batches_left + len(self._slots) - self._slots_before <= 0
+            self._due = self._masks.due(step, ends)
+
+    # The forward pass.
+
+    def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if torch.compiler.is_compiling() or self._part_of is not None or not self._slots:
+            return
+        if not module.training or not torch.is_grad_enabled():
+            return
+        slot = self._slots[-1]
+        n = examples_in((args, kwargs)) or slot.n - slot.filled
+        if slot.filled + n > slot.n:
+            self._note(_MORE)
+            return
+        self._part_of = slot
+        start = sum(other.n for other in self._slots[:-1]) + slot.filled
+        self.watch.begin(n, start % 8 if self._due else None)
+
+    def _after(self, module: nn.Module, args: Any, outputs: Any) -> None:
+        slot, self._part_of = self._part_of, None
+        if slot is None:
+            return
+        part = Part(self.watch.end())
+        if outputs is None:  # an exception passed
+            return
+        if self._judge.wanted:
+            if slot.targets is None:
+                scores = first_tensor(outputs)
+                part.outputs, part.version = outputs, scores._version if scores is not None else 0
+            else:
+                self._judge(part, outputs, part_of(slot.targets, slot.filled, part.seen.n, slot.n))
+        slot.parts.append(part)
+        slot.filled += part.seen.n
+
+    # The update.
+
+    def collect(self) -> Captured | None:
+        """What was captured for the update just made; None without a batch."""
+        slots, self._slots = self._slots, []
+        if not slots:
+            return None
+        self._slots_before = len(slots)
+        captured = Captured(slots)
+        if captured.empty:
+            self._note(_UNSEEN_BATCH)
+        elif not self._looked and self._names & {"sums", "masks"}:
+            self._looked = True
+            self._compare_names()
+        return captured
+
+    def targets(self, captured: Captured | None, targets: Any) -> None:
+        """Take the targets of the examples of an update."""
+        if captured is not None:
+            captured.judge(targets, self._judge)
+
+    def _compare_names(self) -> None:
+        if self.watch.unknown:
+            self._note(
+                f"In training the model also calls {_listed(sorted(self.watch.unknown))}, which its table, "
+                "made in eval mode, does not have: minibatch= does not capture them"
+            )
+        if unseen := self.watch.unseen():
+            self._note(
+                f"Training forward passes did not show {_listed(unseen)}: their minibatch sums are NaN, "
+                "their masks missing"
+            )
+
+    # The archive.
+
+    def declare(self, writer: Writer) -> None:
+        """Declare the columns of `minibatch`."""
+        arrays: dict[str, tuple[Any, tuple[int, ...], tuple[str, ...]]] = {}
+        if "loss" in self._names:
+            arrays["loss"] = ("float64", (), ())
+        if "correct" in self._names:
+            arrays["correct"] = ("int8", (), ())
+        if "sums" in self._names and self._network is not None:
+            counts = {"pre": ("call", len(self._network.calls)), "post": ("site", len(self._network.sites))}
+            arrays |= {name: ("float32", (n,), (dim,)) for name, (dim, n) in counts.items() if n}
+        self._blanks = {
+            name: (np.dtype(dtype), shape, -1 if dtype == "int8" else np.nan)
+            for name, (dtype, shape, _) in arrays.items()
+        }
+        captured = [name for name in NAMES if name in self._names]
+        writer.ragged("minibatch", arrays, {"mode": "train", "captured": captured})
+
+    def write(
+        self, writer: Writer, step: int, epoch_end: bool, ids: np.ndarray | None, captured: Captured | None
+    ) -> dict[str, np.ndarray] | None:
+        """The columns of an update, by path, for its row; its masks are written here."""
+        if captured is None or ids is None:
+            return None
+        if len(ids) != captured.n:
+            self._note(
+                f"Update {step} has {len(ids)} ids where {captured.n} examples were delivered: what "
+                "minibatch= captured of it is left out"
+            )
+            return None
+        if captured.undecided:
+            self._note(_NO_TARGETS)
+        if captured.masked:
+            self._write_masks(writer, step, epoch_end, captured)
+        blank = {
+            name: np.full((captured.n, *shape), value, dtype)
+            for name, (dtype, shape, value) in self._blanks.items()
+        }
+        return {f"minibatch/{name}": values for name, values in captured.fill(blank).items()}
+
+    def _write_masks(self, writer: Writer, step: int, epoch_end: bool, captured: Captured) -> None:
+        assert self._network is not None
+        if not self._width:
+            self._width, self._masked = -(-captured.n // 8), captured.sites()
+            missing = [
+                site.name
+                for i, site in enumerate(self._network.sites)
+                if site.has_mask and i not in self._masked
+            ]
+            shape = (self._units.n_masks, self._width)
+            arrays = {"bits": ("uint8", shape, ("unit", "masks_byte")), "n": ("int32", (), ())}
+            writer.stream(MASKS, arrays, {"missing": missing})
+        if captured.sites() < self._masked:
+            self._note(
+                f"At step {step} not every site ran in training: there are no minibatch masks of such updates"
+            )
+            return
+        if captured.n > 8 * self._width:
+            self._note(
+                f"Update {step} has more examples than the first one with masks: only those of the first "
+                f"{8 * self._width} are kept"
+            )
+        bits = captured.bits(self._units)[:, : self._width]
+        bits = np.pad(bits, ((0, 0), (0, self._width - bits.shape[1])))
+        n = np.array(min(captured.n, 8 * self._width), np.int32)
+        writer.append(MASKS, step, epoch_end, {"bits": bits, "n": n})
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

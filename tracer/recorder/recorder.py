@@ -1,0 +1,350 @@
+"""Recorder: follows a training loop, decides when, orders events. No numerics.
+
+One row of `steps/` stays open from the update that made it until the next update, so that the loss and
+scalars logged in between belong to it. Rows close in order, and an archive is committed only where a row has
+closed: every commit holds whole steps.
+"""
+
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+
+from tracer.errors import RecordError
+from tracer.network.randomness import untouched_random_state
+from tracer.recorder.batches import Batches, as_ids
+from tracer.recorder.budget import Budget
+from tracer.recorder.device import fetched, mark_on, refuse_capture
+from tracer.recorder.device.grad_scaler import Skips, found_overflow
+from tracer.recorder.device.scalars import Number, number, read
+from tracer.recorder.instrument import Instrument
+from tracer.recorder.messages import MIRROR, NAN_LOSS, PREFETCH, RecordWarning
+from tracer.recorder.mirror import Mirror
+from tracer.recorder.plan import Plan, make_plan
+from tracer.recorder.resume import Seam
+from tracer.recorder.row import Row
+from tracer.schedule import Schedule
+from tracer.writer import Writer
+
+_BURST = 0.25  # seconds: rows are handed over together, since the caches forget this code between two updates
+RESERVED = frozenset(("step", "epoch", "time", "n_ids", "ids", "id", "lr", "skipped", "param_group"))
+
+
+class Recorder:
+    """Watches one training run and writes its archive; made by `tracer.record`, used as a context manager."""
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer | None,
+        schedules: dict[str, Schedule],
+        instrument: Callable[[], Instrument],
+        writer: Callable[[Instrument], tuple[Writer, Seam | None]],
+        budget: Budget | None = None,
+        mirror: Mirror | None = None,
+    ) -> None:
+        self._optimizer = optimizer
+        self._schedules = schedules
+        self._clocks = [  # schedules of one expression are the same rule
+            (schedule.rule, [stream for stream, other in schedules.items() if repr(other) == expression])
+            for expression, schedule in {repr(schedule): schedule for schedule in schedules.values()}.items()
+        ]
+        self._make_instrument = instrument
+        self._make_writer = writer
+        self._budget = budget or Budget(None)
+        self._mirror = mirror
+        self._skips: Skips | None = None
+        self._batches = Batches(self._deliver, self.end_epoch)
+        self._delivered: list[np.ndarray] = []
+        self._ahead: dict[str, Number] = {}
+        self._row: Row | None = None
+        self._closed: deque[Row] = deque()
+        self._epoch = 0
+        self._taken: dict[str, int] = {}
+        self._batch_counts: set[int] = set()
+        self._warned: set[str] = set()
+        self._hook: Any = None
+        self._told = 0
+        self._handed_over = 0.0  # when rows last were
+        self._written = -1  # the last step whose row is in the archive, perhaps while it is open
+        self._seam: Seam | None = None
+        self._writer: Writer | None = None
+
+    # What the user calls.
+
+    def __enter__(self) -> Self:
+        with untouched_random_state():
+            self._instrument = self._make_instrument()
+            self._writer, self._seam = self._make_writer(self._instrument)
+            self._tell(stacklevel=3)
+            self._begin(self._seam)
+        if self._optimizer is not None:
+            self._hook = self._optimizer.register_step_post_hook(self._updated)
+            self._skips = Skips(self._optimizer, lambda: self._update(1.0))
+        if self._instrument.in_flight is not None:
+            self._instrument.in_flight.attach()
+        self._budget.start(mark_on(self._instrument.model))
+        return self
+
+    def _begin(self, seam: Seam | None) -> None:
+        """Open the first row, or again the one after which an archive is taken up."""
+        if seam is None:
+            self._row = Row(step=0, epoch=0, rates=self._lr())
+            self._snapshot(always=True)
+        else:
+            self._row = Row(step=seam.step, epoch=seam.epoch, rates=self._lr())
+            self._epoch, self._written, self._taken = seam.epochs, seam.step, dict(seam.taken)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is None or self._writer.closed:
+            return
+        if kind is None:
+            self.close()
+        else:
+            self._finish("interrupted")
+
+    def batches(self, loader: Any, ids: Callable[[Any], Any] | None = None) -> Iterator[Any]:
+        """Iterate `loader`: the same batches in the same order, with their example ids noted.
+
+        Exhausting the loader ends an epoch. `ids(batch)` gives the ids where a loader cannot tell them.
+        """
+        delivered = self._batches.iterate(loader, ids)
+        seen = self._instrument.in_flight if self._open() else None
+        if seen is None:
+            return delivered
+        return seen.follow(delivered, loader, lambda: (self._open().step + 1, self._delivered[-1]))
+
+    def step(self, ids: Any = None, loss: Any = None, targets: Any = None) -> None:
+        """Annotate the update just made with its example `ids` and its `loss`.
+
+        `targets` of those examples serve `minibatch=` where batches are no (inputs, targets) pairs. With
+        `optimizer=None` this call also counts the update.
+        """
+        if self._optimizer is None:
+            self._update()
+        row = self._open()
+        if ids is not None:
+            row.ids = as_ids(ids)
+        if loss is not None:
+            row.scalars["loss"] = number("loss", loss)
+        if targets is not None and self._instrument.in_flight is not None:
+            self._instrument.in_flight.targets(row.minibatch, targets)
+
+    def log(self, **values: Any) -> None:
+        """Record scalars with the current update; `loss` is the training loss of that update.
+
+        Called between a batch and its `optimizer.step()`, they belong to the update to come. A tensor is read
+        later and never waited for.
+        """
+        row = self._open()
+        for name, value in values.items():
+            if name in RESERVED:
+                raise RecordError(
+                    f"run.log({name}=...): the archive has its own {name!r}, choose another name."
+                )
+            target = self._ahead if self._delivered or row.step <= self._written else row.scalars
+            target[name] = number(name, value)
+
+    def end_epoch(self) -> None:
+        """Say that an epoch ended; a loader given to `run.batches` says so by itself when exhausted."""
+        row = self._open()
+        if row.epoch > self._epoch:
+            self._epoch = row.epoch
+            row.epoch_end = True
+            self._writer_in_use().mark_epoch_end(row.step)
+            self._snapshot()
+
+    @property
+    def resumed(self) -> int | None:
+        """The step after which an archive was taken up (`resume=`), None for a new one."""
+        return None if self._seam is None else self._seam.step
+
+    def flush(self) -> None:
+        """Commit everything up to the update just made, its weights included, and wait until that is done.
+
+        Call it before saving a checkpoint to go on from with `resume=True`. What is logged afterwards belongs
+        to the next update.
+        """
+        if self._taken.get("weights") != self._open().step:
+            self._take({"weights"}, always=True)
+        self._close_row(self._open())
+        self._write_rows(wait=True)
+        self._writer_in_use().flush()
+
+    def plan(
+        self, steps: int | None = None, *, epochs: int | None = None, steps_per_epoch: int | None = None
+    ) -> Plan:
+        """Bytes, files and time of a snapshot, and in total for so many updates; prints as a table.
+
+        Give `steps`, or `epochs` and `steps_per_epoch`; `steps_per_epoch` also tells where epochs end.
+        The time is measured on the model as it is now, by probing it once more.
+        """
+        self._open()
+
+        def measure(streams: frozenset[str]) -> float:
+            started = time.perf_counter()
+            with untouched_random_state():
+                fetched(self._instrument.observe(self._writer_in_use(), streams, 0))
+            return time.perf_counter() - started
+
+        lengths = {"steps": steps, "epochs": epochs, "steps_per_epoch": steps_per_epoch}
+        return make_plan(self._schedules, self._instrument.layout, measure, **lengths)
+
+    def close(self) -> None:
+        """Record the last state, commit everything and close the archive."""
+        self._open()
+        self._snapshot(always=True)
+        self._finish("complete")
+
+    @property
+    def notes(self) -> list[str]:
+        """What this run does not record, or records in another way, and why: one sentence each."""
+        return list(self._instrument.notes)
+
+    def note(self, sentence: str) -> None:
+        """Put a sentence about this run into its notes, and warn of it."""
+        self._open()
+        if sentence not in self._instrument.notes:
+            self._instrument.notes.append(sentence)
+        self._tell(stacklevel=4)
+
+    # Events.
+
+    def _deliver(self, ids: np.ndarray) -> None:
+        self._open()
+        self._delivered.append(ids)
+
+    # Between two updates the caches forget all this, so what runs at each of them is kept short.
+
+    def _updated(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        refuse_capture()
+        found = found_overflow(optimizer)
+        self._update(0.0 if found is None else number("skipped", found))
+
+    def _update(self, overflow: Number = 0.0) -> None:
+        row = self._open()
+        self._close_row(row)
+        if row.time - self._handed_over > _BURST:
+            self._write_rows()
+        self._row = row = Row(row.step + 1, self._epoch + 1, self._lr(), self._ahead, overflow)
+        self._ahead = {}
+        if len(self._delivered) not in self._batch_counts:
+            self._watch_delivery(row)
+        if self._delivered:
+            row.ids = np.concatenate(self._delivered)
+            self._delivered.clear()
+        if self._instrument.in_flight is not None:
+            row.minibatch = self._instrument.in_flight.collect()
+        self._snapshot()
+        self._tell(stacklevel=5)
+
+    def _close_row(self, row: Row) -> None:
+        if row.step > self._written:
+            self._closed.append(row)
+            self._written = row.step
+
+    def _watch_delivery(self, row: Row) -> None:
+        # A prefetcher shows at its ends: two batches before the first update, none before the last.
+        self._batch_counts.add(len(self._delivered))
+        if {0, 2} <= self._batch_counts:
+            self._warn_once(PREFETCH, row.step)
+
+    def _snapshot(self, always: bool = False) -> None:
+        row = self._open()
+        epoch_end = 0 < row.epoch == self._epoch
+        clocks = [streams for rule, streams in self._clocks if always or rule(row.step, epoch_end)]
+        if not clocks:
+            return
+        due = {stream for streams in clocks for stream in streams if self._taken.get(stream) != row.step}
+        if due and (always or self._budget.allows(row.step, due)):
+            self._take(due, always)
+            self._tell(stacklevel=6)
+
+    def _take(self, due: set[str], always: bool = True) -> None:
+        row, writer = self._open(), self._writer_in_use()
+        self._write_rows()  # a commit holds whole steps, so what is closed goes before what is not
+        self._taken |= dict.fromkeys(due, row.step)
+        with self._budget.measured(due, always):
+            epoch_end = 0 < row.epoch == self._epoch
+            self._instrument.snapshot(writer, due, row.step, epoch_end, last=always and row.step > 0)
+
+    def _write_rows(self, wait: bool = False) -> None:
+        writer, self._handed_over = self._writer_in_use(), time.time()
+        while self._closed and (wait or self._closed[0].ready):
+            row = self._closed.popleft()
+            values = {name: read(scalar) for name, scalar in row.scalars.items()}
+            if self._mirror is not None:
+                self._mirror.send(row.step, values)
+                if self._mirror.failed is not None:
+                    self._warn_once(MIRROR, row.step)
+            loss = values.pop("loss", float("nan"))
+            if "loss" in row.scalars and loss != loss:
+                self._warn_once(NAN_LOSS, row.step)
+            examples = None
+            if self._instrument.in_flight is not None:
+                examples = self._instrument.in_flight.write(
+                    writer, row.step, row.epoch_end, row.ids, row.minibatch
+                )
+            writer.row(
+                row.step,
+                epoch=row.epoch,
+                time=row.time,
+                ids=row.ids,
+                loss=loss,
+                lr=row.lr,
+                skipped=row.skipped,
+                scalars=values,
+                examples=examples,
+            )
+        if not self._closed:
+            writer.commit()
+
+    def _finish(self, state: Literal["complete", "interrupted"]) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+        if self._skips is not None:
+            self._skips.stop()
+        if self._instrument.in_flight is not None:
+            self._instrument.in_flight.detach()
+        if self._row is not None:
+            self._close_row(self._row)
+            self._row = None
+        writer = self._writer_in_use()
+        self._write_rows(wait=True)
+        before = ([], []) if self._seam is None else (self._seam.notes, self._seam.gaps)
+        notes = [*before[0], *(note for note in self._instrument.notes if note not in before[0])]
+        writer.attributes("", {"notes": notes, "gaps": [*before[1], *self._budget.gaps]})
+        writer.close(state=state)
+        self._tell(stacklevel=4)
+
+    def _tell(self, stacklevel: int) -> None:
+        notes = self._instrument.notes
+        while self._told < len(notes):
+            note = notes[self._told]
+            self._told += 1
+            warnings.warn(note, RecordWarning, stacklevel=stacklevel)
+
+    def _warn_once(self, sentence: str, step: int) -> None:
+        if sentence not in self._warned:
+            self._warned.add(sentence)
+            warnings.warn(sentence.format(step=step), RecordWarning, stacklevel=5)
+
+    def _lr(self) -> list[Number]:
+        groups = [] if self._optimizer is None else self._optimizer.param_groups
+        return [rate if type(rate := group["lr"]) is float else number("lr", rate) for group in groups]
+
+    def _open(self) -> Row:
+        if self._row is None:
+            raise RecordError("This recorder is not open: use it inside `with tracer.record(...) as run:`.")
+        return self._row
+
+    def _writer_in_use(self) -> Writer:
+        if self._writer is None:
+            raise RecordError("This recorder is not open: use it inside `with tracer.record(...) as run:`.")
+        return self._writer

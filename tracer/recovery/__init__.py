@@ -1,0 +1,1 @@
+"""Going on from what a crash or damage has left."""

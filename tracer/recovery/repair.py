@@ -1,0 +1,196 @@
+"""Mending an archive: back to the last step before the damage, with everything that was cut kept beside it."""
+
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tracer.archive import ranks
+from tracer.archive.source import Source
+from tracer.errors import ArchiveError
+from tracer.recovery.restore import Rest, restore, sound_rows, up_to
+from tracer.store.files import Directory, Lock, beside, sync
+from tracer.verify import Examination, Report
+from tracer.verify.inventory import Inventory
+from tracer.writer.commits import MANIFEST
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What was done. text: one sentence. step: the last step that is there now. cut: the side folder, if any."""
+
+    text: str
+    step: int
+    cut: Path | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def repair(path: str | os.PathLike[str]) -> Repaired:
+    """Make an archive in a directory sound again, if its root document is.
+
+    Whatever is damaged or lost is cut away together with every later step; documents and manifest are written
+    anew from what is sound. What is cut or replaced is kept in ``<path>.cut-<n>``. An archive whose recording
+    was killed is marked as interrupted. Of a run on several processes, each rank's archive is mended by itself.
+
+    Errors: ArchiveError, with nothing changed, where no step would be left, what is damaged is needed for all
+    of them, or the archive is being written.
+    """
+    folder = Path(path).absolute()
+    if not folder.is_dir():
+        raise ArchiveError(f"{str(path)!r} is no directory, so it cannot be repaired; unpack it first")
+    lock = Lock(folder)
+    try:
+        repaired, others = _Repair(folder).run(), _others(folder)
+    finally:
+        lock.release()
+    parts = [repair(folder / ranks.within(rank)) for rank in others]
+    return replace(repaired, text="\n".join(str(part) for part in (repaired, *parts)))
+
+
+def _others(folder: Path) -> list[int]:
+    source = Source(folder)
+    try:
+        return ranks.present(source)
+    finally:
+        source.close()
+
+
+class _Repair:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._source, self._inventory = Source(folder), Inventory(folder)
+        self._report = Report(str(folder), "full")
+        self._examination = Examination(self._source, self._inventory, self._report)
+        self._examination.run(full=True)
+        self._cut: Path | None = None
+
+    def run(self) -> Repaired:
+        state, findings = self._source.record["state"], self._report.findings
+        leftover = self._examination.leftover
+        steps = {group: self._steps(group) for group in self._source.record["rows"]}
+        known = self._source.record.get("committed_step")
+        if not findings and not leftover and state != "recording":
+            return Repaired(
+                f"{str(self._folder)!r} is sound; nothing was done", -1 if known is None else known
+            )
+        rest = self._rest(steps, -1 if known is None else known)
+        self._keep(rest)
+        extra = [f.where for f in findings if f.kind == "extra"]
+        rebuild = any(finding.kind == "manifest" for finding in findings) or MANIFEST in {
+            path for path, _ in self._examination.bad.values()
+        }
+        self._sync_side()  # before what it copies is changed
+        directory = Directory(self._folder, sync=True)
+        restored = restore(
+            self._examination, directory, rest, rebuild=rebuild, resumed=rest.step != known and bool(findings)
+        )
+        for key in [*restored.dropped, *leftover, *extra]:
+            self._move(key)
+        self._sync_side()
+        restored.tree.close("interrupted")
+        return Repaired(self._told(rest.step, known), rest.step, self._cut)
+
+    def _told(self, step: int, known: int | None) -> str:
+        findings = self._report.findings
+        more = f" and {len(findings) - 1} more" if len(findings) > 1 else ""
+        kept = f"; what was cut or replaced is in {str(self._cut)!r}" if self._cut else ""
+        if not findings:
+            why = "was left by a process that ended and is marked as interrupted"
+            return f"{str(self._folder)!r} {why} at step {step}{kept}"
+        if step != known:
+            return f"{str(self._folder)!r} now ends at step {step} instead of {known} ({findings[0]}{more}){kept}"
+        return f"{str(self._folder)!r} keeps every step; mended: {findings[0]}{more}{kept}"
+
+    # ---- where to cut ----
+
+    def _steps(self, group: str) -> np.ndarray:
+        """The steps of a group, as far as they can be read."""
+        return sound_rows(self._examination, f"{group}/step")
+
+    def _rest(self, steps: dict[str, np.ndarray], known: int) -> Rest:
+        whole = [f for f in self._report.findings if f.kind in ("root", "rows")]
+        if whole:
+            raise ArchiveError(
+                f"{str(self._folder)!r} cannot be repaired ({whole[0]}): restore it from a copy"
+            )
+        sizes = sound_rows(self._examination, "steps/n_ids")
+        step = known
+        for path, numbers in self._examination.bad.values():
+            if path != MANIFEST:
+                step = min(step, self._before(path, numbers, steps, sizes))
+        for group, n in self._source.record["rows"].items():
+            if len(steps[group]) < n:
+                step = min(step, int(steps[group][-1]) if len(steps[group]) else -1)
+        if step < 0 <= known:
+            raise ArchiveError(
+                f"{str(self._folder)!r} cannot be repaired, since no step would be left "
+                f"({self._report.findings[0]}): restore it from a copy"
+            )
+        rows = steps["steps"]
+        step = int(rows[np.searchsorted(rows, step, side="right") - 1]) if len(rows) else -1
+        return up_to(steps, sizes, step)
+
+    def _before(
+        self, path: str, numbers: tuple[int, ...], steps: dict[str, np.ndarray], sizes: np.ndarray
+    ) -> int:
+        """The last step that needs nothing from a damaged object, -1 if every step does."""
+        group, _, name = path.rpartition("/")
+        along = self._source.nodes[path]["dimension_names"][:1]
+        if along == ["id"] and group in ("steps", "minibatch"):
+            n = len(sound_rows(self._examination, path))
+            row = int(np.searchsorted(np.cumsum(sizes, dtype=np.int64), n, side="right"))
+            group = "steps"
+        elif group in steps and (group == "steps" or name in ("step", "epoch_end")):
+            row = len(sound_rows(self._examination, path))
+        elif group in steps:
+            row = numbers[0]
+        else:
+            return -1
+        at = steps[group]
+        return int(at[row]) - 1 if row < len(at) else int(at[-1]) if len(at) else -1
+
+    # ---- what is kept beside ----
+
+    def _keep(self, rest: Rest) -> None:
+        """Copy what will be replaced: the root, documents that differ, and objects of columns that are cut."""
+        self._copy("zarr.json")
+        for finding in self._report.findings:
+            if finding.kind == "document":
+                self._copy(finding.where)
+        for key, (path, _) in self._examination.expected.items():
+            group, _, name = path.rpartition("/")
+            if path == MANIFEST or group in ("steps", "minibatch") or name in ("step", "epoch_end"):
+                self._copy(key)
+
+    def _side(self) -> Path:
+        n = 1
+        while self._cut is None:
+            try:
+                place = beside(self._folder, f".cut-{n}")
+                place.mkdir()
+                self._cut = place
+            except FileExistsError:
+                n += 1
+        return self._cut
+
+    def _sync_side(self) -> None:
+        if self._cut is not None:
+            for place in (*self._cut.rglob("*"), self._cut, self._cut.parent):
+                if not place.is_symlink():
+                    sync(place)
+
+    def _copy(self, key: str) -> None:
+        if key in self._inventory.sizes:
+            target = self._side() / key
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(self._folder / key, target, follow_symlinks=False)
+
+    def _move(self, key: str) -> None:
+        if os.path.lexists(self._folder / key):
+            target = self._side() / key
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (self._folder / key).replace(target)

@@ -1,0 +1,155 @@
+"""Whether what is recorded follows from the recorded weights: every probe pass made again and compared."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from tracer import archive as archives
+from tracer.archive import Archive
+from tracer.bits import unpack
+from tracer.errors import ArchiveError, MissingTraceError, RecordError
+from tracer.materialize.filling import FillPass
+from tracer.network import Network
+from tracer.network.fixed_masks import by_example
+from tracer.rerun import RELATIVE, part, places
+from tracer.rerun.stored import Networks, tensors_of
+from tracer.rerun.wanted import STREAMS, Wanted, wanted
+from tracer.verify import Report
+
+_CPU = torch.device("cpu")
+
+
+def compare(path: str | os.PathLike[str], report: Report) -> None:
+    """Replay every snapshot that has weights; what differs by more than rounding is a finding.
+
+    What cannot be replayed (no network, an operation off the list, no inputs) is a note.
+    """
+    with archives.open(path) as archive:
+        try:
+            _Replay(archive, report).run()
+        except (ArchiveError, MissingTraceError, RecordError) as error:
+            report.notes.append(f"not replayed: {error}")
+        except (
+            RuntimeError,
+            IndexError,
+            TypeError,
+            ValueError,
+        ) as error:  # what PyTorch says of wrong arguments
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            report.add("replay", "network", f"the network cannot be run on its inputs ({first})")
+
+
+class _Replay:
+    def __init__(self, archive: Archive, report: Report) -> None:
+        self._archive, self._report = archive, report
+        self._networks = Networks(archive)
+        self._passes: dict[Network, FillPass] = {}
+        self._wants: dict[str, Wanted] = {}
+        self._rounded: dict[str, float] = {}
+
+    def run(self) -> None:
+        weighed = {int(step) for step in self._archive.steps("weights")}
+        source = self._archive._source
+        groups = [g for g in source.streams() if g == "gram" or g.startswith("probes/")]
+        recorded = {group: {int(step) for step in source.steps(group)} for group in groups}
+        steps = sorted(weighed & set().union(*recorded.values()))
+        for step in steps:
+            self._step(step, [group for group in groups if step in recorded[group]])
+        self._report.counts["replayed"] = len(steps)
+        for what, gap in self._rounded.items():
+            self._report.notes.append(f"{what} agree within rounding only (at most {gap:.2g} apart)")
+
+    def _step(self, step: int, groups: list[str]) -> None:
+        tensors = tensors_of(self._archive, step, _CPU)
+        network = self._networks.at(step)
+        if network not in self._passes:
+            self._passes[network] = self._pass(network, step, tensors)
+        streams = {"gradients" if group == "gram" else group.rpartition("/")[2] for group in groups}
+        found = self._passes[network].run(tensors, streams)
+        for group in groups:
+            for name, values in found.get(group, {}).items():
+                stored = self._archive._source.snapshot(f"{group}/{name}", step)
+                explain = partial(self._margins, network, tensors, group.split("/")[1:2])
+                self._array(f"{group}/{name}", step, values, stored, explain)
+
+    def _pass(self, network: Network, step: int, tensors: Mapping[str, torch.Tensor]) -> FillPass:
+        self._wants = wanted(self._archive, self._networks, step, dict.fromkeys(STREAMS), {})
+        for want in self._wants.values():
+            want.added = {}
+        has = self._archive._source.has
+        exact = any(has(f"probes/{name}/gradients") for name in self._wants)
+        mode = "exact" if exact else "gram" if has("gram") else "none"
+        memory = int(self._archive.card.get("memory") or 1 << 30)
+        return FillPass(network, self._wants, tensors=tensors, gradients=mode, memory=memory)
+
+    def _array(
+        self,
+        path: str,
+        step: int,
+        found: np.ndarray,
+        stored: np.ndarray,
+        margins: Callable[[np.ndarray], np.ndarray],
+    ) -> None:
+        if found.shape != stored.shape:
+            self._report.add("replay", path, f"has shape {stored.shape} where replay gives {found.shape}")
+            return
+        for what, ours, theirs in self._pieces(path, found, stored):
+            if np.array_equal(ours, theirs, equal_nan=ours.dtype.kind == "f"):
+                continue
+            if path.endswith("/bits"):
+                apart, scale = margins(ours ^ theirs), 1.0
+                count, gap = len(apart), float(apart.max(initial=0.0))
+                why = f"{count} bits differ at step {step}, where |pre-activation| is up to {gap:.2g} of its largest"
+            else:
+                scale = float(np.nan_to_num(np.abs(theirs)).max(initial=0.0))
+                same = np.isnan(ours) == np.isnan(theirs)
+                gap = float(np.nanmax(np.abs(ours - theirs))) if same.all() else np.inf
+                why = f"{what} differ by {gap:.3g} at step {step}, where {scale:.3g} is the largest value"
+            if gap > RELATIVE * scale:
+                self._report.add("replay", path, why)
+            else:
+                self._rounded[path] = max(gap, self._rounded.get(path, 0.0))
+
+    def _pieces(
+        self, path: str, found: np.ndarray, stored: np.ndarray
+    ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """Parts whose values are of one magnitude: layers of inner products, parts of gradient blocks."""
+        if path == "gram/gram":
+            yield from zip(self._archive.layers, found, stored, strict=True)
+        elif path.endswith("/gradients/values"):
+            for block in self._archive._source.group_attributes(path.rpartition("/")[0])["blocks"]:
+                for one in block["parts"]:
+                    span = slice(one["offset"], one["offset"] + int(np.prod(one["shape"])))
+                    yield f"{one['name']} of {block['tensor']!r}", found[span], stored[span]
+        else:
+            yield "values", found, stored
+
+    def _margins(
+        self, network: Network, tensors: Mapping[str, torch.Tensor], probe: list[str], bits: np.ndarray
+    ) -> np.ndarray:
+        """|pre-activation| of each bit that is set, as a share of the largest of its site."""
+        want = self._wants[probe[0]]
+        n = want.all["masks"]
+        differing = unpack(bits, n)
+        spans = dict(places(network, "masks"))
+        rows = {network.rows[site.row].name: site for site in network.sites if site.name in spans}
+        apart: list[np.ndarray] = []
+
+        def watch(row: Any, values: tuple[Any, ...], out: Any) -> None:
+            site = rows.get(row.name)
+            if site is not None:
+                before = np.abs(by_example(values[site.argument], row, size).numpy())[
+                    : taken.stop - taken.start
+                ]
+                apart.append((before / max(before.max(), 1e-300))[differing[taken, spans[site.name]]])
+
+        size = network.batch or n
+        with torch.no_grad():
+            for start in range(0, n, size):
+                taken = slice(start, min(start + size, n))
+                network.run(tensors, part(want.probe.inputs, taken.start, taken.stop, size), visit=watch)
+        return np.concatenate([np.empty(0), *apart])
