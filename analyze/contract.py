@@ -203,19 +203,19 @@ def _check_parameters(card: Metric) -> None:
         raise TypeError(f"metric {card.name!r} has no parameter for the optional {missing}")
 
 
-def metrics() -> dict[str, Metric]:
-    """Cards of every metric found: the files of `analyze/metrics` and entry points of group `tracer.metrics`.
+def available_metrics() -> dict[str, Metric]:
+    """Cards of every metric there is: the files of `analyze/metrics` and entry points of group `tracer.metrics`.
 
     Raises ValueError where two modules define one name, with both modules.
 
-    >>> metrics()["stiffness"].variables["cosine"]
+    >>> available_metrics()["stiffness"].variables["cosine"]
     ('step', 'pair', 'layer')
     """
     found: dict[str, Metric] = {}
-    for info in sorted(
-        pkgutil.iter_modules(import_module("analyze.metrics").__path__), key=lambda info: info.name
-    ):
-        _add(found, cards_of(import_module(f"analyze.metrics.{info.name}")))
+    home = import_module("analyze.metrics")
+    modules = pkgutil.walk_packages(home.__path__, prefix=f"{home.__name__}.")
+    for name in sorted(info.name for info in modules if not info.ispkg):
+        _add(found, cards_of(import_module(name)))
     for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
         loaded = entry.load()
         _add(found, cards_of(loaded) if isinstance(loaded, ModuleType) else [card_of(loaded)])
@@ -234,7 +234,7 @@ def card_of(item: "str | Metric | Callable[..., Any]", known: Mapping[str, Metri
     if isinstance(item, Metric):
         return item
     if isinstance(item, str):
-        known = metrics() if known is None else known
+        known = available_metrics() if known is None else known
         if item not in known:
             raise MissingTraceError(f"no metric is called {item!r}; {did_you_mean(item, known)}")
         return known[item]

@@ -136,7 +136,8 @@ def load(path: str | Path) -> Results:
 
     Raises MissingTraceError where the directory holds none.
     """
-    from analyze.report.save import ResultStore, read_skipped
+    from analyze.engine.store import ResultStore
+    from analyze.report.save import read_skipped
 
     store = ResultStore(path)
     names = store.names()

@@ -217,7 +217,7 @@ def poor(tmp_path_factory):
 def test_what_cannot_be_computed_is_told_line_by_line(poor, tmp_path, monkeypatch):
     cards = analyze.available_metrics()
     chosen = {name: cards[name] for name in ("stiffness", "el2n")}
-    monkeypatch.setattr("analyze.engine.metrics", lambda: chosen)
+    monkeypatch.setattr("analyze.engine.available_metrics", lambda: chosen)
     result = tracer("analyze", poor, "-o", tmp_path)
     assert result.exit_code == 0
     assert "skipped stiffness: " in result.stderr

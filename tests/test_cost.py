@@ -1,7 +1,7 @@
 import pytest
 
 import analyze
-from analyze.contract import metrics
+from analyze.contract import available_metrics
 from analyze.engine.cost import Prices, within
 from analyze.engine.plan import make_plan
 from tests.loops import record_everything
@@ -16,7 +16,7 @@ def archive(tmp_path_factory):
 
 
 def test_more_passes_snapshots_and_examples_cost_more(archive):
-    prices, card = Prices(archive, {}), metrics()["sharpness"]
+    prices, card = Prices(archive, {}), available_metrics()["sharpness"]
 
     def expected(**options):
         return prices.seconds(make_plan(card, options, archive, {}))
@@ -29,7 +29,7 @@ def test_more_passes_snapshots_and_examples_cost_more(archive):
 def test_the_budget_is_for_all_metrics_together_and_the_dearest_are_told(archive, tmp_path):
     everything = analyze.run(archive, output=tmp_path)
     plans = [
-        make_plan(metrics()[name], {}, archive, {})
+        make_plan(available_metrics()[name], {}, archive, {})
         for name in ("jacobian", "hessian", "sharpness", "regions")
     ]
     prices = Prices(archive, {})

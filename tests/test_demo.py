@@ -21,7 +21,7 @@ def few_metrics(monkeypatch):
     """Only what the findings are computed from, and what those read."""
     cards = analyze.available_metrics()
     needed = {*WANTED, "complexity", "depth_slope"}
-    monkeypatch.setattr("analyze.engine.metrics", lambda: {name: cards[name] for name in needed})
+    monkeypatch.setattr("analyze.engine.available_metrics", lambda: {name: cards[name] for name in needed})
 
 
 def test_the_demo_leaves_an_archive_a_report_and_five_findings(tmp_path, few_metrics):

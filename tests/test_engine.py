@@ -193,7 +193,7 @@ def test_a_change_of_what_is_read_reaches_the_reader(path, tmp_path, monkeypatch
 
 def test_failures_are_skipped_by_default_and_raised_when_named(path, monkeypatch):
     known = {name: analyze.available_metrics()[name] for name in ("stiffness",)}
-    monkeypatch.setattr("analyze.engine.metrics", lambda: {**known, "broken": broken.card})
+    monkeypatch.setattr("analyze.engine.available_metrics", lambda: {**known, "broken": broken.card})
     results = analyze.run(path)
     assert list(results) == ["stiffness"]
     assert results.skipped == {"broken": "failed with ValueError: no luck"}

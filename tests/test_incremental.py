@@ -9,8 +9,8 @@ import pytest
 import xarray as xr
 
 import analyze
-from analyze.engine import incremental
 from analyze.contract import metric
+from analyze.engine import incremental
 from analyze.engine.blocks import Worker, blocks_of
 from analyze.engine.fingerprint import Fingerprints, digest_of_sources, digest_of_value
 from analyze.engine.plan import make_plan

@@ -10,9 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # Modules that read archives: a collaborator who only reads pays for numpy and zarr, not for torch.
-LIGHT = ("archive", "spec", "errors", "bits", "console", "summary", "schedule", "__init__", "__main__")
+LIGHT = ("archive", "spec", "errors", "bits", "command", "schedule", "__init__", "__main__")
 # What watches a training loop and writes: no analysis may need it.
-RECORDING = {"recorder", "writer", "batches", "schedule", "share", "demo"}
+RECORDING = {"recorder", "writer", "schedule", "share", "demo"}
 
 
 def modules(package):

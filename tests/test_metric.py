@@ -7,12 +7,12 @@ import pytest
 
 import analyze
 from analyze import metric as decorator
-from analyze.contract import Metric, card_of, metric, metrics
+from analyze.contract import Metric, available_metrics, card_of, metric
 from analyze.metrics.gradients.stiffness import stiffness
 from analyze.reference import FORT_2019, WALKER_2023, Reference
 from tracer.errors import MissingTraceError
 
-HOME = sys.modules["analyze.metric"]  # the module; `analyze.metric` is the decorator
+HOME = sys.modules["analyze.contract"]
 
 
 def worst_loss(losses, *, top=1):
@@ -74,12 +74,12 @@ def test_discovery_finds_files_and_entry_points(monkeypatch):
     attach()
     foreign = SimpleNamespace(name="worst", load=lambda: worst_loss)
     monkeypatch.setattr(HOME, "entry_points", lambda group: [foreign])
-    found = metrics()
+    found = available_metrics()
     assert found["worst_loss"] is worst_loss.card and "stiffness" in found
     assert list(found) == sorted(found)
     module.stiffness = stiffness  # imported there, not defined there
     monkeypatch.setattr(foreign, "load", lambda: module)
-    assert metrics()["stiffness"] is stiffness.card
+    assert available_metrics()["stiffness"] is stiffness.card
 
 
 def test_two_metrics_of_one_name_are_an_error(monkeypatch):
@@ -91,9 +91,9 @@ def test_two_metrics_of_one_name_are_an_error(monkeypatch):
     entry = SimpleNamespace(name="s", load=lambda: stiffness)
     monkeypatch.setattr(HOME, "entry_points", lambda group: [entry])
     with pytest.raises(
-        ValueError, match=r"'stiffness': in analyze\.metrics\.stiffness and in tests\.test_metric"
+        ValueError, match=r"'stiffness': in analyze\.metrics\.gradients\.stiffness and in tests\.test_metric"
     ):
-        metrics()
+        available_metrics()
 
 
 def test_card_by_name_card_or_function():
@@ -106,7 +106,7 @@ def test_card_by_name_card_or_function():
 
 def test_package_names_stay_functions_whatever_is_imported():
     import_module("analyze.metrics.outcome.margin")
-    assert analyze.available_metrics() == metrics() and analyze.metric is decorator
+    assert analyze.available_metrics() == available_metrics() and analyze.metric is decorator
     assert isinstance(sys.modules["analyze.metrics"], ModuleType)
     assert isinstance(analyze.available_metrics()["margin"], Metric)
     with pytest.raises(AttributeError, match="no attribute 'metrix'"):

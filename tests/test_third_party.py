@@ -9,7 +9,7 @@ from tests.loops import record_everything
 MODULE = '''
 import numpy as np
 from analyze import plot
-from analyze.metric import metric
+from analyze import metric
 from analyze.reference import Reference
 
 @metric(reads=("losses",), variables={"worst": ("step",)}, title="Worst loss", formula="max L", cost="none",

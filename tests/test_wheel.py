@@ -39,7 +39,11 @@ def test_the_wheel_installs_exactly_our_top_level_names(names):
 
 def test_every_module_and_template_is_in_the_wheel(names):
     sources = [*(ROOT / "tracer").rglob("*.py"), *(ROOT / "analyze").rglob("*.py")]
-    sources += [*(ROOT / "analyze" / "templates").iterdir(), ROOT / "tracer" / "py.typed"]
+    sources += [
+        *(ROOT / "analyze" / "report" / "templates").iterdir(),
+        ROOT / "tracer" / "py.typed",
+        ROOT / "analyze" / "py.typed",
+    ]
     assert {str(path.relative_to(ROOT)) for path in sources} <= set(names)
 
 

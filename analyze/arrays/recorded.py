@@ -141,7 +141,7 @@ def _states(view: View) -> Any:
     from importlib import import_module
 
     # Replay is the only part of the analysis that imports torch, so it is reached by name alone.
-    return import_module("analyze.replay").states_of(view)
+    return import_module("analyze.replay.replay").states_of(view)
 
 
 @source("step", "step")

@@ -56,8 +56,8 @@ def compare(
     What is missing of all runs is computed by `jobs` processes or, with the address of a Dask cluster as
     `scheduler`, there: see `analyze.run`.
 
-    Statistics, with 95 % intervals of a `bootstrap` over runs: see `analyze.comparison.rank_correlation`. `axes` are the
-    attributes that were varied, by default those in which the runs differ and that do not follow from
+    Statistics, with 95 % intervals of a `bootstrap` over runs: see `analyze.comparison.rank_correlation`.
+    `axes` are the attributes that were varied, by default those in which the runs differ and that do not follow from
     others; `environments` is an attribute whose values are the environments of the sign error, by default
     each change of one axis.
 

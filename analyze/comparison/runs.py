@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from analyze.contract import card_of, metrics
+from analyze.contract import available_metrics, card_of
 from analyze.engine.distribute import Routine, Workers, address
-from analyze.report.save import ResultStore
+from analyze.engine.store import ResultStore
 from tracer.errors import ArchiveError
 
 FACTS = "run.json"
@@ -255,7 +255,7 @@ def wanted_metrics(measures: Sequence[str] | None, runs: Sequence[Run]) -> list[
 
     By default those that any run has saved; where none has any, all that need no replay of the network.
     """
-    known = metrics()
+    known = available_metrics()
     saved = {name for run in runs for name in ResultStore(run.analysis).names()}
     if measures is not None:
         names = [name.partition(".")[0] for name in measures]

@@ -11,17 +11,17 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from analyze.contract import Metric, card_of, metrics
+from analyze.contract import Metric, available_metrics, card_of
 from analyze.engine.assemble import of_commit
 from analyze.engine.blocks import Block, Outcome, Worker, blocks_of
 from analyze.engine.cost import Prices, few, in_words, within
 from analyze.engine.distribute import DIED, Job, Routine, Task, Workers, address, complete, recruit
 from analyze.engine.fingerprint import Fingerprints
+from analyze.engine.incremental import Way, held
 from analyze.engine.plan import Plan, make_plan
 from analyze.engine.replayed import with_activations
+from analyze.engine.store import ResultStore
 from analyze.errors import AnalysisError
-from analyze.engine.incremental import Way, held
-from analyze.report.save import ResultStore
 from analyze.results import Results
 from tracer.errors import ArchiveError, MissingTraceError
 
@@ -353,7 +353,7 @@ def _opened(archive: str | Path | Archive) -> Archive:
 
 
 def _wanted(given: Iterable[str | Metric | Callable[..., Any]] | None) -> dict[str, Metric]:
-    known = metrics()
+    known = available_metrics()
     if given is None:
         return known
     items = [given] if isinstance(given, (str, Metric)) or callable(given) else list(given)
@@ -361,14 +361,14 @@ def _wanted(given: Iterable[str | Metric | Callable[..., Any]] | None) -> dict[s
 
 
 def _check_options(options: Mapping[str, Mapping[str, Any]], wanted: dict[str, Metric]) -> None:
-    known = metrics() | wanted
+    known = available_metrics() | wanted
     for name, values in options.items():
         card_of(name, known).with_options(values)
 
 
 def _levels(wanted: dict[str, Metric]) -> Iterator[list[Metric]]:
     """Metrics in order: those whose inputs are ready first, with those that others read from."""
-    known = metrics() | wanted
+    known = available_metrics() | wanted
     graph: dict[str, set[str]] = {}
     waiting = list(wanted)
     while waiting:

@@ -42,7 +42,7 @@ class Prices:
     @cached_property
     def _network(self) -> tuple[float, int]:
         """Operations of a forward pass per example, and rows; 0 where it cannot be run, as the metric will say."""
-        from analyze.replay import replay_of
+        from analyze.replay.replay import replay_of
         from tracer.network.cost import check
         from tracer.rerun.stored import tensors_of
 

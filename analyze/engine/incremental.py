@@ -13,7 +13,7 @@ import numpy as np
 from analyze.engine.assemble import added, assemble
 from analyze.engine.fingerprint import Fingerprint
 from analyze.engine.plan import Plan
-from analyze.report.save import ResultStore
+from analyze.engine.store import ResultStore
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -75,7 +75,7 @@ class _Archive:
     @cached_property
     def replay(self) -> Any:
         """The archive's network; torch is loaded here."""
-        return import_module("analyze.replay").replay_of(self._archive, self._settings)
+        return import_module("analyze.replay.replay").replay_of(self._archive, self._settings)
 
     def count(self, view: ProbeView) -> int:
         """Number of examples that activations are computed of."""

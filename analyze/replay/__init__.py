@@ -11,8 +11,25 @@ Metrics that name `states` among what they read are given `States`: one `State` 
 at.
 """
 
-from analyze.replay.examples import Examples
-from analyze.replay.replay import Replay, States, replay_of, states_of
-from analyze.replay.state import State
+from importlib import import_module
+from typing import Any
 
-__all__ = ["Examples", "Replay", "State", "States", "replay_of", "states_of"]
+_HOME = {
+    "Examples": "analyze.replay.examples",
+    "Replay": "analyze.replay.replay",
+    "State": "analyze.replay.state",
+    "States": "analyze.replay.replay",
+}
+
+__all__ = ["Examples", "Replay", "State", "States"]
+
+
+def __getattr__(name: str) -> Any:
+    # Metrics import what is beside these without torch, so that listing them stays quick.
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'analyze.replay' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from analyze.contract import Metric, metrics
+from analyze.contract import Metric, available_metrics
 from analyze.report import page
 from analyze.report.entries import chapters, entry, grid, title_of
 from analyze.report.findings import findings
@@ -47,7 +47,7 @@ def render(
 
     `entries` keeps what was made of each result, by name and fingerprint, for the page to be made again sooner.
     """
-    cards = metrics()
+    cards = available_metrics()
     folder = None if figures is None else Path(figures)
     kept = {} if entries is None else entries
     for name, data in results.items():

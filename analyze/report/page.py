@@ -11,7 +11,7 @@ from typing import Any
 from analyze.report import svg
 from tracer import __version__
 
-TEMPLATES = Path(__file__).parent.parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("page.js", "values.js", "explore.js")
 INKS = "/* inks */"  # in the styles: where the colours of the figures on dark paper go
 

@@ -1,11 +1,9 @@
-"""What an analysis leaves on disk: results.zarr, summary.json, tables, figures and the report."""
+"""What an analysis leaves on disk beside its results: summary.json, tables, figures and the report."""
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
-import warnings
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
 from importlib.util import find_spec
@@ -15,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from analyze import plot
-from analyze.contract import Metric, metrics
+from analyze.contract import Metric, available_metrics
 from analyze.engine.distribute import cores, one_process
+from analyze.engine.store import ResultStore
 from analyze.results import PROVENANCE, Results, tidy
-from tracer import __version__
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -26,88 +24,6 @@ if TYPE_CHECKING:
 LARGEST_TABLE = 1_000_000  # values of one variable; larger ones are in results.zarr alone
 FEW = 6  # figures that are drawn sooner here than in another process
 LARGEST_SUMMARY = 64  # values of one variable at the last snapshot
-
-
-class ResultStore:
-    """The `results.zarr` of a directory: one group a metric, each written whole or not at all.
-
-    Given a `run_id`, it lets go of results of other runs: a directory describes one run.
-    """
-
-    def __init__(self, path: str | Path, run_id: str = "") -> None:
-        self.root = Path(path) / "results.zarr"
-        for name in self.names() if run_id else ():
-            if self.attributes(name).get("run_id") != run_id:
-                shutil.rmtree(self.root / name)
-
-    def names(self) -> list[str]:
-        """Metrics it holds."""
-        if not self.root.is_dir():
-            return []
-        return sorted(child.name for child in self.root.iterdir() if (child / "zarr.json").is_file())
-
-    def read(self, name: str) -> xr.Dataset:
-        """A result, loaded."""
-        import xarray as xr
-
-        with xr.open_zarr(self.root, group=name, consolidated=False, chunks=None) as opened:
-            data = opened.load()
-        text = {key: data[key] for key in data.coords if data[key].dtype.kind in "OT"}
-        return data.assign_coords(
-            {key: array.copy(data=np.array(array.values.tolist(), dtype=str)) for key, array in text.items()}
-        )
-
-    def load(self, name: str, fingerprint: str) -> xr.Dataset | None:
-        """A result, if it depends on the same sources, options and stored values; else None."""
-        return self.read(name) if self.holds(name, fingerprint) else None
-
-    def holds(self, name: str, fingerprint: str) -> bool:
-        """Whether it has this result."""
-        return self.attributes(name).get("fingerprint") == fingerprint
-
-    def save(self, name: str, data: xr.Dataset) -> None:
-        """Write a result, replacing an earlier one only when the new one is complete."""
-        self._make_root()
-        target, new = self.root / name, self.root / f".{name}.new"
-        shutil.rmtree(new, ignore_errors=True)
-        text = {key: data[key].astype(object) for key in data.coords if data[key].dtype.kind == "U"}
-        data.assign_coords(text).to_zarr(new, mode="w", zarr_format=3, consolidated=False)
-        shutil.rmtree(target, ignore_errors=True)
-        new.rename(target)
-
-    def consolidate(self) -> None:
-        """Collect the metadata in the root: xarray then opens the tree in one read, without a warning."""
-        import zarr
-
-        self._make_root()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Consolidated metadata")
-            zarr.consolidate_metadata(str(self.root), zarr_format=3)
-
-    def _make_root(self) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
-        attributes = {"creation_library": "tracer", "creation_library_version": __version__}
-        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        if not (self.root / "zarr.json").exists():
-            (self.root / "zarr.json").write_text(json.dumps(group), encoding="utf-8")
-
-    def attributes(self, name: str) -> dict[str, Any]:
-        """What is known of a result without reading it; empty where there is none."""
-        document = self.root / name / "zarr.json"
-        return _attributes(document) if document.is_file() else {}
-
-    def relabel(self, name: str, attributes: Mapping[str, Any]) -> None:
-        """Change attributes of a result, in one rename."""
-        document = self.root / name / "zarr.json"
-        content = json.loads(document.read_text(encoding="utf-8"))
-        content["attributes"] |= dict(attributes)
-        new = document.with_name("zarr.json.new")
-        new.write_text(json.dumps(content, indent=2), encoding="utf-8")
-        new.replace(document)
-
-
-def _attributes(document: Path) -> dict[str, Any]:
-    return dict(json.loads(document.read_text(encoding="utf-8"))["attributes"])
 
 
 class Pages:
@@ -147,7 +63,7 @@ class Pages:
     def _begin(self, name: str) -> None:
         assert self._pool is not None
         data = self._waiting[name]
-        card = metrics().get(name)
+        card = available_metrics().get(name)
         if card is None or card.module == "__main__":
             return  # only this process knows it
         arguments = card, data, *self._files(name), self._same(name, data)
@@ -167,7 +83,9 @@ class Pages:
         store.consolidate()
         for name, data in self._waiting.items():
             mark = str(data.attrs.get("fingerprint", ""))
-            note = write_files(metrics().get(name), data, *self._files(name), self._same(name, data))
+            note = write_files(
+                available_metrics().get(name), data, *self._files(name), self._same(name, data)
+            )
             self._drawn[name] = mark, note
         self._waiting.clear()
         for name, (mark, future) in self._under_way.items():

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from tracer.errors import RecordError
+from tracer.ids import as_ids
 from tracer.recorder import Recorder, record
-from tracer.recorder.batches import as_ids
 from tracer.recorder.recorder import RESERVED
 
 _NO_IDS = (

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from tracer.ids import resolve
 from tracer.integrations.following import Following
-from tracer.recorder.batches import NotingSampler, noting_copy, resolve, unknown_ids
+from tracer.recorder.batches import NotingSampler, noting_copy, unknown_ids
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer

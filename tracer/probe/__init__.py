@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from tracer.errors import RecordError, did_you_mean
+from tracer.ids import resolve
 from tracer.network.pytree import leaves_of, rebuild
 from tracer.probe.passes import ProbePass
-from tracer.recorder.batches import resolve
 
 __all__ = ["CAPTURE", "Probe", "ProbePass", "named_probes"]
 

@@ -14,10 +14,10 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import DataLoader, IterableDataset
 
 from tracer.errors import RecordError
+from tracer.ids import as_ids, resolve
 
 _REMEDY = "pass run.batches(loader, ids=function_of_a_batch), or run.step(ids=...) after each update"
 # Accelerate's loaders that give each batch of the DataLoader inside, one for one.
@@ -139,29 +139,3 @@ def unknown_ids(loader: Any) -> str | None:
         inside = type(loader.base_dataloader).__name__
         return f"a {type(loader).__name__} of a {inside}, of which it is not known how batches are made"
     return None
-
-
-def as_ids(ids: Any) -> np.ndarray:
-    """Example ids given by the user as int64; RecordError for anything but whole numbers, one an example."""
-    array = ids.numpy(force=True) if isinstance(ids, Tensor) else np.asarray(ids)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise RecordError(
-            f"The ids given are an array of shape {array.shape} and dtype {array.dtype}, expected one whole number "
-            "per example of the batch."
-        )
-    return array.astype(np.int64)
-
-
-def resolve(dataset: Dataset[Any], indices: list[int]) -> np.ndarray:
-    """Stable example ids (int64): a `Subset` resolves to its base dataset, a `ConcatDataset` counts globally."""
-    try:
-        ids = np.asarray(indices, dtype=np.int64)
-    except (TypeError, ValueError):
-        raise RecordError(
-            f"run.batches: the sampler yields {indices[0]!r}, expected whole numbers as example ids: pass "
-            "run.batches(loader, ids=function_of_a_batch)."
-        ) from None
-    while isinstance(dataset, Subset):
-        ids = np.asarray(dataset.indices, dtype=np.int64)[ids]
-        dataset = dataset.dataset
-    return ids

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from tracer.complexity import BINS, entropy_of, scaled
 from tracer.errors import RecordError
+from tracer.ids import resolve
 from tracer.network.randomness import untouched_random_state
-from tracer.recorder.batches import resolve
 from tracer.writer import Writer
 
 _TWICE = 16  # items read twice, to see whether reading draws random numbers

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from tracer.errors import RecordError
+from tracer.ids import as_ids
 from tracer.network.randomness import untouched_random_state
-from tracer.recorder.batches import Batches, as_ids
+from tracer.recorder.batches import Batches
 from tracer.recorder.budget import Budget
 from tracer.recorder.device import fetched, mark_on, refuse_capture
 from tracer.recorder.device.grad_scaler import Skips, found_overflow

@@ -1,0 +1,35 @@
+"""Stable example ids: of what a sampler yields, and of what a user gives."""
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from tracer.errors import RecordError
+
+
+def as_ids(ids: Any) -> np.ndarray:
+    """Example ids given by the user as int64; RecordError for anything but whole numbers, one an example."""
+    array = ids.numpy(force=True) if isinstance(ids, Tensor) else np.asarray(ids)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise RecordError(
+            f"The ids given are an array of shape {array.shape} and dtype {array.dtype}, expected one whole number "
+            "per example of the batch."
+        )
+    return array.astype(np.int64)
+
+
+def resolve(dataset: Dataset[Any], indices: list[int]) -> np.ndarray:
+    """Stable example ids (int64): a `Subset` resolves to its base dataset, a `ConcatDataset` counts globally."""
+    try:
+        ids = np.asarray(indices, dtype=np.int64)
+    except (TypeError, ValueError):
+        raise RecordError(
+            f"run.batches: the sampler yields {indices[0]!r}, expected whole numbers as example ids: pass "
+            "run.batches(loader, ids=function_of_a_batch)."
+        ) from None
+    while isinstance(dataset, Subset):
+        ids = np.asarray(dataset.indices, dtype=np.int64)[ids]
+        dataset = dataset.dataset
+    return ids
