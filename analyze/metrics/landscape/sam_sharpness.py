@@ -82,7 +82,7 @@ def sam_sharpness(
     for position in range(len(states)):
         near = Neighbourhood(states[position], chosen)
         zero = torch.zeros_like(near.weights)
-        gradient, base = near.gradient(zero), near.loss(zero)
+        base, gradient = near.both(zero)
         norm[position] = float(torch.linalg.vector_norm(gradient.double()))
         moves = steps_up(gradient, near.weights.abs() + eta)
         for name, move in zip(values, moves, strict=True):
