@@ -39,6 +39,14 @@ class Gradients(dict[str, Any]):
             raise KeyError(name)
         return self._view.joined(lambda probe: probe.gradients(name, self._step))
 
+    def linear_factors(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Inputs (example, in) and signals (example, out) of which a gradient is z_i a_i', where it is; else None."""
+        parts = [(probe.linear_factors(name, self._step), count) for probe, count in self._view.parts()]
+        if any(part is None for part, _ in parts):
+            return None
+        a, z = (np.concatenate([part[side][:count] for part, count in parts if part]) for side in (0, 1))
+        return a, z
+
     def items(self) -> Iterator[tuple[str, np.ndarray]]:  # type: ignore[override]
         """Names and gradients, one tensor in memory at a time."""
         return ((name, self[name]) for name in self)

@@ -40,7 +40,9 @@ if TYPE_CHECKING:
         "a better search can only find more. Right: relative to the loss, as large losses rise faster."
     ),
     reference=(KESKAR_2016, NEYSHABUR_2017, BRUCKNER_2019),
-    passes=lambda options, snapshots: snapshots * (1 + (3 * options["starts"] + 1) * (3 * options["iterations"] + 1)),
+    passes=lambda options, snapshots: (
+        snapshots * (1 + (3 * options["starts"] + 1) * (3 * options["iterations"] + 1))
+    ),
 )
 def sharpness(
     states: Any,
