@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import analyze
 import cli
 from tests import loops
+from tracer import ops
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -88,3 +89,14 @@ def test_the_code_on_the_front_page_runs(tmp_path, monkeypatch):
     code = compile(source, "python blocks of README.md", "exec")
     exec(code, {"__name__": "readme", **brought})
     assert list(tmp_path.rglob("*.zarr"))
+
+
+def test_adding_an_operation_is_one_record(monkeypatch):
+    """The worked example of `docs/add-an-op.md`, run as it is written."""
+    record, use = blocks(ROOT / "docs" / "add-an-op.md", "python")
+    names = {"__name__": "example"}
+    exec(record, names)
+    added = names["record"]
+    assert added.name not in ops.OPS and not ops.op(added.name).activation
+    monkeypatch.setitem(ops.OPS, added.name, added)
+    exec(use, names)

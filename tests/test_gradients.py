@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from tests import zoo
-from tests.oracles.gradients import cosine_error, gram, per_example
+from tests.oracles.gradients import check_gram, check_rows, cosine_error, gram, per_example
 from tracer.gradients import Backward, Plan, inner_products, products, windows
 from tracer.gradients.forms import Correlation, Form, Full, Outer, Scatter
 from tracer.gradients.leftover import Leftover
@@ -159,15 +159,15 @@ def test_rule(name: str) -> None:
     torch.manual_seed(0)
     model, x, y = with_statistics(make()), torch.randn(4, *shape), torch.rand(4)
     plan, forms = forms_of(Network.trace(model, x, y, squares), model, x, y)
-    expected = per_example(model, squares, x, y)
+    exact, theirs = (per_example(model, squares, x, y, double=double) for double in (True, False))
     assert not plan.leftover
     rows = rows_of(plan, forms)
-    assert rows.keys() == expected.keys()
+    assert rows.keys() == exact.keys()
     for parameter, row in rows.items():
-        torch.testing.assert_close(row, expected[parameter], rtol=1e-4, atol=1e-5)
+        check_rows(row, exact[parameter], theirs[parameter])
     for parameter, form in forms.items():
         spoken_for = [parameter, *([plan.partner[parameter]] if form.bias else [])]
-        assert cosine_error(inner_products(form), gram([expected[p] for p in spoken_for])) < 1e-5
+        check_gram(inner_products(form), *([found[p] for p in spoken_for] for found in (exact, theirs)))
 
 
 @pytest.mark.parametrize("padding", [None, 3])

@@ -1,4 +1,4 @@
-import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,18 +7,21 @@ from torch import nn
 from torch.nn import functional as F
 
 from analyze.replay.paths import path_sums
+from analyze.replay.paths.rules import refusal
 from tests.oracles.homogeneous import Units, folded
+from tests.tables import stored
 from tracer.errors import MissingTraceError
 from tracer.network import Network
+from tracer.network.table import Row
 
 
 def traced(model, *shape, batch=3):
-    """Table and tensors of a model in eval mode, as an archive holds them."""
+    """Network and tensors of a model in eval mode, as they are read from an archive."""
     inputs = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
     network = Network.trace(model.eval(), inputs)
     named = [*model.named_parameters(), *model.named_buffers()]
-    constants = {name: value.numpy() for name, value in network.constants.items()}
-    return {**json.loads(network.to_json()), "values": constants}, {k: v.detach().numpy() for k, v in named}
+    network = Network.from_json(network.to_json(), network.constants)
+    return network, {k: v.detach().numpy() for k, v in named}
 
 
 def randomise(model, seed=0):
@@ -293,21 +296,46 @@ def test_what_has_no_form_is_refused_by_row_and_module(model, shape, message):
         path_sums(*traced(model, *shape))
 
 
-def test_an_operation_that_no_archive_may_hold_is_not_run():
-    rows = [
-        {"name": "r", "op": "aten.from_file.default", "args": ["x"]},
-        {"name": "s", "op": "aten.relu.default"},
-    ]
-    rows[1]["args"] = [{"row": 0}]
-    with pytest.raises(MissingTraceError, match=r"row 'r' \(aten\.from_file"):
-        path_sums({"rows": rows, "inputs": []}, {})
+def test_refusals_name_row_and_place():
+    row = Row("gelu_1", "aten.gelu.default", [], {}, "head.act")
+    assert "row 'gelu_1' (aten.gelu.default, in module 'head.act') is steep" in str(refusal(row, "is steep"))
+    assert "the network itself" in str(refusal(replace(row, module=""), "is steep"))
+
+
+def test_what_only_a_hand_written_relu_looks_at_needs_no_form():
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, x):
+            x = self.fc(x)
+            return x * (x > 0)
+
+    class Plain(Gated):
+        def forward(self, x):
+            return F.relu(self.fc(x))
+
+    gated, plain = randomise(Gated()), randomise(Plain())
+    assert sums(gated, 3) == sums(plain, 3)
+
+
+def test_windows_far_larger_than_what_they_lie_over_are_refused():
+    size = 1 << 15
+    pool = {
+        "op": "aten.max_pool1d.default",
+        "args": [{"input": 0}, [2 * size], [1], [size]],
+        "shape": [3, 1, 5],
+    }
+    with pytest.raises(MissingTraceError, match="windows of 65536"):
+        path_sums(stored([{**pool, "axis": 0}], inputs=[(3, 1, 4)]), {})
 
 
 def test_a_network_for_a_fixed_number_of_examples():
     model = randomise(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)))
-    table, tensors = traced(model, 3)
-    fixed = path_sums({**table, "batch": 5}, tensors)
-    for key, value in path_sums(table, tensors).log.items():
+    network, tensors = traced(model, 3)
+    fixed = path_sums(network.derived(batch=5), tensors)
+    for key, value in path_sums(network, tensors).log.items():
         assert fixed.log[key] == pytest.approx(value, rel=1e-12)
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from analyze.replay.paths import operator_norm
-from analyze.replay.paths.chain import weight_rows
-from analyze.replay.paths.operator_norm import map_norm, row_norm, singular_values
+from analyze.replay.paths.operator_norm import applied_weights, map_norm, row_norm, singular_values
+from tests.tables import stored
 from tests.test_homogeneous import randomise, traced
 
 LAYERS = {
@@ -49,7 +49,7 @@ def test_norm_is_that_of_the_written_out_matrix(monkeypatch, name, dense_up_to):
     layer, shape = LAYERS[name]
     layer = randomise(layer.float())
     table, tensors = traced(layer, *shape)
-    norm = row_norm(tensors["weight"], weight_rows(table)["weight"])
+    norm = row_norm(tensors["weight"], applied_weights(table)["weight"])
     expected = np.linalg.svd(by_columns(layer, shape), compute_uv=False)[0]
     assert norm.value == pytest.approx(expected, rel=1e-10 if dense_up_to else 1e-6)
     assert (norm.iterations == 0) == bool(dense_up_to)
@@ -101,7 +101,11 @@ def test_scaling_zeros_and_what_is_not_finite():
     conv = torch.nn.functional.conv1d
     assert map_norm(conv, torch.zeros(1, 1, 2), (1, 500)).value == 0.0
     assert math.isnan(map_norm(conv, torch.full((1, 1, 2), math.inf), (1, 500)).value)
-    unknown = {"op": "aten.conv1d.default", "args": [{"input": 0}, {"tensor": "w"}], "inputs": None}
+    rows = [
+        {"op": "aten.relu.default", "args": [{"input": 0}]},
+        {"op": "aten.conv1d.default", "args": [{"row": 0}, {"tensor": "w"}, None]},
+    ]
+    unknown = applied_weights(stored(rows, inputs=[(2, 1, 4)]))["w"]
     assert math.isnan(row_norm(np.ones((1, 1, 2)), unknown).value)
 
 
@@ -111,3 +115,47 @@ def test_singular_values(shape):
     gram = matrix @ matrix.T if shape[0] < shape[1] else matrix.T @ matrix
     np.testing.assert_allclose(singular_values(matrix), np.sqrt(np.linalg.eigvalsh(gram))[::-1], rtol=1e-10)
     assert np.isnan(singular_values(np.full(shape, np.inf))).all()
+
+
+def test_first_use_of_each_weight_with_its_input_size():
+    x = {"input": 0}
+    options = [[2, 2], [1, 0], [1, 1], 3]
+    rows = [
+        {"op": "aten.relu.default", "args": [x], "shape": [[1, 0], 3, 8, 6]},
+        {
+            "op": "aten.conv2d.default",
+            "args": [{"row": 0}, {"tensor": "c"}, None, *options],
+            "shape": [[1, 0], 4],
+        },
+        {"op": "aten.conv2d.default", "args": [{"row": 0}, {"tensor": "c"}, None]},
+        {"op": "aten.linear.default", "args": [{"row": 1}, {"row": 0}, None]},
+        {"op": "aten.linear.default", "args": [{"row": 1}, {"tensor": "fc"}, None]},
+        {"op": "aten.linear.default", "args": [{"row": 1}, {"tensor": "in the loss"}, None], "loss": True},
+    ]
+    applied = applied_weights(stored(rows))
+    assert list(applied) == ["c", "fc"]
+    assert applied["c"].inputs == (3, 8, 6) and applied["c"].row.args[3] == [2, 2]
+    assert applied["fc"].inputs == (4,)
+
+
+@pytest.mark.parametrize("shape", [None, [[1, 0], 3, [2, 1], 8]])
+def test_size_that_is_not_known(shape):
+    rows = [
+        {"op": "aten.relu.default", "args": [{"input": 0}], "shape": shape},
+        {"op": "aten.conv2d.default", "args": [{"row": 0}, {"tensor": "c"}, None]},
+    ]
+    assert applied_weights(stored(rows))["c"].inputs is None
+
+
+def test_tables_of_recorded_networks():
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ConvTranspose2d(4, 2, 2), nn.Flatten()
+    )
+    model.append(nn.Linear(18, 3))
+    assert model(torch.zeros(1, 2, 6, 6)).shape == (1, 3)
+    applied = applied_weights(traced(model, 2, 6, 6)[0])
+    assert {name: entry.inputs for name, entry in applied.items()} == {
+        "0.weight": (2, 6, 6),
+        "2.weight": (4, 2, 2),
+        "4.weight": (18,),
+    }

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests import zoo
-from tests.oracles.gradients import cosine_error, gram, per_example
+from tests.oracles.gradients import check_gram, check_rows, per_example
 from tracer import bits
 from tracer.archive import gradients as factors
 from tracer.errors import RecordError
@@ -92,18 +92,21 @@ def test_gradients_and_gram(name: str) -> None:
     stage = Stage(name)
     observing = stage.probe_pass(gradients="exact", streams=["gradients"])
     observed = observing.run(named_tensors(stage.model), {"gradients"})
-    expected = per_example(stage.model, zoo.loss, torch.cat([stage.x[:5]] * 2), torch.cat([stage.y[:5]] * 2))
+    exact, theirs = (
+        per_example(stage.model, zoo.loss, stage.x[:5], stage.y[:5], double=double)
+        for double in (True, False)
+    )
     for position, layer in enumerate(stage.network.layers):
         products = torch.from_numpy(observed["gram"]["gram"][position])
-        assert cosine_error(products, gram([expected[p] for p in layer.parameters])) < 1e-5
+        twice = [[torch.cat([rows[p]] * 2) for p in layer.parameters] for rows in (exact, theirs)]
+        check_gram(products, *twice)  # both probes hold the same examples
         assert torch.equal(products, products.T)
     blocks = observing.attributes["probes/test/gradients"]["blocks"]
     values = observed["probes/test/gradients"]["values"]
     for block in blocks:
         rows = factors.rebuild(blocks, block["tensor"], lambda start, stop: values[start:stop])
-        wanted = expected[block["tensor"]][:5].numpy()
-        np.testing.assert_allclose(rows, wanted, atol=2e-5 * max(1e-3, np.abs(wanted).max()), rtol=1e-3)
-    assert {block["tensor"] for block in blocks} == expected.keys()
+        check_rows(torch.from_numpy(np.array(rows)), exact[block["tensor"]], theirs[block["tensor"]])
+    assert {block["tensor"] for block in blocks} == exact.keys()
 
 
 def test_a_parameter_the_loss_does_not_use_has_zero_gradient() -> None:
@@ -123,10 +126,10 @@ def test_a_parameter_the_loss_does_not_use_has_zero_gradient() -> None:
 def test_a_float64_oracle_of_resnet_18_agrees() -> None:
     stage = Stage("ResNet18", n=6, capture={"gradients": 6})
     products = stage.observe({"gradients"})["gram"]["gram"][:, :6, :6]
-    expected = per_example(stage.model, zoo.loss, stage.x, stage.y, double=True)
+    exact, theirs = (per_example(stage.model, zoo.loss, stage.x, stage.y, double=d) for d in (True, False))
     for position, layer in enumerate(stage.network.layers):
-        wanted = gram([expected[p] for p in layer.parameters])
-        assert cosine_error(torch.from_numpy(products[position]), wanted) < 1e-5
+        rows = ([found[p] for p in layer.parameters] for found in (exact, theirs))
+        check_gram(torch.from_numpy(products[position]), *rows)
 
 
 @pytest.mark.parametrize("gradients", ["gram", "exact"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from math import prod
 from typing import Any
 
@@ -146,10 +147,18 @@ def _weights(view: View) -> Lazy:
 
 @source("states", "step", "element", stream="weights", itemsize=8, lazy=True, of="network")
 def _states(view: View) -> Any:
-    from importlib import import_module
-
     # Replay is the only part of the analysis that imports torch, so it is reached by name alone.
     return import_module("analyze.replay.replay").states_of(view)
+
+
+@source("network", of="network")
+def _network(view: View) -> Any:
+    return import_module("analyze.replay.replay").networks_of(view).at()
+
+
+@source("networks", "step", lazy=True, of="network")
+def _networks(view: View) -> Lazy:
+    return Lazy(view.steps, import_module("analyze.replay.replay").networks_of(view).at)
 
 
 @source("step", "step")

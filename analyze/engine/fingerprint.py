@@ -101,7 +101,7 @@ class Fingerprints:
             "run": str(self._archive.run_id),
             "sources": sources(),
             "metric": [card.name, card.source, plan.options],
-            "replay": self._replay if plan.replays else None,
+            "replay": self._replay if plan.replays or any(entry.of == "network" for entry in reads) else None,
             "views": [plan.views, plan.optional, plan.lag, plan.whole],
             "tables": _digest([self._archive.layer_table, self._archive.site_table, self._archive.call_table,
                                self._archive.tensors]),

@@ -8,13 +8,18 @@ from torch import Tensor
 
 from tracer.network import Network
 from tracer.network.table import Row
+from tracer.ops import op
 from tracer.rerun import settled
 
-# Positions of weight, bias, mean, variance; of eps.
-_NORMS = {
-    "aten._native_batch_norm_legit_no_training.default": (1, 2, 3, 4, 6),
-    "aten.batch_norm.default": (1, 2, 3, 4, 7),
-}
+
+def batch_norms(network: Network) -> list[Row]:
+    """The rows that normalise by running statistics."""
+    return [row for row in network.rows if _is_norm(row)]
+
+
+def _is_norm(row: Row) -> bool:
+    norm = op(row.op).normalises
+    return norm is not None and norm.over == "batch"
 
 
 def statistics(network: Network, tensors: Mapping[str, Tensor], chunks: Sequence[Any]) -> dict[str, Tensor]:
@@ -23,9 +28,8 @@ def statistics(network: Network, tensors: Mapping[str, Tensor], chunks: Sequence
     Each chunk is normalised by its own statistics; those of several chunks are averaged by their sizes. A
     network for a fixed number of examples is refused.
     """
-    norms = {row.name: row for row in network.rows if row.op in _NORMS}
     found: dict[str, Tensor] = {}
-    if not norms:
+    if not batch_norms(network):
         return found
     total = 0
     with settled(grad=False):
@@ -45,19 +49,17 @@ def statistics(network: Network, tensors: Mapping[str, Tensor], chunks: Sequence
 
 
 def _measure(row: Row, values: tuple[Any, ...], seen: dict[str, Tensor]) -> Any:
-    if row.op not in _NORMS:
+    norm, rule = op(row.op).normalises, op(row.op).rule
+    if norm is None or rule is None or rule.bias is None or not _is_norm(row):
         return None
-    weight, bias, mean, variance, eps = _NORMS[row.op]
     x = values[0]
     axes = [axis for axis in range(x.ndim) if axis != 1]
     spread, centre = torch.var_mean(x, axes, correction=0)
     count = x.numel() // x.shape[1]
-    seen[row.args[mean]["tensor"]] = centre
-    seen[row.args[variance]["tensor"]] = spread * (count / max(1, count - 1))
+    seen[row.args[norm.mean]["tensor"]] = centre
+    seen[row.args[norm.variance]["tensor"]] = spread * (count / max(1, count - 1))
     out = torch.nn.functional.batch_norm(
-        x, centre, spread, values[weight], values[bias], False, 0.0, values[eps]
+        x, centre, spread, values[rule.weight], values[rule.bias], False, 0.0, norm.eps.among(values)
     )
-    if row.op == "aten.batch_norm.default":
-        return out
     empty = x.new_empty(0)
-    return out, empty, empty
+    return out if norm.results == 1 else (out, *[empty] * (norm.results - 1))

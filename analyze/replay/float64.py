@@ -22,19 +22,11 @@ def as_double(network: Network) -> Network:
             )
             for row in network.rows
         ]
-        network._double = Network(  # type: ignore[attr-defined]
-            rows,
-            output=network.output,
-            losses=network.losses,
+        network._double = network.derived(  # type: ignore[attr-defined]
+            rows=rows,
             inputs=[_declared(entry) for entry in network.inputs],
             targets=[_declared(entry) for entry in network.targets],
             constants={name: _constant(value) for name, value in network.constants.items()},
-            parameters=network.parameters,
-            buffers=network.buffers,
-            sites=network.sites,
-            calls=network.calls,
-            layers=network.layers,
-            batch=network.batch,
         )
     return network._double  # type: ignore[attr-defined]
 

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 
 from tracer.errors import MissingTraceError
 from tracer.network import Network
-from tracer.network.structure import constant
 from tracer.network.table import Row
 from tracer.ops import op
+from tracer.ops.written import constant, is_gate
 from tracer.probe.memory import chunk_sizes
 from tracer.rerun import part
 
@@ -31,31 +31,7 @@ if TYPE_CHECKING:
 APART = 1e-10  # breakpoints nearer than this share of the segment are one: units that bend together
 ROUNDING = 1e-11  # of the largest value of a row: 0 but for rounding
 _MEMORY = 1 << 28
-_AFFINE = frozenset({"linear", "conv", "batch_norm", "reshape", "add", "cat", "avg_pool"})
-_SCALED = frozenset({"scale", None})
-_ONE_FACTOR = (
-    "aten.mul.Tensor",
-    "aten.mul.Scalar",
-    "aten.neg.default",
-    "aten.add.Scalar",
-    "aten.sub.Scalar",
-    "aten.rsub.Scalar",
-    "aten.mm.default",
-    "aten.addmm.default",
-    "aten.matmul.default",
-    "aten.bmm.default",
-)
-_FIRST_FACTOR = ("aten.div.Tensor", "aten.div.Scalar")
-_POOLS = ("aten.max_pool2d.default", "aten.max_pool2d_with_indices.default", "aten.max_pool1d.default")
 _PIECES = ("path", "gate")
-# What follows from the shape of the input alone.
-_SHAPES = (
-    "aten.sym_size.int",
-    "aten.sym_numel.int",
-    "aten.full_like.default",
-    "aten.ones_like.default",
-    "aten.zeros_like.default",
-)
 
 
 @dataclass(frozen=True)
@@ -68,7 +44,7 @@ class Kink:
 
     def events(self, values: Tensor, pooled: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
         """Intervals between neighbouring points in which it bends, and where, as a share of each."""
-        if self.row.op in _POOLS:
+        if _pools(self.row):
             return _changes(values, pooled)
         found = [_crossings(values - threshold) for threshold in self.thresholds]
         return np.concatenate([pair[0] for pair in found]), np.concatenate([pair[1] for pair in found])
@@ -82,14 +58,14 @@ def kinks(network: Network) -> list[Kink]:
     for index in network.needed([network.output]):
         row = network.rows[index]
         depends = [_moves(argument, moving) for argument in row.args]
-        if row.op in _SHAPES or row.op.startswith("int."):
+        if op(row.op).shape_only or op(row.op).is_number:
             continue
         if not any(depends) and not any(_moves(value, moving) for value in row.kwargs.values()):
             continue
         moving.add(index)
         if index in sites:
             found.append(Kink(row, sites[index].argument, _thresholds(row, sites[index])))
-        elif row.op in _POOLS:
+        elif _pools(row):
             found.append(Kink(row))
         elif not (_is_affine(row, depends) or _only_gates(network, index, sites)):
             raise MissingTraceError(
@@ -152,7 +128,7 @@ class _Line:
         with torch.inference_mode(False), torch.no_grad():
             state.network.run(state.tensors, inputs, visit=visit, until=kink.row.name)
         value = seen[0][kink.argument]
-        windows = _windows(kink.row, seen[0]) if kink.row.op in _POOLS else None
+        windows = _windows(kink.row, seen[0]) if _pools(kink.row) else None
         axis = kink.row.axis
         if axis != 0 or kink.row.inner != 1:
             raise MissingTraceError(f"the examples do not lie along the first dimension of {kink.row.name}")
@@ -217,7 +193,7 @@ def _refined(points: np.ndarray, intervals: np.ndarray, shares: np.ndarray) -> n
 def _windows(row: Row, values: tuple[Any, ...]) -> Tensor:
     """What a max pooling chooses from: (example, window, element), elements outside of the input -inf."""
     x = values[0]
-    flat = row.op == "aten.max_pool1d.default"
+    flat = _pools(row) == 1
     x = x.unsqueeze(-2) if flat else x
 
     def each(position: int, default: Any, other: int) -> tuple[int, int]:
@@ -242,32 +218,35 @@ def _windows(row: Row, values: tuple[Any, ...]) -> Tensor:
 
 
 def _thresholds(row: Row, site: Any) -> tuple[float, ...]:
-    if row.op in ("aten.hardtanh.default", "aten.relu6.default"):
-        ends = [constant(argument) for argument in row.args[1:3]] if "hardtanh" in row.op else []
-        low, high = ends if len(ends) == 2 else ((0.0, 6.0) if "relu6" in row.op else (-1.0, 1.0))
-        return (float(low or 0.0), float(high or 0.0))
+    activation = op(row.op).activation
+    low, high = (None, None) if activation is None else activation.ends(row.args)
+    if constant(high) is not None:
+        return (constant(low) or 0.0, constant(high) or 0.0)
     if site.kind not in _PIECES:
         raise MissingTraceError(
             f"{site.name} ({row.op}) is smooth, so the network has no linear regions; this is for ReLU and "
             "its relatives"
         )
-    if row.op == "aten.clamp.default" and len(row.args) > 2 and row.args[2] is not None:
-        return (0.0, float(constant(row.args[2]) or 0.0))
     return (0.0,)
 
 
+def _pools(row: Row) -> int:
+    """Dimensions over which a row takes the largest element of each window, 0 for any other row."""
+    pool = op(row.op).pool
+    windows = pool is not None and pool.kind == "max" and not (pool.adaptive or pool.whole or pool.dims > 2)
+    return pool.dims if windows and pool is not None else 0
+
+
 def _is_affine(row: Row, depends: Sequence[bool]) -> bool:
-    form = op(row.op).homogeneous
-    if form in _AFFINE:
-        return row.op not in ("aten.linear.default",) or not any(depends[1:])
-    if row.op in _FIRST_FACTOR:
+    affine = op(row.op).affine
+    if affine == "first":
         return not any(depends[1:])
-    return row.op in _ONE_FACTOR and form in _SCALED and sum(depends) == 1
+    return affine == "all" or (affine == "one" and sum(depends) == 1)
 
 
 def _only_gates(network: Network, index: int, sites: dict[int, Any]) -> bool:
     """Whether a row, such as `x > 0`, is used by hand-written nonlinearities alone."""
-    if network.rows[index].op != "aten.gt.Scalar":
+    if not is_gate(network.rows[index]):
         return False
     users = [k for k, row in enumerate(network.rows) if ("row", index) in set(row.references())]
     return all(k in sites for k in users)

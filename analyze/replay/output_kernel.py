@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +12,7 @@ from tracer.gradients import Backward, Plan, RuleError, inner_products
 from tracer.gradients.leftover import Leftover
 from tracer.network import Network
 from tracer.network.table import DTYPES, Row
+from tracer.ops import PRODUCT, SUM
 from tracer.rerun import part
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def projected(network: Network) -> Network:
         raise MissingTraceError(f"this needs a network with {SCORES}")
     product = Row(
         "projection",
-        "aten.mul.Tensor",
+        PRODUCT,
         [{"row": index}, {"target": 0}],
         {},
         "",
@@ -48,14 +48,9 @@ def projected(network: Network) -> Network:
     if len(row.shape) > 1:
         axes = list(range(1, len(row.shape)))
         total = [{"row": len(rows) - 1}, axes]
-        rows.append(
-            Row("projected", "aten.sum.dim_IntList", total, {}, "", True, row.shape[:1], row.dtype, 0)
-        )
-    other = copy(network)
-    other.rows, other.losses = rows, ("row", len(rows) - 1)
-    other.targets = [{"batched": True, "dtype": row.dtype, "shape": list(row.size(2) or ())}]
-    other._programs, other._constants_on = {}, {}
-    return other
+        rows.append(Row("projected", SUM, total, {}, "", True, row.shape[:1], row.dtype, 0))
+    declared = {"batched": True, "dtype": row.dtype, "shape": list(row.size(2) or ())}
+    return network.derived(rows=rows, losses=("row", len(rows) - 1), targets=[declared])
 
 
 def directions(state: State, count: int | None = None, seed: int = 0) -> Tensor:

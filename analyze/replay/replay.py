@@ -27,8 +27,8 @@ class Replay:
     are not run from an archive: a function that returns the module, or (module, loss); its code is run, so
     it is only ever given by the user. memory: bytes one pass may use.
 
-    steps: int64, the snapshots with weights. probes: names of the probes. MissingTraceError where weights
-    or network are not recorded.
+    steps: int64, the snapshots with weights. networks: by step. probes: names of the probes.
+    MissingTraceError where weights or network are not recorded.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class Replay:
         self.data = data
         self.steps = archive.steps("weights")
         self.probes = list(archive.probes)
-        self._networks = Networks(archive, model)
+        self.networks = Networks(archive, model)
         self._examples: dict[str, Examples] = {}
         self._exact: dict[int, bool | None] = {}
         self._last: State | None = None
 
     def network(self, step: int) -> Network:
         """The network that holds at a step."""
-        return self._networks.at(step)
+        return self.networks.at(step)
 
     def probe(self, name: str) -> Examples:
         """The examples of a probe, on the device."""
@@ -127,10 +127,20 @@ class States(Sequence[State]):
 
 def states_of(view: View) -> States:
     """States of a view's snapshots, with the examples of its probes."""
+    return States(_replay(view), view.steps, list(zip(view.probes, view.counts, strict=True)), view.lead)
+
+
+def networks_of(view: View) -> Networks:
+    """The networks of a view's archive."""
+    return _replay(view).networks
+
+
+def _replay(view: View) -> Replay:
     kept = view.replay if isinstance(view.replay, dict) else {}
     if _KEPT not in kept:
         kept[_KEPT] = getattr(view.archive, "replay", None) or replay_of(view.archive, view.replay)
-    return States(kept[_KEPT], view.steps, list(zip(view.probes, view.counts, strict=True)), view.lead)
+    replay: Replay = kept[_KEPT]
+    return replay
 
 
 def replay_of(archive: Archive, settings: Mapping[str, Any]) -> Replay:

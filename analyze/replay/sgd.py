@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analyze.replay.batch_norm import batch_norms
 from analyze.replay.examples import Examples
 from analyze.replay.replay import Replay
 from analyze.replay.state import State
@@ -22,15 +23,12 @@ from analyze.replay.training_set import Training
 from tracer.errors import MissingTraceError
 from tracer.gradients import Plan
 from tracer.network import Network
+from tracer.ops import op
 
 Named = dict[str, Tensor]
 SGD = "torch.optim.sgd.SGD"
 LOSS_TOLERANCE = 1e-3  # of the recorded loss of the first update; float32 losses agree to 1e-6
 DRIFT = 0.1  # of the distance travelled to the first later snapshot; rounding stays far below
-_NORMS = (
-    "aten._native_batch_norm_legit_no_training.default",
-    "aten.batch_norm.default",
-)
 _OTHERWISE = (
     "the network saw something else in training (augmented inputs, dropout), or its gradients were changed "
     "(clipping, further terms of the loss)"
@@ -227,7 +225,7 @@ def _check_network(replay: Replay, network: Network) -> None:
     last = int(replay.steps[-1])
     if replay.network(last).digest != replay.network(0).digest:
         raise MissingTraceError("the network itself changed during training, so updates cannot be made again")
-    norms = [row for row in network.rows if row.op in _NORMS]
+    norms = batch_norms(network)
     if norms and last > 0:
         begin, end = replay.at(0).tensors, replay.at(last).tensors
         moved = [row for row in norms if not torch.equal(begin[_mean(row)], end[_mean(row)])]
@@ -239,4 +237,4 @@ def _check_network(replay: Replay, network: Network) -> None:
 
 
 def _mean(row: Any) -> str:
-    return row.args[3]["tensor"]
+    return row.args[op(row.op).normalises.mean]["tensor"]  # type: ignore[union-attr]

@@ -203,6 +203,8 @@ class State:
             chosen = self._examples(Examples(chosen.inputs, targets, chosen.chunks))
         if chosen.targets is None and self.network.targets:
             raise MissingTraceError("a loss needs targets: give examples that have them, or targets=")
+        if self.network.no_loss:
+            raise MissingTraceError(f"the loss cannot be computed: {self.network.no_loss}")
         if self.network.losses is None:
             raise MissingTraceError(
                 "this network was recorded without a loss; give the loss along with model="

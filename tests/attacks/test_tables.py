@@ -1,6 +1,5 @@
 """Tables of networks made to harm: refused before they take memory or time, and nothing runs that is not listed."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 
 from tests import zoo
 from tests.attacks.hostile import bounded
+from tests.tables import stored
 from tracer import ops
 from tracer.errors import ArchiveError
 from tracer.network import Network
@@ -28,20 +28,12 @@ def hexed(value: float) -> dict[str, str]:
 
 def run(*rows: tuple[str, list[Any]], kwargs: dict[str, Any] | None = None) -> None:
     """Read a table of these rows and run it on five examples."""
-    table = {
-        "version": 1,
-        "rows": [
-            {"name": f"r{i}", "op": op, "args": args, "kwargs": (kwargs or {}) if i == 0 else {}}
+    network = stored(
+        [
+            {"op": op, "args": args, "kwargs": (kwargs or {}) if i == 0 else {}}
             for i, (op, args) in enumerate(rows)
-        ],
-        "output": ["row", len(rows) - 1],
-        "losses": None,
-        "inputs": [{"shape": [[1, 0], 4], "dtype": "float32", "batched": True}],
-        "targets": [],
-        **{part: [] for part in ("sites", "calls", "layers", "parameters", "buffers", "constants")},
-        "batch": None,
-    }
-    network = Network.from_json(json.dumps(table).encode(), {})
+        ]
+    )
     network.run({}, torch.ones(N, 4))
 
 
@@ -141,7 +133,7 @@ def test_indices_beyond_a_tensor_never_reach_memory() -> None:
 # ---- what is on the list ----
 
 
-@pytest.mark.parametrize("name", sorted(ops.ALLOWED))
+@pytest.mark.parametrize("name", sorted(ops.OPS))
 def test_listed_operations_change_nothing_and_draw_nothing(name: str) -> None:
     call = resolve(name)
     schema = getattr(call, "_schema", None)
@@ -187,4 +179,4 @@ def test_no_file_is_opened_and_no_process_started(tmp_path: Path, monkeypatch: p
 
 
 def test_seeds_of_random_operations_do_not_come_from_the_table() -> None:
-    assert np.all([ops.op(name).random is not None for name in ops.ALLOWED if "dropout" in name])
+    assert np.all([ops.op(name).random is not None for name in ops.OPS if "dropout" in name])

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
-from analyze.metrics.capacity.capacity.capacity import MEASURES, NORMS, capacity
+import torch
 from torch import nn
 from torch.nn import functional as F
 
+from analyze.metrics.capacity.capacity import MEASURES, NORMS, capacity
 from tests.oracles import capacity as slow
+from tests.tables import stored
 from tests.test_homogeneous import randomise, traced
 from tracer.errors import MissingTraceError
 
@@ -12,13 +14,17 @@ WIDTHS = (3, 4, 5, 2)
 NAMES = [f"{2 * k}.weight" for k in range(3)]
 
 
-def table(names=NAMES, activation="aten.relu.default", inputs=WIDTHS[0]):
+def table(names=NAMES, activation="aten.relu.default", inputs=WIDTHS[0], scale=None):
     rows, value = [], {"input": 0}
     for name in names:
         rows.append({"name": name, "op": "aten.linear.default", "args": [value, {"tensor": name}, None]})
         rows.append({"name": f"after {name}", "op": activation, "args": [{"row": len(rows) - 1}]})
         value = {"row": len(rows) - 1}
-    return {"rows": rows, "inputs": [{"shape": [2, inputs], "dtype": "float32", "batched": True}]}
+    constants = {}
+    if scale is not None:
+        rows.append({"name": "scaled", "op": "aten.mul.Tensor", "args": [value, {"constant": "c"}]})
+        constants["c"] = torch.tensor(scale)
+    return stored(rows, inputs=[(2, inputs)], constants=constants)
 
 
 def made(steps=2, seed=0):
@@ -116,7 +122,8 @@ def test_a_row_without_a_form_is_refused_by_name():
     with pytest.raises(MissingTraceError, match=r"row 'after 0.weight' \(aten\.gelu\.default"):
         capacity(made(), [table(activation="aten.gelu.default")] * 2, np.ones(2))
     with pytest.raises(MissingTraceError, match="output"):
-        capacity(made(), [{"rows": []}] * 2, np.ones(2))
+        whole = stored([{"op": "aten.relu.default", "args": [{"input": 0}]}], output=["input", 0])
+        capacity(made(), [whole] * 2, np.ones(2))
 
 
 def test_no_steps():
@@ -162,10 +169,7 @@ def test_convolutions_are_measured_unrolled(units):
 def test_each_step_has_its_own_table():
     """A constant that changes during training is in the table of its step."""
     weights = made(1)
-    half = table()
-    half["rows"].append({"name": "half", "op": "aten.mul.Tensor", "args": [{"row": 5}, {"constant": "c"}]})
-    tables = [{**half, "values": {"c": np.array(value, np.float32)}} for value in (0.5, 2.0)]
-    result = capacity(weights * 2, tables, np.ones(2))
+    result = capacity(weights * 2, [table(scale=value) for value in (0.5, 2.0)], np.ones(2))
     assert result["l1_path_norm"][1] == pytest.approx(4 * result["l1_path_norm"][0])
     assert result["l2_path_norm"][1] == pytest.approx(16 * result["l2_path_norm"][0])
     np.testing.assert_array_equal(result["l2_norm"][0], result["l2_norm"][1])

@@ -36,3 +36,29 @@ def cosine_error(got: Tensor, expected: Tensor) -> float:
     scale = norms[:, None] * norms
     error = torch.where(scale > 0, (got - expected).abs() / scale, got.abs())
     return error.max().item()
+
+
+# How many times PyTorch's own error ours may be. Where a gradient is a sum that cancels (a BatchNorm near the input: 77
+# to 1 in VGG-19), rounding of the signals is what is left of it, and that differs with the number of examples that go
+# through together: of two float32 results, both right, either may be the nearer by this much.
+TIMES = 8.0
+FLOOR = 2e-6  # some float32 roundings, where PyTorch happens to hit the float64 value
+
+
+def check_gram(got: Tensor, exact: list[Tensor], theirs: list[Tensor]) -> None:
+    """Inner products are as near to those of float64 gradients as those of PyTorch's float32 ones.
+
+    exact, theirs: (example, *shape) of each parameter of a layer. No bound is of one machine: where a processor
+    multiplies less exactly, PyTorch's own gradients do too.
+    """
+    expected = gram(exact)
+    yardstick = cosine_error(gram(theirs), expected)
+    error = cosine_error(got, expected)
+    assert error <= TIMES * yardstick + FLOOR, f"error {error:.2g}, PyTorch's own is {yardstick:.2g}"
+
+
+def check_rows(got: Tensor, exact: Tensor, theirs: Tensor) -> None:
+    """The same of gradients themselves (example, *shape), by the norm of each example's difference."""
+    ours, yardstick = ((rows.double() - exact).flatten(1).norm(dim=1) for rows in (got, theirs))
+    size = exact.flatten(1).norm(dim=1)
+    assert (ours <= TIMES * yardstick.max() + FLOOR * size.max()).all(), (ours, yardstick, size)

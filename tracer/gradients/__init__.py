@@ -31,10 +31,10 @@ from torch import Tensor
 
 from tracer.gradients import products
 from tracer.gradients.forms import Form, Full, Outer
-from tracer.gradients.rules import BROADCAST, RULES, Executed, Place
+from tracer.gradients.rules import RULES, Executed, Place
 from tracer.network import Network
 from tracer.network.table import Row, decode
-from tracer.ops import op
+from tracer.ops import ITEM, op
 
 Receive = Callable[["Unit", dict[str, Form]], None]
 
@@ -139,18 +139,18 @@ def _without(piece: Piece, excluded: Mapping[str, str]) -> Piece:
 
 
 def _piece(network: Network, row: Row, layer_of: Mapping[str, str]) -> tuple[Piece | None, str]:
-    rule = op(row.op).rule
+    rule, operand = op(row.op).rule, op(row.op).operand
     if rule is not None and rule.name in RULES:
         name, positions = rule.name, (rule.weight, rule.bias)
-    elif row.op in BROADCAST:
-        name, positions = BROADCAST[row.op], (0, 1)
+    elif operand is not None:
+        name, positions = operand.name, (0, 1)
     else:
         return None, f"no rule for {row.op}"
     axis, inner = _example_place(network, row)
     if axis is None:
         return None, f"the example axis of {row.name} is unknown"
     found = [_parameter(row, position, layer_of) for position in positions]
-    if row.op in BROADCAST and None not in found:
+    if operand is not None and None not in found:
         return None, f"{row.op} combines two parameters"
     if found == [None, None]:
         return None, f"{row.op} uses the parameter as its input"
@@ -174,7 +174,7 @@ def _example_place(network: Network, row: Row) -> tuple[int | None, int]:
         row
     )  # an operation with several results: its first one is taken by a getitem row
     for other in network.rows[index + 1 :]:
-        if other.op == "getitem" and other.args[:2] == [{"row": index}, 0]:
+        if other.op == ITEM and other.args[:2] == [{"row": index}, 0]:
             return other.axis, other.inner
     return None, 1
 

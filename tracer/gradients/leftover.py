@@ -10,9 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tracer.network import Network
 from tracer.network.pytree import leaves_of, rebuild
-
-# Their kernels know no vmap, and their plain forms write into an initial state that all examples share.
-_RECURRENT = ("aten.lstm.", "aten.gru.", "aten.rnn_tanh.", "aten.rnn_relu.")
+from tracer.ops import op
 
 
 class Leftover:
@@ -23,8 +21,8 @@ class Leftover:
 
     def __init__(self, network: Network, names: Sequence[str]) -> None:
         self.names = tuple(names)
-        recurrent = any(row.op.startswith(_RECURRENT) for row in network.rows)
-        self.way = "loop" if recurrent or network.batch is not None else "vmap"
+        alone = any(not op(row.op).vmap for row in network.rows)
+        self.way = "loop" if alone or network.batch is not None else "vmap"
         self._network = network
 
     def rows(self, tensors: Mapping[str, Tensor], inputs: Any, targets: Any, n: int) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from tracer.gradients.forms import Correlation, Form, Full, Outer, Scatter
 from tracer.gradients.windows import Geometry
+from tracer.ops import Argument, Convolution, kernels, op
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,13 @@ def _conv(row: Executed) -> Forms:
     a, z = precise(row.arg(0)), precise(row.z)
     weight = row.arg(1)
     dims = weight.ndim - 2
-    if row.op == "aten.convolution.default" and row.arg(6):
-        return _transposed(row, a, z, [row.arg(i) for i in (3, 4, 8, 5)])
+    form = _form(row)
+    if isinstance(form.transposed, Argument) and form.transposed.among(row.args):
+        return _transposed(row, a, z)
     if row.place.axis != 0 or a.ndim != dims + 2:
         raise ValueError("the examples do not lie along the first dimension of this convolution")
-    stride, padding, dilation = (_each(row.arg(i, d), dims) for i, d in ((3, 1), (4, 0), (5, 1)))
-    groups = row.arg(8 if row.op == "aten.convolution.default" else 6, 1)
+    stride, padding, dilation = (_each(row.arg(i, d), dims) for i, d in _options(form))
+    groups = row.arg(form.groups, 1)
     if isinstance(padding[0], str):
         a, padding = _same_padding(a, padding[0], weight.shape[2:], dilation)
     geometry = Geometry(tuple(weight.shape[2:]), stride, padding, dilation, groups)
@@ -126,16 +128,27 @@ def _conv(row: Executed) -> Forms:
 
 
 def _conv_transpose(row: Executed) -> Forms:
-    a, z = precise(row.arg(0)), precise(row.z)
-    return _transposed(row, a, z, [row.arg(3, 1), row.arg(4, 0), row.arg(6, 1), row.arg(7, 1)])
+    return _transposed(row, precise(row.arg(0)), precise(row.z))
 
 
-def _transposed(row: Executed, a: Tensor, z: Tensor, options: list[Any]) -> Forms:
+def _form(row: Executed) -> Convolution:
+    rule = op(row.op).rule
+    assert rule is not None and rule.convolution is not None
+    return rule.convolution
+
+
+def _options(form: Convolution) -> tuple[tuple[int, int], ...]:
+    """Positions of stride, padding and dilation, and what they are where they are left out."""
+    return (form.stride, 1), (form.padding, 0), (form.dilation, 1)
+
+
+def _transposed(row: Executed, a: Tensor, z: Tensor) -> Forms:
     # The adjoint of a convolution: its weight gradient correlates z with the input, the other way round.
-    stride, padding, groups, dilation = options
+    form_of = _form(row)
     kernel = tuple(row.arg(1).shape[2:])
     dims = len(kernel)
-    geometry = Geometry(kernel, _each(stride, dims), _each(padding, dims), _each(dilation, dims), groups)
+    stride, padding, dilation = (_each(row.arg(i, d), dims) for i, d in _options(form_of))
+    geometry = Geometry(kernel, stride, padding, dilation, row.arg(form_of.groups, 1))
     form = _correlation(replace(row, bias=False), z, a, geometry)[0] if row.weight else None
     if isinstance(form, Correlation):
         form = replace(form, swapped=True)
@@ -173,25 +186,24 @@ def _same_padding(
     return F.pad(a, sides), (0,) * len(kernel)
 
 
-_EVAL_BATCH_NORM = ("aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default")
-
-
 def _batch_norm(row: Executed) -> Forms:
-    if row.op == "aten.batch_norm.default":
-        mean, var, training, eps = row.arg(3), row.arg(4), row.arg(5), row.arg(7)
-    else:
-        mean, var, training, eps = row.arg(3), row.arg(4), False, row.arg(6)
-    if training or mean is None or row.op not in _EVAL_BATCH_NORM:
+    norm = op(row.op).normalises
+    training = norm is None or (norm.training is not None and row.arg(norm.training))
+    if norm is None or training or row.arg(norm.mean) is None:
         raise ValueError("batch normalisation without running statistics mixes the examples")
+    mean, var, eps = row.arg(norm.mean), row.arg(norm.variance), norm.eps.among(row.args)
     a, z = precise(row.arg(0)), precise(row.z)
     if row.place.axis != 0:
         raise ValueError("the examples do not lie along the first dimension of this normalisation")
     n, channels = a.shape[:2]
     # As n x channels channels of one example, the library's own sums per channel are sums per example.
+    # These sums cancel (77 to 1 near the input of VGG-19): what is left shows the rounding of z. One example at a time
+    # the result is PyTorch's own bit for bit, and exact sums of the same z are no nearer to float64 (measured).
     one = (1, n * channels, a[0, 0].numel())
     mean, var = precise(mean).repeat(n), precise(var).repeat(n)
-    _, weight, bias = torch.ops.aten.native_batch_norm_backward(
-        z.reshape(one), a.reshape(one), None, mean, var, None, None, False, eps, [False, True, True]
+    unused = a.new_empty(0)  # statistics of a batch: not read in eval mode, but CUDA insists on tensors
+    _, weight, bias = kernels.batch_norm_backward(
+        z.reshape(one), a.reshape(one), None, mean, var, unused, unused, False, eps, [False, True, True]
     )
     return _affine(row, weight.view(n, channels), bias.view(n, channels))
 
@@ -204,15 +216,18 @@ def _affine(row: Executed, weight: Tensor, bias: Tensor) -> Forms:
 def _normalised(row: Executed) -> Tensor:
     """The row's output before its scale and shift."""
     a = precise(row.arg(0))
-    if "native_layer_norm" in row.op or "aten.layer_norm" in row.op:
-        return F.layer_norm(a, row.arg(1), None, None, row.arg(4, 1e-5))
-    if "rms_norm" in row.op:
-        return F.rms_norm(a, row.arg(1), None, row.arg(3))
-    if row.op == "aten.group_norm.default":
-        return F.group_norm(a, row.arg(1), None, None, row.arg(4, 1e-5))
-    if row.op == "aten.native_group_norm.default":
-        return F.group_norm(a, row.arg(6), None, None, row.arg(7))
-    return F.instance_norm(a, row.arg(3), row.arg(4), None, None, row.arg(5), 0.0, row.arg(7))
+    norm = op(row.op).normalises
+    assert norm is not None
+    eps = norm.eps.among(row.args)
+    size = None if norm.size is None else row.arg(norm.size)
+    if norm.over == "layer":
+        return F.layer_norm(a, size, None, None, eps)
+    if norm.over == "rms":
+        return F.rms_norm(a, size, None, eps)
+    if norm.over == "group":
+        return F.group_norm(a, size, None, None, eps)
+    by_example = norm.training is None or row.arg(norm.training)
+    return F.instance_norm(a, row.arg(norm.mean), row.arg(norm.variance), None, None, by_example, 0.0, eps)
 
 
 def _feature_norm(row: Executed) -> Forms:
@@ -257,7 +272,8 @@ def _prelu(row: Executed) -> Forms:
 
 
 def _shift(row: Executed) -> Forms:
-    sign = -1.0 if row.op == "aten.sub.Tensor" and row.bias else 1.0
+    operand = op(row.op).operand
+    sign = operand.sign if operand is not None and row.bias else 1.0
     factor = sign * (float(row.kwargs.get("alpha", 1)) if row.bias else 1.0)
     z = precise(row.z)
     return _broadcast(row, z if factor == 1 else z * factor)
@@ -280,6 +296,7 @@ def _broadcast(row: Executed, z: Tensor) -> Forms:
     return (None, form) if row.bias else (form, None)
 
 
+# Of the last two, the parameter is argument 0 ("weight") or 1 ("bias") of an elementwise operation.
 RULES: dict[str, Rule] = {
     "linear": _linear,
     "matmul": _matmul,
@@ -295,12 +312,4 @@ RULES: dict[str, Rule] = {
     "prelu": _prelu,
     "shift": _shift,
     "scale": _scale,
-}
-
-# Elementwise operations with a parameter on either side: it is argument 0 ("weight") or 1 ("bias").
-BROADCAST = {
-    "aten.add.Tensor": "shift",
-    "aten.sub.Tensor": "shift",
-    "aten.mul.Tensor": "scale",
-    "aten.expand.default": "shift",
 }

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from tracer.ops import kernels
+
 _PATCHES = {"cpu": 1 << 18, "cuda": 1 << 26}  # elements of the patches made at a time
 _GROUPED = 1 << 18  # elements of the weight gradients that one call of the library makes
 
@@ -76,7 +78,7 @@ def weight_gradients(a: Tensor, z: Tensor, geometry: Geometry, out: Tensor | Non
     step = max(1, _GROUPED // torch.Size(shape).numel())
     for x, signal, place in zip(a.split(step), z.split(step), out.split(step), strict=True):
         k = len(x)
-        found = torch.ops.aten.convolution_backward(
+        found = kernels.convolution_backward(
             signal.reshape(1, k * outputs, *z.shape[2:]),
             x.reshape(1, k * channels, *a.shape[2:]),
             place.view(k * outputs, *shape[1:]),  # looked at for its shape only

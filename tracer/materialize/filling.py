@@ -97,7 +97,7 @@ class Filling:
             raise ArchiveError(f"nothing can be filled in: {alone.message}")
         if not any("gradients" in want.added for want in self.wants.values()):
             return []
-        why = "the network was recorded without a loss: gradients are off"
+        why = f"{network.no_loss or 'the network was recorded without a loss'}: gradients are off"
         if network.losses is not None and self._networks.model is not None:
             same = closure(network, self._networks.model, *few, self._networks.loss)
             why = "" if same.holds else same.message

@@ -2,9 +2,13 @@
 trust.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +16,13 @@ import torch
 from torch import Tensor
 
 from tracer import ops
-from tracer.errors import RecordError, did_you_mean
+from tracer.errors import ArchiveError, RecordError, did_you_mean
 from tracer.network.copies import plain_math, private_copy
 from tracer.network.fixed_masks import frozen
 from tracer.network.program import Program, Visit
 from tracer.network.pytree import leaves_of
 from tracer.network.structure import find_calls, find_sites, is_random, zero_constants
-from tracer.network.table import Call, Layer, Row, Site
+from tracer.network.table import DTYPES, Call, Layer, Row, Site, needed_rows, references
 
 if TYPE_CHECKING:
     from tracer.network.objective import Objective
@@ -26,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["Network", "private_copy"]
 
 Reference = tuple[str, Any]
+Evaluate = Callable[[int, Row, Callable[..., Any], list[Any]], Any]
+
+_CPU = torch.device("cpu")
 
 
 class Network:
@@ -35,7 +42,7 @@ class Network:
     constants: tensors that are neither (made in `forward`, or plain attributes). inputs, targets: shape,
     dtype and whether batched, of each tensor. output, losses: what `run` returns. batch: number of examples
     that `run` wants; None for any number. guarded: whether the cost is weighed before it is run, as for a table
-    that was read.
+    that was read. no_loss: why the losses that a table holds are not run, None where they are.
     """
 
     def __init__(
@@ -67,6 +74,7 @@ class Network:
         self.layers = list(layers)
         self.batch = batch
         self.guarded = False
+        self.no_loss: str | None = None
         self._weighed: set[Any] = set()
         self._programs: dict[Any, Program] = {}
         self._constants_on: dict[torch.device, dict[Reference, Tensor]] = {}
@@ -79,9 +87,9 @@ class Network:
         targets: Any = None,
         loss: Any = None,
         *,
-        objective: "Objective | None" = None,
+        objective: Objective | None = None,
         chunk: int = 64,
-    ) -> "Network":
+    ) -> Network:
         """The network of a model in eval mode and its loss; the model itself is only read.
 
         inputs: a tensor, or a tuple (positional) or dict (keyword arguments) of tensors, examples first; a
@@ -95,15 +103,13 @@ class Network:
         return trace(model, inputs, targets, loss, objective=objective, chunk=chunk)
 
     @classmethod
-    def from_json(
-        cls, data: bytes, constants: Mapping[str, Tensor], *, allow: frozenset[str] | None = ops.ALLOWED
-    ) -> "Network":
+    def from_json(cls, data: bytes, constants: Mapping[str, Tensor]) -> Network:
         """The network that `to_json` wrote; ArchiveError for anything a table may not hold (see
         `tracer.network.reading`).
         """
         from tracer.network.reading import read
 
-        return read(data, constants, allow)
+        return read(data, constants)
 
     def to_json(self) -> bytes:
         """The table as JSON, without the constants' values (only their digests)."""
@@ -119,7 +125,7 @@ class Network:
     @property
     def foreign(self) -> list[str]:
         """Operations off the list: they ran here, but a reader of the archive will refuse to run them."""
-        return sorted({row.op for row in self.rows} - ops.ALLOWED)
+        return sorted({row.op for row in self.rows} - ops.OPS.keys())
 
     @cached_property
     def random_rows(self) -> list[Row]:
@@ -163,6 +169,8 @@ class Network:
         masks: by site name, bool (example, unit) or in the shape of the output: the nonlinearity is replaced
         by its linear pieces (`tracer.network.fixed_masks`). Each value is let go after its last use.
         """
+        if targets is not None and self.no_loss:
+            raise ArchiveError(self.no_loss)
         device = _device(tensors, inputs)
         if self.guarded:
             self._weigh(tensors, inputs, targets)
@@ -178,6 +186,67 @@ class Network:
                 self._run_watched(program, values, visit, self._frozen(masks or {}))
         results = [values[slot] for slot in program.results]
         return results[0], results[1] if len(results) > 1 else None
+
+    def interpret(self, evaluate: Evaluate, leaves: Mapping[Reference, Any]) -> Any:
+        """The output where each row gives what `evaluate` makes of it, in place of its operation's result.
+
+        evaluate(index, row, call, arguments): the row, its positional arguments (defaults filled in, the table's
+        numbers and lists decoded), and its operation with keyword arguments bound: `call(*arguments)` computes
+        what the row computes, refused as in `run` where it would take too much. leaves: what stands for weights,
+        constants and inputs, by reference: of any type, nothing is asked of them. Each value is let go after its
+        last use.
+        """
+        program = self._program(_CPU, None, False)
+        values = program.start(leaves)
+        for call, arguments, slot, dead, index in program.steps:
+            row = self.rows[index]
+            values[slot] = evaluate(index, row, self._guard(row, call), list(arguments(values)))
+            for used in dead:
+                values[used] = None
+        return values[program.results[0]]
+
+    def operation(self, row: Row) -> tuple[Callable[..., Any], list[Any]]:
+        """A row's operation, refused as in `run` where it would take too much, and its positional arguments.
+
+        None stands for arguments that are no numbers the table holds.
+        """
+        alone = replace(row, args=[None if list(references(value)) else value for value in row.args])
+        program = Program([alone], [0], _CPU)
+        step = program.steps[0]
+        return self._guard(row, step.call), list(step.arguments(program.start({})))
+
+    def _guard(self, row: Row, call: Callable[..., Any]) -> Callable[..., Any]:
+        if not self.guarded:
+            return call
+        from tracer.network.cost import weighed
+
+        return weighed(row, call)
+
+    def declared(self) -> list[Tensor]:
+        """Tensors that have only the sizes and types of the inputs that the network was traced with."""
+        return [
+            torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]], device="meta") for entry in self.inputs
+        ]
+
+    def check_cost(self, tensors: Mapping[str, Tensor], size: int) -> None:
+        """ArchiveError where the outputs take more than weights of these sizes and `size` bytes could be worth.
+
+        Nothing is computed: inputs are those the network was traced with, as the table declares them, and rows
+        must give tensors of the sizes that it says.
+        """
+        from tracer.network.cost import check
+
+        inputs = self.declared()
+        check(self, tensors, inputs, None, size=size + sum(tensor.nbytes for tensor in tensors.values()))
+
+    def derived(self, **changes: Any) -> Network:
+        """The same network with other rows, losses, targets, ...; guarded where this one is."""
+        other = copy(self)
+        for name in ("random_rows", "site_of_row"):
+            other.__dict__.pop(name, None)
+        other.__dict__.update(changes)
+        other._weighed, other._programs, other._constants_on = set(), {}, {}
+        return other
 
     def _weigh(self, tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> None:
         """Refuse a stranger's table that would take too much for tensors of these sizes."""
@@ -263,11 +332,7 @@ class Network:
 
     def needed(self, results: Sequence[Reference]) -> list[int]:
         """Indices of the rows that these results depend on, in order."""
-        wanted = {key for kind, key in results if kind == "row"}
-        for index in range(len(self.rows) - 1, -1, -1):
-            if index in wanted:
-                wanted.update(key for kind, key in self.rows[index].references() if kind == "row")
-        return sorted(wanted)
+        return needed_rows(self.rows, results)
 
     def _on(self, device: torch.device) -> dict[Reference, Tensor]:
         if device not in self._constants_on:

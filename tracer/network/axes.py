@@ -12,18 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from tracer.network.table import Row, Size
-
-_VIEWS = frozenset(
-    {
-        "aten.view.default",
-        "aten.reshape.default",
-        "aten._unsafe_view.default",
-        "aten.flatten.using_ints",
-        "aten.unflatten.int",
-        "aten.view_as.default",
-        "aten.reshape_as.default",
-    }
-)
+from tracer.ops import ITEM, op
 
 Place = tuple[Size, int, int]  # size, axis, inner
 
@@ -58,7 +47,7 @@ def place_rows(rows: Sequence[Row], inputs: Mapping[tuple[str, int], Place]) -> 
     placed = []
     for index, row in enumerate(rows):
         references = list(row.references())
-        if row.op == "getitem":
+        if row.op == ITEM:
             references = sources[references[0][1]]
         sources.append(references)
         axis, inner = _place(row, [known[key] for key in references if key in known])
@@ -84,13 +73,14 @@ def _place(row: Row, sources: list[Place]) -> tuple[int | None, int]:
 
 def _merged(row: Row, axis: int, factor: int, sources: list[Place]) -> int | None:
     """Elements after the example axis inside a merged dimension, None if the sources do not tell."""
-    if row.op in _VIEWS and sources:
+    keeps_order = not op(row.op).reorders
+    if keeps_order and sources:
         size, source_axis, source_inner = sources[0]
         after = source_inner * _elements(size[source_axis + 1 :])
         inner, rest = divmod(after, max(1, _elements((row.shape or ())[axis + 1 :])))
         return None if rest or inner == 0 or factor % inner else inner
     told = {inner for size, at, inner in sources if size[at] == (factor, 0)}
-    return told.pop() if len(told) == 1 and row.op not in _VIEWS else None
+    return told.pop() if len(told) == 1 and not keeps_order else None
 
 
 def _elements(size: Size) -> int:

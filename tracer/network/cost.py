@@ -5,7 +5,7 @@ with enormous padding). The sizes follow from the weights and inputs, so each ro
 only sizes, everything that an operation makes inside included.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tracer import ops
 from tracer.errors import ArchiveError
 from tracer.network.footprint import _ends, _meta
 from tracer.network.program import Program
 from tracer.network.pytree import leaves_of
+from tracer.network.table import DTYPES
+from tracer.ops import op
 
 if TYPE_CHECKING:
     from tracer.network import Network
@@ -28,19 +31,31 @@ _META = torch.device("meta")
 _PER_ELEMENT = 8  # operations on a number that is read or written, roughly
 
 
-def check(network: "Network", tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> int:
+def check(
+    network: "Network", tensors: Mapping[str, Tensor], inputs: Any, targets: Any, *, size: int | None = None
+) -> int:
     """Refuse to run a table on tensors of these sizes if it takes more than they could be worth.
+
+    size: bytes that are really there, where the tensors are only what a table says of itself (default: the
+    tensors'); then rows must also give what the table says they give.
 
     Returns how many operations on numbers it takes. Errors: ArchiveError naming the row, also for one whose
     arguments do not fit together.
     """
+    declared = size is not None
     given = [*tensors.values(), *leaves_of(inputs), *leaves_of(targets), *network.constants.values()]
-    size = sum(leaf.numel() * leaf.element_size() for leaf in given)
-    limits = max(MEMORY, MEMORY_RATIO * size), max(WORK, WORK_RATIO * size)
+    if size is None:
+        size = sum(map(_bytes, given))
+    limits = _limits(size)
+    if sum(map(_bytes, given)) > limits[0]:
+        raise ArchiveError(
+            "the network table declares inputs larger than anything the archive holds could be worth; get the "
+            "archive from its author again"
+        )
     results = [network.output] + ([network.losses] if network.losses and targets is not None else [])
     program = Program(network.rows, network.needed(results), _META, results)
     leaves = network.leaves(_meta(dict(tensors)), _meta(inputs), _meta(targets), _META)
-    n = next((leaf.shape[0] for leaf in leaves_of(inputs) if leaf.ndim), 1)
+    n = _examples(network, inputs)
     ends, live = _ends(network.rows), dict[int, int]()
     held = work = 0
     kept = torch.is_grad_enabled()  # then nothing is let go
@@ -49,7 +64,12 @@ def check(network: "Network", tensors: Mapping[str, Tensor], inputs: Any, target
         for call, arguments, slot, dead, index in program.steps:
             row = network.rows[index]
             with _Meter(limits) as meter:
-                values[slot] = _sized(row, call, arguments(values), n)
+                out = values[slot] = _sized(row, call, arguments(values), n)
+            if declared and isinstance(out, Tensor) and row.size(n) not in (None, tuple(out.shape)):
+                raise ArchiveError(
+                    f"row {row.name!r} of the network table ({row.op}) gives size {tuple(out.shape)}, where "
+                    f"the table says {row.size(n)}; get the archive from its author again"
+                )
             live[index] = meter.largest
             held += meter.largest
             work += meter.work
@@ -62,6 +82,36 @@ def check(network: "Network", tensors: Mapping[str, Tensor], inputs: Any, target
     return work
 
 
+def weighed(row: "Row", call: Callable[..., Any]) -> Callable[..., Any]:
+    """The same operation, refused where one call alone takes more than its arguments could be worth."""
+    seen: set[str] = set()
+
+    def checked(*arguments: Any) -> Any:
+        key = str(torch.utils._pytree.tree_map(_size, arguments))
+        if key not in seen:
+            limits = _limits(sum(map(_bytes, _tensors(arguments))))
+            sizes = torch.utils._pytree.tree_map_only(Tensor, lambda leaf: leaf.detach().to(_META), arguments)
+            with torch.no_grad(), _Meter(limits):
+                _sized(row, call, sizes, 1)
+            seen.add(key)
+        return call(*arguments)
+
+    return checked
+
+
+def _size(leaf: Any) -> Any:
+    return (tuple(leaf.shape), leaf.dtype) if isinstance(leaf, Tensor) else leaf
+
+
+def _limits(size: int) -> tuple[int, int]:
+    return max(MEMORY, MEMORY_RATIO * size), max(WORK, WORK_RATIO * size)
+
+
+def _examples(network: "Network", inputs: Any) -> int:
+    pairs = zip(leaves_of(inputs), network.inputs, strict=True)
+    return next((leaf.shape[0] for leaf, entry in pairs if entry["batched"]), 1)
+
+
 def _too_much(row: "Row") -> ArchiveError:
     return ArchiveError(
         f"row {row.name!r} of the network table ({row.op}) would take more memory or time than its weights and inputs "
@@ -71,27 +121,21 @@ def _too_much(row: "Row") -> ArchiveError:
 
 def _sized(row: "Row", call: Any, arguments: tuple[Any, ...], n: int) -> Any:
     try:
-        if row.op == "aten.lift_fresh_copy.default":
-            return arguments[0].clone()
-        # Attention lays its result out in another way on this device, so a view may be refused.
-        return (torch.reshape if row.op == "aten.view.default" else call)(*arguments)
+        return call(*arguments)
     except ArchiveError:
         raise
     except _Excess:
         raise _too_much(row) from None
     except Exception as error:
         declared = row.size(n)
-        if row.op in _BY_VALUE and declared is not None and prod(declared) <= _most(arguments):
-            return torch.empty(declared, dtype=torch.int64 if "one_hot" in row.op else None, device=_META)
+        if op(row.op).by_value and declared is not None and prod(declared) <= _most(arguments):
+            # What the table says is taken where it is possible at all.
+            return torch.empty(declared, dtype=DTYPES.get(row.dtype or ""), device=_META)
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ArchiveError(
             f"row {row.name!r} of the network table ({row.op}) cannot be run: {first}; get the archive from its "
             "author again"
         ) from error
-
-
-# Their sizes depend on values: what the table says is taken where it is possible at all.
-_BY_VALUE = {"aten.index.Tensor", "aten.one_hot.default", "aten.masked_scatter.default"}
 
 
 def _most(arguments: tuple[Any, ...]) -> int:
@@ -139,11 +183,11 @@ def _work(func: Any, args: Any, out: Any, given: list[Tensor], results: list[Ten
     from torch.utils.flop_counter import flop_registry
 
     moved = _PER_ELEMENT * sum(tensor.numel() for tensor in [*given, *results])
-    name = str(func)
     if func._overloadpacket in flop_registry:
         return moved + int(flop_registry[func._overloadpacket](*args, out_val=out))
-    if "_pool" in name and isinstance(args[1], list | tuple):
+    effort = ops.effort(str(func))
+    if effort == "window" and isinstance(args[1], list | tuple):
         return moved + sum(result.numel() for result in results) * max(1, prod(args[1]))
-    if "matrix_exp" in name or "cdist" in name:
+    if effort == "matrix":
         return moved + 64 * max(tensor.numel() for tensor in given) * given[0].shape[-1] * given[-1].shape[-1]
     return moved

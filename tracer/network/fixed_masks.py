@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tracer.network.table import Row, Site
+from tracer.ops import op
 
 
 def frozen(site: Site, row: Row, values: tuple[Any, ...], mask: Tensor) -> Tensor:
@@ -13,20 +14,18 @@ def frozen(site: Site, row: Row, values: tuple[Any, ...], mask: Tensor) -> Tenso
 
     mask: bool (example, unit), or shaped like the output. For the inputs the mask was taken from, the result
     equals the nonlinearity's exactly (ReLU and leaky ReLU); for others it is the linear map of that path.
-    ReLU6 keeps its upper bound. Where the function is not piecewise linear (GELU), the mask is 0/1 by
+    An upper bound (ReLU6) is kept. Where the function is not piecewise linear (GELU), the mask is 0/1 by
     convention.
     """
-    x = values[site.argument]
+    x = values[site.argument] if site.scale == 1.0 else values[site.argument] / site.scale
     on = spread(mask, row, x)
-    if row.op in ("aten.prelu.default", "aten._prelu_kernel.default"):
-        return torch.where(on, x, -torch.ops.aten.prelu.default(-x.abs(), values[1]) * x.sign())
+    activation = op(row.op).activation
+    if activation is not None and activation.slopes is not None:
+        return torch.where(on, x, -torch.prelu(-x.abs(), values[activation.slopes]) * x.sign())
     off = torch.zeros((), dtype=x.dtype, device=x.device) if not site.slope else x * site.slope
     out = torch.where(on, x, off)
-    if row.op == "aten.relu6.default":
-        return out.clamp(max=6.0)
-    if row.op == "aten.hardtanh.default" or (row.op == "aten.clamp.default" and values[2] is not None):
-        return out.clamp(max=values[2])
-    return out
+    high = None if activation is None else activation.ends(values)[1]
+    return out if high is None else out.clamp(max=high)
 
 
 def spread(mask: Tensor, row: Row, x: Tensor) -> Tensor:

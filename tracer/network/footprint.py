@@ -34,9 +34,9 @@ def peak_bytes(
     held = peak = 0
     with torch.no_grad():
         for call, arguments, slot, dead, index in program.steps:
-            # On this device attention lays its result out in another way, so a view may be refused.
-            view = network.rows[index].op == "aten.view.default"
-            out = values[slot] = (torch.reshape if view else call)(*arguments(values))
+            out = values[slot] = call(*arguments(values))
+            # What would be a view elsewhere may be a copy on this device, where attention is laid out otherwise.
+            view = _is_view(network.rows[index])
             live[index] = sum(0 if view or leaf._is_view() else leaf.nbytes for leaf in leaves_of(out))
             held += live[index]
             peak = max(peak, held)
@@ -47,6 +47,11 @@ def peak_bytes(
     return peak
 
 
+def _is_view(row: Row) -> bool:
+    record = op(row.op)
+    return record.instead is not None and not record.reorders
+
+
 def _meta(tree: Any) -> Any:
     return rebuild(tree, iter([leaf.to(_META) for leaf in leaves_of(tree)]))
 
@@ -55,7 +60,7 @@ def _ends(rows: list[Row]) -> dict[int, list[int]]:
     """Row -> rows whose memory is free after it; an output lives as long as what may be a view of it."""
     last = list(range(len(rows)))
     for index in range(len(rows) - 1, -1, -1):
-        views = op(rows[index].op).homogeneous == "reshape"
+        views = op(rows[index].op).may_be_view
         for kind, key in rows[index].references():
             if kind == "row":
                 last[key] = max(last[key], last[index] if views else index)

@@ -1,6 +1,5 @@
 """The graph of an exported program, read into rows."""
 
-import operator
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -9,27 +8,16 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
+from tracer import ops
 from tracer.errors import RecordError
-from tracer.network.structure import short
 from tracer.network.table import Row, encode
 
+# Sizes that are symbols have a largest and a smallest of their own.
+_SYMBOLIC = {max: torch.sym_max, min: torch.sym_min}
 _PYTHON = {
-    operator.getitem: "getitem",
-    operator.add: "int.add",
-    operator.floordiv: "int.floordiv",
-    operator.mod: "int.mod",
-    operator.mul: "int.mul",
-    operator.neg: "int.neg",
-    operator.pow: "int.pow",
-    operator.sub: "int.sub",
-    torch.sym_max: "int.max",
-    torch.sym_min: "int.min",
-}
-# Operators of Python that have an overload of their own, and the one that they are.
-_OPERATORS = {
-    f"aten.__{name}__.{kind}": f"aten.bitwise_{name}.{kind}"
-    for name in ("and", "or")
-    for kind in ("Tensor", "Scalar")
+    _SYMBOLIC.get(record.python, record.python): record.name
+    for record in ops.OPS.values()
+    if record.python is not None
 }
 
 
@@ -120,7 +108,7 @@ class Reader:
                 f"operation {op} in module {path!r} has {error}, which no table can hold"
             ) from None
         kwargs.pop("pin_memory", None)
-        if op == "aten.sym_size.int" and "target" in args[0]:
+        if op == ops.SIZE and "target" in args[0]:
             # The number of examples: read off the inputs, so that the model part runs without targets.
             args = [{"input": self._batched_input()}, 0]
         self._references[node.name] = {"row": len(self._rows)}
@@ -128,14 +116,14 @@ class Reader:
 
     def _name(self, op: str) -> str:
         """`relu`, `relu_1`, ...: the graph's own names change from one trace to the next."""
-        base = short(op)
+        base = ops.short(op)
         self._counts[base] += 1
         return base if self._counts[base] == 1 else f"{base}_{self._counts[base] - 1}"
 
     def _op(self, node: fx.Node) -> str:
         target: Any = node.target
         if isinstance(target, torch._ops.OpOverload):
-            return _OPERATORS.get(str(target), str(target))
+            return ops.alias(str(target))
         if target in _PYTHON:
             return _PYTHON[target]
         raise RecordError(

@@ -11,7 +11,7 @@ import torch
 
 from tracer.errors import ArchiveError
 from tracer.network.table import Row, decode, encode, references
-from tracer.ops import op
+from tracer.ops import OPS, op
 
 Visit = Callable[[Row, tuple[Any, ...], Any], Any]
 
@@ -42,21 +42,10 @@ def _item(values: Any, index: Any) -> Any:
 
 
 _PYTHON: dict[str, Callable[..., Any]] = {
-    "getitem": _item,
-    "int.add": _number(operator.add),
-    "int.floordiv": _number(operator.floordiv),
-    "int.max": _number(max),
-    "int.min": _number(min),
-    "int.mod": _number(operator.mod),
-    "int.mul": _number(operator.mul),
-    "int.neg": _number(operator.neg),
-    "int.pow": _number(operator.pow),
-    "int.sub": _number(operator.sub),
+    record.name: _item if record.python is operator.getitem else _number(record.python)
+    for record in OPS.values()
+    if record.python is not None
 }
-
-
-# How a tensor lies in memory depends on the device, the kernel and on `vmap`: a view that may copy is the same.
-_STRIDED = {"aten.view.default": "aten.reshape.default"}
 
 
 class Step(NamedTuple):
@@ -69,16 +58,16 @@ class Step(NamedTuple):
     row: int
 
 
-def resolve(op: str) -> Callable[..., Any]:
+def resolve(name: str) -> Callable[..., Any]:
     """The function behind an operation's name; ArchiveError where this torch has none."""
-    if op in _PYTHON:
-        return _PYTHON[op]
+    if name in _PYTHON:
+        return _PYTHON[name]
     found: Any = torch.ops
-    for part in op.split("."):
+    for part in name.split("."):
         found = getattr(found, part, None)
     if not isinstance(found, torch._ops.OpOverload):
         raise ArchiveError(
-            f"operation {op!r} of the network table does not exist in torch {torch.__version__}: "
+            f"operation {name!r} of the network table does not exist in torch {torch.__version__}: "
             "use the release that recorded it"
         )
     return found
@@ -123,6 +112,8 @@ class Program:
         for slot, value in self._fixed:
             values[slot] = value
         for reference, slot in self.leaves.items():
+            if reference not in leaves:
+                raise ArchiveError("the network needs {} {!r}, which is not given".format(*reference))
             values[slot] = leaves[reference]
         return values
 
@@ -137,7 +128,8 @@ class Program:
 
     def _build(self, index: int) -> tuple[Callable[..., Any], Any, int, int]:
         row = self._rows[index]
-        call = resolve(_STRIDED.get(row.op, row.op))
+        # How a tensor lies in memory depends on the device, the kernel and on `vmap`.
+        call = resolve(op(row.op).instead or row.op)
         self._uses.append([])
         positional = [self._argument(value) for value in _with_defaults(call, row.args)]
         fixed = {name: value for name, value in row.kwargs.items() if not list(references(value))}
@@ -179,13 +171,6 @@ class Program:
         return steps[::-1]
 
 
-_OVERWRITES: dict[str, Callable[..., Any]] = {
-    "aten.relu.default": torch.ops.aten.relu_.default,
-    "aten.add.Tensor": torch.ops.aten.add_.Tensor,
-}
-_FRESH = frozenset({"aten.relu.default", "aten.add.Tensor", "aten.mul.Tensor", "getitem"})
-
-
 def _in_place(rows: Sequence[Row], results: Iterable[tuple[str, Any]]) -> dict[int, Callable[..., Any]]:
     """Rows that may overwrite their first argument, as `nn.ReLU(inplace=True)` and `+=` do: less memory.
 
@@ -195,22 +180,23 @@ def _in_place(rows: Sequence[Row], results: Iterable[tuple[str, Any]]) -> dict[i
     uses.update(key for kind, key in results if kind == "row")
     found = {}
     for index, row in enumerate(rows):
-        if row.op not in _OVERWRITES or row.kwargs or not isinstance(row.args[0], dict):
+        in_place = op(row.op).in_place
+        if in_place is None or row.kwargs or not isinstance(row.args[0], dict):
             continue
         source = row.args[0].get("row")
         if source is None or uses[source] != 1:
             continue
         before = rows[source]
-        fresh = op(before.op).rule is not None or (before.op in _FRESH and _fresh_item(rows, before))
+        fresh = op(before.op).rule is not None or (op(before.op).fresh and _fresh_item(rows, before))
         same = before.shape is not None and before.shape == row.shape and before.dtype == row.dtype
         if fresh and same:
-            found[index] = _OVERWRITES[row.op]
+            found[index] = resolve(in_place)
     return found
 
 
 def _fresh_item(rows: Sequence[Row], row: Row) -> bool:
     """Whether a `getitem` takes a tensor that was computed, not a piece of one (`split`)."""
-    return row.op != "getitem" or op(rows[row.args[0]["row"]].op).rule is not None
+    return op(row.op).python is None or op(rows[row.args[0]["row"]].op).rule is not None
 
 
 def _getter(part: Any) -> Callable[[list[Any]], Any]:

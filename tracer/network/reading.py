@@ -19,10 +19,12 @@ from tracer.network.table import (
     Layer,
     Row,
     Site,
+    needed_rows,
     plain,
     row_json,
     units,
 )
+from tracer.ops import OPS
 
 if TYPE_CHECKING:
     from tracer.network import Network
@@ -46,7 +48,7 @@ def write(network: "Network") -> dict[str, Any]:
         "losses": None if network.losses is None else list(network.losses),
         "inputs": network.inputs,
         "targets": network.targets,
-        "constants": [_constant_json(name, value) for name, value in network.constants.items()],
+        "constants": [constant_entry(name, value) for name, value in network.constants.items()],
         "parameters": network.parameters,
         "buffers": network.buffers,
         "sites": [plain(site) for site in network.sites],
@@ -56,7 +58,8 @@ def write(network: "Network") -> dict[str, Any]:
     }
 
 
-def _constant_json(name: str, value: Tensor) -> dict[str, Any]:
+def constant_entry(name: str, value: Tensor) -> dict[str, Any]:
+    """What a table says of a constant: name, shape, dtype, digest of its values."""
     data = value.detach().cpu().contiguous()
     raw = data.reshape(-1).view(torch.uint8).numpy().tobytes() if data.numel() else b""
     return {
@@ -67,12 +70,12 @@ def _constant_json(name: str, value: Tensor) -> dict[str, Any]:
     }
 
 
-def read(data: bytes, constants: Mapping[str, Tensor], allow: frozenset[str] | None) -> "Network":
+def read(data: bytes, constants: Mapping[str, Tensor]) -> "Network":
     """The network of a JSON table.
 
-    allow: operations it may use (None: any, for a table of one's own). ArchiveError, naming the row, for an
-    operation off the list, a reference to a later row or to nothing, an argument of an unknown form, or
-    anything out of bounds.
+    Where only the losses use an operation off the list, they are left out and `no_loss` says why. ArchiveError, naming
+    the row, for any other operation off the list (`tracer.ops`), a reference to a later row or to
+    nothing, an argument of an unknown form, or anything out of bounds.
     """
     from tracer.network import Network
 
@@ -86,7 +89,13 @@ def read(data: bytes, constants: Mapping[str, Tensor], allow: frozenset[str] | N
     _need(all(isinstance(table.get(part), list) for part in (*_PARTS, "rows")), "a part is missing")
     _need(len(table["rows"]) <= MAX_ROWS, f"it has more than {MAX_ROWS} rows")
     known = _Known(table, constants)
-    rows = [_row(entry, index, known, allow) for index, entry in enumerate(table["rows"])]
+    rows = [_row(entry, index, known) for index, entry in enumerate(table["rows"])]
+    output, losses = (
+        None if table.get(end) is None else known.result(table[end], len(rows))
+        for end in ("output", "losses")
+    )
+    _need(output is not None, "it has no output")
+    refused = _off_list(rows, output)
     _need(len({row.name for row in rows}) == len(rows), "two rows have the same name")
     try:
         sites = [_site(entry, len(rows)) for entry in table["sites"]]
@@ -100,8 +109,8 @@ def read(data: bytes, constants: Mapping[str, Tensor], allow: frozenset[str] | N
     _need(batch is None or _is_size(batch), "its batch is no number")
     network = Network(
         rows,
-        output=known.result(table.get("output"), len(rows)),
-        losses=None if table.get("losses") is None else known.result(table["losses"], len(rows)),
+        output=output,
+        losses=None if refused else losses,
         inputs=[_declared(entry) for entry in table["inputs"]],
         targets=[_declared(entry) for entry in table["targets"]],
         constants={name: constants[name] for name in known.names["constant"]},
@@ -112,8 +121,38 @@ def read(data: bytes, constants: Mapping[str, Tensor], allow: frozenset[str] | N
         layers=layers,
         batch=batch,
     )
-    network.guarded = allow is not None  # a table of one's own may take what it takes
+    network.guarded, network.no_loss = True, refused if losses else None
     return network
+
+
+def _off_list(rows: list[Row], output: Any) -> str | None:
+    """Why the losses are not run, where rows of theirs alone have no record; ArchiveError for any other row."""
+    foreign = [index for index, row in enumerate(rows) if row.op not in OPS]
+    needed = set(needed_rows(rows, [output])) if foreign else set()
+    sentences = [
+        f"row {rows[index].name!r} of the network table uses operation {rows[index].op!r}, which is not on the list "
+        "of those that are run from an archive; to replay it, give your own model with "
+        "`tracer analyze --model pkg.module:factory`"
+        for index in foreign
+    ]
+    for index, sentence in zip(foreign, sentences, strict=True):
+        if index in needed or not rows[index].loss:
+            raise ArchiveError(sentence)
+    return sentences[0] if sentences else None
+
+
+def unreadable(network: "Network", tensors: Mapping[str, Tensor], size: int) -> str | None:
+    """What a reader of the table will say that it does not run, None where it runs all of it.
+
+    size: bytes of the examples that are stored with it.
+    """
+    try:
+        again = read(json.dumps(write(network)).encode(), network.constants)
+        meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+        again.check_cost(meta, size)
+    except ArchiveError as error:
+        return str(error)
+    return again.no_loss
 
 
 def _need(holds: bool, why: str) -> None:
@@ -148,7 +187,7 @@ class _Known:
             name = entry["name"]
             _need(name in given, f"its constant {name!r} is not in the archive")
             _need(
-                _constant_json(name, given[name]) == entry,
+                constant_entry(name, given[name]) == entry,
                 f"the values of its constant {name!r} have changed",
             )
         return [entry["name"] for entry in entries]
@@ -166,18 +205,12 @@ class _Known:
         return pair[0], pair[1]
 
 
-def _row(entry: Any, index: int, known: _Known, allow: frozenset[str] | None) -> Row:
+def _row(entry: Any, index: int, known: _Known) -> Row:
     _need(
         isinstance(entry, dict) and _is_name(entry.get("name")) and _is_name(entry.get("op")),
         f"row {index} is none",
     )
     name, op = entry["name"], entry["op"]
-    if allow is not None and op not in allow:
-        raise ArchiveError(
-            f"row {name!r} of the network table uses operation {op!r}, which is not on the list of those "
-            "that are run from an archive; to replay it, give your own model with "
-            "`tracer analyze --model pkg.module:factory`"
-        )
     args, kwargs = entry.get("args"), entry.get("kwargs", {})
     _need(isinstance(args, list) and isinstance(kwargs, dict), f"row {name!r} has no arguments")
     for value in (args, *kwargs.values()):
@@ -253,6 +286,9 @@ def _declared(entry: Any) -> dict[str, Any]:
         sound and isinstance(entry["dtype"], str) and entry["dtype"] in DTYPES,
         "an input has no shape or dtype",
     )
+    shape = entry["shape"]
+    _need(isinstance(shape, list) and all(map(_is_size, shape)), "an input's shape is none")
+    _need(bool(shape) or not entry["batched"], "an input without axes holds examples")
     return entry
 
 
@@ -269,6 +305,7 @@ def _site(entry: Any, n_rows: int) -> Site:
     _need(_is_size(site.argument) and site.argument < 8, "a site's argument does not exist")
     _need(site.n_units in (0, units(site.shape)), f"the units of site {site.name!r} do not fit its shape")
     _need(isinstance(site.has_mask, bool), f"site {site.name!r} does not say whether it has a mask")
+    _need(isinstance(site.scale, int | float) and site.scale > 0, f"site {site.name!r} has no scale")
     _need(site.slope is None or isinstance(site.slope, int | float), f"site {site.name!r} has no slope")
     return site
 

@@ -9,12 +9,8 @@ from typing import Any
 import torch
 
 from tracer.network.table import Call, Layer, Row, Site, per_example, units
-from tracer.ops import OPS, Activation, op
-
-# The forms that a module named Linear or Conv takes; matrix products count where one factor is a parameter.
-_CALLS = frozenset({"linear", "conv", "conv_transpose", "addmm"})
-_PRODUCTS = frozenset({"matmul"})
-_COPIES = ("aten._to_copy.default", "aten.to.dtype", "aten.clone.default", "aten.lift_fresh_copy.default")
+from tracer.ops import OPS, Activation, Argument, op, short
+from tracer.ops.written import Written, constant, is_zero, written_out
 
 
 def zero_constants(constants: Mapping[str, torch.Tensor]) -> frozenset[str]:
@@ -22,26 +18,18 @@ def zero_constants(constants: Mapping[str, torch.Tensor]) -> frozenset[str]:
     return frozenset(name for name, value in constants.items() if not bool(value.any()))
 
 
-def constant(argument: Any) -> float | None:
-    """An encoded argument as a number, None if it is not one.
-
-    >>> constant({"float": "0x1.0p-1"}), constant(3), constant(None)
-    (0.5, 3.0, None)
-    """
-    if isinstance(argument, dict) and "float" in argument:
-        return float.fromhex(argument["float"])
-    return float(argument) if isinstance(argument, int | float) else None
-
-
 def site_names(
     rows: Sequence[Row], activation_modules: Collection[str], zeros: Collection[str]
 ) -> dict[int, str]:
     """Row index -> site name: the module's path, or `path:op` if functional; `#k` from the second call on."""
+    found = {index: nonlinearity(rows, row, zeros) for index, row in enumerate(rows) if not row.loss}
+    inside = {part for one in found.values() if one is not None for part in one.inside}
     calls: Counter[str] = Counter()
     names = {}
-    for index, row in enumerate(rows):
-        if not row.loss and activation_of(rows, row, zeros) is not None:
-            base = row.module if row.module in activation_modules else f"{row.module}:{short(row.op)}"
+    for index, one in found.items():
+        if one is not None and index not in inside:
+            row = rows[index]
+            base = row.module if row.module in activation_modules else f"{row.module}:{one.name}"
             calls[base] += 1
             names[index] = base if calls[base] == 1 else f"{base}#{calls[base]}"
     return names
@@ -52,11 +40,11 @@ def find_sites(rows: Sequence[Row], names: Mapping[int, str], zeros: Collection[
     sites = []
     for index, name in names.items():
         row = rows[index]
-        found = activation_of(rows, row, zeros)
+        found = nonlinearity(rows, row, zeros)
         shape = per_example(row)
         if found is None:
             continue
-        activation, argument = found
+        activation = found.activation
         sites.append(
             Site(
                 name=name,
@@ -68,24 +56,26 @@ def find_sites(rows: Sequence[Row], names: Mapping[int, str], zeros: Collection[
                 has_mask=activation.mask is not None and shape is not None,
                 kind=activation.mask,
                 slope=_slope(row, activation),
-                argument=argument,
+                argument=found.argument,
+                scale=found.scale,
             )
         )
     return sites
 
 
-def activation_of(rows: Sequence[Row], row: Row, zeros: Collection[str]) -> tuple[Activation, int] | None:
+def nonlinearity(rows: Sequence[Row], row: Row, zeros: Collection[str]) -> Written | None:
     """The nonlinearity a row is, and which of its arguments is the pre-activation; None for any other row."""
     activation = op(row.op).activation
     if activation is None:
-        return _gated(rows, row, zeros)
-    for position, value in activation.zero:
-        if position >= len(row.args) or constant(row.args[position]) != value:
+        return written_out(rows, row, zeros)
+    for position in activation.zero:
+        if position >= len(row.args) or constant(row.args[position]) != 0:
             return None
-    if row.op == "aten.maximum.default":
-        zero = [_is_zero(rows, argument, zeros) for argument in row.args[:2]]
-        return (activation, zero.index(False)) if sum(zero) == 1 else None
-    return activation, 0
+    name = short(row.op)
+    if activation.either:
+        zero = [is_zero(rows, argument, zeros) for argument in row.args[:2]]
+        return Written(activation, zero.index(False), name) if sum(zero) == 1 else None
+    return Written(activation, 0, name)
 
 
 def is_random(row: Row) -> bool:
@@ -105,69 +95,13 @@ def _truthy(args: Sequence[Any], position: int) -> bool:
     return position < len(args) and bool(constant(args[position]))
 
 
-def _gated(rows: Sequence[Row], row: Row, zeros: Collection[str]) -> tuple[Activation, int] | None:
-    """`x * (x > 0)` and `where(x > 0, x, 0)`, the hand-written forms of ReLU."""
-    relu = op("aten.relu.default").activation
-    assert relu is not None
-    if row.op == "aten.mul.Tensor":
-        for position, other in ((0, 1), (1, 0)):
-            if _positive_of(rows, row.args[other]) == row.args[position]:
-                return relu, position
-    if row.op in ("aten.where.self", "aten.where.ScalarOther"):
-        condition, value, otherwise = row.args[:3]
-        if _positive_of(rows, condition) == value and _is_zero(rows, otherwise, zeros):
-            return relu, 1
-    return None
-
-
-def _producer(rows: Sequence[Row], argument: Any) -> Row | None:
-    return rows[argument["row"]] if isinstance(argument, dict) and "row" in argument else None
-
-
-def _positive_of(rows: Sequence[Row], argument: Any) -> Any:
-    """What `argument` is the sign pattern of (`x` for `x > 0`, casts looked through), "" if it is none."""
-    row = _producer(rows, argument)
-    while row is not None and row.op in _COPIES:
-        argument = row.args[0]
-        row = _producer(rows, argument)
-    if row is not None and row.op == "aten.gt.Scalar" and constant(row.args[1]) == 0:
-        return row.args[0]
-    return ""
-
-
-def _is_zero(rows: Sequence[Row], argument: Any, zeros: Collection[str]) -> bool:
-    if constant(argument) is not None:
-        return constant(argument) == 0
-    row = _producer(rows, argument)
-    if row is None:
-        return isinstance(argument, dict) and argument.get("constant") in zeros
-    if row.op in _COPIES:
-        return _is_zero(rows, row.args[0], zeros)
-    if row.op in ("aten.zeros_like.default", "aten.zeros.default", "aten.new_zeros.default"):
-        return True
-    fill = {"aten.full.default": 1, "aten.full_like.default": 1, "aten.scalar_tensor.default": 0}.get(row.op)
-    return fill is not None and constant(row.args[fill]) == 0
-
-
 def _slope(row: Row, activation: Activation) -> float | None:
-    if not isinstance(activation.slope, str):
-        return activation.slope
-    if row.op == "aten.rrelu.default":
-        low, high = (
-            row.args[1:3] + [{"float": (1 / 8).hex()}, {"float": (1 / 3).hex()}][len(row.args) - 1 :]
-        )[:2]
-        return ((constant(low) or 0.0) + (constant(high) or 0.0)) / 2
-    return 0.01 if len(row.args) < 2 else constant(row.args[1])
-
-
-def short(name: str) -> str:
-    """The operation's own name.
-
-    >>> short("aten.relu.default")
-    'relu'
-    """
-    parts = name.split(".")
-    return parts[1] if len(parts) > 1 else name
+    slope = activation.slope
+    if isinstance(slope, Argument):
+        return constant(slope.among(row.args))
+    if isinstance(slope, tuple):
+        return sum(constant(end.among(row.args)) or 0.0 for end in slope) / 2
+    return slope
 
 
 def find_calls(rows: Sequence[Row], parameters: Collection[str]) -> list[Call]:
@@ -186,11 +120,11 @@ def find_calls(rows: Sequence[Row], parameters: Collection[str]) -> list[Call]:
 
 def _is_call(row: Row, parameters: Collection[str]) -> bool:
     rule = op(row.op).rule
-    if rule is None or rule.name not in _CALLS | _PRODUCTS:
+    if rule is None or not rule.call:
         return False
     weight = row.args[rule.weight] if rule.weight < len(row.args) else None
     ours = isinstance(weight, dict) and weight.get("tensor") in parameters
-    return ours or (rule.name in _CALLS and not row.loss)
+    return ours or (rule.call is True and not row.loss)
 
 
 def find_layers(rows: Sequence[Row], trainable: Iterable[str]) -> list[Layer]:

@@ -6,7 +6,7 @@ An argument is JSON: null, true, 3, "mean", a list of arguments, or an object wi
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -34,7 +34,7 @@ Size = tuple[int | tuple[int, int], ...]
 class Row:
     """One call of an operation.
 
-    name: unique. op: overload name (`aten.linear.default`; `getitem` and `int.*` for Python's own). args,
+    name: unique. op: name, as in `tracer.ops`. args,
     kwargs: JSON.
     module: path of the innermost module, "" for the root. loss: computed after the model, from its outputs.
     shape: output size; an entry (k, c) is k * n + c for n examples; None when the output is not a tensor.
@@ -73,9 +73,10 @@ class Row:
 class Site:
     """One call of a nonlinearity.
 
-    row: index into the rows. argument: position of the pre-activation among the row's arguments.
-    shape, n_units: of one example's output. kind: "path", "gate", "convention" or None, as in
-    `tracer.ops.Activation`. slope: where off; None when it is a tensor, or the function not piecewise linear.
+    row: index into the rows. argument: position of the pre-activation among the row's arguments, where it stands
+    `scale` times (GELU written out: half of it). shape, n_units: of one example's output. kind: "path", "gate",
+    "convention" or None, as in `tracer.ops.Activation`. slope: where off; None when it is a tensor, or the function
+    not piecewise linear.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Site:
     kind: str | None
     slope: float | None
     argument: int = 0
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,15 @@ def references(argument: Any) -> Iterator[tuple[str, Any]]:
         ((kind, key),) = argument.items()
         if kind in REFERENCES:
             yield kind, key
+
+
+def needed_rows(rows: Sequence[Row], results: Sequence[tuple[str, Any]]) -> list[int]:
+    """Indices of the rows that these results depend on, in order."""
+    wanted = {key for kind, key in results if kind == "row"}
+    for index in range(len(rows) - 1, -1, -1):
+        if index in wanted:
+            wanted.update(key for kind, key in rows[index].references() if kind == "row")
+    return sorted(wanted)
 
 
 def encode(value: Any) -> Any:
@@ -161,7 +172,7 @@ def decode(value: Any, device: torch.device) -> Any:
 def per_example(row: Row) -> tuple[int, ...] | None:
     """Shape of one example's slice of a row's output; None when the example axis is unknown.
 
-    >>> per_example(Row("r", "aten.relu.default", [], {}, "", shape=((1, 0), 8, 4), axis=0))
+    >>> per_example(Row("r", "relu", [], {}, "", shape=((1, 0), 8, 4), axis=0))
     (8, 4)
     """
     if row.shape is None or row.axis is None:
@@ -202,4 +213,7 @@ def row_json(row: Row) -> dict[str, Any]:
 
 def plain(item: Site | Call | Layer) -> dict[str, Any]:
     """A site, call or layer as a JSON object."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(item).items()}
+    fields = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(item).items()}
+    if fields.get("scale") == 1.0:
+        del fields["scale"]  # as in tables from before there was one
+    return fields

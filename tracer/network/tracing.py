@@ -24,6 +24,8 @@ from tracer.network.program import Program
 from tracer.network.pytree import examples_in, first_tensor, leaves_of, rebuild, take
 from tracer.network.structure import find_calls, find_layers, find_sites, site_names, zero_constants
 from tracer.network.table import Row
+from tracer.ops import kernels
+from tracer.ops.decompositions import decompositions
 
 _FEW = 3  # examples in a trace with a variable number of them
 
@@ -144,7 +146,19 @@ def _export(
     together.__dict__["training"] = False
     program = torch.export.export(together, tuple(leaves), dynamic_shapes=shapes, strict=False)
     _detach_no_grad(program.graph_module)
-    return Reader(program.run_decompositions({}), model, len(leaves_of(inputs))).draft()
+    program = _decomposed(program.run_decompositions({}))
+    return Reader(program, model, len(leaves_of(inputs))).draft()
+
+
+def _decomposed(program: Any) -> Any:
+    """The program with what has no record written in operations that have one, as far as PyTorch knows how."""
+    before: set[Any] = set()
+    while True:
+        steps = decompositions({node.target for node in program.graph.nodes if node.op == "call_function"})
+        if steps.keys() <= before:
+            return program
+        before |= steps.keys()
+        program = program.run_decompositions(steps)
 
 
 def _detach_no_grad(module: fx.GraphModule) -> None:
@@ -161,7 +175,7 @@ def _detach_no_grad(module: fx.GraphModule) -> None:
             if value.target is not operator.getitem:
                 continue
             with module.graph.inserting_after(value):
-                cut = module.graph.call_function(torch.ops.aten.detach.default, (value,))
+                cut = module.graph.call_function(kernels.detach, (value,))
             cut.meta = dict(value.meta)
             value.replace_all_uses_with(cut, delete_user_cb=lambda user, cut=cut: user is not cut)
     module.recompile()

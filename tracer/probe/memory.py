@@ -20,7 +20,7 @@ def example_bytes(network: Network) -> int:
     total = 0
     for row in network.rows:
         size = row.size(1)
-        if size is not None and row.dtype is not None and op(row.op).homogeneous != "reshape":
+        if size is not None and row.dtype is not None and not op(row.op).may_be_view:
             total += prod(size) * DTYPES[row.dtype].itemsize
     return max(1, total)
 

@@ -16,6 +16,7 @@ from tracer.network.checks import closure, currency, independence
 from tracer.network.copies import named_tensors, private_copy, quiet
 from tracer.network.objective import Objective, call_model
 from tracer.network.pytree import leaves_of, rebuild, take
+from tracer.network.reading import unreadable
 from tracer.probe import Probe
 from tracer.probe.passes import ProbePass
 from tracer.recorder.device import Given, Transfer
@@ -108,10 +109,9 @@ class Instrument:
             if not same.holds:
                 self._note(same.message)
                 self._options["gradients"] = "none"
-        if network.foreign:
+        if isinstance(network, Network) and (refusal := unreadable(network, tensors, self._example_bytes())):
             self._note(
-                f"the network uses {', '.join(network.foreign)}, which readers of archives refuse to run: "
-                "everything is recorded, but metrics that replay the network will need `--model`"
+                f"everything is recorded, but readers of the archive refuse to run it again: {refusal}"
             )
         self._pass = ProbePass(network, self._probes, tensors=tensors, **self._options)  # type: ignore[arg-type]
         # Which parameters a model that branches on values uses, a few examples cannot tell.
@@ -119,6 +119,11 @@ class Instrument:
         unreached = _unreached(network, tensors, self._inputs, self._targets) if known else []
         for note in [*unreached, *self._pass.notes]:
             self._note(note)
+
+    def _example_bytes(self) -> int:
+        """Bytes of the probes' inputs and targets in the archive, at most."""
+        probes = self._probes.values()
+        return sum(8 * leaf.numel() for probe in probes for leaf in leaves_of((probe.inputs, probe.targets)))
 
     def _note(self, sentence: str) -> None:
         sentence = sentence[0].upper() + sentence[1:].rstrip(".") + "."

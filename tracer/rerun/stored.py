@@ -1,6 +1,7 @@
 """What an archive holds, as PyTorch runs it again: its networks, the weights of a step, its probes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -35,14 +36,20 @@ class Networks:
         self.model: nn.Module | None = None
         self.loss: Any = None
 
-    def at(self, step: int) -> Network:
-        """The network that holds at a step; ArchiveError for an operation off the list."""
+    def at(self, step: int | None = None) -> Network:
+        """The network that holds at a step (default: the last); the only way to what an archive holds of one.
+
+        ArchiveError for a table that is not run: an operation off the list, or more memory and time than the
+        archive's weights and inputs could be worth.
+        """
         if self._factory is not None:
             return self._own or self._trace(self._factory)
         table, constants = self._archive.network(step)
         if table not in self._known:
             values = {name: torch.from_numpy(np.array(value)) for name, value in constants.items()}
-            self._known[table] = Network.from_json(table, values)
+            network = Network.from_json(table, values)
+            network.check_cost(*_sizes(self._archive))
+            self._known[table] = network
         return self._known[table]
 
     def _trace(self, factory: Factory) -> Network:
@@ -67,6 +74,23 @@ class Networks:
         ]
         self._own = Network.trace(self.model, few[0], few[1] if self.loss else None, self.loss)
         return self._own
+
+
+def _sizes(archive: Archive) -> tuple[dict[str, Tensor], int]:
+    """The weights of an archive as tensors that have only sizes, and the bytes its probes' examples take."""
+    tensors = {
+        row["name"]: torch.empty(row["shape"], dtype=DTYPES[row["source_dtype"]], device="meta")
+        for row in archive.tensors
+    }
+    source = archive._source
+    arrays = [
+        f"probes/{name}/{array}" for name in archive.probes for array in source.children(f"probes/{name}")
+    ]
+    return tensors, sum(8 * prod(source.shape(path)) for path in arrays if _is_example(path))
+
+
+def _is_example(path: str) -> bool:
+    return path.rpartition("/")[2].partition("_")[0] in ("inputs", "targets")
 
 
 def _first_probe(archive: Archive) -> Probe:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
+    from tracer.network import Network
+
 FACTORS = ("dropped", "literal")
 MEASURES = ("l2", "l1_path", "l2_path", "spectral")
 NORMS = ("l1_path_norm", "l2_path_norm", "l2_norm", "spectral_norm")
@@ -61,7 +63,7 @@ class Magnitudes:
 )
 def capacity(
     weights: Sequence[Mapping[str, np.ndarray]],
-    networks: Sequence[Mapping[str, Any]],
+    networks: Sequence[Network],
     margin_gamma: np.ndarray,
     *,
     include_bias: bool = False,
@@ -71,7 +73,7 @@ def capacity(
 ) -> dict[str, Any]:
     """Four capacity measures: norms of all weights over the squared margin.
 
-    `weights` holds one mapping from tensor name to values per step, `networks` the table that holds at that
+    `weights` holds one mapping from tensor name to values per step, `networks` the network that holds at that
     step, `margin_gamma` (step,) the margin γ of the training examples. A layer i of the d = `n_layers` is a
     linear layer or convolution with the BatchNorm after it folded in (a BatchNorm that cannot be folded is
     a layer of its own), once for every time it is applied, shortcuts included; h_i are the units of its
@@ -97,11 +99,11 @@ def capacity(
     Raises MissingTraceError, naming row and module, where paths are not defined: products of activations,
     attention, LayerNorm, GroupNorm, activations that are steeper than 1 or not 0 at 0.
 
-    >>> first = {"name": "a", "op": "aten.linear.default", "args": [{"input": 0}, {"tensor": "a.weight"}]}
-    >>> second = {"name": "b", "op": "aten.linear.default", "args": [{"row": 0}, {"tensor": "b.weight"}]}
-    >>> table = {"rows": [first, second], "inputs": [{"shape": [2, 1]}]}
-    >>> weights = [{"a.weight": np.array([[3.0], [-4.0]]), "b.weight": np.array([[1.0, 2.0]])}]
-    >>> result = capacity(weights, [table], np.array([0.5]))
+    >>> from torch import nn, zeros
+    >>> from tracer.network import Network
+    >>> model = nn.Sequential(nn.Linear(1, 2, bias=False), nn.Linear(2, 1, bias=False))
+    >>> weights = [{"0.weight": np.array([[3.0], [-4.0]]), "1.weight": np.array([[1.0, 2.0]])}]
+    >>> result = capacity(weights, [Network.trace(model, zeros(2, 1))], np.array([0.5]))
     >>> {name: result[name].round(6).tolist() for name in MEASURES}  # 4 · 25 · 5, 4 · 11², 4 · 73, 4 · 25 · 5
     {'l2': [[500.0, 8000.0]], 'l1_path': [[484.0, 7744.0]],
      'l2_path': [[292.0, 9344.0]], 'spectral': [[500.0, 1000.0]]}

@@ -10,12 +10,13 @@ import numpy as np
 from analyze import plot
 from analyze.contract import metric
 from analyze.reference import JIANG_2019, NEYSHABUR_2017
-from analyze.replay.paths.chain import weight_rows
-from analyze.replay.paths.operator_norm import TOLERANCE, row_norm, singular_values
+from analyze.replay.paths.operator_norm import TOLERANCE, Applied, applied_weights, row_norm, singular_values
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
+
+    from tracer.network import Network
 
 NAMES = ("frobenius", "spectral_exact", "spectral_reshaped", "nuclear", "l1", "distance_from_init")
 
@@ -37,14 +38,14 @@ def layer_norms(
     weights: Sequence[Mapping[str, np.ndarray]],
     initial_weights: Mapping[str, np.ndarray],
     layer_tensors: Mapping[str, Sequence[str]],
-    network: Mapping[str, Any],
+    network: Network,
     *,
     tolerance: float = TOLERANCE,
 ) -> dict[str, Any]:
     """Norms of the weights of every layer, and of all of them together as the last layer, `all`.
 
     `weights` holds one mapping from tensor name to values per step, `initial_weights` those at
-    initialisation, `layer_tensors` the parameters of each layer, `network` the stored table of the network. A
+    initialisation, `layer_tensors` the parameters of each layer, `network` the recorded network. A
     layer's weights are its parameters with two or more dimensions, or where it has none (normalisation) those
     not called bias; biases never count. All results are (step, layer), float64:
 
@@ -58,13 +59,17 @@ def layer_norms(
     attention, embedding, reparametrised). NaN where a weight is not finite.
 
     >>> now, before = {"fc.weight": np.diag([3.0, -4.0])}, {"fc.weight": np.zeros((2, 2))}
-    >>> table = {"rows": [{"op": "aten.linear.default", "args": [{"input": 0}, {"tensor": "fc.weight"}]}]}
-    >>> result = layer_norms([now], before, {"fc": ["fc.weight"]}, table)
+    >>> import torch
+    >>> from collections import OrderedDict
+    >>> from tracer.network import Network
+    >>> model = torch.nn.Sequential(OrderedDict(fc=torch.nn.Linear(2, 2)))
+    >>> network = Network.trace(model, torch.zeros(3, 2))
+    >>> result = layer_norms([now], before, {"fc": ["fc.weight"]}, network)
     >>> {name: result[name][0, 0].item() for name in ("frobenius", "spectral_exact", "nuclear", "l1")}
     {'frobenius': 5.0, 'spectral_exact': 4.0, 'nuclear': 7.0, 'l1': 7.0}
     """
     owned = {layer: weight_names(names, initial_weights) for layer, names in layer_tensors.items()}
-    applied = weight_rows(network)
+    applied = applied_weights(network)
     everything = [name for names in owned.values() for name in names]
     values = {name: np.full((len(weights), len(owned) + 1), np.nan) for name in NAMES}
     iterations = np.zeros((len(weights), len(owned) + 1), np.int64)
@@ -86,14 +91,14 @@ def layer_norms(
 
 
 def _exact(
-    weight: np.ndarray, row: Mapping[str, Any] | None, scale: np.ndarray, tolerance: float
+    weight: np.ndarray, applied: Applied | None, scale: np.ndarray, tolerance: float
 ) -> tuple[float, int]:
-    """Largest singular value of what `row` computes, and iterations; `scale` are those of its matrix."""
-    if row is None:
+    """Largest singular value of what a row computes, and iterations; `scale` are those of its matrix."""
+    if applied is None:
         return np.nan, 0
     if weight.ndim == 2:
         return float(scale.max(initial=0.0)), 0
-    norm = row_norm(weight, row, tolerance=tolerance)
+    norm = row_norm(weight, applied, tolerance=tolerance)
     return norm.value, norm.iterations
 
 

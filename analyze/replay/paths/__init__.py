@@ -8,34 +8,26 @@ the |w|^q it meets. The sum over all of them is one forward pass in float64 in w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from analyze.replay.paths.chain import Row, references, refusal, short
-from analyze.replay.paths.rules import FORMS, Call, Line
+from analyze.replay.paths.rules import FORMS, Call, Line, Refused, refusal
 from analyze.replay.paths.scaled import Phi, bare, moderate, phis_in
 from tracer.errors import MissingTraceError
+from tracer.ops import op
+from tracer.ops.written import constant
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tracer.network import Network
+    from tracer.network.table import Row, Site
+
 MaxPool = Literal["sum", "max"]
 Units = Literal["unrolled", "channels"]
-# Of an argument that they copy or measure, only the shape matters to these.
-SHAPE_ONLY = (
-    "sym_size",
-    "sym_numel",
-    "zeros_like",
-    "ones_like",
-    "full_like",
-    "new_zeros",
-    "new_ones",
-    "new_full",
-)
 
 
 class Affine(NamedTuple):
@@ -66,8 +58,26 @@ class PathSums:
     maps: list[Affine]
 
 
+class Stored:
+    """A weight or constant, made float64 when it is looked at: those of all layers need not be held at once."""
+
+    def __init__(self, values: Any) -> None:
+        self._values = values
+
+    def make(self) -> Tensor:
+        """Its values, float64 where they are floating-point numbers."""
+        import torch
+
+        values = (
+            self._values
+            if isinstance(self._values, torch.Tensor)
+            else torch.from_numpy(np.array(self._values))
+        )
+        return values.double() if values.is_floating_point() else values
+
+
 def path_sums(
-    network: Mapping[str, Any],
+    network: Network,
     tensors: Mapping[str, np.ndarray],
     *,
     include_bias: bool = False,
@@ -76,17 +86,17 @@ def path_sums(
 ) -> PathSums:
     """Sums over all paths of the product of |w|^q, q = 1 and 2, of any network whose rows have a form.
 
-    `network` is the stored table, with the values of its constants under `values`, `tensors` parameters and
-    buffers by name. `literal` puts a factor 2 (q = 1) or 4h (q = 2) on every parametrised row, h being the
-    units of its output, or with `units="channels"` its channels. `include_bias` counts paths that begin at a
-    bias. -inf where no path is above 0, NaN where a weight is not finite.
+    `tensors`: parameters and buffers by name. `literal` puts a factor 2 (q = 1) or 4h (q = 2) on every
+    parametrised row, h being the units of its output, or with `units="channels"` its channels. `include_bias` counts
+    paths that begin at a bias. -inf where no path is above 0, NaN where a weight is not finite.
 
-    Raises MissingTraceError, naming the row and its module, where a row has no such form.
+    Raises MissingTraceError, naming the row and its module, where a row has no such form, ArchiveError where a stored
+    network takes more than its weights could be worth.
 
-    >>> x, w = {"input": 0}, {"tensor": "w"}
-    >>> rows = [{"name": "fc", "op": "aten.linear.default", "args": [x, w, None]}]
-    >>> table = {"rows": rows, "inputs": [{"shape": [5, 2], "dtype": "float32", "batched": True}]}
-    >>> sums = path_sums(table, {"w": np.array([[3.0, -4.0]])})
+    >>> import torch
+    >>> from tracer.network import Network
+    >>> network = Network.trace(torch.nn.Linear(2, 1, bias=False), torch.zeros(5, 2))
+    >>> sums = path_sums(network, {"weight": np.array([[3.0, -4.0]])})
     >>> round(np.exp(sums.log[1, False])), round(np.exp(sums.log[2, True])), sums.maps[0].units
     (7, 100, 1)
     """
@@ -106,7 +116,7 @@ class Pass:
     it, where nothing else uses that row. What does not depend on the input is computed as it is.
     """
 
-    network: Mapping[str, Any]
+    network: Network
     tensors: Mapping[str, np.ndarray]
     power: int = 1
     include_bias: bool = False
@@ -115,12 +125,11 @@ class Pass:
     maps: list[Affine] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.rows: Sequence[Row] = self.network["rows"]
-        self.sites = {site["row"]: site for site in self.network.get("sites") or ()}
-        self.needed = self._needed()
+        self.rows = self.network.rows
+        self.sites = {site.row: site for site in self.network.sites}
         self.folded = self._folded()
-        self.n = self.network.get("batch") or 1
-        self.values: dict[int, Any] = {}
+        self.n = self.network.batch or 1
+        self.moving: set[int] = set()  # rows that depend on the input
         self.literal = False
         self.before: Any = None  # the line that waits for its BatchNorm
 
@@ -128,19 +137,21 @@ class Pass:
         """Natural logarithm of the sum over all paths of the whole network, by literal."""
         import torch
 
-        last = {key: index for index in self.needed for key in self._parents(index)}
-        output = self._output()
+        kind, key = self.network.output
+        if kind != "row":
+            raise MissingTraceError("capacity needs a network whose output is the result of one of its rows")
         with torch.no_grad():
-            for index in self.needed:
-                self.powered: Any = None
-                self.stored: dict[Any, Tensor] = {}
-                self.values[index] = self._row(index)
-                for key in set(self._parents(index)):
-                    if last[key] == index and key != output:
-                        del self.values[key]
-        phis = self.values[output]
+            leaves: dict[tuple[str, Any], Any] = {
+                (kind, name): Stored(values)
+                for kind, tensors in (("tensor", self.tensors), ("constant", self.network.constants))
+                for name, values in tensors.items()
+            }
+            leaves |= {("input", k): self._input(entry) for k, entry in enumerate(self.network.inputs)}
+            phis = self.network.interpret(self._row, leaves)
+        if isinstance(phis, Refused):
+            raise phis.error
         if not isinstance(phis, Lanes) or not all(isinstance(phi, Phi) for phi in phis):
-            raise refusal(self.rows[output], "is not one tensor of scores")
+            raise refusal(self.rows[key], "is not one tensor of scores")
         return {literal: self._log_sum(phi) for literal, phi in zip((False, True), phis, strict=True)}
 
     def _log_sum(self, phi: Phi) -> float:
@@ -149,156 +160,98 @@ class Pass:
             return math.nan
         return math.log(total) + phi.exponent * math.log(2.0) if total > 0 else -math.inf
 
-    def _output(self) -> int:
-        kind, key = self.network.get("output") or ("row", self._last_row())
-        if kind != "row" or not 0 <= key < len(self.rows):
-            raise MissingTraceError("capacity needs a network whose output is the result of one of its rows")
-        return int(key)
-
-    def _last_row(self) -> int:
-        return max((k for k, row in enumerate(self.rows) if not row.get("loss")), default=-1)
-
     def _parents(self, index: int) -> Iterator[int]:
-        row = self.rows[index]
-        site = self.sites.get(index)
+        row, site = self.rows[index], self.sites.get(index)
         # A hand-written ReLU also reads the sign of its argument, which is no way for a path.
-        given = (
-            row["args"][site.get("argument", 0)] if site else [row["args"], *row.get("kwargs", {}).values()]
-        )
-        return (key for kind, key in references(given) if kind == "row")
-
-    def _needed(self) -> list[int]:
-        wanted, waiting = set(), [self._output()]
-        while waiting:
-            index = waiting.pop()
-            if index not in wanted and index >= 0:
-                wanted.add(index)
-                waiting.extend(self._parents(index))
-        return sorted(wanted)
+        given = row.references() if site is None else references(row.args[site.argument])
+        return (key for kind, key in given if kind == "row")
 
     def _folded(self) -> dict[int, int]:
         """Affine row -> the BatchNorm row folded into it."""
         uses: dict[int, list[int]] = {}
-        for index in self.needed:
-            if not short(self.rows[index]).startswith("sym_"):
+        for index in self.network.needed([self.network.output]):
+            if not op(self.rows[index].op).shape_only:
                 for key in self._parents(index):
                     uses.setdefault(key, []).append(index)
-        found = {}
+        folded = {}
         for index, users in uses.items():
-            first = self.rows[users[0]]
-            if len(users) == 1 and self._form(first) == "batch_norm" and first["args"][0] == {"row": index}:
-                dims = len(self.rows[index].get("shape") or (1, 1))
-                if self._form(self.rows[index]) == "conv" or (
-                    self._form(self.rows[index]) == "linear" and dims == 2
-                ):
-                    found[index] = users[0]
-        return found
-
-    def _form(self, row: Row) -> str | None:
-        entry = entry_of(row)
-        if entry.rule is not None and entry.rule.name in ("addmm", "matmul"):
-            return "linear"
-        return entry.homogeneous
-
-    def rule(self, row: Row) -> Any:
-        """Which arguments of a row are its input, weight and bias."""
-        return entry_of(row).rule
+            first, path = self.rows[users[0]], op(self.rows[index].op).path
+            if len(users) == 1 and op(first.op).path == "batch_norm" and first.args[0] == {"row": index}:
+                dims = len(self.rows[index].shape or (1, 1))
+                if path == "conv" or (path == "linear" and dims == 2):
+                    folded[index] = users[0]
+        return folded
 
     # ---- rows ----
 
-    def _row(self, index: int) -> Any:
-        row = self.rows[index]
-        if index not in self.sites:
-            args = [self._value(argument) for argument in row["args"]]
-            if short(row).startswith(SHAPE_ONLY) or not any(True for _ in phis_in(args)):
-                return self._plain(row, args)
-        results = []
-        for self.literal in (False, True):
-            results.append(self._lane(index, row))
-        return Lanes(results)
+    def _row(self, index: int, row: Row, call: Callable[..., Any], arguments: list[Any]) -> Any:
+        site = self.sites.get(index)
+        refused = refusals_in(arguments if site is None else [arguments[site.argument]])
+        if refused:
+            return min(refused, key=lambda one: one.index)
+        try:
+            args = made(arguments)
+            if site is None and (op(row.op).shape_only or not any(True for _ in phis_in(args))):
+                return self._plain(row, call, args)
+            self.moving.add(index)
+            self.powered: Any = None
+            results = []
+            for self.literal in (False, True):
+                given = Call(self, index, row, in_lane(args, self.literal), arguments, call)
+                results.append(self._lane(given, site))
+            return Lanes(results)
+        except MissingTraceError as error:
+            return Refused(index, error)  # unless nothing but the gate of a hand-written ReLU needs it
 
-    def _plain(self, row: Row, args: list[Any]) -> Any:
+    def _plain(self, row: Row, call: Callable[..., Any], args: list[Any]) -> Any:
         """What does not depend on the values of the input, as it is."""
         self.refuse_random(row)
-        kwargs = {name: self._value(value) for name, value in row.get("kwargs", {}).items()}
-        return operation(row)(*bare(args), **bare(kwargs))
+        return call(*bare(in_lane(args, self.literal)))
 
-    def _lane(self, index: int, row: Row) -> Any:
-        site, form = self.sites.get(index), self._form(row)
-        if site is not None or form == "relu":
-            return self._activation(row, site)
+    def _lane(self, call: Call, site: Site | None) -> Any:
+        row, form = call.row, op(call.row.op).path
+        if site is not None or form == "activation":
+            return self._activation(call, site)
         if form is None:
             raise refusal(row, "has no positive-homogeneous form")
-        args = [self._value(argument) for argument in row["args"]]
-        kwargs = {name: self._value(value) for name, value in row.get("kwargs", {}).items()}
-        if form not in ("reshape", "scores") and any(phi.scores for phi in phis_in(args)):
+        if form not in ("reshape", "scores") and any(phi.scores for phi in phis_in(call.args)):
             raise refusal(row, "works on what a softmax returned")
-        if row.get("shape") is not None and row.get("axis") is None:
+        if row.shape is not None and row.axis is None:
             raise refusal(row, "has no known example axis, so it may mix examples")
-        return FORMS[form](Call(self, index, row, args, kwargs, operation(row)))
+        return FORMS[form](call)
 
     def refuse_random(self, row: Row) -> None:
         """Raise where a row's result is drawn anew at each run."""
-        positions = entry_of(row).random
-        if positions is not None and all(k < len(row["args"]) and row["args"][k] for k in positions):
+        positions = op(row.op).random
+        if positions is not None and all(k < len(row.args) and constant(row.args[k]) for k in positions):
             raise refusal(row, "draws random numbers")
 
-    def _value(self, argument: Any) -> Any:
-        if isinstance(argument, list):
-            return [self._value(item) for item in argument]
-        kinds = list(references(argument))
-        if not kinds:
-            return fixed(argument)
-        ((kind, key),) = kinds
-        if kind == "row":
-            value = self.values[key]
-            return value[self.literal] if isinstance(value, Lanes) else value
-        if kind == "input":
-            return self._input(key)
-        if (kind, key) not in self.stored:
-            self.stored[kind, key] = self._read(kind, key)
-        return self.stored[kind, key]
-
-    def _read(self, kind: str, key: Any) -> Tensor:
+    def _input(self, entry: Mapping[str, Any]) -> Lanes:
         import torch
 
-        stored = np.asarray(self.tensors[key] if kind == "tensor" else self.network["values"][key])
-        return torch.from_numpy(np.array(stored, np.float64 if stored.dtype.kind == "f" else stored.dtype))
+        shape = [self.n, *entry["shape"][1:]] if entry["batched"] else entry["shape"]
+        return Lanes([Phi(torch.ones(shape, dtype=torch.float64))] * 2)
 
-    def maker(self, argument: Any, value: Tensor) -> Callable[[], Tensor]:
-        """Makes a weight again, so that those of all layers need not be held at once."""
-        ((kind, key),) = argument.items()
-        return partial(self._read, kind, key) if kind in ("tensor", "constant") else lambda: value
-
-    def _input(self, key: int) -> Phi:
-        import torch
-
-        declared = self.network["inputs"][key]
-        shape = list(declared["shape"])
-        if declared.get("batched", True):
-            shape[0] = self.n
-        return Phi(torch.ones(shape, dtype=torch.float64))
-
-    def _activation(self, row: Row, site: Mapping[str, Any] | None) -> Any:
-        name = short(row)
-        slope = site.get("slope") if site else 0.0
-        passes = name in ("relu", "tanh", "relu6") or (name == "hardtanh" and _around_zero(row))
-        if site is not None and site.get("kind") in ("path", "gate"):
-            passes = slope is not None and abs(slope) <= 1
+    def _activation(self, call: Call, site: Site | None) -> Any:
+        activation = op(call.row.op).activation
+        passes = (
+            activation is not None and activation.contracts and _around_zero(activation.ends(call.row.args))
+        )
+        if site is not None and site.kind in ("path", "gate"):
+            passes = site.slope is not None and abs(site.slope) <= 1
         if not passes:
-            raise refusal(row, "is no activation with f(0) = 0 and slopes of at most 1")
-        return self._value(row["args"][site.get("argument", 0) if site else 0])
+            raise refusal(call.row, "is no activation with f(0) = 0 and slopes of at most 1")
+        return call.args[site.argument if site else 0]
 
     def is_learned(self, index: int) -> bool:
         """Whether a row's factor is made of parameters."""
         waiting, seen = [index], set()
-        parameters = self.network.get("parameters") or ()
         while waiting:
             row = self.rows[waiting.pop()]
-            for kind, key in () if short(row).startswith(SHAPE_ONLY) else references(row["args"]):
-                if kind == "tensor" and key in parameters:
+            for kind, key in () if op(row.op).shape_only else references(row.args):
+                if kind == "tensor" and key in self.network.parameters:
                     return True
-                if kind == "row" and key not in seen and not isinstance(self.values.get(key), Lanes):
+                if kind == "row" and key not in seen and key not in self.moving:
                     seen.add(key)
                     waiting.append(key)
         return False
@@ -310,38 +263,40 @@ class Pass:
             h = wide if self.units == "channels" else units
             phi = phi._replace(value=phi.value * (2.0 if self.power == 1 else 4.0 * h))
         else:
-            self.maps.append(Affine(row["name"], line.weight, line.apply, line.inputs[1:], units, wide))
+            self.maps.append(Affine(row.name, line.weight, line.apply, line.inputs[1:], units, wide))
         return moderate(phi)
 
 
-def entry_of(row: Row) -> Any:
-    """What a row's operation means to us."""
-    from tracer.ops import op
+def references(argument: Any) -> Iterator[tuple[str, Any]]:
+    """Every (kind, key) that a written argument refers to, in order."""
+    from tracer.network import table
 
-    return op(row["op"])
-
-
-def operation(row: Row) -> Callable[..., Any]:
-    """The function behind a row; MissingTraceError where an archive may not hold it."""
-    from tracer.network.program import resolve
-    from tracer.ops import ALLOWED
-
-    if row["op"] not in ALLOWED:
-        raise refusal(row, "is no operation that an archive may hold")
-    return resolve(row["op"])
+    return table.references(argument)
 
 
-def fixed(argument: Any) -> Any:
-    """An argument that refers to nothing, as the operation takes it."""
-    import torch
-
-    from tracer.network.table import decode
-
-    return decode(argument, torch.device("cpu"))
+def made(values: Any) -> Any:
+    """The arguments with weights and constants in float64."""
+    if isinstance(values, Stored):
+        return values.make()
+    return [made(value) for value in values] if type(values) is list else values
 
 
-def _around_zero(row: Row) -> bool:
-    from tracer.network.structure import constant
+def in_lane(values: Any, literal: bool) -> Any:
+    """The arguments of one of the two sums that are carried side by side."""
+    if isinstance(values, Lanes):
+        return values[literal]
+    return [in_lane(value, literal) for value in values] if type(values) is list else values
 
-    low, high = [constant(argument) for argument in row["args"][1:3]] + [-1.0, 1.0][len(row["args"]) - 1 :]
+
+def refusals_in(values: Any) -> list[Refused]:
+    """What could not be computed among nested arguments."""
+    if isinstance(values, list):
+        return [found for value in values for found in refusals_in(value)]
+    return [values] if isinstance(values, Refused) else []
+
+
+def _around_zero(ends: tuple[Any, Any]) -> bool:
+    if ends == (None, None):
+        return True
+    low, high = (constant(end) for end in ends)
     return low is not None and high is not None and low <= 0 <= high

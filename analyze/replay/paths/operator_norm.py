@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from analyze.replay.paths.chain import Row
+from tracer.ops import op
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from tracer.network import Network
+    from tracer.network.table import Row
 
 DENSE_UP_TO = 128  # inputs of a map below which its whole matrix is built
 TOLERANCE = 1e-6  # relative, of Lanczos iterations
@@ -156,8 +159,50 @@ def _ritz(diagonal: Sequence[float], beside: Sequence[float], k: int) -> tuple[N
     return Norm(float(values[0]), k, float(error)), residual, vector
 
 
-def row_norm(weight: np.ndarray, row: Row, *, tolerance: float = TOLERANCE) -> Norm:
-    """Largest singular value of what a row of `chain.weight_rows` computes with its weight.
+class Applied(NamedTuple):
+    """A row that applies a weight by itself, and the shape of one example of what it is applied to (None: unknown)."""
+
+    network: Network
+    row: Row
+    inputs: tuple[int, ...] | None
+
+
+def applied_weights(network: Network) -> dict[str, Applied]:
+    """The first row of the model that applies each stored weight, by its name: linear layers and convolutions.
+
+    >>> import torch
+    >>> from tracer.network import Network
+    >>> network = Network.trace(torch.nn.Conv2d(3, 4, 3), torch.zeros(2, 3, 8, 8))
+    >>> applied_weights(network)["weight"].inputs
+    (3, 8, 8)
+    """
+    applied: dict[str, Applied] = {}
+    for row in network.rows:
+        record = op(row.op)
+        if record.rule is None or record.path is None or record.affine != "first" or row.loss:
+            continue
+        weight = row.args[record.rule.weight] if record.path in ("linear", "conv") else None
+        name = weight.get("tensor") if isinstance(weight, dict) else None
+        if name is not None:
+            applied.setdefault(name, Applied(network, row, _inputs(network, row.args[record.rule.input])))
+    return applied
+
+
+def _inputs(network: Network, argument: Any) -> tuple[int, ...] | None:
+    ((kind, key),) = argument.items()
+    shape = (
+        network.rows[key].shape
+        if kind == "row"
+        else network.inputs[key]["shape"]
+        if kind == "input"
+        else None
+    )
+    rest = tuple(size for size in (shape or ())[1:] if isinstance(size, int))
+    return rest if rest and shape is not None and len(rest) == len(shape) - 1 else None
+
+
+def row_norm(weight: np.ndarray, applied: Applied, *, tolerance: float = TOLERANCE) -> Norm:
+    """Largest singular value of what a row of `applied_weights` computes with its weight.
 
     NaN where the size of the row's input is unknown.
     """
@@ -166,19 +211,15 @@ def row_norm(weight: np.ndarray, row: Row, *, tolerance: float = TOLERANCE) -> N
     values = torch.from_numpy(np.array(weight, np.float64))
     if values.dim() == 2:
         return map_norm(_linear, values, values.shape[1:], tolerance=tolerance)
-    if row.get("inputs") is None:
+    if applied.inputs is None:
         return Norm(math.nan)
-    return map_norm(_call_of(row), values, row["inputs"], tolerance=tolerance)
+    return map_norm(_call_of(applied), values, applied.inputs, tolerance=tolerance)
 
 
 def _linear(x: Tensor, weight: Tensor) -> Tensor:
     return x @ weight.T
 
 
-def _call_of(row: Row) -> Callable[[Tensor, Tensor], Tensor]:
-    from analyze.replay.paths import fixed, operation
-
-    call = operation(row)
-    others = [fixed(argument) for argument in row["args"][3:]]
-    kwargs = {name: fixed(value) for name, value in row.get("kwargs", {}).items() if name != "bias"}
-    return lambda x, weight: call(x, weight, None, *others, **kwargs)
+def _call_of(applied: Applied) -> Callable[[Tensor, Tensor], Tensor]:
+    call, others = applied.network.operation(applied.row)
+    return lambda x, weight: call(x, weight, None, *others[3:])

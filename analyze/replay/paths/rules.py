@@ -7,40 +7,61 @@ constants and weights count as |w|^q.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from analyze.replay.paths.chain import Row, refusal, short
 from analyze.replay.paths.scaled import Phi, aligned, bare, phis_in, plus
 from analyze.replay.paths.windows import adaptive_sizes, window_sum
+from tracer.errors import MissingTraceError
+from tracer.ops import Argument, Op, Rule, op
+from tracer.ops.written import constant
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from analyze.replay.paths import Pass
+    from tracer.network.table import Row
 
-CASTS = ("to", "_to_copy", "type_as", "lift_fresh_copy", "detach", "alias", "contiguous", "clone")
+LARGEST = 1 << 14  # elements along a side of a window that is summed over
+
+
+class Refused(NamedTuple):
+    """In the place of a row's result: what is in the way of it."""
+
+    index: int
+    error: MissingTraceError
+
+
+def refusal(row: Row, why: str) -> MissingTraceError:
+    """The error that names a row, where it is, and what is in the way of path and operator norms."""
+    where = f"module {row.module!r}" if row.module else "the network itself"
+    return MissingTraceError(
+        f"capacity is not defined for this network: row {row.name!r} ({row.op}, in {where}) {why}"
+    )
 
 
 class Call(NamedTuple):
-    """One row about to be run in its form; `function` is the operation itself."""
+    """One row about to be run in its form.
+
+    args: its arguments in float64, given: as they came. function: the operation itself, keyword arguments bound.
+    """
 
     run: Pass
     at: int
     row: Row
     args: list[Any]
-    kwargs: dict[str, Any]
+    given: list[Any]
     function: Callable[..., Any]
 
     @property
-    def kind(self) -> str:
-        """The operation's own name."""
-        return short(self.row)
+    def record(self) -> Op:
+        """What is known of the operation."""
+        return op(self.row.op)
 
     def again(self, value: Any) -> Any:
         """The operation itself, on another first argument."""
-        return self.function(value, *self.args[1:], **self.kwargs)
+        return self.function(value, *self.args[1:])
 
 
 class Line(NamedTuple):
@@ -60,12 +81,12 @@ class Line(NamedTuple):
 def reshape(call: Call) -> Any:
     """Moves, copies and picks units."""
     call.run.refuse_random(call.row)
-    if call.kind == "getitem":
+    if call.record.python is not None:
         return call.args[0][call.args[1]]
     first = next(phis_in(call.args))
-    if call.kind in CASTS:
+    if call.record.copies:
         return first
-    out = call.function(*bare(call.args), **bare(call.kwargs))
+    out = call.function(*bare(call.args))
     if isinstance(out, list | tuple):
         return [first._replace(value=part) for part in out]
     return first._replace(value=out)
@@ -78,14 +99,15 @@ def scores(call: Call) -> Phi:
 
 def add(call: Call) -> Phi:
     """Sums and differences; a constant or parameter that is added is a bias."""
-    run = call.run
-    if call.kind == "sum":
+    run, weighed = call.run, call.record.weighed
+    if weighed is None:
         return call.args[0]._replace(value=call.again(call.args[0].value))
-    # rsub subtracts its first argument times alpha, the others their second.
-    weighed = 0 if call.kind == "rsub" else 1
+    alpha = constant(call.row.kwargs.get("alpha", 1))
+    if alpha is None:
+        raise refusal(call.row, "weighs what it adds by a number that is computed")
     terms = []
     for position, term in enumerate(call.args[:2]):
-        factor = abs(call.kwargs.get("alpha", 1)) ** run.power if position == weighed else 1.0
+        factor = abs(alpha) ** run.power if position == weighed else 1.0
         if isinstance(term, Phi):
             terms.append(term._replace(value=term.value * factor))
         else:
@@ -95,7 +117,7 @@ def add(call: Call) -> Phi:
 
 def cat(call: Call) -> Phi:
     """Concatenation, stacking, and padding with zeros."""
-    if call.kind == "constant_pad_nd":
+    if call.record.pads:
         if call.run.include_bias and len(call.args) > 2 and call.args[2]:
             raise refusal(call.row, "pads with a number other than 0, a bias of no layer")
         return call.args[0]._replace(value=call.function(call.args[0].value, call.args[1]))
@@ -104,19 +126,19 @@ def cat(call: Call) -> Phi:
         part if isinstance(part, Phi) else Phi(abs(number(part)) ** power * counted) for part in call.args[0]
     ]
     values, exponent = aligned(parts)
-    return Phi(call.function(values, *call.args[1:], **call.kwargs), exponent)
+    return Phi(call.function(values, *call.args[1:]), exponent)
 
 
 def scale(call: Call) -> Phi:
     """Products and quotients with a constant, or with parameters: then a layer of one weight a unit."""
-    if call.kind == "neg":
+    if len(call.args) == 1:
         return call.args[0]
-    pair = call.args[:2]
-    if len(list(phis_in(pair))) != 1 or (call.kind == "div" and not isinstance(pair[0], Phi)):
+    pair, divides = call.args[:2], call.record.affine == "first"
+    if len(list(phis_in(pair))) != 1 or (divides and not isinstance(pair[0], Phi)):
         raise refusal(call.row, "is a product or quotient of activations")
     position = 0 if isinstance(pair[0], Phi) else 1
     factor = number(pair[1 - position])
-    factor = 1 / factor if call.kind == "div" else factor
+    factor = 1 / factor if divides else factor
     phi = pair[position]
     out = phi._replace(value=phi.value * abs(factor) ** call.run.power)
     if not call.run.is_learned(call.at):
@@ -128,17 +150,17 @@ def avg_pool(call: Call) -> Phi:
     """An average of d elements is a sum with weights 1/d: the same average times d^(1 - q)."""
     import torch
 
-    phi, kind = call.args[0], call.kind
+    phi, pool = call.args[0], call.record.pool
     out = call.again(phi.value)
-    if call.run.power == 1:
+    if call.run.power == 1 or pool is None:
         return phi._replace(value=out)
-    if "adaptive" in kind:
+    if pool.adaptive:
         size = adaptive_sizes(phi.value, out)
-    elif kind == "mean":
+    elif pool.whole:
         size = torch.tensor(phi.value.numel() / out.numel(), dtype=torch.float64)
     else:
         ones = torch.ones_like(phi.value[:1, :1])
-        inside = window_sum(ones, out.shape[2:], *window(call.args, phi.value.dim() - 2))
+        inside = window_sum(ones, out.shape[2:], *window(call, phi.value.dim() - 2))
         size = inside / call.again(ones)
     return phi._replace(value=out * size ** (1 - call.run.power))
 
@@ -147,19 +169,19 @@ def max_pool(call: Call) -> Any:
     """The sum over each window; with `maxpool="max"` the maximum."""
     from torch.nn import functional
 
-    phi = call.args[0]
+    phi, pool = call.args[0], call.record.pool
     found = call.again(phi.value)
     out = found[0] if isinstance(found, tuple) else found
     dims = out.dim() - 2
-    if call.run.maxpool == "sum":
-        if call.kind == "amax":
-            out = phi.value.sum(*call.args[1:], **call.kwargs)
-        elif "adaptive" in call.kind:
+    if call.run.maxpool == "sum" and pool is not None:
+        if pool.whole:
+            out = phi.value.sum(*call.args[1:])
+        elif pool.adaptive:
             average = getattr(functional, f"adaptive_avg_pool{dims}d")
             out = average(phi.value, out.shape[2:]) * adaptive_sizes(phi.value, out)
         else:
             dilation = each(call.args[4] if len(call.args) > 4 else 1, dims)
-            out = window_sum(phi.value, out.shape[2:], *window(call.args, dims), dilation)
+            out = window_sum(phi.value, out.shape[2:], *window(call, dims), dilation)
     summed = phi._replace(value=out)
     return [summed] if isinstance(found, tuple) else summed
 
@@ -167,7 +189,8 @@ def max_pool(call: Call) -> Any:
 def affine(call: Call) -> Phi:
     """Linear layers and convolutions of any kind."""
     run = call.run
-    rule = run.rule(call.row)
+    rule = call.record.rule
+    assert rule is not None
     args, phi = list(call.args), call.args[rule.input]
     weight = args[rule.weight]
     if not isinstance(phi, Phi) or isinstance(weight, Phi):
@@ -184,42 +207,45 @@ def affine(call: Call) -> Phi:
             return x @ w
         given = list(args)
         given[rule.input], given[rule.weight] = x, w
-        return call.function(*given, **call.kwargs)
+        return call.function(*given)
 
     out = phi._replace(value=apply(phi.value, run.powered))
-    made = run.maker(call.row["args"][rule.weight], weight)
-    line = Line(made, apply, tuple(phi.value.shape), bias, *_out_axis(call, rule.name))
+    stored = call.given[rule.weight]
+    made = stored.make if hasattr(stored, "make") else lambda: weight
+    line = Line(made, apply, tuple(phi.value.shape), bias, *_out_axis(call, rule))
     if call.at in run.folded:
         run.before = line
         return out
-    convolving = rule.name.startswith("conv")
+    convolving = rule.convolution is not None
     if bias is not None and run.include_bias:
         shape = (-1, *[1] * (out.value.dim() - 2)) if convolving else (-1,)
         out = plus([out, Phi(abs(bias.reshape(shape)) ** run.power)])
     return run.crossed(call.row, out, line, channels=1 if convolving else -1)
 
 
-def _out_axis(call: Call, rule: str) -> tuple[int, int]:
-    if rule in ("addmm", "matmul"):
-        return 1, 1
-    if rule == "conv_transpose":
-        return 1, call.args[6] if len(call.args) > 6 else 1
-    if call.kind == "convolution" and call.args[6]:
-        return 1, call.args[8]
-    return 0, 1
+def _out_axis(call: Call, rule: Rule) -> tuple[int, int]:
+    """Where the output channels of one group of a weight lie, and the number of groups where it is not 0."""
+    convolution = rule.convolution
+    if convolution is None:
+        return (0, 1) if rule.bias is not None and rule.bias > rule.weight else (1, 1)
+    transposed = convolution.transposed
+    if not (transposed.among(call.args) if isinstance(transposed, Argument) else transposed):
+        return 0, 1
+    return 1, call.args[convolution.groups]
 
 
 def batch_norm(call: Call) -> Any:
     """BatchNorm in eval mode: the rest of the affine row before it, or a layer of one weight a channel."""
     phi, gain, shift, mean, variance = call.args[:5]
-    run, whole = call.run, call.kind == "batch_norm"
-    if mean is None or (whole and call.args[5]):
+    run, norm = call.run, call.record.normalises
+    assert norm is not None
+    if mean is None or (norm.training is not None and call.args[norm.training]):
         raise refusal(call.row, "normalises by the batch")
-    size = (variance + call.args[7 if whole else 6]) ** -0.5
+    size = (variance + norm.eps.among(call.args)) ** -0.5
     size = size if gain is None else size * gain
     moved = -mean
     line = Line(lambda: size, None, tuple(phi.value.shape))
-    if run.folded.get(call.row["args"][0].get("row", -1)) == call.at:
+    if run.folded.get(call.row.args[0].get("row", -1)) == call.at:
         before = run.before
         moved = moved if before.bias is None else moved + before.bias
         line = before._replace(weight=partial(_scaled, before, size))
@@ -229,7 +255,7 @@ def batch_norm(call: Call) -> Any:
         moved = size * moved + (0.0 if shift is None else shift)
         out = plus([out, Phi(abs(moved).reshape(along) ** run.power)])
     out = run.crossed(call.row, out, line, channels=1)
-    return out if whole else [out]
+    return out if norm.results == 1 else [out]
 
 
 def _scaled(line: Line, size: Tensor) -> Tensor:
@@ -250,9 +276,12 @@ def number(value: Any) -> Tensor:
     return torch.tensor(float(value), dtype=torch.float64)
 
 
-def window(args: Sequence[Any], dims: int) -> tuple[list[int], list[int], list[int]]:
+def window(call: Call, dims: int) -> tuple[list[int], list[int], list[int]]:
     """Kernel, stride and padding of a pooling row's arguments."""
+    args = call.args
     kernel = each(args[1], dims)
+    if max(kernel) > LARGEST:
+        raise refusal(call.row, f"has windows of {max(kernel)} elements a side")
     stride = each(args[2], dims) if len(args) > 2 and args[2] not in (None, []) else kernel
     return kernel, stride, each(args[3] if len(args) > 3 else 0, dims)
 
@@ -269,8 +298,8 @@ FORMS: dict[str, Callable[[Call], Any]] = {
     "add": add,
     "cat": cat,
     "scale": scale,
-    "avg_pool": avg_pool,
-    "max_pool": max_pool,
+    "average": avg_pool,
+    "max": max_pool,
     "linear": affine,
     "conv": affine,
     "batch_norm": batch_norm,

@@ -12,17 +12,10 @@ from torch.overrides import TorchFunctionMode
 from tracer.network.pytree import leaves_of
 from tracer.network.randomness import random_state
 from tracer.network.table import Row
+from tracer.ops import ACTIVATIONS, APPLIED, op, overload
 from tracer.recorder.forward import observer
 
 _READ = frozenset(("__bool__", "__int__", "__float__", "__index__", "item", "tolist", "numpy", "__array__"))
-_KEYWORDS = {
-    "clamp": ("min", "max"),
-    "clamp_min": ("min",),
-    "hardtanh": ("min_val", "max_val"),
-    "leaky_relu": ("negative_slope",),
-    "rrelu": ("lower", "upper"),
-    "threshold": ("threshold", "value"),
-}
 
 Key = tuple[str, str, int]  # "site" or "call", name without number, number of the call
 
@@ -66,11 +59,11 @@ class Functions(TorchFunctionMode):
         if function in observer._OPENED:
             with self:
                 return observer._OPENED[function](*args, **kwargs)
-        if name in observer._CALLS and self._applies_weights(name, args):
+        if name in APPLIED and self._applies_weights(name, args):
             out = function(*args, **kwargs)
             self.met(("call", path or f":{name}"), name, path, (), None, out)
             return out
-        constants = _constants(name, args, kwargs) if name in observer._SITES else None
+        constants = _constants(name, args, kwargs) if name in ACTIVATIONS else None
         if constants is None:
             return function(*args, **kwargs)
         pre = args[0] if args else kwargs.get("input")
@@ -90,7 +83,7 @@ class Functions(TorchFunctionMode):
         """Count a site or call and look at it."""
         self._counts[name] += 1
         if isinstance(out, Tensor):
-            row = Row("", f"aten.{op}.default", [None, *constants], {}, path)
+            row = Row("", overload(op), [None, *constants], {}, path)
             self.look((*name, self._counts[name]), row, pre, out)
 
     def used(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], path: str) -> None:
@@ -130,7 +123,12 @@ class Discovery(Functions):
         name = getattr(function, "__name__", "")
         own = isinstance(kwargs.get("generator"), torch.Generator)
         self.alone |= own or name in _READ
-        if name == "batch_norm" and (args[5] if len(args) > 5 else kwargs.get("training")):
+        norm = op(overload(name)).normalises
+        if norm is not None and norm.over == "batch" and norm.training is not None:
+            by_batch = args[norm.training] if len(args) > norm.training else kwargs.get("training")
+        else:
+            by_batch = False
+        if by_batch:
             self.mixing = self.mixing or path
         self._watch_streams(path)
         for leaf in leaves_of([list(args), dict(kwargs)]):
@@ -169,14 +167,15 @@ def _streams() -> Any:
 
 def _constants(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any] | None:
     """Numbers that go with a nonlinearity; None for a call that is not one (a clamp at another value)."""
-    if name == "maximum":
+    activation = ACTIVATIONS[name]
+    if activation.either:
         zero = isinstance(args[1], Tensor) and not bool(args[1].any())
         return [0] if zero else None
     values = list(args[1:3])
-    for position, keyword in enumerate(_KEYWORDS.get(name, ())):
+    for position, keyword in enumerate(activation.keywords):
         if position >= len(values):
             values.append(kwargs.get(keyword))
-    for position, _ in enumerate(observer._AT_ZERO.get(name, ())):
+    for position in range(len(activation.zero)):
         if position >= len(values) or values[position] != 0:
             return None
     return [_number(value) for value in values]

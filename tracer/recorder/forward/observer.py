@@ -21,21 +21,13 @@ from torch.overrides import TorchFunctionMode
 from tracer.network import Network
 from tracer.network.copies import unwrap, unwrapped_name
 from tracer.network.fixed_masks import by_example
-from tracer.network.structure import short
 from tracer.network.table import Row, Site
-from tracer.ops import OPS
+from tracer.ops import ACTIVATIONS, APPLIED, OPERATORS
 from tracer.probe.packing import pack_on
 
 Level = Literal["functions", "modules", "outputs"]
 
-_PRODUCTS = ("mm", "matmul")  # a call only where one factor is a parameter
-_CALLS = frozenset(
-    {"linear", "addmm", "conv1d", "conv2d", "conv3d", "convolution", *_PRODUCTS}
-    | {f"conv_transpose{n}d" for n in (1, 2, 3)}
-)
-# A bare threshold or clamp is a nonlinearity only at 0.
-_AT_ZERO = {"clamp": ("min",), "clamp_min": ("min",), "threshold": ("threshold", "value")}
-_SITES = frozenset(short(name) for name, op in OPS.items() if op.activation is not None)
+_PRODUCTS = tuple(name for name, rule in APPLIED.items() if rule.call == "product")
 
 
 @dataclass
@@ -166,12 +158,13 @@ class Watch:
 
     def is_site(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
         """Whether a function called with these arguments is a nonlinearity."""
-        if name == "maximum":  # that one argument is zero cannot be seen without waiting for the device
-            return f"{self.path}:maximum" in self._site_bases
-        zero = _AT_ZERO.get(name, ())
+        activation = ACTIVATIONS[name]
+        if activation.either:  # that one argument is zero cannot be seen without waiting for the device
+            return f"{self.path}:{name}" in self._site_bases
+        # A bare threshold or clamp is a nonlinearity only at 0.
         return all(
-            (args[i] if len(args) > i else kwargs.get(keyword)) == 0
-            for i, keyword in enumerate(zero, start=1)
+            (args[i] if len(args) > i else kwargs.get(activation.keywords[i - 1])) == 0
+            for i in activation.zero
         )
 
     def is_call(self, name: str, args: Sequence[Any]) -> bool:
@@ -251,11 +244,11 @@ class _Functions(TorchFunctionMode):
             with self:
                 return _OPENED[function](*args, **kwargs)
         watch = self._watch
-        if name in _CALLS and watch.is_call(name, args):
+        if name in APPLIED and watch.is_call(name, args):
             out = function(*args, **kwargs)
             watch.call(watch.call_base(name), out)
             return out
-        if name in _SITES and watch.is_site(name, args, kwargs):
+        if name in ACTIVATIONS and watch.is_site(name, args, kwargs):
             site = watch.before_site(watch.site_base(name), args[0] if args else kwargs.get("input"))
             out = function(*args, **kwargs)
             watch.after_site(site, out)
@@ -342,7 +335,7 @@ def _opened(function: Any) -> FunctionType:
 
 _OPENED = {function: _opened(function) for function in (F.multi_head_attention_forward, F.tanhshrink)}
 _NAMES = (
-    {form.format(name): name for name in _CALLS | _SITES for form in ("{}", "{}_", "_{}")}
-    | {"__matmul__": "matmul"}
+    {form.format(name): name for name in APPLIED | ACTIVATIONS for form in ("{}", "{}_", "_{}")}
+    | OPERATORS
     | {function.__name__: function.__name__ for function in _OPENED}
 )

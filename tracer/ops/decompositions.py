@@ -1,0 +1,41 @@
+"""What an operation without a record is made of, for tracing: one step at a time, until only recorded ones remain."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tracer.ops import OPS, alias
+
+Decompositions = dict[Any, Callable[..., Any]]
+
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+
+
+def decompositions(targets: Iterable[Any]) -> Decompositions:
+    """For each of these overloads that has no record: how PyTorch writes it in others, where it does."""
+    from torch._decomp import decomposition_table
+
+    found: Decompositions = {}
+    for target in targets:
+        if not isinstance(target, torch._ops.OpOverload) or alias(str(target)) in OPS:
+            continue
+        if str(target) in _OWN:
+            found[target] = _OWN[str(target)]
+        elif target in decomposition_table:
+            found[target] = decomposition_table[target]
+        elif torch._C._dispatch_has_kernel_for_dispatch_key(target.name(), _COMPOSITE):
+            # Its own `decompose` looks this table up first.
+            found[target] = partial(target._op_dk, _COMPOSITE)
+    return found
+
+
+def _broadcast_tensors(tensors: list[Tensor]) -> list[Tensor]:
+    """Where sizes are equal nothing is left of it."""
+    size = torch.broadcast_shapes(*[tensor.shape for tensor in tensors])
+    return [tensor if tensor.shape == size else tensor.expand(size) for tensor in tensors]
+
+
+_OWN: dict[str, Callable[..., Any]] = {"aten.broadcast_tensors.default": _broadcast_tensors}
