@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
 import analyze
 from analyze.contract import available_metrics
-from analyze.engine.cost import Prices, within
+from analyze.engine.cost import Prices, few, within
 from analyze.engine.plan import make_plan
 from tests.loops import record_everything
 from tracer.archive import open as open_archive
@@ -26,26 +28,40 @@ def test_more_passes_snapshots_and_examples_cost_more(archive):
     assert expected() == Prices(archive, {}).seconds(make_plan(card, {}, archive, {})), "no clock is in it"
 
 
-def test_the_budget_is_for_all_metrics_together_and_the_dearest_are_told(archive, tmp_path):
-    everything = analyze.run(archive, output=tmp_path)
-    plans = [
-        make_plan(available_metrics()[name], {}, archive, {})
-        for name in ("jacobian", "hessian", "sharpness", "regions")
-    ]
+NAMES = ("layer_margin", "sam_sharpness", "sharpness")
+
+
+@pytest.fixture
+def few_metrics(monkeypatch):
+    cards = {name: available_metrics()[name] for name in ("margin", *NAMES)}
+    monkeypatch.setattr("analyze.engine.available_metrics", lambda: cards)
+
+
+def test_the_budget_is_for_all_metrics_together_and_the_dearest_are_told(archive, tmp_path, few_metrics):
+    steps = few([int(step) for step in archive.steps("weights")])
+    plans = [replace(make_plan(available_metrics()[name], {}, archive, {}), steps=steps) for name in NAMES]
     prices = Prices(archive, {})
     costs = sorted(prices.seconds(plan) for plan in plans)
     chosen, over = within(plans, prices, costs[0] + costs[1])
     assert [prices.seconds(plan) for plan in chosen] == costs[:2]
     assert [seconds for _, seconds in over] == costs[2:]
-    some = analyze.run(archive, patience=costs[0] + costs[1])
+    some = analyze.run(archive, output=tmp_path, patience=costs[0] + costs[1])
     dear = max(plans, key=prices.seconds).card.name
-    assert "stiffness" in some and dear not in some and dear in everything
+    assert set(some) == {"margin", *NAMES} - {dear}
     assert f"tracer analyze {archive.path} -m {dear}" in some.skipped[dear]
-    # What was computed with more patience stays, and is no reason to compute more with less.
-    again = analyze.run(archive, output=tmp_path, patience=0.0)
-    assert set(again) == set(everything)
-    first = analyze.run(archive, output=tmp_path / "new", patience=costs[0])
-    assert set(analyze.run(archive, output=tmp_path / "new", patience=costs[0])) == set(first)
+    # What is there stays, and is no reason to compute more or less.
+    assert set(analyze.run(archive, output=tmp_path, patience=costs[0] + costs[1])) == set(some)
+    assert set(analyze.run(archive, output=tmp_path, patience=0.0)) == set(some)
+
+
+def test_what_does_not_fit_is_tried_at_fewer_snapshots(archive, few_metrics):
+    plan = make_plan(available_metrics()["sharpness"], {}, archive, {})
+    prices, steps = Prices(archive, {}), few(plan.timeline)
+    at_three = prices.seconds(replace(plan, steps=few(steps, 3)))
+    (chosen,), _ = within([replace(plan, steps=steps)], prices, at_three, fewer=True)
+    assert chosen.steps == few(steps, 3) and {steps[0], steps[-1]} < set(chosen.steps)
+    found = analyze.run(archive, patience=at_three)
+    assert "layer_margin" in found and 2 <= found["sharpness"].sizes["step"] <= 3
 
 
 def test_a_named_metric_is_computed_whatever_it_costs(archive):

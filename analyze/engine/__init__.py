@@ -246,17 +246,22 @@ class Session:
             message = ": ".join([str(error), *reasons[:1]])
             self.failed[card.name] = Outcome(message=message, missing=True, error=error)
             return None
-        way = Way(plan, wanted, held(plan, wanted, self.store))
-        steps = self._chosen(plan)
-        left = way.start(steps)
-        self._ways[card.name] = way
-        self._prints.know(card.name, way.final)
+        self._ways[card.name] = way = Way(plan, wanted, held(plan, wanted, self.store))
+        whole = replace(plan, steps=self._chosen(plan))
         if plan.replays:
-            self._priced.append(replace(plan, steps=steps))
-        if way.held.data is not None and not left:
+            self._priced.append(whole)
+        left = self._left(whole)
+        if way.held.data is not None and not left.steps:
             self._keep(way)
             return None
-        return replace(plan, steps=left)
+        return left
+
+    def _left(self, plan: Plan) -> Plan:
+        """What of a plan is not held."""
+        way = self._ways[plan.card.name]
+        left = replace(plan, steps=way.start(plan.steps))
+        self._prints.know(plan.card.name, way.final)
+        return left
 
     def _chosen(self, plan: Plan) -> tuple[int, ...]:
         """Snapshots to compute: all, but few of those at which the network has to be run again."""
@@ -271,7 +276,7 @@ class Session:
 
         What is there already counts as if it were not, so that the same command computes the same metrics again.
         """
-        order, over = within(self._priced, self.prices, self.patience)
+        order, over = within(self._priced, self.prices, self.patience, fewer=self.snapshots == "few")
         left = {plan.card.name: plan for plan in plans}
         for plan, seconds in over:
             if (name := plan.card.name) not in left:
@@ -284,7 +289,8 @@ class Session:
                 message=f"would take about {in_words(seconds)} of running the network, more than is left of "
                 f"{in_words(self.patience)} after cheaper metrics; tracer analyze {self.archive.path} -m {name}"
             )
-        chosen = [left[plan.card.name] for plan in order if plan.card.name in left]
+        chosen = [self._left(plan) for plan in order if plan.card.name in left]
+        chosen = [plan for plan in chosen if plan.steps]
         cost = sum(self.prices.seconds(plan) for plan in chosen)
         if self.spare.spare and cost >= LONG and self.replay.get("device") in (None, "cpu"):
             self.workers = self.spare

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,9 @@ if TYPE_CHECKING:
     from analyze.engine.plan import Plan
     from tracer.archive import Archive
 
-# What is declared of a processor, for costs to be told in seconds: operations on numbers, and rows of a table, that
-# one core does in a second. Which metrics are computed must not depend on how busy the machine is.
-RATE, ROWS = 4e10, 1e4
+# What is declared of a machine, for costs to be told in seconds: operations on numbers, and rows of a table, that its
+# two cores do in a second. Which metrics are computed must not depend on how busy the machine is.
+RATE, ROWS = 1.2e11, 2e4
 EXAMPLES = 256  # whose operations are counted
 FEW = 5  # snapshots at which the network is run again unless more are asked for
 
@@ -29,11 +30,9 @@ class Prices:
         """Declared seconds of a plan: its passes at its snapshots, of its examples; 0 for one without passes."""
         if not plan.replays or not plan.steps:
             return 0.0
-        passes = 3.0 if plan.card.passes is None else plan.card.passes(plan.options, len(plan.steps))
-        if (
-            plan.card.passes is None
-        ):  # activations, which are looked at once, and at the first and the last snapshot
-            passes *= len(plan.steps)
+        n = len(plan.steps)
+        # Activations are looked at once, and those of one more snapshot, with which they are compared.
+        passes = n + 1.0 if plan.card.passes is None else plan.card.passes(plan.options, n)
         limit = plan.options.get("examples")
         counts = [min(sum(counts), limit or sum(counts)) for _, counts in plan.views]
         operations, rows = self._network
@@ -77,19 +76,26 @@ def few(timeline: Sequence[int], most: int = FEW) -> tuple[int, ...]:
 
 
 def within(
-    plans: Iterable[Plan], prices: Prices, budget: float
+    plans: Iterable[Plan], prices: Prices, budget: float, *, fewer: bool = False
 ) -> tuple[list[Plan], list[tuple[Plan, float]]]:
-    """Plans in order of cost as far as a budget of declared seconds reaches, and the others with their costs."""
+    """Plans in order of cost as far as a budget of declared seconds reaches, and the others with their costs.
+
+    fewer: what does not fit is tried at fewer snapshots, down to the first and the last.
+    """
     costs = sorted(
         ((prices.seconds(plan), plan.card.name, plan) for plan in plans), key=lambda cost: cost[:2]
     )
-    chosen, over, spent = [], [], 0.0
+    chosen, over, left = [], [], budget
     for seconds, _, plan in costs:
-        if spent + seconds <= budget:
-            chosen.append(plan)
-            spent += seconds
-        else:
+        ways = [plan]
+        if fewer and not plan.whole:
+            ways += [replace(plan, steps=few(plan.steps, n)) for n in range(len(plan.steps) - 1, 1, -1)]
+        fitting = next((way for way in ways if prices.seconds(way) <= left), None)
+        if fitting is None:
             over.append((plan, seconds))
+        else:
+            chosen.append(fitting)
+            left -= prices.seconds(fitting)
     return chosen, over
 
 

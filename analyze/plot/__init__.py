@@ -94,13 +94,17 @@ def to_svg(figure: Figure, description: str = "") -> str:
 
 def _lay_out(figure: Figure) -> None:
     """Place what is in a figure, once: with a layout engine set, saving draws all of it twice to the same end."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     engine = figure.get_layout_engine()
     if engine is not None:
-        dpi = figure.dpi
-        figure.dpi = 72  # that of SVG
+        canvas, dpi = figure.canvas, figure.dpi
+        FigureCanvasSVG(figure)  # sizes of texts are those of the document
+        figure.dpi = 72
         engine.execute(figure)
-        figure.dpi = dpi
         figure.set_layout_engine(None)
+        figure.dpi = dpi
+        figure.set_canvas(canvas)
 
 
 @contextmanager
