@@ -6,6 +6,7 @@ is computed does not depend on what is in them.
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -84,10 +85,8 @@ def seconds(whole: bool) -> float:
 
     start = time.process_time()
     with Pages(output) as pages:
-        try:
+        with suppress(_Enough):
             pages.write(analyze.run(path, output=output, jobs=1, arrived=arrived))
-        except _Enough:
-            pass
     return time.process_time() - start
 
 

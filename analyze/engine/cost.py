@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # What is declared of a machine, for costs to be told in seconds: operations on numbers, and rows of a table, that its
 # two cores do in a second. Which metrics are computed must not depend on how busy the machine is.
-RATE, ROWS = 1.2e11, 2e4
+RATE, ROWS = 1.25e11, 2e4
 EXAMPLES = 256  # whose operations are counted
 FEW = 5  # snapshots at which the network is run again unless more are asked for
 
