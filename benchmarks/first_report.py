@@ -84,9 +84,8 @@ def seconds(whole: bool) -> float:
             raise _Enough
 
     start = time.process_time()
-    with Pages(output) as pages:
-        with suppress(_Enough):
-            pages.write(analyze.run(path, output=output, jobs=1, arrived=arrived))
+    with Pages(output) as pages, suppress(_Enough):
+        pages.write(analyze.run(path, output=output, jobs=1, arrived=arrived))
     return time.process_time() - start
 
 

@@ -80,7 +80,9 @@ def blocks_of(
     groups: dict[Any, list[Plan]] = {}
     for plan in plans:
         alone = plan.whole or "states" in plan.arrays or plan.card.combine
-        key = (plan.steps, plan.timeline, plan.card.name if alone else "")
+        # Where steps are left out, one that compares in time needs blocks without a gap; others go on in one.
+        apart = bool(plan.lag) and len(list(_runs(plan.steps, plan.timeline))) > 1
+        key = (plan.steps, plan.timeline, plan.card.name if alone else "", apart)
         groups.setdefault(key, []).append(plan)
     number = 0
     for group in itertools.chain.from_iterable(map(_sharing, groups.values())):
@@ -137,13 +139,13 @@ def _cut(
     length = max(1, min(memory // max(size, 1) - lag, max(_FEW, _REUSED // max(size, 1))))
     length = min(length, -(-len(first.steps) // pieces))
     if (
-        first.replays
-    ):  # long work: one snapshot at a time, so that progress shows, is kept, and processes share it
+        "states" in first.arrays
+    ):  # long work: a snapshot at a time, so that progress shows and processes share it
         length = 1
     if first.card.combine:  # sums do not depend on where blocks begin, however much memory there is
         length = 1
-    timeline = next((plan.timeline for plan in plans if plan.lag), first.timeline)
-    for steps in _runs(first.steps, timeline):
+    timeline = first.timeline
+    for steps in _runs(first.steps, timeline if lag else first.steps):
         place = bisect_left(timeline, steps[0])
         before = timeline[place - 1] if lag and place else None
         for start in range(0, len(steps), length):

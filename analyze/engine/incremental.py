@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyze.engine.assemble import added, assemble
-from analyze.engine.fingerprint import Fingerprint
+from analyze.engine.fingerprint import Fingerprint, sources
 from analyze.engine.plan import Plan
 from analyze.engine.store import ResultStore
 
@@ -98,7 +98,7 @@ class Way:
         """A result that says what it depends on, block by block."""
         steps = {*self.held.steps, *self._steps}
         now = self.wanted if self.plan.whole else self.wanted.only(steps)
-        own = {"fingerprint": now.whole, "blocks": json.dumps(now.keys)}
+        own = {"fingerprint": now.whole, "sources": sources(), "blocks": json.dumps(now.keys)}
         return data.assign_attrs({**data.attrs, **attributes, **own})
 
 
