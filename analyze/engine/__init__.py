@@ -47,7 +47,7 @@ def run(
     memory: int | str = "2GB",
     options: Mapping[str, Mapping[str, Any]] | None = None,
     snapshots: Snapshots = "few",
-    jobs: int | Literal["auto"] = "auto",
+    jobs: int | Literal["auto"] = 1,
     scheduler: str | Client | None = None,
     progress: Progress | None = None,
     output: str | Path | None = None,
@@ -58,8 +58,9 @@ def run(
 ) -> Results:
     """Compute metrics of an archive; by default every one it supports.
 
-    Memory holds at most one block of snapshots, in total over the `jobs` processes (`auto`: as many as there are
-    cores for long work, else this one). `scheduler`, the address of a Dask cluster or a client of it, has the
+    Memory holds at most one block of snapshots, in total over the `jobs` processes (`auto`, as the command
+    does: as many as there are cores for long work, else this one; a script that asks for processes starts what it
+    does under `if __name__ == "__main__"`). `scheduler`, the address of a Dask cluster or a client of it, has the
     blocks computed there instead: each task then keeps to `memory`, workers have this version of tracer and
     reach the archive by the same path or URL. `options` maps a metric's name to its options.
     `progress(done, total, text)` is called as blocks finish. With `output`, results are kept in that directory
