@@ -418,6 +418,7 @@ def _analyze(run: str, target: Path, force: bool = False, **settings: Any) -> An
             output=None if force else target,
             arrived=arrived,
             finished=pages.add,
+            apart=True,
             **settings,
         )
         pages.write(results)

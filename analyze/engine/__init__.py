@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from analyze.contract import Metric, available_metrics, card_of
+from analyze.engine.apart import Apart
 from analyze.engine.assemble import of_commit
 from analyze.engine.blocks import Block, Outcome, Worker, blocks_of
 from analyze.engine.cost import Prices, few, in_words, within
@@ -55,6 +56,7 @@ def run(
     patience: float = PATIENCE,
     arrived: Arrived | None = None,
     finished: Finished | None = None,
+    apart: bool = False,
 ) -> Results:
     """Compute metrics of an archive; by default every one it supports.
 
@@ -98,6 +100,7 @@ def run(
             patience=math.inf if explicit else patience,
             arrived=arrived,
             finished=finished,
+            apart=apart,
         )
         complete(session.compute())
     if explicit:
@@ -141,6 +144,7 @@ class Session:
         pieces: int | None = None,
         arrived: Arrived | None = None,
         finished: Finished | None = None,
+        apart: bool = False,
     ) -> None:
         self.wanted, self.options = _wanted(metrics), dict(options or {})
         _check_options(self.options, self.wanted)
@@ -161,6 +165,7 @@ class Session:
         self._ways: dict[str, Way] = {}
         self._priced: list[Plan] = []
         self._here = Worker(self.archive, self.replay)
+        self.apart = Apart(self._here, self.memory, wanted=apart)
         self._id = uuid.uuid4().hex
 
     def compute(self) -> Routine[None]:
@@ -308,7 +313,7 @@ class Session:
         if all(name in self.failed for name in block.names):
             return {name: self.failed[name] for name in block.names}
         if job is None:
-            return self._here.compute(block)
+            return self.apart.compute(block, self._id)
         outcomes = yield from self.workers.finish(job)
         return dict.fromkeys(block.names, Outcome(message=DIED)) if outcomes is None else outcomes
 

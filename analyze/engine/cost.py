@@ -35,14 +35,14 @@ class Prices:
         passes = n + 1.0 if plan.card.passes is None else plan.card.passes(plan.options, n)
         limit = plan.options.get("examples")
         counts = [min(sum(counts), limit or sum(counts)) for _, counts in plan.views]
-        operations, rows = self._network
-        return passes * sum(n * operations / RATE + rows / ROWS for n in counts)
+        work, rows = self._network
+        return passes * sum(n * work / RATE + rows / ROWS for n in counts)
 
     @cached_property
     def _network(self) -> tuple[float, int]:
         """Operations of a forward pass per example, and rows; 0 where it cannot be run, as the metric will say."""
         from analyze.replay.replay import replay_of
-        from tracer.network.cost import check
+        from tracer.network.cost import operations
         from tracer.rerun.stored import tensors_of
 
         try:
@@ -51,7 +51,8 @@ class Prices:
             network = replay.network(step)
             examples = replay.probe(next(iter(replay.probes))).first(network.batch or EXAMPLES)
             tensors = tensors_of(self._archive, step, replay.device)
-            return check(network, tensors, examples.inputs, examples.targets) / examples.n, len(network.rows)
+            work = operations(network, tensors, examples.inputs, examples.targets)
+            return work / examples.n, len(network.rows)
         except (ValueError, LookupError, StopIteration):
             return 0.0, 0
 

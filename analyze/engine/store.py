@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyze.engine.seals import Seals
 from tracer import __version__
 
 if TYPE_CHECKING:
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 class ResultStore:
     """The `results.zarr` of a directory: one group a metric, each written whole or not at all.
 
-    Given a `run_id`, it lets go of results of other runs: a directory describes one run.
+    Given a `run_id`, it lets go of results of other runs: a directory describes one run. A result that is no longer
+    as it was written counts as absent, with a warning.
     """
 
     def __init__(self, path: str | Path, run_id: str = "") -> None:
         self.root = Path(path) / "results.zarr"
+        self._seals = Seals(path)
         for name in self.names() if run_id else ():
             if self.attributes(name).get("run_id") != run_id:
                 shutil.rmtree(self.root / name)
@@ -33,7 +35,17 @@ class ResultStore:
         """Metrics it holds."""
         if not self.root.is_dir():
             return []
-        return sorted(child.name for child in self.root.iterdir() if (child / "zarr.json").is_file())
+        there = sorted(child.name for child in self.root.iterdir() if (child / "zarr.json").is_file())
+        sound = [name for name in there if self._seals.holds(f"results.zarr/{name}")]
+        if len(sound) < len(there):
+            lost = next(name for name in there if name not in sound)
+            warnings.warn(
+                f"{len(there) - len(sound)} results in {str(self.root)!r} ({lost}, ...) are not as they were saved, "
+                "and are not used; analyze again",
+                UserWarning,
+                stacklevel=3,
+            )
+        return sound
 
     def read(self, name: str) -> xr.Dataset:
         """A result, loaded."""
@@ -63,6 +75,7 @@ class ResultStore:
         data.assign_coords(text).to_zarr(new, mode="w", zarr_format=3, consolidated=False)
         shutil.rmtree(target, ignore_errors=True)
         new.rename(target)
+        self._seals.seal(f"results.zarr/{name}")
 
     def consolidate(self) -> None:
         """Collect the metadata in the root: xarray then opens the tree in one read, without a warning."""
@@ -81,19 +94,8 @@ class ResultStore:
             (self.root / "zarr.json").write_text(json.dumps(group), encoding="utf-8")
 
     def attributes(self, name: str) -> dict[str, Any]:
-        """What is known of a result without reading it; empty where there is none."""
+        """What is known of a result without reading it; empty where there is none, or it is not as it was written."""
         document = self.root / name / "zarr.json"
-        return _attributes(document) if document.is_file() else {}
-
-    def relabel(self, name: str, attributes: Mapping[str, Any]) -> None:
-        """Change attributes of a result, in one rename."""
-        document = self.root / name / "zarr.json"
-        content = json.loads(document.read_text(encoding="utf-8"))
-        content["attributes"] |= dict(attributes)
-        new = document.with_name("zarr.json.new")
-        new.write_text(json.dumps(content, indent=2), encoding="utf-8")
-        new.replace(document)
-
-
-def _attributes(document: Path) -> dict[str, Any]:
-    return dict(json.loads(document.read_text(encoding="utf-8"))["attributes"])
+        if not document.is_file() or not self._seals.holds(f"results.zarr/{name}"):
+            return {}
+        return dict(json.loads(document.read_text(encoding="utf-8"))["attributes"])

@@ -15,8 +15,9 @@ import numpy as np
 from analyze import plot
 from analyze.contract import Metric, available_metrics
 from analyze.engine.distribute import cores, one_process
+from analyze.engine.seals import Seals
 from analyze.engine.store import ResultStore
-from analyze.results import PROVENANCE, Results, tidy
+from analyze.results import PROVENANCE, Results, neutral, tidy
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -34,7 +35,7 @@ class Pages:
 
     def __init__(self, path: str | Path, *, workers: bool = False) -> None:
         self.path, self._workers = Path(path), workers and cores() > 1
-        self._before = _fingerprints(self.path)
+        self._before, self._seals = _fingerprints(self.path), Seals(self.path)
         self._waiting: dict[str, xr.Dataset] = {}
         self._drawn: dict[str, tuple[str, str]] = {}
         self._under_way: dict[str, tuple[str, Future[str]]] = {}
@@ -62,14 +63,12 @@ class Pages:
 
     def _begin(self, name: str) -> None:
         assert self._pool is not None
-        data = self._waiting[name]
         card = available_metrics().get(name)
         if card is None or card.module == "__main__":
             return  # only this process knows it
-        arguments = card, data, *self._files(name), self._same(name, data)
+        data = self._waiting.pop(name)
         mark = str(data.attrs.get("fingerprint", ""))
-        self._under_way[name] = mark, self._pool.submit(write_files, *arguments)
-        self._waiting.pop(name)
+        self._under_way[name] = mark, self._pool.submit(write_files, card, data, *self._missing(name, data))
 
     def write(self, results: Results) -> Path:
         """Write everything; figures that cannot be drawn are named in `summary.json` and cost nothing else."""
@@ -83,13 +82,14 @@ class Pages:
         store.consolidate()
         for name, data in self._waiting.items():
             mark = str(data.attrs.get("fingerprint", ""))
-            note = write_files(
-                available_metrics().get(name), data, *self._files(name), self._same(name, data)
-            )
+            note = write_files(available_metrics().get(name), data, *self._missing(name, data))
             self._drawn[name] = mark, note
-        self._waiting.clear()
         for name, (mark, future) in self._under_way.items():
             self._drawn[name] = mark, future.result()
+        # Only this process writes the list of digests: two would lose entries of each other's.
+        fresh = [file for name in (*self._waiting, *self._under_way) for file in _names(name)]
+        self._seals.seal(*(file for file in fresh if (self.path / file).is_file()))
+        self._waiting.clear()
         self._under_way.clear()
         notes = {name: note for name, (_, note) in self._drawn.items() if note}
         text = json.dumps(summary(results, notes), indent=1)
@@ -102,12 +102,19 @@ class Pages:
             _replace(self.path / "report.html", page)
         return self.path
 
-    def _files(self, name: str) -> tuple[Path, Path]:
-        return self.path / "tables" / f"{name}.csv", self.path / "figures" / f"{name}.svg"
+    def _missing(self, name: str, data: xr.Dataset) -> tuple[Path | None, Path | None]:
+        """Where the table and the figure of a result go, None for one that is there and is of this very result."""
+        mark, places = str(data.attrs.get("fingerprint", "")), _names(name)
+        same = self._before.get(name) == mark != ""
+        there = [same and self._seals.holds(place) for place in places]
+        table, figure = (
+            None if held else self.path / place for held, place in zip(there, places, strict=True)
+        )
+        return table, figure
 
-    def _same(self, name: str, data: xr.Dataset) -> bool:
-        """Whether the table is of this very result."""
-        return self._before.get(name) == str(data.attrs.get("fingerprint", "")) != ""
+
+def _names(name: str) -> tuple[str, str]:
+    return f"tables/{name}.csv", f"figures/{name}.svg"
 
 
 def _replace(path: Path, text: str) -> None:
@@ -132,33 +139,28 @@ def save(results: Results, path: Path) -> Path:
         return pages.write(results)
 
 
-def write_files(card: Metric | None, data: xr.Dataset, table: Path, figure: Path, same: bool) -> str:
-    """Write the table and the figure of a result; returns why there is no figure, or nothing.
-
-    same: whether files that are there are of this very result.
-    """
-    for path in (table, figure):
+def write_files(card: Metric | None, data: xr.Dataset, table: Path | None, figure: Path | None) -> str:
+    """Write the table and the figure of a result; returns why there is no figure, or nothing."""
+    for path in filter(None, (table, figure)):
         path.parent.mkdir(parents=True, exist_ok=True)
-    if not (same and table.is_file()):
+    if table is not None:
         write_table(data, table)
-    return write_figure(card, data, figure)
+    if card is None or card.plot is None:
+        return "no figure: the metric has no plot"
+    return "" if figure is None else write_figure(card, data, figure)
 
 
 def write_table(data: xr.Dataset, path: Path) -> None:
     """Tidy CSV of a result, without variables of more than a million values."""
     small = [name for name in data.data_vars if data[name].size <= LARGEST_TABLE]
-    tidy(data[small]).to_csv(path, index=False)
+    neutral(tidy(data[small])).to_csv(path, index=False)
 
 
-def write_figure(card: Metric | None, data: xr.Dataset, path: Path) -> str:
-    """Draw a metric's own figure, unless it is there already; returns why there is none, or nothing."""
-    if card is None or card.plot is None:
-        return "no figure: the metric has no plot"
-    key = str(data.attrs.get("fingerprint", ""))
-    if key and path.is_file() and key in path.read_text(encoding="utf-8"):
-        return ""
+def write_figure(card: Metric, data: xr.Dataset, path: Path) -> str:
+    """Draw a metric's own figure; returns why there is none, or nothing."""
+    assert card.plot is not None
     try:
-        plot.save_svg(plot.draw(card.plot, data), path, key)
+        plot.save_svg(plot.draw(card.plot, data), path, str(data.attrs.get("fingerprint", "")))
     except Exception as error:  # a figure is not worth losing the numbers for
         return f"no figure: {type(error).__name__}: {error}"
     return ""
