@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 from tracer import __version__
 from tracer.command import archive as commands
 from tracer.command.console import Bar, Commands, debug_option, emit, emit_tree, format_option, note
+from tracer.command.parameters import Jobs, Steps
 from tracer.command.share import COMMANDS, Assignment
 
 __owner__ = "tracer-nn"  # tracer.__main__ refuses any other module called cli
@@ -90,33 +91,6 @@ class Memory(click.ParamType):
             return parse_memory(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
-
-
-class Jobs(click.ParamType):
-    """A number of processes, or `auto`."""
-
-    name = "n|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number, or the word."""
-        if str(value) == "auto" or (str(value).isdigit() and int(value) > 0):
-            return str(value) if str(value) == "auto" else int(value)
-        return self.fail(f"{value!r} is neither a number of processes nor auto", param, ctx)
-
-
-class Steps(click.ParamType):
-    """`few`, `all`, or steps with commas between."""
-
-    name = "steps"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The word, or a list of numbers."""
-        if value in ("few", "all"):
-            return value
-        try:
-            return [int(part) for part in str(value).split(",")]
-        except ValueError:
-            return self.fail(f"{value!r} is not few, all, or steps such as 0,100,1000", param, ctx)
 
 
 @click.group(cls=Commands, context_settings=CONTEXT)
@@ -400,27 +374,21 @@ def _analyze(run: str, target: Path, force: bool = False, **settings: Any) -> An
     from analyze.report.findings import findings
     from analyze.report.save import Pages
 
-    told: set[str] = set()
+    seen: list[Any] = []
 
     def arrived(results: Any) -> None:
         pages.write(results)
-        for finding in [] if told else findings(results)[:5]:
+        for finding in [] if seen else findings(results)[:5]:
             note(f"- {finding.sentence}")
+        report = "" if seen else f"report: {target / 'report.html'}; "
         if results.coming:
-            first = "" if told else f"report: {target / 'report.html'}; still computing "
-            note(f"{first}{', '.join(results.coming)}" if first else f"  {len(results.coming)} to come")
-        told.add("first")
+            note(f"{report}still computing {', '.join(results.coming)}")
+        seen.append(results)
 
     with Pages(target, workers=settings.get("jobs") != 1) as pages, Bar() as bar:
-        results = analyze.run(
-            run,
-            progress=bar,
-            output=None if force else target,
-            arrived=arrived,
-            finished=pages.add,
-            apart=True,
-            **settings,
-        )
+        kept = None if force else target
+        calls = {"progress": bar, "arrived": arrived, "finished": pages.add}
+        results = analyze.run(run, output=kept, apart=True, **calls, **settings)
         pages.write(results)
     for name, reason in results.skipped.items():
         note(f"skipped {name}: {reason}")

@@ -19,6 +19,7 @@ from analyze.engine.cost import Prices, few, in_words, within
 from analyze.engine.distribute import DIED, Job, Routine, Task, Workers, address, complete, recruit
 from analyze.engine.fingerprint import Fingerprints
 from analyze.engine.incremental import Way, held
+from analyze.engine.memory import parse_memory
 from analyze.engine.plan import Plan, make_plan
 from analyze.engine.replayed import with_activations
 from analyze.engine.store import ResultStore
@@ -38,7 +39,6 @@ Finished = Callable[[str, "xr.Dataset"], object]
 Snapshots = Literal["few", "all"] | Collection[int]
 PATIENCE = 60.0  # declared seconds of running the network, of all metrics together
 LONG = 10.0  # declared seconds from which starting processes pays
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 def run(
@@ -106,23 +106,6 @@ def run(
     if explicit:
         session.raise_failures()
     return session.results()
-
-
-def parse_memory(memory: int | str) -> int:
-    """Bytes of a size such as `2GB` (powers of 1000) or a number of bytes.
-
-    >>> parse_memory("1.5GB"), parse_memory(1024)
-    (1500000000, 1024)
-    """
-    text = str(memory).strip().upper().replace("IB", "B")
-    number = text.rstrip("KMGTB ")
-    try:
-        value = int(float(number) * UNITS[text[len(number) :].strip()])
-    except (KeyError, ValueError):
-        value = 0
-    if value <= 0:
-        raise ValueError(f"memory is a number of bytes or a size such as '2GB', got {memory!r}")
-    return value
 
 
 class Session:
