@@ -278,8 +278,12 @@ class Session:
                 message=f"would take about {in_words(seconds)} of running the network, more than is left of "
                 f"{in_words(self.patience)} after cheaper metrics; tracer analyze {self.archive.path} -m {name}"
             )
-        chosen = [self._left(plan) for plan in order if plan.card.name in left]
-        chosen = [plan for plan in chosen if plan.steps]
+        chosen = []
+        for plan in [self._left(plan) for plan in order if plan.card.name in left]:
+            if plan.steps:
+                chosen.append(plan)
+            else:
+                self._keep(self._ways[plan.card.name])
         cost = sum(self.prices.seconds(plan) for plan in chosen)
         if self.spare.spare and cost >= LONG and self.replay.get("device") in (None, "cpu"):
             self.workers = self.spare
