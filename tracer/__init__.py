@@ -1,29 +1,78 @@
 """tracer: watch a PyTorch training loop, write what happened to disk, explain it later."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from tracer.archive import Archive, open
+    from tracer.errors import ArchiveError, MissingTraceError, RecordError, TracerError
+    from tracer.probe import Probe
+    from tracer.recorder import Recorder, RecordWarning, record
+    from tracer.recorder.neutrality import check
+    from tracer.schedule import Schedule, at, epochs, every, log_spaced
+
+    __version__: str
 
 _HOME = {
     "record": "tracer.recorder",
+    "Recorder": "tracer.recorder",
+    "RecordWarning": "tracer.recorder",
     "check": "tracer.recorder.neutrality",
     "Probe": "tracer.probe",
     "open": "tracer.archive",
+    "Archive": "tracer.archive",
     "every": "tracer.schedule",
     "at": "tracer.schedule",
     "epochs": "tracer.schedule",
     "log_spaced": "tracer.schedule",
+    "Schedule": "tracer.schedule",
+    "TracerError": "tracer.errors",
+    "ArchiveError": "tracer.errors",
+    "MissingTraceError": "tracer.errors",
+    "RecordError": "tracer.errors",
 }
 
-__all__ = ["Probe", "at", "check", "epochs", "every", "log_spaced", "open", "record"]
+__all__ = [
+    "Archive",
+    "ArchiveError",
+    "MissingTraceError",
+    "Probe",
+    "RecordError",
+    "RecordWarning",
+    "Recorder",
+    "Schedule",
+    "TracerError",
+    "at",
+    "check",
+    "epochs",
+    "every",
+    "log_spaced",
+    "open",
+    "record",
+]
 
 
 def __getattr__(name: str) -> Any:
     # Reading an archive must not import torch, so each name is loaded from its module at first use.
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
+    if name == "__version__":
+        return _version()
     raise AttributeError(f"module 'tracer' has no attribute {name!r}")
+
+
+def _version() -> str:
+    """What is installed; of a checkout that is not, what its pyproject.toml says."""
+    from importlib import metadata  # here, since `tracer --help` must be quick
+
+    try:
+        return metadata.version("tracer-nn")
+    except metadata.PackageNotFoundError:
+        import tomllib
+        from pathlib import Path
+
+        text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+        return tomllib.loads(text)["project"]["version"]
 
 
 def __dir__() -> list[str]:

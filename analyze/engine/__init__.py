@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analyze.contract import Metric, available_metrics, card_of
-from analyze.engine.assemble import added, assemble
+from analyze.engine import assemble, fingerprint
 from analyze.engine.blocks import Block, Outcome, Worker, blocks_of
 from analyze.engine.cost import Stopwatch, in_words
 from analyze.engine.distribute import DIED, Job, Routine, Task, Workers, address, complete, recruit
-from analyze.engine.fingerprint import fingerprint
 from analyze.engine.plan import Plan, make_plan
 from analyze.engine.replayed import with_activations
 from analyze.errors import AnalysisError
@@ -30,7 +29,11 @@ if TYPE_CHECKING:
     from tracer.archive import Archive
 
 Progress = Callable[[int, int, str], None]
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+UNITS = {"": 1, "B": 1} | {
+    prefix + ending: base**power
+    for power, prefix in enumerate("KMGT", 1)
+    for ending, base in (("B", 1000), ("IB", 1024))
+}
 
 
 def run(
@@ -84,13 +87,13 @@ def run(
 
 
 def parse_memory(memory: int | str) -> int:
-    """Bytes of a size such as `2GB` (powers of 1000) or a number of bytes.
+    """Bytes of a size such as `2GB` (powers of 1000), `2GiB` (of 1024) or a number of bytes.
 
-    >>> parse_memory("1.5GB"), parse_memory(1024)
-    (1500000000, 1024)
+    >>> parse_memory("1.5GB"), parse_memory("2 KiB"), parse_memory(1024)
+    (1500000000, 2048, 1024)
     """
-    text = str(memory).strip().upper().replace("IB", "B")
-    number = text.rstrip("KMGTB ")
+    text = str(memory).strip().upper()
+    number = text.rstrip("KMGTIB ")
     try:
         value = int(float(number) * UNITS[text[len(number) :].strip()])
     except (KeyError, ValueError):
@@ -226,14 +229,14 @@ class Session:
             returned.append(outcome.returned)
         else:
             try:
-                returned[0] = added(plan, returned[0], outcome.returned)
+                returned[0] = assemble.added(plan, returned[0], outcome.returned)
             except AnalysisError as error:
                 self.failed.setdefault(plan.card.name, Outcome(message=str(error), error=error))
 
     def _finish(self, plan: Plan, returned: list[Any]) -> None:
         name = plan.card.name
         try:
-            self.done[name] = assemble(plan, returned, self.archive, self.fingerprints[name])
+            self.done[name] = assemble.assemble(plan, returned, self.archive, self.fingerprints[name])
         except AnalysisError as error:
             self.failed[name] = Outcome(message=str(error), error=error)
             return
@@ -242,7 +245,7 @@ class Session:
 
     def _fingerprint(self, card: Metric, options: Mapping[str, Any]) -> str:
         reads = [self.fingerprints.get(name) for name in _other_metrics(card)]
-        return fingerprint(card, options, self.archive, self.replay, reads)
+        return fingerprint.fingerprint(card, options, self.archive, self.replay, reads)
 
 
 def _opened(archive: str | Path | Archive) -> Archive:
