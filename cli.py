@@ -101,7 +101,12 @@ def _version(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
 
 @click.group(cls=Commands, context_settings=CONTEXT)
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit.",
 )
 @debug_option
 def main() -> None:
@@ -355,7 +360,7 @@ def _analyze(run: str, target: Path, force: bool = False, **settings: Any) -> An
     import analyze
 
     with Bar() as bar:
-        results = analyze.run(run, progress=bar, output=None if force else target, **settings)
+        results = analyze.run(run, progress=bar, output=None if force else target, apart=True, **settings)
     results.save(target)
     for name, reason in results.skipped.items():
         note(f"skipped {name}: {reason}")

@@ -3,9 +3,11 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tracer.errors import missing_package
+
 if TYPE_CHECKING:
     from tracer.archive import Archive, open
-    from tracer.errors import ArchiveError, MissingTraceError, RecordError, TracerError
+    from tracer.errors import ArchiveError, MissingPackageError, MissingTraceError, RecordError, TracerError
     from tracer.probe import Probe
     from tracer.recorder import Recorder, RecordWarning, record
     from tracer.recorder.neutrality import check
@@ -28,6 +30,7 @@ _HOME = {
     "Schedule": "tracer.schedule",
     "TracerError": "tracer.errors",
     "ArchiveError": "tracer.errors",
+    "MissingPackageError": "tracer.errors",
     "MissingTraceError": "tracer.errors",
     "RecordError": "tracer.errors",
 }
@@ -35,6 +38,7 @@ _HOME = {
 __all__ = [
     "Archive",
     "ArchiveError",
+    "MissingPackageError",
     "MissingTraceError",
     "Probe",
     "RecordError",
@@ -55,7 +59,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Reading an archive must not import torch, so each name is loaded from its module at first use.
     if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+        try:
+            return getattr(import_module(_HOME[name]), name)
+        except ModuleNotFoundError as error:
+            raise missing_package(error) or error from None
     if name == "__version__":
         return _version()
     raise AttributeError(f"module 'tracer' has no attribute {name!r}")

@@ -34,6 +34,41 @@ def byte_size(count: float) -> str:
     return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
 
 
+class MissingPackageError(TracerError, ImportError):
+    """What was asked for needs a package that is not installed."""
+
+
+# Packages that only a part of tracer needs, by the name they are imported under: the extra that brings each, and
+# what for.
+_EXTRAS = {
+    "torch": ("torch", "recording, and running a recorded network again,"),
+    "sklearn": ("demo", "the demo with its digits"),
+    "safetensors": ("checkpoints", "reading .safetensors"),
+    "huggingface_hub": ("hub", "hf://"),
+    "distributed": ("dask", "a Dask cluster"),
+    "pyarrow": ("parquet", "a Parquet file"),
+    "lightning": ("lightning", "recording in Lightning"),
+    "transformers": ("transformers", "recording in Transformers"),
+    "accelerate": ("transformers", "recording with Accelerate"),
+}
+
+
+def missing_package(error: ModuleNotFoundError) -> MissingPackageError | None:
+    """The error, as a sentence, of a package that only a part of tracer needs; None for any other module.
+
+    >>> str(missing_package(ModuleNotFoundError(name="huggingface_hub")))
+    "hf:// needs the package huggingface_hub: pip install 'tracer-nn[hub]'"
+    """
+    name = (error.name or "").partition(".")[0]
+    if name not in _EXTRAS:
+        return None
+    extra, purpose = _EXTRAS[name]
+    install = f"pip install 'tracer-nn[{extra}]'"
+    if name == "torch":
+        install = f"install PyTorch as its own pages say for this machine, or {install}"
+    return MissingPackageError(f"{purpose} needs the package {name}: {install}", name=name)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a hint listing the closest known name, or all of them when few.
 

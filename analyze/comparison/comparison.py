@@ -12,6 +12,7 @@ import numpy as np
 
 from analyze.comparison.plain import plain
 from analyze.comparison.runs import Run
+from analyze.results import neutral
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,8 +84,8 @@ class Comparison:
 
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
-        self.table.to_csv(folder / "runs.csv")
-        _tidy(self.correlations).to_csv(folder / "correlations.csv", index=False)
+        neutral(self.table).to_csv(folder / "runs.csv")
+        neutral(_tidy(self.correlations)).to_csv(folder / "correlations.csv", index=False)
         text = json.dumps(plain(self.to_dict()), indent=1)
         (folder / "comparison.json").write_text(text, encoding="utf-8")
         page.write(self, folder)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from analyze.contract import Metric, available_metrics, card_of
 from analyze.engine import assemble, fingerprint
+from analyze.engine.apart import Apart
 from analyze.engine.blocks import Block, Outcome, Worker, blocks_of
 from analyze.engine.cost import Stopwatch, in_words
 from analyze.engine.distribute import DIED, Job, Routine, Task, Workers, address, complete, recruit
@@ -48,6 +49,7 @@ def run(
     output: str | Path | None = None,
     replay: Mapping[str, Any] | None = None,
     patience: float = 120.0,
+    apart: bool = False,
 ) -> Results:
     """Compute metrics of an archive; by default every one it supports.
 
@@ -79,6 +81,7 @@ def run(
             output=output,
             replay=replay,
             patience=math.inf if explicit else patience,
+            apart=apart,
         )
         complete(session.compute())
     if explicit:
@@ -119,6 +122,7 @@ class Session:
         replay: Mapping[str, Any] | None = None,
         patience: float = math.inf,
         pieces: int | None = None,
+        apart: bool = False,
     ) -> None:
         self.wanted, self.options = _wanted(metrics), dict(options or {})
         _check_options(self.options, self.wanted)
@@ -126,13 +130,14 @@ class Session:
         self.opened, self.archive = archive, with_activations(archive, self.replay)
         self.workers, self.memory = workers, parse_memory(memory) // workers.share
         self.pieces = 2 * workers.n if pieces is None else pieces
-        self.stopwatch = Stopwatch(self.archive, self.replay)
+        self._here = Worker(self.archive, self.replay)
+        self.apart = Apart(self._here, self.memory, wanted=apart)
+        self.stopwatch = Stopwatch(self.archive, self.replay, self.apart.per_example)
         self.progress = progress or (lambda done, total, text: None)
         self.store = None if output is None else ResultStore(output, str(archive.run_id))
         self.done: dict[str, xr.Dataset] = {}
         self.failed: dict[str, Outcome] = {}
         self.fingerprints: dict[str, str] = {}
-        self._here = Worker(self.archive, self.replay)
         self._id = uuid.uuid4().hex
 
     def compute(self) -> Routine[None]:
@@ -218,7 +223,7 @@ class Session:
         if all(name in self.failed for name in block.names):
             return {name: self.failed[name] for name in block.names}
         if job is None:
-            return self._here.compute(block)
+            return self.apart.compute(block, self._id)
         outcomes = yield from self.workers.finish(job)
         return dict.fromkeys(block.names, Outcome(message=DIED)) if outcomes is None else outcomes
 

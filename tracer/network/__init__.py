@@ -75,7 +75,7 @@ class Network:
         self.batch = batch
         self.guarded = False
         self.no_loss: str | None = None
-        self._weighed: set[Any] = set()
+        self._weighed: dict[Any, dict[int, tuple[int, ...]]] = {}
         self._programs: dict[Any, Program] = {}
         self._constants_on: dict[torch.device, dict[Reference, Tensor]] = {}
 
@@ -172,8 +172,8 @@ class Network:
         if targets is not None and self.no_loss:
             raise ArchiveError(self.no_loss)
         device = _device(tensors, inputs)
-        if self.guarded:
-            self._weigh(tensors, inputs, targets)
+        if self.guarded and (sizes := self._weigh(tensors, inputs, targets)):
+            visit = _held_to({self.rows[index].name: size for index, size in sizes.items()}, visit)
         program = self._program(device, until, targets is not None and self.losses is not None)
         values = program.start(self.leaves(tensors, inputs, targets, device))
         with plain_math():
@@ -211,7 +211,7 @@ class Network:
         None stands for arguments that are no numbers the table holds.
         """
         alone = replace(row, args=[None if list(references(value)) else value for value in row.args])
-        program = Program([alone], [0], _CPU)
+        program = Program([alone], [0], _CPU, guarded=self.guarded)
         step = program.steps[0]
         return self._guard(row, step.call), list(step.arguments(program.start({})))
 
@@ -245,19 +245,19 @@ class Network:
         for name in ("random_rows", "site_of_row"):
             other.__dict__.pop(name, None)
         other.__dict__.update(changes)
-        other._weighed, other._programs, other._constants_on = set(), {}, {}
+        other._weighed, other._programs, other._constants_on = {}, {}, {}
         return other
 
-    def _weigh(self, tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> None:
-        """Refuse a stranger's table that would take too much for tensors of these sizes."""
+    def _weigh(self, tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> dict[int, tuple[int, ...]]:
+        """Refuse a stranger's table that would take too much for tensors of these sizes; see `meter.check`."""
         from tracer.network.cost import check
 
         sizes = tuple(tuple(leaf.shape) for leaf in [*leaves_of(inputs), *leaves_of(targets)])
         sizes += tuple(tuple(tensor.shape) for tensor in tensors.values())
         key = sizes, torch.is_grad_enabled(), targets is None
         if key not in self._weighed:
-            check(self, tensors, inputs, targets)
-            self._weighed.add(key)
+            self._weighed[key] = check(self, tensors, inputs, targets)
+        return self._weighed[key]
 
     def _run_watched(
         self,
@@ -323,10 +323,10 @@ class Network:
                 if until not in names:
                     raise ValueError(f"no row is called {until!r}; {did_you_mean(until, names)}")
                 stop = names[until]
-                program = Program(self.rows, range(stop + 1), device, [("row", stop)])
+                program = Program(self.rows, range(stop + 1), device, [("row", stop)], guarded=self.guarded)
             else:
                 results = [self.output] + ([self.losses] if with_losses and self.losses else [])
-                program = Program(self.rows, self.needed(results), device, results)
+                program = Program(self.rows, self.needed(results), device, results, guarded=self.guarded)
             self._programs[key] = program
         return self._programs[key]
 
@@ -340,6 +340,20 @@ class Network:
                 ("constant", name): value.to(device) for name, value in self.constants.items()
             }
         return self._constants_on[device]
+
+
+def _held_to(sizes: Mapping[str, tuple[int, ...]], visit: Visit | None) -> Visit:
+    """The visit, after a look whether a row made what it was weighed as."""
+
+    def look(row: Row, given: tuple[Any, ...], out: Any) -> Any:
+        if row.name in sizes and tuple(out.shape) != sizes[row.name]:
+            raise ArchiveError(
+                f"row {row.name!r} of the network table ({row.op}) gives {list(out.shape)} where the table says "
+                f"{list(sizes[row.name])}, so what follows is not run; get the archive from its author again"
+            )
+        return None if visit is None else visit(row, given, out)
+
+    return look
 
 
 def _unseen() -> bool:

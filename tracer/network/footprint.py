@@ -27,7 +27,7 @@ def peak_bytes(
     Whatever torch raises for sizes that do not fit together.
     """
     results = [network.output] + ([network.losses] if network.losses and targets is not None else [])
-    program = Program(network.rows, network.needed(results), _META, results)
+    program = Program(network.rows, network.needed(results), _META, results, guarded=network.guarded)
     values = program.start(network.leaves(_meta(dict(tensors)), _meta(inputs), _meta(targets), _META))
     ends = _ends(network.rows)
     live: dict[int, int] = {}

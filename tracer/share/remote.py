@@ -6,6 +6,7 @@ environment variables and the configuration of fsspec.
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,9 @@ from tracer.errors import ArchiveError
 from tracer.share.parts import Parts
 from tracer.share.tree import Progress
 from tracer.store.documents import to_json
-from tracer.store.stores import ROOT
+from tracer.store.fetch import Place
+from tracer.store.store import ROOT, Store, is_remote, is_zip, local_path, lost
+from tracer.verify import verify
 
 _JOURNAL = "manifest/objects/pushed"  # what has arrived, until the root has
 _BATCH = 256  # objects between two entries in the journal
@@ -48,9 +51,9 @@ def push(
     Errors: ArchiveError if another archive is there (``overwrite=True`` replaces it), an object here is
     damaged, or what arrived is not what was sent.
     """
-    if "://" in os.fspath(path):
+    if is_remote(os.fspath(path)):
         raise ArchiveError(f"{os.fspath(path)!r} is not on this machine: pull it first")
-    local, place = Path(path), url.rstrip("/")
+    local, place = local_path(os.fspath(path)), url.rstrip("/")
     if place.startswith("hf://"):
         from tracer.share.hub import push_to_hub
 
@@ -74,26 +77,27 @@ def push(
 def pull(url: str, path: str | os.PathLike[str], *, jobs: int = 8, progress: Progress | None = None) -> Moved:
     """Copy an archive, or the zip file of one, from a URL to a new directory or file.
 
-    Objects are checked as they arrive. They collect in ``path`` + ".part"; called again after a break, it
-    fetches what is missing there or damaged.
+    Every object is checked as it arrives, and the whole once more by `verify`. They collect in ``path`` + ".part";
+    called again after a break, it fetches what is missing there or damaged.
 
     Errors: ArchiveError if ``path`` exists, or the archive at the URL is damaged.
     """
     target, place = Path(path).absolute(), url.rstrip("/")
     if target.exists():
         raise ArchiveError(f"{str(target)!r} exists already; choose another path or remove it first")
-    if place.endswith(".zip"):
+    if is_zip(place) or place.endswith(".zip"):
         return _pull_file(place, target)
     source = Source(place)
     others: dict[int, Source] = {}
     try:
         others = ranks.every(source)
         part = target.with_name(f"{target.name}.part")
-        moved = [
-            _pull(one, f"{place}/{ranks.within(rank)}", part / ranks.within(rank), jobs, progress)
-            for rank, one in others.items()
-        ]
-        moved.append(_pull(source, place, part, jobs, progress))
+        moved = []
+        for rank, one in {**others, 0: source}.items():
+            folder = part / ranks.within(rank)
+            folder.mkdir(parents=True, exist_ok=True)
+            moved.append(_pull(one, folder, jobs, progress))
+        _check_arrived(part, place, full=False)
         part.rename(target)
         return Moved(*map(sum, zip(*moved, strict=True)))
     finally:
@@ -239,22 +243,21 @@ def _push_file(local: Path, url: str, overwrite: bool) -> Moved:
 # ---- pull ----
 
 
-def _pull(source: Source, url: str, part: Path, jobs: int, progress: Progress | None) -> Moved:
-    import fsspec
-
-    filesystem, base = fsspec.core.url_to_fs(url)
+def _pull(source: Source, part: Path, jobs: int, progress: Progress | None) -> Moved:
     parts = Parts.of(source)
-    part.mkdir(parents=True, exist_ok=True)
     missing = [key for key in parts.sealed if not parts.is_whole(key, part / key)]
+    _check_room(source.path, part, sum(parts.sealed[key][0] for key in missing))
 
     def fetch(key: str) -> None:
-        file = part / key
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(filesystem.cat_file(f"{base}/{key}"))
-        if key in parts.sealed and not parts.is_whole(key, file):
-            file.unlink()
+        limit = parts.sealed[key][0] if key in parts.sealed else parts.most(key)
+        try:
+            _fetch(source.store, key, part, limit)
+        except FileNotFoundError:
+            raise lost(key) from None
+        if key in parts.sealed and not parts.is_whole(key, part / key):
+            (part / key).unlink()
             raise ArchiveError(
-                f"object {key!r} of {url!r} is damaged; ask for the archive to be pushed again"
+                f"object {key!r} of {source.path!r} is damaged; ask for the archive to be pushed again"
             )
 
     done = len(parts.sealed) - len(missing)
@@ -265,29 +268,73 @@ def _pull(source: Source, url: str, part: Path, jobs: int, progress: Progress | 
         done += len(batch)
     _all(jobs, fetch, parts.open)
     for path, node in source.nodes.items():
-        file = part / path / ROOT
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(to_json(node), encoding="utf-8")
-    (part / ROOT).write_bytes(source.store.root)
+        _write(part, f"{path}/{ROOT}", to_json(node).encode())
+    _write(part, ROOT, source.store.root)
     nbytes = sum(parts.sealed[key][0] for key in missing)
     return Moved(len(missing), len(parts.sealed) - len(missing), nbytes)
 
 
 def _pull_file(url: str, target: Path) -> Moved:
-    import fsspec
-
-    filesystem, place = fsspec.core.url_to_fs(url)
-    part = target.with_name(f"{target.name}.part")
-    part.parent.mkdir(parents=True, exist_ok=True)
+    place, part = Place(url), target.with_name(f"{target.name}.part.zip")
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        filesystem.get_file(place, str(part))
-        Source(part).close()
+        size = place.size()
+        if size is None:
+            raise ArchiveError(
+                f"{url!r} does not say how long it is, so it could go on for ever; fetch it by other means"
+            )
+        _check_room(url, target.parent, size)
+        with os.fdopen(_new(target.parent, part.name), "wb") as file:
+            nbytes = place.copy("", size, file.write)
+        if nbytes != size:
+            raise ArchiveError(f"of the {size} bytes of {url!r} only {nbytes} arrived; pull it again")
+        _check_arrived(part, url, full=True)
         part.rename(target)
     except FileNotFoundError:
         raise ArchiveError(f"there is no file at {url!r}; check the URL and your credentials") from None
     finally:
         part.unlink(missing_ok=True)
     return Moved(1, 0, target.stat().st_size)
+
+
+def _check_arrived(part: Path, url: str, full: bool) -> None:
+    """Refuse what has come if it is not sound: tails, documents and the headers of a zip file included."""
+    report = verify(part, full=full)
+    if not report.ok:
+        others = f" (and {len(report.findings) - 1} more)" if len(report.findings) > 1 else ""
+        raise ArchiveError(
+            f"{url!r} is damaged: {report.findings[0]}{others}; ask for the archive to be pushed again"
+        )
+
+
+def _check_room(url: str, place: Path, nbytes: int) -> None:
+    free = shutil.disk_usage(place).free
+    if nbytes > free:
+        raise ArchiveError(
+            f"{url!r} says that it has {nbytes} bytes, of which {free} have room at {str(place)!r}"
+        )
+
+
+def _fetch(store: Store, key: str, part: Path, limit: int) -> None:
+    with os.fdopen(_new(part, key), "wb") as file:
+        store.copy(key, limit, file.write)
+
+
+def _write(part: Path, key: str, data: bytes) -> None:
+    with os.fdopen(_new(part, key), "wb") as file:
+        file.write(data)
+
+
+def _new(part: Path, key: str) -> int:
+    """A descriptor of a new file; whatever had its name is removed, and no link is followed on the way."""
+    file = part / key
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.parent.resolve() != part.resolve() / Path(key).parent:
+        raise ArchiveError(
+            f"{str(file.parent)!r} is a link, through which nothing is written; remove {str(part)!r}"
+        )
+    file.unlink(missing_ok=True)
+    return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
 
 
 # ---- both ----

@@ -19,7 +19,7 @@ from tracer.archive.ranks import world_size
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError, MissingTraceError
 from tracer.store import grid as objects
-from tracer.store.documents import document_digest, to_json
+from tracer.store.documents import to_json
 from tracer.store.grid import Grid
 from tracer.verify.inventory import Inventory
 from tracer.writer.commits import MANIFEST, chain
@@ -144,7 +144,7 @@ class Examination:
 
     def run(self, full: bool) -> None:
         """Check everything; `full` reads every object."""
-        self._root()
+        self._container(full)
         self._objects()
         self._manifest()
         self._sizes()
@@ -167,23 +167,31 @@ class Examination:
             self.bad[key] = self.expected[key]
         self.report.add(kind, key, text)
 
-    def _root(self) -> None:
-        root = self.source.store.root
-        if document_digest(root, self.record["digest"]) != self.record["digest"]:
-            self.report.add("root", "zarr.json", "its digest does not match: it was changed")
-        for key, why in self.inventory.odd:
-            self.report.add("extra", key, why)
+    def _container(self, full: bool) -> None:
+        for where, why in self.inventory.faults(full):
+            self.report.add("damaged", where, why)
 
     def _objects(self) -> None:
         """List the objects that the shapes imply; of an absurd number none."""
-        files = len(self.inventory.sizes)
+        listed = self.inventory.listed
+        files = (
+            len(self.inventory.sizes) if listed else self.record["manifest_rows"] + len(self.record["tails"])
+        )
         for path, grid in self.grids.items():
             if grid.n > 2 * files + _LISTED:
+                held = "files" if listed else "objects by its manifest"
                 self.report.add(
-                    "missing", path, f"{grid.n} objects should exist, the archive has {files} files"
+                    "missing", path, f"{grid.n} objects should exist, the archive has {files} {held}"
                 )
                 continue
             self.expected |= {key: (path, numbers) for numbers, key in grid.keys()}  # noqa: SIM118  (a grid is no dict)
+        if not listed:
+            self.inventory.look_for([*self.expected, *(f"{path}/zarr.json" for path in self.source.nodes)])
+            self.report.notes.append(
+                "the files cannot be listed there, so none was looked for that is no part of it"
+            )
+        for key, why in self.inventory.odd:
+            self.report.add("extra", key, why)
         for key in self.expected:
             if key not in self.inventory.sizes:
                 self.damage("missing", key, "is lost")
