@@ -19,6 +19,7 @@ import tracer
 from analyze.results import Results
 from tests.loops import run_loop
 from tracer.errors import byte_size
+from tracer.spec import release
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -140,7 +141,7 @@ def test_a_checkout_that_is_not_installed_knows_its_version(monkeypatch):
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", missing)
-    assert tracer.__version__ == PROJECT["version"]
+    assert release.version.__wrapped__() == PROJECT["version"]
 
 
 def test_sizes_are_written_one_way():

@@ -64,22 +64,10 @@ def __getattr__(name: str) -> Any:
         except ModuleNotFoundError as error:
             raise missing_package(error) or error from None
     if name == "__version__":
-        return _version()
+        from tracer.spec.release import version
+
+        return version()
     raise AttributeError(f"module 'tracer' has no attribute {name!r}")
-
-
-def _version() -> str:
-    """What is installed; of a checkout that is not, what its pyproject.toml says."""
-    from importlib import metadata  # here, since `tracer --help` must be quick
-
-    try:
-        return metadata.version("tracer-nn")
-    except metadata.PackageNotFoundError:
-        import tomllib
-        from pathlib import Path
-
-        text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
-        return tomllib.loads(text)["project"]["version"]
 
 
 def __dir__() -> list[str]:

@@ -12,8 +12,8 @@ import numpy as np
 from analyze.arrays import closure
 from analyze.engine.plan import Plan
 from analyze.errors import AnalysisError
-from tracer import __version__
 from tracer.errors import MissingTraceError
+from tracer.spec.release import version
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -211,7 +211,7 @@ def _provenance(plan: Plan, archive: Archive, fingerprint: str) -> dict[str, Any
         "archive_digest": str(archive.digest),
         "archive_state": str(archive.state),
         "creation_library": "tracer",
-        "tracer_version": __version__,
+        "tracer_version": version(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "fingerprint": fingerprint,
     }

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tracer import __version__
+from tracer.spec.release import version
 
 if TYPE_CHECKING:
     from analyze.contract import Metric
@@ -37,7 +37,7 @@ def fingerprint(
     """Digest of the archive, a metric, its options, the replay's settings and the results it `reads`."""
     content = {
         "archive": str(archive.digest),
-        "tracer": __version__,
+        "tracer": version(),
         "engine": engine_source(),
         "metric": card.source,
         "options": card.with_options(options),

@@ -17,7 +17,7 @@ from analyze import plot
 from analyze.contract import Metric, available_metrics
 from analyze.report.seals import Seals
 from analyze.results import PROVENANCE, Results, neutral, tidy
-from tracer import __version__
+from tracer.spec.release import version
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -97,7 +97,7 @@ class ResultStore:
 
     def _make_root(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        attributes = {"creation_library": "tracer", "creation_library_version": __version__}
+        attributes = {"creation_library": "tracer", "creation_library_version": version()}
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
         if not (self.root / "zarr.json").exists():
             (self.root / "zarr.json").write_text(json.dumps(group), encoding="utf-8")
