@@ -43,7 +43,7 @@ def imported(path: Path) -> set[str]:
 
 
 def below() -> dict[str, set[str]]:
-    """For each room, the rooms it imports. Front doors only name what is elsewhere: they lead to the recorder, the engine."""
+    """For each room, the rooms it imports. Front doors only name things: they lead to the recorder and the engine."""
     doors = {"tracer": "tracer.recorder", "analyze": "analyze.engine"}
     rooms: dict[str, set[str]] = {}
     for name, path in modules().items():
