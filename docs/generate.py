@@ -70,6 +70,7 @@ PAGES = {
     "inputs.md": inputs,
     "rooms.md": ROOMS["page"],
     "images/rooms.svg": ROOMS["picture"],
+    **runpy.run_path(str(HERE / "pictures.py"))["PICTURES"],
 }
 
 

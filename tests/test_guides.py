@@ -106,7 +106,12 @@ def insert(path, before, text, indent):
 def test_adding_a_stream_is_a_record_an_observer_and_a_reader(house):
     """The worked example, written into a copy of the packages where the guide says, and used."""
     record, observer, entry, reader, array, use = blocks(DOCS / "add-a-stream.md", "python")
-    insert(house / "tracer/spec/streams.py", '        Stream(\n            "weights"', record, " " * 8)
+    insert(
+        house / "tracer/spec/streams.py",
+        '        Stream(\n            "weights"',
+        record.rstrip() + ",\n",
+        " " * 8,
+    )
     insert(house / "tracer/probe/observers.py", "\nOBSERVERS: ", "\n\n" + observer + "\n", "")
     insert(house / "tracer/probe/observers.py", '    "gradients": Observer(', entry, " " * 4)
     insert(house / "tracer/archive/probes.py", "    def activations(self", reader + "\n", " " * 4)
