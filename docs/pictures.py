@@ -133,7 +133,7 @@ def path() -> str:
         text(
             20,
             150,
-            "on: pre-activation > 0. Both are on in units 1, 3, 4 of site 1 and 2 of site 3. Eight examples share a byte.",
+            "on: pre-activation > 0. Both are on in units 1, 3, 4 of site 1 and 2 of site 3. A byte holds 8 examples.",
         ),
     ]
     return drawing(620, 164, *shapes)
