@@ -58,6 +58,9 @@ class Results(Mapping[str, "xr.Dataset"]):
     def __len__(self) -> int:
         return len(self._datasets)
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
     @property
     def provenance(self) -> dict[str, dict[str, Any]]:
         """For each metric: run, archive digest, version, options, when."""
