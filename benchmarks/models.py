@@ -39,9 +39,9 @@ def resnet18(n: int = 32) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 class Block(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, causal: bool = False) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
@@ -50,7 +50,11 @@ class Block(nn.Module):
         n, tokens, width = x.shape
         qkv = self.qkv(self.norm1(x)).view(n, tokens, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, tokens, width)
+        seen = (
+            F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+            .transpose(1, 2)
+            .reshape(n, tokens, width)
+        )
         x = x + self.out(seen)
         return x + self.mlp(self.norm2(x))
 
@@ -70,6 +74,20 @@ class ViT(nn.Module):
         x = self.patches(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.positions
         return self.head(self.norm(self.blocks(x))[:, 0])
+
+
+class GPT(nn.Module):
+    """A language model; outputs (example, token, word)."""
+
+    def __init__(self, words: int, length: int, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.words, self.positions = nn.Embedding(words, width), nn.Embedding(length, width)
+        self.blocks = nn.Sequential(*(Block(width, heads, causal=True) for _ in range(depth)))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, words, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.words(x) + self.positions(torch.arange(x.shape[1], device=x.device))
+        return self.head(self.norm(self.blocks(x)))
 
 
 def vit() -> tuple[nn.Module, Tensor, Tensor]:

@@ -30,7 +30,6 @@ MODULES = (
     "reading",
     "analysis",
     "norms",
-    "gpu",
 )
 
 

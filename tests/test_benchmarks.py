@@ -6,51 +6,9 @@ import subprocess
 from importlib import import_module
 from pathlib import Path
 
-import pytest
-import torch
-from torch import nn
-
-from benchmarks import gpu, run
+from benchmarks import run
 from benchmarks.harness import CASES, Ratio
 from benchmarks.regression import grown, not_compared, warnings
-
-SMALL = gpu.Size(width=4, examples=32, batch=8, probe=6, every=2, snapshots=1)
-
-
-def small_network(loop):
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 5, 4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(196, 10)
-    )
-
-
-def test_the_loop_recorded_on_a_device_is_checked_bit_for_bit(monkeypatch, capsys):
-    check = gpu.check
-
-    def check_twice(folder, loop):
-        compared = check(folder, loop)
-        loop.probe.inputs[3] += 1
-        with pytest.raises(RuntimeError, match="does not follow from its weights"):
-            check(folder, loop)
-        return compared
-
-    monkeypatch.setattr(gpu, "check", check_twice)
-    monkeypatch.setattr(gpu.Loop, "network", small_network)
-    rows = gpu.recorded_and_bare("cpu", SMALL)
-    _, ours, theirs, goal = next(rows)
-    assert ours() > 0 and theirs() > 0 and goal == 1.04
-    assert list(rows) == []
-    recorded, bare = ours.__self__, theirs.__self__
-    assert recorded.updates == bare.updates == 3
-    for one, other in zip(recorded.model.parameters(), bare.model.parameters(), strict=True):
-        assert torch.equal(one, other)
-    assert "bit for bit" in capsys.readouterr().err
-
-
-def test_without_a_gpu_one_sentence_says_so(monkeypatch, capsys):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert list(gpu.recorded_on_a_gpu()) == []
-    assert "no CUDA device" in capsys.readouterr().err
 
 
 def ratio(case, label, *ratios):

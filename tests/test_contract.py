@@ -70,5 +70,7 @@ def test_every_metric_was_checked(results):
 
 def test_missing_arrays_are_named(tmp_path):
     write_archive(tmp_path / "run.zarr", steps=(0, 1), gram=False)
-    with pytest.raises(MissingTraceError, match=r"stiffness: needs `gram` of a probe.*; record gradients="):
+    with pytest.raises(
+        MissingTraceError, match=r"stiffness: needs `gram` of a probe.*; record with gradients="
+    ):
         analyze.run(tmp_path / "run.zarr", ["stiffness"])

@@ -269,3 +269,9 @@ def test_what_a_captured_graph_would_hide_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     with pytest.raises(ValueError, match="optimizer=None"):
         device.refuse_capture()
+
+
+def test_arrays_of_no_elements_travel_too():
+    lane_buffer = np.empty(0, np.uint8)
+    empty = torch.empty(3, 0, dtype=torch.float64)
+    assert device.host_for(empty, lane_buffer).shape == (3, 0)

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from tracer.errors import RecordError, did_you_mean
-
-STREAMS = ("outputs", "masks", "sums", "gradients", "activations", "weights")
+from tracer.spec import STREAMS
 
 
 @dataclass(frozen=True)

@@ -14,22 +14,13 @@ import numpy as np
 from analyze.arrays import SOURCES, View, closure, derived, recorded  # noqa: F401
 from analyze.contract import Metric
 from tracer.errors import MissingTraceError
+from tracer.spec import HOW
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from tracer.archive import Archive
 
-HOW = {
-    "gram": 'record gradients="auto" with probes whose capture has {"gradients": 128}',
-    "gradients": 'record with gradients="exact" and probes whose capture has {"gradients": 128}',
-    "outputs": "record the stream `outputs` of at least one probe",
-    "masks": 'record probes whose capture has {"masks": 512}, on a model with ReLUs',
-    "sums": "record the stream `sums` of at least one probe",
-    "activations": 'record probes with capture={"activations": n}',
-    "weights": "record the stream `weights`",
-    "minibatch": "record with minibatch=True",
-}
 NO_PROBE = ("weights", "minibatch")  # streams that belong to no probe
 Examples = tuple[tuple[str, ...], tuple[int, ...]]
 

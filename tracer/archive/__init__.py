@@ -14,6 +14,7 @@ from tracer.archive.probes import ProbeView
 from tracer.archive.source import Source
 from tracer.archive.training import DataView, MinibatchView
 from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
+from tracer.spec import HOW
 
 if TYPE_CHECKING:
     import xarray
@@ -231,7 +232,7 @@ class Archive:
 
     def weights(self, step: int) -> dict[str, np.ndarray]:
         """Parameters and buffers by name, in their own dtype (bfloat16 as float32)."""
-        self._need("weights", "record with the weights stream in snapshots=")
+        self._need("weights", HOW["weights"])
         flat = {
             name: self._source.snapshot(f"weights/{name}", step)
             for name in {row["array"] for row in self.tensors}
@@ -274,7 +275,7 @@ class Archive:
 
     def gram(self, step: int) -> np.ndarray:
         """Inner products of gradients, float64 (layer, example, example_2), joint over the probes."""
-        self._need("gram", "record with gradients='gram' or 'exact'")
+        self._need("gram", HOW["gram"])
         return self._source.snapshot("gram/gram", step)
 
     # ---- training ----

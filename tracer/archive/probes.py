@@ -9,14 +9,7 @@ from tracer import bits
 from tracer.archive import gradients as factors
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
-
-_HOW = {
-    "outputs": "outputs are recorded unless capture={'outputs': 0}",
-    "masks": "record with capture={'masks': n}",
-    "sums": "record with capture={'sums': n}",
-    "activations": "record with capture={'activations': n}",
-    "gradients": "record with gradients='exact'",
-}
+from tracer.spec import HOW, PROBE_STREAMS
 
 
 class ProbeView:
@@ -33,7 +26,7 @@ class ProbeView:
         self.attributes: dict[str, Any] = source.group_attributes(self._path)
 
     def __repr__(self) -> str:
-        streams = ", ".join(stream for stream in _HOW if self._source.has(f"{self._path}/{stream}"))
+        streams = ", ".join(stream for stream in PROBE_STREAMS if self._source.has(f"{self._path}/{stream}"))
         return (
             f"<ProbeView {self.name!r}: {self.n} examples of split {self.split!r}; {streams or 'no streams'}>"
         )
@@ -156,7 +149,7 @@ class ProbeView:
     def _stream(self, stream: str) -> str:
         path = f"{self._path}/{stream}"
         if not self._source.has(path):
-            how = _HOW.get(stream) or did_you_mean(stream, _HOW)
+            how = HOW.get(stream) or did_you_mean(stream, PROBE_STREAMS)
             raise MissingTraceError(f"probe {self.name!r} has no {stream}; {how}")
         return path
 

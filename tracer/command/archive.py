@@ -6,8 +6,7 @@ from typing import Any
 import click
 
 from tracer.command.console import Bar, debug_option, emit, format_option, note
-
-_STREAMS = ("outputs", "sums", "masks", "gradients", "activations")
+from tracer.spec import PROBE_STREAMS
 
 
 @click.command("verify")
@@ -19,9 +18,10 @@ _STREAMS = ("outputs", "sums", "masks", "gradients", "activations")
 @click.option(
     "--repair", is_flag=True, help="Cut back to the last sound step; what is cut is kept beside it."
 )
+@click.option("--device", default="cpu", show_default=True, help="Where --replay runs the network.")
 @format_option
 @debug_option
-def verify_command(run: str, full: bool, replay: bool, repair: bool, form: str) -> None:
+def verify_command(run: str, full: bool, replay: bool, repair: bool, device: str, form: str) -> None:
     """Check that an archive is whole and unchanged.
 
     RUN is a directory, a .zip file or a URL. Findings go to stdout; exit code 0 if there are none, else 1.
@@ -32,7 +32,7 @@ def verify_command(run: str, full: bool, replay: bool, repair: bool, form: str) 
         from tracer.recovery.repair import repair as mend
 
         note(str(mend(run)))
-    report = verify(run, full=full, replay=replay)
+    report = verify(run, full=full, replay=replay, device=device)
     emit([{"where": finding.where, "finding": finding.text} for finding in report.findings], form)
     note(str(report).partition("\n")[0])
     for text in report.notes:
@@ -43,7 +43,7 @@ def verify_command(run: str, full: bool, replay: bool, repair: bool, form: str) 
 
 def _streams(command: Any) -> Any:
     """One option a stream: how many of the first examples of each probe, or `all`."""
-    for name in reversed(_STREAMS):
+    for name in reversed(PROBE_STREAMS):
         text = f"Fill in {name}: of so many examples of each probe, or `all`."
         command = click.option(f"--{name}", metavar="N|all", callback=_take, help=text)(command)
     return command

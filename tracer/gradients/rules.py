@@ -201,8 +201,9 @@ def _batch_norm(row: Executed) -> Forms:
     # the result is PyTorch's own bit for bit, and exact sums of the same z are no nearer to float64 (measured).
     one = (1, n * channels, a[0, 0].numel())
     mean, var = precise(mean).repeat(n), precise(var).repeat(n)
+    unused = a.new_empty(0)  # statistics of a batch: not read in eval mode, but CUDA insists on tensors
     _, weight, bias = kernels.batch_norm_backward(
-        z.reshape(one), a.reshape(one), None, mean, var, None, None, False, eps, [False, True, True]
+        z.reshape(one), a.reshape(one), None, mean, var, unused, unused, False, eps, [False, True, True]
     )
     return _affine(row, weight.view(n, channels), bias.view(n, channels))
 

@@ -20,6 +20,7 @@ from tracer.materialize.rewrite import rewrite
 from tracer.probe import named_probes
 from tracer.rerun.stored import Factory, Networks
 from tracer.rerun.wanted import Take, wanted
+from tracer.spec import PROBE_STREAMS
 from tracer.store.files import Lock
 
 Progress = Callable[[int, int, str], None]
@@ -43,11 +44,6 @@ class Materialized:
 def materialize(
     path: str | Path,
     *,
-    outputs: Take = None,
-    sums: Take = None,
-    masks: Take = None,
-    gradients: Take = None,
-    activations: Take = None,
     mode: Literal["auto", "exact", "gram"] = "auto",
     steps: Iterable[int] | None = None,
     probes: Mapping[str, Any] | None = None,
@@ -57,10 +53,11 @@ def materialize(
     chunk: int | None = None,
     output: str | Path | None = None,
     progress: Progress | None = None,
+    **streams: Take,
 ) -> Materialized:
     """Compute, from the recorded weights, what `record` would have stored, and add it to the archive.
 
-    outputs, sums, masks, gradients, activations: True computes the stream of as many examples as the
+    streams: a keyword each for `outputs`, `masks` and so on. True computes the stream of as many examples as the
     recording captures (all, where that is none), a number of the first so many of each probe. Where none is
     named, every stream the recording was told to capture is completed. mode: how gradients are kept, as in
     `record`. steps: default all with weights. probes: further ones, as in `record`. model: for an archive
@@ -76,13 +73,10 @@ def materialize(
     MissingTraceError where weights, network or examples are lacking; RecordError for a probe that does not
     fit.
     """
-    takes = {
-        "outputs": outputs,
-        "sums": sums,
-        "masks": masks,
-        "gradients": gradients,
-        "activations": activations,
-    }
+    unknown = next((name for name in streams if name not in PROBE_STREAMS), None)
+    if unknown is not None:
+        raise TypeError(f"materialize has no stream {unknown!r}; {did_you_mean(unknown, PROBE_STREAMS)}")
+    takes = dict.fromkeys(PROBE_STREAMS) | streams
     if mode not in ("auto", "exact", "gram"):
         raise RecordError(f"mode={mode!r}: expected 'auto', 'exact' or 'gram'")
     place = _replacing(Path(path), None if output is None else Path(output))

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from tracer.network.precision import full_precision
+
 _HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",
@@ -208,13 +210,16 @@ def _left(casting: list[str], inference: bool) -> Iterator[None]:
 
 @contextmanager
 def quiet(grad: bool) -> Iterator[None]:
-    """Where private copies run: random streams kept, autocast, inference mode and `torch.compile` off, grad
-    as told.
+    """Where private copies run: random streams kept, autocast, inference mode and `torch.compile` off, full
+    precision, grad as told.
+
+    (What is compared is compared to 1e-5, and a user's TensorFloat-32 is good for 1e-3.)
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
         stack.enter_context(kept_random_streams())
         stack.enter_context(plain_math())
+        stack.enter_context(full_precision())
         stack.enter_context(torch.set_grad_enabled(grad))
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         # The fused path of attention hides its linear layers.

@@ -13,16 +13,11 @@ from tracer.errors import RecordError, did_you_mean
 from tracer.ids import resolve
 from tracer.network.pytree import leaves_of, rebuild
 from tracer.probe.passes import ProbePass
+from tracer.spec import PROBE_STREAMS, STREAMS
 
 __all__ = ["CAPTURE", "Probe", "ProbePass", "named_probes"]
 
-CAPTURE: dict[str, int | None] = {
-    "outputs": None,
-    "sums": None,
-    "masks": 512,
-    "gradients": 128,
-    "activations": 0,
-}
+CAPTURE = {name: STREAMS[name].capture for name in PROBE_STREAMS}
 
 
 class Probe:

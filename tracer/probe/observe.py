@@ -1,6 +1,6 @@
-"""One chunk of examples through the network: what every stream takes from its rows."""
+"""One chunk of examples through the network: what the observers of the streams take from its rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,8 @@ from torch import Tensor
 from tracer.network import Network
 from tracer.network.fixed_masks import by_example
 from tracer.network.table import Row, Site
-from tracer.probe.packing import pack_on
 
 Arrays = dict[str, dict[str, Tensor]]  # stream: array: values, on the network's device
-Action = tuple[str, int, Any, int]  # kind, index of the site or call, the site, its first unit
 
 
 @dataclass(frozen=True)
@@ -40,81 +38,78 @@ class Units:
         return cls(tuple(masks), n_masks, tuple(values), n_values)
 
 
-def actions(network: Network, where: Units, streams: frozenset[str]) -> dict[str, list[Action]]:
-    """By row: what some streams take from it."""
-    found: dict[str, list[Action]] = {}
+@dataclass(frozen=True)
+class Look:
+    """What an observer takes from one row.
 
-    def add(index: int, kind: str, position: int, what: Any = None, first: int = 0) -> None:
-        if network.rows[index].axis is not None:
-            found.setdefault(network.rows[index].name, []).append((kind, position, what, first))
+    take: called with the chunk, the look, the row, its arguments and its result. stream, array: where it goes.
+    position: of the site or call. site: of a site. first: its first unit.
+    """
 
-    for position, site in enumerate(network.sites):
-        mask, value = where.masks[position], where.values[position]
-        if "masks" in streams and mask is not None:
-            add(site.row, "masks", position, site, mask)
-        if "activations" in streams and value is not None:
-            add(site.row, "activations", position, site, value)
-        if "sums" in streams:
-            add(site.row, "post", position)
-    if "sums" in streams:
-        for position, call in enumerate(network.calls):
-            add(call.row, "pre", position)
-    return found
+    take: Callable[["Chunk", "Look", Row, tuple[Any, ...], Any], None]
+    stream: str
+    array: str
+    row: int
+    position: int
+    site: Site | None = None
+    first: int = 0
 
 
 class Chunk:
     """Takes the streams' share of one chunk as its rows are computed.
 
-    counts: how many of the chunk's examples each stream takes. batch: examples that go through, padding
-    included.
+    looks: by name of the row. counts: how many of the chunk's examples each stream takes. batch: examples that
+    go through, padding included.
     """
 
     def __init__(
         self,
-        found: Mapping[str, list[Action]],
+        looks: Mapping[str, Sequence[Look]],
         arrays: Arrays,
         start: int,
         counts: Mapping[str, int],
         batch: int,
     ) -> None:
-        self._actions, self._arrays, self._counts = found, arrays, counts
-        self._start, self._batch = start, batch
+        self._looks, self._arrays, self._counts = looks, arrays, counts
+        self.start, self._batch = start, batch
 
     def visit(self, row: Row, values: tuple[Any, ...], out: Any) -> None:
         """Look at one row."""
-        for kind, position, site, first in self._actions.get(row.name, ()):
-            if kind == "masks":
-                self._mask(row, values[site.argument], site, first)
-            elif kind == "activations":
-                self._value(row, out, site, first)
-            else:
-                self._sum(kind, position, by_example(out.detach(), row, self._batch))
+        for look in self._looks.get(row.name, ()):
+            look.take(self, look, row, values, out)
 
-    def _mask(self, row: Row, pre: Tensor, site: Site, first: int) -> None:
-        units = by_example(pre.detach(), row, self._batch)[: self._counts["masks"]]
-        packed = pack_on(units, self._start)
-        byte = self._start // 8
-        bits = self._arrays["masks"]["bits"]
-        bits[first : first + site.n_units, byte : byte + packed.shape[1]].bitwise_or_(packed)
+    def units(self, values: Tensor, row: Row) -> Tensor:
+        """Values (example, unit) of a row's argument or result, of all examples that go through."""
+        return by_example(values.detach(), row, self._batch)
 
-    def _value(self, row: Row, out: Tensor, site: Site, first: int) -> None:
-        count = self._counts["activations"]
-        values = self._arrays["activations"]["values"]
-        place = values[self._start : self._start + count, first : first + site.n_units]
-        place.copy_(by_example(out.detach(), row, self._batch)[:count])
+    def count(self, stream: str) -> int:
+        """How many of the chunk's examples a stream takes."""
+        return self._counts.get(stream, 0)
 
-    def _sum(self, kind: str, position: int, units: Tensor) -> None:
-        count = self._counts["sums"]
-        table = self._arrays["sums"][kind]
-        table[self._start : self._start + count, position] = units.sum(1, dtype=torch.float64)[:count]
+    def array(self, stream: str, name: str) -> Tensor:
+        """The whole array of a stream, all chunks'."""
+        return self._arrays[stream][name]
+
+    def place(self, stream: str, name: str) -> Tensor:
+        """The rows of an array, examples first, that belong to this chunk."""
+        return self._arrays[stream][name][self.start : self.start + self._counts[stream]]
 
     def finish(self, outputs: Tensor, losses: Tensor | None) -> None:
         """Take the results of the chunk."""
-        if count := self._counts.get("outputs", 0):
+        if count := self.count("outputs"):
             for name, values in (("outputs", outputs), ("loss", losses)):
                 if values is not None:
-                    taken = self._arrays["outputs"][name][self._start : self._start + count]
-                    taken.copy_(values[:count].detach())
+                    self.place("outputs", name).copy_(values[:count].detach())
+
+
+def looks_of(observed: Sequence[Look], network: Network) -> dict[str, list[Look]]:
+    """Looks by name of their row, those at rows whose examples are not known left out."""
+    by_row: dict[str, list[Look]] = {}
+    for look in observed:
+        row = network.rows[look.row]
+        if row.axis is not None:
+            by_row.setdefault(row.name, []).append(look)
+    return by_row
 
 
 def blank(shape: Sequence[int], dtype: np.dtype, fill: float | None, device: torch.device) -> Tensor:

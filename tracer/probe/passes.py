@@ -22,16 +22,17 @@ from tracer.network.precision import full_precision
 from tracer.network.table import plain
 from tracer.probe import memory as budget
 from tracer.probe.examples import Examples
-from tracer.probe.layout import Declared, Static, gram_layout, static_layout, stream_layout
-from tracer.probe.observe import Action, Chunk, Units, actions, blank
+from tracer.probe.layout import Static, gram_layout, static_layout
 from tracer.probe.observe import Arrays as OnDevice
+from tracer.probe.observe import Chunk, Look, Units, looks_of
+from tracer.probe.observers import OBSERVERS, Declared, Seen, allocate, observed
 from tracer.probe.survey import Survey, left_over
+from tracer.spec import PROBE_STREAMS
 
 if TYPE_CHECKING:
     from tracer.probe import Probe
 
 Arrays = dict[str, dict[str, np.ndarray]]
-STREAMS = ("outputs", "sums", "masks", "gradients", "activations")
 
 
 class ProbePass:
@@ -55,7 +56,7 @@ class ProbePass:
         probes: Mapping[str, "Probe"],
         *,
         tensors: Mapping[str, Tensor],
-        streams: Iterable[str] = STREAMS,
+        streams: Iterable[str] = PROBE_STREAMS,
         gradients: str = "auto",
         memory: int = 1 << 30,
         chunk: int | None = None,
@@ -69,7 +70,7 @@ class ProbePass:
             raise RecordError(f"gradients={gradients!r}: expected 'auto', 'exact', 'gram' or 'none'")
         self._network = network
         self._units = Units.of(network.sites)
-        self._actions: dict[frozenset[str], dict[str, list[Action]]] = {}
+        self._looks: dict[frozenset[str], dict[str, list[Look]]] = {}
         self._device = next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
         self._probes = self._examples(
             probes, tensors, streams, gradients, budget.chunk_sizes(network, memory, chunk)
@@ -95,12 +96,12 @@ class ProbePass:
         gradients: str,
         sizes: tuple[int, int],
     ) -> list[Examples]:
-        wanted = set(streams) & set(STREAMS)
+        wanted = set(streams) & set(PROBE_STREAMS)
         if gradients == "none" or not self._network.layers or self._network.losses is None:
             wanted.discard("gradients")
         if not self._units.n_masks:
             wanted.discard("masks")
-        ordered = [stream for stream in STREAMS if stream in wanted]
+        ordered = [stream for stream in PROBE_STREAMS if stream in wanted]
         return [
             Examples(name, probe, self._network, self._device, ordered, sizes)
             for name, probe in probes.items()
@@ -122,12 +123,12 @@ class ProbePass:
         self.layout: dict[str, Declared] = {}
         self.attributes: dict[str, dict[str, Any]] = {}
         self.static: dict[str, Static] = {}
-        counts = (len(network.calls), len(network.sites))
         for p in self._probes:
             path, blocks = f"probes/{p.name}", self._blocks.get(p.name)
+            seen = Seen(network, units, self._survey.outputs, self._survey.losses, blocks)
             self.static[path] = static_layout(p)
             for stream, count in p.taken.items():
-                declared = stream_layout(stream, count, self._survey, units, counts, blocks)
+                declared = OBSERVERS[stream].declare(seen, count)
                 if declared:
                     self.layout[f"{path}/{stream}"] = declared
             if blocks is not None:
@@ -188,17 +189,11 @@ class ProbePass:
         return layers, sum(p.n_gradients for p in self._probes), chunks
 
     def _allocate(self, p: Examples, asked: frozenset[str]) -> OnDevice:
-        arrays: OnDevice = {}
-        for stream in p.taken:
-            if stream not in asked or stream == "gradients":
-                continue
-            # Bits are ORed in; sums over rows whose examples are not known stay undefined.
-            fill = {"masks": 0, "sums": np.nan}.get(stream)
-            arrays[stream] = {
-                name: blank(shape, dtype, fill, self._device)
-                for name, (dtype, shape, _) in self.layout[f"probes/{p.name}/{stream}"].items()
-            }
-        return arrays
+        return {
+            stream: allocate(stream, self.layout[f"probes/{p.name}/{stream}"], self._device)
+            for stream in p.taken
+            if stream in asked and stream != "gradients"
+        }
 
     def _chunk(
         self,
@@ -214,7 +209,7 @@ class ProbePass:
         if not counts:
             return
         batch = p.batch(stop - start)
-        found = self._actions_of(frozenset(counts))
+        found = self._looks_of(frozenset(counts))
         chunk = Chunk(found, arrays, start, counts, batch)
         watchers = [chunk.visit] if found else []
         if collector is None or "gradients" not in counts:
@@ -232,10 +227,11 @@ class ProbePass:
             for name, form in left_over(leftover, tensors, p, start, stop).items():
                 collector.receive(Unit((name,), (), joint=False), {name: form})
 
-    def _actions_of(self, streams: frozenset[str]) -> dict[str, list[Action]]:
-        if streams not in self._actions:
-            self._actions[streams] = actions(self._network, self._units, streams)
-        return self._actions[streams]
+    def _looks_of(self, streams: frozenset[str]) -> dict[str, list[Look]]:
+        if streams not in self._looks:
+            looks = observed(streams, self._network, self._units)
+            self._looks[streams] = looks_of(looks, self._network)
+        return self._looks[streams]
 
 
 def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

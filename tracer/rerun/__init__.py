@@ -13,7 +13,8 @@ from tracer.errors import ArchiveError, MissingTraceError
 from tracer.network import Network
 from tracer.network.precision import full_precision
 from tracer.network.pytree import leaves_of, rebuild
-from tracer.probe.observe import Chunk, Units, actions, as_stored, blank
+from tracer.probe.observe import Chunk, Units, as_stored, looks_of
+from tracer.probe.observers import OBSERVERS, Seen, allocate, observed
 
 Bounds = Sequence[tuple[int, int]]
 RELATIVE = 1e-5  # of the largest value: what rounding may differ by between machines and versions
@@ -44,8 +45,9 @@ def observe(
     bounds: the chunks, one after another. Returns {"bits"}, {"pre", "post"} or {"values"}, see `tracer.spec`.
     """
     units, n = Units.of(network.sites), bounds[-1][1]
-    arrays = {stream: _empty(stream, n, network, units, _device(tensors))}
-    watched = actions(network, units, frozenset([stream]))
+    declared = OBSERVERS[stream].declare(Seen(network, units), n)
+    arrays = {stream: allocate(stream, declared, _device(tensors))}
+    watched = looks_of(observed([stream], network, units), network)
     with settled(grad=False):
         for start, stop in bounds:
             size = network.batch or stop - start
@@ -57,19 +59,6 @@ def observe(
 
 def _device(tensors: Mapping[str, Tensor]) -> torch.device:
     return next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
-
-
-def _empty(stream: str, n: int, network: Network, units: Units, device: torch.device) -> dict[str, Tensor]:
-    match stream:
-        case "masks":
-            return {"bits": blank((units.n_masks, -(-n // 8)), np.dtype(np.uint8), 0, device)}
-        case "sums":
-            sizes = {"pre": len(network.calls), "post": len(network.sites)}
-            return {
-                name: blank((n, size), np.dtype(np.float64), np.nan, device) for name, size in sizes.items()
-            }
-        case _:
-            return {"values": blank((n, units.n_values), np.dtype(np.float32), np.nan, device)}
 
 
 def places(network: Network, stream: str) -> Iterator[tuple[str, slice]]:

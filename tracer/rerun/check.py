@@ -16,21 +16,20 @@ from tracer.materialize.filling import FillPass
 from tracer.network import Network
 from tracer.network.fixed_masks import by_example
 from tracer.rerun import RELATIVE, part, places
-from tracer.rerun.stored import Networks, tensors_of
-from tracer.rerun.wanted import STREAMS, Wanted, wanted
+from tracer.rerun.stored import Networks, tensors_of, to_device
+from tracer.rerun.wanted import Wanted, wanted
+from tracer.spec import PROBE_STREAMS
 from tracer.verify import Report
 
-_CPU = torch.device("cpu")
 
-
-def compare(path: str | os.PathLike[str], report: Report) -> None:
-    """Replay every snapshot that has weights; what differs by more than rounding is a finding.
+def compare(path: str | os.PathLike[str], report: Report, device: str | torch.device = "cpu") -> None:
+    """Replay every snapshot that has weights on a device; what differs by more than rounding is a finding.
 
     What cannot be replayed (no network, an operation off the list, no inputs) is a note.
     """
     with archives.open(path) as archive:
         try:
-            _Replay(archive, report).run()
+            _Replay(archive, report, torch.device(device)).run()
         except (ArchiveError, MissingTraceError, RecordError) as error:
             report.notes.append(f"not replayed: {error}")
         except (
@@ -44,12 +43,11 @@ def compare(path: str | os.PathLike[str], report: Report) -> None:
 
 
 class _Replay:
-    def __init__(self, archive: Archive, report: Report) -> None:
-        self._archive, self._report = archive, report
+    def __init__(self, archive: Archive, report: Report, device: torch.device) -> None:
+        self._archive, self._report, self._device = archive, report, device
         self._networks = Networks(archive)
         self._passes: dict[Network, FillPass] = {}
         self._wants: dict[str, Wanted] = {}
-        self._rounded: dict[str, float] = {}
 
     def run(self) -> None:
         weighed = {int(step) for step in self._archive.steps("weights")}
@@ -60,11 +58,11 @@ class _Replay:
         for step in steps:
             self._step(step, [group for group in groups if step in recorded[group]])
         self._report.counts["replayed"] = len(steps)
-        for what, gap in self._rounded.items():
+        for what, gap in self._report.rounding.items():
             self._report.notes.append(f"{what} agree within rounding only (at most {gap:.2g} apart)")
 
     def _step(self, step: int, groups: list[str]) -> None:
-        tensors = tensors_of(self._archive, step, _CPU)
+        tensors = tensors_of(self._archive, step, self._device)
         network = self._networks.at(step)
         if (
             network.no_loss
@@ -82,7 +80,7 @@ class _Replay:
                 self._array(f"{group}/{name}", step, values, stored, explain)
 
     def _pass(self, network: Network, step: int, tensors: Mapping[str, torch.Tensor]) -> FillPass:
-        self._wants = wanted(self._archive, self._networks, step, dict.fromkeys(STREAMS), {})
+        self._wants = wanted(self._archive, self._networks, step, dict.fromkeys(PROBE_STREAMS), {})
         for want in self._wants.values():
             want.added = {}
         has = self._archive._source.has
@@ -117,7 +115,8 @@ class _Replay:
             if gap > RELATIVE * scale:
                 self._report.add("replay", path, why)
             else:
-                self._rounded[path] = max(gap, self._rounded.get(path, 0.0))
+                rounding = self._report.rounding
+                rounding[path] = max(gap, rounding.get(path, 0.0))
 
     def _pieces(
         self, path: str, found: np.ndarray, stored: np.ndarray
@@ -147,14 +146,14 @@ class _Replay:
         def watch(row: Any, values: tuple[Any, ...], out: Any) -> None:
             site = rows.get(row.name)
             if site is not None:
-                before = np.abs(by_example(values[site.argument], row, size).numpy())[
-                    : taken.stop - taken.start
-                ]
+                live = by_example(values[site.argument], row, size)[: taken.stop - taken.start]
+                before = live.abs().cpu().numpy()
                 apart.append((before / max(before.max(), 1e-300))[differing[taken, spans[site.name]]])
 
         size = network.batch or n
         with torch.no_grad():
             for start in range(0, n, size):
                 taken = slice(start, min(start + size, n))
-                network.run(tensors, part(want.probe.inputs, taken.start, taken.stop, size), visit=watch)
+                inputs = part(want.probe.inputs, taken.start, taken.stop, size)
+                network.run(tensors, to_device(inputs, self._device), visit=watch)
         return np.concatenate([np.empty(0), *apart])

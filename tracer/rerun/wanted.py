@@ -9,8 +9,8 @@ from tracer.archive.probes import ProbeView
 from tracer.errors import RecordError
 from tracer.probe import CAPTURE, Probe
 from tracer.rerun.stored import Networks, probe_of
+from tracer.spec import PROBE_STREAMS
 
-STREAMS = ("outputs", "sums", "masks", "gradients", "activations")
 Take = bool | int | None
 
 
@@ -55,7 +55,7 @@ def wanted(
         chunks = [(int(start), int(stop)) for start, stop in view.chunks]
         found[name] = Wanted(probe, recorded, _added(name, probe, takes, recorded), chunks)
     splits = {item.probe.split: name for name, item in found.items()}
-    usual = {stream for item in found.values() for stream in item.all} or set(STREAMS)
+    usual = {stream for item in found.values() for stream in item.all} or set(PROBE_STREAMS)
     for name, probe in new.items():
         if name in found:
             raise RecordError(f"the archive already has a probe {name!r}: choose another name")
@@ -69,7 +69,7 @@ def wanted(
 
 
 def _recorded(archive: Archive, view: ProbeView) -> dict[str, int]:
-    held = {stream: archive._source.has(f"probes/{view.name}/{stream}") for stream in STREAMS}
+    held = {stream: archive._source.has(f"probes/{view.name}/{stream}") for stream in PROBE_STREAMS}
     held["gradients"] = view.name in dict(archive.gram_probes)
     return {stream: count for stream, count in view.capture.items() if held.get(stream) and count}
 

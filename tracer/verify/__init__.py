@@ -49,7 +49,8 @@ class Report:
     """What verifying found.
 
     findings: empty for a sound archive. notes: what is no damage but worth knowing. counts: how much was
-    looked at (`arrays`, `objects`, `bytes`, `snapshots`, and `replayed` snapshots).
+    looked at (`arrays`, `objects`, `bytes`, `snapshots`, and `replayed` snapshots). rounding: by array that a
+    replay did not give bit for bit, how far apart; none beyond 1e-5 of its largest value, which is a finding.
     """
 
     path: str
@@ -58,6 +59,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    rounding: dict[str, float] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -82,14 +84,16 @@ class Report:
         return "\n".join([*lines, *map(str, self.findings), *self.notes])
 
 
-def verify(path: str | os.PathLike[str], *, full: bool = False, replay: bool = False) -> Report:
+def verify(
+    path: str | os.PathLike[str], *, full: bool = False, replay: bool = False, device: str = "cpu"
+) -> Report:
     """Check an archive: a directory, a zip file or a URL. It may be recording meanwhile.
 
     Always: digests of the root and the manifest, every file there and of the right size, none too many, the
     objects that may still change, the documents of single arrays, and that rows fit each other. full: every
     checksum, and every compressed array decoded, which reads the whole archive. replay: outputs, masks, sums,
-    activations and gradients computed again from the recorded weights and compared (bit for bit on the
-    machine and versions of the recording, else within rounding).
+    activations and gradients computed again from the recorded weights on `device` and compared (bit for bit
+    on the machine and versions of the recording, else within rounding).
 
     Errors: ArchiveError where there is nothing that could be an archive; damage is reported, not raised.
     """
@@ -112,7 +116,7 @@ def verify(path: str | os.PathLike[str], *, full: bool = False, replay: bool = F
         if replay and report.ok:
             from tracer.rerun.check import compare
 
-            compare(path, report)
+            compare(path, report, device)
         elif replay:
             report.notes.append("nothing was replayed, since the archive is damaged")
     finally:

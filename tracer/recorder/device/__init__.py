@@ -98,6 +98,8 @@ def readable(given: Given) -> Tensor:
 
 def host_for(tensor: Tensor, buffer: np.ndarray) -> Tensor:
     """A tensor of the same type and shape in a buffer of as many bytes."""
+    if not tensor.numel():  # an empty buffer has no strides to be seen as another type
+        return torch.empty_like(tensor, device="cpu")
     return torch.from_numpy(buffer).view(tensor.dtype).view(tensor.shape)
 
 

@@ -1,10 +1,17 @@
 """The archive format as data: groups, arrays, dimensions, dtypes, attributes. docs/format.md shows it."""
 
+from __future__ import annotations
+
+import math
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from tracer.spec.entries import Array, Attribute
+from tracer.spec.streams import STREAMS, Stream
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FORMAT = "tracer"
 FORMAT_VERSION = "1.0"
@@ -13,7 +20,6 @@ MAJOR, MINOR = (int(part) for part in FORMAT_VERSION.split("."))
 STATES = ("recording", "complete", "interrupted")
 RANKS = "ranks"  # where the archives of the processes other than the first are
 MAX_RANKS = 1 << 14
-STREAMS = ("outputs", "masks", "sums", "activations", "gradients", "weights")
 
 TAIL_ROWS, TAIL_INNER = (
     4096,
@@ -22,28 +28,6 @@ TAIL_ROWS, TAIL_INNER = (
 IDS_ROWS, IDS_INNER = 65536, 4096  # the same for the ids, many of which make one row
 TAIL_BYTES = 1 << 22  # at most, of one object of wide arrays along the ids: it is rewritten at every commit
 MANIFEST_FIELDS = ("array", "row", "column", "nbytes", "crc32c", "commit")
-
-
-@dataclass(frozen=True)
-class Array:
-    """One array of a group. ``<word>`` in a name or dimension stands for a name chosen by the recording."""
-
-    name: str
-    dtype: str
-    dims: tuple[str, ...]
-    meaning: str
-    units: str = "1"
-    required: bool = True
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """One attribute of a group."""
-
-    name: str
-    type: str
-    meaning: str
-    required: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,6 +51,11 @@ _STREAM_ARRAYS = (
     Array("step", "int64", ("step",), "updates made when the snapshot was taken, increasing"),
     Array("epoch_end", "bool", ("step",), "the snapshot was taken at the end of an epoch"),
 )
+
+
+def _group(stream: Stream) -> Group:
+    return Group(stream.group, stream.meaning, stream.arrays, stream.attributes, stream=True)
+
 
 ROOT_ATTRIBUTES = (
     Attribute("tracer", "object", "the commit record, see below"),
@@ -135,12 +124,7 @@ GROUPS = (
         required=True,
         coordinates=("epoch", "time"),
     ),
-    Group(
-        "weights",
-        "parameters and buffers, flattened, one array a dtype; root attribute `tensors` says where each is",
-        (Array("<dtype>", "<dtype>", ("step", "<dtype>_element"), "tensors of this dtype", required=False),),
-        stream=True,
-    ),
+    _group(STREAMS["weights"]),
     Group(
         "probes/<probe>",
         "a fixed set of examples; its own arrays do not change",
@@ -166,50 +150,7 @@ GROUPS = (
             Attribute("digest", "string", "digest of the inputs and targets"),
         ),
     ),
-    Group(
-        "probes/<probe>/outputs",
-        "what the network returns for each example",
-        (
-            Array("outputs", "float", ("step", "outputs_example", "..."), "outputs of the network"),
-            Array("loss", "float", ("step", "outputs_example"), "loss of each example"),
-        ),
-        stream=True,
-    ),
-    Group(
-        "probes/<probe>/masks",
-        "paths: which units are on (pre-activation > 0); all masked sites one after another, big-endian bits",
-        (Array("bits", "uint8", ("step", "unit", "masks_byte"), "bit j: the unit is on for example j"),),
-        stream=True,
-    ),
-    Group(
-        "probes/<probe>/sums",
-        "sums over the units of one call or site, for each example",
-        (
-            Array("pre", "float64", ("step", "sums_example", "call"), "sum of the outputs of the call"),
-            Array("post", "float64", ("step", "sums_example", "site"), "sum of the outputs of the site"),
-        ),
-        stream=True,
-    ),
-    Group(
-        "probes/<probe>/activations",
-        "outputs of all sites, one after another",
-        (
-            Array(
-                "values",
-                "float32",
-                ("step", "activations_example", "activations_unit"),
-                "outputs of the sites",
-            ),
-        ),
-        stream=True,
-    ),
-    Group(
-        "probes/<probe>/gradients",
-        "gradient of each example's loss; attribute `blocks` says how to read the flat values",
-        (Array("values", "float32", ("step", "gradients_element"), "rows or factors of the gradients"),),
-        (Attribute("blocks", "list", "one object a block: tensor, form, parts (name, offset, shape)"),),
-        stream=True,
-    ),
+    *(_group(stream) for stream in STREAMS.values() if stream.of_probes),
     Group(
         "gram",
         "inner products of per-example gradients within each layer, over the gradient examples of all probes",
@@ -325,17 +266,16 @@ def describe(group: str, array: str) -> dict[str, str]:
 def fill_value(dtype: np.dtype) -> Any:
     """Return the JSON fill value of a dtype: NaN or -1 where it has one, since a gap must not look like data.
 
+    >>> import numpy as np
     >>> fill_value(np.dtype("float32")), fill_value(np.dtype("int64")), fill_value(np.dtype("bool"))
     ('NaN', -1, False)
     """
-    dtype = np.dtype(dtype)
     return {"f": "NaN", "c": ["NaN", "NaN"], "i": -1, "u": 0, "b": False}[dtype.kind]
 
 
 def fill_scalar(dtype: np.dtype) -> Any:
     """Return ``fill_value`` as a number of the dtype."""
-    dtype = np.dtype(dtype)
-    return {"f": np.nan, "c": complex(np.nan, np.nan), "i": -1, "u": 0, "b": False}[dtype.kind]
+    return {"f": math.nan, "c": complex(math.nan, math.nan), "i": -1, "u": 0, "b": False}[dtype.kind]
 
 
 def ids_rows(row_bytes: int) -> tuple[int, int]:
