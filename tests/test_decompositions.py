@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import analyze
 import tracer
 from tests.attacks.hostile import MEMORY
-from tracer.errors import ArchiveError
+from tracer.errors import ArchiveError, MissingTraceError
 from tracer.network import Network
 from tracer.network.copies import named_tensors
 from tracer.network.reading import unreadable
@@ -197,3 +197,15 @@ class Gated(nn.Module):
 def test_a_gate_of_others_is_only_a_sigmoid() -> None:
     network = Network.trace(model(Gated()), X)
     assert [(site.name, site.has_mask) for site in network.sites] == [("1:sigmoid", False)]
+
+
+def test_outputs_that_depend_on_targets_are_weighed_with_them() -> None:
+    made = model()
+    network = read_again(
+        Network.trace(made, X, Y, objective=lambda m, x, t: (m(x) * t, ((m(x) - t) ** 2).mean(1)))
+    )
+    meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in named_tensors(made).items()}
+    network.check_cost(meta, 0)
+    assert torch.equal(network.run(named_tensors(made), X, Y)[0], made(X) * Y)
+    with pytest.raises(MissingTraceError, match="needs target 0"):
+        network.run(named_tensors(made), X)

@@ -222,12 +222,6 @@ class Network:
 
         return weighed(row, call)
 
-    def declared(self) -> list[Tensor]:
-        """Tensors that have only the sizes and types of the inputs that the network was traced with."""
-        return [
-            torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]], device="meta") for entry in self.inputs
-        ]
-
     def check_cost(self, tensors: Mapping[str, Tensor], size: int) -> None:
         """ArchiveError where the outputs take more than weights of these sizes and `size` bytes could be worth.
 
@@ -236,8 +230,11 @@ class Network:
         """
         from tracer.network.cost import check
 
-        inputs = self.declared()
-        check(self, tensors, inputs, None, size=size + sum(tensor.nbytes for tensor in tensors.values()))
+        rows = (self.rows[index] for index in self.needed([self.output]))
+        asks = any(kind == "target" for row in rows for kind, _ in row.references())
+        targets = _declared(self.targets) if asks else None
+        size += sum(tensor.nbytes for tensor in tensors.values())
+        check(self, tensors, _declared(self.inputs), targets, size=size)
 
     def derived(self, **changes: Any) -> Network:
         """The same network with other rows, losses, targets, ...; guarded where this one is."""
@@ -340,6 +337,11 @@ class Network:
                 ("constant", name): value.to(device) for name, value in self.constants.items()
             }
         return self._constants_on[device]
+
+
+def _declared(entries: Sequence[dict[str, Any]]) -> list[Tensor]:
+    """Tensors that have only the sizes and types that the network was traced with."""
+    return [torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]], device="meta") for entry in entries]
 
 
 def _unseen() -> bool:
