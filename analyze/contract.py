@@ -45,6 +45,7 @@ class Metric:
     reading: str = ""
     needs: str = ""
     integers: tuple[str, ...] = ()
+    makes: tuple[tuple[str, ...], ...] = ()
     passes: Callable[[Mapping[str, Any]], float] | None = field(default=None, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -133,6 +134,7 @@ def metric(
     reading: str = "",
     needs: str = "",
     integers: Iterable[str] = (),
+    makes: Iterable[tuple[str, ...]] = (),
     passes: Callable[[Mapping[str, Any]], float] | None = None,
 ) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., dict[str, Any]]]:
     """Give a function its card and return the function itself.
@@ -146,6 +148,8 @@ def metric(
     at once, and so does having no variable with a step; `combine="sum"` hands them over one by one and adds
     up what is returned, where NaN adds nothing; `each="site"` says that sites do not mix, so that they may be
     handed over in groups. Names in `integers`, and names that begin with `n_`, are counts (int64).
+    `makes` has the dimensions of each float64 array that the function itself makes and that grows faster than
+    what it reads, such as a kernel over pairs of examples: it counts as memory of a snapshot.
     `passes(options)` says how often all examples go through the network for one snapshot, which is told
     before long work.
 
@@ -181,6 +185,7 @@ def metric(
             reading=reading,
             needs=needs,
             integers=tuple(integers),
+            makes=tuple(makes),
             passes=passes,
         )
         _check_parameters(card)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracer.errors import MissingTraceError, did_you_mean
+from tracer.store.documents import to_cell
+from tracer.store.files import claimed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,10 +96,14 @@ class Results(Mapping[str, "xr.Dataset"]):
         return plot.draw(drawn, data)
 
     def save(self, path: str | Path) -> Path:
-        """Write `results.zarr`, `summary.json`, `tables/`, `figures/` and `report.html` to a directory."""
+        """Write `results.zarr`, `summary.json`, `tables/`, `figures/` and `report.html` to a directory.
+
+        Errors: ArchiveError if another analysis writes there, or nothing can be written.
+        """
         from analyze.report.save import save
 
-        return save(self, Path(path))
+        with claimed(path):
+            return save(self, Path(path))
 
     def __repr__(self) -> str:
         lines = [f"<Results: {len(self)} metrics, {len(self.skipped)} skipped>"]
@@ -158,6 +164,14 @@ def tidy(data: xr.Dataset) -> pd.DataFrame:
                     ]
         frames.append(pd.DataFrame({**columns, "value": array.values.reshape(-1)}))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def neutral(table: pd.DataFrame) -> pd.DataFrame:
+    """The same table with texts that a spreadsheet would run as formulas made plain texts, names included."""
+    texts = [name for name in table.columns if table[name].dtype.kind not in "biufc"]
+    return table.assign(**{name: table[name].map(to_cell) for name in texts}).rename(
+        columns=to_cell, index=to_cell
+    )
 
 
 def _shape(data: xr.Dataset) -> str:

@@ -26,5 +26,13 @@ def fails_late(losses, step):
     return {"a": losses.mean(-1)}
 
 
+def crashing(states, tester=0):
+    """Crashes as a kernel does, in any process but the tester's own."""
+    if os.getpid() != tester:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return {"a": [0.0 for _ in states]}
+
+
+crashing = metric(reads=("states",), **ABOUT)(crashing)
 fatal = metric(reads=("losses",), **ABOUT)(fatal)
 fails_late = metric(reads=("losses", "step"), **ABOUT)(fails_late)

@@ -19,7 +19,7 @@ from tests.recording import declare, put
 from tests.synthetic import LAYERS, Truth, write_archive
 from tracer.archive import Archive
 from tracer.errors import ArchiveError, MissingTraceError
-from tracer.store.stores import PinnedStore
+from tracer.store.zarr_view import ZarrView
 from tracer.writer import Writer
 
 
@@ -156,13 +156,13 @@ class Watched:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.keys: list[str] = []
-        get = PinnedStore.get
+        get = ZarrView.get
 
-        async def watched(store: PinnedStore, key: str, *arguments: Any, **options: Any) -> Any:
+        async def watched(store: ZarrView, key: str, *arguments: Any, **options: Any) -> Any:
             self.keys.append(key)
             return await get(store, key, *arguments, **options)
 
-        monkeypatch.setattr(PinnedStore, "get", watched)
+        monkeypatch.setattr(ZarrView, "get", watched)
 
     @property
     def objects(self) -> list[str]:
@@ -231,7 +231,7 @@ def test_live_archive_stays_at_the_commit_it_was_opened_at(tmp_path: Path) -> No
 def test_to_xarray_equals_plain_xarray(written: tuple[Path, Truth]) -> None:
     with tracer.open(written[0]) as archive:
         assert archive.to_xarray().identical(xr.open_datatree(written[0], engine="zarr"))
-        assert isinstance(archive._source.store, Store)
+        assert isinstance(archive._source.as_zarr(), Store)
 
 
 def test_missing_names_say_what_to_do(written: tuple[Path, Truth], tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """What is no archive, or a damaged one, is refused in a sentence; nothing missing is ever shown as data."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import zarr
 
 import tracer
+from tests.attacks.hostile import change_root
 from tests.synthetic import write_archive
 from tracer.errors import ArchiveError
 
@@ -24,12 +24,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def path(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "run.zarr"))
-
-
-def change_root(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    root = json.loads((path / "zarr.json").read_text())
-    change(root)
-    (path / "zarr.json").write_text(json.dumps(root))
 
 
 def test_nothing_there(tmp_path: Path) -> None:

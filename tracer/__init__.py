@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import Any
 
+from tracer.errors import missing_package
+
 __version__ = "0.1.0"
 
 _HOME = {
@@ -22,7 +24,10 @@ __all__ = ["Probe", "at", "check", "epochs", "every", "log_spaced", "open", "rec
 def __getattr__(name: str) -> Any:
     # Reading an archive must not import torch, so each name is loaded from its module at first use.
     if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+        try:
+            return getattr(import_module(_HOME[name]), name)
+        except ModuleNotFoundError as error:
+            raise missing_package(error) or error from None
     raise AttributeError(f"module 'tracer' has no attribute {name!r}")
 
 

@@ -1,4 +1,4 @@
-"""The three ways tracer refuses, each in one sentence that says what to do next."""
+"""The ways tracer refuses, each in one sentence that says what to do next."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -16,6 +16,41 @@ class RecordError(ValueError):
     """A recording was asked for something that cannot be recorded correctly."""
 
 
+class MissingPackageError(ImportError):
+    """What was asked for needs a package that is not installed."""
+
+
+# Packages that only a part of tracer needs, by the name they are imported under: the extra that brings each, and
+# what for.
+_EXTRAS = {
+    "torch": ("torch", "recording, and running a recorded network again,"),
+    "sklearn": ("demo", "the demo with its digits"),
+    "safetensors": ("checkpoints", "reading .safetensors"),
+    "huggingface_hub": ("hub", "hf://"),
+    "distributed": ("dask", "a Dask cluster"),
+    "pyarrow": ("parquet", "a Parquet file"),
+    "lightning": ("lightning", "recording in Lightning"),
+    "transformers": ("transformers", "recording in Transformers"),
+    "accelerate": ("transformers", "recording with Accelerate"),
+}
+
+
+def missing_package(error: ModuleNotFoundError) -> MissingPackageError | None:
+    """The error, as a sentence, of a package that only a part of tracer needs; None for any other module.
+
+    >>> str(missing_package(ModuleNotFoundError(name="huggingface_hub")))
+    "hf:// needs the package huggingface_hub: pip install 'tracer-nn[hub]'"
+    """
+    name = (error.name or "").partition(".")[0]
+    if name not in _EXTRAS:
+        return None
+    extra, purpose = _EXTRAS[name]
+    install = f"pip install 'tracer-nn[{extra}]'"
+    if name == "torch":
+        install = f"install PyTorch as its own pages say for this machine, or {install}"
+    return MissingPackageError(f"{purpose} needs the package {name}: {install}", name=name)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a hint listing the closest known name, or all of them when few.
 
@@ -30,3 +65,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return f"did you mean {close[0]!r}?"
     shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     return f"known: {shown or 'none'}"
+
+
+def first_line(error: BaseException) -> str:
+    r"""What an error says, in one line.
+
+    >>> first_line(KeyError("weight")), first_line(ValueError("one\ntwo"))
+    ("KeyError: 'weight'", 'ValueError: one')
+    """
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no message'}"

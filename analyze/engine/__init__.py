@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analyze.contract import Metric, available_metrics, card_of
+from analyze.engine.apart import Apart
 from analyze.engine.assemble import added, assemble
 from analyze.engine.blocks import Block, Outcome, Worker, blocks_of
 from analyze.engine.cost import Stopwatch, in_words
@@ -22,6 +23,7 @@ from analyze.errors import AnalysisError
 from analyze.report.save import ResultStore
 from analyze.results import Results
 from tracer.errors import ArchiveError, MissingTraceError
+from tracer.store.files import claimed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -45,6 +47,7 @@ def run(
     output: str | Path | None = None,
     replay: Mapping[str, Any] | None = None,
     patience: float = 120.0,
+    apart: bool = False,
 ) -> Results:
     """Compute metrics of an archive; by default every one it supports.
 
@@ -65,7 +68,7 @@ def run(
     """
     opened = _opened(archive)
     explicit = metrics is not None
-    with recruit(jobs, scheduler) as workers:
+    with claimed(output), recruit(jobs, scheduler) as workers:
         session = Session(
             opened,
             metrics,
@@ -76,6 +79,7 @@ def run(
             output=output,
             replay=replay,
             patience=math.inf if explicit else patience,
+            apart=apart,
         )
         complete(session.compute())
     if explicit:
@@ -116,6 +120,7 @@ class Session:
         replay: Mapping[str, Any] | None = None,
         patience: float = math.inf,
         pieces: int | None = None,
+        apart: bool = False,
     ) -> None:
         self.wanted, self.options = _wanted(metrics), dict(options or {})
         _check_options(self.options, self.wanted)
@@ -123,13 +128,14 @@ class Session:
         self.opened, self.archive = archive, with_activations(archive, self.replay)
         self.workers, self.memory = workers, parse_memory(memory) // workers.share
         self.pieces = 2 * workers.n if pieces is None else pieces
-        self.stopwatch = Stopwatch(self.archive, self.replay)
+        self._here = Worker(self.archive, self.replay)
+        self.apart = Apart(self._here, self.memory, wanted=apart)
+        self.stopwatch = Stopwatch(self.archive, self.replay, self.apart.per_example)
         self.progress = progress or (lambda done, total, text: None)
         self.store = None if output is None else ResultStore(output, str(archive.run_id))
         self.done: dict[str, xr.Dataset] = {}
         self.failed: dict[str, Outcome] = {}
         self.fingerprints: dict[str, str] = {}
-        self._here = Worker(self.archive, self.replay)
         self._id = uuid.uuid4().hex
 
     def compute(self) -> Routine[None]:
@@ -215,7 +221,7 @@ class Session:
         if all(name in self.failed for name in block.names):
             return {name: self.failed[name] for name in block.names}
         if job is None:
-            return self._here.compute(block)
+            return self.apart.compute(block, self._id)
         outcomes = yield from self.workers.finish(job)
         return dict.fromkeys(block.names, Outcome(message=DIED)) if outcomes is None else outcomes
 

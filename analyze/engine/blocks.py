@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyze.arrays import View, closure
-from analyze.engine.plan import Examples, Plan, example_probe, static_bytes, view_bytes
+from analyze.engine.plan import Examples, Plan, example_probe, made_bytes, static_bytes, view_bytes
 from tracer.errors import MissingTraceError
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ def _nbytes(plans: Sequence[Plan], archive: Archive, sites: tuple[int, ...] | No
         for examples in plan.views:
             names.setdefault(examples, set()).update(plan.arrays)
     fixed = max((static_bytes(archive, [view], sorted(reads)) for view, reads in names.items()), default=0)
+    fixed += sum(made_bytes(plan, archive) for plan in plans)
     return fixed + sum(view_bytes(archive, view, sorted(reads), sites) for view, reads in names.items())
 
 

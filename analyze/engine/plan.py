@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 # Importing them declares the arrays they make.
-from analyze.arrays import SOURCES, View, closure, derived, recorded  # noqa: F401
+from analyze.arrays import SOURCES, View, classes, closure, derived, minibatches, recorded  # noqa: F401
 from analyze.contract import Metric
 from tracer.errors import MissingTraceError
 from tracer.spec import HOW
@@ -58,7 +58,8 @@ class Plan:
 
     def nbytes(self, archive: Archive) -> int:
         """Upper estimate of the bytes one snapshot takes while this metric is computed."""
-        return max((view_bytes(archive, examples, self.arrays) for examples in self.views), default=0)
+        read = max((view_bytes(archive, examples, self.arrays) for examples in self.views), default=0)
+        return read + made_bytes(self, archive)
 
 
 def view_bytes(
@@ -68,6 +69,15 @@ def view_bytes(
     view = View(archive, *examples, sites=sites)
     sizes = [entry.nbytes(view) for entry in closure(names) if not entry.static]
     return sum(sizes) + 2 * max(sizes, default=0)
+
+
+def made_bytes(plan: Plan, archive: Archive) -> int:
+    """Bytes of what a metric's function itself makes of one snapshot."""
+    views = [plan.view(archive, examples) for examples in plan.views]
+    return max(
+        (8 * sum(prod(view.size(dim) for dim in dims) for dims in plan.card.makes) for view in views),
+        default=0,
+    )
 
 
 def static_bytes(archive: Archive, examples: Sequence[Examples], names: Sequence[str]) -> int:

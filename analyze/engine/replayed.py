@@ -57,6 +57,8 @@ def _holds(view: ProbeView) -> bool:
 class _Archive:
     """An archive whose probes have activations."""
 
+    recomputes = STREAM
+
     def __init__(self, archive: Archive, lacking: list[str], settings: Mapping[str, Any]) -> None:
         self._archive, self._lacking, self._settings = archive, lacking, settings
         self._kept: OrderedDict[tuple[str, int], dict[str, np.ndarray]] = OrderedDict()

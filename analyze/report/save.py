@@ -15,8 +15,10 @@ import numpy as np
 
 from analyze import plot
 from analyze.contract import Metric, available_metrics
-from analyze.results import PROVENANCE, Results, tidy
+from analyze.report.seals import Seals
+from analyze.results import PROVENANCE, Results, neutral, tidy
 from tracer import __version__
+from tracer.store.files import write_whole
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -28,11 +30,13 @@ LARGEST_SUMMARY = 64  # values of one variable at the last snapshot
 class ResultStore:
     """The `results.zarr` of a directory: one group a metric, each written whole or not at all.
 
-    Given a `run_id`, it lets go of results of other runs: a directory describes one run.
+    Given a `run_id`, it lets go of results of other runs: a directory describes one run. A result that is no longer
+    as it was written counts as absent, with a warning.
     """
 
     def __init__(self, path: str | Path, run_id: str = "") -> None:
         self.root = Path(path) / "results.zarr"
+        self._seals = Seals(path)
         for name in self.names() if run_id else ():
             if self._attributes(name).get("run_id") != run_id:
                 shutil.rmtree(self.root / name)
@@ -41,7 +45,17 @@ class ResultStore:
         """Metrics it holds."""
         if not self.root.is_dir():
             return []
-        return sorted(child.name for child in self.root.iterdir() if (child / "zarr.json").is_file())
+        there = sorted(child.name for child in self.root.iterdir() if (child / "zarr.json").is_file())
+        sound = [name for name in there if self._seals.holds(f"results.zarr/{name}")]
+        if len(sound) < len(there):
+            lost = next(name for name in there if name not in sound)
+            warnings.warn(
+                f"{len(there) - len(sound)} results in {str(self.root)!r} ({lost}, ...) are not as they were saved, "
+                "and are not used; analyze again",
+                UserWarning,
+                stacklevel=3,
+            )
+        return sound
 
     def read(self, name: str) -> xr.Dataset:
         """A result, loaded."""
@@ -71,6 +85,7 @@ class ResultStore:
         data.assign_coords(text).to_zarr(new, mode="w", zarr_format=3, consolidated=False)
         shutil.rmtree(target, ignore_errors=True)
         new.rename(target)
+        self._seals.seal(f"results.zarr/{name}")
 
     def consolidate(self) -> None:
         """Collect the metadata in the root: xarray then opens the tree in one read, without a warning."""
@@ -121,18 +136,23 @@ def save(results: Results, path: Path) -> Path:
 def write_table(data: xr.Dataset, path: Path) -> None:
     """Tidy CSV of a result, without variables of more than a million values."""
     small = [name for name in data.data_vars if data[name].size <= LARGEST_TABLE]
-    tidy(data[small]).to_csv(path, index=False)
+    write_whole(path, neutral(tidy(data[small])).to_csv(index=False))
 
 
 def write_figure(card: Metric | None, data: xr.Dataset, path: Path) -> str:
     """Draw a metric's own figure, unless it is there already; returns why there is none, or nothing."""
     if card is None or card.plot is None:
         return "no figure: the metric has no plot"
-    key = str(data.attrs.get("fingerprint", ""))
-    if key and path.is_file() and key in path.read_text(encoding="utf-8"):
+    key, seals, name = (
+        str(data.attrs.get("fingerprint", "")),
+        Seals(path.parent.parent),
+        f"figures/{path.name}",
+    )
+    if key and seals.holds(name) and key in path.read_text(encoding="utf-8"):
         return ""
     try:
         plot.save_svg(plot.draw(card.plot, data), path, key)
+        seals.seal(name)
     except Exception as error:  # a figure is not worth losing the numbers for
         return f"no figure: {type(error).__name__}: {error}"
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -20,19 +21,66 @@ DARK = (0x16 / 255, 0x19 / 255, 0x1C / 255)  # the page's paper where the reader
 INK = (0xE6 / 255, 0xE3 / 255, 0xDC / 255)  # and its ink
 CONTRAST = 4.0  # of a coloured line with dark paper
 
+_SHAPES = frozenset(
+    "svg defs style g path use clipPath rect text tspan image circle ellipse line polyline polygon pattern "  # noqa: SIM905
+    "linearGradient radialGradient stop filter feColorMatrix marker mask".split()
+)
+_TAG = re.compile(r"""<(/?)([A-Za-z]+)((?:\s+[A-Za-z][\w:.-]*=(?:"[^"<>]*"|'[^'<]*'))*)\s*(/?)>""")
+_ATTRIBUTE = re.compile(r"""([A-Za-z][\w:.-]*)=(?:"([^"]*)"|'([^']*)')""")
+_UNSAFE = re.compile(r"url\((?!#)|javascript:|expression|@|\\|behavior", re.IGNORECASE)
+
 
 def fragment(draw: Callable[[], Figure], key: str, label: str, drawn: Path | None = None) -> str:
     """A figure as `<svg>` for a page, ids prefixed by `key`; as an embedded PNG where that is far smaller.
 
     `label` is what a screen reader says. `drawn` is an SVG file of the same figure, which spares drawing it
-    again. Nothing in the fragment refers to anything outside it.
+    again where it is nothing but a drawing. Nothing in the fragment refers to anything outside it.
     """
-    if drawn is not None and drawn.is_file():
-        text, figure = drawn.read_text(encoding="utf-8"), None
-    else:
-        figure = draw()
-        text = plot.to_svg(figure)
-    return inline(text, key, label) if len(text) <= LIMIT else _picture(figure or draw(), label)
+    if drawn is not None and drawn.is_file() and drawn.stat().st_size <= 2 * LIMIT:
+        shown = _inline_or_nothing(drawn.read_text(encoding="utf-8", errors="replace"), key, label)
+        if shown:
+            return shown
+    figure = draw()
+    text = plot.to_svg(figure)
+    return inline(text, key, label) if len(text) <= LIMIT else _picture(figure, label)
+
+
+def _inline_or_nothing(text: str, key: str, label: str) -> str:
+    if len(text) > LIMIT or "<svg" not in text or text.count("<metadata") + text.count("<!--") > 8:
+        return ""
+    shown = inline(text, key, label)
+    return shown if is_drawing(shown) else ""
+
+
+def is_drawing(text: str) -> bool:
+    """Whether an element is made of the shapes and texts of a figure alone: no script, no link, no other markup.
+
+    >>> is_drawing('<svg><g id="a"><path d="M0 0"/></g></svg>'), is_drawing('<svg onload="x()"></svg>')
+    (True, False)
+    """
+    at, opened = 0, list[str]()
+    for tag in _TAG.finditer(text):
+        between = text[at : tag.start()]
+        closing, name, attributes, empty = tag.groups()
+        if name not in _SHAPES or "<" in between or (not opened and (between or at)):
+            return False
+        if opened[-1:] == ["style"] and _UNSAFE.search(between):
+            return False
+        if not all(_is_harmless(*one.groups()) for one in _ATTRIBUTE.finditer(attributes)):
+            return False
+        if closing and (not opened or opened.pop() != name):
+            return False
+        if not closing and not empty:
+            opened.append(name)
+        at = tag.end()
+    return at == len(text) > 0 and not opened
+
+
+def _is_harmless(name: str, quoted: str, bare: str) -> bool:
+    value = html.unescape(quoted or bare or "")
+    if name.lower().endswith("href"):
+        return value.startswith(("#", "data:image/png;base64,"))
+    return not name.lower().startswith("on") and (name == "data-panel" or not _UNSAFE.search(value))
 
 
 def inline(text: str, key: str, label: str) -> str:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from analyze.metrics.capacity.capacity.layer_norms import layer_norms
 
+from analyze.metrics.capacity.layer_norms import layer_norms
 from tests.oracles import layer_norms as slow
 from tests.tables import stored
 

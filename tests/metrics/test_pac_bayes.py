@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from analyze.metrics.capacity.capacity.pac_bayes import NOISE, complexity, largest_noise, pac_bayes
 from torch import nn
 
+from analyze.metrics.capacity.pac_bayes import NOISE, complexity, largest_noise, pac_bayes
 from analyze.replay import Examples
 from analyze.replay.neighbourhood import draws
 from tests.oracles import pac_bayes as slow

@@ -17,6 +17,7 @@ from tests.synthetic import write_archive
 from tracer.errors import ArchiveError
 from tracer.share.packs import pack
 from tracer.share.remote import pull, push
+from tracer.store import fetch
 from tracer.store.zipped import RemoteFile
 from tracer.verify import verify
 
@@ -96,9 +97,13 @@ def test_over_http_in_place(served: str, run: Path) -> None:
     assert verify(served, full=True).findings == []
 
 
-def test_a_server_without_ranges_is_a_sentence(served: str) -> None:
+def test_a_server_without_ranges(served: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is small is read whole, once; what is large is a sentence."""
     Shelf.ranges = False
-    Shelf.data += bytes(1 << 17)
+    with tracer.open(served) as there, tracer.open(run) as here:
+        assert np.array_equal(there.probes["train"].outputs(2), here.probes["train"].outputs(2))
+    assert Shelf.sent == [len(Shelf.data)]
+    monkeypatch.setattr(fetch, "LARGEST_BODY", len(Shelf.data) - 1)
     with pytest.raises(ArchiveError, match="sends whole files only; pull it first"):
         tracer.open(served)
     with pytest.raises(ArchiveError, match=r"there is no file at .*; check the URL"):

@@ -296,9 +296,9 @@ class Archive:
         """Return the archive as a DataTree that reads an array when it is used."""
         import xarray
 
-        tree = xarray.open_datatree(self._source.store, engine="zarr")  # type: ignore[arg-type]
+        tree = xarray.open_datatree(self._source.as_zarr(), engine="zarr")  # type: ignore[arg-type]
         for rank, source in self._others.items():
-            tree[ranks.within(rank)] = xarray.open_datatree(source.store, engine="zarr")  # type: ignore[arg-type]
+            tree[ranks.within(rank)] = xarray.open_datatree(source.as_zarr(), engine="zarr")  # type: ignore[arg-type]
         return tree
 
     def __repr__(self) -> str:

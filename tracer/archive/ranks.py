@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Collection, Mapping
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from tracer import spec
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError, MissingTraceError
 from tracer.store.documents import to_json
-from tracer.store.stores import ROOT, ZipStore, is_remote
+from tracer.store.store import ROOT
 
 
 def world_size(source: Source) -> int:
@@ -32,26 +31,12 @@ def within(rank: int) -> str:
 def present(source: Source) -> list[int]:
     """Ranks other than 0 of which there is something, whole or not."""
     wanted = range(1, world_size(source))
-    location = source.path
     if not wanted:
         return []
-    remote = is_remote(location)
-    if remote and not location.rstrip("/").endswith(".zip"):
-        import fsspec
-
-        filesystem, base = fsspec.core.url_to_fs(location.rstrip("/"))
-        keys = {f"{base}/{within(rank)}/{ROOT}": rank for rank in wanted}
-        found = filesystem.cat(list(keys), on_error="omit")
-        known = {key.lstrip("/"): rank for key, rank in keys.items()}
-        return sorted(known[key.lstrip("/")] for key in found)
-    path = Path(location.removeprefix("file://"))
-    if not remote and path.is_dir():
-        return [rank for rank in wanted if os.path.lexists(path / within(rank))]
-    store = ZipStore(location.removeprefix("file://").rstrip("/"))
-    try:
-        return [rank for rank in wanted if f"{within(rank)}/{ROOT}" in store.members]
-    finally:
-        store.close()
+    if source.store.folder is not None:  # what is there, be it ever so broken
+        return [rank for rank in wanted if os.path.lexists(source.store.folder / within(rank))]
+    there = source.store.present(f"{within(rank)}/{ROOT}" for rank in wanted)
+    return [rank for rank in wanted if f"{within(rank)}/{ROOT}" in there]
 
 
 def connect(source: Source, rank: int) -> Source:

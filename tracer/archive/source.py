@@ -1,7 +1,6 @@
 """One commit of an archive, read as plain arrays: the layer between the files and what they mean."""
 
 import os
-import stat
 import warnings
 from collections.abc import Iterable
 from functools import cached_property
@@ -16,11 +15,12 @@ from tracer import spec
 from tracer.archive.tables import check_record, check_tables
 from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
 from tracer.store import validate
-from tracer.store.documents import object_key
+from tracer.store.documents import document_digest, object_key
 from tracer.store.grid import Grid
 from tracer.store.layout import Layout, plan
 from tracer.store.reader import Chunks
-from tracer.store.stores import PinnedStore, connect
+from tracer.store.store import ROOT, lost
+from tracer.store.stores import DirectoryStore, connect
 
 _FREE = 256 << 20  # bytes that may be asked for whatever the files are
 _RATIO = 1000  # beyond that: how many times the bytes of its files an array may take
@@ -36,21 +36,24 @@ class Source:
 
     def __init__(self, location: str | os.PathLike[str], within: str = "") -> None:
         self.path = "/".join([os.fspath(location).rstrip("/"), within]) if within else os.fspath(location)
-        store, root = connect(location, within)
-        self.store = PinnedStore(store, root)
-        self._seen = self.store.stamp()
-        if self.store.folder is not None:  # read again, now that it is known what was looked at before
-            root = self.store.root_now() or root
+        self.store = connect(location, within)
+        self._seen = (
+            self.store.stamp()
+        )  # and the root read again, now that it is known what was looked at before
         try:
-            self.replace(root)
+            root = self.store.root_now() or self.store.root
+            self._show(root, *read_root(root, self.path))
         except BaseException:
             self.store.close()
             raise
         self._resumes = len(self.record.get("resumes", []))
 
     def replace(self, root: bytes) -> None:
-        """Show what another root document says of the same objects."""
-        self.attributes, self._nodes = _parse(root, self.path)
+        """Show what another root document says of the same objects; it need not have its own digest."""
+        self._show(root, *read_root(root, self.path, sealed=False))
+
+    def _show(self, root: bytes, attributes: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> None:
+        self.attributes, self._nodes = attributes, nodes
         self.record: dict[str, Any] = self.attributes["tracer"]
         self.store.root = root
         self._steps: dict[str, np.ndarray] = {}
@@ -71,7 +74,13 @@ class Source:
         from tracer.store.decoders import bounded
 
         with bounded():
-            return zarr.open_group(self.store, mode="r")
+            return zarr.open_group(self.as_zarr(), mode="r")
+
+    def as_zarr(self) -> "zarr.abc.store.Store":
+        """The files as zarr and xarray read them, at this commit."""
+        from tracer.store.zarr_view import ZarrView
+
+        return ZarrView(self.store)
 
     def node(self, path: str) -> dict[str, Any]:
         """The document of an array. Errors: MissingTraceError if there is none."""
@@ -157,7 +166,7 @@ class Source:
             return
         if prod(counts) <= _MANY:
             offsets = product(*(range(at, at + count) for at, count in zip(first, counts, strict=True)))
-            stored = sum(self.store.size(grid.key(numbers)) for numbers in offsets)
+            stored = sum(self.store.stored_size(grid.key(numbers)) for numbers in offsets)
             if size <= stored * (1 if grid.raw else _RATIO):
                 return
         raise ArchiveError(
@@ -173,7 +182,7 @@ class Source:
         stamp = self.store.stamp()
         if stamp is None or (stamp == self._seen and not failed):
             return  # only a directory is recorded or packed while it is open here
-        record = _parse(self.store.root_now(), self.path)[0]["tracer"]
+        record = read_root(self.store.root_now(), self.path)[0]["tracer"]
         other = len(record.get("resumes", [])) != self._resumes or record["run_id"] != self.record["run_id"]
         if failed and not other and record["digest"] != self.record["digest"]:
             raise ArchiveError(
@@ -187,20 +196,12 @@ class Source:
 
     def _read_row(self, path: str, layout: Layout, row: int) -> np.ndarray:
         key = object_key(path, row, *[0] * (len(layout.shape) - 1))
-        file = self.store.local(key)
-        assert file is not None
+        assert isinstance(self.store, DirectoryStore)
         try:
-            fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with self.store.opened(key) as fd:
+                return layout.read(fd)[0]
         except FileNotFoundError:
-            raise ArchiveError(
-                f"object {key!r} is lost from the archive; `tracer verify` lists what else is"
-            ) from None
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise ValueError("it is no ordinary file")
-            return layout.read(fd)[0]
-        finally:
-            os.close(fd)
+            raise lost(key) from None
 
     def _layout(self, path: str) -> Layout | None:
         """Layout of an array's snapshots, if they are local files just as this release would write them.
@@ -209,7 +210,9 @@ class Source:
         """
         if path not in self._layouts:
             node = self._nodes[path]
-            streams = self.store.folder is not None and path.rpartition("/")[0] in self.record["rows"]
+            streams = (
+                isinstance(self.store, DirectoryStore) and path.rpartition("/")[0] in self.record["rows"]
+            )
             found = (
                 plan((1, *node["shape"][1:]), np.dtype(node["data_type"]))
                 if streams and node["shape"]
@@ -277,7 +280,13 @@ def _spans(selection: Any, shape: tuple[int, ...]) -> list[tuple[int, int]]:
     return spans
 
 
-def _parse(root: bytes, path: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def read_root(
+    root: bytes, path: str, sealed: bool = True
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Attributes, and documents by path, of a root document, which has to have its own digest where ``sealed``.
+
+    Errors: ArchiveError for one that no archive has.
+    """
     try:
         document = validate.parse(root)
         attributes = document.get("attributes", {})
@@ -292,7 +301,7 @@ def _parse(root: bytes, path: str) -> tuple[dict[str, Any], dict[str, dict[str, 
         raise ArchiveError(
             f"{path!r} is a Zarr group but not an archive of tracer; open it with zarr or xarray"
         )
-    _check_version(str(record.get("format_version")), path)
+    minor = _check_version(str(record.get("format_version")), path)
     try:
         nodes = document["consolidated_metadata"]["metadata"]
         for node in nodes.values():
@@ -306,13 +315,24 @@ def _parse(root: bytes, path: str) -> tuple[dict[str, Any], dict[str, dict[str, 
     def refuse(why: str) -> ArchiveError:
         return ArchiveError(f"{path!r} is damaged or made to harm: {why}; restore it from a copy")
 
+    if (
+        sealed and document_digest(root, str(record["digest"])) != record["digest"]
+    ):  # one bit may change a number
+        raise refuse(f"its digest does not match, so its {ROOT} was changed")
+    if minor > spec.MINOR:
+        warnings.warn(
+            f"{path!r} has format {spec.MAJOR}.{minor}, newer than {spec.FORMAT_VERSION}: what is new is not shown",
+            UserWarning,
+            stacklevel=5,
+        )
     validate.check_nodes(nodes, refuse)
     check_record(record, nodes, refuse)
     check_tables(attributes, nodes, refuse)
     return attributes, nodes
 
 
-def _check_version(version: str, path: str) -> None:
+def _check_version(version: str, path: str) -> int:
+    """The minor version."""
     try:
         major, minor = (int(part) for part in version.split("."))
     except ValueError:
@@ -321,9 +341,4 @@ def _check_version(version: str, path: str) -> None:
         raise ArchiveError(
             f"{path!r} has format {version}, this release reads {spec.MAJOR}.x: use another release of tracer"
         )
-    if minor > spec.MINOR:
-        warnings.warn(
-            f"{path!r} has format {version}, newer than {spec.FORMAT_VERSION}: what is new is not shown",
-            UserWarning,
-            stacklevel=5,
-        )
+    return minor

@@ -26,13 +26,19 @@ def verify_command(run: str, full: bool, replay: bool, repair: bool, device: str
 
     RUN is a directory, a .zip file or a URL. Findings go to stdout; exit code 0 if there are none, else 1.
     """
+    from tracer.apart import WorkerDiedError, shared
     from tracer.verify import verify
 
     if repair:
         from tracer.recovery.repair import repair as mend
 
         note(str(mend(run)))
-    report = verify(run, full=full, replay=replay, device=device)
+    asked = {"full": full, "replay": replay, "device": device}
+    try:
+        report = shared().call(verify, run, **asked) if replay else verify(run, **asked)
+    except WorkerDiedError as error:
+        report = verify(run, full=full)
+        report.add("replay", "network", str(error))
     emit([{"where": finding.where, "finding": finding.text} for finding in report.findings], form)
     note(str(report).partition("\n")[0])
     for text in report.notes:
@@ -83,21 +89,19 @@ def materialize_command(
     Without options, every stream the recording was told to capture. The result equals what recording would
     have stored.
     """
+    from tracer.apart import shared
     from tracer.materialize import materialize
     from tracer.recorder.neutrality import imported
 
     if (probe is None) != (data is None):
         raise click.UsageError("--probe NAME and --data MODULE:FACTORY go together")
+    added = {probe: imported(data)()} if probe and data else None
+    asked: dict[str, Any] = {**streams, "probes": added, "device": device, "output": output}
     with Bar() as bar:
-        done = materialize(
-            run,
-            **streams,  # type: ignore[arg-type]
-            probes={probe: imported(data)()} if probe and data else None,
-            model=None if model is None else imported(model),
-            device=device,
-            output=output,
-            progress=bar,
-        )
+        if model is None and added is None:  # what the caller gives is run here
+            done = shared().call(materialize, run, **asked, progress=bar)
+        else:
+            done = materialize(run, **asked, model=imported(model), progress=bar)
     click.echo(f"added {', '.join(map(str, done.added)) or 'nothing'} to {done.path}")
     for text in done.notes:
         note(text)

@@ -11,6 +11,8 @@ from typing import Any, Self, TypeVar
 
 import click
 
+from tracer.errors import missing_package
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -41,6 +43,8 @@ def sentence(error: BaseException) -> str:
     >>> sentence(KeyError("bias"))
     "unexpected KeyError: 'bias'; run again with --debug to see where"
     """
+    if isinstance(error, ModuleNotFoundError):
+        error = missing_package(error) or error
     text = " ".join(" ".join([str(error), *getattr(error, "__notes__", [])]).split())
     text = printable(text)
     ours = type(error).__module__.partition(".")[0] in ("tracer", "analyze")
@@ -129,9 +133,11 @@ def emit(rows: Sequence[Mapping[str, Any]], form: str) -> None:
     if form == "json":
         click.echo(json.dumps(plain(rows), indent=2))
     elif form == "csv":
+        from tracer.store.documents import to_cell
+
         write = csv.writer(sys.stdout, lineterminator="\n")
-        write.writerow(rows[0] if rows else [])
-        write.writerows([_cell(value, None) for value in row.values()] for row in rows)
+        write.writerow(map(to_cell, rows[0] if rows else []))
+        write.writerows([to_cell(_cell(value, None)) for value in row.values()] for row in rows)
     else:
         click.echo(table(rows))
 

@@ -40,8 +40,9 @@ class Network:
 
     rows, sites, calls, layers: see `tracer.network.table`. parameters, buffers: names the rows use, tied ones once.
     constants: tensors that are neither (made in `forward`, or plain attributes). inputs, targets: shape,
-    dtype and whether batched, of each tensor. output, losses: what `run` returns. batch: number of examples
-    that `run` wants; None for any number. guarded: whether the cost is weighed before it is run, as for a table
+    dtype and whether batched, of each tensor. output, losses: what `run` returns; correct: the row of
+    what an objective calls correct, None where it does not say. batch: number of examples that
+    `run` wants; None for any number. guarded: whether the cost is weighed before it is run, as for a table
     that was read. no_loss: why the losses that a table holds are not run, None where they are.
     """
 
@@ -51,6 +52,7 @@ class Network:
         *,
         output: Reference,
         losses: Reference | None,
+        correct: Reference | None = None,
         inputs: Sequence[dict[str, Any]],
         targets: Sequence[dict[str, Any]],
         constants: Mapping[str, Tensor],
@@ -64,6 +66,7 @@ class Network:
         self.rows = list(rows)
         self.output = output
         self.losses = losses
+        self.correct = correct
         self.inputs = list(inputs)
         self.targets = list(targets)
         self.constants = dict(constants)
@@ -75,7 +78,7 @@ class Network:
         self.batch = batch
         self.guarded = False
         self.no_loss: str | None = None
-        self._weighed: set[Any] = set()
+        self._weighed: dict[Any, dict[int, tuple[int, ...]]] = {}
         self._programs: dict[Any, Program] = {}
         self._constants_on: dict[torch.device, dict[Reference, Tensor]] = {}
 
@@ -159,8 +162,8 @@ class Network:
         until: str | None = None,
         masks: Mapping[str, Tensor] | None = None,
     ) -> tuple[Any, Tensor | None]:
-        """Outputs and losses (n,) for these weights and inputs; without targets the model alone, and losses
-        None.
+        """Outputs and losses (n,) for these weights and inputs; without targets that the losses need, the model
+        alone, and losses None.
 
         tensors: by name, at least `parameters` and `buffers`; the device is theirs. Grad mode is the
         caller's; autocast and inference mode are left. visit(row, values, out): called after each row with
@@ -172,8 +175,10 @@ class Network:
         if targets is not None and self.no_loss:
             raise ArchiveError(self.no_loss)
         device = _device(tensors, inputs)
-        if self.guarded:
-            self._weigh(tensors, inputs, targets)
+        if targets is None and not self.targets:  # an objective may do without
+            targets = ()
+        if self.guarded and (sizes := self._weigh(tensors, inputs, targets)):
+            visit = _held_to({self.rows[index].name: size for index, size in sizes.items()}, visit)
         program = self._program(device, until, targets is not None and self.losses is not None)
         values = program.start(self.leaves(tensors, inputs, targets, device))
         with plain_math():
@@ -211,7 +216,7 @@ class Network:
         None stands for arguments that are no numbers the table holds.
         """
         alone = replace(row, args=[None if list(references(value)) else value for value in row.args])
-        program = Program([alone], [0], _CPU)
+        program = Program([alone], [0], _CPU, guarded=self.guarded)
         step = program.steps[0]
         return self._guard(row, step.call), list(step.arguments(program.start({})))
 
@@ -242,19 +247,19 @@ class Network:
         for name in ("random_rows", "site_of_row"):
             other.__dict__.pop(name, None)
         other.__dict__.update(changes)
-        other._weighed, other._programs, other._constants_on = set(), {}, {}
+        other._weighed, other._programs, other._constants_on = {}, {}, {}
         return other
 
-    def _weigh(self, tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> None:
-        """Refuse a stranger's table that would take too much for tensors of these sizes."""
+    def _weigh(self, tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> dict[int, tuple[int, ...]]:
+        """Refuse a stranger's table that would take too much for tensors of these sizes; see `meter.check`."""
         from tracer.network.cost import check
 
         sizes = tuple(tuple(leaf.shape) for leaf in [*leaves_of(inputs), *leaves_of(targets)])
         sizes += tuple(tuple(tensor.shape) for tensor in tensors.values())
         key = sizes, torch.is_grad_enabled(), targets is None
         if key not in self._weighed:
-            check(self, tensors, inputs, targets)
-            self._weighed.add(key)
+            self._weighed[key] = check(self, tensors, inputs, targets)
+        return self._weighed[key]
 
     def _run_watched(
         self,
@@ -320,12 +325,22 @@ class Network:
                 if until not in names:
                     raise ValueError(f"no row is called {until!r}; {did_you_mean(until, names)}")
                 stop = names[until]
-                program = Program(self.rows, range(stop + 1), device, [("row", stop)])
+                program = Program(self.rows, range(stop + 1), device, [("row", stop)], guarded=self.guarded)
             else:
-                results = [self.output] + ([self.losses] if with_losses and self.losses else [])
-                program = Program(self.rows, self.needed(results), device, results)
+                results = self.results(with_losses)
+                program = Program(self.rows, self.needed(results), device, results, guarded=self.guarded)
             self._programs[key] = program
         return self._programs[key]
+
+    def results(self, with_losses: bool) -> list[Reference]:
+        """What a run computes: the output, and with losses these and what the objective calls correct."""
+        more = (self.losses, self.correct) if with_losses and self.losses else ()
+        return [self.output, *(result for result in more if result is not None)]
+
+    @property
+    def judging_row(self) -> str | None:
+        """Name of the row that gives what the objective calls correct."""
+        return None if self.correct is None else self.rows[self.correct[1]].name
 
     def needed(self, results: Sequence[Reference]) -> list[int]:
         """Indices of the rows that these results depend on, in order."""
@@ -342,6 +357,32 @@ class Network:
 def _declared(entries: Sequence[dict[str, Any]]) -> list[Tensor]:
     """Tensors that have only the sizes and types that the network was traced with."""
     return [torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]], device="meta") for entry in entries]
+
+
+def _held_to(sizes: Mapping[str, tuple[int, ...]], visit: Visit | None) -> Visit:
+    """The visit, after a look whether a row made what it was weighed as."""
+
+    def look(row: Row, given: tuple[Any, ...], out: Any) -> Any:
+        if row.name in sizes and tuple(out.shape) != sizes[row.name]:
+            raise ArchiveError(
+                f"row {row.name!r} of the network table ({row.op}) gives {list(out.shape)} where the table says "
+                f"{list(sizes[row.name])}, so what follows is not run; get the archive from its author again"
+            )
+        return None if visit is None else visit(row, given, out)
+
+    return look
+
+
+class Heard:
+    """A visitor that keeps what the objective calls correct."""
+
+    def __init__(self, network: Any) -> None:
+        self._row, self.value = network.judging_row, None
+
+    def __call__(self, row: Row, _: Any, out: Any) -> None:
+        """Look at one row."""
+        if row.name == self._row:
+            self.value = out
 
 
 def _unseen() -> bool:

@@ -7,7 +7,7 @@ only sizes, everything that an operation makes inside included.
 
 from collections.abc import Callable, Mapping
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,13 +33,14 @@ _PER_ELEMENT = 8  # operations on a number that is read or written, roughly
 
 def check(
     network: "Network", tensors: Mapping[str, Tensor], inputs: Any, targets: Any, *, size: int | None = None
-) -> None:
+) -> dict[int, tuple[int, ...]]:
     """Refuse to run a table on tensors of these sizes if it takes more than they could be worth.
 
     size: bytes that are really there, where the tensors are only what a table says of itself (default: the
     tensors'); then rows must also give what the table says they give.
 
-    Errors: ArchiveError naming the row, also for one whose arguments do not fit together.
+    Returns the sizes, by row, that depend on values and were taken as the table says: whoever runs it has to
+    hold it to them. Errors: ArchiveError naming the row, also for one whose arguments do not fit together.
     """
     declared = size is not None
     given = [*tensors.values(), *leaves_of(inputs), *leaves_of(targets), *network.constants.values()]
@@ -51,11 +52,11 @@ def check(
             "the network table declares inputs larger than anything the archive holds could be worth; get the "
             "archive from its author again"
         )
-    results = [network.output] + ([network.losses] if network.losses and targets is not None else [])
-    program = Program(network.rows, network.needed(results), _META, results)
+    results = network.results(targets is not None)
+    program = Program(network.rows, network.needed(results), _META, results, guarded=True)
     leaves = network.leaves(_meta(dict(tensors)), _meta(inputs), _meta(targets), _META)
     n = _examples(network, inputs)
-    ends, live = _ends(network.rows), dict[int, int]()
+    ends, live, said = _ends(network.rows), dict[int, int](), dict[int, tuple[int, ...]]()
     held = work = 0
     kept = torch.is_grad_enabled()  # then nothing is let go
     values = program.start(leaves)
@@ -64,6 +65,9 @@ def check(
             row = network.rows[index]
             with _Meter(limits) as meter:
                 out = values[slot] = _sized(row, call, arguments(values), n)
+            if isinstance(out, _Said):
+                out = values[slot] = out.tensor
+                said[index] = tuple(out.tensor.shape)
             if declared and isinstance(out, Tensor) and row.size(n) not in (None, tuple(out.shape)):
                 raise ArchiveError(
                     f"row {row.name!r} of the network table ({row.op}) gives size {tuple(out.shape)}, where "
@@ -78,6 +82,13 @@ def check(
                 values[used] = None
             for over in () if kept else ends.get(index, ()):
                 held -= live.pop(over, 0)
+    return said
+
+
+class _Said(NamedTuple):
+    """A result of the size that the table says."""
+
+    tensor: Tensor
 
 
 def weighed(row: "Row", call: Callable[..., Any]) -> Callable[..., Any]:
@@ -128,7 +139,7 @@ def _sized(row: "Row", call: Any, arguments: tuple[Any, ...], n: int) -> Any:
         declared = row.size(n)
         if op(row.op).by_value and declared is not None and prod(declared) <= _most(arguments):
             # What the table says is taken where it is possible at all.
-            return torch.empty(declared, dtype=DTYPES.get(row.dtype or ""), device=_META)
+            return _Said(torch.empty(declared, dtype=DTYPES.get(row.dtype or ""), device=_META))
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ArchiveError(
             f"row {row.name!r} of the network table ({row.op}) cannot be run: {first}; get the archive from its "

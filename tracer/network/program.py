@@ -12,6 +12,7 @@ import torch
 from tracer.errors import ArchiveError, MissingTraceError
 from tracer.network.table import Row, decode, encode, references
 from tracer.ops import OPS, op
+from tracer.ops.operands import checked
 
 Visit = Callable[[Row, tuple[Any, ...], Any], Any]
 
@@ -77,7 +78,8 @@ class Program:
     """The rows needed for some results, compiled for one device.
 
     Slots: first the leaves (tensors, constants, inputs, targets, in order of first use), then fixed
-    arguments, then one per row.
+    arguments, then one per row. guarded: whether a row's operands are checked before it runs
+    (`tracer.ops.operands`), as in a table that was read.
     """
 
     def __init__(
@@ -86,8 +88,10 @@ class Program:
         indices: Iterable[int],
         device: torch.device,
         results: Iterable[tuple[str, Any]] = (),
+        *,
+        guarded: bool = False,
     ) -> None:
-        self._rows = rows
+        self._rows, self._guarded = rows, guarded
         results = list(results)
         self._device = device
         self.leaves: dict[tuple[str, Any], int] = {}
@@ -131,14 +135,21 @@ class Program:
         # How a tensor lies in memory depends on the device, the kernel and on `vmap`.
         call = resolve(op(row.op).instead or row.op)
         self._uses.append([])
-        positional = [self._argument(value) for value in _with_defaults(call, row.args)]
-        fixed = {name: value for name, value in row.kwargs.items() if not list(references(value))}
+        arguments = _with_defaults(call, row.args)
+        positional = [self._argument(value) for value in arguments]
+        fixed = {
+            name: decode(value, self._device)
+            for name, value in row.kwargs.items()
+            if not list(references(value))
+        }
         moving = [name for name in row.kwargs if name not in fixed]
         if fixed:
-            call = partial(call, **{name: decode(value, self._device) for name, value in fixed.items()})
+            call = partial(call, **fixed)
         if moving:
             call = _with_keywords(call, len(positional), moving)
             positional += [self._argument(row.kwargs[name]) for name in moving]
+        if self._guarded:
+            call = checked(row.name, row.op, call, len(arguments), fixed, moving)
         slot = self._slot_of_row[index] = self._new_slot()
         return call, _gather(positional), slot, index
 

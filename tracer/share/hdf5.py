@@ -7,28 +7,26 @@ everything else is JSON text.
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
-from tracer import spec
 from tracer.archive import ranks
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.share.content import MANIFEST, ArchiveContent, Array, Box, Content, boxes, difference
-from tracer.share.packs import remove
+from tracer.share.confined import confined
+from tracer.share.content import ArchiveContent, Array, Content, boxes, difference
+from tracer.share.hdf5_content import BARE, JSON, RESERVED, contents_of
 from tracer.share.tree import Progress, write_tree
-from tracer.spec import RANKS
 from tracer.store.documents import to_json
-from tracer.store.validate import is_path
+from tracer.writer.place import fresh, settled
 
 _CHUNK = 1 << 20
-_BARE = "This is a netCDF dimension but not a netCDF variable."  # how netCDF marks a dimension without values
-_JSON = "json_attributes"  # names of the attributes of an object that are JSON text
-_RESERVED = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "DIMENSION_LABELS", _JSON}
+_SECONDS, _SLOWEST = 60.0, 1 << 20  # of reading a file: for anything, and bytes in each of the others
 
 
 def export_hdf5(
@@ -43,34 +41,29 @@ def export_hdf5(
     ``compression``: "gzip" (fastest level, which every HDF5 library reads) or None. An array is never in
     memory as a whole. Errors: ArchiveError if ``output`` exists, or a name has no place in HDF5.
     """
-    target = Path(output).absolute()
-    if target.exists():
-        raise ArchiveError(f"{str(target)!r} exists already; choose another output or remove it first")
+    target = settled(output)
     source = Source(path)
-    part = target.with_name(f"{target.name}.part")
     others: dict[int, Source] = {}
     try:
         others = ranks.every(source)
         contents = {rank: ArchiveContent(one) for rank, one in {0: source, **others}.items()}
         for content in contents.values():
             content.groups.pop("manifest", None)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Attributes may be larger than the 64 KiB that older forms of the file allow.
-        with h5py.File(part, "w", libver=("v110", "latest")) as file:
-            for rank, content in contents.items():
-                _write(content, file.require_group(ranks.within(rank) or "/"), compression, progress)
-        with h5py.File(part, "r") as file:
-            for rank, written in _contents(file, part).items():
-                found = difference(contents[rank], written)
-                if found is not None:
-                    raise ArchiveError(
-                        f"the file written differs from the archive in {found}; check the disk"
-                    )
-        part.rename(target)
+        with fresh(target) as part:
+            # Attributes may be larger than the 64 KiB that older forms of the file allow.
+            with h5py.File(part, "x", libver=("v110", "latest")) as file:
+                for rank, content in contents.items():
+                    _write(content, file.require_group(ranks.within(rank) or "/"), compression, progress)
+            with h5py.File(part, "r") as file:
+                for rank, written in contents_of(file, part).items():
+                    found = difference(contents[rank], written)
+                    if found is not None:
+                        raise ArchiveError(
+                            f"the file written differs from the archive in {found}; check the disk"
+                        )
     finally:
         for one in (source, *others.values()):
             one.close()
-        remove(part)
     return target
 
 
@@ -81,22 +74,43 @@ def import_hdf5(
 
     Errors: ArchiveError if ``output`` exists, or the file is not such an export.
     """
-    target = Path(output).absolute()
-    if target.exists():
-        raise ArchiveError(f"{str(target)!r} exists already; choose another output or remove it first")
-    part = target.with_name(f"{target.name}.part")
-    remove(part)
-    part.mkdir(parents=True)
-    try:
-        with _open(path) as file:
-            for rank, content in _contents(file, Path(path)).items():
-                (part / ranks.within(rank)).mkdir(parents=True, exist_ok=True)
-                write_tree(content, part / ranks.within(rank), pack=False, progress=progress)
-                _check(content, Source(part, ranks.within(rank)))
-        part.rename(target)
-    finally:
-        remove(part)
+    target, source = settled(output), Path(path).absolute()
+    with fresh(target) as part:
+        part.mkdir()
+        seconds = _SECONDS + (source.stat().st_size if source.is_file() else 0) / _SLOWEST
+        confined(
+            write_archive,
+            (str(source), str(part)),
+            what=repr(str(source)),
+            seconds=seconds,
+            progress=progress,
+        )
     return target
+
+
+def write_archive(path: str, folder: str, progress: Progress | None = None) -> None:
+    """Write the archive of an exported file into an empty directory, and compare the two.
+
+    Errors: ArchiveError for what is no export. A file that is made to harm may end the process: see `confined`.
+    """
+    with _open(path) as file:
+        whole = contents_of(file, Path(path))
+        _check_room(whole, Path(folder))
+        for rank, content in whole.items():
+            place = Path(folder) / ranks.within(rank)
+            place.mkdir(parents=True, exist_ok=True)
+            write_tree(content, place, pack=False, progress=progress)
+            _check(content, Source(folder, ranks.within(rank)))
+
+
+def _check_room(whole: Mapping[int, Content], folder: Path) -> None:
+    arrays = [array for content in whole.values() for array in content.arrays.values()]
+    nbytes = sum(prod(array.shape) * array.dtype.itemsize for array in arrays)
+    free = shutil.disk_usage(folder).free
+    if nbytes > free:
+        raise ArchiveError(
+            f"the archive takes {nbytes} bytes, of which {free} have room at {str(folder.parent)!r}"
+        )
 
 
 def _check(content: Content, written: Source) -> None:
@@ -160,7 +174,7 @@ def _scale(file: h5py.File, path: str, array: Array) -> None:
             continue
         if dim not in file[group]:
             scale = file[group].create_dataset(dim, (size,), "f4")
-            scale.make_scale(f"{_BARE}{size:10d}")
+            scale.make_scale(f"{BARE}{size:10d}")
         scale = file[group][dim]
         if isinstance(scale, h5py.Dataset) and scale.is_scale:
             dataset.dims[axis].attach_scale(scale)
@@ -169,7 +183,7 @@ def _scale(file: h5py.File, path: str, array: Array) -> None:
 def _describe(node: Any, attributes: Mapping[str, Any]) -> None:
     texts = []
     for name, value in attributes.items():
-        if name in _RESERVED or "\0" in name:
+        if name in RESERVED or "\0" in name:
             raise ArchiveError(f"attribute {name!r} of {node.name!r} has no place in HDF5")
         plain = isinstance(value, bool | int | float) or (isinstance(value, str) and "\0" not in value)
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
@@ -178,74 +192,4 @@ def _describe(node: Any, attributes: Mapping[str, Any]) -> None:
             texts.append(name)
         node.attrs[name] = value if plain else to_json(value)
     if texts:
-        node.attrs[_JSON] = json.dumps(texts)
-
-
-# ---- reading ----
-
-
-class Hdf5Content:
-    """The content of an exported file. Links to other files and values kept elsewhere are refused."""
-
-    def __init__(self, file: h5py.Group, path: Path) -> None:
-        self._file = file
-        root = _attributes(file)
-        self.record: dict[str, Any] = root.pop("tracer", {})
-        if not isinstance(self.record, dict) or self.record.get("format") != spec.FORMAT:
-            raise ArchiveError(f"{str(path)!r} is no export of an archive; make one with `tracer export`")
-        self.attributes = root
-        self.groups: dict[str, dict[str, Any]] = {}
-        self.arrays: dict[str, Array] = {}
-        for name, node in _walk(file, ""):
-            if isinstance(node, h5py.Group):
-                self.groups[name] = _attributes(node)
-            elif not _is_bare(node):
-                self.arrays[name] = self._array(name, node)
-
-    def _array(self, path: str, dataset: h5py.Dataset) -> Array:
-        if dataset.external or dataset.is_virtual or dataset.dtype.kind not in "biufc":
-            raise ArchiveError(f"dataset {path!r} is none that an export of an archive holds")
-        dims = tuple(str(dim.label) for dim in dataset.dims)
-        return Array(dataset.dtype.newbyteorder("<"), dims, dataset.shape, _attributes(dataset))
-
-    def read(self, path: str, box: Box) -> np.ndarray:
-        """Values within a box."""
-        return np.asarray(self._file[path][box])
-
-
-def _contents(file: h5py.File, path: Path) -> dict[int, Hdf5Content]:
-    """What each process of a run recorded."""
-    found = {0: Hdf5Content(file, path)}
-    for name in file[RANKS] if RANKS in found[0].groups else ():
-        if not name.isdecimal() or not isinstance(file[RANKS].get(name, getlink=True), h5py.HardLink):
-            raise ArchiveError(f"'{RANKS}/{name}' is a link or a name that no archive holds")
-        found[int(name)] = Hdf5Content(file[f"{RANKS}/{name}"], path)
-    return found
-
-
-def _walk(group: h5py.Group, prefix: str) -> Iterator[tuple[str, Any]]:
-    for name in group if prefix != f"{RANKS}/" else ():  # which are archives of their own
-        path = f"{prefix}{name}"
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink) or not is_path(path):
-            raise ArchiveError(f"{path!r} is a link or a name that no archive holds")
-        if path == MANIFEST.split("/")[0]:
-            continue
-        yield path, group[name]
-        if isinstance(group[name], h5py.Group):
-            yield from _walk(group[name], f"{path}/")
-
-
-def _is_bare(dataset: h5py.Dataset) -> bool:
-    name = dataset.attrs.get("NAME", b"")
-    return (name.decode() if isinstance(name, bytes) else str(name)).startswith(_BARE)
-
-
-def _attributes(node: Any) -> dict[str, Any]:
-    texts = json.loads(node.attrs.get(_JSON, "[]"))
-    found = {}
-    for name, value in node.attrs.items():
-        if name not in _RESERVED:
-            found[name] = json.loads(value) if name in texts else value
-            if isinstance(value, np.generic):
-                found[name] = value.item()
-    return found
+        node.attrs[JSON] = json.dumps(texts)

@@ -2,13 +2,16 @@
 
 import os
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.share.content import MANIFEST
 from tracer.store.documents import object_key
 from tracer.store.grid import Grid, check
+from tracer.store.manifest import MANIFEST
+
+_OF_MANIFEST = 1 << 16  # objects that a manifest may itself have; of those it says nothing
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,18 @@ class Parts:
         paths = source.group_attributes("manifest").get("arrays", [])
         grids: dict[str, Grid] = {}
         sealed: dict[str, tuple[int, int]] = {}
-        for path, node in source.nodes.items():
-            if node["node_type"] == "array":
-                grid = Grid.of(path, node)
-                for _, key in Grid.keys(grid):
-                    grids[key] = grid
+        cut = {
+            path: Grid.of(path, node) for path, node in source.nodes.items() if node["node_type"] == "array"
+        }
+        named = source.record["manifest_rows"] + len(source.record["tails"]) + _OF_MANIFEST
+        if sum(grid.n for grid in cut.values()) > named:
+            raise ArchiveError(
+                f"the arrays of {source.path!r} should have more objects than its manifest names; it is damaged or "
+                "made to harm: `tracer verify` lists where"
+            )
+        for grid in cut.values():
+            for _, key in Grid.keys(grid):
+                grids[key] = grid
         for array, row, column, nbytes, crc, _ in source.read(MANIFEST).tolist():
             if not 0 <= array < len(paths):
                 raise ArchiveError(f"the manifest of {source.path!r} names an array that it does not list")
@@ -44,12 +54,19 @@ class Parts:
                 sealed[key] = nbytes, crc
         return cls(sealed, [key for key in grids if key not in sealed], grids)
 
+    def most(self, key: str) -> int:
+        """Bytes that an object can have at most: its values, a checksum of each inner chunk, and their index."""
+        grid = self.grids[key]
+        n = prod(a // b for a, b in zip(grid.chunk, grid.inner or grid.chunk, strict=True))
+        itemsize = 16 if grid.dtype is None else grid.dtype.itemsize
+        return prod(grid.chunk) * itemsize * 2 + 32 * n + 4096
+
     def is_whole(self, key: str, file: Path) -> bool:
         """Whether a file holds the sealed object of a key: its size, its checksums, and the manifest's."""
         size, crc = self.sealed[key]
         try:
-            fd = os.open(file, os.O_RDONLY)
-        except FileNotFoundError:
+            fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
             return False
         try:
             if os.fstat(fd).st_size != size:

@@ -6,6 +6,7 @@ environment variables and the configuration of fsspec.
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,8 +17,13 @@ from tracer.archive.source import Source
 from tracer.errors import ArchiveError
 from tracer.share.parts import Parts
 from tracer.share.tree import Progress
+from tracer.spec import RANKS
 from tracer.store.documents import to_json
-from tracer.store.stores import ROOT
+from tracer.store.fetch import Place
+from tracer.store.files import Directory, create, write_all
+from tracer.store.store import ROOT, is_remote, is_zip, local_path, lost
+from tracer.verify import verify
+from tracer.writer.place import beside, exists, fresh, locked, put, remove, settled
 
 _JOURNAL = "manifest/objects/pushed"  # what has arrived, until the root has
 _BATCH = 256  # objects between two entries in the journal
@@ -48,9 +54,9 @@ def push(
     Errors: ArchiveError if another archive is there (``overwrite=True`` replaces it), an object here is
     damaged, or what arrived is not what was sent.
     """
-    if "://" in os.fspath(path):
+    if is_remote(os.fspath(path)):
         raise ArchiveError(f"{os.fspath(path)!r} is not on this machine: pull it first")
-    local, place = Path(path), url.rstrip("/")
+    local, place = local_path(os.fspath(path)), url.rstrip("/")
     if place.startswith("hf://"):
         from tracer.share.hub import push_to_hub
 
@@ -74,27 +80,30 @@ def push(
 def pull(url: str, path: str | os.PathLike[str], *, jobs: int = 8, progress: Progress | None = None) -> Moved:
     """Copy an archive, or the zip file of one, from a URL to a new directory or file.
 
-    Objects are checked as they arrive. They collect in ``path`` + ".part"; called again after a break, it
-    fetches what is missing there or damaged.
+    Every object is checked as it arrives, and the whole once more by `verify`. They collect in ``path`` + ".part";
+    called again after a break, it fetches what is missing there or damaged.
 
     Errors: ArchiveError if ``path`` exists, or the archive at the URL is damaged.
     """
-    target, place = Path(path).absolute(), url.rstrip("/")
-    if target.exists():
-        raise ArchiveError(f"{str(target)!r} exists already; choose another path or remove it first")
-    if place.endswith(".zip"):
+    target, place = settled(path), url.rstrip("/")
+    if os.path.lexists(target):
+        raise exists(target)
+    if is_zip(place) or place.endswith(".zip"):
         return _pull_file(place, target)
     source = Source(place)
     others: dict[int, Source] = {}
     try:
         others = ranks.every(source)
-        part = target.with_name(f"{target.name}.part")
-        moved = [
-            _pull(one, f"{place}/{ranks.within(rank)}", part / ranks.within(rank), jobs, progress)
-            for rank, one in others.items()
-        ]
-        moved.append(_pull(source, place, part, jobs, progress))
-        part.rename(target)
+        part, moved = beside(target), []
+        with locked(target):
+            for inner in (part, part / RANKS, *(part / ranks.within(rank) for rank in others)):
+                if inner.is_symlink():
+                    remove(inner)
+                inner.mkdir(exist_ok=True)
+            for rank, one in {**others, 0: source}.items():
+                moved.append(_pull(one, part / ranks.within(rank), jobs, progress))
+            _check_arrived(part, place, full=False)
+            put(part, target)
         return Moved(*map(sum, zip(*moved, strict=True)))
     finally:
         for one in (source, *others.values()):
@@ -119,6 +128,9 @@ class _Push:
     def run(self, overwrite: bool) -> Moved:
         """Send everything, the root last."""
         noted = self._noted(overwrite)
+        if _is_local(self._fs):
+            Path(self._base).parent.mkdir(parents=True, exist_ok=True)
+            self._there = Directory(settled(self._base))
         moved = [other.run(overwrite) for other in self._others]
         there = self._listed()
         sealed = self._parts.sealed
@@ -202,10 +214,8 @@ class _Push:
         if not _is_local(self._fs):
             self._fs.pipe_file(place, data)
             return
-        Path(place).parent.mkdir(parents=True, exist_ok=True)
-        part = Path(f"{place}.part")  # a directory, unlike a store, shows files half written
-        part.write_bytes(data)
-        part.replace(place)
+        # A directory, unlike a store, shows files half written.
+        self._there.publish(key, lambda fd: write_all(fd, [data]))
 
     def _check_arrived(self) -> None:
         there = self._listed()
@@ -239,22 +249,22 @@ def _push_file(local: Path, url: str, overwrite: bool) -> Moved:
 # ---- pull ----
 
 
-def _pull(source: Source, url: str, part: Path, jobs: int, progress: Progress | None) -> Moved:
-    import fsspec
-
-    filesystem, base = fsspec.core.url_to_fs(url)
-    parts = Parts.of(source)
-    part.mkdir(parents=True, exist_ok=True)
+def _pull(source: Source, part: Path, jobs: int, progress: Progress | None) -> Moved:
+    parts, into = Parts.of(source), Directory(part)
     missing = [key for key in parts.sealed if not parts.is_whole(key, part / key)]
+    _check_room(source.path, part, sum(parts.sealed[key][0] for key in missing))
 
     def fetch(key: str) -> None:
-        file = part / key
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(filesystem.cat_file(f"{base}/{key}"))
-        if key in parts.sealed and not parts.is_whole(key, file):
-            file.unlink()
+        limit = parts.sealed[key][0] if key in parts.sealed else parts.most(key)
+        try:
+            with os.fdopen(into.new(key), "wb") as file:
+                source.store.copy(key, limit, file.write)
+        except FileNotFoundError:
+            raise lost(key) from None
+        if key in parts.sealed and not parts.is_whole(key, part / key):
+            into.discard(key)
             raise ArchiveError(
-                f"object {key!r} of {url!r} is damaged; ask for the archive to be pushed again"
+                f"object {key!r} of {source.path!r} is damaged; ask for the archive to be pushed again"
             )
 
     done = len(parts.sealed) - len(missing)
@@ -265,29 +275,48 @@ def _pull(source: Source, url: str, part: Path, jobs: int, progress: Progress | 
         done += len(batch)
     _all(jobs, fetch, parts.open)
     for path, node in source.nodes.items():
-        file = part / path / ROOT
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(to_json(node), encoding="utf-8")
-    (part / ROOT).write_bytes(source.store.root)
+        into.publish_text(f"{path}/{ROOT}", to_json(node))
+    into.publish_text(ROOT, source.store.root.decode(), last=True)
     nbytes = sum(parts.sealed[key][0] for key in missing)
     return Moved(len(missing), len(parts.sealed) - len(missing), nbytes)
 
 
 def _pull_file(url: str, target: Path) -> Moved:
-    import fsspec
-
-    filesystem, place = fsspec.core.url_to_fs(url)
-    part = target.with_name(f"{target.name}.part")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        filesystem.get_file(place, str(part))
-        Source(part).close()
-        part.rename(target)
-    except FileNotFoundError:
-        raise ArchiveError(f"there is no file at {url!r}; check the URL and your credentials") from None
-    finally:
-        part.unlink(missing_ok=True)
+    place = Place(url)
+    with fresh(target) as part:
+        try:
+            size = place.size()
+            if size is None:
+                raise ArchiveError(
+                    f"{url!r} does not say how long it is, so it could go on for ever; fetch it by other means"
+                )
+            _check_room(url, target.parent, size)
+            with os.fdopen(create(part), "wb") as file:
+                nbytes = place.copy("", size, file.write)
+        except FileNotFoundError:
+            raise ArchiveError(f"there is no file at {url!r}; check the URL and your credentials") from None
+        if nbytes != size:
+            raise ArchiveError(f"of the {size} bytes of {url!r} only {nbytes} arrived; pull it again")
+        _check_arrived(part, url, full=True)
     return Moved(1, 0, target.stat().st_size)
+
+
+def _check_arrived(part: Path, url: str, full: bool) -> None:
+    """Refuse what has come if it is not sound: tails, documents and the headers of a zip file included."""
+    report = verify(part, full=full)
+    if not report.ok:
+        others = f" (and {len(report.findings) - 1} more)" if len(report.findings) > 1 else ""
+        raise ArchiveError(
+            f"{url!r} is damaged: {report.findings[0]}{others}; ask for the archive to be pushed again"
+        )
+
+
+def _check_room(url: str, place: Path, nbytes: int) -> None:
+    free = shutil.disk_usage(place).free
+    if nbytes > free:
+        raise ArchiveError(
+            f"{url!r} says that it has {nbytes} bytes, of which {free} have room at {str(place)!r}"
+        )
 
 
 # ---- both ----

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -12,6 +13,7 @@ import numpy as np
 from tracer.spec import fill_value
 
 _BLANK = "0" * 64
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-](inf|nan)")
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
@@ -25,6 +27,19 @@ def to_json(value: Any) -> str:
         return _ENCODER.encode(value)
     except (TypeError, ValueError):
         return _ENCODER.encode(_plain(value))
+
+
+def to_cell(value: Any) -> Any:
+    """A value for a cell of a CSV: a text that a spreadsheet would take for a formula gets an apostrophe.
+
+    >>> [to_cell(value) for value in ("=1+1", "-x", "-1.5", "+1e-3", "features.1", -2.5)]
+    ["'=1+1", "'-x", '-1.5', '+1e-3', 'features.1', -2.5]
+    """
+    if isinstance(value, str):
+        value = value.replace("\r", "\\r")  # which would begin a new row
+    if not isinstance(value, str) or value[:1] not in ("=", "+", "-", "@", "\t", "\r", "\n", "\0"):
+        return value
+    return value if _NUMBER.fullmatch(value) else f"'{value}"
 
 
 def as_json(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,9 @@ In a packed archive an inner chunk holds many snapshots, usually read one after 
 each of them; here it is decoded once.
 """
 
-import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -15,17 +14,13 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 
-from tracer.errors import ArchiveError
 from tracer.store.documents import object_key
-from tracer.store.stores import PinnedStore, ZipStore
+from tracer.store.store import Store, lost
 
 CACHE = 128 << 20  # bytes of decoded chunks that are kept
 _GAP, _RUN = 1 << 16, 32 << 20  # inner chunks this near are fetched together, up to so many bytes
-_ABSENT = 2**64 - 1
+_ABSENT, _FAR = 2**64 - 1, 2**62
 _LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 
 Range = tuple[int, int]
@@ -74,7 +69,7 @@ class Stored:
 
     def decode(self, data: np.ndarray) -> np.ndarray:
         """Values of an inner chunk. ValueError if its checksum or size is wrong."""
-        if google_crc32c.value(data[:-4]).to_bytes(4, "little") != data[-4:].tobytes():
+        if _crc(data[:-4]) != data[-4:].tobytes():
             raise ValueError("a checksum does not match")
         values = np.empty(prod(self.inner), self.dtype) if self.compressor else None
         if values is None:
@@ -106,8 +101,8 @@ def _decompress(name: str | None, data: np.ndarray, into: np.ndarray) -> None:
 class Chunks:
     """Arrays of one store, read by inner chunks; at most ``limit`` bytes of decoded ones are kept."""
 
-    def __init__(self, store: PinnedStore, limit: int = CACHE) -> None:
-        self._fetch = _fetcher(store)
+    def __init__(self, store: Store, limit: int = CACHE) -> None:
+        self._store = store
         self._limit = limit
         self._size = 0
         self._kept: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
@@ -153,12 +148,15 @@ class Chunks:
         if not missing:
             return
         if not form.sharded:
-            yield numbers[0], self._keep(key, 0, form.decode(_bytes(self._fetch(key, None))))
+            yield numbers[0], self._keep(key, 0, form.decode(self._fetch(key)))
             return
         index = self._index(key, prod(form.per_object))
-        for run in _runs([(*index[number].tolist(), number) for number in missing]):
+        most = 2 * prod(form.inner) * form.dtype.itemsize + 4096  # no encoding makes more of an inner chunk
+        for run in _runs([(*index[number].tolist(), number) for number in missing], most):
             start, stop = run[0][0], run[-1][0] + run[-1][1]
-            data = _bytes(self._fetch(key, (start, stop)))
+            data = self._fetch(key, start, stop)
+            if len(data) != stop - start:
+                raise ValueError("an object ends before its inner chunks do")
             for offset, nbytes, number in run:
                 piece = data[offset - start : offset - start + nbytes]
                 yield numbers[number], self._keep(key, number, form.decode(piece))
@@ -167,10 +165,16 @@ class Chunks:
         found = self._known(key, -1)
         if found is None:
             data = self._fetch(key, -(16 * n + 4))
-            if len(data) != 16 * n + 4 or google_crc32c.value(data[:-4]).to_bytes(4, "little") != data[-4:]:
+            if len(data) != 16 * n + 4 or _crc(data[:-4]) != data[-4:].tobytes():
                 raise ValueError(f"the index of {key!r} is damaged")
             found = self._keep(key, -1, np.frombuffer(data[:-4], "<u8").reshape(n, 2))
         return found
+
+    def _fetch(self, key: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        try:
+            return np.frombuffer(self._store.read(key, start, stop), np.uint8)
+        except FileNotFoundError:
+            raise lost(key) from None
 
     def _known(self, key: str, number: int) -> np.ndarray | None:
         with self._lock:
@@ -235,10 +239,12 @@ def _copy(values: np.ndarray, origin: list[int], out: np.ndarray, ranges: list[R
     out[tuple(target)] = values[tuple(source)]
 
 
-def _runs(pieces: list[tuple[int, int, int]]) -> Iterator[list[tuple[int, int, int]]]:
-    """Group (offset, nbytes, number) into runs worth one request each."""
+def _runs(pieces: list[tuple[int, int, int]], most: int) -> Iterator[list[tuple[int, int, int]]]:
+    """Group (offset, nbytes, number), of at most so many bytes each, into runs worth one request each."""
     if any(offset == _ABSENT for offset, _, _ in pieces):
         raise ValueError("an inner chunk is missing")
+    if any(nbytes > most or offset > _FAR for offset, nbytes, _ in pieces):
+        raise ValueError("the index of an object points outside it")
     run: list[tuple[int, int, int]] = []
     for piece in sorted(pieces):
         if run and (piece[0] - sum(run[-1][:2]) > _GAP or sum(piece[:2]) - run[0][0] > _RUN):
@@ -248,44 +254,5 @@ def _runs(pieces: list[tuple[int, int, int]]) -> Iterator[list[tuple[int, int, i
     yield run
 
 
-def _fetcher(store: PinnedStore) -> Callable[[str, Range | int | None], bytes]:
-    """A function of a key and what of it: all (None), a range, or so many last bytes (negative)."""
-
-    def local(key: str, part: Range | int | None) -> bytes:
-        try:
-            fd = os.open(store.local(key), os.O_RDONLY)  # type: ignore[arg-type]
-        except FileNotFoundError:
-            raise _lost(key) from None
-        try:
-            size = os.fstat(fd).st_size
-            start, stop = (
-                (0, size) if part is None else (size + part, size) if isinstance(part, int) else part
-            )
-            return os.pread(fd, max(0, min(stop, size) - start), max(0, start))
-        finally:
-            os.close(fd)
-
-    def other(key: str, part: Range | int | None) -> bytes:
-        inner = store._store
-        if isinstance(inner, ZipStore) and not isinstance(part, int):
-            data = inner.read(key) if part is None else inner.read(key, *part)
-            if data is None:
-                raise _lost(key)
-            return data
-        request: ByteRequest | None = None
-        if part is not None:
-            request = SuffixByteRequest(-part) if isinstance(part, int) else RangeByteRequest(*part)
-        found = sync(store.get(key, default_buffer_prototype(), request))
-        if found is None:
-            raise _lost(key)
-        return found.to_bytes()
-
-    return local if store.folder is not None else other
-
-
-def _bytes(data: bytes) -> np.ndarray:
-    return np.frombuffer(data, np.uint8)
-
-
-def _lost(key: str) -> ArchiveError:
-    return ArchiveError(f"object {key!r} is lost from the archive; `tracer verify` lists what else is")
+def _crc(data: np.ndarray) -> bytes:
+    return google_crc32c.value(data).to_bytes(4, "little")

@@ -11,8 +11,8 @@ from math import prod
 from typing import Any
 
 from tracer.errors import ArchiveError
+from tracer.store.store import MAX_ROOT
 
-MAX_ROOT = 64 << 20  # bytes of a root document
 MAX_CHUNK = 256 << 20  # bytes of what is decoded at once
 MAX_SIZE = 1 << 53  # of an axis, and of all elements of an array: exact in every reader
 _MAX_INNER = 1 << 20  # inner chunks of an object

@@ -1,31 +1,24 @@
 """An archive in one zip file, on this machine or at a URL, read in place: only what is asked for is fetched."""
-# ruff: noqa: D102 (the methods of a store are documented by zarr)
 
-import asyncio
 import io
 import os
+import stat
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
-from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
-
 from tracer.errors import ArchiveError
-from tracer.store.validate import MAX_ROOT
+from tracer.store.fetch import Place
+from tracer.store.store import MAX_ROOT, ROOT, Listing, Store, bounded_root, is_remote, is_zip, local_path
+from tracer.store.zip_headers import HEADER, Header, faults
 
-ROOT = "zarr.json"
 _MAX_MEMBER = 1 << 30  # bytes of a compressed member of a zip file, which is unpacked as a whole
-_HEADER = 30  # bytes before the name of a member
+_MAX_LISTING = 128 << 20  # bytes of the list of members
 _NEAR = 1 << 16  # bytes that are rather fetched than asked for by a second request
 _TAIL = 1 << 16  # bytes at the end of a remote file, where its directory is, fetched at once
-
-
-def is_remote(location: str) -> bool:
-    """Whether a location is a URL of another place than this machine's files."""
-    return "://" in location and not location.startswith("file://")
 
 
 class LocalFile:
@@ -52,18 +45,13 @@ class RemoteFile:
     """Parts of a file at a URL, each by a request for its range."""
 
     def __init__(self, url: str) -> None:
-        import fsspec
-
-        try:
-            self._fs, self._place = fsspec.core.url_to_fs(url)
-            size = self._fs.info(self._place).get("size")
-        except (ImportError, ValueError) as error:
-            raise ArchiveError(f"cannot read {url!r}: {error}") from error
+        self._place = Place(url)
+        size = self._place.size()
         if size is None:
             raise ArchiveError(
-                f"{url!r} does not say how long it is, so it cannot be read in place; pull it first"
+                f"{url!r} does not say how long it is, so it cannot be read in place; fetch it by other means"
             )
-        self.url, self.size = url, int(size)
+        self.size = size
         self._tail_at = max(0, self.size - _TAIL)
         self._tail = self._get(self._tail_at, self.size)
 
@@ -75,12 +63,7 @@ class RemoteFile:
         return self._get(start, stop)
 
     def _get(self, start: int, stop: int) -> bytes:
-        data = bytes(self._fs.cat_file(self._place, start=start, end=stop)) if stop > start else b""
-        if len(data) > stop - start:
-            raise ArchiveError(
-                f"the server of {self.url!r} sends whole files only; pull it first, then open it here"
-            )
-        return data
+        return self._place.read(start, stop)
 
     def close(self) -> None:
         """Forget what was fetched."""
@@ -110,6 +93,8 @@ class _Reader(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:
+        if len(buffer) > _MAX_LISTING:
+            raise ValueError(f"a list of members of {len(buffer)} bytes")
         data = self._file.read(self._at, self._at + len(buffer))
         buffer[: len(data)] = data
         self._at += len(data)
@@ -117,140 +102,180 @@ class _Reader(io.RawIOBase):
 
 
 class ZipStore(Store):
-    """Read-only store of a zip file. Members stored uncompressed are read in place, ranges included.
+    """An archive in a zip file. Members stored uncompressed are read in place, ranges included.
 
-    The archive may sit at the top of the zip or in one folder; ``within``: of an archive within it.
+    The archive may sit at the top of the zip or in one folder. Members that overlap, occur twice, are encrypted
+    or packed by other means than deflate are refused, as is one of which the list of members and its own header
+    say different things.
     """
 
-    supports_writes = supports_deletes = False
-    supports_listing = True
-
-    def __init__(self, path: str | os.PathLike[str], within: str = "") -> None:
-        super().__init__(read_only=True)
-        self.path, self._within = path, within
-        text = os.fspath(path)
-        self._file: LocalFile | RemoteFile = RemoteFile(text) if is_remote(text) else LocalFile(text)
+    def __init__(self, location: str, within: str = "") -> None:
+        self.where, self._within = location, within
+        self._file: LocalFile | RemoteFile = (
+            RemoteFile(location) if is_remote(location) else LocalFile(str(local_path(location)))
+        )
         try:
             self._zip = zipfile.ZipFile(io.BufferedReader(_Reader(self._file), 1 << 16))
             self._find_members()
+            self._starts: dict[str, int] = {}
+            self.root = self._root()
         except BaseException:
             self._file.close()
             raise
-        self._starts: dict[str, int] = {}
-        self._is_open = True
+
+    @classmethod
+    def takes(cls, location: str) -> bool:
+        """A file of this machine, or a URL that ends as the name of one."""
+        return is_zip(location)
+
+    @classmethod
+    def open(cls, location: str, within: str = "") -> "ZipStore":
+        """The zip file."""
+        location = location.rstrip("/")
+        try:
+            return cls(location, within)
+        except FileNotFoundError:
+            raise ArchiveError(
+                f"there is no file at {location!r}; check the URL and your credentials"
+            ) from None
+        except ArchiveError:
+            raise
+        except Exception as error:  # the zip library raises anything for bytes that are none
+            raise ArchiveError(
+                f"{location!r} is neither an archive directory nor a zip file of one"
+            ) from error
+
+    def _root(self) -> bytes:
+        info = self.members.get(ROOT)
+        if info is None:
+            return b""
+        if info.compress_type != zipfile.ZIP_STORED and info.file_size > MAX_ROOT:
+            raise self._too_much(ROOT, info, MAX_ROOT)
+        return bounded_root(self.read(ROOT, 0, MAX_ROOT + 1), self.where)
 
     def _find_members(self) -> None:
-        names = Counter(info.filename for info in self._zip.infolist())
+        listed = self._zip.infolist()
+        names = Counter(info.filename for info in listed)
         twice = next((name for name, n in names.items() if n > 1), None)
         if twice is not None:
-            raise ArchiveError(f"{str(self.path)!r} holds {twice!r} twice, so it is not clear what it says")
+            raise ArchiveError(f"{self.where!r} holds {twice!r} twice, so it is not clear what it says")
+        ends = sorted((info.header_offset, _least_end(info), info.filename) for info in listed)
+        for (_, end, _), (start, _, name) in pairwise(ends):
+            if start < end:
+                raise ArchiveError(
+                    f"{name!r} of {self.where!r} lies within another member; it is made to harm"
+                )
+        if ends and ends[-1][1] > self._file.size:
+            raise ArchiveError(f"{ends[-1][2]!r} of {self.where!r} ends beyond the file, which was cut short")
         root = min((name for name in names if name.rpartition("/")[2] == ROOT), key=len, default=ROOT)
-        self.prefix = root.removesuffix(ROOT) + (f"{self._within}/" if self._within else "")
+        self._top = root.removesuffix(ROOT)
+        self.prefix = self._top + (f"{self._within}/" if self._within else "")
         self.members = {
             info.filename.removeprefix(self.prefix): info
-            for info in self._zip.infolist()
+            for info in listed
             if info.filename.startswith(self.prefix) and not info.filename.endswith("/")
         }
 
-    def infolist(self) -> list[zipfile.ZipInfo]:
-        """Every entry of the zip file."""
-        return self._zip.infolist()
+    def read(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
+        """Part of a member; of a compressed one, all of it is unpacked."""
+        info = self.members.get(key)
+        if info is None:
+            raise FileNotFoundError(key)
+        start, stop, _ = slice(start, stop).indices(info.file_size)
+        try:
+            if info.compress_type != zipfile.ZIP_STORED:
+                return self._unpacked(key, info)[start:stop]
+            return self._stored(key, info, start, max(start, stop))
+        except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            if isinstance(error, ArchiveError):
+                raise
+            raise ArchiveError(f"{key!r} cannot be read from {self.where!r}: {error}") from error
 
-    def stored(self, key: str) -> int:
-        """Bytes that a member takes in the zip file, 0 if there is none."""
+    def size(self, key: str) -> int | None:
+        """Bytes of a member, by the list of them."""
+        info = self.members.get(key)
+        return None if info is None else info.file_size
+
+    def stored_size(self, key: str) -> int:
+        """Bytes that a member takes in the file."""
         info = self.members.get(key)
         return 0 if info is None else info.compress_size
 
-    def read(self, key: str, start: int = 0, stop: int | None = None) -> bytes | None:
-        """Return bytes of a member, None if there is no such member. Errors: ArchiveError if it is damaged."""
-        info = self.members.get(key)
-        if info is None:
-            return None
-        try:
-            stop = info.file_size if stop is None else min(stop, info.file_size)
-            if info.compress_type != zipfile.ZIP_STORED:
-                return self._unpacked(key, info)[start:stop]
-            if info.flag_bits & 1 or info.file_size != info.compress_size:
-                raise ValueError("it is encrypted or damaged")
-            return self._stored(key, info, start, max(start, stop))
-        except (OSError, RuntimeError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-            if isinstance(error, ArchiveError):
-                raise
-            raise ArchiveError(f"{key!r} cannot be read from {str(self.path)!r}: {error}") from error
+    def files(self) -> Listing:
+        """Every member, and what is odd about the file as a whole if this is the archive at its top."""
+        found = Listing({name: info.file_size for name, info in self.members.items()})
+        for info in [] if self._within else self._zip.infolist():
+            name = info.filename
+            if is_escape(name):
+                found.odd.append((name, "leads out of the archive"))
+                found.sizes.pop(name.removeprefix(self.prefix), None)
+            elif stat.S_ISLNK(info.external_attr >> 16):
+                found.odd.append((name, "is a link"))
+                found.sizes.pop(name.removeprefix(self.prefix), None)
+            elif not name.endswith("/") and not name.startswith(self.prefix):
+                found.odd.append((name, "lies beside the archive in the zip file"))
+        return found
+
+    def faults(self, full: bool) -> Iterator[tuple[str, str]]:
+        """Headers that disagree, or are not as this release writes them where most are; full: sums of contents."""
+        if not self._within and (full or isinstance(self._file, LocalFile)):
+            yield from faults(self._zip, self._file.read, self._file.size, full)
 
     def _unpacked(self, key: str, info: zipfile.ZipInfo) -> bytes:
-        limit = MAX_ROOT if key == ROOT else _MAX_MEMBER
-        if info.file_size > limit:
-            raise ArchiveError(
-                f"{key!r} of {str(self.path)!r} unpacks to {info.file_size} bytes, more than the {limit} that are "
-                "read; store members uncompressed, or unpack the zip file"
-            )
-        return self._zip.read(info)
+        if info.compress_type != zipfile.ZIP_DEFLATED:
+            raise ValueError("it is compressed by other means than deflate; zip it again without compression")
+        if info.file_size > _MAX_MEMBER:
+            raise self._too_much(key, info, _MAX_MEMBER)
+        packed = self._stored(key, info, 0, info.compress_size)
+        unpack = zlib.decompressobj(-zlib.MAX_WBITS)
+        data = unpack.decompress(packed, info.file_size + 1)
+        if len(data) != info.file_size or not unpack.eof or zlib.crc32(data) != info.CRC:
+            raise ValueError("what it unpacks to is not what its header says")
+        return data
+
+    def _too_much(self, key: str, info: zipfile.ZipInfo, limit: int) -> ArchiveError:
+        return ArchiveError(
+            f"{key!r} of {self.where!r} unpacks to {info.file_size} bytes, more than the {limit} that are "
+            "read; store members uncompressed, or unpack the zip file"
+        )
 
     def _stored(self, key: str, info: zipfile.ZipInfo, start: int, stop: int) -> bytes:
-        """A part of an uncompressed member: with its header the first time, whose length only that says."""
-        if key in self._starts:
-            return self._file.read(self._starts[key] + start, self._starts[key] + stop)
-        near = stop if start <= _NEAR else 0
-        guess = _HEADER + len(info.orig_filename.encode()) + near
-        data = self._file.read(info.header_offset, info.header_offset + guess)
-        lengths = int.from_bytes(data[26:28], "little") + int.from_bytes(data[28:30], "little")
-        if len(data) < _HEADER:
+        """A part of what a member takes in the file: with its header the first time, whose length only that says."""
+        begin = self._starts.get(key)
+        if begin is not None:
+            data = self._file.read(begin + start, begin + stop)
+        else:
+            near = stop if start <= _NEAR else 0
+            whole = self._file.read(
+                info.header_offset, info.header_offset + HEADER + len(info.orig_filename.encode()) + near
+            )
+            header = Header.of(whole)
+            why = header.differs(info)
+            if why:
+                raise ValueError(why)
+            begin = self._starts[key] = info.header_offset + header.length
+            data = whole[header.length + start : header.length + stop]
+            if len(data) != stop - start:
+                data = self._file.read(begin + start, begin + stop)
+        if len(data) != stop - start:
             raise ValueError("it is cut short")
-        self._starts[key] = info.header_offset + _HEADER + lengths
-        found = data[_HEADER + lengths + start : _HEADER + lengths + stop]
-        return found if len(found) == stop - start else self._stored(key, info, start, stop)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ZipStore) and (other.path, other.prefix) == (self.path, self.prefix)
-
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
-        info = self.members.get(key)
-        if info is None:
-            return None
-        start, stop = 0, info.file_size
-        if isinstance(byte_range, RangeByteRequest):
-            start, stop = byte_range.start, byte_range.end
-        elif isinstance(byte_range, OffsetByteRequest):
-            start = byte_range.offset
-        elif isinstance(byte_range, SuffixByteRequest):
-            start = max(0, stop - byte_range.suffix)
-        data = await asyncio.to_thread(self.read, key, start, stop)
-        return None if data is None else prototype.buffer.from_bytes(data)
-
-    async def get_partial_values(
-        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
-    ) -> list[Buffer | None]:
-        return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
-
-    async def exists(self, key: str) -> bool:
-        return key in self.members
-
-    async def set(self, key: str, value: Buffer) -> None:
-        self._check_writable()
-
-    async def delete(self, key: str) -> None:
-        self._check_writable()
-
-    async def list(self) -> AsyncIterator[str]:
-        for key in self.members:
-            yield key
-
-    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        for key in self.members:
-            if key.startswith(prefix):
-                yield key
-
-    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        base = prefix.rstrip("/") + "/" if prefix else ""
-        for name in sorted({key[len(base) :].split("/")[0] for key in self.members if key.startswith(base)}):
-            yield name
+        return data
 
     def close(self) -> None:
         """Close the file."""
-        if self._is_open:
-            super().close()
-            self._zip.close()
-            self._file.close()
+        self._zip.close()
+        self._file.close()
+
+
+def is_escape(name: str) -> bool:
+    r"""Whether a name could mean a file outside the directory it is taken in.
+
+    >>> [is_escape(name) for name in ("a/b", "../a", "/a", "a\\..\\b", "C:x")]
+    [False, True, True, True, True]
+    """
+    parts = name.split("/")
+    return name.startswith("/") or ".." in parts or "\\" in name or "\0" in name or ":" in parts[0]
+
+
+def _least_end(info: zipfile.ZipInfo) -> int:
+    return info.header_offset + HEADER + len(info.orig_filename) + info.compress_size

@@ -1,14 +1,13 @@
-"""Every file an archive consists of, as found and not as promised: in a directory, a zip file or at a URL."""
+"""Every file an archive consists of, as it is and not as promised."""
 
 import os
-import stat
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
+from tracer.errors import ArchiveError
 from tracer.spec import RANKS
-from tracer.store.stores import ZipStore, is_remote
+from tracer.store.store import Listing
+from tracer.store.stores import connect
 
 Read = Callable[[int, int], bytes]
 
@@ -16,32 +15,35 @@ Read = Callable[[int, int], bytes]
 class Inventory:
     """The files below an archive's root.
 
-    sizes: key to bytes. odd: (key, why) of what no archive holds: links, devices, keys that lead elsewhere
-    or occur twice. Links are not followed.
+    sizes: key to bytes. odd: (key, why) of what no archive holds: links, devices, keys that lead elsewhere.
+    listed: whether all files could be listed; else ``sizes`` are those of files that were looked for.
     """
 
     def __init__(self, location: str | os.PathLike[str], within: str = "") -> None:
-        self.sizes: dict[str, int] = {}
-        self.odd: list[tuple[str, str]] = []
-        text = "/".join([os.fspath(location).rstrip("/"), within]) if within else os.fspath(location)
-        self._folder: Path | None = None
-        self._zip: ZipStore | None = None
-        self._remote: Any = None
-        whole = os.fspath(location).removeprefix("file://").rstrip("/")
-        remote = is_remote(whole)
-        if remote and not whole.endswith(".zip"):
-            self._list_url(text)
-        elif not remote and Path(whole).is_dir():
-            self._folder = Path(whole) / within
-            self._list_folder()
-        else:
-            self._zip = ZipStore(whole, within)
-            self._list_zip(self._zip, within)
+        self._store = connect(location, within)
+        listing = self._store.files()
+        self.listed = listing is not None
+        found = listing or Listing()
+        self.sizes, self.odd = found.sizes, found.odd
 
     @property
     def folder(self) -> Path | None:
         """The directory, if it is one."""
-        return self._folder
+        return self._store.folder
+
+    def look_for(self, keys: Iterable[str]) -> None:
+        """Where files cannot be listed: note the size of each of these that is there."""
+        if self.listed:
+            return
+        asked = [key for key in keys if key not in self.sizes]
+        try:
+            self.sizes |= self._store.present(asked)
+        except ArchiveError as error:  # which of them it was does not matter: nothing there can be relied on
+            self.odd.append((asked[0].rpartition("/")[0], str(error)))
+
+    def faults(self, full: bool) -> Iterator[tuple[str, str]]:
+        """(where, what) is wrong with that which holds the files together."""
+        return self._store.faults(full)
 
     def leave_out_ranks(self, world_size: int) -> None:
         """Forget the archives of other processes, which are looked at by themselves."""
@@ -56,9 +58,8 @@ class Inventory:
             self.odd = [entry for entry in self.odd if own(entry[0])]
 
     def close(self) -> None:
-        """Let go of the files."""
-        if self._zip is not None:
-            self._zip.close()
+        """Close the files."""
+        self._store.close()
 
     def read(self, key: str) -> bytes:
         """All bytes of a file."""
@@ -66,92 +67,4 @@ class Inventory:
 
     def reader(self, key: str) -> Read:
         """Return a function of (start, stop) that reads part of a file."""
-        if self._folder is not None:
-            path = self._folder / key
-
-            def read(start: int, stop: int) -> bytes:
-                with path.open("rb", buffering=0) as file:
-                    file.seek(start)
-                    return _exactly(file, stop - start)
-
-            return read
-        if self._zip is not None:
-            store = self._zip
-            return lambda start, stop: store.read(key, start, stop) or b""
-        filesystem, base = self._remote
-        return lambda start, stop: filesystem.cat_file(f"{base}/{key}", start=start, end=stop)
-
-    def _list_folder(self) -> None:
-        assert self._folder is not None
-        for entry, key in _walk(self._folder, ""):
-            try:
-                found = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:  # a recording goes on meanwhile
-                continue
-            if stat.S_ISLNK(found.st_mode):
-                self.odd.append((key, "is a link"))
-            elif not stat.S_ISREG(found.st_mode):
-                self.odd.append((key, "is no ordinary file"))
-            else:
-                self.sizes[key] = found.st_size
-
-    def _list_zip(self, store: ZipStore, within: str) -> None:
-        if within:  # what is odd about the file as a whole is said of the archive at its top
-            self.sizes = {name: info.file_size for name, info in store.members.items()}
-            return
-        names = Counter(info.filename for info in store.infolist())
-        self.odd += [(name, f"occurs {n} times in the zip file") for name, n in names.items() if n > 1]
-        for info in store.infolist():
-            name, mode = info.filename, info.external_attr >> 16
-            if is_escape(name):
-                self.odd.append((name, "leads out of the archive"))
-            elif stat.S_ISLNK(mode):
-                self.odd.append((name, "is a link"))
-            elif name.endswith("/"):
-                continue
-            elif not name.startswith(store.prefix):
-                self.odd.append((name, "lies beside the archive in the zip file"))
-            else:
-                self.sizes[name.removeprefix(store.prefix)] = info.file_size
-
-    def _list_url(self, url: str) -> None:
-        import fsspec
-
-        filesystem, base = fsspec.core.url_to_fs(url.rstrip("/"))
-        self._remote = filesystem, base
-        root = base.lstrip("/")
-        for name, info in filesystem.find(base, detail=True).items():
-            self.sizes[name.lstrip("/").removeprefix(root).lstrip("/")] = int(info["size"])
-
-
-def is_escape(name: str) -> bool:
-    r"""Whether a name could mean a file outside the directory it is taken in.
-
-    >>> [is_escape(name) for name in ("a/b", "../a", "/a", "a\\..\\b", "C:x")]
-    [False, True, True, True, True]
-    """
-    parts = name.split("/")
-    return name.startswith("/") or ".." in parts or "\\" in name or "\0" in name or ":" in parts[0]
-
-
-def _walk(folder: Path, prefix: str) -> Iterator[tuple["os.DirEntry[str]", str]]:
-    waiting = [(folder, prefix)]
-    while waiting:
-        place, start = waiting.pop()
-        with os.scandir(place) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append((Path(entry.path), f"{start}{entry.name}/"))
-                else:
-                    yield entry, start + entry.name
-
-
-def _exactly(file: Any, n: int) -> bytes:
-    pieces = []
-    while n > 0:
-        piece = file.read(n)
-        if not piece:
-            break
-        pieces.append(piece)
-        n -= len(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return lambda start, stop: self._store.read(key, start, stop)

@@ -37,6 +37,7 @@ UNITS_AT_ONCE = 8192  # float64 copies of 512 examples then stay below 100 MB
         "Near 1: what a pair of examples has in common at a site is the same as one comparison earlier. "
         "Low early and rising later is the usual course; the band is one standard deviation over pairs."
     ),
+    makes=[("example", "example_2")] * 7,
     needs='activations, recorded with Probe(..., capture={"activations": n}), n at least 2',
     reference=GUPTA_2022,
 )

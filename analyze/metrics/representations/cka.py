@@ -55,6 +55,7 @@ def linear_cka(x: ArrayLike, y: ArrayLike, *, estimator: Estimator = "biased") -
     bounds=(-1, 1),
     title="CKA",
     formula="CKA(X, Y) = ⟨K, L⟩ / (‖K‖ ‖L‖), K = X Xᵀ and L = Y Yᵀ of centred activations",
+    makes=[("any_site", "example", "example_2")] * 3,
     cost="reads stored activations; O(steps · (sites · examples² · units + sites² · examples²))",
     reading=(
         "1: two sites (or two times of one site) represent the examples alike, up to rotation and scale. "

@@ -1,0 +1,78 @@
+"""Blocks that run the network of an archive, in a process of its own: a crash there is one failed metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pickle import PicklingError
+from typing import Any
+
+from analyze.arrays import closure
+from analyze.engine.blocks import Block, Outcome, Worker
+from analyze.engine.distribute import Task, address, packed, perform
+from analyze.engine.fingerprint import engine_source
+from tracer.apart import WorkerDiedError, shared
+
+_NETWORK = frozenset({"states", "network", "networks"})
+
+
+class Apart:
+    """Computes blocks here, or in another process where they run what the archive says.
+
+    wanted: whether to at all. A network that the caller gives (`model=`) is run here, and so is what cannot
+    travel, such as a metric of a notebook.
+    """
+
+    def __init__(self, here: Worker, memory: int, *, wanted: bool) -> None:
+        self._here, self._memory = here, memory
+        self.wanted = wanted and here.replay.get("model") is None
+
+    def compute(self, block: Block, session: str) -> dict[str, Outcome]:
+        """Outcomes by metric, as `Worker.compute`."""
+        content = packed(self._task(block, session)) if self._runs_network(block) else None
+        if content is None:
+            return self._here.compute(block)
+        try:
+            outcomes: dict[str, Outcome] = shared().call(
+                perform, content, engine_source(), memory=self._memory
+            )
+            return outcomes
+        except WorkerDiedError as error:
+            return dict.fromkeys(block.names, Outcome(message=str(error)))
+
+    def per_example(self) -> float | None:
+        """Seconds of a forward pass per example, measured there; None where it is to be measured here."""
+        if not self.wanted:
+            return None
+        try:
+            seconds: float = shared().call(_per_example, self._where, self._here.replay, memory=self._memory)
+            return seconds
+        except WorkerDiedError:
+            return 0.0  # as the metric itself will say
+        except (AttributeError, TypeError, PicklingError):  # settings that cannot travel
+            return None
+
+    @property
+    def _where(self) -> str:
+        return address(str(self._here.archive.path))
+
+    def _task(self, block: Block, session: str) -> Task:
+        sources = tuple(plan.card.source for plan in block.plans)
+        run = str(self._here.archive.run_id)
+        return Task(session, self._where, run, self._here.replay, block.trimmed(), sources)
+
+    def _runs_network(self, block: Block) -> bool:
+        if not self.wanted:
+            return False
+        reads = [entry for plan in block.plans for entry in closure(plan.arrays)]
+        if any(entry.name in _NETWORK for entry in reads):
+            return True
+        recomputed = getattr(self._here.archive, "recomputes", None)
+        return recomputed is not None and any(entry.stream == recomputed for entry in reads)
+
+
+def _per_example(path: str, settings: Mapping[str, Any]) -> float:
+    from analyze.engine.cost import Stopwatch
+    from tracer.archive import open
+
+    with open(path) as archive:
+        return Stopwatch(archive, settings).per_example

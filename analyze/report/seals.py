@@ -1,0 +1,61 @@
+"""Digests of what an analysis left on disk, so that only what is still as it was written is used again."""
+
+from __future__ import annotations
+
+import json
+import os
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+_LARGEST = 1 << 26  # bytes of the list itself
+_PIECE = 1 << 20
+
+
+class Seals:
+    """The file `digests.json` of a directory: name to digest of a file or folder below it.
+
+    It tells damage and later changes. It is no signature: whoever can write there can also write a digest.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
+        self._file = self._folder / "digests.json"
+
+    def seal(self, *names: str) -> None:
+        """Note what is there under these names, in one rename."""
+        known = self._read() | {name: digest_of(self._folder / name) for name in names}
+        new = self._file.with_name(f"digests.json.{os.getpid()}.new")
+        new.write_text(json.dumps(known, indent=1, sort_keys=True), encoding="utf-8")
+        new.replace(self._file)
+
+    def holds(self, name: str) -> bool:
+        """Whether what is there now is what was sealed under this name."""
+        known = self._read().get(name)
+        return known is not None and known == digest_of(self._folder / name)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            if self._file.stat().st_size > _LARGEST:
+                return {}
+            found = json.loads(self._file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def digest_of(path: Path) -> str | None:
+    """BLAKE2b of a file, or of the names and files of a folder; None where there is a link, or nothing."""
+    total = blake2b(digest_size=32)
+    try:
+        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+            if file.is_symlink():
+                return None
+            if file.is_file():
+                total.update(f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\0".encode())
+                with file.open("rb") as opened:
+                    while piece := opened.read(_PIECE):
+                        total.update(piece)
+    except OSError:
+        return None
+    return total.hexdigest() if path.exists() and not path.is_symlink() else None

@@ -1,0 +1,185 @@
+"""A process of its own for the networks of archives: where a kernel crashes, it takes nothing with it.
+
+    done = shared().call(function, *arguments, memory=2 << 30)
+
+One process is kept for all calls of this one. It is started when first needed, as a fresh interpreter with
+this one's path, and again where it died. Calls and results travel through pipes between the two.
+"""
+
+import atexit
+import contextlib
+import os
+import pickle
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+from tracer.errors import ArchiveError
+
+ROOM = 8 << 30  # bytes of memory besides four times what a call is allowed for its arrays
+_HEAD = struct.Struct("<cQ")  # kind of a message and its length
+_RESULT, _ERROR, _PROGRESS = b"r", b"e", b"p"
+
+Progress = Callable[..., None]
+
+
+class WorkerDiedError(ArchiveError):
+    """The process that ran an archive's network is no more; the message says of what."""
+
+
+class Apart:
+    """A process that is kept; calls are made one after another."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+        self._lock = threading.Lock()
+
+    def call(
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        memory: int = 2 << 30,
+        progress: Progress | None = None,
+        **named: Any,
+    ) -> Any:
+        """What a function, known by its module and name, returns over there.
+
+        memory: bytes that its arrays may take; over there no more than four times as much and 8 GiB is had.
+        progress: called here as the function, which then is given one, calls its own. Errors: what the
+        function raises; WorkerDiedError where the process ends.
+        """
+        content = pickle.dumps((function, arguments, named, memory, progress is not None))
+        with self._lock:
+            process = self._started()
+            assert process.stdin is not None and process.stdout is not None
+            try:
+                send(process.stdin, _RESULT, content)
+                while True:
+                    kind, content = receive(process.stdout)
+                    if kind != _PROGRESS:
+                        break
+                    if progress is not None:
+                        progress(*pickle.loads(content))
+            except (EOFError, OSError):
+                raise WorkerDiedError(_how(self._ended())) from None
+            except BaseException:
+                self._ended(kill=True)  # its answer would be taken for that of the next call
+                raise
+        value = pickle.loads(content)
+        if kind == _ERROR:
+            raise value
+        return value
+
+    def close(self) -> None:
+        """End the process."""
+        with self._lock:
+            if self._process is not None and self._owner == os.getpid():
+                self._ended(kill=True)
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        if self._process is None or self._owner != os.getpid():
+            paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+            self._owner = os.getpid()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tracer.apart"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=os.environ | {"PYTHONPATH": paths},
+            )
+        return self._process
+
+    def _ended(self, *, kill: bool = False) -> int:
+        process, self._process = self._process, None
+        assert process is not None and process.stdin is not None and process.stdout is not None
+        if kill:
+            process.kill()
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        process.stdout.close()
+        return process.wait()
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"the worker that ran the network ended with exit code {code}; run again"
+    name = signal.Signals(-code).name
+    why = "perhaps for lack of memory: lower --memory" if -code == signal.SIGKILL else "nothing else is lost"
+    return f"the worker that ran the network died with signal {-code} ({name}), {why}"
+
+
+@cache
+def shared() -> Apart:
+    """The one process kept by this one; it ends with it."""
+    apart = Apart()
+    atexit.register(apart.close)
+    return apart
+
+
+def send(pipe: IO[bytes], kind: bytes, content: bytes) -> None:
+    """Write a message."""
+    pipe.write(_HEAD.pack(kind, len(content)))
+    pipe.write(content)
+    pipe.flush()
+
+
+def receive(pipe: IO[bytes]) -> tuple[bytes, bytes]:
+    """Read a message; EOFError where the other end is gone."""
+    head = pipe.read(_HEAD.size)
+    if len(head) < _HEAD.size:
+        raise EOFError
+    kind, length = _HEAD.unpack(head)
+    content = pipe.read(length)
+    if len(content) < length:
+        raise EOFError
+    return kind, content
+
+
+def _serve() -> None:
+    """Do what comes in, until nothing can."""
+    incoming = os.fdopen(os.dup(0), "rb")
+    outgoing = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever prints must not come between the messages
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # this process is ended by the one that waits for it
+    _limit("RLIMIT_CORE", 0)
+    while True:
+        try:
+            _, content = receive(incoming)
+        except EOFError:
+            return
+        send(outgoing, *_answer(content, outgoing))
+
+
+def _answer(content: bytes, outgoing: IO[bytes]) -> tuple[bytes, bytes]:
+    try:
+        function, arguments, named, memory, tells = pickle.loads(content)
+        _limit("RLIMIT_DATA", ROOM + 4 * memory)
+        if tells:
+            named["progress"] = lambda *what: send(outgoing, _PROGRESS, pickle.dumps(what))
+        return _RESULT, pickle.dumps(function(*arguments, **named))
+    except Exception as error:
+        try:
+            content = pickle.dumps(error)
+            pickle.loads(content)
+        except Exception:  # an error with parts of its own, of a library
+            content = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+        return _ERROR, content
+
+
+def _limit(name: str, most: int) -> None:
+    with contextlib.suppress(ImportError, OSError, ValueError):  # not every system has limits
+        import resource
+
+        what = getattr(resource, name)
+        _, hard = resource.getrlimit(what)
+        resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+if __name__ == "__main__":
+    _serve()
