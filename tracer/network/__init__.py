@@ -244,14 +244,14 @@ class Network:
     def derived(self, **changes: Any) -> Network:
         """The same network with other rows, losses, targets, ...; guarded where this one is."""
         other = copy(self)
-        for name in ("random_rows", "site_of_row"):
+        for name in ("random_rows", "site_of_row", "_double"):
             other.__dict__.pop(name, None)
         other.__dict__.update(changes)
         other._weighed, other._programs, other._constants_on = {}, {}, {}
         return other
 
     def _weigh(self, tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> dict[int, tuple[int, ...]]:
-        """Refuse a stranger's table that would take too much for tensors of these sizes; see `meter.check`."""
+        """Refuse a stranger's table that would take too much for tensors of these sizes; see `tracer.network.cost`."""
         from tracer.network.cost import check
 
         sizes = tuple(tuple(leaf.shape) for leaf in [*leaves_of(inputs), *leaves_of(targets)])
