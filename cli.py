@@ -344,10 +344,11 @@ def _beside(run: str) -> Path:
 def _analyze(run: str, target: Path, force: bool = False, **settings: Any) -> Any:
     """Compute, save under `target`, tell what was skipped; what is there already is kept unless `force`."""
     import analyze
+    from tracer.store.files import claimed
 
-    with Bar() as bar:
+    with claimed(target), Bar() as bar:
         results = analyze.run(run, progress=bar, output=None if force else target, apart=True, **settings)
-    results.save(target)
+        results.save(target)
     for name, reason in results.skipped.items():
         note(f"skipped {name}: {reason}")
     return results

@@ -14,6 +14,7 @@ from analyze.report.entries import chapters, entry, grid, title_of
 from analyze.report.findings import findings
 from analyze.report.references import number_references
 from analyze.report.run import run_section
+from tracer.store.files import write_whole
 
 if TYPE_CHECKING:
     from tracer.archive import Archive
@@ -32,7 +33,7 @@ def write(
     very results; those are used as they are, and the others drawn.
     """
     path = Path(path)
-    path.write_text(render(results, archive, figures=figures), encoding="utf-8")
+    write_whole(path, render(results, archive, figures=figures))
     return path
 
 

@@ -162,8 +162,8 @@ class Network:
         until: str | None = None,
         masks: Mapping[str, Tensor] | None = None,
     ) -> tuple[Any, Tensor | None]:
-        """Outputs and losses (n,) for these weights and inputs; without targets the model alone, and losses
-        None.
+        """Outputs and losses (n,) for these weights and inputs; without targets that the losses need, the model
+        alone, and losses None.
 
         tensors: by name, at least `parameters` and `buffers`; the device is theirs. Grad mode is the
         caller's; autocast and inference mode are left. visit(row, values, out): called after each row with
@@ -175,6 +175,8 @@ class Network:
         if targets is not None and self.no_loss:
             raise ArchiveError(self.no_loss)
         device = _device(tensors, inputs)
+        if targets is None and not self.targets:  # an objective may do without
+            targets = ()
         if self.guarded and (sizes := self._weigh(tensors, inputs, targets)):
             visit = _held_to({self.rows[index].name: size for index, size in sizes.items()}, visit)
         program = self._program(device, until, targets is not None and self.losses is not None)

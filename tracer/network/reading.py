@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tracer.errors import ArchiveError
+from tracer.network.copies import to_numpy
 from tracer.network.table import (
     DTYPES,
     LAYOUTS,
@@ -62,7 +63,7 @@ def write(network: "Network") -> dict[str, Any]:
 def constant_entry(name: str, value: Tensor) -> dict[str, Any]:
     """What a table says of a constant: name, shape, dtype, digest of its values."""
     data = value.detach().cpu().contiguous()
-    raw = data.reshape(-1).view(torch.uint8).numpy().tobytes() if data.numel() else b""
+    raw = to_numpy(data.reshape(-1).view(torch.uint8)).tobytes() if data.numel() else b""
     return {
         "name": name,
         "shape": list(data.shape),

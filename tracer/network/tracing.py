@@ -1,12 +1,8 @@
 """From a user's model to a table, by `torch.export` in the user's own process."""
 
-import io
-import logging
 import operator
 import traceback
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +20,7 @@ from tracer.network.program import Program
 from tracer.network.pytree import examples_in, first_tensor, leaves_of, rebuild, take
 from tracer.network.structure import find_calls, find_layers, find_sites, site_names, zero_constants
 from tracer.network.table import Row
+from tracer.network.torch_internals import hushed
 from tracer.ops import kernels
 from tracer.ops.decompositions import decompositions
 
@@ -75,7 +72,7 @@ def trace(
     model: nn.Module, inputs: Any, targets: Any, loss: Any, *, objective: Objective | None, chunk: int
 ) -> Network:
     """See `Network.trace`."""
-    with quiet(grad=True), _hushed():
+    with quiet(grad=True), hushed():
         examples = _Examples(inputs, targets)
         replica = private_copy(model)
         goal = None if loss is None and objective is None else objective_of(loss, objective)
@@ -89,19 +86,6 @@ def trace(
             return _fixed(replica, goal, examples, max(2, chunk))
         rows = _with_sizes(draft.rows, small, large, _FEW, _FEW + 2)
         return _network(draft, rows, replica, few, examples.batched, None)
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Keep back what `torch.export` prints before it raises: the refusal is told in one sentence instead."""
-    disabled = logging.root.manager.disable
-    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(disabled)
 
 
 def _fixed(model: nn.Module, goal: Any, examples: _Examples, chunk: int) -> Network:

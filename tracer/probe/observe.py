@@ -119,9 +119,3 @@ def blank(shape: Sequence[int], dtype: np.dtype, fill: float | None, device: tor
     if fill is None:
         return torch.empty(tuple(shape), dtype=kind, device=device)
     return torch.full(tuple(shape), fill, dtype=kind, device=device)
-
-
-def as_stored(tensor: Tensor) -> np.ndarray:
-    """A tensor's values on the processor; bfloat16, which NumPy lacks, as float32."""
-    tensor = tensor.detach()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()

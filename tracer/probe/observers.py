@@ -10,8 +10,9 @@ from torch import Tensor
 
 from tracer.gradients.collect import Blocks
 from tracer.network import Network
+from tracer.network.copies import to_numpy
 from tracer.network.table import Row
-from tracer.probe.observe import Chunk, Look, Units, as_stored, blank
+from tracer.probe.observe import Chunk, Look, Units, blank
 from tracer.probe.packing import pack_on
 
 Declared = dict[str, tuple[np.dtype, tuple[int, ...], tuple[str, ...]]]
@@ -71,12 +72,12 @@ def numbered(name: str, n: int) -> tuple[str, ...]:
 def _outputs(seen: Seen, count: int) -> Declared:
     if seen.outputs is None:
         return {}
-    outputs = as_stored(seen.outputs)
+    outputs = to_numpy(seen.outputs)
     rest = outputs.ndim - 1
     dims: Sequence[str] = ("output",) if rest == 1 else numbered("output", rest)
     declared: Declared = {"outputs": (outputs.dtype, (count, *outputs.shape[1:]), ("outputs_example", *dims))}
     if seen.losses is not None:
-        declared["loss"] = (as_stored(seen.losses).dtype, (count,), ("outputs_example",))
+        declared["loss"] = (to_numpy(seen.losses).dtype, (count,), ("outputs_example",))
         if seen.network.correct is not None:
             declared["correct"] = (_SINGLE, (count,), ("outputs_example",))
     return declared

@@ -19,8 +19,8 @@ from torch.func import functional_call
 from tracer.errors import RecordError
 from tracer.network import Visit, tracing
 from tracer.network.axes import linear_size
-from tracer.network.checks import Independence, independence
 from tracer.network.copies import named_tensors, private_copy, quiet
+from tracer.network.independence import Independence, independence
 from tracer.network.objective import Objective, objective_of
 from tracer.network.pytree import examples_in, leaves_of, take
 from tracer.network.structure import find_layers, find_sites

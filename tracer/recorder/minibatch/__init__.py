@@ -17,6 +17,7 @@ from tracer.errors import RecordError, did_you_mean
 from tracer.network import Network
 from tracer.network.pytree import examples_in, first_tensor, leaves_of
 from tracer.probe.observe import Units
+from tracer.recorder.forward.hook import Hook
 from tracer.recorder.forward.observer import Watch
 from tracer.recorder.minibatch.capture import Captured, Part, Slot, part_of
 from tracer.recorder.minibatch.losses import Judge
@@ -156,8 +157,8 @@ class InFlight:
         root = self._model
         if getattr(root, "_compiled_call_impl", None) is None:  # its hooks would be compiled in
             self._handles = [
-                root.register_forward_pre_hook(self._before, with_kwargs=True),
-                root.register_forward_hook(self._after, always_call=True),
+                root.register_forward_pre_hook(Hook(self._before), with_kwargs=True),
+                root.register_forward_hook(Hook(self._after), always_call=True),
             ]
 
     def detach(self) -> None:
@@ -169,7 +170,7 @@ class InFlight:
         self._slots.clear()
 
     def follow(
-        self, batches: Iterable[Any], loader: Any, now: Callable[[], tuple[int, np.ndarray]]
+        self, batches: Iterable[Any], loader: Any, now: Callable[[], tuple[int, np.ndarray | None]]
     ) -> Iterator[Any]:
         """The same batches; `now()` gives the step of the update to come and the ids just delivered."""
         try:
@@ -179,7 +180,7 @@ class InFlight:
         for batch in batches:
             step, ids = now()
             self._batches_left -= 1
-            self._deliver(step, len(ids), batch)
+            self._deliver(step, examples_in(batch) if ids is None else len(ids), batch)
             yield batch
 
     def _deliver(self, step: int, n: int, batch: Any) -> None:
@@ -195,7 +196,7 @@ class InFlight:
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if torch.compiler.is_compiling() or self._part_of is not None or not self._slots:
             return
-        if not module.training or not torch.is_grad_enabled():
+        if module is not self._model or not module.training or not torch.is_grad_enabled():
             return
         slot = self._slots[-1]
         n = examples_in((args, kwargs)) or slot.n - slot.filled

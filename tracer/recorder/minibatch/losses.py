@@ -1,13 +1,14 @@
 """Loss and correctness of the examples of a forward pass, from its outputs and their targets."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tracer.correctness import Correctness
-from tracer.errors import MissingTraceError
+from tracer.errors import MissingTraceError, first_line
 from tracer.network.loss_kind import correctness_of
 from tracer.network.objective import per_example
 from tracer.network.pytree import first_tensor, leaves_of, rebuild
@@ -25,6 +26,10 @@ class Judge:
     def __init__(self, loss: Any, *, losses: bool, correct: bool, note: Callable[[str], None]) -> None:
         self._loss = loss
         self._losses = per_example(loss) if losses and loss is not None else None
+        # A loss of the user's may draw random numbers; to save and restore every stream takes a good part of a
+        # millisecond, so it is not done for those of PyTorch.
+        self._guard: Callable[[], AbstractContextManager[Any]]
+        self._guard = nullcontext if _of_torch(loss) else untouched_random_state
         self._correct, self._note = correct, note
         self._rule: Correctness | None = None
 
@@ -42,7 +47,7 @@ class Judge:
                 "overwritten"
             )
             return
-        with torch.no_grad():
+        with torch.no_grad(), self._guard():
             targets = _on(targets, scores.device)
             if self._losses is not None:
                 # The user's loss meets what may not be its targets: no reason to stop training.
@@ -52,7 +57,7 @@ class Judge:
                     self._losses = None
                     self._note(
                         "Losses of minibatch examples are not captured, the loss refuses them: "
-                        f"{_first_line(error)}"
+                        f"{first_line(error)}"
                     )
             if self._correct:
                 try:
@@ -92,6 +97,11 @@ def correct_answers(rule: Correctness, scores: Tensor, targets: Tensor) -> Tenso
     return torch.where(counts & ~undefined, right.to(torch.int8), -1)[:, 0]
 
 
+def _of_torch(loss: Any) -> bool:
+    home = loss if hasattr(loss, "__name__") else type(loss)
+    return getattr(home, "__module__", "").startswith("torch.nn.")
+
+
 def _on(tree: Any, device: torch.device) -> Any:
     def move(leaf: Tensor) -> Tensor:
         if leaf.device == device:
@@ -100,7 +110,3 @@ def _on(tree: Any, device: torch.device) -> Any:
         return (leaf.pin_memory() if device.type == "cuda" else leaf).to(device, non_blocking=True)
 
     return rebuild(tree, iter([move(leaf) for leaf in leaves_of(tree)]))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
