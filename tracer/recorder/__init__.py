@@ -68,7 +68,8 @@ def record(
     one in use. loss: `loss(outputs, targets)`, a function or module with `reduction`, or one that
     returns a value per example; `objective(model, inputs, targets) -> (outputs, losses)` covers everything
     else, and says what is correct where it returns a mapping or named tuple with `correct` or `targets` too
-    (`tracer.network.objective.scored`). probes: name to (inputs, targets), (dataset, indices) or `tracer.Probe`. snapshots: a schedule, or
+    (`tracer.network.objective.scored`). probes: name to (inputs, targets), (dataset, indices) or `tracer.Probe`.
+    snapshots: a schedule, or
     a mapping from stream to schedule; default `epochs() | log_spaced()`. gradients: "exact" (stored,
     lossless), "gram" (their inner products only), "none", or "auto": exact up to 64 MiB a snapshot. memory:
     bytes one probe pass may use. chunk: examples that go through the network together. minibatch: what is
