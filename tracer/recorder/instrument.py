@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from tracer.correctness import Correctness
@@ -16,9 +15,8 @@ from tracer.network import Network
 from tracer.network.checks import closure, currency
 from tracer.network.copies import named_tensors, to_numpy
 from tracer.network.independence import independence
-from tracer.network.loss_kind import complex_parameters, judged
 from tracer.network.objective import Objective
-from tracer.network.pytree import leaves_of, take
+from tracer.network.pytree import leaves_of
 from tracer.network.reading import unreadable
 from tracer.probe import Probe
 from tracer.probe.passes import ProbePass
@@ -28,6 +26,8 @@ from tracer.recorder.forward.untraced import EagerNetwork
 from tracer.recorder.minibatch import InFlight
 from tracer.recorder.preparation import (
     check_accepted,
+    complex_parameters,
+    correctness,
     device_of,
     kind,
     layer_of,
@@ -85,7 +85,9 @@ class Instrument:
                 )
         if self._probes:
             self._trace()
-            self._correctness = self._judged()
+            self._correctness = correctness(
+                self.network, model, next(iter(self._probes.values())), self._goal["loss"]
+            )
             self._examine()
         layers: dict[str, str] = {} if self.network is None else layer_of(self.network)
         self._weights = Weights(model, layers)
@@ -114,15 +116,6 @@ class Instrument:
             self.network = Network.trace(*given, **self._goal, chunk=chunk)
         except (RecordError, ArchiveError) as refusal:
             self.network = untraced(*given, **self._goal, refusal=refusal)
-
-    def _judged(self) -> Correctness:
-        """What the loss or the objective calls correct."""
-        assert self.network is not None
-        probe = next(iter(self._probes.values()))
-        n = len(leaves_of(self._inputs)[0])
-        index = torch.arange(self.network.batch or n) % n
-        few = tuple(take(tree, index, n) for tree in (self._inputs, self._targets))
-        return judged(self.network, named_tensors(self.model), few, probe.targets, self._goal["loss"])
 
     def _examine(self) -> None:
         assert self.network is not None

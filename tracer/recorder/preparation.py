@@ -8,9 +8,12 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from tracer.correctness import Correctness
 from tracer.errors import ArchiveError, RecordError, first_line
 from tracer.network import Network
-from tracer.network.copies import private_copy, quiet, unwrap
+from tracer.network.checks import some as first_of
+from tracer.network.copies import named_tensors, private_copy, quiet, unwrap
+from tracer.network.loss_kind import judged
 from tracer.network.objective import Objective, call_model, objective_of, per_example
 from tracer.network.pytree import leaves_of, rebuild, take
 from tracer.network.table import DTYPES
@@ -159,6 +162,20 @@ def some(probe: Probe, device: torch.device) -> tuple[Any, Any]:
         return rebuild(tree, iter([leaf[index].to(device) for leaf in leaves_of(tree)]))
 
     return few(probe.inputs), few(probe.targets)
+
+
+def correctness(network: Network | EagerNetwork, model: nn.Module, probe: Probe, loss: Any) -> Correctness:
+    """What the loss or the objective calls correct."""
+    tensors = named_tensors(model)
+    size = network.batch or TRACED_WITH
+    inputs, targets = (first_of(tree, size) for tree in some(probe, device_of(tensors)))
+    return judged(network, tensors, (inputs, targets), probe.targets, loss)
+
+
+def complex_parameters(tensors: Mapping[str, torch.Tensor], network: Network | EagerNetwork) -> list[str]:
+    """Names of the trainable parameters that are complex."""
+    names = [name for layer in network.layers for name in layer.parameters]
+    return [name for name in names if tensors[name].is_complex()]
 
 
 def unreached(

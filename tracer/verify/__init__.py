@@ -8,7 +8,6 @@ flipped bit anywhere shows, as does an object that is lost, cut short, swapped w
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -22,9 +21,9 @@ from tracer.store import grid as objects
 from tracer.store.documents import to_json
 from tracer.store.files import PARTIAL
 from tracer.store.grid import Grid
+from tracer.store.manifest import MANIFEST, chain
 from tracer.store.store import MAX_ROOT, ROOT, is_remote, local_path
 from tracer.store.stores import connect
-from tracer.store.manifest import MANIFEST, chain
 from tracer.verify.inventory import Inventory
 
 _LISTED = 1000  # findings of one kind that are listed one by one
