@@ -102,12 +102,6 @@ def stated_rule(outputs: Tensor, targets: Tensor) -> Correctness:
     )
 
 
-def complex_parameters(tensors: Mapping[str, Tensor], network: Any) -> list[str]:
-    """Names of the trainable parameters that are complex."""
-    names = [name for layer in network.layers for name in layer.parameters]
-    return [name for name in names if tensors[name].is_complex()]
-
-
 class _Listening(TorchFunctionMode):
     """Notes the calls of PyTorch's losses."""
 
