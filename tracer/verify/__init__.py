@@ -7,7 +7,6 @@ flipped bit anywhere shows, as does an object that is lost, cut short, swapped w
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -22,6 +21,8 @@ from tracer.store.documents import to_json
 from tracer.store.files import PARTIAL
 from tracer.store.grid import Grid
 from tracer.store.manifest import MANIFEST, chain
+from tracer.store.store import MAX_ROOT, ROOT, is_remote, local_path
+from tracer.store.stores import connect
 from tracer.verify.consistency import inconsistencies, unlike
 from tracer.verify.inventory import Inventory
 
@@ -128,7 +129,14 @@ def verify(
 
 def _exists(path: str | os.PathLike[str]) -> bool:
     text = os.fspath(path)
-    return "://" in text or os.path.lexists(Path(text, "zarr.json")) or Path(text).is_file()
+    local = local_path(text)
+    if is_remote(text) or os.path.lexists(local / ROOT) or local.is_file():
+        return True
+    try:
+        connect(text).close()
+    except ArchiveError:
+        return False
+    return True
 
 
 class Examination:
@@ -300,7 +308,11 @@ class Examination:
         for path, node in self.source.nodes.items():
             key = f"{path}/zarr.json"
             if key in self.inventory.sizes:
-                why = self._differs(self.inventory.read(key), node)
+                try:
+                    big = self.inventory.sizes[key] > MAX_ROOT
+                    why = "is too large" if big else self._differs(self.inventory.read(key), node)
+                except (ArchiveError, OSError) as error:
+                    why = str(error)
                 if why:
                     self.report.add("document", key, why)
             elif self.record["state"] != "recording":

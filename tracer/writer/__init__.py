@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-import tracer
 from tracer import spec
 from tracer.errors import ArchiveError, RecordError
+from tracer.spec.release import version
 from tracer.store import files
 from tracer.store.documents import as_json
 from tracer.store.files import Lock
@@ -221,7 +221,12 @@ class Writer:
             if arrival is not None:
                 arrival.release()
             return
-        self._declared.check_snapshot(group, step, arrays)
+        try:
+            self._declared.check_snapshot(group, step, arrays)
+        except RecordError:
+            if arrival is not None:
+                arrival.release()
+            raise
         if arrival is not None:
             self._worker.send(
                 partial(self._append_arrived, group, step, epoch_end, arrays, arrival), arrival.release
@@ -365,7 +370,7 @@ def _create(path: Path, run_id: str, attributes: Mapping[str, Any], sync: bool) 
         "title": path.stem,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "creation_library": "tracer",
-        "creation_library_version": tracer.__version__,
+        "creation_library_version": version(),
         **as_json(attributes),
     }
     if "://" in str(path) or ":/" in str(path):
