@@ -19,7 +19,8 @@ from tests.synthetic import write_archive
 from tracer.errors import ArchiveError
 from tracer.share.packs import pack
 from tracer.store.documents import document_digest
-from tracer.verify import is_older, verify
+from tracer.verify import verify
+from tracer.verify.consistency import is_older
 from tracer.writer import Writer
 
 

@@ -23,7 +23,7 @@ from tracer.store.grid import Grid
 from tracer.store.manifest import MANIFEST, chain
 from tracer.store.store import MAX_ROOT, ROOT, is_remote, local_path
 from tracer.store.stores import connect
-from tracer.verify.consistency import inconsistencies, unlike
+from tracer.verify.consistency import inconsistencies, is_older, unlike
 from tracer.verify.inventory import Inventory
 
 _LISTED = 1000  # findings of one kind that are listed one by one
@@ -370,33 +370,6 @@ class Examination:
         except (ArchiveError, MissingTraceError) as error:
             if not self.bad:
                 self.report.add("rows", "steps", str(error))
-
-
-def is_older(old: Any, new: Any, key: str = "") -> bool:
-    """Whether a document may be that of an earlier commit: shapes and lists only grow, keys are only added.
-
-    >>> is_older({"shape": [2], "attributes": {}}, {"shape": [3], "attributes": {"a": 1}})
-    True
-    >>> is_older({"shape": [2]}, {"shape": [3], "data_type": "int64"})
-    False
-    """
-    if key == "shape":
-        return (
-            isinstance(old, list)
-            and len(old) == len(new)
-            and all(isinstance(a, int) and 0 <= a <= b for a, b in zip(old, new, strict=True))
-        )
-    if isinstance(old, dict) and isinstance(new, dict):
-        if old.get("shape", [1])[:1] == [0]:  # nothing is in it yet: it may still be cut in another way
-            old = {
-                **old,
-                **{name: new[name] for name in ("chunk_grid", "codecs") if name in old and name in new},
-            }
-        same_keys = old.keys() <= new.keys() if key == "attributes" else old.keys() == new.keys()
-        return same_keys and all(is_older(old[name], new[name], name) for name in old)
-    if isinstance(old, list) and isinstance(new, list) and key in ("arrays", "versions", "missing"):
-        return new[: len(old)] == old
-    return bool(old == new)
 
 
 def crc_of(rows: np.ndarray) -> int:

@@ -1,6 +1,7 @@
-"""Whether what an archive holds fits together: rows with ids, snapshots with rows, streams with each other."""
+"""Whether what an archive holds fits together: rows with ids, snapshots with rows, streams and documents with others."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -54,3 +55,30 @@ def unlike(source: Source) -> Iterator[tuple[str, str, int]]:
             if len(lost):
                 other = next(name for name, known in groups.items() if lost[0] in known)
                 yield group, f"lacks the snapshot of step {lost[0]} that {other!r} has", int(lost[0])
+
+
+def is_older(old: Any, new: Any, key: str = "") -> bool:
+    """Whether a document may be that of an earlier commit: shapes and lists only grow, keys are only added.
+
+    >>> is_older({"shape": [2], "attributes": {}}, {"shape": [3], "attributes": {"a": 1}})
+    True
+    >>> is_older({"shape": [2]}, {"shape": [3], "data_type": "int64"})
+    False
+    """
+    if key == "shape":
+        return (
+            isinstance(old, list)
+            and len(old) == len(new)
+            and all(isinstance(a, int) and 0 <= a <= b for a, b in zip(old, new, strict=True))
+        )
+    if isinstance(old, dict) and isinstance(new, dict):
+        if old.get("shape", [1])[:1] == [0]:  # nothing is in it yet: it may still be cut in another way
+            old = {
+                **old,
+                **{name: new[name] for name in ("chunk_grid", "codecs") if name in old and name in new},
+            }
+        same_keys = old.keys() <= new.keys() if key == "attributes" else old.keys() == new.keys()
+        return same_keys and all(is_older(old[name], new[name], name) for name in old)
+    if isinstance(old, list) and isinstance(new, list) and key in ("arrays", "versions", "missing"):
+        return new[: len(old)] == old
+    return bool(old == new)
