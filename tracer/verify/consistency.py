@@ -1,4 +1,4 @@
-"""Whether what an archive holds fits together: rows with ids, snapshots with rows, streams and documents with others."""
+"""Whether what an archive holds fits together: rows with ids, snapshots with rows, streams and documents alike."""
 
 from collections.abc import Iterator
 from typing import Any
