@@ -71,6 +71,7 @@ def test_an_archive_still_recording_is_sound_at_every_commit(tmp_path: Path) -> 
     report = verify(writer.path)
     assert report.ok
     assert "mean nothing" in report.notes[0]
+    put_row(writer, 3)
     writer.close()
     assert verify(writer.path, full=True).ok
 
