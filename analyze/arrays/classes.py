@@ -66,7 +66,7 @@ def classes_in(labels: np.ndarray) -> np.ndarray:
     return np.unique(labels[np.asarray(labels) != IGNORED])
 
 
-@source("n_classes", needs=("outputs",), stream="outputs")
+@source("n_classes", needs=("outputs",), stream="outputs", of="first")
 def _n_classes(view: View) -> int:
     return max(2, view.size("output"))
 

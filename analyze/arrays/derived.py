@@ -145,14 +145,14 @@ def _shared(path: Path, other: Path) -> Path:
     return [rows & others for rows, others in zip(path, other, strict=True)]
 
 
-@source("path_count_last", "site", "example", stream="masks", needs=("site_slices",))
+@source("path_count_last", "site", "example", stream="masks", needs=("site_slices",), of="last")
 def _path_count_last(view: View) -> np.ndarray:
     last = _last_step(view)
     counts = _per_site(masks.row_count, [_path(view, read_bits(view, last))])
     return _blanked(counts, _defined(view, last)[None])[0]
 
 
-@source("path_common_last", "step", "site", "example", needs=("paths",))
+@source("path_common_last", "step", "site", "example", needs=("paths", "path_count_last"))
 def _path_common_last(view: View) -> np.ndarray:
     step = _last_step(view)
     last = _path(view, read_bits(view, step))

@@ -41,6 +41,14 @@ class Gradients(dict[str, Any]):
             raise KeyError(name)
         return self._view.joined(lambda probe: probe.gradients(name, self._step))
 
+    def linear_factors(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Inputs (example, in) and signals (example, out) of which a gradient is z_i a_i', where it is; else None."""
+        parts = [(probe.linear_factors(name, self._step), count) for probe, count in self._view.parts()]
+        if any(part is None for part, _ in parts):
+            return None
+        a, z = (np.concatenate([part[side][:count] for part, count in parts if part]) for side in (0, 1))
+        return a, z
+
     def items(self) -> Iterator[tuple[str, np.ndarray]]:  # type: ignore[override]
         """Names and gradients, one tensor in memory at a time."""
         return ((name, self[name]) for name in self)
@@ -164,19 +172,19 @@ def _weights(view: View) -> Lazy:
     return Lazy(view.steps, view.archive.weights)
 
 
-@source("states", "step", "element", stream="weights", itemsize=8, lazy=True)
+@source("states", "step", "element", stream="weights", itemsize=8, lazy=True, of="network")
 def _states(view: View) -> Any:
     _refuse_complex(view)
     # Replay is the only part of the analysis that imports torch, so it is reached by name alone.
     return import_module("analyze.replay.replay").states_of(view)
 
 
-@source("network")
+@source("network", of="network")
 def _network(view: View) -> Any:
     return import_module("analyze.replay.replay").networks_of(view).at()
 
 
-@source("networks", "step", lazy=True)
+@source("networks", "step", lazy=True, of="network")
 def _networks(view: View) -> Lazy:
     return Lazy(view.steps, import_module("analyze.replay.replay").networks_of(view).at)
 
@@ -219,7 +227,7 @@ def _descent_rate(view: View) -> np.ndarray:
 # ---- the same at every snapshot ----
 
 
-@source("alpha")
+@source("alpha", of="data")
 def _alpha(view: View) -> np.ndarray:
     alpha = view.archive.data.alpha
     if alpha is None:
@@ -230,7 +238,7 @@ def _alpha(view: View) -> np.ndarray:
     return alpha
 
 
-@source("alpha_ids")
+@source("alpha_ids", of="data")
 def _alpha_ids(view: View) -> np.ndarray:
     return view.archive.data.ids
 
@@ -275,33 +283,33 @@ def _tensors(view: View) -> list[dict[str, Any]]:
     return [dict(tensor) for tensor in view.archive.tensors]
 
 
-@source("card")
+@source("card", of="card")
 def _card(view: View) -> dict[str, Any]:
     return dict(view.archive.card)
 
 
-@source("rows")
+@source("rows", of="rows")
 def _rows(view: View) -> dict[str, np.ndarray]:
     return dict(view.archive.rows)
 
 
-@source("milestones")
+@source("milestones", of="rows")
 def _milestones(view: View) -> Any:
     return view.archive.milestones
 
 
-@source("initial_weights", stream="weights")
+@source("initial_weights", stream="weights", of="first")
 def _initial_weights(view: View) -> dict[str, np.ndarray]:
     _refuse_complex(view)
     return view.archive.weights(int(view.archive.steps("weights")[0]))
 
 
-@source("activations_first", "example", "any_unit", stream="activations")
+@source("activations_first", "example", "any_unit", stream="activations", of="first")
 def _activations_first(view: View) -> list[np.ndarray]:
     return _activations_end(view, 0)
 
 
-@source("activations_last", "example", "any_unit", stream="activations")
+@source("activations_last", "example", "any_unit", stream="activations", of="last")
 def _activations_last(view: View) -> list[np.ndarray]:
     return _activations_end(view, -1)
 
@@ -312,7 +320,7 @@ def _activations_end(view: View, position: int) -> list[np.ndarray]:
     return [activations_at(view, site, [step])[0] for site in view.archive.sites]
 
 
-@source("gradient_tensors", stream="gradients", needs=("layer_tensors",))
+@source("gradient_tensors", stream="gradients", needs=("layer_tensors",), of="first")
 def _gradient_tensors(view: View) -> list[str]:
     first, _ = next(view.parts())
     step = int(first.steps("gradients")[0])

@@ -12,7 +12,8 @@ import numpy as np
 
 from analyze.contract import available_metrics, card_of
 from analyze.engine.distribute import Routine, Workers, address
-from analyze.report.save import ResultStore
+from analyze.engine.fingerprint import sources
+from analyze.engine.store import ResultStore
 from tracer.errors import ArchiveError
 from tracer.store.files import claimed, write_whole
 
@@ -59,7 +60,10 @@ class Run:
         return dict(self.facts.get("attributes", {}))
 
     def stored(self) -> dict[str, dict[str, Any]]:
-        """Attributes of each saved result that was computed from this archive as it is now."""
+        """Attributes of each saved result that was computed from this archive as it is now, by this very code.
+
+        Where there is no archive to compute it again from, whoever made it.
+        """
         if self._stored is not None:
             return self._stored
         store, digest = ResultStore(self.analysis), self.facts.get("digest")
@@ -67,7 +71,8 @@ class Run:
         for name in store.names():
             text = (store.root / name / "zarr.json").read_text(encoding="utf-8")
             attributes = dict(json.loads(text)["attributes"])
-            if digest is None or attributes.get("archive_digest", digest) == digest:
+            mine = not self.path or attributes.get("sources") == sources()
+            if mine and (digest is None or attributes.get("archive_digest", digest) == digest):
                 found[name] = attributes
         self._stored = found
         return found

@@ -194,6 +194,13 @@ class State:
         chosen = self._with_targets(examples, targets)
         return derivatives.gradient(self, chosen, self._chunks(chosen, derivative=True), masks or {})
 
+    def loss_and_gradient(self, examples: Given, targets: Any = None) -> tuple[float, dict[str, Tensor]]:
+        """Mean loss of the examples, added up in float64, and its gradient by trainable parameter: of one pass."""
+        chosen = self._with_targets(examples, targets)
+        chunks = self._chunks(chosen, derivative=True)
+        losses, found = derivatives.with_losses(self, chosen, chunks, {})
+        return float(losses.double().mean()), found
+
     def per_example_gradients(self, examples: Given, targets: Any = None) -> dict[str, Tensor]:
         """Gradient of each example's loss: (example, *shape) by trainable parameter; all are held at once."""
         chosen = self._with_targets(examples, targets)

@@ -150,6 +150,15 @@ class ProbeView:
             blocks, tensor, lambda start, stop: self._source.read(f"{path}/values", (row, slice(start, stop)))
         )
 
+    def linear_factors(self, tensor: str, step: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Inputs (example, in) and signals (example, out) whose outer products are a tensor's gradients; else None."""
+        path = self._stream("gradients")
+        row = self._source.row(path, step)
+        blocks = self._source.group_attributes(path)["blocks"]
+        return factors.linear_factors(
+            blocks, tensor, lambda start, stop: self._source.read(f"{path}/values", (row, slice(start, stop)))
+        )
+
     def _static(self, name: str) -> np.ndarray | None:
         path = f"{self._path}/{name}"
         return self._source.read(path) if self._source.has(path) else None

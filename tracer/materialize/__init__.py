@@ -11,10 +11,10 @@ import torch
 from tracer import archive as archives
 from tracer.archive import Archive
 from tracer.errors import ArchiveError, MissingTraceError, RecordError, did_you_mean
+from tracer.materialize import rewrite
 from tracer.materialize.additions import describe
 from tracer.materialize.filling import Filling
 from tracer.materialize.others import copy_others
-from tracer.materialize.rewrite import rewrite
 from tracer.probe import named_probes
 from tracer.rerun.stored import Factory, Networks
 from tracer.rerun.wanted import Take, wanted
@@ -86,7 +86,7 @@ def materialize(
             return Materialized(Path(path))
         additions = describe(archive, filling)
         additions.make = _reported(filling, progress)
-        rewrite(archive, partial, additions, sync=output is None)
+        rewrite.rewrite(archive, partial, additions, sync=output is None)
         copy_others(archive._source, partial)
     added = {group: sorted(at) for group, at in filling.missing.items()}
     return Materialized(Path(output or path), added, filling.exact, filling.notes)

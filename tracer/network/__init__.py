@@ -227,12 +227,6 @@ class Network:
 
         return weighed(row, call)
 
-    def declared(self) -> list[Tensor]:
-        """Tensors that have only the sizes and types of the inputs that the network was traced with."""
-        return [
-            torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]], device="meta") for entry in self.inputs
-        ]
-
     def check_cost(self, tensors: Mapping[str, Tensor], size: int) -> None:
         """ArchiveError where the outputs take more than weights of these sizes and `size` bytes could be worth.
 
@@ -241,20 +235,23 @@ class Network:
         """
         from tracer.network.cost import check
 
-        inputs = self.declared()
-        check(self, tensors, inputs, None, size=size + sum(tensor.nbytes for tensor in tensors.values()))
+        rows = (self.rows[index] for index in self.needed([self.output]))
+        asks = any(kind == "target" for row in rows for kind, _ in row.references())
+        targets = _declared(self.targets) if asks else None
+        size += sum(tensor.nbytes for tensor in tensors.values())
+        check(self, tensors, _declared(self.inputs), targets, size=size)
 
     def derived(self, **changes: Any) -> Network:
         """The same network with other rows, losses, targets, ...; guarded where this one is."""
         other = copy(self)
-        for name in ("random_rows", "site_of_row"):
+        for name in ("random_rows", "site_of_row", "_double"):
             other.__dict__.pop(name, None)
         other.__dict__.update(changes)
         other._weighed, other._programs, other._constants_on = {}, {}, {}
         return other
 
     def _weigh(self, tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> dict[int, tuple[int, ...]]:
-        """Refuse a stranger's table that would take too much for tensors of these sizes; see `meter.check`."""
+        """Refuse a stranger's table that would take too much for tensors of these sizes; see `tracer.network.cost`."""
         from tracer.network.cost import check
 
         sizes = tuple(tuple(leaf.shape) for leaf in [*leaves_of(inputs), *leaves_of(targets)])
@@ -355,6 +352,11 @@ class Network:
                 ("constant", name): value.to(device) for name, value in self.constants.items()
             }
         return self._constants_on[device]
+
+
+def _declared(entries: Sequence[dict[str, Any]]) -> list[Tensor]:
+    """Tensors that have only the sizes and types that the network was traced with."""
+    return [torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]], device="meta") for entry in entries]
 
 
 def _held_to(sizes: Mapping[str, tuple[int, ...]], visit: Visit | None) -> Visit:

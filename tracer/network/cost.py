@@ -42,6 +42,17 @@ def check(
     Returns the sizes, by row, that depend on values and were taken as the table says: whoever runs it has to
     hold it to them. Errors: ArchiveError naming the row, also for one whose arguments do not fit together.
     """
+    return _walked(network, tensors, inputs, targets, size)[0]
+
+
+def operations(network: "Network", tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> int:
+    """Operations on numbers that running a table on tensors of these sizes takes. Errors: as `check`."""
+    return _walked(network, tensors, inputs, targets, None)[1]
+
+
+def _walked(
+    network: "Network", tensors: Mapping[str, Tensor], inputs: Any, targets: Any, size: int | None
+) -> tuple[dict[int, tuple[int, ...]], int]:
     declared = size is not None
     given = [*tensors.values(), *leaves_of(inputs), *leaves_of(targets), *network.constants.values()]
     if size is None:
@@ -82,7 +93,7 @@ def check(
                 values[used] = None
             for over in () if kept else ends.get(index, ()):
                 held -= live.pop(over, 0)
-    return said
+    return said, work
 
 
 class _Said(NamedTuple):

@@ -22,7 +22,7 @@ from tracer.network.structure import find_calls, find_layers, find_sites, site_n
 from tracer.network.table import Row
 from tracer.network.torch_internals import hushed
 from tracer.ops import kernels
-from tracer.ops.decompositions import decompositions
+from tracer.ops.decompositions import decompositions, is_primitive
 
 _FEW = 3  # examples in a trace with a variable number of them
 
@@ -135,14 +135,25 @@ def _export(
 
 
 def _decomposed(program: Any) -> Any:
-    """The program with what has no record written in operations that have one, as far as PyTorch knows how."""
-    before: set[Any] = set()
-    while True:
-        steps = decompositions({node.target for node in program.graph.nodes if node.op == "call_function"})
-        if steps.keys() <= before:
-            return program
-        before |= steps.keys()
-        program = program.run_decompositions(steps)
+    """The program with what has no record written in operations that have one, as far as PyTorch knows how.
+
+    One operation at a time, each once: a step that fails, or ends in primitives that no table holds, is not taken.
+    """
+    tried: set[Any] = set()
+    while steps := {at: how for at, how in decompositions(_targets(program)).items() if at not in tried}:
+        target, how = next(iter(steps.items()))
+        tried.add(target)
+        try:
+            written = program.run_decompositions({target: how})
+        except Exception:  # whatever PyTorch's own forms raise on symbolic sizes
+            continue
+        if not any(is_primitive(at) for at in _targets(written)):
+            program = written
+    return program
+
+
+def _targets(program: Any) -> list[Any]:
+    return [node.target for node in program.graph.nodes if node.op == "call_function"]
 
 
 def _detach_no_grad(module: fx.GraphModule) -> None:

@@ -8,7 +8,6 @@ flipped bit anywhere shows, as does an object that is lost, cut short, swapped w
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import google_crc32c

@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-import tracer
 from tracer import spec
 from tracer.errors import ArchiveError, RecordError
+from tracer.spec.release import version
 from tracer.store import files
 from tracer.store.documents import as_json
 from tracer.store.files import Lock
@@ -369,7 +369,7 @@ def _create(path: Path, run_id: str, attributes: Mapping[str, Any], sync: bool) 
         "title": path.stem,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "creation_library": "tracer",
-        "creation_library_version": tracer.__version__,
+        "creation_library_version": version(),
         **as_json(attributes),
     }
     if "://" in str(path) or ":/" in str(path):

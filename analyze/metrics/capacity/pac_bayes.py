@@ -60,7 +60,7 @@ VALUES = ("sigma", "flatness", "complexity", "drop", "drop_error")
         "far the weights are from where they began, in units of that noise."
     ),
     reference=(JIANG_2019, DZIUGAITE_2020),
-    passes=lambda options: 1 + 2 * (3 + options["bisections"]) * options["n_noise"],
+    passes=lambda options, snapshots: snapshots * (1 + 2 * (3 + options["bisections"]) * options["n_noise"]),
 )
 def pac_bayes(
     states: Any,

@@ -52,7 +52,7 @@ LABELS = {"cna": "CNA", "loss": "log₁₀ loss", "error": "error"}
         "at its axes; training does not lie in it exactly."
     ),
     reference=(GAIN_2019, LI_2018),
-    passes=lambda options: 2 * options["points"] ** 2,
+    passes=lambda options, _: 2 * options["points"] ** 2,
 )
 def cna_landscape(
     states: Any,

@@ -64,7 +64,9 @@ BINS = 201
         "is curved downwards."
     ),
     reference=(GHORBANI_2019, YAO_2020),
-    passes=lambda options: 6 * (50 + options["trace_draws"] + options["draws"] * options["nodes"]),
+    passes=lambda options, snapshots: (
+        snapshots * 6 * (50 + options["trace_draws"] + options["draws"] * options["nodes"])
+    ),
 )
 def hessian(
     states: Any,

@@ -44,7 +44,7 @@ REFUSED = "history"  # attribute: why the updates could not be made again
         "itself. Loss that depends on the row more than on the column is learned in the paths."
     ),
     reference=GUPTA_2022,
-    passes=lambda options: 16,
+    passes=lambda options, snapshots: min(snapshots, options["paths"]) ** 2 + 3 * snapshots,
 )
 def image_functions(
     states: Any,

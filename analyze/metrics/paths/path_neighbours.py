@@ -23,7 +23,7 @@ UNDEFINED = -np.finfo(np.float64).max  # below every similarity
 
 @metric(
     reads=("overlap", "overlap_previous", "ids", "site"),
-    optional=("activations", "activations_previous", "any_site"),
+    optional={key: {"kind": "activation"} for key in ("activations", "activations_previous", "any_site")},
     variables={"rank": ("step", "site", "baseline", "example"), "turnover": ("step", "site")},
     scope="train",
     lag=True,

@@ -69,7 +69,7 @@ FORT_2020 = Reference(
         "as a few directions take over."
     ),
     reference=(JACOT_2018, CORTES_2012, FORT_2020),
-    passes=lambda options: 30,
+    passes=lambda options, snapshots: snapshots * 12,
 )
 def ntk_alignment(
     states: Any, epoch_end: np.ndarray, *, examples: int = 64, projections: int | None = None
