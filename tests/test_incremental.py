@@ -26,7 +26,7 @@ from tracer.errors import MissingTraceError
 
 GROWING = [
     "stiffness", "class_stiffness", "margin", "generalization", "depth_slope", "cna", "cna_area", "grand", "el2n",
-    "path_self_similarity", "path_cross_similarity", "path_patterns", "layer_norms", "correctness", "tracin",
+    "path_self_similarity", "path_cross_similarity", "path_patterns", "correctness", "tracin",
 ]  # fmt: skip
 AT_ONCE = ["complexity", "forgetting"]  # one value a run, or of every snapshot at once, as their cards say
 
