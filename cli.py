@@ -9,7 +9,6 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from tracer import __version__
 from tracer.command import archive as commands
 from tracer.command.console import Bar, Commands, debug_option, emit, emit_tree, format_option, note
 from tracer.command.parameters import Jobs, Steps
@@ -93,8 +92,23 @@ class Memory(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
+def _version(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        import tracer
+
+        click.echo(f"tracer, version {tracer.__version__}")
+        ctx.exit()
+
+
 @click.group(cls=Commands, context_settings=CONTEXT)
-@click.version_option(__version__, prog_name="tracer")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit.",
+)
 @debug_option
 def main() -> None:
     """Record what a PyTorch training run does; compute every generalization metric offline."""
@@ -373,6 +387,7 @@ def _analyze(run: str, target: Path, force: bool = False, **settings: Any) -> An
     import analyze
     from analyze.report.findings import findings
     from analyze.report.save import Pages
+    from tracer.store.files import claimed
 
     seen: list[Any] = []
 
@@ -385,7 +400,7 @@ def _analyze(run: str, target: Path, force: bool = False, **settings: Any) -> An
             note(f"{report}still computing {', '.join(results.coming)}")
         seen.append(results)
 
-    with Pages(target, workers=settings.get("jobs") != 1) as pages, Bar() as bar:
+    with claimed(target), Pages(target, workers=settings.get("jobs") != 1) as pages, Bar() as bar:
         kept = None if force else target
         calls = {"progress": bar, "arrived": arrived, "finished": pages.add}
         results = analyze.run(run, output=kept, apart=True, **calls, **settings)

@@ -11,6 +11,7 @@ import numpy as np
 
 from tracer.errors import MissingTraceError, did_you_mean
 from tracer.store.documents import to_cell
+from tracer.store.files import claimed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +58,9 @@ class Results(Mapping[str, "xr.Dataset"]):
     def __len__(self) -> int:
         return len(self._datasets)
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
     @property
     def provenance(self) -> dict[str, dict[str, Any]]:
         """For each metric: run, archive digest, version, options, when."""
@@ -100,10 +104,14 @@ class Results(Mapping[str, "xr.Dataset"]):
         return plot.draw(drawn, data)
 
     def save(self, path: str | Path) -> Path:
-        """Write `results.zarr`, `summary.json`, `tables/`, `figures/` and `report.html` to a directory."""
+        """Write `results.zarr`, `summary.json`, `tables/`, `figures/` and `report.html` to a directory.
+
+        Errors: ArchiveError if another analysis writes there, or nothing can be written.
+        """
         from analyze.report.save import save
 
-        return save(self, Path(path))
+        with claimed(path):
+            return save(self, Path(path))
 
     def __repr__(self) -> str:
         lines = [f"<Results: {len(self)} metrics, {len(self.skipped)} skipped>"]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from analyze.arrays import View, source
+from analyze.numerics import ROUNDING
 from tracer.errors import MissingTraceError
 
 
@@ -81,7 +82,14 @@ def _gram_with_all(view: View) -> np.ndarray:
     for position, step in enumerate(view.steps):
         joint[position, :-1] = first if position == 0 else view.archive.gram(step)
         joint[position, -1] = joint[position, :-1].sum(0)
+        _settle(joint[position])
     return joint
+
+
+def _settle(gram: np.ndarray) -> None:
+    """Make products 0 that are so but for rounding, of which even the sign would be chance: (layer, n, n), in place."""
+    length = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
+    gram[np.abs(gram) <= ROUNDING * length[..., None] * length[..., None, :]] = 0.0
 
 
 @source("outputs", "step", "example", "output", stream="outputs")
@@ -124,7 +132,15 @@ def read_bits(view: View, step: int) -> np.ndarray:
 
 @source("activations", "step", "example", "any_unit", stream="activations", itemsize=4)
 def _activations(view: View) -> list[np.ndarray]:
+    _refuse_linear(view)
     return [activations_at(view, site, view.steps) for site in view.archive.sites]
+
+
+def _refuse_linear(view: View) -> None:
+    if not view.archive.sites:
+        raise MissingTraceError(
+            "the network has no nonlinearity that was recorded, so there are no activations to compare"
+        )
 
 
 def activations_at(view: View, site: str, steps: Sequence[int]) -> np.ndarray:
@@ -140,13 +156,25 @@ def _gradients(view: View) -> Lazy:
     return Lazy(view.steps, lambda step: Gradients(view, step))
 
 
+def _refuse_complex(view: View) -> None:
+    """MissingTraceError where a trainable parameter is complex: metrics of weights take them for real numbers."""
+    for tensor in view.archive.tensors:
+        if tensor.get("trainable") and str(tensor.get("dtype")).startswith("complex"):
+            raise MissingTraceError(
+                f"parameter {tensor['name']!r} is complex, and norms, steps and noise are defined for real weights "
+                "alone; hold it as its real and imaginary part, as torch.view_as_complex takes them"
+            )
+
+
 @source("weights", "step", "element", stream="weights", itemsize=8, lazy=True)
 def _weights(view: View) -> Lazy:
+    _refuse_complex(view)
     return Lazy(view.steps, view.archive.weights)
 
 
 @source("states", "step", "element", stream="weights", itemsize=8, lazy=True, of="network")
 def _states(view: View) -> Any:
+    _refuse_complex(view)
     # Replay is the only part of the analysis that imports torch, so it is reached by name alone.
     return import_module("analyze.replay.replay").states_of(view)
 
@@ -184,56 +212,16 @@ def _lr(view: View) -> np.ndarray:
     return rate.reshape(len(rate), -1)[found]
 
 
-# ---- training minibatches: every update whose ids are known ----
-
-
-@source("minibatch_ids", "step", "minibatch", stream="minibatch")
-def _minibatch_ids(view: View) -> np.ndarray:
-    return view.archive.minibatch.rows("ids", view.steps)
-
-
-@source("minibatch_offsets", "step", stream="minibatch")
-def _minibatch_offsets(view: View) -> np.ndarray:
-    seen = view.archive.minibatch
-    sizes = np.diff(seen.offsets)[np.searchsorted(seen.steps, view.steps)]
-    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-
-
-@source("minibatch_sums_pre", "step", "minibatch", "call", stream="minibatch")
-def _minibatch_sums_pre(view: View) -> np.ndarray:
-    return view.archive.minibatch.rows("pre", view.steps).astype(np.float64)
-
-
-@source("minibatch_sums_post", "step", "minibatch", "any_site", stream="minibatch")
-def _minibatch_sums_post(view: View) -> np.ndarray:
-    return view.archive.minibatch.rows("post", view.steps).astype(np.float64)
-
-
-@source("minibatch_correct", "step", "minibatch", stream="minibatch")
-def _minibatch_correct(view: View) -> np.ndarray:
-    correct = view.archive.minibatch.rows("correct", view.steps)
-    return np.where(correct < 0, np.nan, correct)
-
-
-@source("minibatch_losses", "step", "minibatch", stream="minibatch")
-def _minibatch_losses(view: View) -> np.ndarray:
-    return view.archive.minibatch.rows("loss", view.steps)
-
-
-@source("minibatch_loss", "step", stream="minibatch")
-def _minibatch_loss(view: View) -> np.ndarray:
-    """Loss of each update as logged, else the mean over its examples."""
-    rows = view.archive.rows
-    logged = rows["loss"][np.searchsorted(rows["step"], view.steps)]
-    if not np.isnan(logged).any():
-        return logged
-    try:
-        losses = view.archive.minibatch.rows("loss", view.steps)
-    except MissingTraceError:
-        return logged
-    starts = _minibatch_offsets(view)
-    means = np.add.reduceat(losses, starts[:-1]) / np.diff(starts) if len(losses) else logged
-    return np.where(np.isnan(logged), means, logged)
+@source("descent_rate", "step", "param_group", needs=("lr",))
+def _descent_rate(view: View) -> np.ndarray:
+    """Learning rates along the negative gradient: below 0 of groups that an optimizer with maximize=True moves up."""
+    rates = np.array(view.get("lr"))
+    optimizer = view.archive.card.get("optimizer")
+    groups = optimizer.get("groups", []) if isinstance(optimizer, dict) else []
+    up = [bool(group.get("maximize", False)) for group in groups]
+    if len(up) == rates.shape[1]:
+        rates[:, up] *= -1.0
+    return rates
 
 
 # ---- the same at every snapshot ----
@@ -312,6 +300,7 @@ def _milestones(view: View) -> Any:
 
 @source("initial_weights", stream="weights", of="first")
 def _initial_weights(view: View) -> dict[str, np.ndarray]:
+    _refuse_complex(view)
     return view.archive.weights(int(view.archive.steps("weights")[0]))
 
 
@@ -326,6 +315,7 @@ def _activations_last(view: View) -> list[np.ndarray]:
 
 
 def _activations_end(view: View, position: int) -> list[np.ndarray]:
+    _refuse_linear(view)
     step = int(next(view.parts())[0].steps("activations")[position])
     return [activations_at(view, site, [step])[0] for site in view.archive.sites]
 

@@ -26,6 +26,7 @@ from analyze.engine.store import ResultStore
 from analyze.errors import AnalysisError
 from analyze.results import Results
 from tracer.errors import ArchiveError, MissingTraceError
+from tracer.store.files import claimed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -86,7 +87,7 @@ def run(
     """
     opened = _opened(archive)
     explicit = metrics is not None
-    with recruit(jobs, scheduler) as workers:
+    with claimed(output), recruit(jobs, scheduler) as workers:
         session = Session(
             opened,
             metrics,

@@ -12,8 +12,8 @@ import numpy as np
 from analyze.arrays import closure
 from analyze.engine.plan import Plan
 from analyze.errors import AnalysisError
-from tracer import __version__
 from tracer.errors import MissingTraceError
+from tracer.spec.release import version
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -208,7 +208,7 @@ def _provenance(plan: Plan, archive: Archive) -> dict[str, Any]:
         "run_id": str(archive.run_id),
         **of_commit(archive),
         "creation_library": "tracer",
-        "tracer_version": __version__,
+        "tracer_version": version(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return attributes | ({"lag": plan.lag} if plan.lag else {})

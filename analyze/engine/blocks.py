@@ -12,7 +12,7 @@ import numpy as np
 
 from analyze.arrays import View, closure
 from analyze.engine.plan import Examples, Plan, example_probe, made_bytes, static_bytes, view_bytes
-from tracer.errors import MissingTraceError
+from tracer.errors import MissingTraceError, byte_size
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -123,9 +123,7 @@ def _cut(
     if not first.steps or first.whole:
         together = 0 if first.replays else _nbytes(plans, archive) * len(first.steps)
         if together > memory:
-            message = (
-                f"reads all {len(first.steps)} snapshots at once, {together / 1e6:,.0f} MB: raise --memory"
-            )
+            message = f"reads all {len(first.steps)} snapshots at once, {byte_size(together)}: raise --memory"
             failed[first.card.name] = Outcome(message=message, missing=True)
             return
         yield first.steps, None, 1
@@ -178,8 +176,8 @@ def _groups_of_sites(plan: Plan, archive: Archive, memory: int) -> int:
 
 def _too_large(plan: Plan, size: int, memory: int) -> str:
     return (
-        f"one snapshot of what {plan.card.name} reads takes {size / 1e9:.2g} GB and memory is limited to "
-        f"{memory / 1e9:.2g} GB; raise the limit or record fewer examples (capture)"
+        f"one snapshot of what {plan.card.name} reads takes {byte_size(size)} and memory is limited to "
+        f"{byte_size(memory)}; raise the limit or record fewer examples (capture)"
     )
 
 

@@ -22,8 +22,8 @@ from analyze.engine.blocks import Block, Outcome, Worker
 from analyze.engine.fingerprint import sources
 from analyze.engine.replayed import with_activations
 from analyze.errors import AnalysisError
-from tracer import __version__
 from tracer.errors import ArchiveError
+from tracer.spec.release import version
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -72,7 +72,7 @@ def packed(task: Any) -> bytes | None:
 def perform(task: bytes, code: str) -> Any:
     """Do a task, in a worker; AnalysisError where its code is not that of the sender."""
     if code != sources():
-        raise AnalysisError(f"it has another version of tracer ({__version__}) than this process")
+        raise AnalysisError(f"it has another version of tracer ({version()}) than this process")
     try:
         call = pickle.loads(task)
     except (ImportError, AttributeError) as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 # Importing them declares the arrays they make.
-from analyze.arrays import SOURCES, View, closure, derived, recorded  # noqa: F401
+from analyze.arrays import SOURCES, View, classes, closure, derived, minibatches, recorded  # noqa: F401
 from analyze.contract import Metric
 from tracer.errors import MissingTraceError
 from tracer.spec import HOW

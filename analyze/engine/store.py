@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyze.engine.seals import Seals
-from tracer import __version__
+from tracer.spec.release import version
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -88,7 +88,7 @@ class ResultStore:
 
     def _make_root(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        attributes = {"creation_library": "tracer", "creation_library_version": __version__}
+        attributes = {"creation_library": "tracer", "creation_library_version": version()}
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
         if not (self.root / "zarr.json").exists():
             (self.root / "zarr.json").write_text(json.dumps(group), encoding="utf-8")

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analyze.plot import hover
+from tracer.store.files import write_whole
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -66,7 +67,7 @@ def save_svg(figure: Figure, path: str | Path | IO[bytes], description: str = ""
     """
     text = to_svg(figure, description).encode()
     if isinstance(path, str | Path):
-        Path(path).write_bytes(text)
+        write_whole(path, text)
     else:
         path.write(text)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyze.numerics import mean_defined
 from tracer.errors import MissingTraceError
 
 if TYPE_CHECKING:
@@ -39,17 +40,12 @@ class Neighbourhood:
         return loss, self.state.flat(gradient)
 
     def accuracy(self, v: Tensor) -> float:
-        """Share of the examples that are classified correctly at w + v; NaN where targets are no classes."""
-        from analyze.arrays.derived import correct_share
-
-        outputs = self.at(v).outputs(self.examples).detach().cpu().double().numpy()
-        targets = self.examples.targets
-        if not hasattr(targets, "cpu"):
-            return math.nan
+        """Mean share of the examples' answers that are correct at w + v, those that count; NaN where none is known."""
         try:
-            return float(correct_share(outputs[None], targets.cpu().numpy()).mean())
+            shares = self.at(v).correct(self.examples)
         except MissingTraceError:
             return math.nan
+        return float(mean_defined(shares)[0])
 
     def flat(self, tensors: Any) -> Tensor:
         """Other values of the same parameters, NumPy arrays by name, end to end."""

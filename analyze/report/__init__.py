@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from analyze.contract import Metric, available_metrics
+from analyze.report import findings as sentences
 from analyze.report import page
 from analyze.report.entries import chapters, entry, grid, title_of
-from analyze.report.findings import findings
 from analyze.report.references import number_references
 from analyze.report.run import run_section
+from tracer.store.files import write_whole
 
 if TYPE_CHECKING:
     from tracer.archive import Archive
@@ -32,7 +33,7 @@ def write(
     very results; those are used as they are, and the others drawn.
     """
     path = Path(path)
-    path.write_text(render(results, archive, figures=figures), encoding="utf-8")
+    write_whole(path, render(results, archive, figures=figures))
     return path
 
 
@@ -92,7 +93,7 @@ def _topics(
 def _findings(results: Mapping[str, xr.Dataset]) -> list[dict[str, str]]:
     return [
         {"sentence": one.sentence, "metric": one.metric, "title": title_of(one.metric, results[one.metric])}
-        for one in findings(results)
+        for one in sentences.findings(results)
     ]
 
 

@@ -18,6 +18,7 @@ from analyze.engine.distribute import cores, one_process
 from analyze.engine.seals import Seals
 from analyze.engine.store import ResultStore
 from analyze.results import PROVENANCE, Results, neutral, tidy
+from tracer.store.files import write_whole
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -151,7 +152,7 @@ def write_files(card: Metric | None, data: xr.Dataset, table: Path | None, figur
 def write_table(data: xr.Dataset, path: Path) -> None:
     """Tidy CSV of a result, without variables of more than a million values."""
     small = [name for name in data.data_vars if data[name].size <= LARGEST_TABLE]
-    neutral(tidy(data[small])).to_csv(path, index=False)
+    write_whole(path, neutral(tidy(data[small])).to_csv(index=False))
 
 
 def write_figure(card: Metric | None, data: xr.Dataset, path: Path) -> str:

@@ -364,6 +364,9 @@ def _of(source: Source) -> Archive:
 
 
 class _Probes(dict[str, ProbeView]):
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
     def __missing__(self, name: str) -> ProbeView:
         raise MissingTraceError(f"there is no probe {name!r}; {did_you_mean(name, self)}")
 

@@ -18,7 +18,7 @@ Read = Callable[[int, int], np.ndarray]
 
 
 def rebuild(blocks: Sequence[Mapping[str, Any]], tensor: str, read: Read) -> np.ndarray:
-    """Return the gradient of each example's loss with respect to ``tensor``, float32 (example, *shape).
+    """Return the gradient of each example's loss with respect to ``tensor``, (example, *shape), in the dtype stored.
 
     ``read(start, stop)`` gives that range of the flat values. Errors: MissingTraceError if no block is of the
     tensor.

@@ -63,7 +63,7 @@ def _walked(
             "the network table declares inputs larger than anything the archive holds could be worth; get the "
             "archive from its author again"
         )
-    results = [network.output] + ([network.losses] if network.losses and targets is not None else [])
+    results = network.results(targets is not None)
     program = Program(network.rows, network.needed(results), _META, results, guarded=True)
     leaves = network.leaves(_meta(dict(tensors)), _meta(inputs), _meta(targets), _META)
     n = _examples(network, inputs)

@@ -102,6 +102,8 @@ def pac_bayes(
     for position in range(len(states)):
         near = Neighbourhood(states[position], chosen)
         accuracy[position] = base = near.accuracy(near.weights * 0)
+        if math.isnan(base):
+            continue
         moved = near.weights.double() - near.flat(initial_weights).double()
         for k, noise in enumerate(NOISE):
             spread = _spread(near.weights, noise, epsilon)
@@ -142,7 +144,7 @@ def largest_noise(
     """Largest σ with the mean of `drops(σ)` within the tolerance, and 1 or -1 where a limit decides."""
 
     def holds(sigma: float) -> bool:
-        return abs(float(np.mean(drops(sigma)))) <= tolerance
+        return abs(float(np.mean(drops(sigma)))) <= tolerance  # not where it is NaN
 
     if not holds(lowest):
         return math.nan, -1

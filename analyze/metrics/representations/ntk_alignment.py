@@ -119,11 +119,12 @@ def ntk_alignment(
 
 def target_kernel(given: Any) -> np.ndarray:
     """YYᵀ (example, example_2) of one-hot labels, or of the targets themselves where they are no classes."""
+    from tracer.correctness import IGNORED
     from tracer.errors import MissingTraceError
 
     try:
         labels = given.labels
-        return (labels[:, None] == labels[None, :]).astype(np.float64)
+        return ((labels[:, None] == labels[None, :]) & (labels != IGNORED)).astype(np.float64)
     except MissingTraceError:
         values = given.targets.double().reshape(given.n, -1).cpu().numpy()
         return np.asarray(values @ values.T)
