@@ -13,6 +13,7 @@ import cli
 from analyze.comparison import measures, runs
 from analyze.engine.distribute import Workers, complete
 from analyze.engine.fingerprint import sources
+from analyze.engine.seals import Seals
 from analyze.engine.store import ResultStore
 from analyze.report.save import summary
 from analyze.results import Results, load
@@ -62,6 +63,7 @@ def fake(folder, name, attributes, *, stored=True, **numbers):
             group = analysis / "results.zarr" / metric
             group.mkdir(parents=True)
             (group / "zarr.json").write_text(json.dumps({"attributes": data.attrs}))
+            Seals(analysis).seal(f"results.zarr/{metric}")
     (analysis / "summary.json").write_text(json.dumps(summary(Results(made), {})))
     facts = {"title": name, "digest": "d", "attributes": attributes}
     (analysis / runs.FACTS).write_text(json.dumps(facts))
