@@ -83,3 +83,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return f"did you mean {close[0]!r}?"
     shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     return f"known: {shown or 'none'}"
+
+
+def first_line(error: BaseException) -> str:
+    r"""What an error says, in one line.
+
+    >>> first_line(KeyError("weight")), first_line(ValueError("one\ntwo"))
+    ("KeyError: 'weight'", 'ValueError: one')
+    """
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no message'}"

@@ -27,7 +27,7 @@ _SHAPES = frozenset(
 )
 _TAG = re.compile(r"""<(/?)([A-Za-z]+)((?:\s+[A-Za-z][\w:.-]*=(?:"[^"<>]*"|'[^'<]*'))*)\s*(/?)>""")
 _ATTRIBUTE = re.compile(r"""([A-Za-z][\w:.-]*)=(?:"([^"]*)"|'([^']*)')""")
-_UNSAFE = re.compile(r"url\((?!#)|javascript:|expression|@|\\\\|behavior", re.IGNORECASE)
+_UNSAFE = re.compile(r"url\((?!#)|javascript:|expression|@|\\|behavior", re.IGNORECASE)
 
 
 def fragment(draw: Callable[[], Figure], key: str, label: str, drawn: Path | None = None) -> str:
@@ -78,9 +78,9 @@ def is_drawing(text: str) -> bool:
 
 def _is_harmless(name: str, quoted: str, bare: str) -> bool:
     value = html.unescape(quoted or bare or "")
-    if name.endswith("href"):
+    if name.lower().endswith("href"):
         return value.startswith(("#", "data:image/png;base64,"))
-    return not name.startswith("on") and (name == "data-panel" or not _UNSAFE.search(value))
+    return not name.lower().startswith("on") and (name == "data-panel" or not _UNSAFE.search(value))
 
 
 def inline(text: str, key: str, label: str) -> str:

@@ -35,6 +35,8 @@ def to_cell(value: Any) -> Any:
     >>> [to_cell(value) for value in ("=1+1", "-x", "-1.5", "+1e-3", "features.1", -2.5)]
     ["'=1+1", "'-x", '-1.5', '+1e-3', 'features.1', -2.5]
     """
+    if isinstance(value, str):
+        value = value.replace("\r", "\\r")  # which would begin a new row
     if not isinstance(value, str) or value[:1] not in ("=", "+", "-", "@", "\t", "\r", "\n", "\0"):
         return value
     return value if _NUMBER.fullmatch(value) else f"'{value}"

@@ -40,8 +40,10 @@ class Place:
         """Bytes of an object; None where the other side does not say."""
         if self.is_http:
             return self._ask(key, lambda place: self._head(place))
-        found = self._ask(key, lambda place: self.filesystem.info(place).get("size"))
-        return None if found is None else int(found)
+        found = self._ask(key, lambda place: self.filesystem.info(place))
+        if found.get("type") == "directory":
+            raise FileNotFoundError(self._name(key))
+        return None if found.get("size") is None else int(found["size"])
 
     def read(self, start: int, stop: int, key: str = "") -> bytes:
         """Bytes ``start`` to ``stop`` of an object, fewer where it ends before."""

@@ -110,6 +110,8 @@ class DirectoryStore(Store):
             return file
         if stat.S_ISLNK(mode):
             raise _link(key)
+        if stat.S_ISDIR(mode):
+            raise FileNotFoundError(key)
         if not stat.S_ISREG(mode):
             raise ArchiveError(f"{key!r} of the archive is no ordinary file; get it from its author again")
         return file
