@@ -69,8 +69,8 @@ def record(
     returns a value per example; `objective(model, inputs, targets) -> (outputs, losses)` covers everything
     else, and says what is correct where it returns a mapping or named tuple with `correct` or `targets` too
     (`tracer.network.objective.scored`). probes: name to (inputs, targets), (dataset, indices) or `tracer.Probe`.
-    snapshots: a schedule, or a mapping from stream to schedule; default `epochs() | log_spaced()`. gradients: "exact" (stored,
-    lossless), "gram" (their inner products only), "none", or "auto": exact up to 64 MiB a snapshot. memory:
+    snapshots: a schedule, or a mapping from stream to schedule; default `epochs() | log_spaced()`. gradients: "exact"
+    (stored, lossless), "gram" (their inner products only), "none", or "auto": exact up to 64 MiB a snapshot. memory:
     bytes one probe pass may use. chunk: examples that go through the network together. minibatch: what is
     captured of every training minibatch from its own forward pass: True, or names among "loss", "correct",
     "sums" and "masks"; masks only at the snapshots of their schedule, or of one given as {"masks":
