@@ -9,9 +9,9 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from tracer import __version__
 from tracer.command import archive as commands
 from tracer.command.console import Bar, Commands, debug_option, emit, emit_tree, format_option, note
+from tracer.command.parameters import Jobs, Steps
 from tracer.command.share import COMMANDS, Assignment
 
 __owner__ = "tracer-nn"  # tracer.__main__ refuses any other module called cli
@@ -92,8 +92,23 @@ class Memory(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
+def _version(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        import tracer
+
+        click.echo(f"tracer, version {tracer.__version__}")
+        ctx.exit()
+
+
 @click.group(cls=Commands, context_settings=CONTEXT)
-@click.version_option(__version__, prog_name="tracer")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit.",
+)
 @debug_option
 def main() -> None:
     """Record what a PyTorch training run does; compute every generalization metric offline."""
@@ -203,8 +218,30 @@ def check(function: str, form: str) -> None:
 @click.option(
     "--memory", type=Memory(), default="2GB", show_default=True, help="Most that arrays may take at a time."
 )
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
+@click.option(
+    "--jobs",
+    type=Jobs(),
+    default="auto",
+    show_default=True,
+    help="Worker processes; auto: a core each, for long work.",
+)
 @scheduler_option
+@click.option(
+    "--snapshots",
+    type=Steps(),
+    default="few",
+    show_default=True,
+    metavar="few|all|STEP,...",
+    help="Where the network is run again; few: first, last and three between.",
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Of running the network again, in all, by operations counted.",
+)
 @click.option(
     "--set",
     "settings",
@@ -230,8 +267,10 @@ def analyze_run(
     output: Path | None,
     names: tuple[str, ...],
     memory: int,
-    jobs: int,
+    jobs: Any,
     scheduler: str | None,
+    snapshots: Any,
+    patience: float,
     settings: tuple[tuple[str, str, Any], ...],
     model: str | None,
     data: str | None,
@@ -241,9 +280,11 @@ def analyze_run(
 ) -> None:
     """Compute metrics of an archive and write a report.
 
-    RUN is a directory, a .zip file or a URL. Results, tables, figures and report.html go to RUN.analysis.
-    What the archive cannot support is skipped, with its reason on stderr, and so is what would run the
-    network for minutes. A metric named with -m is computed however long it takes, or is an error.
+    RUN is a directory, a .zip file or a URL. Results, tables, figures and report.html go to RUN.analysis,
+    first of what is stored; what runs the network again follows, and the report is written again with each.
+    What the archive cannot support is skipped, with its reason on stderr, and so is what does not fit into
+    --patience. A metric named with -m is computed however long it takes, or is an error. What was computed
+    before is kept, snapshot by snapshot.
     """
     from analyze.report.listing import result_rows
 
@@ -259,7 +300,7 @@ def analyze_run(
     target = output or _beside(run)
     wanted = list(dict.fromkeys(names)) or None
     asked = {"metrics": wanted, "memory": memory, "options": options, "replay": replay}
-    where = {"jobs": jobs, "scheduler": scheduler}
+    where = {"jobs": jobs, "scheduler": scheduler, "snapshots": snapshots, "patience": patience}
     results = _analyze(run, target, force, **asked, **where)
     emit(result_rows(results), form)
     note(f"report: {target / 'report.html'}")
@@ -342,12 +383,28 @@ def _beside(run: str) -> Path:
 
 
 def _analyze(run: str, target: Path, force: bool = False, **settings: Any) -> Any:
-    """Compute, save under `target`, tell what was skipped; what is there already is kept unless `force`."""
+    """Compute and write under `target`, first what is quick; what is there already is kept unless `force`."""
     import analyze
+    from analyze.report.findings import findings
+    from analyze.report.save import Pages
+    from tracer.store.files import claimed
 
-    with Bar() as bar:
-        results = analyze.run(run, progress=bar, output=None if force else target, apart=True, **settings)
-    results.save(target)
+    seen: list[Any] = []
+
+    def arrived(results: Any) -> None:
+        pages.write(results)
+        for finding in [] if seen else findings(results)[:5]:
+            note(f"- {finding.sentence}")
+        report = "" if seen else f"report: {target / 'report.html'}; "
+        if results.coming:
+            note(f"{report}still computing {', '.join(results.coming)}")
+        seen.append(results)
+
+    with claimed(target), Pages(target, workers=settings.get("jobs") != 1) as pages, Bar() as bar:
+        kept = None if force else target
+        calls = {"progress": bar, "arrived": arrived, "finished": pages.add}
+        results = analyze.run(run, output=kept, apart=True, **calls, **settings)
+        pages.write(results)
     for name, reason in results.skipped.items():
         note(f"skipped {name}: {reason}")
     return results

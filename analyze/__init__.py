@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from analyze.comparison import compare
     from analyze.contract import available_metrics, metric
     from analyze.engine import run
+    from analyze.errors import AnalysisError
     from analyze.results import Results, load
 
 _HOME = {
@@ -16,9 +17,10 @@ _HOME = {
     "metric": "analyze.contract",
     "Results": "analyze.results",
     "load": "analyze.results",
+    "AnalysisError": "analyze.errors",
 }
 
-__all__ = ["Results", "available_metrics", "compare", "load", "metric", "run"]
+__all__ = ["AnalysisError", "Results", "available_metrics", "compare", "load", "metric", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -46,7 +46,7 @@ class Metric:
     needs: str = ""
     integers: tuple[str, ...] = ()
     makes: tuple[tuple[str, ...], ...] = ()
-    passes: Callable[[Mapping[str, Any]], float] | None = field(default=None, repr=False)
+    passes: Callable[[Mapping[str, Any], int], float] | None = field(default=None, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled as the name of its function: another process has the card, and what is in it, itself.
@@ -135,7 +135,7 @@ def metric(
     needs: str = "",
     integers: Iterable[str] = (),
     makes: Iterable[tuple[str, ...]] = (),
-    passes: Callable[[Mapping[str, Any]], float] | None = None,
+    passes: Callable[[Mapping[str, Any], int], float] | None = None,
 ) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., dict[str, Any]]]:
     """Give a function its card and return the function itself.
 
@@ -150,8 +150,9 @@ def metric(
     handed over in groups. Names in `integers`, and names that begin with `n_`, are counts (int64).
     `makes` has the dimensions of each float64 array that the function itself makes and that grows faster than
     what it reads, such as a kernel over pairs of examples: it counts as memory of a snapshot.
-    `passes(options)` says how often all examples go through the network for one snapshot, which is told
-    before long work.
+    `passes(options, snapshots)` says how many forward passes of all examples running the network at so many
+    snapshots is worth (a backward pass counts as two): what does not fit into the budget of an analysis is left
+    out by it.
 
     >>> from analyze.reference import FORT_2019
     >>> @metric(reads=("losses",), variables={"worst": ("step",)}, title="Worst loss", reference=FORT_2019)

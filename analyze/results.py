@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from tracer.errors import MissingTraceError, did_you_mean
 from tracer.store.documents import to_cell
+from tracer.store.files import claimed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,10 @@ PROVENANCE = ("run_id", "archive_digest", "archive_state", "tracer_version")
 
 
 class Results(Mapping[str, "xr.Dataset"]):
-    """Metric name to Dataset, with provenance in the attributes of each, and `skipped`: name to reason."""
+    """Metric name to Dataset, with provenance in the attributes of each.
+
+    skipped: name to reason. coming: names of metrics that are still being computed.
+    """
 
     def __init__(
         self,
@@ -31,8 +35,10 @@ class Results(Mapping[str, "xr.Dataset"]):
         skipped: Mapping[str, str] | None = None,
         *,
         archive: Archive | None = None,
+        coming: Sequence[str] = (),
     ) -> None:
         self._datasets = dict(datasets)
+        self.coming = tuple(coming)
         self.skipped = dict(skipped or {})
         self.archive = archive
 
@@ -51,6 +57,9 @@ class Results(Mapping[str, "xr.Dataset"]):
 
     def __len__(self) -> int:
         return len(self._datasets)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
 
     @property
     def provenance(self) -> dict[str, dict[str, Any]]:
@@ -95,10 +104,14 @@ class Results(Mapping[str, "xr.Dataset"]):
         return plot.draw(drawn, data)
 
     def save(self, path: str | Path) -> Path:
-        """Write `results.zarr`, `summary.json`, `tables/`, `figures/` and `report.html` to a directory."""
+        """Write `results.zarr`, `summary.json`, `tables/`, `figures/` and `report.html` to a directory.
+
+        Errors: ArchiveError if another analysis writes there, or nothing can be written.
+        """
         from analyze.report.save import save
 
-        return save(self, Path(path))
+        with claimed(path):
+            return save(self, Path(path))
 
     def __repr__(self) -> str:
         lines = [f"<Results: {len(self)} metrics, {len(self.skipped)} skipped>"]
@@ -132,7 +145,8 @@ def load(path: str | Path) -> Results:
 
     Raises MissingTraceError where the directory holds none.
     """
-    from analyze.report.save import ResultStore, read_skipped
+    from analyze.engine.store import ResultStore
+    from analyze.report.save import read_skipped
 
     store = ResultStore(path)
     names = store.names()

@@ -29,11 +29,12 @@ MODULES = (
     "packing",
     "reading",
     "analysis",
+    "first_report",
     "norms",
 )
 
 
-# One or more of each kind of work, under four minutes together.
+# One or more of each kind of work, under five minutes together.
 QUICK = (
     "start",
     "recorded_steps",
@@ -44,13 +45,14 @@ QUICK = (
     "streaming_an_archive",
     "overlap_of_masks",
     "path_norms",
+    "first_report",
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Ratios of tracer against peers and limits.")
     parser.add_argument("cases", nargs="*", help="names of cases; all by default")
-    parser.add_argument("--quick", action="store_true", help="a selection that takes under four minutes")
+    parser.add_argument("--quick", action="store_true", help="a selection that takes under five minutes")
     parser.add_argument("--save", type=Path, help="write the ratios as JSON")
     parser.add_argument("--compare", type=Path, help="warn where a ratio has grown since this saved run")
     options = parser.parse_args()

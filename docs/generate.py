@@ -1,5 +1,6 @@
 """Write the reference pages that follow from the code: `python docs/generate.py`. A test compares them."""
 
+import runpy
 from pathlib import Path
 
 import click
@@ -62,7 +63,15 @@ def inputs() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"command-line.md": command_line, "metrics.md": metrics, "inputs.md": inputs}
+ROOMS = runpy.run_path(str(HERE / "rooms.py"))
+PAGES = {
+    "command-line.md": command_line,
+    "metrics.md": metrics,
+    "inputs.md": inputs,
+    "rooms.md": ROOMS["page"],
+    "images/rooms.svg": ROOMS["picture"],
+    **runpy.run_path(str(HERE / "pictures.py"))["PICTURES"],
+}
 
 
 def _help(command: click.Command, name: str) -> str:

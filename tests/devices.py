@@ -100,7 +100,7 @@ def updates_at_once(path: Path, device: str, snapshots: int, **options: Any) -> 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3)).to(device)
     expected = []
-    with tracer.record(path, model, None, snapshots=tracer.every(1), **options) as run:
+    with tracer.record(path, model, None, snapshots=tracer.every(1), **{"probes": {}, **options}) as run:
         for step in range(snapshots + 1):
             expected.append(torch.cat([p.detach().flatten() for p in model.parameters()]).cpu().numpy())
             if step == snapshots:

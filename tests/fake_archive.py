@@ -68,4 +68,5 @@ def fake_archive(steps=(0, 1, 2, 3), sizes=None, ends=(2,), seed=0):
         run_id="r",
         state="complete",
         path="fake",
+        card={},
     )

@@ -1,8 +1,8 @@
-"""A disk that loses power: what may be on it after each system call, given what had been synced by then.
+"""A disk that loses power, or a process that is killed: what may be on it after each system call.
 
-`Disk(base)` follows every call below a folder that writes, names or removes files. A file holds after a crash what it
-held when it was last synced, and a directory its names of then; names changed since may have come through or not, in
-any selection, and so may bytes of files not synced.
+`Disk(base)` follows every call below a folder that writes, names or removes files. After a power cut a file holds what
+it held when it was last synced, and a directory its names of then; names changed since may have come through or not, in
+any selection, and so may bytes of files not synced. After kill -9 all is there that was called for until then.
 """
 
 import os
@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tracer.share import packs
+from tracer.writer import place
 
+_WRITING = os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_RDWR
 State = dict[str, bytes | None]  # path below the folder to bytes, None for a directory
 
 
@@ -35,16 +36,21 @@ Change = list[tuple[Node, str, Node | None]]  # names of directories set or, wit
 
 @dataclass(frozen=True)
 class Crash:
-    """What may be on the disk after a system call, and what had been acknowledged by then."""
+    """What may be on the disk after a system call, and what had been acknowledged by then.
+
+    killed: what is there if the process ends here; states: what may be there if the power is cut.
+    """
 
     after: str
     acknowledged: Any
+    killed: State
     states: list[State]
 
 
 class Disk:
-    def __init__(self, base: Path, seed: int = 0) -> None:
+    def __init__(self, base: Path, seed: int = 0, *, power: bool = True) -> None:
         self.base = base.resolve()
+        self._power = power
         self.crashes: list[Crash] = []
         self.acknowledged: Any = None
         self._dice = random.Random(seed)
@@ -68,7 +74,7 @@ class Disk:
         text = os.fspath(path)
         where = Path(os.fsdecode(text))
         if dir_fd is not None:
-            where = Path(f"/proc/self/fd/{dir_fd}").readlink() / where
+            where = Path(os.readlink(f"/proc/self/fd/{dir_fd}")) / where  # noqa: PTH115
         try:
             parts = _absolute(where).relative_to(self.base).parts
         except ValueError:
@@ -79,10 +85,10 @@ class Disk:
             node = node.names[part]
         return (node, parts[-1]) if parts else None
 
-    def _node(self, path: Any) -> Node | None:
-        if _absolute(path) == self.base:
+    def _node(self, path: Any, dir_fd: int | None = None) -> Node | None:
+        if dir_fd is None and _absolute(path) == self.base:
             return self._root
-        place = self._place(path)
+        place = self._place(path, dir_fd)
         return None if place is None or place[0].names is None else place[0].names.get(place[1])
 
     # ---- calls ----
@@ -98,10 +104,12 @@ class Disk:
         self._crash(what)
 
     def opened(self, fd: int, path: Any, flags: int, dir_fd: int | None) -> None:
+        if not flags & _WRITING:
+            if (found := self._node(path, dir_fd)) is not None:
+                self._open[fd] = found
+            return
         place = self._place(path, dir_fd)
         if place is None:
-            if dir_fd is None and (node := self._node(path)) is not None:
-                self._open[fd] = node
             return
         node = (place[0].names or {}).get(place[1])
         if node is None:
@@ -136,8 +144,10 @@ class Disk:
     def closed(self, fd: int) -> None:
         self._open.pop(fd, None)
 
-    def renamed(self, source: Any, target: Any) -> None:
-        one, two = self._place(source), self._place(target)
+    def renamed(
+        self, source: Any, target: Any, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
+    ) -> None:
+        one, two = self._place(source, src_dir_fd), self._place(target, dst_dir_fd)
         change: Change = []
         if one is not None:
             assert one[0].names is not None
@@ -146,13 +156,17 @@ class Disk:
             change += [] if two is None else [(*two, node)]
         self._change(change, f"rename {Path(source).name} to {Path(target).name}")
 
+    def renamed_at_once(self, done: bool, one: Any, two: Any, flags: int) -> None:
+        if done:
+            (self.exchanged if flags & place._EXCHANGE else self.renamed)(one, two)
+
     def exchanged(self, one: Any, two: Any) -> None:
         a, b = self._place(one), self._place(two)
         assert a is not None and b is not None and a[0].names is not None and b[0].names is not None
         self._change([(*a, b[0].names[b[1]]), (*b, a[0].names[a[1]])], "exchange")
 
-    def made(self, path: Any) -> None:
-        if (place := self._place(path)) is not None:
+    def made(self, path: Any, dir_fd: int | None) -> None:
+        if (place := self._place(path, dir_fd)) is not None:
             self._change([(*place, Node(names={}))], f"mkdir {place[1]}")
 
     def removed(self, path: Any, dir_fd: int | None) -> None:
@@ -165,7 +179,14 @@ class Disk:
         all_names = [(change, True) for change in self._pending]
         some = [(change, self._dice.random() < 0.5) for change in self._pending]
         states = [self._state([], False), self._state(all_names, False), self._state(some, True)]
-        self.crashes.append(Crash(after, self.acknowledged, states))
+        killed = dict(self._seen(self._root, ""))
+        self.crashes.append(Crash(after, self.acknowledged, killed, states if self._power else []))
+
+    def _seen(self, node: Node, prefix: str) -> Iterator[tuple[str, bytes | None]]:
+        for name, child in (node.names or {}).items():
+            yield f"{prefix}{name}", None if child.names is not None else child.data
+            if child.names is not None:
+                yield from self._seen(child, f"{prefix}{name}/")
 
     def _state(self, changes: list[tuple[Change, bool]], torn: bool) -> State:
         overlay: dict[Node, dict[str, Node]] = {}
@@ -195,15 +216,13 @@ class Disk:
         """Follow the calls of this process, of all its threads."""
         with (
             mock.patch.multiple(os, **self._patches()),
-            mock.patch.object(
-                packs, "_exchange", self._after(packs._exchange, lambda _, one, two: self.exchanged(one, two))
-            ),
+            mock.patch.object(place, "_renameat2", self._after(place._renameat2, self.renamed_at_once)),
         ):
             yield
 
     def _patches(self) -> dict[str, Callable[..., Any]]:
         def opened(fd: int, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
-            if flags & (os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_RDWR) or Path(path).is_dir():
+            if flags & (_WRITING | os.O_DIRECTORY) or Path(path).is_dir():
                 self.opened(fd, path, flags, dir_fd)
 
         def wrote(n: int, fd: int, buffers: Any) -> None:
@@ -216,9 +235,9 @@ class Disk:
             "writev": self._after(os.writev, wrote),
             "fsync": self._after(os.fsync, lambda _, fd: self.synced(fd)),
             "close": self._after(os.close, lambda _, fd: self.closed(fd)),
-            "rename": self._after(os.rename, lambda _, a, b, **__: self.renamed(a, b)),
-            "replace": self._after(os.replace, lambda _, a, b, **__: self.renamed(a, b)),
-            "mkdir": self._after(os.mkdir, lambda _, path, *a, **__: self.made(path)),
+            "rename": self._after(os.rename, lambda _, a, b, **folders: self.renamed(a, b, **folders)),
+            "replace": self._after(os.replace, lambda _, a, b, **folders: self.renamed(a, b, **folders)),
+            "mkdir": self._after(os.mkdir, lambda _, path, *a, dir_fd=None: self.made(path, dir_fd)),
             "unlink": self._after(os.unlink, lambda _, path, *, dir_fd=None: self.removed(path, dir_fd)),
             "remove": self._after(os.remove, lambda _, path, *, dir_fd=None: self.removed(path, dir_fd)),
             "rmdir": self._after(os.rmdir, lambda _, path, *, dir_fd=None: self.removed(path, dir_fd)),

@@ -24,8 +24,8 @@ def numbered(start=0, n=N):
 
 class Log:
     def __init__(self):
-        self.ids, self.ends = [], 0
-        self.batches = Batches(self.ids.append, self.end)
+        self.ids, self.notes, self.ends = [], [], 0
+        self.batches = Batches(self.ids.append, self.end, self.notes.append)
 
     def end(self):
         self.ends += 1
@@ -141,3 +141,120 @@ def test_given_ids_are_noted_and_checked():
     np.testing.assert_array_equal(values, ids)
     with pytest.raises(RecordError, match="one whole number per example"):
         list(Log().batches.iterate(loader, ids=lambda batch: batch[0] * 0.5))
+
+
+class Sized(TensorDataset):
+    """Takes (index, size), as for training at several scales."""
+
+    def __getitem__(self, key):
+        index, _ = key
+        return torch.full((2,), float(index))
+
+
+class Rows(TensorDataset):
+    def __getitems__(self, indices):
+        return [self[i] for i in indices if i != 2]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "batches"),
+    [
+        (Sized(torch.zeros(4)), [[(0, 64), (1, 64)], [(2, 32)]]),
+        ({"a": 1, "b": 2}, [["a", "b"]]),
+        ({"1": 1, "2": 2}, [["1", "2"]]),
+        ({0.5: 1}, [[0.5]]),
+    ],
+)
+def test_keys_that_are_no_whole_numbers_are_never_taken_for_ids(dataset, batches):
+    log = Log()
+    with pytest.raises(RecordError, match=r"sampler yields .*ids=function_of_a_batch"):
+        log.epoch(DataLoader(dataset, batch_sampler=batches))
+    assert not log.ids
+
+
+def test_indices_of_any_kind_of_whole_number_are_ids():
+    batches = [np.array([3, 1]), torch.tensor([0, -1]), (2,)]
+    log = Log()
+    log.epoch(DataLoader(numbered(), batch_sampler=batches))
+    assert [ids.tolist() for ids in log.ids] == [[3, 1], [0, N - 1], [2]]
+
+
+def without_odd(items):
+    return torch.stack([item[0] for item in items if item[0] % 2 == 0])
+
+
+def doubled(items):
+    return {"views": torch.cat([torch.stack([item[0] for item in items])] * 2)}
+
+
+def listed(items):
+    return [item[0] for item in items]
+
+
+class Graphs:
+    def __init__(self, items):
+        self.x, self.num_graphs = torch.zeros(7 * len(items)), len(items)
+
+
+class Opaque:
+    def __init__(self, items):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("collate", "known", "said"),
+    [
+        (without_odd, False, "A batch of 2 examples came where 4 were drawn"),
+        (doubled, False, "A batch of 8 examples came where 4 were drawn"),
+        (lambda items: [{"x": item} for item in items], True, None),
+        (Graphs, True, None),
+        (Opaque, True, "Batches are a Opaque"),
+        (lambda items: (listed(items), torch.zeros(len(items))), True, None),
+    ],
+)
+def test_ids_of_batches_that_a_collate_fn_makes_are_right_or_not_recorded(collate, known, said):
+    log = Log()
+    for _ in log.batches.iterate(DataLoader(numbered(n=8), batch_size=4, collate_fn=collate)):
+        pass
+    assert [None if ids is None else ids.tolist() for ids in log.ids] == (
+        [[0, 1, 2, 3], [4, 5, 6, 7]] if known else [None, None]
+    )
+    assert all(said is not None and note.startswith(said) for note in log.notes)
+    assert bool(log.notes) == (said is not None)
+
+
+def test_a_dataset_that_gives_fewer_examples_than_were_asked_for_has_no_ids():
+    log = Log()
+    seen = [len(batch[0]) for batch in log.batches.iterate(DataLoader(Rows(torch.arange(4)), batch_size=2))]
+    assert seen == [2, 1] and log.ids[0].tolist() == [0, 1] and log.ids[1] is None
+
+
+class Kept(DataLoader):
+    """Keeps one iterator over all epochs."""
+
+    def __iter__(self):
+        if not hasattr(self, "kept"):
+            self.__dict__["kept"] = super().__iter__()
+        return self.kept
+
+
+class Beforehand(DataLoader):
+    """Draws its indices elsewhere."""
+
+    def _get_iterator(self):
+        return iter([torch.zeros(2)])
+
+
+def test_loaders_that_iterate_in_their_own_way_are_asked_for_ids():
+    with pytest.raises(RecordError, match=r"Kept, which iterates in its own way.*ids="):
+        Log().epoch(Kept(numbered(), batch_size=4))
+    with pytest.raises(RecordError, match=r"without drawing indices.*ids="):
+        Log().epoch(Beforehand(numbered(), batch_size=4))
+
+
+def test_ids_given_by_the_user_are_taken_and_compared_with_their_batch():
+    log = Log()
+    told = iter([[5, 6], [7], None])
+    list(log.batches.iterate([torch.zeros(2), torch.zeros(2), torch.zeros(2)], lambda batch: next(told)))
+    assert [None if ids is None else ids.tolist() for ids in log.ids] == [[5, 6], [7], None]
+    assert log.notes == ["ids= gave 1 ids for a batch of 2 examples: they are recorded so"]

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 from tests import zoo
 from tracer.network import Network
-from tracer.network.checks import closure, currency, independence
+from tracer.network.checks import closure, currency
 from tracer.network.copies import named_tensors
+from tracer.network.independence import independence
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -216,6 +217,6 @@ def test_a_wrong_axis_is_taken_back_not_blamed_on_the_model() -> None:
 def test_a_check_that_cannot_run_says_so() -> None:
     model = Base()
     network = traced(model)
-    assert "could not run" in independence(network, {}, X, Y).message
+    assert "could not be run" in independence(network, {}, X, Y).message
     assert "could not run" in closure(network, model, X[:, :2], Y, F.cross_entropy).message
     assert "could not run" in currency(network, model, X[:, :2], Y, F.cross_entropy).message

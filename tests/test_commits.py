@@ -14,8 +14,8 @@ from tests.recording import declare, put, put_row
 from tests.synthetic import write_archive
 from tracer import spec
 from tracer.store.documents import document_digest, object_key
+from tracer.store.manifest import chain
 from tracer.writer import Writer, columns
-from tracer.writer.commits import chain
 from tracer.writer.staging import Staging
 from tracer.writer.worker import Worker
 
@@ -198,7 +198,7 @@ def test_last_row_of_a_full_object_can_still_be_amended() -> None:
     column = columns.Column(np.dtype("bool"), (), 4, 2)
     column.extend(np.zeros(4, bool))
     assert list(column.sealed()) == []
-    column.amend(np.array([False, False, False, True]), True)
+    column.amend_last(True)
     column.extend(np.zeros(1, bool))
     [(number, values)] = column.sealed()
     assert number == 0

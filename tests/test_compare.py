@@ -12,7 +12,8 @@ import analyze
 import cli
 from analyze.comparison import measures, runs
 from analyze.engine.distribute import Workers, complete
-from analyze.report.save import ResultStore, summary
+from analyze.engine.store import ResultStore
+from analyze.report.save import summary
 from analyze.results import Results, load
 from tests.synthetic import write_archive
 from tracer.errors import ArchiveError, MissingTraceError

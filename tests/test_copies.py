@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, prune
 from tests import zoo
 from tracer.network import Network
 from tracer.network.checks import closure
-from tracer.network.copies import kept_random_streams, named_tensors, private_copy, unwrap
+from tracer.network.copies import named_tensors, private_copy, unwrap
 
 
 def pruned() -> nn.Module:
@@ -126,19 +126,6 @@ def test_recurrent_modules_are_only_read() -> None:
     assert model.lstm._flat_weight_refs is refs  # type: ignore[union-attr]
     assert model.lstm._flat_weights is flat  # type: ignore[union-attr]
     assert torch.equal(replica(x), model.eval()(x))
-
-
-def test_random_streams_are_put_back() -> None:
-    import random
-
-    import numpy as np
-
-    before = (random.getstate(), str(np.random.get_state()), torch.get_rng_state())
-    with kept_random_streams():
-        random.random(), np.random.rand(), torch.rand(1)
-    after = (random.getstate(), str(np.random.get_state()), torch.get_rng_state())
-    assert before[:2] == after[:2]
-    assert torch.equal(before[2], after[2])
 
 
 def test_compiled_training_sees_no_new_graph() -> None:

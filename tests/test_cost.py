@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
 import analyze
 from analyze.contract import available_metrics
-from analyze.engine.cost import Stopwatch
+from analyze.engine.cost import Prices, few, within
 from analyze.engine.plan import make_plan
 from tests.loops import record_everything
 from tracer.archive import open as open_archive
@@ -15,19 +17,68 @@ def archive(tmp_path_factory):
     return open_archive(path)
 
 
-def test_more_passes_snapshots_and_examples_take_longer(archive):
-    stopwatch = Stopwatch(archive, {})
-    card = available_metrics()["sharpness"]
+def test_more_passes_snapshots_and_examples_cost_more(archive):
+    prices, card = Prices(archive, {}), available_metrics()["sharpness"]
 
     def expected(**options):
-        return stopwatch.seconds(make_plan(card, options, archive, {}))
+        return prices.seconds(make_plan(card, options, archive, {}))
 
     assert 0 < expected(examples=8) < expected(examples=16)
-    assert expected(starts=1) < expected(starts=9)
+    assert expected(iterations=4) < expected(iterations=8)
+    assert expected() == Prices(archive, {}).seconds(make_plan(card, {}, archive, {})), "no clock is in it"
 
 
-def test_long_metrics_wait_until_they_are_named(archive):
-    results = analyze.run(archive, patience=0.0)
-    assert "stiffness" in results and "sharpness" not in results
-    assert "ask for it by name" in results.skipped["sharpness"]
+NAMES = ("layer_margin", "sam_sharpness", "sharpness")
+
+
+@pytest.fixture
+def few_metrics(monkeypatch):
+    cards = {name: available_metrics()[name] for name in ("margin", *NAMES)}
+    monkeypatch.setattr("analyze.engine.available_metrics", lambda: cards)
+
+
+def test_the_budget_is_for_all_metrics_together_and_the_dearest_are_told(archive, tmp_path, few_metrics):
+    steps = few([int(step) for step in archive.steps("weights")])
+    plans = [replace(make_plan(available_metrics()[name], {}, archive, {}), steps=steps) for name in NAMES]
+    prices = Prices(archive, {})
+    costs = sorted(prices.seconds(plan) for plan in plans)
+    chosen, over = within(plans, prices, costs[0] + costs[1])
+    assert [prices.seconds(plan) for plan in chosen] == costs[:2]
+    assert [seconds for _, seconds in over] == costs[2:]
+    some = analyze.run(archive, output=tmp_path, patience=costs[0] + costs[1])
+    dear = max(plans, key=prices.seconds).card.name
+    assert set(some) == {"margin", *NAMES} - {dear}
+    assert f"tracer analyze {archive.path} -m {dear}" in some.skipped[dear]
+    # What is there stays, and is no reason to compute more or less.
+    assert set(analyze.run(archive, output=tmp_path, patience=costs[0] + costs[1])) == set(some)
+    assert set(analyze.run(archive, output=tmp_path, patience=0.0)) == set(some)
+
+
+def test_what_does_not_fit_is_tried_at_fewer_snapshots(archive, few_metrics):
+    plan = make_plan(available_metrics()["sharpness"], {}, archive, {})
+    prices, steps = Prices(archive, {}), few(plan.timeline)
+    at_three = prices.seconds(replace(plan, steps=few(steps, 3)))
+    (chosen,), _ = within([replace(plan, steps=steps)], prices, at_three, fewer=True)
+    assert chosen.steps == few(steps, 3) and {steps[0], steps[-1]} < set(chosen.steps)
+    found = analyze.run(archive, patience=at_three)
+    assert "layer_margin" in found and 2 <= found["sharpness"].sizes["step"] <= 3
+
+
+def test_a_named_metric_is_computed_whatever_it_costs(archive):
     assert "sharpness" in analyze.run(archive, ["sharpness"], patience=0.0)
+
+
+def test_the_network_is_run_again_at_few_snapshots_unless_more_are_asked_for(archive, tmp_path):
+    steps = [int(step) for step in archive.steps("weights")]
+    assert len(steps) > 5
+
+    def seen(**more):
+        return analyze.run(archive, ["jacobian"], output=tmp_path, **more)["jacobian"]["step"].values.tolist()
+
+    first = seen()
+    assert len(first) == 5 and first[0] == steps[0] and first[-1] == steps[-1]
+    assert seen(snapshots=steps[1:3]) == sorted({*first, *steps[1:3]}), "what is there stays"
+    assert seen(snapshots="all") == steps == seen()
+    every = analyze.run(archive, ["jacobian"], snapshots="all")["jacobian"]
+    some = analyze.run(archive, ["jacobian"])["jacobian"]
+    assert some.drop_attrs(deep=False).equals(every.drop_attrs(deep=False).sel(step=first))

@@ -149,7 +149,7 @@ def test_unusable_datasets_are_refused_before_anything_is_written(given, message
     model = torch.nn.Linear(6, 3)
     with (
         pytest.raises(RecordError, match=message),
-        tracer.record(tmp_path / "run.zarr", model, None, data=given),
+        tracer.record(tmp_path / "run.zarr", model, None, probes={}, data=given),
     ):
         pass
     assert not (tmp_path / "run.zarr").exists()

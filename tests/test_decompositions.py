@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import analyze
 import tracer
 from tests.attacks.hostile import MEMORY
-from tracer.errors import ArchiveError
+from tracer.errors import ArchiveError, MissingTraceError
 from tracer.network import Network
 from tracer.network.copies import named_tensors
 from tracer.network.reading import unreadable
@@ -31,7 +31,9 @@ def read_again(network: Network) -> Network:
 
 
 @pytest.mark.parametrize(
-    "loss", [F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, nn.MSELoss()], ids=str
+    "loss",
+    [F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, nn.MSELoss()],
+    ids=lambda loss: getattr(loss, "__name__", type(loss).__name__),
 )
 def test_regression_is_replayed(loss: object) -> None:
     made = model()
@@ -49,7 +51,12 @@ def rare(o: Tensor, t: Tensor) -> Tensor:
     """A loss of what a list of common operations lacks."""
     pair = torch.cat([o, t], 1)
     least = torch.min(o, t) + torch.max(o, t) * torch.logaddexp(o, t)
-    return torch.diff(pair)[:, 0] ** 2 + torch.hypot(o, least).mean(1) + torch.tile(pair, (1, 2)).sum(1)
+    return (
+        torch.diff(pair)[:, 0] ** 2
+        + torch.addmv(o[:, 0], pair, t[:2, 0])
+        + least.mean(1)
+        + torch.tile(pair, (1, 2)).sum(1)
+    )
 
 
 def test_what_is_not_listed_is_written_in_what_is() -> None:
@@ -62,6 +69,11 @@ def test_what_is_not_listed_is_written_in_what_is() -> None:
         for value in (network.run(dict(made.named_parameters()), X, Y)[1], rare(made(X), Y))
     )
     torch.testing.assert_close(ours, theirs)
+
+
+def test_a_step_that_leads_nowhere_is_not_taken() -> None:
+    network = Network.trace(model(), X, Y, lambda o, t: torch.hypot(o, t).mean(1))
+    assert network.foreign == ["aten.hypot.default"]
 
 
 def test_a_broadcast_that_is_one_stays() -> None:
@@ -107,7 +119,7 @@ def test_the_network_runs_without_a_loss_that_no_list_holds(path: Path) -> None:
 
 
 def test_metrics_that_need_the_network_alone_are_computed(path: Path) -> None:
-    assert analyze.run(path, metrics=["jacobian"])["jacobian"]["frobenius"].notnull().all()
+    assert analyze.run(path, metrics=["jacobian"])["jacobian"]["mean"].notnull().all()
     with pytest.raises(Exception, match=r"the loss cannot be computed.*median"):
         analyze.run(path, metrics=["sharpness"])
     assert any("losses and gradients are not replayed" in note for note in verify(path, replay=True).notes)
@@ -187,3 +199,15 @@ class Gated(nn.Module):
 def test_a_gate_of_others_is_only_a_sigmoid() -> None:
     network = Network.trace(model(Gated()), X)
     assert [(site.name, site.has_mask) for site in network.sites] == [("1:sigmoid", False)]
+
+
+def test_outputs_that_depend_on_targets_are_weighed_with_them() -> None:
+    made = model()
+    network = read_again(
+        Network.trace(made, X, Y, objective=lambda m, x, t: (m(x) * t, ((m(x) - t) ** 2).mean(1)))
+    )
+    meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in named_tensors(made).items()}
+    network.check_cost(meta, 0)
+    assert torch.equal(network.run(named_tensors(made), X, Y)[0], made(X) * Y)
+    with pytest.raises(MissingTraceError, match="needs target 0"):
+        network.run(named_tensors(made), X)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from analyze.arrays import View, closure
-from analyze.arrays.derived import class_labels, class_margins, correct_share, cosines
+from analyze.arrays.classes import class_labels, class_margins, class_scores, correct_share
+from analyze.arrays.derived import cosines
 from analyze.engine.plan import make_plan
 from analyze.metrics.gradients.stiffness import stiffness
 from tests.fake_archive import fake_archive
@@ -109,18 +110,20 @@ def test_labels_of_every_kind():
 
 
 def test_margin_of_one_output_and_of_foreign_labels():
-    np.testing.assert_array_equal(class_margins(np.array([[[3.0], [3.0]]]), np.array([1, 0])), [[3.0, -3.0]])
+    labels = np.array([1, 0])
+    alone = class_scores(np.array([[[3.0], [3.0]]]), labels)
+    np.testing.assert_array_equal(class_margins(alone, labels), [[3.0, -3.0]])
     scores = np.array([[[1.0, np.nan], [1.0, 2.0], [4.0, 1.0]]])
     np.testing.assert_array_equal(class_margins(scores, np.array([0, -100, 0])), [[np.nan, np.nan, 3.0]])
 
 
 def test_correct_of_images_sequences_and_broken_outputs():
-    scores = np.array([[[1.0, 1.0], [np.nan, 0.0]]])
-    np.testing.assert_array_equal(correct_share(scores, np.array([0, 0])), [[1.0, 0.0]])
+    scores = np.array([[[1.0, 1.0], [np.nan, 0.0], [np.inf, 0.0], [-np.inf, 0.0]]])
+    np.testing.assert_array_equal(correct_share(scores, np.array([0, 0, 0, 0])), [[1.0, np.nan, np.nan, 0.0]])
     tokens = np.zeros((1, 1, 3, 4))
     tokens[0, 0, :, 2] = 1.0  # (step, example, position, class): class 2 everywhere
     np.testing.assert_allclose(correct_share(tokens, np.array([[2, 1, -100]])), [[0.5]])
     pixels = np.moveaxis(tokens, 3, 2)  # (step, example, class, position)
     np.testing.assert_allclose(correct_share(pixels, np.array([[2, 2, 2]])), [[1.0]])
-    with pytest.raises(MissingTraceError, match="do not fit targets"):
+    with pytest.raises(MissingTraceError, match="are not classes of outputs"):
         correct_share(tokens, np.array([[2, 1]]))

@@ -15,7 +15,7 @@ import tracer
 from analyze.contract import metric
 from analyze.engine import distribute
 from analyze.engine.distribute import TRIES, Job, Processes, Workers, by_turns, complete, packed, perform
-from analyze.engine.fingerprint import engine_source
+from analyze.engine.fingerprint import sources
 from analyze.errors import AnalysisError
 from tests.dying import ABOUT, fails_late, fatal
 from tests.loops import record_everything
@@ -30,7 +30,7 @@ class Threads(Workers):
     name = "these threads"
 
     def __init__(self, n=2, code=None):
-        self.n, self.code, self.pool = n, code or engine_source(), ThreadPoolExecutor(n)
+        self.n, self.code, self.pool = n, code or sources(), ThreadPoolExecutor(n)
 
     def _submit(self, task, tries):
         return self.pool.submit(perform, task, self.code)

@@ -258,7 +258,7 @@ def test_skipped_updates_are_marked(tmp_path, fused):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=fused)
     scaler = torch.amp.GradScaler("cuda", init_scale=4.0)
     x, y = (tensor.to(CUDA) for tensor in blobs(24))
-    with tracer.record(tmp_path / "run.zarr", model, optimizer, snapshots=tracer.every(1)):
+    with tracer.record(tmp_path / "run.zarr", model, optimizer, probes={}, snapshots=tracer.every(1)):
         for number in range(4):
             loss = nn.functional.cross_entropy(model(x), y) * (float("inf") if number == 1 else 1.0)
             optimizer.zero_grad()
@@ -274,7 +274,7 @@ def test_an_update_within_a_captured_graph_is_refused(tmp_path):
     optimizer = torch.optim.Adam(model.parameters(), capturable=True)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    with tracer.record(tmp_path / "run.zarr", model, optimizer):
+    with tracer.record(tmp_path / "run.zarr", model, optimizer, probes={}):
         optimizer.step()
         with pytest.raises(RecordError, match="optimizer=None"), torch.cuda.graph(torch.cuda.CUDAGraph()):
             optimizer.step()

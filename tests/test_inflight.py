@@ -10,12 +10,13 @@ from torch.overrides import _get_current_function_mode_stack
 
 from tests import zoo
 from tracer import bits
-from tracer.errors import RecordError
+from tracer.correctness import Correctness
+from tracer.errors import MissingTraceError, RecordError
 from tracer.network import Network
 from tracer.network.fixed_masks import by_example
 from tracer.probe.observe import Units
 from tracer.recorder.minibatch import InFlight, wanted
-from tracer.recorder.minibatch.losses import correct_classes
+from tracer.recorder.minibatch.losses import correct_answers
 from tracer.schedule import at, every
 
 EVERYTHING = {"loss": None, "correct": None, "sums": None, "masks": every(1)}
@@ -123,7 +124,7 @@ def test_names_and_values_are_those_of_the_table(name, passes):
     model, x, y, loss, network = traced(name)
     expected = by_the_table(network, model, x, y)
     got, notes, _ = captured_of(model, x, y, loss, network, passes)
-    assert notes == [] or (name == "GPT" and len(notes) == 1 and "one class number" in notes[0])
+    assert notes == [] or (name == "GPT" and len(notes) == 1 and "several answers" in notes[0])
     for array in ("pre", "post", "loss"):
         np.testing.assert_allclose(got[array], expected[array], rtol=2e-5, atol=2e-5, err_msg=array)
     np.testing.assert_array_equal(got["bits"], expected["bits"])
@@ -353,11 +354,20 @@ def test_what_can_be_asked_for():
             wanted(wrong, every(3))
 
 
-def test_correctness_is_known_of_class_targets_only():
+def test_correctness_is_known_of_one_answer_only():
+    def answers(scores, targets):
+        rule = Correctness.inferred(tuple(scores.shape), targets.numpy())
+        return correct_answers(rule, scores, targets).tolist()
+
     scores = torch.tensor([[0.0, 2.0, 1.0], [4.0, 4.0, 1.0], [0.0, float("nan"), 1.0]])
-    assert correct_classes(scores, torch.tensor([1, 0, 1])).tolist() == [1, 1, 0]
-    assert correct_classes(scores[:, :1], torch.tensor([[0], [1], [1]])).tolist() == [1, 1, 0]
-    assert correct_classes(scores[:, 2], torch.tensor([True, False, True])).tolist() == [1, 0, 1]
-    assert correct_classes(scores, torch.rand(3, 3)) is None
-    assert correct_classes(scores, torch.zeros(3, 2, dtype=torch.long)) is None
-    assert correct_classes(scores[..., None], torch.tensor([1, 0, 1])) is None
+    assert answers(scores, torch.tensor([1, 0, 1])) == [1, 1, -1]
+    assert answers(scores[:, :1], torch.tensor([[0], [1], [1]])) == [1, 1, 0]
+    assert answers(scores[:, 2], torch.tensor([True, False, True])) == [1, 0, 1]
+    with pytest.raises(MissingTraceError, match="are not classes"):
+        answers(scores, torch.rand(3, 3))
+    with pytest.raises(MissingTraceError, match="are not classes"):
+        answers(scores, torch.zeros(3, 2, dtype=torch.long))
+    with pytest.raises(MissingTraceError, match="are not classes"):
+        answers(scores[..., None], torch.tensor([1, 0, 1]))
+    with pytest.raises(MissingTraceError, match="several answers"):
+        answers(scores[:2, :, None].expand(2, 3, 4), torch.zeros(2, 4, dtype=torch.long))

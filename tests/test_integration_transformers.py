@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import tracer
+import tracer.errors
 from tests import trainers
 from tests.loops import blobs
 from tests.trainers import Net, Order, Pairs, assert_same, assert_same_weights, options, plain, sgd, watched
@@ -195,3 +196,62 @@ def test_nothing_is_left_in_place(tmp_path: Path) -> None:
     before = Accelerator.backward, DataLoaderShard.__iter__, DataLoader.__iter__
     train(tmp_path / "a.zarr", [Recording(tmp_path / "a.zarr", **options(**IDS))], max_steps=1)
     assert before == (Accelerator.backward, DataLoaderShard.__iter__, DataLoader.__iter__)
+
+
+def heads() -> list[Any]:
+    from transformers import (
+        BertConfig,
+        BertForSequenceClassification,
+        GPT2Config,
+        GPT2LMHeadModel,
+        T5Config,
+        T5ForConditionalGeneration,
+    )
+
+    bert = BertConfig(
+        vocab_size=13,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=8,
+        num_labels=3,
+    )
+    gpt = GPT2Config(
+        vocab_size=13, n_positions=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
+    )
+    t5 = T5Config(
+        vocab_size=13, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0
+    )
+    return [GPT2LMHeadModel(gpt), BertForSequenceClassification(bert), T5ForConditionalGeneration(t5)]
+
+
+def test_objectives_of_heads_are_those_of_the_models_and_say_what_is_correct() -> None:
+    from tracer.integrations.heads import objective_of_head
+    from tracer.network.objective import scored
+
+    torch.manual_seed(0)
+    tokens = torch.randint(0, 13, (4, 5))
+    labels = tokens.clone()
+    labels[:, -1] = -100
+    for model in heads():
+        model.eval()
+        one = type(model).__name__ == "BertForSequenceClassification"
+        targets = tokens[:, 0] % 3 if one else labels
+        inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+        with torch.no_grad():
+            found = scored(objective_of_head(model)(model, inputs, targets))
+            wanted = model(**inputs, labels=targets)
+        assert found.losses.mean().item() == pytest.approx(wanted.loss.item(), rel=1e-5)
+        logits, aligned = wanted.logits, targets
+        if type(model).__name__ == "GPT2LMHeadModel":
+            logits, aligned = logits[:, :-1], targets[:, 1:]
+        right = [
+            np.mean([bool(a.argmax() == t) for a, t in zip(rows, true.flatten(), strict=True) if t != -100])
+            for rows, true in zip(
+                logits.flatten(1, -2) if logits.ndim > 2 else logits[:, None], aligned, strict=True
+            )
+        ]
+        np.testing.assert_allclose(found.correct, right, rtol=1e-6)
+    with pytest.raises(tracer.errors.RecordError, match="Net has none of the heads"):
+        objective_of_head(Net())

@@ -110,7 +110,7 @@ def recorded(path, loader, epochs=1, **options):
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     seen = []
-    with tracer.record(path, model, optimizer, snapshots=tracer.epochs()) as run:
+    with tracer.record(path, model, optimizer, probes={}, snapshots=tracer.epochs()) as run:
         for _ in range(epochs):
             for batch in run.batches(loader, **options):
                 seen.append(numbers(batch).tolist())
@@ -138,7 +138,7 @@ def test_ids_that_a_loader_cannot_tell_are_refused_or_given(tmp_path, kind):
 def test_ids_given_after_each_update_need_no_loader(tmp_path):
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with tracer.record(tmp_path / "run.zarr", model, optimizer) as run:
+    with tracer.record(tmp_path / "run.zarr", model, optimizer, probes={}) as run:
         for batch in DataLoader(Stream(), batch_size=10):
             optimizer.step()
             run.step(ids=batch)
@@ -152,7 +152,7 @@ def test_an_endless_loader_is_left_by_a_break(tmp_path):
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     seen = []
-    with tracer.record(tmp_path / "run.zarr", model, optimizer) as run:
+    with tracer.record(tmp_path / "run.zarr", model, optimizer, probes={}) as run:
         for batch in run.batches(loader):
             seen.append(numbers(batch).tolist())
             optimizer.step()

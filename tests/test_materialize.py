@@ -308,8 +308,8 @@ def test_chunks_are_those_of_the_recording(tmp_path):
 
 
 def test_an_exchange_that_was_interrupted_is_undone_first(copy, bare, tmp_path):
-    copy.rename(tmp_path / ".run.zarr.old")
-    (tmp_path / ".run.zarr.partial").mkdir()
+    copy.rename(tmp_path / "run.zarr.original")
+    (tmp_path / "run.zarr.part").mkdir()
     materialize(copy, masks=8)
     assert tracer.open(copy).steps("masks").tolist() == tracer.open(bare).steps("weights").tolist()
     assert [item.name for item in tmp_path.iterdir()] == ["run.zarr"]

@@ -158,7 +158,9 @@ def test_batches_without_targets_get_them_from_the_user(tmp_path):
 def test_what_cannot_be_known_is_told_and_the_rest_goes_on(tmp_path):
     x, values, model = blobs(8)[0], torch.rand(8, 3), mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with tracer.record(tmp_path / "run.zarr", model, optimizer, loss=F.mse_loss, minibatch=True) as run:
+    with tracer.record(
+        tmp_path / "run.zarr", model, optimizer, loss=F.mse_loss, probes={}, minibatch=True
+    ) as run:
         for inputs, targets in run.batches(DataLoader(TensorDataset(x, values), batch_size=4)):
             F.mse_loss(model(inputs), targets).backward()
             optimizer.step()
@@ -250,7 +252,7 @@ def test_an_archive_without_probes_still_has_losses(tmp_path):
     model = nn.Linear(6, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with tracer.record(
-        tmp_path / "a.zarr", model, optimizer, loss=F.cross_entropy, minibatch={"loss", "correct"}
+        tmp_path / "a.zarr", model, optimizer, loss=F.cross_entropy, probes={}, minibatch={"loss", "correct"}
     ) as run:
         for inputs, targets in run.batches(DataLoader(TensorDataset(x, y), batch_size=8)):
             F.cross_entropy(model(inputs), targets).backward()

@@ -13,6 +13,7 @@ from analyze.numerics import (
     pearson,
     polygon_area,
     running_mean,
+    settled,
     spearman,
     std_defined,
 )
@@ -126,3 +127,16 @@ def test_depth_slope_matches_a_fitted_line():
     expected = np.polyfit(np.arange(1, 7), sums.reshape(-1, 6).T, 1)[0].reshape(2, 3)
     np.testing.assert_allclose(depth_slope(sums), expected, rtol=1e-12)
     assert np.isnan(depth_slope(np.ones((4, 1)))).all() and depth_slope(np.empty((4, 0))).shape == (4,)
+
+
+def test_what_differs_by_rounding_alone_is_equal():
+    third, almost = 0.3, 0.1 + 0.2
+    assert third != almost
+    assert mean_ranks([third, almost, 0.5]).tolist() == [1.5, 1.5, 3.0]
+    assert mean_ranks([np.inf, 1.0, np.inf]).tolist() == [2.5, 1.0, 2.5]
+    assert np.isnan(pearson([third, almost, third], [1.0, 2.0, 3.0]))
+    assert pearson([1.0, 1.0 + 1e-9], [1.0, 2.0]) == 1.0
+    x, y = merge_ties([third, 1.0, almost], [2.0, 5.0, 4.0])
+    assert x.tolist() == [third, 1.0] and y.tolist() == [3.0, 5.0]
+    values = settled([third, almost, -np.inf, np.nan, 0.0])
+    assert values[0] == values[1] and values[2] == -np.inf and np.isnan(values[3]) and values[4] == 0

@@ -88,6 +88,7 @@ def test_an_objective_stands_alone() -> None:
     def objective(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         return model(inputs), targets.float()
 
-    assert objective_of(None, objective) is objective
+    own = objective_of(None, objective)(nn.Linear(3, 2), OUTPUTS, LABELS)
+    assert own.outputs.shape == (5, 2) and torch.equal(own.losses, LABELS.float()) and own.correct is None
     with pytest.raises(RecordError, match="either loss or objective"):
         objective_of(F.cross_entropy, objective)

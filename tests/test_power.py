@@ -16,9 +16,15 @@ from tests.power import Disk, State, write_state
 from tracer.recovery.repair import repair
 from tracer.share import pack, set_attributes
 from tracer.verify import verify
-from tracer.writer import Writer
+from tracer.writer import Writer, worker
 
 Check = Callable[[Path, Any], None]
+
+
+@pytest.fixture(autouse=True)
+def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits happen where the test says, so that the same calls are made each time."""
+    monkeypatch.setattr(worker, "_INTERVAL", 1e6)
 
 
 @pytest.fixture(params=[12, pytest.param(10_000, marks=pytest.mark.slow)], ids=["some", "all"])

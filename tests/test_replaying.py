@@ -45,8 +45,8 @@ def forge(path: Path, array: str, row: int, change: object) -> None:
 
 def reseal(path: Path, array: str, row: int, crc: int) -> None:
     from tracer.spec import TAIL_INNER, TAIL_ROWS
+    from tracer.store.manifest import MANIFEST, chain
     from tracer.writer.columns import Column
-    from tracer.writer.commits import MANIFEST, chain
 
     source = tracer.open(path)._source
     table = source.read(MANIFEST)

@@ -7,7 +7,8 @@ import xarray as xr
 
 import analyze
 from analyze import plot
-from analyze.report.save import ResultStore, write_figure
+from analyze.engine.store import ResultStore
+from analyze.report.save import write_figure
 from analyze.results import Results, load
 from tests.synthetic import write_archive
 from tracer.errors import MissingTraceError

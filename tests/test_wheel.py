@@ -4,12 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
 
 
@@ -37,6 +39,10 @@ def test_the_wheel_installs_exactly_our_top_level_names(names):
     assert {name for name in top if not name.endswith(".dist-info")} == {"tracer", "analyze", "cli.py"}
 
 
+def test_the_version_of_a_wheel_is_that_of_the_project(names):
+    assert f"tracer_nn-{VERSION}.dist-info/METADATA" in names
+
+
 def test_every_module_and_template_is_in_the_wheel(names):
     sources = [*(ROOT / "tracer").rglob("*.py"), *(ROOT / "analyze").rglob("*.py")]
     sources += [
@@ -61,7 +67,7 @@ def run_tracer(*arguments, cwd=ROOT, path=()):
 
 def test_python_m_tracer_runs_the_command():
     result = run_tracer("--version")
-    assert (result.returncode, result.stdout) == (0, "tracer, version 0.1.0\n")
+    assert (result.returncode, result.stdout) == (0, f"tracer, version {VERSION}\n")
 
 
 def test_a_stranger_called_cli_is_named_and_not_run(tmp_path):

@@ -14,6 +14,7 @@ import tracer
 from tests.recording import declare, put, put_row
 from tracer.errors import ArchiveError, RecordError
 from tracer.store.files import Directory
+from tracer.verify import verify
 from tracer.writer import Writer
 
 
@@ -157,19 +158,23 @@ def test_what_was_whole_before_a_failure_is_committed_when_the_disk_recovers(
     writer = Writer(path, attributes={})
     declare(writer)
     put(writer, 0)
+    put_row(writer, 0)
+    writer.commit()
+    put(writer, 1)  # and its row is to come
     written = threading.Event()
     writer._worker.send(lambda: None, written.set)
     written.wait()
     monkeypatch.setattr(os, "writev", fail)
-    put(writer, 1)
+    put(writer, 2)
     with pytest.raises(ArchiveError, match="make room"):
         writer.flush()
     monkeypatch.undo()
     with pytest.raises(ArchiveError, match="make room"):
         writer.close()
+    assert verify(path, full=True).ok
     with tracer.open(path) as archive:
         assert archive.state == "interrupted"
-        assert archive.steps("weights").tolist() == [0]
+        assert archive.steps("weights").tolist() == archive.rows["step"].tolist() == [0]
         assert np.asarray(archive._source.read("weights/float32")).tolist() == [[0, 0, 0]]
 
 
@@ -221,9 +226,9 @@ def test_power_durability_syncs_data_before_the_root_is_renamed(
         events.append("sync")
         fsync(fd)
 
-    def renamed(source: str, target: str) -> None:
+    def renamed(source: str, target: str, **folders: int) -> None:
         events.append(Path(target).name)
-        rename(source, target)
+        rename(source, target, **folders)
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "rename", renamed)

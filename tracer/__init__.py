@@ -1,24 +1,59 @@
 """tracer: watch a PyTorch training loop, write what happened to disk, explain it later."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tracer.errors import missing_package
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from tracer.archive import Archive, open
+    from tracer.errors import ArchiveError, MissingPackageError, MissingTraceError, RecordError, TracerError
+    from tracer.probe import Probe
+    from tracer.recorder import Recorder, RecordWarning, record
+    from tracer.recorder.neutrality import check
+    from tracer.schedule import Schedule, at, epochs, every, log_spaced
+
+    __version__: str
 
 _HOME = {
     "record": "tracer.recorder",
+    "Recorder": "tracer.recorder",
+    "RecordWarning": "tracer.recorder",
     "check": "tracer.recorder.neutrality",
     "Probe": "tracer.probe",
     "open": "tracer.archive",
+    "Archive": "tracer.archive",
     "every": "tracer.schedule",
     "at": "tracer.schedule",
     "epochs": "tracer.schedule",
     "log_spaced": "tracer.schedule",
+    "Schedule": "tracer.schedule",
+    "TracerError": "tracer.errors",
+    "ArchiveError": "tracer.errors",
+    "MissingPackageError": "tracer.errors",
+    "MissingTraceError": "tracer.errors",
+    "RecordError": "tracer.errors",
 }
 
-__all__ = ["Probe", "at", "check", "epochs", "every", "log_spaced", "open", "record"]
+__all__ = [
+    "Archive",
+    "ArchiveError",
+    "MissingPackageError",
+    "MissingTraceError",
+    "Probe",
+    "RecordError",
+    "RecordWarning",
+    "Recorder",
+    "Schedule",
+    "TracerError",
+    "at",
+    "check",
+    "epochs",
+    "every",
+    "log_spaced",
+    "open",
+    "record",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -28,6 +63,10 @@ def __getattr__(name: str) -> Any:
             return getattr(import_module(_HOME[name]), name)
         except ModuleNotFoundError as error:
             raise missing_package(error) or error from None
+    if name == "__version__":
+        from tracer.spec.release import version
+
+        return version()
     raise AttributeError(f"module 'tracer' has no attribute {name!r}")
 
 

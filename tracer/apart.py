@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from tracer.errors import ArchiveError
 
@@ -122,14 +122,14 @@ def shared() -> Apart:
     return apart
 
 
-def send(pipe: BinaryIO, kind: bytes, content: bytes) -> None:
+def send(pipe: IO[bytes], kind: bytes, content: bytes) -> None:
     """Write a message."""
     pipe.write(_HEAD.pack(kind, len(content)))
     pipe.write(content)
     pipe.flush()
 
 
-def receive(pipe: BinaryIO) -> tuple[bytes, bytes]:
+def receive(pipe: IO[bytes]) -> tuple[bytes, bytes]:
     """Read a message; EOFError where the other end is gone."""
     head = pipe.read(_HEAD.size)
     if len(head) < _HEAD.size:
@@ -156,7 +156,7 @@ def _serve() -> None:
         send(outgoing, *_answer(content, outgoing))
 
 
-def _answer(content: bytes, outgoing: BinaryIO) -> tuple[bytes, bytes]:
+def _answer(content: bytes, outgoing: IO[bytes]) -> tuple[bytes, bytes]:
     try:
         function, arguments, named, memory, tells = pickle.loads(content)
         _limit("RLIMIT_DATA", ROOM + 4 * memory)

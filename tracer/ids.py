@@ -1,5 +1,7 @@
 """Stable example ids: of what a sampler yields, and of what a user gives."""
 
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,11 +9,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from tracer.errors import RecordError
+from tracer.network.copies import to_numpy
 
 
 def as_ids(ids: Any) -> np.ndarray:
     """Example ids given by the user as int64; RecordError for anything but whole numbers, one an example."""
-    array = ids.numpy(force=True) if isinstance(ids, Tensor) else np.asarray(ids)
+    array = to_numpy(ids) if isinstance(ids, Tensor) else np.asarray(ids)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise RecordError(
             f"The ids given are an array of shape {array.shape} and dtype {array.dtype}, expected one whole number "
@@ -20,11 +23,11 @@ def as_ids(ids: Any) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def resolve(dataset: Dataset[Any], indices: list[int]) -> np.ndarray:
+def resolve(dataset: Dataset[Any], indices: Sequence[Any]) -> np.ndarray:
     """Stable example ids (int64): a `Subset` resolves to its base dataset, a `ConcatDataset` counts globally."""
     try:
-        ids = np.asarray(indices, dtype=np.int64)
-    except (TypeError, ValueError):
+        ids = np.fromiter(map(operator.index, indices), np.int64)
+    except (TypeError, OverflowError):
         raise RecordError(
             f"run.batches: the sampler yields {indices[0]!r}, expected whole numbers as example ids: pass "
             "run.batches(loader, ids=function_of_a_batch)."
@@ -32,4 +35,6 @@ def resolve(dataset: Dataset[Any], indices: list[int]) -> np.ndarray:
     while isinstance(dataset, Subset):
         ids = np.asarray(dataset.indices, dtype=np.int64)[ids]
         dataset = dataset.dataset
+    if len(ids) and ids.min() < 0:  # counted from the end
+        ids[ids < 0] += len(dataset)  # type: ignore[arg-type]
     return ids

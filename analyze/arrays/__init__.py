@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,11 +15,17 @@ if TYPE_CHECKING:
     from tracer.archive import Archive
 
 Reader = Callable[["View"], Any]
+Of = Literal["", "first", "last", "rows", "data", "card", "network"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """How one named array is made: its dimensions, what it is made of, and the stream it needs."""
+    """How one named array is made: its dimensions, what it is made of, and the stream it needs.
+
+    `of` says what it follows from beside the snapshots it is asked for, so that a change of that makes results anew:
+    the `first` or `last` snapshot of its stream, the `rows` of all updates, the training set (`data`), the `card`,
+    or the `network`. The examples of the probes and the tables of layers and sites need not be named.
+    """
 
     name: str
     dims: tuple[str, ...]
@@ -28,6 +34,7 @@ class Source:
     needs: tuple[str, ...] = ()
     itemsize: int = 8
     lazy: bool = False
+    of: Of = ""
 
     @property
     def static(self) -> bool:
@@ -49,11 +56,12 @@ def source(
     needs: tuple[str, ...] = (),
     itemsize: int = 8,
     lazy: bool = False,
+    of: Of = "",
 ) -> Callable[[Reader], Reader]:
     """Declare how the array `name`, with dimensions `dims`, is read from a view or derived from others."""
 
     def attach(read: Reader) -> Reader:
-        SOURCES[name] = Source(name, dims, read, stream, needs, itemsize, lazy)
+        SOURCES[name] = Source(name, dims, read, stream, needs, itemsize, lazy, of)
         return read
 
     return attach

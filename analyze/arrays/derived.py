@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from analyze.arrays import View, source
 from analyze.arrays.recorded import activations_at, read_bits
-from analyze.numerics import divide
 from tracer import bits as masks
 from tracer.errors import MissingTraceError
 
@@ -96,20 +96,19 @@ def _paths_previous(view: View) -> list[Path]:
 def _path_count(view: View) -> np.ndarray:
     if "overlap" in view.cache:
         return _diagonal(view.cache["overlap"])
-    return _per_site(masks.row_count, view.get("paths"))
+    return _counted(view, _per_site(masks.row_count, view.get("paths")))
 
 
 @source("path_count_previous", "step", "site", "example", needs=("paths_previous", "path_count"))
 def _path_count_previous(view: View) -> np.ndarray:
-    first = _per_site(masks.row_count, view.get("paths_previous")[:1])
-    return np.concatenate([first, view.get("path_count")[:-1]])
+    return np.concatenate([_before(view, masks.row_count), view.get("path_count")[:-1]])
 
 
 @source("path_common", "step", "site", "example", needs=("paths", "paths_previous"))
 def _path_common(view: View) -> np.ndarray:
     if "overlap_joint" in view.cache:
         return _diagonal(view.cache["overlap_joint"])
-    return _per_site(masks.row_count, _both(view))
+    return _counted(view, _per_site(masks.row_count, _both(view)), joint=True)
 
 
 def _diagonal(overlap: np.ndarray) -> np.ndarray:
@@ -119,18 +118,23 @@ def _diagonal(overlap: np.ndarray) -> np.ndarray:
 
 @source("overlap", "step", "site", "example", "example_2", needs=("paths",))
 def _overlap(view: View) -> np.ndarray:
-    return _per_site(masks.row_overlap, view.get("paths"))
+    return _counted(view, _per_site(masks.row_overlap, view.get("paths")))
 
 
 @source("overlap_previous", "step", "site", "example", "example_2", needs=("paths_previous", "overlap"))
 def _overlap_previous(view: View) -> np.ndarray:
-    first = _per_site(masks.row_overlap, view.get("paths_previous")[:1])
-    return np.concatenate([first, view.get("overlap")[:-1]])
+    return np.concatenate([_before(view, masks.row_overlap), view.get("overlap")[:-1]])
 
 
 @source("overlap_joint", "step", "site", "example", "example_2", needs=("paths", "paths_previous"))
 def _overlap_joint(view: View) -> np.ndarray:
-    return _per_site(masks.row_overlap, _both(view))
+    return _counted(view, _per_site(masks.row_overlap, _both(view)), joint=True)
+
+
+def _before(view: View, measure: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Counts (1, site, example, ...) at the snapshot before the first one."""
+    counts = _per_site(measure, view.get("paths_previous")[:1])
+    return counts if view.lead is None else _blanked(counts, _defined(view, view.lead)[None])
 
 
 def _both(view: View) -> Iterator[Path]:
@@ -141,24 +145,97 @@ def _shared(path: Path, other: Path) -> Path:
     return [rows & others for rows, others in zip(path, other, strict=True)]
 
 
-@source("path_count_last", "site", "example", stream="masks", needs=("site_slices",))
+@source("path_count_last", "site", "example", stream="masks", needs=("site_slices",), of="last")
 def _path_count_last(view: View) -> np.ndarray:
-    return _per_site(masks.row_count, [_last_path(view)])[0]
+    last = _last_step(view)
+    counts = _per_site(masks.row_count, [_path(view, read_bits(view, last))])
+    return _blanked(counts, _defined(view, last)[None])[0]
 
 
-@source("path_common_last", "step", "site", "example", needs=("paths",))
+@source("path_common_last", "step", "site", "example", needs=("paths", "path_count_last"))
 def _path_common_last(view: View) -> np.ndarray:
-    last = _last_path(view)
-    return _per_site(masks.row_count, [_shared(path, last) for path in view.get("paths")])
+    step = _last_step(view)
+    last = _path(view, read_bits(view, step))
+    counts = _per_site(masks.row_count, [_shared(path, last) for path in view.get("paths")])
+    return _counted(view, _blanked(counts, np.repeat(_defined(view, step)[None], len(counts), 0)))
 
 
-def _last_path(view: View) -> Path:
-    return _path(view, read_bits(view, min(int(probe.steps("masks")[-1]) for probe, _ in view.parts())))
+def _last_step(view: View) -> int:
+    return min(int(probe.steps("masks")[-1]) for probe, _ in view.parts())
 
 
-@source("unit_count", "step", "unit", needs=("bits",), itemsize=4)
+# Of a pre-activation that is NaN the mask says "off", so whether a path is one is asked of what else is stored.
+
+
+@source("path_defined", "step", "example")
+def _path_defined(view: View) -> np.ndarray:
+    """Whether the network gave numbers for the example: else it has no path."""
+    return np.stack([_defined(view, step) for step in view.steps])
+
+
+def _counted(view: View, counts: np.ndarray, joint: bool = False) -> np.ndarray:
+    """Counts of paths, NaN where there is no path; `joint`: at this or at the snapshot before."""
+    defined = view.get("path_defined")
+    if joint:
+        first = np.ones_like(defined[:1]) if view.lead is None else _defined(view, view.lead)[None]
+        defined = defined & np.concatenate([first, defined[:-1]])
+    return _blanked(counts, defined)
+
+
+def _blanked(counts: np.ndarray, defined: np.ndarray) -> np.ndarray:
+    """Counts (step, site, example[, example_2]), as floats with NaN where an example (step, example) has no path."""
+    if defined.all():
+        return counts
+    counts = counts.astype(np.float64)
+    for step, row in enumerate(defined):
+        counts[step][:, ~row] = np.nan
+        if counts.ndim == 4:
+            counts[step][..., ~row] = np.nan
+    return counts
+
+
+def _defined(view: View, step: int) -> np.ndarray:
+    """Whether the network gave numbers, bool (example,), by the sums, else by the outputs, else by the weights."""
+
+    def find() -> np.ndarray:
+        return np.concatenate([_finite(view, probe, step)[:count] for probe, count in view.parts()])
+
+    return np.asarray(view.once(f"defined {step} {view.probes} {view.counts}", find))
+
+
+def _finite(view: View, probe: Any, step: int) -> np.ndarray:
+    for read in (_sums_at, _outputs_at):
+        try:
+            values = read(view.archive, probe, step)
+        except MissingTraceError:
+            continue
+        if values is not None:
+            fine = np.isfinite(values.reshape(len(values), -1)).all(1)
+            return np.concatenate([fine, np.ones(max(0, probe.n - len(fine)), bool)])
+    try:
+        weights = view.archive.weights(step)
+    except MissingTraceError:
+        return np.ones(probe.n, bool)
+    sound = all(np.isfinite(w).all() for w in weights.values() if w.dtype.kind in "fc")
+    return np.full(probe.n, sound)
+
+
+def _sums_at(archive: Any, probe: Any, step: int) -> np.ndarray | None:
+    """Sums of all calls and sites; None where one of them may be NaN for another reason than the weights."""
+    if archive.card.get("network") != "table":
+        return None  # a model that branches leaves some out
+    columns = np.concatenate(probe.sums(step), axis=1)
+    # So are the sums of rows whose examples are not known, for every example.
+    return None if not columns.shape[1] or np.isnan(columns).all(0).any() else columns
+
+
+def _outputs_at(archive: Any, probe: Any, step: int) -> np.ndarray:
+    return np.asarray(probe.outputs(step))
+
+
+@source("unit_count", "step", "unit", needs=("bits", "path_defined"), itemsize=4)
 def _unit_count(view: View) -> np.ndarray:
-    packed = view.get("bits")
+    packed, defined = view.get("bits"), view.get("path_defined")
     # Bits after a probe's last example are 0, so there is only something to leave out where the view ends earlier.
     if any(count < probe.n_masks for probe, count in view.parts()):
         positions, padded = _positions(view)
@@ -166,7 +243,12 @@ def _unit_count(view: View) -> np.ndarray:
         keep[positions] = True
         packed = [bits & np.packbits(keep) for bits in packed]
     counts = np.empty((len(packed), len(packed[0])), np.int32)
-    for row, bits in zip(counts, packed, strict=True):
+    positions, padded = _positions(view)
+    for row, bits, numbers in zip(counts, packed, defined, strict=True):
+        if not numbers.all():  # the bits of an example without a path may be on
+            keep = np.zeros(padded, bool)
+            keep[positions[numbers]] = True
+            bits = bits & np.packbits(keep)
         row[:] = masks.unit_count(bits)
     return counts
 
@@ -178,116 +260,3 @@ def _activations_previous(view: View) -> list[np.ndarray]:
         lead = np.zeros_like(values[:1]) if view.lead is None else activations_at(view, site, [view.lead])
         earlier.append(np.concatenate([lead, values[:-1]]))
     return earlier
-
-
-# ---- labels, margins ----
-
-
-@source("labels", "example")
-def _labels(view: View) -> np.ndarray:
-    return class_labels(view.get("targets"))
-
-
-@source("true_labels", "example")
-def _true_labels(view: View) -> np.ndarray:
-    return class_labels(view.get("true_targets"))
-
-
-def class_labels(targets: np.ndarray) -> np.ndarray:
-    """Class of each example, int64 (example,), from class numbers, 0 and 1 as floats, or class probabilities.
-
-    >>> class_labels(np.array([[0.0, 1.0], [1.0, 0.0]]))
-    array([1, 0])
-    """
-    targets = np.asarray(targets)
-    if targets.ndim == 2 and targets.shape[1] == 1:
-        targets = targets[:, 0]
-    if targets.ndim == 1 and (targets.dtype.kind in "iub" or np.isin(targets, (0, 1)).all()):
-        return targets.astype(np.int64)
-    if targets.ndim == 2 and (targets >= 0).all() and np.allclose(targets.sum(1), 1, atol=1e-4):
-        return targets.argmax(1)
-    raise MissingTraceError(
-        f"targets of shape {targets.shape} and type {targets.dtype} are not classes; "
-        "this needs one class number, or class probabilities, for each example"
-    )
-
-
-@source("n_classes", needs=("outputs",), stream="outputs")
-def _n_classes(view: View) -> int:
-    return max(2, view.size("output"))
-
-
-@source("margins", "step", "example", needs=("outputs",))
-def _margins(view: View) -> np.ndarray:
-    return class_margins(view.get("outputs"), view.get("labels"))
-
-
-def class_margins(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Score of the true class minus the largest other score, (step, example).
-
-    `outputs` is (step, example, class), `labels` (example,). A single output is the score of class 1
-    against 0 for class 0. NaN where a score is NaN or the label is not one of the classes.
-
-    >>> class_margins(np.array([[[2.0, 0.5, 1.0], [0.0, 3.0, 1.0]]]), np.array([0, 2]))
-    array([[ 1., -2.]])
-    """
-    scores = two_scores(outputs)
-    valid = (labels >= 0) & (labels < scores.shape[-1])
-    index = np.broadcast_to(np.where(valid, labels, 0)[:, None], (*scores.shape[:-1], 1))
-    true = np.take_along_axis(scores, index, -1)[..., 0]
-    others = scores.copy()
-    np.put_along_axis(others, index, -np.inf, -1)
-    with np.errstate(invalid="ignore"):
-        return np.where(valid, true - others.max(-1), np.nan)
-
-
-def two_scores(outputs: np.ndarray) -> np.ndarray:
-    """Scores (step, example, class) in float64; a single output becomes the two scores 0 and itself."""
-    scores = np.asarray(outputs, np.float64)
-    if scores.ndim == 2:
-        scores = scores[..., None]
-    if scores.ndim != 3:
-        raise MissingTraceError(
-            f"outputs of shape {scores.shape[1:]} are not one score per class; "
-            "this needs outputs (example, class)"
-        )
-    return scores if scores.shape[-1] > 1 else np.concatenate([np.zeros_like(scores), scores], -1)
-
-
-@source("correct", "step", "example", needs=("outputs",))
-def _correct(view: View) -> np.ndarray:
-    return correct_share(view.get("outputs"), view.get("targets"))
-
-
-def correct_share(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Whether the largest score is that of the target, as 0 or 1: (step, example), float64.
-
-    The first of several largest scores counts, and an example whose scores hold NaN is wrong. For targets
-    (example, position...) the share of positions that are right, those with a negative target left out.
-
-    >>> correct_share(np.array([[[2.0, 0.5], [0.0, 3.0]]]), np.array([0, 0]))
-    array([[1., 0.]])
-    """
-    targets = np.asarray(targets)
-    if targets.ndim == 1 or targets.shape[1:] == outputs.shape[2:]:
-        outputs, targets = two_scores(outputs), class_labels(targets)
-    if targets.dtype.kind not in "iub":
-        raise MissingTraceError(
-            f"targets of type {targets.dtype} are not classes, so there is no error to count"
-        )
-    axis = _class_axis(outputs.shape[1:], targets.shape)
-    right = (outputs.argmax(axis + 1) == targets) & ~np.isnan(outputs).any(axis + 1)
-    if targets.ndim == 1:
-        return right.astype(np.float64)
-    counted = (targets >= 0).reshape(len(targets), -1)
-    return divide((right.reshape(*right.shape[:2], -1) & counted).sum(-1), counted.sum(-1))
-
-
-def _class_axis(outputs: tuple[int, ...], targets: tuple[int, ...]) -> int:
-    # torch's own losses have the classes second, language models have them last.
-    for axis in (1, len(outputs) - 1):
-        if outputs[:axis] + outputs[axis + 1 :] == targets:
-            return axis
-    raise MissingTraceError(
-        f"outputs of shape {outputs} do not fit targets of shape {targets}, so there is no error to count"
-    )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from analyze.arrays import View, source
+from analyze.numerics import ROUNDING
 from tracer.errors import MissingTraceError
 
 
@@ -39,6 +40,14 @@ class Gradients(dict[str, Any]):
         if name not in self:
             raise KeyError(name)
         return self._view.joined(lambda probe: probe.gradients(name, self._step))
+
+    def linear_factors(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Inputs (example, in) and signals (example, out) of which a gradient is z_i a_i', where it is; else None."""
+        parts = [(probe.linear_factors(name, self._step), count) for probe, count in self._view.parts()]
+        if any(part is None for part, _ in parts):
+            return None
+        a, z = (np.concatenate([part[side][:count] for part, count in parts if part]) for side in (0, 1))
+        return a, z
 
     def items(self) -> Iterator[tuple[str, np.ndarray]]:  # type: ignore[override]
         """Names and gradients, one tensor in memory at a time."""
@@ -73,7 +82,14 @@ def _gram_with_all(view: View) -> np.ndarray:
     for position, step in enumerate(view.steps):
         joint[position, :-1] = first if position == 0 else view.archive.gram(step)
         joint[position, -1] = joint[position, :-1].sum(0)
+        _settle(joint[position])
     return joint
+
+
+def _settle(gram: np.ndarray) -> None:
+    """Make products 0 that are so but for rounding, of which even the sign would be chance: (layer, n, n), in place."""
+    length = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
+    gram[np.abs(gram) <= ROUNDING * length[..., None] * length[..., None, :]] = 0.0
 
 
 @source("outputs", "step", "example", "output", stream="outputs")
@@ -116,7 +132,15 @@ def read_bits(view: View, step: int) -> np.ndarray:
 
 @source("activations", "step", "example", "any_unit", stream="activations", itemsize=4)
 def _activations(view: View) -> list[np.ndarray]:
+    _refuse_linear(view)
     return [activations_at(view, site, view.steps) for site in view.archive.sites]
+
+
+def _refuse_linear(view: View) -> None:
+    if not view.archive.sites:
+        raise MissingTraceError(
+            "the network has no nonlinearity that was recorded, so there are no activations to compare"
+        )
 
 
 def activations_at(view: View, site: str, steps: Sequence[int]) -> np.ndarray:
@@ -132,23 +156,35 @@ def _gradients(view: View) -> Lazy:
     return Lazy(view.steps, lambda step: Gradients(view, step))
 
 
+def _refuse_complex(view: View) -> None:
+    """MissingTraceError where a trainable parameter is complex: metrics of weights take them for real numbers."""
+    for tensor in view.archive.tensors:
+        if tensor.get("trainable") and str(tensor.get("dtype")).startswith("complex"):
+            raise MissingTraceError(
+                f"parameter {tensor['name']!r} is complex, and norms, steps and noise are defined for real weights "
+                "alone; hold it as its real and imaginary part, as torch.view_as_complex takes them"
+            )
+
+
 @source("weights", "step", "element", stream="weights", itemsize=8, lazy=True)
 def _weights(view: View) -> Lazy:
+    _refuse_complex(view)
     return Lazy(view.steps, view.archive.weights)
 
 
-@source("states", "step", "element", stream="weights", itemsize=8, lazy=True)
+@source("states", "step", "element", stream="weights", itemsize=8, lazy=True, of="network")
 def _states(view: View) -> Any:
+    _refuse_complex(view)
     # Replay is the only part of the analysis that imports torch, so it is reached by name alone.
     return import_module("analyze.replay.replay").states_of(view)
 
 
-@source("network")
+@source("network", of="network")
 def _network(view: View) -> Any:
     return import_module("analyze.replay.replay").networks_of(view).at()
 
 
-@source("networks", "step", lazy=True)
+@source("networks", "step", lazy=True, of="network")
 def _networks(view: View) -> Lazy:
     return Lazy(view.steps, import_module("analyze.replay.replay").networks_of(view).at)
 
@@ -176,62 +212,22 @@ def _lr(view: View) -> np.ndarray:
     return rate.reshape(len(rate), -1)[found]
 
 
-# ---- training minibatches: every update whose ids are known ----
-
-
-@source("minibatch_ids", "step", "minibatch", stream="minibatch")
-def _minibatch_ids(view: View) -> np.ndarray:
-    return view.archive.minibatch.rows("ids", view.steps)
-
-
-@source("minibatch_offsets", "step", stream="minibatch")
-def _minibatch_offsets(view: View) -> np.ndarray:
-    seen = view.archive.minibatch
-    sizes = np.diff(seen.offsets)[np.searchsorted(seen.steps, view.steps)]
-    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-
-
-@source("minibatch_sums_pre", "step", "minibatch", "call", stream="minibatch")
-def _minibatch_sums_pre(view: View) -> np.ndarray:
-    return view.archive.minibatch.rows("pre", view.steps).astype(np.float64)
-
-
-@source("minibatch_sums_post", "step", "minibatch", "any_site", stream="minibatch")
-def _minibatch_sums_post(view: View) -> np.ndarray:
-    return view.archive.minibatch.rows("post", view.steps).astype(np.float64)
-
-
-@source("minibatch_correct", "step", "minibatch", stream="minibatch")
-def _minibatch_correct(view: View) -> np.ndarray:
-    correct = view.archive.minibatch.rows("correct", view.steps)
-    return np.where(correct < 0, np.nan, correct)
-
-
-@source("minibatch_losses", "step", "minibatch", stream="minibatch")
-def _minibatch_losses(view: View) -> np.ndarray:
-    return view.archive.minibatch.rows("loss", view.steps)
-
-
-@source("minibatch_loss", "step", stream="minibatch")
-def _minibatch_loss(view: View) -> np.ndarray:
-    """Loss of each update as logged, else the mean over its examples."""
-    rows = view.archive.rows
-    logged = rows["loss"][np.searchsorted(rows["step"], view.steps)]
-    if not np.isnan(logged).any():
-        return logged
-    try:
-        losses = view.archive.minibatch.rows("loss", view.steps)
-    except MissingTraceError:
-        return logged
-    starts = _minibatch_offsets(view)
-    means = np.add.reduceat(losses, starts[:-1]) / np.diff(starts) if len(losses) else logged
-    return np.where(np.isnan(logged), means, logged)
+@source("descent_rate", "step", "param_group", needs=("lr",))
+def _descent_rate(view: View) -> np.ndarray:
+    """Learning rates along the negative gradient: below 0 of groups that an optimizer with maximize=True moves up."""
+    rates = np.array(view.get("lr"))
+    optimizer = view.archive.card.get("optimizer")
+    groups = optimizer.get("groups", []) if isinstance(optimizer, dict) else []
+    up = [bool(group.get("maximize", False)) for group in groups]
+    if len(up) == rates.shape[1]:
+        rates[:, up] *= -1.0
+    return rates
 
 
 # ---- the same at every snapshot ----
 
 
-@source("alpha")
+@source("alpha", of="data")
 def _alpha(view: View) -> np.ndarray:
     alpha = view.archive.data.alpha
     if alpha is None:
@@ -242,7 +238,7 @@ def _alpha(view: View) -> np.ndarray:
     return alpha
 
 
-@source("alpha_ids")
+@source("alpha_ids", of="data")
 def _alpha_ids(view: View) -> np.ndarray:
     return view.archive.data.ids
 
@@ -287,42 +283,44 @@ def _tensors(view: View) -> list[dict[str, Any]]:
     return [dict(tensor) for tensor in view.archive.tensors]
 
 
-@source("card")
+@source("card", of="card")
 def _card(view: View) -> dict[str, Any]:
     return dict(view.archive.card)
 
 
-@source("rows")
+@source("rows", of="rows")
 def _rows(view: View) -> dict[str, np.ndarray]:
     return dict(view.archive.rows)
 
 
-@source("milestones")
+@source("milestones", of="rows")
 def _milestones(view: View) -> Any:
     return view.archive.milestones
 
 
-@source("initial_weights", stream="weights")
+@source("initial_weights", stream="weights", of="first")
 def _initial_weights(view: View) -> dict[str, np.ndarray]:
+    _refuse_complex(view)
     return view.archive.weights(int(view.archive.steps("weights")[0]))
 
 
-@source("activations_first", "example", "any_unit", stream="activations")
+@source("activations_first", "example", "any_unit", stream="activations", of="first")
 def _activations_first(view: View) -> list[np.ndarray]:
     return _activations_end(view, 0)
 
 
-@source("activations_last", "example", "any_unit", stream="activations")
+@source("activations_last", "example", "any_unit", stream="activations", of="last")
 def _activations_last(view: View) -> list[np.ndarray]:
     return _activations_end(view, -1)
 
 
 def _activations_end(view: View, position: int) -> list[np.ndarray]:
+    _refuse_linear(view)
     step = int(next(view.parts())[0].steps("activations")[position])
     return [activations_at(view, site, [step])[0] for site in view.archive.sites]
 
 
-@source("gradient_tensors", stream="gradients", needs=("layer_tensors",))
+@source("gradient_tensors", stream="gradients", needs=("layer_tensors",), of="first")
 def _gradient_tensors(view: View) -> list[str]:
     first, _ = next(view.parts())
     step = int(first.steps("gradients")[0])

@@ -13,6 +13,7 @@ import numpy as np
 from analyze.comparison.plain import plain
 from analyze.comparison.runs import Run
 from analyze.results import neutral
+from tracer.store.files import claimed, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,16 +80,19 @@ class Comparison:
         return rows
 
     def save(self, path: str | Path) -> Path:
-        """Write `runs.csv`, `correlations.csv`, `comparison.json`, `figures/*.svg` and `comparison.html`."""
+        """Write `runs.csv`, `correlations.csv`, `comparison.json`, `figures/*.svg` and `comparison.html`.
+
+        Errors: ArchiveError if another comparison is being saved there, or nothing can be written.
+        """
         from analyze.comparison import page
 
         folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        neutral(self.table).to_csv(folder / "runs.csv")
-        neutral(_tidy(self.correlations)).to_csv(folder / "correlations.csv", index=False)
-        text = json.dumps(plain(self.to_dict()), indent=1)
-        (folder / "comparison.json").write_text(text, encoding="utf-8")
-        page.write(self, folder)
+        with claimed(folder):
+            folder.mkdir(exist_ok=True)
+            write_whole(folder / "runs.csv", neutral(self.table).to_csv())
+            write_whole(folder / "correlations.csv", neutral(_tidy(self.correlations)).to_csv(index=False))
+            write_whole(folder / "comparison.json", json.dumps(plain(self.to_dict()), indent=1))
+            page.write(self, folder)
         return folder
 
     def to_dict(self) -> dict[str, Any]:

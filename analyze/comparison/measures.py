@@ -12,8 +12,9 @@ import numpy as np
 
 from analyze.comparison.plain import plain
 from analyze.comparison.runs import Run
-from analyze.report.save import ResultStore
+from analyze.engine.store import ResultStore
 from tracer.errors import MissingTraceError, did_you_mean
+from tracer.store.files import write_whole
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -145,7 +146,7 @@ class Kept:
     def write(self) -> None:
         """Keep what was read for the next time."""
         if self.changed:
-            self.path.write_text(json.dumps(plain(self.content)), encoding="utf-8")
+            write_whole(self.path, json.dumps(plain(self.content)))
 
 
 def select(labels: Sequence[str], measures: Sequence[str] | None) -> list[str]:

@@ -15,6 +15,7 @@ from analyze import plot
 from analyze.comparison import figures
 from analyze.report import page, svg
 from analyze.report.entries import grid
+from tracer.store.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +42,7 @@ def write(comparison: Comparison, folder: Path) -> Path:
         plot.save_svg(drawing(), file)
         shown.append({"name": name, "title": title, "reading": reading, "file": file, "draw": drawing})
     path = folder / "comparison.html"
-    path.write_text(render(comparison, shown, folder), encoding="utf-8")
+    write_whole(path, render(comparison, shown, folder))
     return path
 
 

@@ -12,8 +12,10 @@ import numpy as np
 
 from analyze.contract import available_metrics, card_of
 from analyze.engine.distribute import Routine, Workers, address
-from analyze.report.save import ResultStore
+from analyze.engine.fingerprint import sources
+from analyze.engine.store import ResultStore
 from tracer.errors import ArchiveError
+from tracer.store.files import claimed, write_whole
 
 FACTS = "run.json"
 SUFFIXES = (".zarr", ".zip")
@@ -58,7 +60,10 @@ class Run:
         return dict(self.facts.get("attributes", {}))
 
     def stored(self) -> dict[str, dict[str, Any]]:
-        """Attributes of each saved result that was computed from this archive as it is now."""
+        """Attributes of each saved result that was computed from this archive as it is now, by this very code.
+
+        Where there is no archive to compute it again from, whoever made it.
+        """
         if self._stored is not None:
             return self._stored
         store, digest = ResultStore(self.analysis), self.facts.get("digest")
@@ -66,7 +71,8 @@ class Run:
         for name in store.names():
             text = (store.root / name / "zarr.json").read_text(encoding="utf-8")
             attributes = dict(json.loads(text)["attributes"])
-            if digest is None or attributes.get("archive_digest", digest) == digest:
+            mine = not self.path or attributes.get("sources") == sources()
+            if mine and (digest is None or attributes.get("archive_digest", digest) == digest):
                 found[name] = attributes
         self._stored = found
         return found
@@ -84,7 +90,8 @@ class Run:
             reason = f"not in {self.analysis}, and the archive is not beside it"
             self.skipped |= dict.fromkeys(missing, reason)
             return
-        yield from self._compute(missing, workers, memory, pieces)
+        with claimed(self.analysis):
+            yield from self._compute(missing, workers, memory, pieces)
 
     def _skipped_before(self) -> dict[str, str]:
         """Metrics that an analysis of this very commit had to skip; a later one may hold more."""
@@ -115,7 +122,7 @@ class Run:
                 if job is None or not (yield from workers.finish(job)):
                     pages()
         if self.facts.get("mark") is not None and self.analysis.is_dir():
-            (self.analysis / FACTS).write_text(json.dumps(self.facts, indent=1), encoding="utf-8")
+            write_whole(self.analysis / FACTS, json.dumps(self.facts, indent=1))
 
 
 @dataclass(frozen=True)
@@ -129,6 +136,7 @@ class Pages:
 
     def __call__(self) -> bool:
         """Write them; False where the results are not to be seen from here."""
+        from analyze.report.save import save
         from analyze.results import Results, load
         from tracer.archive import open
 
@@ -139,7 +147,9 @@ class Pages:
         if self.digest not in {data.attrs.get("archive_digest") for data in kept.values()}:
             return False
         with open(self.archive) as archive:
-            Results(kept, self.skipped, archive=archive).save(self.analysis)
+            save(
+                Results(kept, self.skipped, archive=archive), Path(self.analysis)
+            )  # who asked for it has the claim
         return True
 
 
@@ -168,7 +178,7 @@ def read_facts(path: str, analysis: Path) -> dict[str, Any]:
         return {"title": analysis.name.removesuffix(".analysis")}
     facts = _facts(path) | {"mark": mark}
     if analysis.is_dir() and mark is not None:
-        kept_at.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        write_whole(kept_at, json.dumps(facts, indent=1))
     return facts
 
 

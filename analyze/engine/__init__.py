@@ -5,24 +5,28 @@ from __future__ import annotations
 import math
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from analyze.contract import Metric, available_metrics, card_of
 from analyze.engine.apart import Apart
-from analyze.engine.assemble import added, assemble
+from analyze.engine.assemble import of_commit
 from analyze.engine.blocks import Block, Outcome, Worker, blocks_of
-from analyze.engine.cost import Stopwatch, in_words
+from analyze.engine.cost import Prices, few, in_words, within
 from analyze.engine.distribute import DIED, Job, Routine, Task, Workers, address, complete, recruit
-from analyze.engine.fingerprint import fingerprint
+from analyze.engine.fingerprint import Fingerprints
+from analyze.engine.incremental import Way, held
+from analyze.engine.memory import parse_memory
 from analyze.engine.plan import Plan, make_plan
 from analyze.engine.replayed import with_activations
+from analyze.engine.store import ResultStore
 from analyze.errors import AnalysisError
-from analyze.report.save import ResultStore
 from analyze.results import Results
 from tracer.errors import ArchiveError, MissingTraceError
+from tracer.store.files import claimed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -31,7 +35,11 @@ if TYPE_CHECKING:
     from tracer.archive import Archive
 
 Progress = Callable[[int, int, str], None]
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+Arrived = Callable[[Results], object]
+Finished = Callable[[str, "xr.Dataset"], object]
+Snapshots = Literal["few", "all"] | Collection[int]
+PATIENCE = 60.0  # declared seconds of running the network, of all metrics together
+LONG = 10.0  # declared seconds from which starting processes pays
 
 
 def run(
@@ -40,67 +48,65 @@ def run(
     *,
     memory: int | str = "2GB",
     options: Mapping[str, Mapping[str, Any]] | None = None,
-    jobs: int = 1,
+    snapshots: Snapshots = "few",
+    jobs: int | Literal["auto"] = 1,
     scheduler: str | Client | None = None,
     progress: Progress | None = None,
     output: str | Path | None = None,
     replay: Mapping[str, Any] | None = None,
-    patience: float = 120.0,
+    patience: float = PATIENCE,
+    arrived: Arrived | None = None,
+    finished: Finished | None = None,
     apart: bool = False,
 ) -> Results:
     """Compute metrics of an archive; by default every one it supports.
 
-    Memory holds at most one block of snapshots, in total over the `jobs` processes. `scheduler`, the address
-    of a Dask cluster or a client of it, has the blocks computed there instead: each task then keeps to
-    `memory`, workers have this version of tracer and reach the archive by the same path or URL. `options`
-    maps a metric's name to its options. `progress(done, total, text)` is called as blocks finish. With
-    `output`, each result is kept in that directory as it is finished, and those already there are not
-    computed again unless the archive, the metric, its options or tracer changed. `replay` holds settings for
-    running the network again: `device`, `model` (a function that returns the module, or (module, loss), for
-    an archive without a usable network), `data` (a function that returns the training set, where no inputs
-    are stored), `memory` (bytes of one pass), `examples` (of which activations are computed where none are
-    recorded). A metric that runs the network again and would take more than `patience` seconds is computed
-    only when named. What is not computed is in `Results.skipped`, with the reason.
+    Memory holds at most one block of snapshots, in total over the `jobs` processes (`auto`, as the command
+    does: as many as there are cores for long work, else this one; a script that asks for processes starts what it
+    does under `if __name__ == "__main__"`). `scheduler`, the address of a Dask cluster or a client of it, has the
+    blocks computed there instead: each task then keeps to `memory`, workers have this version of tracer and
+    reach the archive by the same path or URL. `options` maps a metric's name to its options.
+    `progress(done, total, text)` is called as blocks finish. With `output`, results are kept in that directory
+    snapshot by snapshot, as they are finished: what is there is computed again only where tracer, the metric, its
+    options or what it read of the archive changed. `replay` holds settings for running the network again:
+    `device`, `model` (a function that returns the module, or (module, loss), for an archive without a usable
+    network), `data` (a function that returns the training set, where no inputs are stored), `memory` (bytes of
+    one pass), `examples` (of which activations are computed where none are recorded).
+
+    Metrics of stored arrays come first, those that run the network again after them, cheapest first:
+    `arrived(results)` is called when the first are done and again with each of the others, and
+    `Results.coming` names those still to come; `finished(name, dataset)` is called with each result at once.
+    The network is run again at `snapshots`: `few` (the first, the last, and at most three between, evenly in
+    the logarithm of the step), `all`, or steps; snapshots computed earlier stay. All such metrics together
+    take `patience` seconds as declared in `analyze.engine.cost`, by operations counted and not by a clock; the
+    dearest are left out. A metric that is named is always computed. What is not computed is in
+    `Results.skipped`, with the reason.
 
     Raises MissingTraceError where a metric asked for by name lacks what it needs, AnalysisError where it
     fails, or where no scheduler or worker can do its part.
     """
     opened = _opened(archive)
     explicit = metrics is not None
-    with recruit(jobs, scheduler) as workers:
+    with claimed(output), recruit(jobs, scheduler) as workers:
         session = Session(
             opened,
             metrics,
             workers,
             memory=memory,
             options=options,
+            snapshots=snapshots,
             progress=progress,
             output=output,
             replay=replay,
             patience=math.inf if explicit else patience,
+            arrived=arrived,
+            finished=finished,
             apart=apart,
         )
         complete(session.compute())
     if explicit:
         session.raise_failures()
     return session.results()
-
-
-def parse_memory(memory: int | str) -> int:
-    """Bytes of a size such as `2GB` (powers of 1000) or a number of bytes.
-
-    >>> parse_memory("1.5GB"), parse_memory(1024)
-    (1500000000, 1024)
-    """
-    text = str(memory).strip().upper().replace("IB", "B")
-    number = text.rstrip("KMGTB ")
-    try:
-        value = int(float(number) * UNITS[text[len(number) :].strip()])
-    except (KeyError, ValueError):
-        value = 0
-    if value <= 0:
-        raise ValueError(f"memory is a number of bytes or a size such as '2GB', got {memory!r}")
-    return value
 
 
 class Session:
@@ -114,52 +120,83 @@ class Session:
         *,
         memory: int | str = "2GB",
         options: Mapping[str, Mapping[str, Any]] | None = None,
+        snapshots: Snapshots = "few",
         progress: Progress | None = None,
         output: str | Path | None = None,
         replay: Mapping[str, Any] | None = None,
         patience: float = math.inf,
         pieces: int | None = None,
+        arrived: Arrived | None = None,
+        finished: Finished | None = None,
         apart: bool = False,
     ) -> None:
         self.wanted, self.options = _wanted(metrics), dict(options or {})
         _check_options(self.options, self.wanted)
-        self.replay, self.patience = dict(replay or {}), patience
+        self.replay, self.patience, self.snapshots = dict(replay or {}), patience, snapshots
         self.opened, self.archive = archive, with_activations(archive, self.replay)
-        self.workers, self.memory = workers, parse_memory(memory) // workers.share
-        self.pieces = 2 * workers.n if pieces is None else pieces
-        self._here = Worker(self.archive, self.replay)
-        self.apart = Apart(self._here, self.memory, wanted=apart)
-        self.stopwatch = Stopwatch(self.archive, self.replay, self.apart.per_example)
+        self.spare, self.workers = workers, Workers() if workers.spare else workers
+        self.memory = parse_memory(memory)
+        self._pieces = pieces
+        self.prices = Prices(self.archive, self.replay)
         self.progress = progress or (lambda done, total, text: None)
+        self.arrived = arrived or (lambda results: None)
+        self.finished = finished or (lambda name, data: None)
         self.store = None if output is None else ResultStore(output, str(archive.run_id))
         self.done: dict[str, xr.Dataset] = {}
         self.failed: dict[str, Outcome] = {}
-        self.fingerprints: dict[str, str] = {}
+        self.coming: list[str] = []
+        self._prints = Fingerprints(self.archive, self.replay)
+        self._ways: dict[str, Way] = {}
+        self._priced: list[Plan] = []
+        self._here = Worker(self.archive, self.replay)
+        self.apart = Apart(self._here, self.memory, wanted=apart)
         self._id = uuid.uuid4().hex
 
     def compute(self) -> Routine[None]:
-        """Compute what is wanted, those metrics first whose results others read."""
+        """Compute what is wanted: from stored arrays, then by running the network again, cheapest first.
+
+        Metrics come after those whose results they read.
+        """
+        later: list[Plan] = []
+        waiting: list[Metric] = []
         for level in _levels(self.wanted):
-            yield from self._compute(level)
+            plans = []
+            for card in level:
+                held_up = {plan.card.name for plan in later} | {other.name for other in waiting}
+                if held_up & set(_other_metrics(card)):
+                    waiting.append(card)
+                elif (plan := self._plan(card)) is not None:
+                    (later if plan.replays else plans).append(plan)
+            yield from self._compute(plans)
+        chosen = self._affordable(later)
+        self.coming = [plan.card.name for plan in chosen] + [card.name for card in waiting]
+        self.arrived(self.results())
+        yield from self._compute(chosen)
+        for card in waiting:
+            plan = self._plan(card)
+            yield from self._compute(
+                [] if plan is None else self._affordable([plan]) if plan.replays else [plan]
+            )
+            self._tell(card.name)
 
     def results(self) -> Results:
-        """Results of the metrics that were asked for, and why others are missing."""
+        """Results of the metrics that were asked for, why others are missing, and which are still to come."""
         kept = {name: self.done[name] for name in self.wanted if name in self.done}
         skipped = {name: self.failed[name].message for name in self.wanted if name in self.failed}
-        return Results(kept, skipped, archive=self.opened)
+        coming = [name for name in self.coming if name in self.wanted]
+        return Results(kept, skipped, archive=self.opened, coming=coming)
 
-    def _compute(self, cards: Sequence[Metric]) -> Routine[None]:
+    def _compute(self, plans: Sequence[Plan]) -> Routine[None]:
         """Compute metrics that do not read each other's results."""
-        plans = [plan for plan in map(self._plan, cards) if plan is not None and self._affordable(plan)]
-        blocks = list(blocks_of(plans, self.archive, self.memory, self.failed, max(1, self.pieces)))
-        returned: dict[str, list[Any]] = {plan.card.name: [] for plan in plans}
-        left = {name: sum(name in block.names for block in blocks) for name in returned}
+        memory, pieces = self.memory // self.workers.share, self._pieces
+        if pieces is None:
+            pieces = 2 * self.workers.n
+        blocks = list(blocks_of(plans, self.archive, memory, self.failed, max(1, pieces)))
+        left = {plan.card.name: sum(plan.card.name in block.names for block in blocks) for plan in plans}
         if self.workers.n and blocks:
             self.progress(0, len(blocks), f"tasks for {self.workers.name}")
-        for plan in plans:
-            if plan.replays:
-                expected = in_words(self.stopwatch.seconds(plan))
-                self.progress(0, len(blocks), f"{plan.card.name}: about {expected} of passes")
+        for name in [name for name, count in left.items() if not count]:
+            self._tell(name)
         finished, under_way = 0, deque[tuple[Block, Job | None]]()
         for block in [*blocks, None]:
             if block is not None:
@@ -173,9 +210,13 @@ class Session:
                 for plan in first.plans:
                     name = plan.card.name
                     left[name] -= 1
-                    self._take(plan, returned[name], outcomes[name])
-                    if not left[name] and name not in self.failed:
-                        self._finish(plan, returned.pop(name))
+                    self._take(plan, first.steps, outcomes[name])
+                    way = self._ways[name]
+                    if name not in self.failed and (not left[name] or way.due(self.store)):
+                        self._finish(way)
+                    if not left[name]:
+                        way.returned.clear()
+                        self._tell(name)
 
     def raise_failures(self) -> None:
         """Raise the first failure among the metrics that were asked for."""
@@ -186,28 +227,68 @@ class Session:
                 raise kind(f"{name}: {outcome.message}") from outcome.error
 
     def _plan(self, card: Metric) -> Plan | None:
-        options = self.options.get(card.name, {})
+        """What is left to compute of a metric; None where nothing is, or where it cannot be computed."""
         try:
-            self.fingerprints[card.name] = self._fingerprint(card, options)
-            kept = self.store.load(card.name, self.fingerprints[card.name]) if self.store else None
-            if kept is not None:
-                self.done[card.name] = kept
-                return None
-            return make_plan(card, options, self.archive, self.done)
+            plan = make_plan(card, self.options.get(card.name, {}), self.archive, self.done)
+            wanted = self._prints.of(plan)
         except MissingTraceError as error:
             reasons = [self.failed[name].message for name in _other_metrics(card) if name in self.failed]
             message = ": ".join([str(error), *reasons[:1]])
             self.failed[card.name] = Outcome(message=message, missing=True, error=error)
             return None
+        self._ways[card.name] = way = Way(plan, wanted, held(plan, wanted, self.store))
+        whole = replace(plan, steps=self._chosen(plan))
+        if plan.replays:
+            self._priced.append(whole)
+        left = self._left(whole)
+        if way.held.data is not None and not left.steps:
+            self._keep(way)
+            return None
+        return left
 
-    def _affordable(self, plan: Plan) -> bool:
-        expected = self.stopwatch.seconds(plan) if plan.replays else 0.0
-        if expected <= self.patience:
-            return True
-        self.failed[plan.card.name] = Outcome(
-            message=f"would take about {in_words(expected)} of running the network; ask for it by name"
-        )
-        return False
+    def _left(self, plan: Plan) -> Plan:
+        """What of a plan is not held."""
+        way = self._ways[plan.card.name]
+        left = replace(plan, steps=way.start(plan.steps))
+        self._prints.know(plan.card.name, way.final)
+        return left
+
+    def _chosen(self, plan: Plan) -> tuple[int, ...]:
+        """Snapshots to compute: all, but few of those at which the network has to be run again."""
+        if not plan.replays or plan.whole or plan.card.combine or self.snapshots == "all":
+            return plan.steps
+        if self.snapshots == "few":
+            return few(plan.timeline)
+        return tuple(step for step in plan.timeline if step in set(self.snapshots))
+
+    def _affordable(self, plans: Sequence[Plan]) -> list[Plan]:
+        """Plans within the budget, in order of cost; the others are told, with what computes them.
+
+        What is there already counts as if it were not, so that the same command computes the same metrics again.
+        """
+        order, over = within(self._priced, self.prices, self.patience, fewer=self.snapshots == "few")
+        left = {plan.card.name: plan for plan in plans}
+        for plan, seconds in over:
+            if (name := plan.card.name) not in left:
+                continue
+            left.pop(name)
+            if self._ways[name].held.data is not None:
+                self._keep(self._ways[name])
+                continue
+            self.failed[name] = Outcome(
+                message=f"would take about {in_words(seconds)} of running the network, more than is left of "
+                f"{in_words(self.patience)} after cheaper metrics; tracer analyze {self.archive.path} -m {name}"
+            )
+        chosen = []
+        for plan in [self._left(plan) for plan in order if plan.card.name in left]:
+            if plan.steps:
+                chosen.append(plan)
+            else:
+                self._keep(self._ways[plan.card.name])
+        cost = sum(self.prices.seconds(plan) for plan in chosen)
+        if self.spare.spare and cost >= LONG and self.replay.get("device") in (None, "cpu"):
+            self.workers = self.spare
+        return chosen
 
     def _begin(self, block: Block) -> Job | None:
         if not self.workers.n:
@@ -224,30 +305,41 @@ class Session:
         outcomes = yield from self.workers.finish(job)
         return dict.fromkeys(block.names, Outcome(message=DIED)) if outcomes is None else outcomes
 
-    def _take(self, plan: Plan, returned: list[Any], outcome: Outcome) -> None:
+    def _take(self, plan: Plan, steps: tuple[int, ...], outcome: Outcome) -> None:
         if outcome.message:
             self.failed.setdefault(plan.card.name, outcome)
-        elif not (plan.card.combine and returned):
-            returned.append(outcome.returned)
-        else:
-            try:
-                returned[0] = added(plan, returned[0], outcome.returned)
-            except AnalysisError as error:
-                self.failed.setdefault(plan.card.name, Outcome(message=str(error), error=error))
-
-    def _finish(self, plan: Plan, returned: list[Any]) -> None:
-        name = plan.card.name
+            return
         try:
-            self.done[name] = assemble(plan, returned, self.archive, self.fingerprints[name])
+            self._ways[plan.card.name].take(steps, outcome.returned)
+        except AnalysisError as error:
+            self.failed.setdefault(plan.card.name, Outcome(message=str(error), error=error))
+
+    def _finish(self, way: Way) -> None:
+        """Make a result of what is there of it, and keep it."""
+        name = way.plan.card.name
+        try:
+            self.done[name] = way.result(self.archive)
         except AnalysisError as error:
             self.failed[name] = Outcome(message=str(error), error=error)
             return
         if self.store:
             self.store.save(name, self.done[name])
 
-    def _fingerprint(self, card: Metric, options: Mapping[str, Any]) -> str:
-        reads = [self.fingerprints.get(name) for name in _other_metrics(card)]
-        return fingerprint(card, options, self.archive, self.replay, reads)
+    def _keep(self, way: Way) -> None:
+        """Take a stored result, which now holds of this commit too."""
+        name, data, now = way.plan.card.name, way.held.data, of_commit(self.archive)
+        assert data is not None
+        self.done[name] = way.marked(data, now)
+        if self.store and data.attrs != self.done[name].attrs:
+            self.store.save(name, self.done[name])
+        self._tell(name)
+
+    def _tell(self, name: str) -> None:
+        if name in self.done and name in self.wanted:
+            self.finished(name, self.done[name])
+        if name in self.coming:
+            self.coming.remove(name)
+            self.arrived(self.results())
 
 
 def _opened(archive: str | Path | Archive) -> Archive:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pickle import PicklingError
-from typing import Any
-
 from analyze.arrays import closure
 from analyze.engine.blocks import Block, Outcome, Worker
 from analyze.engine.distribute import Task, address, packed, perform
-from analyze.engine.fingerprint import engine_source
+from analyze.engine.fingerprint import sources
 from tracer.apart import WorkerDiedError, shared
 
 _NETWORK = frozenset({"states", "network", "networks"})
@@ -32,24 +28,10 @@ class Apart:
         if content is None:
             return self._here.compute(block)
         try:
-            outcomes: dict[str, Outcome] = shared().call(
-                perform, content, engine_source(), memory=self._memory
-            )
+            outcomes: dict[str, Outcome] = shared().call(perform, content, sources(), memory=self._memory)
             return outcomes
         except WorkerDiedError as error:
             return dict.fromkeys(block.names, Outcome(message=str(error)))
-
-    def per_example(self) -> float | None:
-        """Seconds of a forward pass per example, measured there; None where it is to be measured here."""
-        if not self.wanted:
-            return None
-        try:
-            seconds: float = shared().call(_per_example, self._where, self._here.replay, memory=self._memory)
-            return seconds
-        except WorkerDiedError:
-            return 0.0  # as the metric itself will say
-        except (AttributeError, TypeError, PicklingError):  # settings that cannot travel
-            return None
 
     @property
     def _where(self) -> str:
@@ -64,15 +46,4 @@ class Apart:
         if not self.wanted:
             return False
         reads = [entry for plan in block.plans for entry in closure(plan.arrays)]
-        if any(entry.name in _NETWORK for entry in reads):
-            return True
-        recomputed = getattr(self._here.archive, "recomputes", None)
-        return recomputed is not None and any(entry.stream == recomputed for entry in reads)
-
-
-def _per_example(path: str, settings: Mapping[str, Any]) -> float:
-    from analyze.engine.cost import Stopwatch
-    from tracer.archive import open
-
-    with open(path) as archive:
-        return Stopwatch(archive, settings).per_example
+        return any(plan.replays for plan in block.plans) or any(entry.name in _NETWORK for entry in reads)

@@ -12,8 +12,8 @@ import numpy as np
 from analyze.arrays import closure
 from analyze.engine.plan import Plan
 from analyze.errors import AnalysisError
-from tracer import __version__
 from tracer.errors import MissingTraceError
+from tracer.spec.release import version
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -31,9 +31,7 @@ ALL_SITES = {
 }
 
 
-def assemble(
-    plan: Plan, blocks: Sequence[Sequence[Returned]], archive: Archive, fingerprint: str
-) -> xr.Dataset:
+def assemble(plan: Plan, blocks: Sequence[Sequence[Returned]], archive: Archive) -> xr.Dataset:
     """Dataset of a metric from what it returned for each block of snapshots and, within it, each view."""
     import xarray as xr
 
@@ -46,7 +44,7 @@ def assemble(
     sizes = _sizes(plan, arrays, dims)
     coordinates = _coordinates(plan, sizes, archive, blocks[0][0])
     variables = {name: (dims[name], array, _labels_of(plan, name, array)) for name, array in arrays.items()}
-    attributes = _provenance(plan, archive, fingerprint)
+    attributes = _provenance(plan, archive)
     own = dict(blocks[0][0].get("attrs", {}))
     attributes |= {str(key): _flat(value) for key, value in own.items()}
     return xr.Dataset(variables, coords=coordinates, attrs=attributes)
@@ -197,7 +195,7 @@ def _flat(value: Any) -> str | int | float:
     return value
 
 
-def _provenance(plan: Plan, archive: Archive, fingerprint: str) -> dict[str, Any]:
+def _provenance(plan: Plan, archive: Archive) -> dict[str, Any]:
     card = plan.card
     attributes = {
         "metric": card.name,
@@ -208,11 +206,14 @@ def _provenance(plan: Plan, archive: Archive, fingerprint: str) -> dict[str, Any
         "reference": "; ".join(str(reference) for reference in card.reference),
         "options": json.dumps(plan.options, default=str, sort_keys=True),
         "run_id": str(archive.run_id),
-        "archive_digest": str(archive.digest),
-        "archive_state": str(archive.state),
+        **of_commit(archive),
         "creation_library": "tracer",
-        "tracer_version": __version__,
+        "tracer_version": version(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "fingerprint": fingerprint,
     }
     return attributes | ({"lag": plan.lag} if plan.lag else {})
+
+
+def of_commit(archive: Archive) -> dict[str, str]:
+    """Attributes that say of which commit of a run a result holds, computed from it or from an earlier one."""
+    return {"archive_digest": str(archive.digest), "archive_state": str(archive.state)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from analyze.arrays import View, closure
 from analyze.engine.plan import Examples, Plan, example_probe, made_bytes, static_bytes, view_bytes
-from tracer.errors import MissingTraceError
+from tracer.errors import MissingTraceError, byte_size
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -49,7 +50,7 @@ class Block:
         return [plan.card.name for plan in self.plans]
 
     def trimmed(self) -> Block:
-        """The same block with no more of other metrics' results than it reads."""
+        """The same block with no more of its plans, and of other metrics' results, than computing it takes."""
         seen = {*self.steps, self.lead}
 
         def cut(array: xr.DataArray) -> xr.DataArray:
@@ -58,7 +59,7 @@ class Block:
             return array.isel(step=[int(step) in seen for step in array["step"].values])
 
         plans = [
-            replace(plan, results={name: cut(array) for name, array in plan.results.items()})
+            replace(plan, results={name: cut(array) for name, array in plan.results.items()}, timeline=())
             for plan in self.plans
         ]
         return replace(self, plans=plans)
@@ -78,8 +79,10 @@ def blocks_of(
     """
     groups: dict[Any, list[Plan]] = {}
     for plan in plans:
-        alone = plan.whole or plan.replays or plan.card.combine
-        key = (plan.steps, plan.card.name if alone else "")
+        alone = plan.whole or "states" in plan.arrays or plan.card.combine
+        # Where steps are left out, one that compares in time needs blocks without a gap; others go on in one.
+        apart = bool(plan.lag) and len(list(_runs(plan.steps, plan.timeline))) > 1
+        key = (plan.steps, plan.timeline, plan.card.name if alone else "", apart)
         groups.setdefault(key, []).append(plan)
     number = 0
     for group in itertools.chain.from_iterable(map(_sharing, groups.values())):
@@ -120,9 +123,7 @@ def _cut(
     if not first.steps or first.whole:
         together = 0 if first.replays else _nbytes(plans, archive) * len(first.steps)
         if together > memory:
-            message = (
-                f"reads all {len(first.steps)} snapshots at once, {together / 1e6:,.0f} MB: raise --memory"
-            )
+            message = f"reads all {len(first.steps)} snapshots at once, {byte_size(together)}: raise --memory"
             failed[first.card.name] = Outcome(message=message, missing=True)
             return
         yield first.steps, None, 1
@@ -136,13 +137,29 @@ def _cut(
     lag = any(plan.lag for plan in plans)  # one compares with the snapshot before, which then is read too
     length = max(1, min(memory // max(size, 1) - lag, max(_FEW, _REUSED // max(size, 1))))
     length = min(length, -(-len(first.steps) // pieces))
-    if first.replays:  # long work: one snapshot at a time, so that progress shows and processes share it
+    if (
+        "states" in first.arrays
+    ):  # long work: a snapshot at a time, so that progress shows and processes share it
         length = 1
     if first.card.combine:  # sums do not depend on where blocks begin, however much memory there is
         length = 1
-    for start in range(0, len(first.steps), length):
-        lead = first.steps[start - 1] if lag and start else None
-        yield first.steps[start : start + length], lead, parts
+    timeline = first.timeline
+    for steps in _runs(first.steps, timeline if lag else first.steps):
+        place = bisect_left(timeline, steps[0])
+        before = timeline[place - 1] if lag and place else None
+        for start in range(0, len(steps), length):
+            yield steps[start : start + length], steps[start - 1] if lag and start else before, parts
+
+
+def _runs(steps: Sequence[int], timeline: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Steps in groups that follow each other in a timeline without a gap.
+
+    >>> list(_runs([0, 1, 8], [0, 1, 4, 8]))
+    [(0, 1), (8,)]
+    """
+    places = [bisect_left(timeline, step) - position for position, step in enumerate(steps)]
+    for _, group in itertools.groupby(zip(places, steps, strict=True), key=lambda pair: pair[0]):
+        yield tuple(step for _, step in group)
 
 
 def _groups_of_sites(plan: Plan, archive: Archive, memory: int) -> int:
@@ -159,8 +176,8 @@ def _groups_of_sites(plan: Plan, archive: Archive, memory: int) -> int:
 
 def _too_large(plan: Plan, size: int, memory: int) -> str:
     return (
-        f"one snapshot of what {plan.card.name} reads takes {size / 1e9:.2g} GB and memory is limited to "
-        f"{memory / 1e9:.2g} GB; raise the limit or record fewer examples (capture)"
+        f"one snapshot of what {plan.card.name} reads takes {byte_size(size)} and memory is limited to "
+        f"{byte_size(memory)}; raise the limit or record fewer examples (capture)"
     )
 
 

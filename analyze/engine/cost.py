@@ -1,61 +1,103 @@
-"""How long running the network again would take, estimated from one measured pass."""
+"""What running the network again costs, counted in passes and operations: the same on any machine, busy or not."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from analyze.engine.plan import Plan
     from tracer.archive import Archive
 
-_SHOWN = 64  # examples of the measured pass
+# What is declared of a machine, for costs to be told in seconds: operations on numbers, and rows of a table, that its
+# two cores do in a second. Which metrics are computed must not depend on how busy the machine is.
+RATE, ROWS = 1.25e11, 2e4
+EXAMPLES = 256  # whose operations are counted
+FEW = 5  # snapshots at which the network is run again unless more are asked for
 
 
-class Stopwatch:
-    """Times one forward pass of an archive's network, when first asked.
+class Prices:
+    """Costs of plans of one archive, from the operations that its network's table takes."""
 
-    elsewhere: has it measured in another process; None where that one cannot.
-    """
-
-    def __init__(
-        self,
-        archive: Archive,
-        settings: Mapping[str, Any],
-        elsewhere: Callable[[], float | None] = lambda: None,
-    ) -> None:
-        self._archive, self._settings, self._elsewhere = archive, settings, elsewhere
-        self._per_example: float | None = None
+    def __init__(self, archive: Archive, settings: Mapping[str, Any]) -> None:
+        self._archive, self._settings = archive, settings
 
     def seconds(self, plan: Plan) -> float:
-        """Estimated seconds of a replay metric: its passes, snapshots and examples at the measured rate."""
-        if plan.card.passes is None:
+        """Declared seconds of a plan: its passes at its snapshots, of its examples; 0 for one without passes."""
+        if not plan.replays or not plan.steps:
             return 0.0
-        held = sum(sum(counts) for _, counts in plan.views)
-        examples = min(held, plan.options.get("examples") or held)
-        passes = plan.card.passes(plan.options) * max(1, len(plan.steps))
-        return passes * examples * self.per_example
+        n = len(plan.steps)
+        # Activations are looked at once, and those of one more snapshot, with which they are compared.
+        passes = n + 1.0 if plan.card.passes is None else plan.card.passes(plan.options, n)
+        limit = plan.options.get("examples")
+        counts = [min(sum(counts), limit or sum(counts)) for _, counts in plan.views]
+        work, rows = self._network
+        return passes * sum(n * work / RATE + rows / ROWS for n in counts)
 
-    @property
-    def per_example(self) -> float:
-        """Seconds of a forward pass per example; 0 where the network cannot be run, as the metric will say."""
-        if self._per_example is None:
-            self._per_example = self._elsewhere()
-        if self._per_example is None:
-            from analyze.replay.replay import replay_of
+    @cached_property
+    def _network(self) -> tuple[float, int]:
+        """Operations of a forward pass per example, and rows; 0 where it cannot be run, as the metric will say."""
+        from analyze.replay.replay import replay_of
+        from tracer.network.cost import operations
+        from tracer.rerun.stored import tensors_of
 
-            try:
-                replay = replay_of(self._archive, self._settings)
-                state = replay.at(int(replay.steps[-1]))
-                examples = state.probe(next(iter(replay.probes))).first(_SHOWN)
-                state.outputs(examples)
-                start = time.perf_counter()
-                state.outputs(examples)
-                self._per_example = (time.perf_counter() - start) / examples.n
-            except (ValueError, LookupError):
-                self._per_example = 0.0
-        return self._per_example
+        try:
+            replay = replay_of(self._archive, self._settings)
+            step = int(replay.steps[-1])
+            network = replay.network(step)
+            examples = replay.probe(next(iter(replay.probes))).first(network.batch or EXAMPLES)
+            tensors = tensors_of(self._archive, step, replay.device)
+            work = operations(network, tensors, examples.inputs, examples.targets)
+            return work / examples.n, len(network.rows)
+        except (ValueError, LookupError, StopIteration):
+            return 0.0, 0
+
+
+def few(timeline: Sequence[int], most: int = FEW) -> tuple[int, ...]:
+    """The first, the last, and at most three steps between, evenly in the logarithm of the step.
+
+    >>> few([0, 1, 2, 4, 8, 16, 32, 48])
+    (0, 2, 8, 16, 48)
+    """
+    if len(timeline) <= most:
+        return tuple(timeline)
+    steps = np.asarray(timeline, np.float64)
+    places = np.log1p(steps - steps[0])
+    wanted = np.linspace(0.0, places[-1], most)
+    left = list(range(len(timeline)))
+    chosen = []
+    for place in (wanted[0], wanted[-1], *wanted[1:-1]):
+        chosen.append(min(left, key=lambda k: abs(places[k] - place)))
+        left.remove(chosen[-1])
+    return tuple(timeline[k] for k in sorted(chosen))
+
+
+def within(
+    plans: Iterable[Plan], prices: Prices, budget: float, *, fewer: bool = False
+) -> tuple[list[Plan], list[tuple[Plan, float]]]:
+    """Plans in order of cost as far as a budget of declared seconds reaches, and the others with their costs.
+
+    fewer: what does not fit is tried at fewer snapshots, down to the first and the last.
+    """
+    costs = sorted(
+        ((prices.seconds(plan), plan.card.name, plan) for plan in plans), key=lambda cost: cost[:2]
+    )
+    chosen, over, left = [], [], budget
+    for seconds, _, plan in costs:
+        ways = [plan]
+        if fewer and not plan.whole:
+            ways += [replace(plan, steps=few(plan.steps, n)) for n in range(len(plan.steps) - 1, 1, -1)]
+        fitting = next((way for way in ways if prices.seconds(way) <= left), None)
+        if fitting is None:
+            over.append((plan, seconds))
+        else:
+            chosen.append(fitting)
+            left -= prices.seconds(fitting)
+    return chosen, over
 
 
 def in_words(seconds: float) -> str:

@@ -16,14 +16,14 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, 
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from analyze.engine.blocks import Block, Outcome, Worker
-from analyze.engine.fingerprint import engine_source
+from analyze.engine.fingerprint import sources
 from analyze.engine.replayed import with_activations
 from analyze.errors import AnalysisError
-from tracer import __version__
 from tracer.errors import ArchiveError
+from tracer.spec.release import version
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -71,8 +71,8 @@ def packed(task: Any) -> bytes | None:
 
 def perform(task: bytes, code: str) -> Any:
     """Do a task, in a worker; AnalysisError where its code is not that of the sender."""
-    if code != engine_source():
-        raise AnalysisError(f"it has another version of tracer ({__version__}) than this process")
+    if code != sources():
+        raise AnalysisError(f"it has another version of tracer ({version()}) than this process")
     try:
         call = pickle.loads(task)
     except (ImportError, AttributeError) as error:
@@ -113,6 +113,7 @@ class Workers:
 
     n = 0  # tasks done at a time
     share = 1  # tasks that share the memory limit
+    spare = False  # whether they are for long work only
     name = "this process"
 
     @property
@@ -157,8 +158,9 @@ class Processes(Workers):
 
     name = "this machine"
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, *, spare: bool = False) -> None:
         self.n = self.share = n
+        self.spare = spare
         self._pool: Executor | None = None
 
     def close(self) -> None:
@@ -169,25 +171,38 @@ class Processes(Workers):
     def _submit(self, task: bytes, tries: int) -> Future[Any]:
         if tries == TRIES:
             with _pool(1) as alone:
-                future = alone.submit(perform, task, engine_source())
+                future = alone.submit(perform, task, sources())
             return future
         if self._pool is None:
             self._pool = _pool(self.n)
         try:
-            return self._pool.submit(perform, task, engine_source())
+            return self._pool.submit(perform, task, sources())
         except BrokenExecutor:
             self._pool.shutdown()
             self._pool = _pool(self.n)
-            return self._pool.submit(perform, task, engine_source())
+            return self._pool.submit(perform, task, sources())
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _pool(n: int) -> Executor:
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    threads = max(1, (os.cpu_count() or 1) // n)
+    threads = max(1, cores() // n)
     # A fresh interpreter: a fork would share the locks of whatever threads the caller has running.
     return ProcessPoolExecutor(n, get_context("spawn"), initializer=_limit_threads, initargs=(threads,))
+
+
+def one_process() -> Executor:
+    """A process beside this one, for what can be done meanwhile."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    return ProcessPoolExecutor(1, get_context("spawn"), initializer=_limit_threads, initargs=(1,))
 
 
 def _limit_threads(threads: int) -> None:
@@ -219,7 +234,7 @@ class Cluster(Workers):
             self._client.close()
 
     def _submit(self, task: bytes, tries: int) -> Future[Any]:
-        future: Future[Any] = self._executor.submit(perform, task, engine_source())
+        future: Future[Any] = self._executor.submit(perform, task, sources())
         return future
 
 
@@ -240,9 +255,17 @@ def _client(address: str) -> Client:
 
 
 @contextmanager
-def recruit(jobs: int = 1, scheduler: str | Client | None = None) -> Iterator[Workers]:
-    """Workers on a cluster, else `jobs` processes, else this process; they are let go at the end."""
-    workers = Cluster(scheduler) if scheduler is not None else Processes(jobs) if jobs > 1 else Workers()
+def recruit(jobs: int | Literal["auto"] = 1, scheduler: str | Client | None = None) -> Iterator[Workers]:
+    """Workers on a cluster, else `jobs` processes, else this process; they are let go at the end.
+
+    `auto`: a process a core, for long work only.
+    """
+    workers: Workers
+    if scheduler is not None:
+        workers = Cluster(scheduler)
+    else:
+        n = cores() if jobs == "auto" else int(jobs)
+        workers = Processes(n, spare=jobs == "auto") if n > 1 else Workers()
     try:
         yield workers
     finally:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 # Importing them declares the arrays they make.
-from analyze.arrays import SOURCES, View, closure, derived, recorded  # noqa: F401
+from analyze.arrays import SOURCES, View, classes, closure, derived, minibatches, recorded  # noqa: F401
 from analyze.contract import Metric
 from tracer.errors import MissingTraceError
 from tracer.spec import HOW
@@ -27,11 +27,17 @@ Examples = tuple[tuple[str, ...], tuple[int, ...]]
 
 @dataclass
 class Plan:
-    """A metric with its options, and the snapshots and examples it is computed on."""
+    """A metric with its options, and the snapshots and examples it is computed on.
+
+    timeline: all snapshots it could be computed on, of which `steps` are to be computed now; one that compares in
+    time reads the one before in the timeline too. replays: whether the network has to be run again.
+    """
 
     card: Metric
     options: dict[str, Any]
     steps: tuple[int, ...] = ()
+    timeline: tuple[int, ...] = ()
+    replays: bool = False
     lag: str = ""
     views: tuple[Examples, ...] = ()
     optional: tuple[str, ...] = ()
@@ -46,11 +52,6 @@ class Plan:
     def whole(self) -> bool:
         """Whether all snapshots have to be handed over at once."""
         return self.card.whole or not (self.card.in_time or self.card.combine)
-
-    @property
-    def replays(self) -> bool:
-        """Whether the network has to be run again."""
-        return "states" in self.arrays
 
     def view(self, archive: Archive, examples: Examples, **where: Any) -> View:
         """The view of one call."""
@@ -125,7 +126,19 @@ def make_plan(
         if "." in name and name.partition(".")[0] in done:
             plan.results[name] = _result(name, done, card)
             plan.optional += (name,)
+    plan.timeline = plan.steps
+    plan.replays = _replays(plan, archive)
     return plan
+
+
+def _replays(plan: Plan, archive: Archive) -> bool:
+    """Whether the network is run again: for a metric that asks for it, or for activations that were not recorded."""
+    if "states" in plan.arrays:
+        return True
+    recomputed = set(getattr(archive, "recomputed", ())) & {
+        name for probes, _ in plan.views for name in probes
+    }
+    return bool(recomputed) and any(entry.stream == "activations" for entry in closure(plan.arrays))
 
 
 def compared(steps: Sequence[int], epoch_ends: Sequence[int] | np.ndarray) -> tuple[tuple[int, ...], str]:

@@ -55,12 +55,10 @@ def _holds(view: ProbeView) -> bool:
 
 
 class _Archive:
-    """An archive whose probes have activations."""
-
-    recomputes = STREAM
+    """An archive whose probes have activations; recomputed: names of those for which the network is run again."""
 
     def __init__(self, archive: Archive, lacking: list[str], settings: Mapping[str, Any]) -> None:
-        self._archive, self._lacking, self._settings = archive, lacking, settings
+        self._archive, self.recomputed, self._settings = archive, lacking, settings
         self._kept: OrderedDict[tuple[str, int], dict[str, np.ndarray]] = OrderedDict()
 
     def __getattr__(self, name: str) -> Any:
@@ -71,7 +69,7 @@ class _Archive:
         """Probes by name."""
         views = type(self._archive.probes)()
         for name, view in self._archive.probes.items():
-            views[name] = _Probe(view, self) if name in self._lacking else view  # type: ignore[index]
+            views[name] = _Probe(view, self) if name in self.recomputed else view  # type: ignore[index]
         return views
 
     @cached_property

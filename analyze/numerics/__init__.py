@@ -6,14 +6,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+ROUNDING = 1e-12  # relative difference up to which computed numbers are taken to be equal
 
 
 def pearson(x: ArrayLike, y: ArrayLike) -> Floats:
     """Pearson correlation along the last axis; the leading axes broadcast.
 
     Pairs in which either value is NaN are left out. NaN where fewer than two pairs remain, where the
-    values that remain in `x` or in `y` are all equal (a test of equality: the variance of a repeated 0.1
-    is not exactly 0), or where one of them is infinite.
+    values that remain in `x` or in `y` are all equal but for rounding (a test of equality: the variance of a
+    repeated 0.1 is not exactly 0), or where one of them is infinite.
 
     >>> float(pearson([1, 2, 3], [2, 4, 6]))
     1.0
@@ -41,7 +42,7 @@ def spearman(x: ArrayLike, y: ArrayLike) -> Floats:
 def mean_ranks(values: ArrayLike) -> Floats:
     """Ranks 1, 2, ... along the last axis of the values (..., n), in increasing order.
 
-    Equal values share the mean of their ranks.
+    Values that are equal, or differ by rounding alone, share the mean of their ranks.
 
     >>> mean_ranks([10.0, 30.0, 10.0])
     array([1.5, 3. , 1.5])
@@ -50,7 +51,7 @@ def mean_ranks(values: ArrayLike) -> Floats:
     order = np.argsort(values, axis=-1)
     ordered = np.take_along_axis(values, order, -1)
     place = np.broadcast_to(np.arange(values.shape[-1]), values.shape)
-    ends = ordered[..., 1:] != ordered[..., :-1]
+    ends = ~_tied(ordered[..., 1:], ordered[..., :-1])
     edge = np.ones((*values.shape[:-1], min(1, values.shape[-1])), bool)
     first = np.maximum.accumulate(np.where(np.concatenate([edge, ends], -1), place, 0), -1)
     last = np.where(np.concatenate([ends, edge], -1), place, values.shape[-1])
@@ -58,6 +59,31 @@ def mean_ranks(values: ArrayLike) -> Floats:
     ranks = np.empty(values.shape)
     np.put_along_axis(ranks, order, (first + last) / 2 + 1, -1)
     return ranks
+
+
+def _tied(x: np.ndarray, y: np.ndarray) -> NDArray[np.bool_]:
+    equal = np.asarray(x == y)
+    if x.dtype.kind != "f":
+        return equal
+    with np.errstate(invalid="ignore"):
+        near = np.abs(x - y) <= ROUNDING * np.maximum(np.abs(x), np.abs(y))
+    return equal | (near & np.isfinite(x) & np.isfinite(y))
+
+
+def settled(values: ArrayLike) -> Floats:
+    """Values rounded to twelve digits of the largest: what is equal but for rounding becomes equal, to be ordered.
+
+    >>> x = settled([0.1 + 0.2, 0.3, np.inf])
+    >>> bool(x[0] == x[1])
+    True
+    """
+    values = np.asarray(values, np.float64)
+    finite = values[np.isfinite(values)]
+    largest = np.abs(finite).max(initial=0.0)
+    if largest == 0:
+        return values
+    scale = 2.0 ** np.ceil(np.log2(largest))
+    return np.asarray(np.round(values / scale, 12) * scale)
 
 
 def _paired(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats, NDArray[np.bool_]]:
@@ -86,7 +112,9 @@ def _correlation(x: Floats, y: Floats, valid: NDArray[np.bool_]) -> Floats:
 def _varies(x: Floats, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
     low = np.where(valid, x, np.inf).min(-1, initial=np.inf)
     high = np.where(valid, x, -np.inf).max(-1, initial=-np.inf)
-    return high > low
+    scale = np.maximum(np.abs(low), np.abs(high))
+    with np.errstate(invalid="ignore"):
+        return (high > low) & ~(high - low <= ROUNDING * np.where(np.isfinite(scale), scale, 0.0))
 
 
 def _centred(x: Floats, valid: NDArray[np.bool_]) -> Floats:
@@ -181,13 +209,19 @@ def polygon_area(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def merge_ties(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
-    """Sorted distinct `x`, with the mean of the `y` that share each.
+    """Sorted distinct `x`, with the mean of the `y` that share each; `x` that differ by rounding alone are one.
 
     >>> merge_ties([2.0, 1.0, 2.0], [5.0, 7.0, 9.0])
     (array([1., 2.]), array([7., 7.]))
     """
-    distinct, inverse = np.unique(np.asarray(x, np.float64), return_inverse=True)
-    return distinct, np.bincount(inverse, np.asarray(y, np.float64)) / np.bincount(inverse)
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    order = np.lexsort((y, x))
+    x, y = x[order], y[order]
+    apart = np.diff(x) > ROUNDING * (x[-1] - x[0]) if len(x) else np.empty(0, bool)
+    group = np.concatenate([np.zeros(min(1, len(x)), np.int64), np.cumsum(apart)])
+    return x[np.flatnonzero(np.concatenate([group[:1] == 0, apart]))], np.bincount(group, y) / np.bincount(
+        group
+    )
 
 
 def pairwise_distance(points: ArrayLike, kind: Literal["euclidean", "cosine"] = "euclidean") -> Floats:

@@ -39,13 +39,21 @@ def principal_plane(load: Load, count: int, components: int = 2) -> Plane:
 
     Inner products of snapshots give the components (a table of count², not P²), in float64. A component's
     sign is such that the last snapshot's coordinate is at least 0. MissingTraceError where the snapshots span
-    fewer dimensions.
+    fewer dimensions. A snapshot that is not finite takes no part, and its coordinates are NaN.
 
     >>> points = np.array([[0.0, 1.0, 0.0], [0.0, -1.0, 0.0], [4.0, -1.0, 0.0], [4.0, 1.0, 0.0]])
     >>> plane = principal_plane(lambda position: points[position], 4)
     >>> plane.trajectory.round(3).tolist()
     [[-2.0, 1.0], [-2.0, -1.0], [2.0, -1.0], [2.0, 1.0]]
     """
+    known = [position for position in range(count) if np.isfinite(load(position)).all()]
+    if len(known) < count:
+        if not known:
+            raise MissingTraceError(f"none of the {count} snapshots has finite weights, so there is no plane")
+        plane = principal_plane(lambda position: load(known[position]), len(known), components)
+        trajectory = np.full((count, components), np.nan)
+        trajectory[known] = plane.trajectory
+        return Plane(plane.mean, plane.directions, trajectory, plane.explained)
     first = np.asarray(load(0), np.float64)
     gram = _gram(load, first, count)
     centred = gram - gram.mean(0) - gram.mean(1)[:, None] + gram.mean()
@@ -85,11 +93,11 @@ def _gram(load: Load, first: Floats, count: int) -> Floats:
 
 
 def grid(coordinates: Floats, points: int, margin: float) -> Floats:
-    """`points` equally spaced coordinates, `margin` of the trajectory's range more on each side.
+    """`points` equally spaced coordinates, `margin` of the trajectory's range (NaN left out) more on each side.
 
     >>> grid(np.array([0.0, 2.0]), 3, 0.5)
     array([-1.,  1.,  3.])
     """
-    low, high = float(coordinates.min()), float(coordinates.max())
+    low, high = float(np.nanmin(coordinates)), float(np.nanmax(coordinates))
     extra = margin * (high - low)
     return np.linspace(low - extra, high + extra, points)

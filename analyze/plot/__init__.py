@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analyze.plot import hover
+from tracer.store.files import write_whole
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -51,7 +54,7 @@ def draw(plot: Callable[[xr.Dataset, Figure], None], result: xr.Dataset) -> Figu
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), _uncollected():
         figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
         plot(result, figure)
         return figure
@@ -64,7 +67,7 @@ def save_svg(figure: Figure, path: str | Path | IO[bytes], description: str = ""
     """
     text = to_svg(figure, description).encode()
     if isinstance(path, str | Path):
-        Path(path).write_bytes(text)
+        write_whole(path, text)
     else:
         path.write(text)
 
@@ -77,7 +80,8 @@ def to_svg(figure: Figure, description: str = "") -> str:
         axes.set_gid(f"panel_{number}")
     about = {"Date": None, "Creator": None, "Description": description or None}
     buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), _uncollected():
+        _lay_out(figure)
         figure.savefig(buffer, format="svg", metadata=about)
     # A hundredth of a point is finer than any screen, and a third of the bytes were beyond it.
     text = re.sub(r'(?<= )(?:d|x|y)="[^"]*"', _hundredths, buffer.getvalue().decode())
@@ -87,6 +91,33 @@ def to_svg(figure: Figure, description: str = "") -> str:
         kind = ' class="pale"' if hover.pale(axes) else ""
         text = text.replace(f'<g id="panel_{number}">', f'<g id="panel_{number}"{kind}{held}>', 1)
     return text
+
+
+def _lay_out(figure: Figure) -> None:
+    """Place what is in a figure, once: with a layout engine set, saving draws all of it twice to the same end."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        canvas, dpi = figure.canvas, figure.dpi
+        FigureCanvasSVG(figure)  # sizes of texts are those of the document
+        figure.dpi = 72
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+        figure.dpi = dpi
+        figure.set_canvas(canvas)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for garbage: a figure is tens of thousands of objects, all of them in use."""
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collected:
+            gc.enable()
 
 
 def _hundredths(attribute: re.Match[str]) -> str:

@@ -27,17 +27,26 @@ _LEAST = 1 << 28  # bytes: results themselves are asked for, whatever they take
 
 def gradient(state: State, examples: Examples, chunks: Bounds, masks: Mapping[str, Tensor]) -> Named:
     """Gradient of the mean loss, by parameter; 0 where the loss does not depend on it."""
+    return with_losses(state, examples, chunks, masks)[1]
+
+
+def with_losses(
+    state: State, examples: Examples, chunks: Bounds, masks: Mapping[str, Tensor]
+) -> tuple[Tensor, Named]:
+    """Loss of each example, and the gradient of their mean by parameter, from one pass."""
     total = {name: torch.zeros_like(state.tensors[name]) for name in state.parameters}
+    seen = []
     with settled(grad=True):
         for start, stop in chunks:
             live, losses = _losses(state, examples, start, stop, masks)
+            seen.append(losses.detach())
             if not losses.requires_grad:
                 continue
             found = torch.autograd.grad(losses.sum(), list(live.values()), allow_unused=True)
             for name, piece in zip(live, found, strict=True):
                 if piece is not None:
                     total[name] += piece / examples.n
-    return total
+    return torch.cat(seen), total
 
 
 def hvp(state: State, vector: Mapping[str, Tensor], examples: Examples, chunks: Bounds) -> Named:

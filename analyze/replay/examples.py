@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from analyze.arrays.derived import class_labels
+from analyze.arrays.classes import class_labels
+from tracer.correctness import Correctness
 from tracer.errors import MissingTraceError
 from tracer.network.pytree import leaves_of, rebuild
 from tracer.rerun import part
@@ -21,7 +22,7 @@ class Examples:
 
     inputs, targets: a tensor, or a tuple of them; targets None where nothing has a loss. chunks: (start,
     stop) of those that go through the network together; None: as memory allows. ids: int64 (example,).
-    name, split: of the probe.
+    name, split: of the probe. rule: what the loss calls correct, None where the archive does not say.
     """
 
     inputs: Any
@@ -30,6 +31,7 @@ class Examples:
     ids: np.ndarray | None = None
     name: str = ""
     split: str = ""
+    rule: Correctness | None = None
 
     @property
     def n(self) -> int:
@@ -44,7 +46,8 @@ class Examples:
         return class_labels(
             self.targets.cpu().float().numpy()
             if self.targets.is_floating_point()
-            else self.targets.cpu().numpy()
+            else self.targets.cpu().numpy(),
+            self.rule,
         )
 
     def first(self, n: int | None) -> Examples:
@@ -88,8 +91,8 @@ def join(parts: Sequence[Examples]) -> Examples:
         start += item.n
     ids = [item.ids for item in parts if item.ids is not None]
     known = np.concatenate(ids) if len(ids) == len(parts) else None
-    names = "+".join(item.name for item in parts)
-    return Examples(trees[0], trees[1], tuple(chunks), known, names, "+".join(item.split for item in parts))
+    names, splits = ("+".join(getattr(item, key) for item in parts) for key in ("name", "split"))
+    return Examples(trees[0], trees[1], tuple(chunks), known, names, splits, parts[0].rule)
 
 
 def _double(tree: Any) -> Any:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analyze.arrays.derived import class_margins
+from analyze.arrays.classes import class_margins, class_scores
 from analyze.replay.evaluate import bounds
 from analyze.replay.examples import Examples
+from tracer.correctness import Correctness
 from tracer.errors import MissingTraceError
 from tracer.network.fixed_masks import by_example
 from tracer.network.pytree import leaves_of
@@ -72,12 +73,12 @@ def layer_margins(state: State, examples: Examples) -> tuple[list[str], np.ndarr
     inputs = examples.inputs
     real = isinstance(inputs, Tensor) and inputs.is_floating_point()
     places = ([" input"] if real else []) + [site.name for site in sites]
+    labels, targets = examples.labels, examples.targets.cpu().float().numpy()
     margins, lengths = [], []
     moments: dict[str, list[Any]] = {place: [0.0, 0.0] for place in places}
     for start, stop in bounds(state, examples):
         chunk = _Chunk(state, part(inputs, start, stop), names, real)
-        labels = examples.labels[start:stop]
-        margin, found = chunk.margins(labels)
+        margin, found = chunk.margins(labels[start:stop], targets[start:stop], examples.rule)
         margins.append(margin)
         lengths.append([found[place] for place in places])
         for place in places:
@@ -121,12 +122,15 @@ class _Chunk:
                 out.requires_grad_()
             self._tensors[self._names[row.name]] = (row, out)
 
-    def margins(self, labels: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def margins(
+        self, labels: np.ndarray, targets: np.ndarray, rule: Correctness | None
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Margin of each example, and by place the length of its gradient."""
-        scores = self.outputs[: self._n].detach().double().cpu().numpy()
-        margin = class_margins(scores[None], labels)[0]
+        outputs = self.outputs[: self._n].detach().double().cpu().numpy()
+        scores = class_scores(outputs[None], targets, rule)
+        margin = class_margins(scores, labels)[0]
         with torch.inference_mode(False), torch.enable_grad():
-            total = self._difference(scores, labels).sum()
+            total = self._difference(scores[0], labels, rule).sum()
             tensors = [value for _, value in self._tensors.values()]
             slopes = torch.autograd.grad(total, tensors, allow_unused=True)
         found = {}
@@ -135,11 +139,15 @@ class _Chunk:
             found[place] = rows.square().sum(1).sqrt().cpu().numpy()
         return margin, found
 
-    def _difference(self, scores: np.ndarray, labels: np.ndarray) -> Tensor:
+    def _difference(self, scores: np.ndarray, labels: np.ndarray, rule: Correctness | None) -> Tensor:
         """Score of the true class less that of the runner-up, with its graph."""
         outputs = self.outputs[: self._n].reshape(self._n, -1)
+        probabilities = rule is not None and rule.probabilities
         if outputs.shape[1] == 1:
-            return outputs[:, 0] * torch.as_tensor(2 * labels - 1).to(outputs)
+            alone = outputs.logit() if probabilities else outputs
+            return alone[:, 0] * torch.as_tensor(2 * labels - 1).to(outputs)
+        if probabilities:
+            outputs = outputs.log()
         valid = np.where((labels >= 0) & (labels < outputs.shape[1]), labels, 0)
         others = scores.reshape(self._n, -1).copy()
         others[np.arange(self._n), valid] = -np.inf

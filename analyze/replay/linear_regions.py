@@ -266,12 +266,17 @@ Count = Callable[[Tensor, Tensor], tuple[float, float]]
 
 
 def counter(state: State, samples: int, limit: int) -> Count:
-    """A function from two inputs to their number of regions: exact, and as seen by sampling."""
+    """A function from two inputs to their number of regions: exact, and as seen by sampling.
+
+    NaN where the network gives no numbers for one of them.
+    """
     twin = state.double()
     bends = kinks(twin.network)
 
     def count(start: Tensor, stop: Tensor) -> tuple[float, float]:
         ends = (start.double(), stop.double())
+        if not bool(torch.isfinite(twin.outputs(torch.stack(ends))).all()):
+            return np.nan, np.nan
         found = breakpoints(twin, *ends, bends, limit)
         return np.nan if found is None else len(found) + 1.0, changes_seen(twin, *ends, bends, samples) + 1.0
 

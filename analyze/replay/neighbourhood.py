@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyze.numerics import mean_defined
 from tracer.errors import MissingTraceError
 
 if TYPE_CHECKING:
@@ -33,22 +34,18 @@ class Neighbourhood:
         """Mean loss at w + v."""
         return float(self.at(v).loss(self.examples))
 
-    def gradient(self, v: Tensor) -> Tensor:
-        """Gradient of the mean loss at w + v, (P,)."""
-        return self.state.flat(self.at(v).gradient(self.examples))
+    def both(self, v: Tensor) -> tuple[float, Tensor]:
+        """Mean loss at w + v and its gradient (P,), from one pass."""
+        loss, gradient = self.at(v).loss_and_gradient(self.examples)
+        return loss, self.state.flat(gradient)
 
     def accuracy(self, v: Tensor) -> float:
-        """Share of the examples that are classified correctly at w + v; NaN where targets are no classes."""
-        from analyze.arrays.derived import correct_share
-
-        outputs = self.at(v).outputs(self.examples).detach().cpu().double().numpy()
-        targets = self.examples.targets
-        if not hasattr(targets, "cpu"):
-            return math.nan
+        """Mean share of the examples' answers that are correct at w + v, those that count; NaN where none is known."""
         try:
-            return float(correct_share(outputs[None], targets.cpu().numpy()).mean())
+            shares = self.at(v).correct(self.examples)
         except MissingTraceError:
             return math.nan
+        return float(mean_defined(shares)[0])
 
     def flat(self, tensors: Any) -> Tensor:
         """Other values of the same parameters, NumPy arrays by name, end to end."""
@@ -81,37 +78,39 @@ def rise_axis(axes: Axes, values: np.ndarray) -> None:
 
 def ascend(
     loss: Callable[[Tensor], float],
-    gradient: Callable[[Tensor], Tensor],
+    both: Callable[[Tensor], tuple[float, Tensor]],
     radius: Tensor,
     start: Tensor,
     iterations: int,
 ) -> tuple[float, Tensor]:
     """Largest loss met on the way up from a start, within |v| <= radius (P,), and where.
 
-    Projected sign-gradient ascent: v moves by a step times radius in the direction of the gradient's signs
-    and is clipped to the box. The first half of the steps go from corner to corner, which for a convex loss
-    can only raise it; then they shrink to a tenth of the radius, so that a maximum inside is found too.
-    Values that are not numbers are passed over.
+    `loss` of a move, and `both` loss and gradient of one. Projected sign-gradient ascent: v moves by a step
+    times radius in the direction of the gradient's signs and is clipped to the box. The first half of the
+    steps go from corner to corner, which for a convex loss can only raise it; then they shrink to a tenth of
+    the radius, so that a maximum inside is found too. Values that are not numbers are passed over.
 
     >>> import torch
     >>> w = torch.tensor([0.5, -1.0])
-    >>> best, where = ascend(lambda v: float(((w + v) ** 2).sum()), lambda v: 2 * (w + v),
-    ...                      torch.full((2,), 0.1), torch.zeros(2), 4)
+    >>> loss = lambda v: float(((w + v) ** 2).sum())
+    >>> best, where = ascend(loss, lambda v: (loss(v), 2 * (w + v)), torch.full((2,), 0.1), torch.zeros(2), 4)
     >>> round(best, 4), where.double().round(decimals=4).tolist()  # 0.6² + 1.1²
     (1.57, [0.1, -0.1])
     """
     import torch
 
     v = torch.minimum(torch.maximum(start, -radius), radius)
-    best, where = loss(v), v
+    best, where = math.nan, v
     for k in range(iterations):
-        left = (iterations - k) / max(iterations - iterations // 2, 1)
-        step = 2.0 if k < iterations // 2 else 0.1 + 0.9 * (left - 1 / max(iterations - iterations // 2, 1))
-        moved = v + step * radius * torch.nan_to_num(gradient(v)).sign()
-        moved = torch.minimum(torch.maximum(moved, -radius), radius)
-        if torch.equal(moved, v):
-            break
-        v, value = moved, loss(moved)
+        value, gradient = both(v)
         if value > best or math.isnan(best):
             best, where = value, v
-    return best, where
+        left = (iterations - k) / max(iterations - iterations // 2, 1)
+        step = 2.0 if k < iterations // 2 else 0.1 + 0.9 * (left - 1 / max(iterations - iterations // 2, 1))
+        moved = v + step * radius * torch.nan_to_num(gradient).sign()
+        moved = torch.minimum(torch.maximum(moved, -radius), radius)
+        if torch.equal(moved, v):
+            return best, where
+        v = moved
+    value = loss(v)
+    return (value, v) if value > best or math.isnan(best) else (best, where)

@@ -12,6 +12,7 @@ from analyze.arrays import View
 from analyze.replay.examples import Examples, join
 from analyze.replay.state import State
 from tracer.archive import Archive
+from tracer.correctness import Correctness
 from tracer.errors import MissingTraceError, did_you_mean
 from tracer.network import Network
 from tracer.rerun import reproduces
@@ -62,7 +63,8 @@ class Replay:
             chunks = tuple((int(start), int(stop)) for start, stop in view.chunks) or None
             if chunks and chunks[-1][1] < probe.n:
                 chunks = (*chunks, (chunks[-1][1], probe.n))
-            self._examples[name] = Examples(inputs, targets, chunks, view.ids, name, view.split)
+            rule = Correctness.from_card(self.archive.card)
+            self._examples[name] = Examples(inputs, targets, chunks, view.ids, name, view.split, rule)
         return self._examples[name]
 
     def at(self, step: int) -> State:

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analyze.arrays.classes import correct_share
 from analyze.replay import batch_norm, derivatives
 from analyze.replay.examples import Examples
 from analyze.replay.float64 import as_double
 from tracer import bits
+from tracer.correctness import UNSAID
 from tracer.errors import MissingTraceError, did_you_mean
-from tracer.network import Network
+from tracer.network import Heard, Network
 from tracer.probe.memory import chunk_sizes
 from tracer.rerun import observe, part, places, settled
 
@@ -139,6 +141,31 @@ class State:
         """Mean loss of the examples, added up in float64."""
         return float(self.losses(examples, targets, masks=masks).double().mean())
 
+    def correct(self, examples: Examples, outputs: Any = None) -> np.ndarray:
+        """Share of each example's answers that are correct, float64 (example,); see `derived.correct_share`.
+
+        outputs: of these examples, where they are there already. MissingTraceError where the loss knows no
+        correctness.
+        """
+        if examples.rule is not None and examples.rule.stated:
+            return self._stated(examples)
+        if not isinstance(examples.targets, Tensor):
+            raise MissingTraceError("targets are not one tensor, so there is no error to count")
+        known = self.outputs(examples) if outputs is None else outputs
+        values, targets = (np.asarray(_plain(tree)) for tree in (known, examples.targets))
+        return correct_share(values[None], targets, examples.rule)[0]
+
+    def _stated(self, examples: Examples) -> np.ndarray:
+        if self.network.correct is None:
+            raise MissingTraceError(UNSAID)
+        shares = []
+        with settled(grad=False):
+            for start, stop in self._chunks(examples, derivative=False):
+                heard = Heard(self.network)
+                self.run_chunk(self.tensors, examples, start, stop, {}, losses=True, visit=heard)
+                shares.append(heard.value[: stop - start].double().cpu().numpy())  # type: ignore[index]
+        return np.concatenate(shares)
+
     def masks(self, examples: Given) -> dict[str, Tensor]:
         """Which units are on, bool (example, unit), by site; only sites that have masks."""
         chosen = self._examples(examples)
@@ -166,6 +193,13 @@ class State:
         """Gradient of the mean loss by trainable parameter."""
         chosen = self._with_targets(examples, targets)
         return derivatives.gradient(self, chosen, self._chunks(chosen, derivative=True), masks or {})
+
+    def loss_and_gradient(self, examples: Given, targets: Any = None) -> tuple[float, dict[str, Tensor]]:
+        """Mean loss of the examples, added up in float64, and its gradient by trainable parameter: of one pass."""
+        chosen = self._with_targets(examples, targets)
+        chunks = self._chunks(chosen, derivative=True)
+        losses, found = derivatives.with_losses(self, chosen, chunks, {})
+        return float(losses.double().mean()), found
 
     def per_example_gradients(self, examples: Given, targets: Any = None) -> dict[str, Tensor]:
         """Gradient of each example's loss: (example, *shape) by trainable parameter; all are held at once."""
@@ -230,15 +264,24 @@ class State:
         masks: Mapping[str, Tensor],
         *,
         losses: bool,
+        visit: Any = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Outputs and losses of some of the examples with these tensors; grad mode is the caller's."""
         size = self.network.batch
         inputs = part(examples.inputs, start, stop, size)
         targets = part(examples.targets, start, stop, size) if losses else None
         fixed = {name: part(mask, start, stop, size).contiguous() for name, mask in masks.items()}
-        outputs, found = self.network.run(tensors, inputs, targets, masks=fixed)
+        outputs, found = self.network.run(tensors, inputs, targets, masks=fixed, visit=visit)
         return outputs[: stop - start], None if found is None else found[: stop - start]
 
     def _observe(self, examples: Examples, stream: str) -> dict[str, np.ndarray]:
         bounds = self._chunks(examples, derivative=False)
         return observe(self.network, self.tensors, examples.inputs, bounds, stream)
+
+
+def _plain(values: Any) -> Any:
+    """A tensor as NumPy knows it; bfloat16, which it lacks, in float64."""
+    if not isinstance(values, Tensor):
+        return values
+    values = values.detach().cpu()
+    return (values.double() if values.is_floating_point() else values).numpy()

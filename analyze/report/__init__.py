@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from analyze.contract import Metric, available_metrics
+from analyze.report import findings as sentences
 from analyze.report import page
 from analyze.report.entries import chapters, entry, grid, title_of
-from analyze.report.findings import findings
 from analyze.report.references import number_references
 from analyze.report.run import run_section
+from tracer.store.files import write_whole
 
 if TYPE_CHECKING:
     from tracer.archive import Archive
@@ -32,17 +33,30 @@ def write(
     very results; those are used as they are, and the others drawn.
     """
     path = Path(path)
-    path.write_text(render(results, archive, figures=figures), encoding="utf-8")
+    write_whole(path, render(results, archive, figures=figures))
     return path
 
 
 def render(
-    results: Mapping[str, xr.Dataset], archive: Archive | None = None, *, figures: str | Path | None = None
+    results: Mapping[str, xr.Dataset],
+    archive: Archive | None = None,
+    *,
+    figures: str | Path | None = None,
+    entries: dict[tuple[str, str], dict[str, Any]] | None = None,
 ) -> str:
-    """The report as one HTML page. Every text is escaped: names in a foreign archive are only ever shown."""
+    """The report as one HTML page. Every text is escaped: names in a foreign archive are only ever shown.
+
+    `entries` keeps what was made of each result, by name and fingerprint, for the page to be made again sooner.
+    """
     cards = available_metrics()
     folder = None if figures is None else Path(figures)
-    groups = chapters([entry(name, data, cards.get(name), folder) for name, data in results.items()])
+    kept = {} if entries is None else entries
+    for name, data in results.items():
+        key = name, str(data.attrs.get("fingerprint", ""))
+        if key not in kept or not key[1]:
+            kept[key] = entry(name, data, cards.get(name), folder)
+    shown = [kept[name, str(data.attrs.get("fingerprint", ""))] for name, data in results.items()]
+    groups = chapters(shown)
     found = _findings(results)
     skipped = _skipped(getattr(results, "skipped", {}), cards)
     references = number_references(groups)
@@ -54,6 +68,7 @@ def render(
         groups=groups,
         references=references,
         skipped=skipped,
+        coming=[cards[name].title if name in cards else name for name in getattr(results, "coming", ())],
         analysis=_analysis(results),
         run=run,
     )
@@ -78,7 +93,7 @@ def _topics(
 def _findings(results: Mapping[str, xr.Dataset]) -> list[dict[str, str]]:
     return [
         {"sentence": one.sentence, "metric": one.metric, "title": title_of(one.metric, results[one.metric])}
-        for one in findings(results)
+        for one in sentences.findings(results)
     ]
 
 

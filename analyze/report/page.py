@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analyze.report import svg
-from tracer import __version__
+from tracer.spec.release import version
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("page.js", "values.js", "explore.js")
@@ -32,7 +32,7 @@ def render(template: str, **context: Any) -> str:
     script = "\n".join(_read(name) for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template(template).render(
-        version=__version__,
+        version=version(),
         css=Markup(_read("report.css")),
         script=Markup(script),
         script_digest=Markup(f"sha256-{digest}"),

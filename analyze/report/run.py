@@ -12,7 +12,8 @@ from analyze import plot
 from analyze.report import svg
 from analyze.report.entries import grid, text
 from analyze.report.findings import ends, number, percent, select
-from tracer.archive.summary import duration, size, summarize
+from tracer.archive.summary import duration, summarize
+from tracer.errors import byte_size
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -118,7 +119,7 @@ def _tiles(
     last = None if gap is None or gap.dims != ("step",) else ends(gap)
     if last is not None:
         tiles.append({"name": "gap", "value": number(100 * last.last, 1), "note": "percentage points"})
-    note = f"{size(recorded['bytes'])} on disk" if recorded["bytes"] else ""
+    note = f"{byte_size(recorded['bytes'])} on disk" if recorded["bytes"] else ""
     tiles.append({"name": "snapshots", "value": f"{recorded['snapshots']:,}", "note": note})
     return tiles
 
@@ -145,7 +146,7 @@ def _table(caption: str, rows: list[dict[str, Any]], numeric: tuple[str, ...]) -
 
 def _value(name: str, value: Any) -> str:
     if name in ("bytes", "memory"):
-        return size(value)
+        return byte_size(value)
     if name == "seconds":
         return duration(value)
     if isinstance(value, list):

@@ -1,157 +1,167 @@
-"""What an analysis leaves on disk: results.zarr, summary.json, tables, figures and the report."""
+"""What an analysis leaves on disk beside its results: summary.json, tables, figures and the report."""
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
-import warnings
 from collections.abc import Mapping
+from concurrent.futures import Executor, Future
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from analyze import plot
 from analyze.contract import Metric, available_metrics
-from analyze.report.seals import Seals
+from analyze.engine.distribute import cores, one_process
+from analyze.engine.seals import Seals
+from analyze.engine.store import ResultStore
 from analyze.results import PROVENANCE, Results, neutral, tidy
-from tracer import __version__
+from tracer.store.files import write_whole
 
 if TYPE_CHECKING:
     import xarray as xr
 
 LARGEST_TABLE = 1_000_000  # values of one variable; larger ones are in results.zarr alone
+FEW = 6  # figures that are drawn sooner here than in another process
 LARGEST_SUMMARY = 64  # values of one variable at the last snapshot
 
 
-class ResultStore:
-    """The `results.zarr` of a directory: one group a metric, each written whole or not at all.
+class Pages:
+    """Tables, figures, summary and report of an analysis, written as results arrive.
 
-    Given a `run_id`, it lets go of results of other runs: a directory describes one run. A result that is no longer
-    as it was written counts as absent, with a warning.
+    workers: whether figures may be drawn in a process beside this one, while this one computes.
     """
 
-    def __init__(self, path: str | Path, run_id: str = "") -> None:
-        self.root = Path(path) / "results.zarr"
-        self._seals = Seals(path)
-        for name in self.names() if run_id else ():
-            if self._attributes(name).get("run_id") != run_id:
-                shutil.rmtree(self.root / name)
+    def __init__(self, path: str | Path, *, workers: bool = False) -> None:
+        self.path, self._workers = Path(path), workers and cores() > 1
+        self._before, self._seals = _fingerprints(self.path), Seals(self.path)
+        self._waiting: dict[str, xr.Dataset] = {}
+        self._drawn: dict[str, tuple[str, str]] = {}
+        self._under_way: dict[str, tuple[str, Future[str]]] = {}
+        self._entries: dict[tuple[str, str], dict[str, Any]] = {}
+        self._pool: Executor | None = None
 
-    def names(self) -> list[str]:
-        """Metrics it holds."""
-        if not self.root.is_dir():
-            return []
-        there = sorted(child.name for child in self.root.iterdir() if (child / "zarr.json").is_file())
-        sound = [name for name in there if self._seals.holds(f"results.zarr/{name}")]
-        if len(sound) < len(there):
-            lost = next(name for name in there if name not in sound)
-            warnings.warn(
-                f"{len(there) - len(sound)} results in {str(self.root)!r} ({lost}, ...) are not as they were saved, "
-                "and are not used; analyze again",
-                UserWarning,
-                stacklevel=3,
-            )
-        return sound
+    def __enter__(self) -> Self:
+        return self
 
-    def read(self, name: str) -> xr.Dataset:
-        """A result, loaded."""
-        import xarray as xr
+    def __exit__(self, *exception: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
-        with xr.open_zarr(self.root, group=name, consolidated=False, chunks=None) as opened:
-            data = opened.load()
-        text = {key: data[key] for key in data.coords if data[key].dtype.kind in "OT"}
-        return data.assign_coords(
-            {key: array.copy(data=np.array(array.values.tolist(), dtype=str)) for key, array in text.items()}
+    def add(self, name: str, data: xr.Dataset) -> None:
+        """Begin with the table and the figure of a result, if there is a process for it."""
+        mark = str(data.attrs.get("fingerprint", ""))
+        if self._drawn.get(name, ("",))[0] == mark != "" or self._under_way.get(name, ("",))[0] == mark != "":
+            return
+        self._waiting[name] = data
+        # To start a process takes as long as a few figures.
+        if self._workers and (self._pool is not None or len(self._waiting) >= FEW):
+            self._pool = self._pool or one_process()
+            for waiting in list(self._waiting):
+                self._begin(waiting)
+
+    def _begin(self, name: str) -> None:
+        assert self._pool is not None
+        card = available_metrics().get(name)
+        if card is None or card.module == "__main__":
+            return  # only this process knows it
+        data = self._waiting.pop(name)
+        mark = str(data.attrs.get("fingerprint", ""))
+        self._under_way[name] = mark, self._pool.submit(write_files, card, data, *self._missing(name, data))
+
+    def write(self, results: Results) -> Path:
+        """Write everything; figures that cannot be drawn are named in `summary.json` and cost nothing else."""
+        for folder in ("tables", "figures"):
+            (self.path / folder).mkdir(parents=True, exist_ok=True)
+        store = ResultStore(self.path)
+        for name, data in results.items():
+            if not store.holds(name, str(data.attrs.get("fingerprint"))):
+                store.save(name, data)
+            self.add(name, data)
+        store.consolidate()
+        for name, data in self._waiting.items():
+            mark = str(data.attrs.get("fingerprint", ""))
+            note = write_files(available_metrics().get(name), data, *self._missing(name, data))
+            self._drawn[name] = mark, note
+        for name, (mark, future) in self._under_way.items():
+            self._drawn[name] = mark, future.result()
+        # Only this process writes the list of digests: two would lose entries of each other's.
+        fresh = [file for name in (*self._waiting, *self._under_way) for file in _names(name)]
+        self._seals.seal(*(file for file in fresh if (self.path / file).is_file()))
+        self._waiting.clear()
+        self._under_way.clear()
+        notes = {name: note for name, (_, note) in self._drawn.items() if note}
+        text = json.dumps(summary(results, notes), indent=1)
+        _replace(self.path / "summary.json", text)
+        if find_spec("analyze.report") is not None:
+            from analyze import report
+
+            figures = self.path / "figures"
+            page = report.render(results, results.archive, figures=figures, entries=self._entries)
+            _replace(self.path / "report.html", page)
+        return self.path
+
+    def _missing(self, name: str, data: xr.Dataset) -> tuple[Path | None, Path | None]:
+        """Where the table and the figure of a result go, None for one that is there and is of this very result."""
+        mark, places = str(data.attrs.get("fingerprint", "")), _names(name)
+        same = self._before.get(name) == mark != ""
+        there = [same and self._seals.holds(place) for place in places]
+        table, figure = (
+            None if held else self.path / place for held, place in zip(there, places, strict=True)
         )
+        return table, figure
 
-    def load(self, name: str, fingerprint: str) -> xr.Dataset | None:
-        """A result, if it was computed from the same archive, source and options; else None."""
-        return self.read(name) if self.holds(name, fingerprint) else None
 
-    def holds(self, name: str, fingerprint: str) -> bool:
-        """Whether it has this result."""
-        return name in self.names() and self._attributes(name).get("fingerprint") == fingerprint
+def _names(name: str) -> tuple[str, str]:
+    return f"tables/{name}.csv", f"figures/{name}.svg"
 
-    def save(self, name: str, data: xr.Dataset) -> None:
-        """Write a result, replacing an earlier one only when the new one is complete."""
-        self._make_root()
-        target, new = self.root / name, self.root / f".{name}.new"
-        shutil.rmtree(new, ignore_errors=True)
-        text = {key: data[key].astype(object) for key in data.coords if data[key].dtype.kind == "U"}
-        data.assign_coords(text).to_zarr(new, mode="w", zarr_format=3, consolidated=False)
-        shutil.rmtree(target, ignore_errors=True)
-        new.rename(target)
-        self._seals.seal(f"results.zarr/{name}")
 
-    def consolidate(self) -> None:
-        """Collect the metadata in the root: xarray then opens the tree in one read, without a warning."""
-        import zarr
+def _replace(path: Path, text: str) -> None:
+    """Write a file in one rename: somebody may be looking at it."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
 
-        self._make_root()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Consolidated metadata")
-            zarr.consolidate_metadata(str(self.root), zarr_format=3)
 
-    def _make_root(self) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
-        attributes = {"creation_library": "tracer", "creation_library_version": __version__}
-        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        if not (self.root / "zarr.json").exists():
-            (self.root / "zarr.json").write_text(json.dumps(group), encoding="utf-8")
-
-    def _attributes(self, name: str) -> dict[str, Any]:
-        return dict(json.loads((self.root / name / "zarr.json").read_text(encoding="utf-8"))["attributes"])
+def _fingerprints(path: Path) -> dict[str, str]:
+    """Fingerprints of the results whose tables and figures a directory holds."""
+    try:
+        known = json.loads((path / "summary.json").read_text(encoding="utf-8"))["metrics"]
+        return {name: str(entry.get("fingerprint", "")) for name, entry in known.items()}
+    except (OSError, ValueError, KeyError, AttributeError):
+        return {}
 
 
 def save(results: Results, path: Path) -> Path:
-    """Write everything; figures that cannot be drawn are named in `summary.json` and cost nothing else."""
-    path.mkdir(parents=True, exist_ok=True)
-    store = ResultStore(path)
-    for name, data in results.items():
-        if not store.holds(name, str(data.attrs.get("fingerprint"))):
-            store.save(name, data)
-    store.consolidate()
-    tables, figures = path / "tables", path / "figures"
-    for folder in (tables, figures):
-        folder.mkdir(exist_ok=True)
-    cards = available_metrics()
-    notes: dict[str, str] = {}
-    for name, data in results.items():
-        write_table(data, tables / f"{name}.csv")
-        note = write_figure(cards.get(name), data, figures / f"{name}.svg")
-        if note:
-            notes[name] = note
-    (path / "summary.json").write_text(json.dumps(summary(results, notes), indent=1), encoding="utf-8")
-    if find_spec("analyze.report") is not None:
-        from analyze import report
+    """Write results, tables, figures, summary and report to a directory."""
+    with Pages(path) as pages:
+        return pages.write(results)
 
-        report.write(results, path / "report.html", results.archive, figures=figures)
-    return path
+
+def write_files(card: Metric | None, data: xr.Dataset, table: Path | None, figure: Path | None) -> str:
+    """Write the table and the figure of a result; returns why there is no figure, or nothing."""
+    for path in filter(None, (table, figure)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if table is not None:
+        write_table(data, table)
+    if card is None or card.plot is None:
+        return "no figure: the metric has no plot"
+    return "" if figure is None else write_figure(card, data, figure)
 
 
 def write_table(data: xr.Dataset, path: Path) -> None:
     """Tidy CSV of a result, without variables of more than a million values."""
     small = [name for name in data.data_vars if data[name].size <= LARGEST_TABLE]
-    neutral(tidy(data[small])).to_csv(path, index=False)
+    write_whole(path, neutral(tidy(data[small])).to_csv(index=False))
 
 
-def write_figure(card: Metric | None, data: xr.Dataset, path: Path) -> str:
-    """Draw a metric's own figure, unless it is there already; returns why there is none, or nothing."""
-    if card is None or card.plot is None:
-        return "no figure: the metric has no plot"
-    key, seals, name = (
-        str(data.attrs.get("fingerprint", "")),
-        Seals(path.parent.parent),
-        f"figures/{path.name}",
-    )
-    if key and seals.holds(name) and key in path.read_text(encoding="utf-8"):
-        return ""
+def write_figure(card: Metric, data: xr.Dataset, path: Path) -> str:
+    """Draw a metric's own figure; returns why there is none, or nothing."""
+    assert card.plot is not None
     try:
-        plot.save_svg(plot.draw(card.plot, data), path, key)
-        seals.seal(name)
+        plot.save_svg(plot.draw(card.plot, data), path, str(data.attrs.get("fingerprint", "")))
     except Exception as error:  # a figure is not worth losing the numbers for
         return f"no figure: {type(error).__name__}: {error}"
     return ""
@@ -165,12 +175,13 @@ def summary(results: Results, notes: Mapping[str, str]) -> dict[str, Any]:
         **about,
         "metrics": {name: _entry(data, notes.get(name, "")) for name, data in results.items()},
         "skipped": dict(results.skipped),
+        **({"coming": list(results.coming)} if getattr(results, "coming", ()) else {}),
     }
 
 
 def _entry(data: xr.Dataset, note: str) -> dict[str, Any]:
     names = ("title", "meaning", "reference", "options", "lag", "created")
-    about = {name: data.attrs[name] for name in names if name in data.attrs}
+    about = {name: data.attrs[name] for name in (*names, "fingerprint") if name in data.attrs}
     entry = {**about, "variables": {str(name): _variable(data[name]) for name in data.data_vars}}
     return entry | ({"note": note} if note else {})
 

@@ -145,6 +145,7 @@ aten.clamp.default                f(2,3), 0.0, 1.0
 aten.div.Scalar_mode              i(9,2,3), 3, rounding_mode="floor"
 aten.div.Tensor_mode              i(9,2,3), 1 + i(9,2,3), rounding_mode="trunc"
 aten.div.Tensor_mode              f(2,3), f(2,3), rounding_mode="floor"
+aten.div.Tensor_mode              torch.tensor([-(2**63)] * 4), 1 + i(9,4), rounding_mode="trunc"
 aten.floor_divide.default         i(9,2,3), 1 + i(9,3)
 aten.fmod.Scalar                  i(9,2,3), 3
 aten.fmod.Tensor                  i(9,2,3), 1 + i(9,3)
@@ -283,6 +284,7 @@ aten._native_batch_norm_legit_no_training.default f(4,3,5), f(3), f(3), f(3), p(
 aten._native_batch_norm_legit.no_stats f(4,3,5), f(3), f(3), True, 0.1, 1e-5
 aten._native_batch_norm_legit_functional.default f(4,3,5), f(3), f(3), f(3), p(3), True, 0.1, 1e-5
 aten._native_batch_norm_legit_functional.default f(4,3,5), f(3), None, f(3), p(3), False, 0.1, 1e-5
+aten._native_batch_norm_legit_functional.default f(2,5000), f(5000), None, f(5000), p(5000), True, 0.1, 1e-5
 aten.batch_norm.default           f(4,3,5,5), f(3), f(3), f(3), p(3), False, 0.1, 1e-5, True
 aten.batch_norm.default           f(4,3), None, None, f(3), p(3), True, 0.1, 1e-5, False
 aten.layer_norm.default           f(2,3,4), [3,4], f(3,4), f(3,4)

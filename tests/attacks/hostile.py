@@ -45,7 +45,7 @@ def peak() -> int:
 
 @contextmanager
 def bounded(memory: int = MEMORY) -> Iterator[None]:
-    """Neither much time nor much memory is taken inside."""
+    """Neither much of the processor's time nor much memory is taken inside."""
     before, start = peak(), time.process_time()
     yield
     assert time.process_time() - start < SECONDS

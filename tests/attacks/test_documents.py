@@ -242,10 +242,10 @@ def test_deep_documents_are_refused(path: Path, depth: int, opening: str) -> Non
 def test_a_root_beyond_reading_is_refused(path: Path) -> None:
     with (path / "zarr.json").open("r+b") as file:
         file.truncate(1 << 40)  # a hole, that takes no room on the disk
-    start = time.monotonic()
+    start = time.process_time()
     with bounded(), pytest.raises(ArchiveError, match="more than the"):
         tracer.open(path)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_a_site_of_a_probe_without_arrays_is_a_sentence(path: Path) -> None:

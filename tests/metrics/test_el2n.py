@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 import analyze
+from analyze.arrays.classes import class_scores
 from analyze.metrics.examples.el2n import el2n
 from analyze.plot import draw
 from tests.oracles.el2n import el2n as slow
@@ -33,8 +34,9 @@ def test_extremes_do_not_overflow():
 def test_one_output_is_the_logit_of_class_one():
     outputs = np.array([[[0.7], [-2.0]]])
     two = np.concatenate([np.zeros_like(outputs), outputs], axis=-1)
-    np.testing.assert_array_equal(el2n(outputs, [1, 0])["score"], el2n(two, [1, 0])["score"])
-    np.testing.assert_array_equal(el2n(outputs[..., 0], [1, 0])["score"], el2n(two, [1, 0])["score"])
+    for alone in (outputs, outputs[..., 0]):
+        scores = class_scores(alone, np.array([1, 0]))
+        np.testing.assert_array_equal(el2n(scores, [1, 0])["score"], el2n(two, [1, 0])["score"])
 
 
 def test_undefined_cases_are_counted_and_left_out_of_the_mean():
@@ -55,8 +57,8 @@ def test_relabelling_classes_and_permuting_examples():
 
 
 def test_outputs_that_are_no_class_scores_are_refused():
-    with pytest.raises(MissingTraceError, match="one score per class"):
-        el2n(np.zeros((1, 2, 3, 4)), [0, 1])
+    with pytest.raises(MissingTraceError, match="several answers"):
+        class_scores(np.zeros((1, 2, 3, 4)), np.zeros((2, 4), int))
 
 
 def test_through_the_engine_and_as_a_figure(tmp_path):

@@ -2,9 +2,12 @@ import numpy as np
 import pytest
 
 import analyze
+import tracer
+from analyze.arrays import View
 from analyze.metrics.gradients import gsnr as module
-from analyze.metrics.gradients.gsnr import gsnr, signal_to_noise
+from analyze.metrics.gradients.gsnr import gsnr, of_factors, signal_to_noise
 from analyze.plot import draw
+from tests.loops import record_everything
 from tests.oracles.gsnr import gsnr as slow
 from tests.synthetic import write_archive
 
@@ -88,3 +91,29 @@ def test_through_the_engine_and_as_a_figure(tmp_path):
     figure = draw(gsnr.card.plot, result)
     labels = {label for axes in figure.axes for label in (axes.get_xlabel(), axes.get_ylabel())}
     assert {"signal-to-noise ratio", "step"} <= labels
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-2, 1e-5, 1e-9, 0.0])
+def test_factors_give_what_the_gradients_give_in_float64(spread):
+    rng = np.random.default_rng(3)
+    a, z = rng.normal(1, 1, (9, 5)), rng.normal(1, 1, (9, 4))
+    a[:], z[:] = a[:1] + spread * (a - a[:1]), z[:1] + spread * (z - z[:1])
+    a, z = a.astype(np.float32), z.astype(np.float32)
+    z[:, 1], a[:, 2], z[4, 3] = 0.0, 0.0, np.nan  # a dead unit, an input that is always 0, and no number
+    rows = z[:, :, None].astype(np.float64) * a[:, None, :].astype(np.float64)
+    expected = signal_to_noise(rows)
+    np.testing.assert_allclose(of_factors(a, z), expected, rtol=2e-9)
+    assert np.isnan(expected).sum() >= 5 + 3 + 4
+
+
+def test_stored_factors_are_used_and_agree_with_rebuilt_gradients(tmp_path):
+    record_everything(tmp_path / "run.zarr")
+    archive = tracer.open(tmp_path / "run.zarr")
+    view = View(archive, ("train",), (9,), steps=(3,))
+    gradients = view.get("gradients")[0]
+    names = [name for name in gradients if gradients.linear_factors(name) is not None]
+    assert sorted(names) == ["0.weight", "2.weight", "4.weight"]
+    for name in names:
+        found, expected = of_factors(*gradients.linear_factors(name)), signal_to_noise(gradients[name])
+        np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+        np.testing.assert_allclose(found, expected, rtol=1e-3)

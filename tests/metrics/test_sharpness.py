@@ -16,7 +16,7 @@ def linear_state(given):
 def test_exact_for_a_convex_loss():
     given = examples(12, (2,), 3)
     state = linear_state(given)
-    result = sharpness(States([state], given), alpha=0.3)
+    result = sharpness(States([state], given), alpha=0.3, starts=4)
     x, y = given.inputs.numpy(), given.targets.numpy()
     flat = state.flat().numpy()
 
@@ -57,8 +57,8 @@ def test_at_a_minimum_random_starts_find_what_the_gradient_cannot():
         return float((v**2).sum())
 
     weights = torch.zeros(3, dtype=torch.float64)
-    assert ascend(loss, lambda v: 2 * v, weights + 0.1, weights, 10)[0] == 0
-    gains, base = largest_gains(loss, lambda v: 2 * v, weights, (0.05, 0.1))
+    assert ascend(loss, lambda v: (loss(v), 2 * v), weights + 0.1, weights, 10)[0] == 0
+    gains, base = largest_gains(loss, lambda v: (loss(v), 2 * v), weights, (0.05, 0.1))
     assert gains == pytest.approx([3 * 0.05**2, 3 * 0.1**2]) and base == 0
 
 
@@ -66,9 +66,11 @@ def test_a_maximum_inside_the_box_is_found():
     peak = torch.tensor([0.03, -0.06], dtype=torch.float64)
     start = torch.tensor([-0.05, 0.05], dtype=torch.float64)
     radius = torch.full((2,), 0.1, dtype=torch.float64)
-    best, where = ascend(
-        lambda v: -float(((v - peak) ** 2).sum()), lambda v: -2 * (v - peak), radius, start, 30
-    )
+
+    def loss(v):
+        return -float(((v - peak) ** 2).sum())
+
+    best, where = ascend(loss, lambda v: (loss(v), -2 * (v - peak)), radius, start, 30)
     assert best > -1e-3 and (where.abs() <= radius).all()
 
 
@@ -89,7 +91,7 @@ def test_every_point_tried_lies_in_the_box_and_buffers_stay():
         )
         return near.loss(v)
 
-    gains, _ = largest_gains(loss, near.gradient, near.weights, (0.005, 0.01))
+    gains, _ = largest_gains(loss, lambda v: (loss(v), near.both(v)[1]), near.weights, (0.005, 0.01))
     assert gains[-1] > 0 and all((v.abs() <= radius * (1 + 1e-12)).all() for v in tried)
     assert len(near.weights) == sum(parameter.numel() for parameter in model.parameters())
 
@@ -111,3 +113,29 @@ def test_a_loss_that_is_not_a_number_is_undefined():
     broken = state.with_tensors({"0.weight": state.tensors["0.weight"] * torch.nan})
     result = sharpness(States([broken, state], given), starts=1, iterations=2)
     assert np.isnan(result["max_gain"][0]) and np.isnan(result["keskar"][0]) and result["max_gain"][1] > 0
+
+
+@pytest.mark.parametrize(("starts", "iterations"), [(1, 3), (3, 2)])
+def test_ascents_and_passes_are_those_the_card_counts(starts, iterations):
+    given = examples()
+    near, passes = Neighbourhood(state_of(mlp(), given), given), []
+
+    def loss(v):
+        passes.append(1)
+        return near.loss(v)
+
+    def both(v):
+        passes.append(3)  # a backward pass counts as two
+        return near.both(v)
+
+    largest_gains(loss, both, near.weights, (1e-3, 2e-3, 4e-3), starts=starts, iterations=iterations)
+    counted = sharpness.card.passes({"starts": starts, "iterations": iterations}, 1)
+    assert counted / 2 < sum(passes) <= counted + 2
+
+
+def test_loss_and_gradient_of_one_pass_are_those_of_two():
+    given = examples()
+    state = state_of(mlp(), given)
+    loss, gradient = state.loss_and_gradient(given)
+    assert loss == pytest.approx(state.loss(given), rel=1e-12)
+    assert all(torch.equal(value, gradient[name]) for name, value in state.gradient(given).items())

@@ -115,3 +115,13 @@ def test_linear_fit(value, expected):
 def test_line_needs_two_distances():
     assert math.isnan(linear_fit(np.array([0.3, 0.3]), np.array([1.0, 0.0])))
     assert math.isnan(linear_fit(np.empty(0), np.empty(0)))
+
+
+def test_a_constant_network_has_no_place_where_its_stiffness_ends():
+    distance = np.linspace(0.1, 0.9, 7)
+    rounded = 0.3 + 5e-17 * np.array([1, -1, 0, 1, 0, -1, 1])
+    assert linear_fit(distance, rounded) == np.inf
+    assert linear_fit(distance, -rounded) == 0.0
+    assert crossing(distance, np.array([0.5, 1e-17, 0.2, -1.0, -1.0, -1.0, -1.0])) == pytest.approx(
+        distance[1]
+    )

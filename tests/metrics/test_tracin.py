@@ -1,9 +1,13 @@
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional as F
 
 import analyze
+import tracer
 from analyze.metrics.gradients.tracin import tracin
 from analyze.plot import draw
+from tests.loops import blobs, mlp
 from tests.oracles.tracin import tracin as slow
 from tests.synthetic import write_archive
 from tracer.errors import MissingTraceError
@@ -84,3 +88,29 @@ def test_through_the_engine_and_as_a_figure(tmp_path):
     figure = draw(tracin.card.plot, result)
     labels = {label for axes in figure.axes for label in (axes.get_xlabel(), axes.get_ylabel())}
     assert {"train example (id)", "self-influence (loss)"} <= labels
+
+
+def test_an_optimizer_that_maximizes_turns_every_influence_round(tmp_path):
+    results = []
+    for maximize in (False, True):
+        torch.manual_seed(0)
+        model, (x, y) = mlp(), blobs(5)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1, maximize=maximize)
+        path = tmp_path / f"{maximize}.zarr"
+        probes = {"train": (x, y), "test": blobs(4, seed=7)}
+        with tracer.record(
+            path, model, optimizer, loss=F.cross_entropy, probes=probes, snapshots=tracer.at([])
+        ) as run:
+            before = F.cross_entropy(model(probes["test"][0]), probes["test"][1], reduction="none")
+            F.cross_entropy(model(x[:1]), y[:1]).backward()
+            optimizer.step()
+            after = F.cross_entropy(model(probes["test"][0]), probes["test"][1], reduction="none")
+            run.step(ids=[0])
+        archive = tracer.open(path)
+        first = archive.gram(0).sum(0)[0, 5:]  # the step was made at the first snapshot
+        sign = -1.0 if maximize else 1.0
+        np.testing.assert_allclose((before - after).detach(), sign * 0.1 * first, atol=3e-3)
+        results.append(analyze.run(archive, ["tracin"])["tracin"]["influence"].values)
+        lowered = sum(sign * 0.1 * archive.gram(step).sum(0)[:5, 5:] for step in archive.steps("gram"))
+        np.testing.assert_allclose(results[-1], lowered, rtol=1e-12)
+    assert np.sign(results[0][0, 0]) == -np.sign(results[1][0, 0])

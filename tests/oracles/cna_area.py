@@ -1,11 +1,13 @@
-"""Both areas from plain lists: running sums, interpolation by search, integration on a fine grid."""
+"""The areas from plain lists: running sums, interpolation by search, integration on a fine grid."""
 
 import itertools
 
 
 def smooth(points, window):
-    """Means of every `window` consecutive (alpha, slope, id) points in order of alpha, then id."""
-    points = sorted(points, key=lambda p: (p[0], p[2]))
+    """Means of every `window` consecutive (alpha, slope) points in order of alpha, equal ones at their mean slope."""
+    points = sorted(points)
+    of = {alpha: [p[1] for p in points if p[0] == alpha] for alpha, _ in points}
+    points = [(alpha, sum(of[alpha]) / len(of[alpha])) for alpha, _ in points]
     means = []
     for k in range(len(points) - window + 1):
         part = points[k : k + window]
@@ -52,3 +54,12 @@ def absolute(train, test, cells=20000):
     width = (high - low) / cells
     middles = [low + width * (k + 0.5) for k in range(cells)]
     return width * sum(abs(at(train, x) - at(test, x)) for x in middles)
+
+
+def lobe(train, test, cells=20000):
+    """The largest sum over consecutive cells of a midpoint grid on which the same curve is above."""
+    low = max(min(p[0] for p in curve) for curve in (train, test))
+    high = min(max(p[0] for p in curve) for curve in (train, test))
+    width = (high - low) / cells
+    gaps = [at(train, low + width * (k + 0.5)) - at(test, low + width * (k + 0.5)) for k in range(cells)]
+    return max(width * abs(sum(part)) for _, part in itertools.groupby(gaps, key=lambda gap: gap > 0))

@@ -18,7 +18,7 @@ from tracer.share.content import ArchiveContent, boxes, difference
 from tracer.share.packs import pack, unpack
 from tracer.store.files import Lock
 from tracer.verify import verify
-from tracer.writer import Writer
+from tracer.writer import Writer, place
 
 STEPS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 22, 24, 28, 32)
 
@@ -240,8 +240,8 @@ def test_exchange_without_the_system_call(tmp_path: Path, monkeypatch: pytest.Mo
     for name in "ab":
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
-    monkeypatch.setattr(packs.ctypes, "CDLL", lambda *_, **__: object())
-    packs._exchange(tmp_path / "a", tmp_path / "b")
+    monkeypatch.setattr(place.ctypes, "CDLL", lambda *_, **__: object())
+    place.exchange(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "a" / "b").exists()
     assert (tmp_path / "b" / "a").exists()
 

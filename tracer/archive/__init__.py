@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracer.archive import ranks
+from tracer.archive.digests import Digests
 from tracer.archive.probes import ProbeView
 from tracer.archive.source import Source
 from tracer.archive.training import DataView, MinibatchView
@@ -95,6 +96,17 @@ class Archive:
         """Digest of this commit, 64 hexadecimal digits: root document, manifest and tails of all ranks included."""
         own = self._source.record["digest"]
         return ranks.digest(own, self._others) if self._others else own
+
+    def digest_of(self, group: str, step: int | None = None) -> str:
+        """Digest of the values of a stream at a step, or of a group: `probes/train` is what is known of its examples.
+
+        It changes only with what it is of, where `digest` changes with every commit. Empty for what was not recorded.
+        """
+        return self._digests.of(group, step)
+
+    @cached_property
+    def _digests(self) -> Digests:
+        return Digests(self._source)
 
     @property
     def world_size(self) -> int:
@@ -363,6 +375,9 @@ def _of(source: Source) -> Archive:
 
 
 class _Probes(dict[str, ProbeView]):
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
     def __missing__(self, name: str) -> ProbeView:
         raise MissingTraceError(f"there is no probe {name!r}; {did_you_mean(name, self)}")
 

@@ -18,7 +18,7 @@ Read = Callable[[int, int], np.ndarray]
 
 
 def rebuild(blocks: Sequence[Mapping[str, Any]], tensor: str, read: Read) -> np.ndarray:
-    """Return the gradient of each example's loss with respect to ``tensor``, float32 (example, *shape).
+    """Return the gradient of each example's loss with respect to ``tensor``, (example, *shape), in the dtype stored.
 
     ``read(start, stop)`` gives that range of the flat values. Errors: MissingTraceError if no block is of the
     tensor.
@@ -31,6 +31,20 @@ def rebuild(blocks: Sequence[Mapping[str, Any]], tensor: str, read: Read) -> np.
     for block in own[1:]:
         total = total + _block(blocks, block, read)
     return total
+
+
+def linear_factors(
+    blocks: Sequence[Mapping[str, Any]], tensor: str, read: Read
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Inputs a (n, in) and signals z (n, out) of which ``tensor``'s gradient of example i is z_i a_i'.
+
+    None where it is no single outer product: other layers, several calls, several positions an example.
+    """
+    own = [block for block in blocks if block["tensor"] == tensor]
+    if len(own) != 1 or own[0]["form"] != "outer":
+        return None
+    a, z = _part(own[0], "a", read), _part(own[0], "z", read)
+    return (a[:, 0], z[:, 0]) if a.shape[1] == 1 else None
 
 
 def _block(blocks: Sequence[Mapping[str, Any]], block: Mapping[str, Any], read: Read) -> np.ndarray:

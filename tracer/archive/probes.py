@@ -8,6 +8,7 @@ import numpy as np
 from tracer import bits
 from tracer.archive import gradients as factors
 from tracer.archive.source import Source
+from tracer.correctness import UNSAID
 from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
 from tracer.spec import HOW, PROBE_STREAMS
 
@@ -101,6 +102,13 @@ class ProbeView:
         """Loss of each example, (example,)."""
         return self._source.snapshot(f"{self._stream('outputs')}/loss", step)
 
+    def correct(self, step: int) -> np.ndarray:
+        """Share of each example's answers that are correct, as the objective said, float32 (example,)."""
+        path = f"{self._stream('outputs')}/correct"
+        if not self._source.has(path):
+            raise MissingTraceError(f"probe {self.name!r} has no correctness: {UNSAID}")
+        return self._source.snapshot(path, step)
+
     def bits(self, step: int) -> np.ndarray:
         """Packed masks of all sites, uint8 (unit, byte); see `tracer.bits`."""
         return self._source.snapshot(f"{self._stream('masks')}/bits", step)
@@ -134,11 +142,20 @@ class ProbeView:
         return self._source.snapshot(path, step, (slice(None), slice(start, start + entry["n_units"])))
 
     def gradients(self, tensor: str, step: int) -> np.ndarray:
-        """Gradient of each example's loss with respect to a tensor, float32 (example, *shape)."""
+        """Gradient of each example's loss with respect to a tensor, (example, *shape): as precise as it."""
         path = self._stream("gradients")
         row = self._source.row(path, step)
         blocks = self._source.group_attributes(path)["blocks"]
         return factors.rebuild(
+            blocks, tensor, lambda start, stop: self._source.read(f"{path}/values", (row, slice(start, stop)))
+        )
+
+    def linear_factors(self, tensor: str, step: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Inputs (example, in) and signals (example, out) whose outer products are a tensor's gradients; else None."""
+        path = self._stream("gradients")
+        row = self._source.row(path, step)
+        blocks = self._source.group_attributes(path)["blocks"]
+        return factors.linear_factors(
             blocks, tensor, lambda start, stop: self._source.read(f"{path}/values", (row, slice(start, stop)))
         )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracer.command.console import pairs, table
-from tracer.errors import MissingTraceError
+from tracer.errors import MissingTraceError, byte_size
 from tracer.spec import STREAMS
 
 if TYPE_CHECKING:
@@ -59,19 +59,6 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def size(count: float) -> str:
-    """Write a number of bytes in the unit that suits it.
-
-    >>> size(1536), size(7_340_032)
-    ('1.5 KiB', '7.0 MiB')
-    """
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if count < 1024 or unit == "TiB":
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError("unreachable")
 
 
 def stored_bytes(path: str) -> tuple[int, int] | None:
@@ -274,7 +261,7 @@ def _told(provenance: dict[str, Any]) -> dict[str, Any]:
     told = {}
     for name, value in provenance.items():
         if name == "memory" and isinstance(value, int):
-            value = size(value)
+            value = byte_size(value)
         if isinstance(value, dict):
             value = _named(value)
         if value not in (None, "", False):
@@ -290,7 +277,7 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
     if isinstance(row.get("seconds"), float):
         words["duration"] = duration(row["seconds"])
     if isinstance(row.get("bytes"), int):
-        words["bytes"] = size(row["bytes"])
+        words["bytes"] = byte_size(row["bytes"])
     if isinstance(words.get("parameters"), int):
         words["parameters"] = f"{words['parameters']:,}"
     return words

@@ -38,13 +38,21 @@ def compact(
 
 
 class Blocks:
-    """How the exact gradients of a probe's n examples lie in a flat float32 array: see `tracer.gradients`."""
+    """How the exact gradients of a probe's n examples lie in a flat array: see `tracer.gradients`.
+
+    dtype: of the array, float64 where a parameter is, else float32.
+    """
 
     def __init__(
-        self, n: int, forms: Mapping[str, Form], shapes: Mapping[str, Sequence[int]], plan: Plan
+        self,
+        n: int,
+        forms: Mapping[str, Form],
+        shapes: Mapping[str, Sequence[int]],
+        plan: Plan,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         """From compact forms of any examples, for their sizes, and the shapes of all trainable tensors."""
-        self.n, self.size = n, 0
+        self.n, self.size, self.dtype = n, 0, dtype
         self.blocks: list[dict[str, Any]] = []
         self._position: dict[str, int] = {}
         self._places: dict[str, list[tuple[str, int, list[int]]]] = {}
@@ -66,6 +74,11 @@ class Blocks:
                 for part in parts
             ]
             self.blocks.append({**block, **description, "parts": parts})
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one snapshot."""
+        return self.dtype.itemsize * self.size
 
     def _parts(self, tensors: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         parts = []
@@ -137,7 +150,7 @@ class Collector:
         self._empty = set(layers.values())
         self._held: dict[tuple[str, ...], list[dict[str, Form]]] = {}
         self.values = {
-            probe: torch.empty(block.size, dtype=torch.float32, device=device)
+            probe: torch.empty(block.size, dtype=block.dtype, device=device)
             for probe, block in blocks.items()
         }
 

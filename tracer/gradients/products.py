@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from tracer.network.copies import lent
+
 _COLUMNS = 1 << 14  # float32 products are added up in float64 every so many columns
 _TILE = {"cpu": 512, "cuda": 8192}  # side of a tile of position pairs; on a CPU 1 MiB, a core's cache
 _BLOCK = {"cpu": 1 << 23, "cuda": 1 << 26}  # elements of the gradient rows made at a time
@@ -35,7 +37,7 @@ def block_rows(n: int, columns: int, device: torch.device) -> int:
 def square(x: Tensor) -> Tensor:
     """Inner products of the rows of x (n, k), in its own precision, exactly symmetric: (n, n)."""
     if _by_numpy(x):
-        rows = x.numpy()
+        rows = lent(x)
         return torch.from_numpy(rows @ rows.T)
     return symmetric(x @ x.T)
 
@@ -45,7 +47,7 @@ def gram_of_vectors(a: Tensor, z: Tensor, bias: bool) -> Tensor:
     if not _by_numpy(a):
         left, right = square(a), square(z)
         return (left.add_(1) if bias else left).mul_(right)
-    inputs, signals = a.numpy(), z.numpy()
+    inputs, signals = lent(a), lent(z)
     products = inputs @ inputs.T
     if bias:
         products += 1
@@ -66,6 +68,8 @@ def gram_of_rows(blocks: Iterable[Tensor]) -> Tensor:
     """Sum of E @ E.T over blocks of columns E (n, k), of which there is at least one: float64 (n, n)."""
     total: Tensor | None = None
     for block in blocks:
+        if not block.shape[1]:  # of a parameter without elements
+            total = block.new_zeros(len(block), len(block), dtype=torch.float64) if total is None else total
         for start in range(0, block.shape[1], _COLUMNS):
             part = square(block[:, start : start + _COLUMNS])
             total = part.double() if total is None else total.add_(part)

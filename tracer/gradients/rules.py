@@ -276,14 +276,14 @@ def _shift(row: Executed) -> Forms:
     sign = operand.sign if operand is not None and row.bias else 1.0
     factor = sign * (float(row.kwargs.get("alpha", 1)) if row.bias else 1.0)
     z = precise(row.z)
-    return _broadcast(row, z if factor == 1 else z * factor)
+    return broadcast(row, z if factor == 1 else z * factor)
 
 
 def _scale(row: Executed) -> Forms:
-    return _broadcast(row, precise(row.z) * row.arg(0 if row.bias else 1))
+    return broadcast(row, precise(row.z) * row.arg(0 if row.bias else 1))
 
 
-def _broadcast(row: Executed, z: Tensor) -> Forms:
+def broadcast(row: Executed, z: Tensor) -> Forms:
     """Gradient of a parameter (argument 1 as bias, 0 as weight) broadcast to the size of the output."""
     parameter = row.arg(1 if row.bias else 0)
     place = row.place

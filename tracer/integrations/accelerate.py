@@ -5,18 +5,16 @@ loader, `run.log(loss=loss)` logs, and steps left out while gradients accumulate
 """
 
 from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tracer import recorder
+from tracer.network.torch_internals import Replaced
 
 try:
     from accelerate import Accelerator
-    from accelerate.optimizer import AcceleratedOptimizer
 except ImportError as error:
     raise ImportError(
         "Recording with Accelerate needs the package accelerate: pip install 'tracer-nn[transformers]'."
@@ -25,47 +23,9 @@ except ImportError as error:
 __all__ = ["record"]
 
 
-def record(
-    path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, **options: Any
-) -> recorder.Recorder:
+def record(path: str | Path, model: nn.Module, optimizer: Any, **options: Any) -> recorder.Recorder:
     """`tracer.record` for a prepared model and optimizer; the same options, the same archive."""
-    return recorder.record(path, model, own_optimizer(optimizer), **options)
-
-
-def own_optimizer(optimizer: Any) -> Any:
-    """The user's optimizer inside a prepared one: it is the one that steps, and only when gradients are whole."""
-    while isinstance(optimizer, AcceleratedOptimizer):
-        optimizer = optimizer.optimizer
-    return optimizer
-
-
-class Replaced:
-    """A method of a class with another in its place, made from it, until `stop`."""
-
-    def __init__(
-        self, owner: type, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]
-    ) -> None:
-        self._owner, self._name, self._own = owner, name, name in owner.__dict__
-        self._original = getattr(owner, name)
-        instead = make(self._original)
-        self._active = True
-
-        @wraps(self._original)
-        def method(*args: Any, **kwargs: Any) -> Any:
-            return (instead if self._active else self._original)(*args, **kwargs)
-
-        self._method = method
-        setattr(owner, name, method)
-
-    def stop(self) -> None:
-        """Put the method back; where it has been replaced once more since, ours only passes on."""
-        self._active = False
-        if self._owner.__dict__.get(self._name) is not self._method:
-            return
-        if self._own:
-            setattr(self._owner, self._name, self._original)
-        else:
-            delattr(self._owner, self._name)
+    return recorder.record(path, model, optimizer, **options)
 
 
 def hear_losses(tell: Callable[[Tensor], None]) -> Replaced:

@@ -82,12 +82,15 @@ class Following:
 
     def _train_on(self, batch: Any, ids: Any) -> None:
         """The trainer is about to train on this batch; `ids` None: they are not known."""
-        if self._relay is not None and ids is not None:
-            self._relay(batch, as_ids(ids))
+        if self._relay is not None:
+            self._relay(batch, None if ids is None else as_ids(ids))
 
     def _no_ids(self, reason: str) -> None:
+        self._say(_NO_IDS.format(reason))
+
+    def _say(self, sentence: str) -> None:
         if self.run is not None and self._following:
-            self.run.note(_NO_IDS.format(reason))
+            self.run.note(sentence)
 
     def _log_loss(self) -> None:
         """An update was made: its loss is what was propagated back since the last one."""
@@ -117,7 +120,7 @@ class Relay:
         """The trainer goes through its loader once more."""
         self._stream = self._run.batches(self, ids=lambda _: self._of_batch)
 
-    def __call__(self, batch: Any, ids: np.ndarray) -> None:
+    def __call__(self, batch: Any, ids: np.ndarray | None) -> None:
         """The next batch is this one."""
         self._batch, self._of_batch = batch, ids
         next(self._stream)

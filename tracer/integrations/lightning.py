@@ -5,14 +5,14 @@ strategy may do it, by a copy whose sampler notes what it draws.
 """
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from tracer.ids import resolve
 from tracer.integrations.following import Following
-from tracer.recorder.batches import NotingSampler, noting_copy, unknown_ids
+from tracer.recorder.batches import NotingSampler, ids_of, noting_copy, unknown_ids
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -73,14 +73,16 @@ class Recording(Following, Callback):
     ) -> None:
         """A batch is about to be trained on."""
         if self._following:
-            self._train_on(batch, _noted(trainer, pl_module) if self._ids is None else self._ids(batch))
+            self._train_on(
+                batch, _noted(trainer, pl_module, batch, self._say) if self._ids is None else self._ids(batch)
+            )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """A batch was trained on, and perhaps an update made."""
         if batch is None:
-            _noted(trainer, pl_module)  # it was not announced
+            _noted(trainer, pl_module, batch, self._say)  # it was not announced
         loss = outputs.get("loss") if isinstance(outputs, dict) else None
         if isinstance(loss, Tensor) and pl_module.automatic_optimization:
             self._losses.append(loss)
@@ -124,10 +126,10 @@ def _unknown(trainer: Trainer, pl_module: LightningModule) -> str | None:
     return unknown_ids(trainer.train_dataloader)
 
 
-def _noted(trainer: Trainer, pl_module: LightningModule) -> Any:
+def _noted(trainer: Trainer, pl_module: LightningModule, batch: Any, note: Callable[[str], None]) -> Any:
     """Ids of the batch that is trained on now, None where they are not known."""
     loader: Any = trainer.train_dataloader
     sampler = getattr(loader, "batch_sampler", None)
     if not isinstance(sampler, NotingSampler) or _unknown(trainer, pl_module) is not None:
         return None
-    return resolve(loader.dataset, sampler.noted.popleft())
+    return ids_of(loader, batch, sampler.noted, note)

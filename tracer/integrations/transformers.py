@@ -11,8 +11,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tracer.integrations.accelerate import Replaced, hear_losses, own_optimizer
+from tracer.integrations.accelerate import hear_losses
 from tracer.integrations.following import Following
+from tracer.integrations.heads import objective_of_head
+from tracer.network.torch_internals import Replaced
 from tracer.recorder.batches import noted_in_place, unknown_ids
 
 try:
@@ -28,7 +30,9 @@ __all__ = ["Recording"]
 class Recording(Following, TrainerCallback):
     """Records what `Trainer.train` does; `resume=True` goes with `resume_from_checkpoint=`.
 
-    path, options: of `tracer.record`, without model and optimizer. ids: example ids of a batch, where the loader
+    path, options: of `tracer.record`, without model and optimizer; without loss and objective, that of the model's
+    head is taken (`tracer.integrations.heads`: causal, masked and sequence-to-sequence language models, token and
+    sequence classification), for probes of (inputs by name, labels). ids: example ids of a batch, where the loader
     cannot tell them. module: name of the submodule to record, if not the whole model. run: the recorder, for
     `run.log` and `run.notes`.
     """
@@ -36,7 +40,9 @@ class Recording(Following, TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Begin the recording: weights are those of a checkpoint already, if there is one."""
         train_dataloader = given["train_dataloader"]
-        self._start(given["model"], own_optimizer(given["optimizer"]), _length(train_dataloader))
+        if self._options.get("probes") and not {"loss", "objective"} & self._options.keys():
+            self._options["objective"] = objective_of_head(given["model"])
+        self._start(given["model"], given["optimizer"], _length(train_dataloader))
         self._waiting: deque[tuple[Any, Any]] = deque()
         self._loader, self._in_epoch = train_dataloader, False
         self._replaced = [
@@ -119,7 +125,7 @@ class Recording(Following, TrainerCallback):
 
     def _followed(self, loader: Any, iterate: Callable[[], Iterator[Any]]) -> Iterator[Any]:
         if self._ids is None and self._unknown is None:
-            return self._queued(noted_in_place(loader, iterate))
+            return self._queued(noted_in_place(loader, iterate, self._say))
         tell = self._ids or (lambda batch: None)
         return self._queued((batch, tell(batch)) for batch in iterate())
 

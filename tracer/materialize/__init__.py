@@ -1,7 +1,5 @@
 """Fill in from recorded weights what was not recorded: streams, snapshots, whole probes."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,15 +11,15 @@ import torch
 from tracer import archive as archives
 from tracer.archive import Archive
 from tracer.errors import ArchiveError, MissingTraceError, RecordError, did_you_mean
+from tracer.materialize import rewrite
 from tracer.materialize.additions import describe
 from tracer.materialize.filling import Filling
 from tracer.materialize.others import copy_others
-from tracer.materialize.rewrite import rewrite
 from tracer.probe import named_probes
 from tracer.rerun.stored import Factory, Networks
 from tracer.rerun.wanted import Take, wanted
 from tracer.spec import PROBE_STREAMS
-from tracer.store.files import Lock
+from tracer.writer.place import fresh, settled
 
 Progress = Callable[[int, int, str], None]
 
@@ -79,6 +77,7 @@ def materialize(
     takes = dict.fromkeys(PROBE_STREAMS) | streams
     if mode not in ("auto", "exact", "gram"):
         raise RecordError(f"mode={mode!r}: expected 'auto', 'exact' or 'gram'")
+    path = path if "://" in str(path) else settled(path)
     place = _replacing(Path(path), None if output is None else Path(output))
     # What other ranks of the run lack now is not lost: rank 0's whole recording is completed.
     with place as partial, archives.open(path, rank=0) as archive:
@@ -87,7 +86,7 @@ def materialize(
             return Materialized(Path(path))
         additions = describe(archive, filling)
         additions.make = _reported(filling, progress)
-        rewrite(archive, partial, additions)
+        rewrite.rewrite(archive, partial, additions, sync=output is None)
         copy_others(archive._source, partial)
     added = {group: sorted(at) for group, at in filling.missing.items()}
     return Materialized(Path(output or path), added, filling.exact, filling.notes)
@@ -163,36 +162,10 @@ def _reported(filling: Filling, progress: Progress | None) -> Any:
 @contextmanager
 def _replacing(path: Path, output: Path | None) -> Iterator[Path]:
     """A place to write to; what was written there becomes `output`, or replaces `path`."""
-    target = output or path
-    partial, old = (target.with_name(f".{target.name}.{word}") for word in ("partial", "old"))
-    if output is not None and output.exists():
-        raise ArchiveError(f"{str(output)!r} exists already; choose a new path")
-    if output is None and old.exists() and not path.exists():
-        old.rename(path)  # we were stopped between the two renames below
     if output is None and not path.is_dir():
         archives.open(path).close()
         raise ArchiveError(f"{str(path)!r} is no directory, so it cannot be added to: give output=")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = Lock(target)
-        try:
-            shutil.rmtree(partial, ignore_errors=True)
-            yield partial
-            if partial.exists():
-                _take_place(partial, target, old)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-            lock.release()
-    except OSError as error:
-        why = error.strerror or error
-        raise ArchiveError(f"cannot write {str(target)!r}: {why}; what was recorded is as it was") from error
-
-
-def _take_place(partial: Path, target: Path, old: Path) -> None:
-    archives.open(partial).close()
-    os.sync()  # a power cut must not find the old archive gone and the new one unwritten
-    if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)
-    partial.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    with fresh(settled(output or path), replace=output is None) as partial:
+        yield partial
+        if partial.exists():
+            archives.open(partial).close()

@@ -9,6 +9,7 @@ from tracer.archive import Archive
 from tracer.materialize.filling import Filling
 from tracer.materialize.rewrite import Additions, Arrays
 from tracer.network import Network
+from tracer.network.copies import to_numpy
 
 Dims = dict[str, tuple[str, ...]]
 
@@ -83,7 +84,7 @@ def _network(network: Network) -> tuple[Arrays, Dims, dict[str, Any]]:
     constants = {}
     for i, (name, value) in enumerate(network.constants.items()):
         key = constants[name] = f"constant_0_{i}"
-        arrays[key] = value.detach().cpu().numpy()
+        arrays[key] = to_numpy(value)
         dims[key] = tuple(f"{key}_{axis}" for axis in range(value.ndim))
     version = {"version": 0, "from_step": 0, "digest": network.digest, "constants": constants}
     return arrays, dims, {"versions": [version]}

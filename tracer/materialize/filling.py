@@ -10,7 +10,8 @@ from torch import Tensor
 from tracer.archive import Archive
 from tracer.errors import ArchiveError, MissingTraceError
 from tracer.network import Network
-from tracer.network.checks import closure, independence
+from tracer.network.checks import closure
+from tracer.network.independence import independence
 from tracer.probe import Probe
 from tracer.probe.examples import Examples
 from tracer.probe.layout import Declared

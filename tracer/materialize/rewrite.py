@@ -12,8 +12,8 @@ from tracer import spec
 from tracer.archive import Archive
 from tracer.errors import ArchiveError
 from tracer.store.documents import as_json
-from tracer.store.files import Directory
 from tracer.writer.commits import Row, Tree
+from tracer.writer.committer import Committer
 
 Arrays = dict[str, np.ndarray]
 Declared = Mapping[str, tuple[np.dtype, tuple[int, ...], tuple[str, ...]]]
@@ -41,8 +41,10 @@ class Additions:
     adapt: dict[str, Callable[[Arrays], Arrays]] = field(default_factory=dict)
 
 
-def rewrite(archive: Archive, target: Path, additions: Additions) -> None:
+def rewrite(archive: Archive, target: Path, additions: Additions, *, sync: bool = False) -> None:
     """Write the new archive at `target`, which must not exist; run id, state and count of commits go on.
+
+    sync: wait for the disk, so that the old one may be removed afterwards.
 
     One snapshot of one group is in memory at a time. Reading checks every checksum of the old archive:
     ArchiveError where it is damaged, or holds what this release cannot carry over.
@@ -56,7 +58,7 @@ def rewrite(archive: Archive, target: Path, additions: Additions) -> None:
         "committed_step": None,
     }
     attributes = {name: value for name, value in archive.attributes.items() if name != "tracer"}
-    tree = Tree(Directory(target), record, as_json(attributes))
+    tree = Tree(Committer(target, sync=sync), record, as_json(attributes))
     _Copy(archive, tree, additions).run()
     tree.close(archive.state)
 

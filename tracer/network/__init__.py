@@ -40,8 +40,9 @@ class Network:
 
     rows, sites, calls, layers: see `tracer.network.table`. parameters, buffers: names the rows use, tied ones once.
     constants: tensors that are neither (made in `forward`, or plain attributes). inputs, targets: shape,
-    dtype and whether batched, of each tensor. output, losses: what `run` returns. batch: number of examples
-    that `run` wants; None for any number. guarded: whether the cost is weighed before it is run, as for a table
+    dtype and whether batched, of each tensor. output, losses: what `run` returns; correct: the row of
+    what an objective calls correct, None where it does not say. batch: number of examples that
+    `run` wants; None for any number. guarded: whether the cost is weighed before it is run, as for a table
     that was read. no_loss: why the losses that a table holds are not run, None where they are.
     """
 
@@ -51,6 +52,7 @@ class Network:
         *,
         output: Reference,
         losses: Reference | None,
+        correct: Reference | None = None,
         inputs: Sequence[dict[str, Any]],
         targets: Sequence[dict[str, Any]],
         constants: Mapping[str, Tensor],
@@ -64,6 +66,7 @@ class Network:
         self.rows = list(rows)
         self.output = output
         self.losses = losses
+        self.correct = correct
         self.inputs = list(inputs)
         self.targets = list(targets)
         self.constants = dict(constants)
@@ -159,8 +162,8 @@ class Network:
         until: str | None = None,
         masks: Mapping[str, Tensor] | None = None,
     ) -> tuple[Any, Tensor | None]:
-        """Outputs and losses (n,) for these weights and inputs; without targets the model alone, and losses
-        None.
+        """Outputs and losses (n,) for these weights and inputs; without targets that the losses need, the model
+        alone, and losses None.
 
         tensors: by name, at least `parameters` and `buffers`; the device is theirs. Grad mode is the
         caller's; autocast and inference mode are left. visit(row, values, out): called after each row with
@@ -172,6 +175,8 @@ class Network:
         if targets is not None and self.no_loss:
             raise ArchiveError(self.no_loss)
         device = _device(tensors, inputs)
+        if targets is None and not self.targets:  # an objective may do without
+            targets = ()
         if self.guarded and (sizes := self._weigh(tensors, inputs, targets)):
             visit = _held_to({self.rows[index].name: size for index, size in sizes.items()}, visit)
         program = self._program(device, until, targets is not None and self.losses is not None)
@@ -222,12 +227,6 @@ class Network:
 
         return weighed(row, call)
 
-    def declared(self) -> list[Tensor]:
-        """Tensors that have only the sizes and types of the inputs that the network was traced with."""
-        return [
-            torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]], device="meta") for entry in self.inputs
-        ]
-
     def check_cost(self, tensors: Mapping[str, Tensor], size: int) -> None:
         """ArchiveError where the outputs take more than weights of these sizes and `size` bytes could be worth.
 
@@ -236,20 +235,23 @@ class Network:
         """
         from tracer.network.cost import check
 
-        inputs = self.declared()
-        check(self, tensors, inputs, None, size=size + sum(tensor.nbytes for tensor in tensors.values()))
+        rows = (self.rows[index] for index in self.needed([self.output]))
+        asks = any(kind == "target" for row in rows for kind, _ in row.references())
+        targets = _declared(self.targets) if asks else None
+        size += sum(tensor.nbytes for tensor in tensors.values())
+        check(self, tensors, _declared(self.inputs), targets, size=size)
 
     def derived(self, **changes: Any) -> Network:
         """The same network with other rows, losses, targets, ...; guarded where this one is."""
         other = copy(self)
-        for name in ("random_rows", "site_of_row"):
+        for name in ("random_rows", "site_of_row", "_double"):
             other.__dict__.pop(name, None)
         other.__dict__.update(changes)
         other._weighed, other._programs, other._constants_on = {}, {}, {}
         return other
 
     def _weigh(self, tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> dict[int, tuple[int, ...]]:
-        """Refuse a stranger's table that would take too much for tensors of these sizes; see `meter.check`."""
+        """Refuse a stranger's table that would take too much for tensors of these sizes; see `tracer.network.cost`."""
         from tracer.network.cost import check
 
         sizes = tuple(tuple(leaf.shape) for leaf in [*leaves_of(inputs), *leaves_of(targets)])
@@ -325,10 +327,20 @@ class Network:
                 stop = names[until]
                 program = Program(self.rows, range(stop + 1), device, [("row", stop)], guarded=self.guarded)
             else:
-                results = [self.output] + ([self.losses] if with_losses and self.losses else [])
+                results = self.results(with_losses)
                 program = Program(self.rows, self.needed(results), device, results, guarded=self.guarded)
             self._programs[key] = program
         return self._programs[key]
+
+    def results(self, with_losses: bool) -> list[Reference]:
+        """What a run computes: the output, and with losses these and what the objective calls correct."""
+        more = (self.losses, self.correct) if with_losses and self.losses else ()
+        return [self.output, *(result for result in more if result is not None)]
+
+    @property
+    def judging_row(self) -> str | None:
+        """Name of the row that gives what the objective calls correct."""
+        return None if self.correct is None else self.rows[self.correct[1]].name
 
     def needed(self, results: Sequence[Reference]) -> list[int]:
         """Indices of the rows that these results depend on, in order."""
@@ -340,6 +352,11 @@ class Network:
                 ("constant", name): value.to(device) for name, value in self.constants.items()
             }
         return self._constants_on[device]
+
+
+def _declared(entries: Sequence[dict[str, Any]]) -> list[Tensor]:
+    """Tensors that have only the sizes and types that the network was traced with."""
+    return [torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]], device="meta") for entry in entries]
 
 
 def _held_to(sizes: Mapping[str, tuple[int, ...]], visit: Visit | None) -> Visit:
@@ -354,6 +371,18 @@ def _held_to(sizes: Mapping[str, tuple[int, ...]], visit: Visit | None) -> Visit
         return None if visit is None else visit(row, given, out)
 
     return look
+
+
+class Heard:
+    """A visitor that keeps what the objective calls correct."""
+
+    def __init__(self, network: Any) -> None:
+        self._row, self.value = network.judging_row, None
+
+    def __call__(self, row: Row, _: Any, out: Any) -> None:
+        """Look at one row."""
+        if row.name == self._row:
+            self.value = out
 
 
 def _unseen() -> bool:

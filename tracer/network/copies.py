@@ -1,7 +1,6 @@
 """Private copies of a user's model, and a quiet place to run them: nothing of the training is touched."""
 
 import copy
-import random
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -13,17 +12,9 @@ import torch
 from torch import nn
 
 from tracer.network.precision import full_precision
+from tracer.network.randomness import untouched_random_state
+from tracer.network.torch_internals import HOOKS
 
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
-)
 # Copying one of these would copy a data set, or fail: a forward pass has no business with them.
 _SHARED = (
     torch.optim.Optimizer,
@@ -31,12 +22,12 @@ _SHARED = (
     torch.utils.data.Dataset,
     type(threading.Lock()),
 )
-_WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module")
+_WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_original_module")
 _DEPTH = 6
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The user's own module inside `torch.compile`, `DistributedDataParallel` and `DataParallel` wrappers."""
+    """The user's own module inside wrappers: `torch.compile`, `DistributedDataParallel`, `DataParallel`, Fabric's."""
     while True:
         inner = next((model._modules[name] for name in _WRAPPERS if name in model._modules), None)
         if inner is None and isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
@@ -63,6 +54,28 @@ def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     inner = unwrap(model)
     named = [*inner.named_parameters(), *inner.named_buffers()]
     return {unwrapped_name(name): tensor.detach() for name, tensor in named}
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """A copy of a tensor in memory of NumPy's; bfloat16, which NumPy lacks, as float32.
+
+    `tensor.numpy()` would share the memory, and forbid its owner to resize it for ever after. So whatever may
+    be a tensor of the user's comes this way.
+    """
+    tensor = tensor.detach()
+    dtype = torch.float32 if tensor.dtype == torch.bfloat16 else tensor.dtype
+    with torch.inference_mode(False):
+        copied = torch.empty(tensor.shape, dtype=dtype)
+        return copied.copy_(tensor).numpy()
+
+
+def lent(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor of the processor as NumPy sees it, in the same memory, for as long as the caller runs.
+
+    It may be a view of a parameter (a learned query is the input of a layer). Unlike `tensor.numpy()`, a loan
+    leaves its memory resizable once it is over.
+    """
+    return np.from_dlpack(tensor.detach())
 
 
 def private_copy(model: nn.Module) -> nn.Module:
@@ -140,7 +153,7 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     for name, value in _state(module).items():
         if name == "_modules":
             state[name] = {key: child and _copy_module(child, memo) for key, child in value.items()}
-        elif name in _HOOKS:
+        elif name in HOOKS:
             state[name] = {key: _copy_value(hook, memo) for key, hook in value.items() if _of_torch(hook)}
         else:
             state[name] = _copy_value(value, memo)
@@ -176,21 +189,6 @@ def _of_torch(hook: Any) -> bool:
     return home.startswith("torch.nn.utils")
 
 
-@contextmanager
-def kept_random_streams() -> Iterator[None]:
-    """Put back the random streams of python, numpy and torch (CUDA's too, once initialised) on leaving."""
-    python, numbers, torch_cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numbers)
-        torch.set_rng_state(torch_cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
-
-
 def plain_math() -> AbstractContextManager[Any]:
     """Leave the user's autocast and inference mode; grad mode stays as it is."""
     casting = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
@@ -217,7 +215,7 @@ def quiet(grad: bool) -> Iterator[None]:
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
-        stack.enter_context(kept_random_streams())
+        stack.enter_context(untouched_random_state())
         stack.enter_context(plain_math())
         stack.enter_context(full_precision())
         stack.enter_context(torch.set_grad_enabled(grad))

@@ -42,6 +42,17 @@ def check(
     Returns the sizes, by row, that depend on values and were taken as the table says: whoever runs it has to
     hold it to them. Errors: ArchiveError naming the row, also for one whose arguments do not fit together.
     """
+    return _walked(network, tensors, inputs, targets, size)[0]
+
+
+def operations(network: "Network", tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> int:
+    """Operations on numbers that running a table on tensors of these sizes takes. Errors: as `check`."""
+    return _walked(network, tensors, inputs, targets, None)[1]
+
+
+def _walked(
+    network: "Network", tensors: Mapping[str, Tensor], inputs: Any, targets: Any, size: int | None
+) -> tuple[dict[int, tuple[int, ...]], int]:
     declared = size is not None
     given = [*tensors.values(), *leaves_of(inputs), *leaves_of(targets), *network.constants.values()]
     if size is None:
@@ -52,7 +63,7 @@ def check(
             "the network table declares inputs larger than anything the archive holds could be worth; get the "
             "archive from its author again"
         )
-    results = [network.output] + ([network.losses] if network.losses and targets is not None else [])
+    results = network.results(targets is not None)
     program = Program(network.rows, network.needed(results), _META, results, guarded=True)
     leaves = network.leaves(_meta(dict(tensors)), _meta(inputs), _meta(targets), _META)
     n = _examples(network, inputs)
@@ -82,7 +93,7 @@ def check(
                 values[used] = None
             for over in () if kept else ends.get(index, ()):
                 held -= live.pop(over, 0)
-    return said
+    return said, work
 
 
 class _Said(NamedTuple):

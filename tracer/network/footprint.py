@@ -26,7 +26,7 @@ def peak_bytes(
     an operation is not seen. It guards against a stranger's table whose sizes explode: nothing is allocated.
     Whatever torch raises for sizes that do not fit together.
     """
-    results = [network.output] + ([network.losses] if network.losses and targets is not None else [])
+    results = network.results(targets is not None)
     program = Program(network.rows, network.needed(results), _META, results, guarded=network.guarded)
     values = program.start(network.leaves(_meta(dict(tensors)), _meta(inputs), _meta(targets), _META))
     ends = _ends(network.rows)

@@ -3,16 +3,28 @@
 import copy
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from tracer.errors import RecordError
+from tracer.correctness import Correctness
+from tracer.errors import MissingTraceError, RecordError
 from tracer.network.copies import private_copy
 from tracer.network.pytree import first_tensor
 
-Objective = Callable[[nn.Module, Any, Any], tuple[Any, Tensor]]
+Objective = Callable[[nn.Module, Any, Any], Any]
+
+
+class Scored(NamedTuple):
+    """What an objective returns: outputs, losses (n,), and where it says so, the share of each example's answers
+    that is correct, (n,) in [0, 1].
+    """
+
+    outputs: Any
+    losses: Tensor
+    correct: Tensor | None = None
 
 
 def per_example(loss: Callable[..., Any]) -> Callable[[Any, Any], Tensor]:
@@ -51,19 +63,91 @@ def per_example(loss: Callable[..., Any]) -> Callable[[Any, Any], Tensor]:
     return losses
 
 
-def objective_of(loss: Any, objective: Objective | None) -> Objective:
-    """The objective (model, inputs, targets) -> (outputs, losses) that a loss or an objective stands for."""
+def objective_of(loss: Any, objective: Objective | None) -> Callable[[nn.Module, Any, Any], Scored]:
+    """The function (model, inputs, targets) -> Scored that a loss or an objective stands for."""
     if objective is not None:
         if loss is not None:
             raise RecordError("give either loss or objective, not both")
-        return objective
+        return lambda model, inputs, targets: scored(objective(model, inputs, targets))
     losses = per_example(loss)
 
-    def standard(model: nn.Module, inputs: Any, targets: Any) -> tuple[Any, Tensor]:
+    def standard(model: nn.Module, inputs: Any, targets: Any) -> Scored:
         outputs = call_model(model, inputs)
-        return outputs, losses(outputs, targets)
+        return Scored(outputs, losses(outputs, targets))
 
     return standard
+
+
+def scored(returned: Any) -> Scored:
+    """What an objective returned: (outputs, losses), or a mapping or named tuple of `outputs`, `losses`, and
+    `correct` or `targets`.
+
+    correct: one number in [0, 1] for each example, or several truth values for each. targets: aligned with the
+    outputs, class numbers of which negative ones do not count (or 0 and 1, one for each output). RecordError
+    where it is none of these.
+    """
+    if hasattr(returned, "_asdict"):
+        returned = returned._asdict()
+    if not isinstance(returned, Mapping):
+        if not isinstance(returned, tuple | list) or len(returned) != 2:
+            shown = (
+                f"{len(returned)} values" if isinstance(returned, tuple | list) else type(returned).__name__
+            )
+            raise RecordError(
+                f"the objective returns {shown}, expected (outputs, losses), or a mapping of outputs, losses and "
+                "correct or targets"
+            )
+        return Scored(*returned)
+    missing = [name for name in ("outputs", "losses") if name not in returned]
+    if missing:
+        raise RecordError(
+            f"the objective returns {sorted(map(str, returned))} without {missing[0]!r}: return outputs, losses, and "
+            "correct or targets"
+        )
+    outputs, losses = returned["outputs"], returned["losses"]
+    correct, targets = returned.get("correct"), returned.get("targets")
+    if correct is not None:
+        return Scored(outputs, losses, _share(correct))
+    return Scored(outputs, losses, None if targets is None else _aligned(outputs, targets))
+
+
+def _share(correct: Any) -> Tensor:
+    if not isinstance(correct, Tensor) or correct.ndim == 0:
+        raise RecordError(
+            f"the objective's correct is a {type(correct).__name__}, expected a tensor of one number in [0, 1] for "
+            "each example"
+        )
+    values = correct.to(torch.float32)
+    return values if values.ndim == 1 else values.flatten(1).mean(1)
+
+
+def _aligned(outputs: Any, targets: Any) -> Tensor:
+    scores = first_tensor(outputs)
+    if scores is None or not isinstance(targets, Tensor):
+        raise RecordError(
+            "the objective's outputs and targets are not one tensor each: return correct instead"
+        )
+    rule = aligned_rule(scores, targets)
+    try:
+        right, counts, undefined = rule.verdicts(scores, targets)
+    except MissingTraceError as error:
+        raise RecordError(f"the objective's targets are not aligned with its outputs: {error}") from None
+    right, undefined = (right & counts).to(torch.float32), (undefined & counts).any(1)
+    share = right.sum(1) / counts.sum(1)
+    return torch.where(undefined, torch.full_like(share, float("nan")), share)
+
+
+def aligned_rule(outputs: Tensor, targets: Tensor) -> Correctness:
+    """What outputs say of targets that are aligned with them: classes along one axis, or a yes or no each."""
+    if targets.shape == outputs.shape or (outputs.ndim == 2 and outputs.shape[1] == 1 and targets.ndim == 1):
+        return Correctness("binary")
+    shape = tuple(outputs.shape)
+    for axis in dict.fromkeys((outputs.ndim - 1, 1)):
+        if axis and shape[:axis] + shape[axis + 1 :] == tuple(targets.shape):
+            return Correctness("class", axis)
+    return Correctness(
+        "none", reason=f"outputs of shape {shape} do not fit targets of shape {tuple(targets.shape)}"
+    )
 
 
 def call_model(model: nn.Module, inputs: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tracer.errors import ArchiveError
+from tracer.errors import ArchiveError, MissingTraceError
 from tracer.network.table import Row, decode, encode, references
 from tracer.ops import OPS, op
 from tracer.ops.operands import checked
@@ -117,7 +117,7 @@ class Program:
             values[slot] = value
         for reference, slot in self.leaves.items():
             if reference not in leaves:
-                raise ArchiveError("the network needs {} {!r}, which is not given".format(*reference))
+                raise MissingTraceError("the network needs {} {!r}, which is not given".format(*reference))
             values[slot] = leaves[reference]
         return values
 

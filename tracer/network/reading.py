@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tracer.errors import ArchiveError
+from tracer.network.copies import to_numpy
 from tracer.network.table import (
     DTYPES,
     LAYOUTS,
@@ -46,6 +47,7 @@ def write(network: "Network") -> dict[str, Any]:
         "rows": [row_json(row) for row in network.rows],
         "output": list(network.output),
         "losses": None if network.losses is None else list(network.losses),
+        **({} if network.correct is None else {"correct": list(network.correct)}),
         "inputs": network.inputs,
         "targets": network.targets,
         "constants": [constant_entry(name, value) for name, value in network.constants.items()],
@@ -61,7 +63,7 @@ def write(network: "Network") -> dict[str, Any]:
 def constant_entry(name: str, value: Tensor) -> dict[str, Any]:
     """What a table says of a constant: name, shape, dtype, digest of its values."""
     data = value.detach().cpu().contiguous()
-    raw = data.reshape(-1).view(torch.uint8).numpy().tobytes() if data.numel() else b""
+    raw = to_numpy(data.reshape(-1).view(torch.uint8)).tobytes() if data.numel() else b""
     return {
         "name": name,
         "shape": list(data.shape),
@@ -111,6 +113,7 @@ def read(data: bytes, constants: Mapping[str, Tensor]) -> "Network":
         rows,
         output=output,
         losses=None if refused else losses,
+        correct=None if refused or table.get("correct") is None else known.row(table["correct"], len(rows)),
         inputs=[_declared(entry) for entry in table["inputs"]],
         targets=[_declared(entry) for entry in table["targets"]],
         constants={name: constants[name] for name in known.names["constant"]},
@@ -203,6 +206,12 @@ class _Known:
         _need(isinstance(pair, list) and len(pair) == 2 and pair[0] in REFERENCES, "a result is no reference")
         _need(self.holds(pair[0], pair[1], n_rows), f"its result {pair} does not exist")
         return pair[0], pair[1]
+
+    def row(self, pair: Any, n_rows: int) -> tuple[str, Any]:
+        """A checked result that is a row."""
+        kind, key = self.result(pair, n_rows)
+        _need(kind == "row", "a result is no row")
+        return kind, key
 
 
 def _row(entry: Any, index: int, known: _Known) -> Row:

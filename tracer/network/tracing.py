@@ -1,12 +1,8 @@
 """From a user's model to a table, by `torch.export` in the user's own process."""
 
-import io
-import logging
 import operator
 import traceback
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from tracer.errors import ArchiveError, RecordError
-from tracer.network import Network
+from tracer.network import Heard, Network
 from tracer.network.axes import Place, input_place, linear_size, place_rows
 from tracer.network.copies import named_tensors, private_copy, quiet
 from tracer.network.graph import Draft, Reader
@@ -24,8 +20,9 @@ from tracer.network.program import Program
 from tracer.network.pytree import examples_in, first_tensor, leaves_of, rebuild, take
 from tracer.network.structure import find_calls, find_layers, find_sites, site_names, zero_constants
 from tracer.network.table import Row
+from tracer.network.torch_internals import hushed
 from tracer.ops import kernels
-from tracer.ops.decompositions import decompositions
+from tracer.ops.decompositions import decompositions, is_primitive
 
 _FEW = 3  # examples in a trace with a variable number of them
 
@@ -33,7 +30,7 @@ _FEW = 3  # examples in a trace with a variable number of them
 class _Together(nn.Module):
     """Model and objective in one module, taking flat tensors."""
 
-    def __init__(self, model: nn.Module, objective: Objective | None, inputs: Any, targets: Any) -> None:
+    def __init__(self, model: nn.Module, objective: Any, inputs: Any, targets: Any) -> None:
         super().__init__()
         self.model = model
         self._rest = (objective, inputs, targets)
@@ -46,13 +43,13 @@ class _Together(nn.Module):
         try:
             if objective is None:
                 return (_recorded(call_model(self.model, inputs)),)
-            outputs, losses = objective(self.model, inputs, targets)
+            outputs, losses, correct = objective(self.model, inputs, targets)
         finally:
             # Tensors that a forward pass caches in attributes (weight norm does) would be refused by export.
             for module, attributes in before:
                 module.__dict__.clear()
                 module.__dict__.update(attributes)
-        return _recorded(outputs), losses
+        return (_recorded(outputs), losses, *(() if correct is None else (correct,)))
 
 
 class _Examples:
@@ -75,7 +72,7 @@ def trace(
     model: nn.Module, inputs: Any, targets: Any, loss: Any, *, objective: Objective | None, chunk: int
 ) -> Network:
     """See `Network.trace`."""
-    with quiet(grad=True), _hushed():
+    with quiet(grad=True), hushed():
         examples = _Examples(inputs, targets)
         replica = private_copy(model)
         goal = None if loss is None and objective is None else objective_of(loss, objective)
@@ -91,20 +88,7 @@ def trace(
         return _network(draft, rows, replica, few, examples.batched, None)
 
 
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Keep back what `torch.export` prints before it raises: the refusal is told in one sentence instead."""
-    disabled = logging.root.manager.disable
-    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(disabled)
-
-
-def _fixed(model: nn.Module, goal: Objective | None, examples: _Examples, chunk: int) -> Network:
+def _fixed(model: nn.Module, goal: Any, examples: _Examples, chunk: int) -> Network:
     """A table for exactly `chunk` examples; a second, larger one shows where the examples lie."""
     given = examples.first(chunk)
     try:
@@ -129,7 +113,7 @@ def _fixed(model: nn.Module, goal: Objective | None, examples: _Examples, chunk:
 
 def _export(
     model: nn.Module,
-    goal: Objective | None,
+    goal: Any,
     trees: tuple[Any, Any],
     batched: Sequence[Sequence[bool]] | None = None,
 ) -> Draft:
@@ -151,14 +135,25 @@ def _export(
 
 
 def _decomposed(program: Any) -> Any:
-    """The program with what has no record written in operations that have one, as far as PyTorch knows how."""
-    before: set[Any] = set()
-    while True:
-        steps = decompositions({node.target for node in program.graph.nodes if node.op == "call_function"})
-        if steps.keys() <= before:
-            return program
-        before |= steps.keys()
-        program = program.run_decompositions(steps)
+    """The program with what has no record written in operations that have one, as far as PyTorch knows how.
+
+    One operation at a time, each once: a step that fails, or ends in primitives that no table holds, is not taken.
+    """
+    tried: set[Any] = set()
+    while steps := {at: how for at, how in decompositions(_targets(program)).items() if at not in tried}:
+        target, how = next(iter(steps.items()))
+        tried.add(target)
+        try:
+            written = program.run_decompositions({target: how})
+        except Exception:  # whatever PyTorch's own forms raise on symbolic sizes
+            continue
+        if not any(is_primitive(at) for at in _targets(written)):
+            program = written
+    return program
+
+
+def _targets(program: Any) -> list[Any]:
+    return [node.target for node in program.graph.nodes if node.op == "call_function"]
 
 
 def _detach_no_grad(module: fx.GraphModule) -> None:
@@ -247,6 +242,7 @@ def _network(
         rows,
         output=draft.results[0],
         losses=draft.results[1] if len(draft.results) > 1 else None,
+        correct=draft.results[2] if len(draft.results) > 2 else None,
         inputs=declared[0],
         targets=declared[1] if len(draft.results) > 1 else [],
         constants=draft.constants,
@@ -284,6 +280,20 @@ def _check_losses(network: Network, model: nn.Module, given: tuple[Any, Any]) ->
     if losses is None or losses.shape != (n,):
         shape = None if losses is None else tuple(losses.shape)
         raise RecordError(f"the objective must give one loss per example: expected shape ({n},), got {shape}")
+    if network.correct is not None:
+        check_correct(network, model, given, n)
+
+
+def check_correct(network: Any, model: nn.Module, given: tuple[Any, Any], n: int) -> None:
+    """RecordError where an objective's `correct` is not one number for each example."""
+    heard = Heard(network)
+    with torch.no_grad():
+        network.run(named_tensors(model), *given, visit=heard)
+    if heard.value is None or heard.value.shape != (n,):
+        shape = None if heard.value is None else tuple(heard.value.shape)
+        raise RecordError(
+            f"the objective's correct must be one number for each example: expected shape ({n},), got {shape}"
+        )
 
 
 def _refused(model: nn.Module, error: Exception) -> str:

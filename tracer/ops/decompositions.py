@@ -1,4 +1,4 @@
-"""What an operation without a record is made of, for tracing: one step at a time, until only recorded ones remain."""
+"""What an operation without a record is made of, for tracing: one step, of which several may be needed."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -30,6 +30,11 @@ def decompositions(targets: Iterable[Any]) -> Decompositions:
             # Its own `decompose` looks this table up first.
             found[target] = partial(target._op_dk, _COMPOSITE)
     return found
+
+
+def is_primitive(target: Any) -> bool:
+    """Whether a step of PyTorch's ended in one of its own primitives, which no table holds."""
+    return str(target).startswith("prims.")
 
 
 def _broadcast_tensors(tensors: list[Tensor]) -> list[Tensor]:

@@ -177,7 +177,8 @@ def _ordered(operands: Operands) -> str | None:
     ends = numbers[-1] == n if whole else numbers[-1] <= n
     if numbers[0] == 0 and numbers == sorted(numbers) and ends:
         return None
-    return f"offsets are {seen(numbers)} and must rise from 0 to {'' if whole else 'at most '}{n}, the number of indices"
+    most = n if whole else f"at most {n}"
+    return f"offsets are {seen(numbers)} and must rise from 0 to {most}, the number of indices"
 
 
 def _queries(operands: Operands) -> str | None:

@@ -133,7 +133,6 @@ class Op:
     a tensor of its own that may be overwritten. in_place: the same, written into the first argument. instead: another
     operation with the same result that runs wherever this one does not (a view that may copy). by_value: the size
     of its result depends on values. vmap: whether `torch.vmap` has a rule for it.
-    operands: the check of what its arguments must satisfy before its kernel may see them.
     """
 
     name: str
@@ -157,7 +156,6 @@ class Op:
     instead: str | None = None
     by_value: bool = False
     vmap: bool = True
-    operands: Callable[..., Any] | None = None
 
     @property
     def short(self) -> str:

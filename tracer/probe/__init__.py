@@ -11,13 +11,18 @@ from torch.utils.data import Dataset, default_collate
 
 from tracer.errors import RecordError, did_you_mean
 from tracer.ids import resolve
+from tracer.network.copies import to_numpy
 from tracer.network.pytree import leaves_of, rebuild
+from tracer.network.randomness import untouched_random_state
 from tracer.probe.passes import ProbePass
 from tracer.spec import PROBE_STREAMS, STREAMS
 
 __all__ = ["CAPTURE", "Probe", "ProbePass", "named_probes"]
 
 CAPTURE = {name: STREAMS[name].capture for name in PROBE_STREAMS}
+
+
+_AGAIN = 16  # examples of a dataset read twice, to see whether reading draws random numbers
 
 
 class Probe:
@@ -30,6 +35,7 @@ class Probe:
     examples. raw: inputs before normalisation, for measures of image complexity; False: no inputs are stored,
     only a digest of each, so that the archive gives none away (and nothing can be replayed on them). capture:
     how many examples, the first n, each stream takes (None: all), over the defaults in `CAPTURE`.
+    varying: whether two readings of an example differ, as random augmentation makes them.
     RecordError where lengths differ, ids repeat, or nothing is given.
 
     >>> probe = Probe(torch.zeros(3, 2), torch.tensor([0, 1, 0]), capture={"masks": 2})
@@ -49,8 +55,10 @@ class Probe:
         raw: Any = None,
         capture: Mapping[str, int | None] | None = None,
     ) -> None:
+        self.varying = False
         if _is_dataset(inputs):
-            inputs, targets, known = _items(inputs, targets)
+            with untouched_random_state(inputs):
+                inputs, targets, known, self.varying = _items(inputs, targets)
             ids = known if ids is None else ids
         self.inputs = _tensors(inputs, "inputs")
         self.targets = None if targets is None else _tensors(targets, "targets")
@@ -99,7 +107,7 @@ class Probe:
         """SHA-256 over inputs, targets and ids: equal for equal examples in equal order."""
         digest = hashlib.sha256(self.ids.tobytes())
         for leaf in [*leaves_of(self.inputs), *leaves_of(self.targets)]:
-            array = _numpy(leaf)
+            array = to_numpy(leaf)
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
@@ -111,7 +119,7 @@ class Probe:
         """
         stored = self._given()
         if self.private:
-            inputs = [_numpy(leaf) for leaf in leaves_of(self.inputs)]
+            inputs = [to_numpy(leaf) for leaf in leaves_of(self.inputs)]
             stored = {name: array for name, array in stored.items() if not name.startswith("inputs")}
             stored["digest"] = np.stack([_digest_of(*parts) for parts in zip(*inputs, strict=True)])
         return stored
@@ -121,7 +129,7 @@ class Probe:
         for kind, tree in (("inputs", self.inputs), ("targets", self.targets)):
             leaves = leaves_of(tree)
             names = [kind] if len(leaves) == 1 else [f"{kind}_{k}" for k in range(len(leaves))]
-            stored |= {name: _numpy(leaf) for name, leaf in zip(names, leaves, strict=True)}
+            stored |= {name: to_numpy(leaf) for name, leaf in zip(names, leaves, strict=True)}
         extra = {"true_targets": self.true_targets, "group": self.group, "raw": self.raw}
         return stored | {name: array for name, array in extra.items() if array is not None}
 
@@ -176,20 +184,46 @@ def _is_dataset(value: Any) -> bool:
     )
 
 
-def _items(dataset: Any, indices: Any) -> tuple[Any, Any, np.ndarray]:
+def _items(dataset: Any, indices: Any) -> tuple[Any, Any, np.ndarray, bool]:
     chosen = _ids(range(len(dataset)) if indices is None else indices)
     if len(chosen) == 0:
         raise RecordError("no indices are given, expected at least one")
     outside = chosen[(chosen < 0) | (chosen >= len(dataset))]
     if len(outside):
         raise RecordError(f"index {outside[0]} is outside the dataset of {len(dataset)} examples")
-    batch = default_collate([dataset[int(i)] for i in chosen])
+    items = [_item(dataset, int(i)) for i in chosen]
+    try:
+        batch = default_collate(items)
+    except (TypeError, RuntimeError, KeyError) as error:
+        raise RecordError(
+            f"the dataset's items cannot be put together ({str(error).splitlines()[0]}); give inputs and targets "
+            "as tensors instead"
+        ) from error
     if not isinstance(batch, tuple | list) or len(batch) < 2:
         raise RecordError(
             "the dataset's items are not (input, target) pairs; give inputs and targets as tensors instead"
         )
+    again = np.linspace(0, len(chosen) - 1, _AGAIN).astype(int)
+    varying = any(not _equal(items[place], _item(dataset, int(chosen[place]))) for place in again)
     *inputs, targets = batch
-    return (inputs[0] if len(inputs) == 1 else tuple(inputs)), targets, resolve(dataset, chosen.tolist())
+    ids = resolve(dataset, chosen.tolist())
+    return (inputs[0] if len(inputs) == 1 else tuple(inputs)), targets, ids, varying
+
+
+def _item(dataset: Any, index: int) -> Any:
+    try:
+        return dataset[index]
+    except Exception as error:
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RecordError(f"item {index} of {type(dataset).__name__} cannot be read: {cause}") from error
+
+
+def _equal(first: Any, second: Any) -> bool:
+    pair = [leaves_of(default_collate([item])) for item in (first, second)]
+    return len(pair[0]) == len(pair[1]) and all(
+        one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
+        for one, other in zip(*pair, strict=True)
+    )
 
 
 def _tensors(value: Any, what: str) -> Any:
@@ -207,6 +241,10 @@ def _tensors(value: Any, what: str) -> Any:
     if not leaves or any(leaf.ndim == 0 for leaf in leaves):
         raise RecordError(
             f"{what} are a {type(value).__name__}, expected a tensor or array with examples first"
+        )
+    if any(leaf.layout != torch.strided or leaf.is_meta or leaf.is_quantized for leaf in leaves):
+        raise RecordError(
+            f"{what} are sparse, quantized or on the meta device, expected dense tensors with values"
         )
     if len({len(leaf) for leaf in leaves}) > 1:
         raise RecordError(
@@ -227,12 +265,7 @@ def _ids(value: Any) -> np.ndarray:
 def _array(value: Any) -> np.ndarray | None:
     if value is None:
         return None
-    return _numpy(value) if isinstance(value, Tensor) else np.array(value)
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return to_numpy(value) if isinstance(value, Tensor) else np.array(value)
 
 
 def _capture(wanted: Mapping[str, int | None]) -> dict[str, int | None]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from math import prod
 
-from tracer.errors import RecordError
+from tracer.errors import RecordError, byte_size
 from tracer.network import Network
 from tracer.network.table import DTYPES
 from tracer.ops import op
@@ -57,16 +57,16 @@ def chunks(n_gradients: int, n: int, backward: int, forward: int) -> list[tuple[
     return bounds
 
 
-def gradient_mode(wanted: str, size: int) -> tuple[str, str]:
-    """How gradients are kept, and why; `size`: bytes of the exact ones of a snapshot."""
-    amount = f"{size / 2**20:.1f} MiB a snapshot"
+def gradient_mode(wanted: str, exact: int) -> tuple[str, str]:
+    """How gradients are kept, and why; `exact`: bytes of the exact ones of a snapshot."""
+    amount = f"{byte_size(exact)} a snapshot"
     if wanted != "auto":
         return wanted, f"asked for; exact gradients take {amount}"
-    if size <= EXACT_LIMIT:
-        return "exact", f"exact gradients take {amount}, at most {EXACT_LIMIT >> 20}"
+    if exact <= EXACT_LIMIT:
+        return "exact", f"exact gradients take {amount}, at most {byte_size(EXACT_LIMIT)}"
     return (
         "gram",
-        f"exact gradients would take {amount}, more than {EXACT_LIMIT >> 20}: only inner products are kept",
+        f"exact gradients would take {amount}, more than {byte_size(EXACT_LIMIT)}: only inner products are kept",
     )
 
 
@@ -76,13 +76,9 @@ def check(parts: Mapping[str, int], memory: int) -> None:
     if total > memory:
         largest = max(parts, key=lambda name: parts[name])
         raise RecordError(
-            f"one snapshot of the probes takes {_gib(total)}, more than memory={_gib(memory)}; most of it, "
-            f"{_gib(parts[largest])}, is {largest}: lower its capture or raise memory="
+            f"one snapshot of the probes takes {byte_size(total)}, more than memory={byte_size(memory)}; most of it, "
+            f"{byte_size(parts[largest])}, is {largest}: lower its capture or raise memory="
         )
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 1 << 28 else f"{size / 2**20:.1f} MiB"
 
 
 def _whole_bytes(n: int) -> int:

@@ -43,7 +43,8 @@ class Look:
     """What an observer takes from one row.
 
     take: called with the chunk, the look, the row, its arguments and its result. stream, array: where it goes.
-    position: of the site or call. site: of a site. first: its first unit.
+    position: of the site or call, -1 of a result, which is one value for each example. site: of a site. first: its
+    first unit.
     """
 
     take: Callable[["Chunk", "Look", Row, tuple[Any, ...], Any], None]
@@ -107,7 +108,7 @@ def looks_of(observed: Sequence[Look], network: Network) -> dict[str, list[Look]
     by_row: dict[str, list[Look]] = {}
     for look in observed:
         row = network.rows[look.row]
-        if row.axis is not None:
+        if row.axis is not None or look.position < 0:
             by_row.setdefault(row.name, []).append(look)
     return by_row
 
@@ -118,9 +119,3 @@ def blank(shape: Sequence[int], dtype: np.dtype, fill: float | None, device: tor
     if fill is None:
         return torch.empty(tuple(shape), dtype=kind, device=device)
     return torch.full(tuple(shape), fill, dtype=kind, device=device)
-
-
-def as_stored(tensor: Tensor) -> np.ndarray:
-    """A tensor's values on the processor; bfloat16, which NumPy lacks, as float32."""
-    tensor = tensor.detach()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from tracer.gradients.collect import Blocks
 from tracer.network import Network
+from tracer.network.copies import to_numpy
 from tracer.network.table import Row
-from tracer.probe.observe import Chunk, Look, Units, as_stored, blank
+from tracer.probe.observe import Chunk, Look, Units, blank
 from tracer.probe.packing import pack_on
 
 Declared = dict[str, tuple[np.dtype, tuple[int, ...], tuple[str, ...]]]
@@ -71,13 +72,24 @@ def numbered(name: str, n: int) -> tuple[str, ...]:
 def _outputs(seen: Seen, count: int) -> Declared:
     if seen.outputs is None:
         return {}
-    outputs = as_stored(seen.outputs)
+    outputs = to_numpy(seen.outputs)
     rest = outputs.ndim - 1
     dims: Sequence[str] = ("output",) if rest == 1 else numbered("output", rest)
     declared: Declared = {"outputs": (outputs.dtype, (count, *outputs.shape[1:]), ("outputs_example", *dims))}
     if seen.losses is not None:
-        declared["loss"] = (as_stored(seen.losses).dtype, (count,), ("outputs_example",))
+        declared["loss"] = (to_numpy(seen.losses).dtype, (count,), ("outputs_example",))
+        if seen.network.correct is not None:
+            declared["correct"] = (_SINGLE, (count,), ("outputs_example",))
     return declared
+
+
+def _look_at_correctness(network: Network, units: Units) -> Iterator[Look]:
+    if network.correct is not None:
+        yield Look(_take_correct, "outputs", "correct", network.correct[1], -1)
+
+
+def _take_correct(chunk: Chunk, look: Look, row: Row, values: tuple[Any, ...], out: Any) -> None:
+    chunk.place("outputs", "correct").copy_(out.detach()[: chunk.count("outputs")])
 
 
 def _masks(seen: Seen, count: int) -> Declared:
@@ -115,6 +127,8 @@ def _look_at_sums(network: Network, units: Units) -> Iterator[Look]:
 
 
 def _take_sum(chunk: Chunk, look: Look, row: Row, values: tuple[Any, ...], out: Any) -> None:
+    if out.is_complex():  # has no sum that is a number here
+        return
     sums = chunk.units(out, row).sum(1, dtype=torch.float64)
     chunk.place("sums", look.array)[:, look.position] = sums[: chunk.count("sums")]
 
@@ -131,17 +145,22 @@ def _look_at_activations(network: Network, units: Units) -> Iterator[Look]:
 
 def _take_activations(chunk: Chunk, look: Look, row: Row, values: tuple[Any, ...], out: Any) -> None:
     assert look.site is not None
+    if out.is_complex():
+        return
     place = chunk.place("activations", "values")[:, look.first : look.first + look.site.n_units]
     place.copy_(chunk.units(out, row)[: chunk.count("activations")])
 
 
 def _gradients(seen: Seen, count: int) -> Declared:
-    return {} if seen.blocks is None else {"values": (_SINGLE, (seen.blocks.size,), ("gradients_element",))}
+    if seen.blocks is None:
+        return {}
+    kind = _DOUBLE if seen.blocks.dtype == torch.float64 else _SINGLE
+    return {"values": (kind, (seen.blocks.size,), ("gradients_element",))}
 
 
 OBSERVERS: dict[str, Observer] = {
-    "outputs": Observer(_outputs),
-    # Sums over rows whose examples are not known, and units of sites that are not, stay undefined.
+    "outputs": Observer(_outputs, _look_at_correctness),
+    # Sums over rows whose examples are not known, or that are complex, and units of such sites stay undefined.
     "sums": Observer(_sums, _look_at_sums, np.nan),
     "masks": Observer(_masks, _look_at_masks, 0),  # bits are ORed in
     "gradients": Observer(_gradients),

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from tracer import bits
+from tracer.network.copies import lent
 
 
 def pack_on(pre: Tensor, start: int = 0) -> Tensor:
@@ -16,7 +17,7 @@ def pack_on(pre: Tensor, start: int = 0) -> Tensor:
     """
     if pre.device.type == "cpu":
         pre = pre.float() if pre.dtype == torch.bfloat16 else pre  # which NumPy lacks
-        return torch.from_numpy(_pack_numpy(pre.numpy(), start % 8))
+        return torch.from_numpy(_pack_numpy(lent(pre), start % 8))
     return _pack_torch(pre > 0, start % 8)
 
 

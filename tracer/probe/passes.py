@@ -43,10 +43,10 @@ class ProbePass:
     that one pass may use; more is refused with the figure. chunk: examples that go through together (default:
     what fits). excluded: parameters (name: why) whose rules are not to be trusted.
 
-    streams: what is recorded. mode, reason: how gradients are kept, and why. ways: by layer, "rows", "vmap"
-    or "loop". layout: {group: {array: (dtype, shape, dims)}} of one snapshot; attributes: {group: {...}};
-    static: {group: (arrays, dims, attributes)} of the probes themselves; sites: rows of the table of sites,
-    with the first unit of each; notes: sentences for the user.
+    device: where the probes are. streams: what is recorded. mode, reason: how gradients are kept, and why.
+    ways: by layer, "rows", "vmap" or "loop". layout: {group: {array: (dtype, shape, dims)}} of one snapshot;
+    attributes: {group: {...}}; static: {group: (arrays, dims, attributes)} of the probes themselves; sites: rows
+    of the table of sites, with the first unit of each; notes: sentences for the user.
     RecordError, naming the probe, where examples do not fit the network.
     """
 
@@ -71,7 +71,7 @@ class ProbePass:
         self._network = network
         self._units = Units.of(network.sites)
         self._looks: dict[frozenset[str], dict[str, list[Look]]] = {}
-        self._device = next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
+        self.device = next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
         self._probes = self._examples(
             probes, tensors, streams, gradients, budget.chunk_sizes(network, memory, chunk)
         )
@@ -103,7 +103,7 @@ class ProbePass:
             wanted.discard("masks")
         ordered = [stream for stream in PROBE_STREAMS if stream in wanted]
         return [
-            Examples(name, probe, self._network, self._device, ordered, sizes)
+            Examples(name, probe, self._network, self.device, ordered, sizes)
             for name, probe in probes.items()
         ]
 
@@ -112,8 +112,10 @@ class ProbePass:
             return "none", "no gradients are recorded", {}
         plan, forms = self._survey.plan, self._survey.forms
         shapes = {name: tuple(tensors[name].shape) for name in plan.layer_of}
-        blocks = {p.name: Blocks(p.n_gradients, forms, shapes, plan) for p in self._probes if p.n_gradients}
-        mode, reason = budget.gradient_mode(wanted, sum(4 * block.size for block in blocks.values()))
+        double = any(tensors[name].dtype == torch.float64 for name in plan.layer_of)
+        about = (forms, shapes, plan, torch.float64 if double else torch.float32)
+        blocks = {p.name: Blocks(p.n_gradients, *about) for p in self._probes if p.n_gradients}
+        mode, reason = budget.gradient_mode(wanted, sum(block.nbytes for block in blocks.values()))
         return mode, reason, blocks if mode == "exact" else {}
 
     def _describe(self) -> None:
@@ -171,7 +173,7 @@ class ProbePass:
         detached = _detached(tensors)
         observed: OnDevice = {}
         with plain_math(), full_precision():  # gradients are made here too, outside the network
-            collector = self._collector(self._device) if "gradients" in asked else None
+            collector = self._collector(self.device) if "gradients" in asked else None
             for p in self._probes:
                 arrays = self._allocate(p, asked)
                 for start, stop in p.chunks:
@@ -190,7 +192,7 @@ class ProbePass:
 
     def _allocate(self, p: Examples, asked: frozenset[str]) -> OnDevice:
         return {
-            stream: allocate(stream, self.layout[f"probes/{p.name}/{stream}"], self._device)
+            stream: allocate(stream, self.layout[f"probes/{p.name}/{stream}"], self.device)
             for stream in p.taken
             if stream in asked and stream != "gradients"
         }

@@ -4,10 +4,10 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
-from tracer.errors import ArchiveError, RecordError
+from tracer.errors import RecordError
+from tracer.network.randomness import untouched_random_state
 from tracer.probe import named_probes
 from tracer.recorder import card, dataset, ranks
 from tracer.recorder.budget import Budget
@@ -15,6 +15,9 @@ from tracer.recorder.instrument import Instrument
 from tracer.recorder.messages import RecordWarning
 from tracer.recorder.minibatch import wanted
 from tracer.recorder.mirror import Mirror
+from tracer.recorder.optimizers import in_use
+from tracer.recorder.place import check_free, clear, placed
+from tracer.recorder.preparation import check_model
 from tracer.recorder.recorder import Recorder
 from tracer.recorder.resume import Seam, find, has_begun
 from tracer.schedule import Schedule, by_stream
@@ -25,10 +28,16 @@ __all__ = ["RecordWarning", "Recorder", "record"]
 GRADIENTS = ("auto", "exact", "gram", "none")
 
 
+_NO_PROBES = (
+    "No probes are given, so only ids, scalars and weights are recorded, no outputs, masks, sums or gradients: give "
+    "probes={'train': (inputs, targets)}, or probes={} where that is meant."
+)
+
+
 def record(
     path: str | Path,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer | None,
+    optimizer: Any,
     *,
     loss: Callable[..., Any] | None = None,
     objective: Callable[..., Any] | None = None,
@@ -48,15 +57,20 @@ def record(
     title: str | None = None,
     attributes: Mapping[str, Any] | None = None,
     command: bool = True,
+    exists: Literal["refuse", "overwrite", "number"] = "refuse",
 ) -> Recorder:
     """Record a training loop into a new archive at `path`; use as `with tracer.record(...) as run:`.
 
+    Or `run = tracer.record(...).start()`, and `run.close()` at the end.
+
     model, optimizer: as trained; each `optimizer.step()` counts as one update (`optimizer=None`:
-    `run.step()` does). loss: `loss(outputs, targets)`, a function or module with `reduction`, or one that
+    `run.step()` does). Where several make updates, or each phase its own: a list, or a function that returns the
+    one in use. loss: `loss(outputs, targets)`, a function or module with `reduction`, or one that
     returns a value per example; `objective(model, inputs, targets) -> (outputs, losses)` covers everything
-    else. probes: name to (inputs, targets), (dataset, indices) or `tracer.Probe`. snapshots: a schedule, or
-    a mapping from stream to schedule; default `epochs() | log_spaced()`. gradients: "exact" (stored,
-    lossless), "gram" (their inner products only), "none", or "auto": exact up to 64 MiB a snapshot. memory:
+    else, and says what is correct where it returns a mapping or named tuple with `correct` or `targets` too
+    (`tracer.network.objective.scored`). probes: name to (inputs, targets), (dataset, indices) or `tracer.Probe`.
+    snapshots: a schedule, or a mapping from stream to schedule; default `epochs() | log_spaced()`. gradients: "exact"
+    (stored, lossless), "gram" (their inner products only), "none", or "auto": exact up to 64 MiB a snapshot. memory:
     bytes one probe pass may use. chunk: examples that go through the network together. minibatch: what is
     captured of every training minibatch from its own forward pass: True, or names among "loss", "correct",
     "sums" and "masks"; masks only at the snapshots of their schedule, or of one given as {"masks":
@@ -68,16 +82,19 @@ def record(
     scheduled snapshots may take, such as 0.05; what it leaves out is in `archive.attributes["gaps"]`. mirror:
     an object with `add_scalar` or `log` that gets what `run.log` is given. attributes: facts about the run,
     such as width, seed or share of labels shuffled, by which `compare` tells runs apart. command: store the
-    command line.
+    command line. exists: of an archive at `path`: "refuse", "overwrite" it once this one begins, or "number" this
+    one, `run-2.zarr` beside `run.zarr`.
 
     Errors: RecordError and ArchiveError, in one sentence, before training starts and with nothing written.
     """
+    check_model(model)
     process = ranks.here(model)
+    path = placed(Path(path), exists, resuming=resume is not False, several=process.world_size > 1)
     kept: Any = {"durability": durability, "on_error": on_error}
     if process.rank:
         elsewhere: Any = (
             lambda: ranks.Elsewhere(model, minibatch),
-            lambda _: ranks.begin(Path(path), model, process, resume, title, **kept),
+            lambda _: ranks.begin(path, model, process, resume, title, **kept),
         )
         return Recorder(optimizer, {}, *elsewhere)
     schedules, share = by_stream(snapshots), Budget(budget)
@@ -85,18 +102,19 @@ def record(
     captured = wanted(minibatch, schedules["masks"])
     if gradients not in GRADIENTS:
         raise RecordError(f"gradients={gradients!r}, expected one of {', '.join(map(repr, GRADIENTS))}.")
-    found = named_probes(probes or {})
+    with untouched_random_state():
+        found = named_probes(probes or {})
     if found and loss is None and objective is None:
         raise RecordError(
             "Probes are given but no loss, so per-example losses and gradients have no meaning: pass loss=, "
             "for example loss=F.cross_entropy, or objective=."
         )
-    again = resume is not False and has_begun(Path(path))
-    if Path(path).exists() and not again:
-        raise ArchiveError(f"{path} exists: choose another path or remove it; an archive holds one run.")
+    again = resume is not False and has_begun(path)
+    if not again:
+        check_free(path, exists)
 
     def instrument() -> Instrument:
-        return Instrument(
+        made = Instrument(
             model,
             found,
             loss=loss,
@@ -107,6 +125,9 @@ def record(
             chunk=chunk,
             minibatch=captured,
         )
+        if probes is None:
+            made.notes.append(_NO_PROBES)
+        return made
 
     def writer(ready: Instrument) -> tuple[Writer, Seam | None]:
         training_set = None if data is None else dataset.read(data, inputs=data_inputs)
@@ -114,7 +135,7 @@ def record(
             ready.notes += training_set.notes
         settings = {
             "model": card.describe_model(model),
-            "optimizer": card.describe_optimizer(optimizer),
+            "optimizer": card.describe_optimizers(in_use(optimizer)),
             "loss": card.name_of(loss if objective is None else objective),
             "snapshots": {stream: repr(schedule) for stream, schedule in schedules.items()},
             "environment": card.describe_environment(command),
@@ -126,17 +147,19 @@ def record(
             **ready.card,
         }
         described = {
-            "title": title or Path(path).stem,
+            "title": title or path.stem,
             "card": settings,
             "notes": ready.notes,
             **ready.tables,
         }
         seam = None
         if again:
-            ranks.check_world(Path(path), process)
-            seam = ranks.unhurried(lambda: find(Path(path), ready, None if resume is True else resume))
+            ranks.check_world(path, process)
+            seam = ranks.unhurried(lambda: find(path, ready, None if resume is True else resume))
             made = Writer.resume(path, step=seam.step, **kept)
         else:
+            if exists == "overwrite":
+                clear(path)
             made = Writer(path, attributes=described, **kept)
         try:
             process.declare(made)

@@ -8,20 +8,22 @@ Accelerate's, which keeps count of epochs itself, is iterated as it is; only its
 
 import copy
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from torch.utils.data import DataLoader, IterableDataset
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from tracer.errors import RecordError
 from tracer.ids import as_ids, resolve
+from tracer.network.pytree import leaves_of
 
 _REMEDY = "pass run.batches(loader, ids=function_of_a_batch), or run.step(ids=...) after each update"
-# Accelerate's loaders that give each batch of the DataLoader inside, one for one.
-_SHARDS = ("DataLoaderShard", "SkipDataLoader")
+# Loaders of Accelerate and Fabric that give each batch of the DataLoader inside, one for one.
+_SHARDS = ("DataLoaderShard", "SkipDataLoader", "_FabricDataLoader")
 
 
 class NotingSampler:
@@ -34,7 +36,9 @@ class NotingSampler:
     def __iter__(self) -> Iterator[list[int]]:
         self.noted.clear()
         for indices in self.sampler:
-            self.noted.append(list(indices))
+            self.noted.append(
+                list(indices) if isinstance(indices, Iterable) else [indices]
+            )  # it may be reused
             yield indices
 
     def __len__(self) -> int:
@@ -45,11 +49,18 @@ class NotingSampler:
 
 
 class Batches:
-    """Iterates user loaders; calls `deliver(ids)` for each batch delivered and `end()` when one is exhausted."""
+    """Iterates user loaders; calls `deliver(ids)` for each batch delivered and `end()` when one is exhausted.
 
-    def __init__(self, deliver: Callable[[np.ndarray], None], end: Callable[[], None]) -> None:
-        self._deliver = deliver
-        self._end = end
+    note: takes a sentence about ids that cannot be told, which are delivered as None.
+    """
+
+    def __init__(
+        self,
+        deliver: Callable[[np.ndarray | None], None],
+        end: Callable[[], None],
+        note: Callable[[str], None],
+    ) -> None:
+        self._deliver, self._end, self._note = deliver, end, note
         # Persistent workers live on the loader object, so such a loader keeps one noting copy.
         self._persistent: WeakKeyDictionary[DataLoader[Any], DataLoader[Any]] = WeakKeyDictionary()
 
@@ -57,26 +68,55 @@ class Batches:
         """The batches of `loader`, unchanged and in order.
 
         `ids(batch)` gives the example ids where the loader cannot: iterable datasets, loaders that are not
-        a `DataLoader`, or that reorder.
+        a `DataLoader`, or that reorder; None where they are not known.
         """
-        source = self._noted(loader) if ids is None else ((batch, as_ids(ids(batch))) for batch in loader)
+        source = self._noted(loader) if ids is None else self._told(loader, ids)
         for batch, batch_ids in source:
             self._deliver(batch_ids)
             yield batch
         self._end()
 
-    def _noted(self, loader: Any) -> Iterator[tuple[Any, np.ndarray]]:
+    def _told(self, loader: Any, ids: Callable[[Any], Any]) -> Iterator[tuple[Any, np.ndarray | None]]:
+        for batch in loader:
+            told = ids(batch)
+            array = None if told is None else as_ids(told)
+            if array is not None and (sizes := _sizes(batch)) and len(array) not in sizes:
+                self._note(
+                    f"ids= gave {len(array)} ids for a batch of {_or(sizes)} examples: they are recorded so"
+                )
+            yield batch, array
+
+    def _noted(self, loader: Any) -> Iterator[tuple[Any, np.ndarray | None]]:
         if (reason := unknown_ids(loader)) is not None:
             raise RecordError(f"run.batches got {reason}: {_REMEDY}.")
-        if hasattr(loader, "base_dataloader"):
-            yield from noted_in_place(loader, lambda: iter(loader))
+        if _inside(loader) is not loader:
+            yield from noted_in_place(loader, lambda: iter(loader), self._note)
             return
         noting = self._persistent.get(loader) or noting_copy(loader)
         if loader.persistent_workers:
             self._persistent[loader] = noting
         noted = noting.batch_sampler.noted  # type: ignore[union-attr]
         for batch in noting:
-            yield batch, resolve(loader.dataset, noted.popleft())
+            yield batch, ids_of(loader, batch, noted, self._note)
+
+
+class Delivered:
+    """The batches of a loader, on every iteration from the start, of which a progress bar can ask the number."""
+
+    def __init__(self, loader: Any, begin: Callable[[], Iterator[Any]]) -> None:
+        self._loader, self._begin = loader, begin
+        self._running: Iterator[Any] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._begin()
+
+    def __next__(self) -> Any:
+        if self._running is None:
+            self._running = self._begin()
+        return next(self._running)
+
+    def __len__(self) -> int:
+        return len(self._loader)
 
 
 def noting_copy(loader: DataLoader[Any]) -> DataLoader[Any]:
@@ -91,23 +131,35 @@ def noting_copy(loader: DataLoader[Any]) -> DataLoader[Any]:
     return noting
 
 
-def noted_in_place(loader: Any, iterate: Callable[[], Iterator[Any]]) -> Iterator[tuple[Any, np.ndarray]]:
+def noted_in_place(
+    loader: Any, iterate: Callable[[], Iterator[Any]], note: Callable[[str], None]
+) -> Iterator[tuple[Any, np.ndarray | None]]:
     """Batches of `loader` with their ids, where `iterate` makes its iterator; it may be a loader of Accelerate's.
 
     Only the sampler is exchanged, until the first batch is there.
     """
-    base = getattr(loader, "base_dataloader", loader)
+    base = _inside(loader)
     sampler = base.batch_sampler
     noting = NotingSampler(sampler)
     base.__dict__["batch_sampler"] = noting
     if base._iterator is not None:  # persistent workers
         base._iterator._index_sampler = noting
-    return _with_ids(loader, iterate(), noting, lambda: base.__dict__.update(batch_sampler=sampler))
+    return _with_ids(loader, iterate(), noting, lambda: base.__dict__.update(batch_sampler=sampler), note)
+
+
+def _inside(loader: Any) -> Any:
+    """The DataLoader in one of Accelerate's or Fabric's, which give its batches one for one; else the loader."""
+    kept = "_dataloader" if type(loader).__name__ == "_FabricDataLoader" else "base_dataloader"
+    return getattr(loader, kept, loader)
 
 
 def _with_ids(
-    loader: Any, batches: Iterator[Any], noting: NotingSampler, restore: Callable[[], None]
-) -> Iterator[tuple[Any, np.ndarray]]:
+    loader: Any,
+    batches: Iterator[Any],
+    noting: NotingSampler,
+    restore: Callable[[], None],
+    note: Callable[[str], None],
+) -> Iterator[tuple[Any, np.ndarray | None]]:
     try:
         first = list(islice(batches, 1))  # with it there is the iterator inside, which keeps our sampler
     finally:
@@ -115,27 +167,85 @@ def _with_ids(
     for _ in range(min(getattr(loader, "skip_batches", 0), len(noting.noted))):
         noting.noted.popleft()
     for batch in chain(first, batches):
-        yield batch, resolve(loader.dataset, noting.noted.popleft())
+        yield batch, ids_of(loader, batch, noting.noted, note)
+
+
+def ids_of(
+    loader: Any, batch: Any, noted: deque[list[int]], note: Callable[[str], None]
+) -> np.ndarray | None:
+    """Example ids of the batch that comes next; None, and a note, where its examples are not those drawn for it.
+
+    RecordError where nothing was drawn for it, or something else than whole numbers.
+    """
+    if not noted:
+        raise RecordError(
+            f"run.batches got a {type(loader).__name__} that gave a batch without drawing indices for it, so its "
+            f"example ids are not known: {_REMEDY}."
+        )
+    ids = resolve(loader.dataset, noted.popleft())
+    inside = _inside(loader)
+    if inside.collate_fn is default_collate and not hasattr(loader.dataset, "__getitems__"):
+        return ids  # one example for each id, by construction
+    plain = inside.collate_fn is default_collate
+    sizes = {len(leaf) for leaf in leaves_of(batch) if leaf.ndim} if plain else _sizes(batch)
+    if not sizes:
+        note(
+            f"Batches are a {type(batch).__name__}, whose number of examples cannot be told: the ids recorded are "
+            "those that the sampler drew for it"
+        )
+    elif len(ids) not in sizes:
+        note(
+            f"A batch of {_or(sizes)} examples came where {len(ids)} were drawn, as where "
+            f"a collate_fn drops or merges some: of such updates no ids are recorded; {_REMEDY}"
+        )
+        return None
+    return ids
+
+
+def _sizes(batch: Any) -> set[int]:
+    """What may be the number of examples in a batch, by its parts; empty where nothing tells."""
+    number = getattr(batch, "num_graphs", None)  # of graphs joined into one
+    if isinstance(number, int):
+        return {number}
+    if isinstance(batch, Tensor):
+        return {len(batch)} if batch.ndim else set()
+    if isinstance(batch, Mapping):
+        return set[int]().union(*(_part_sizes(part) for part in batch.values()))
+    if not isinstance(batch, tuple | list):
+        return set()
+    sizes = set[int]().union(*(_part_sizes(part) for part in batch))
+    alike = not any(isinstance(part, Tensor) for part in batch)
+    return sizes | ({len(batch)} if alike and len(batch) > 2 else set())  # a list of examples
+
+
+def _or(sizes: set[int]) -> str:
+    return " or ".join(map(str, sorted(sizes)))
+
+
+def _part_sizes(part: Any) -> set[int]:
+    return {len(part)} if isinstance(part, tuple | list) else _sizes(part)
 
 
 def unknown_ids(loader: Any) -> str | None:
     """What it is about `loader` that leaves the example ids of its batches unknown; None: they are known."""
-    if not isinstance(loader, DataLoader):
+    if not isinstance(loader, DataLoader) and _inside(loader) is loader:
         return f"a {type(loader).__name__}, which does not tell example ids"
     if isinstance(loader.dataset, IterableDataset):
         return (
             f"a loader of {type(loader.dataset).__name__}, which is iterable and has no stable example ids, and tracer "
             "never guesses them"
         )
+    if type(loader).__iter__ is not DataLoader.__iter__ and _inside(loader) is loader:
+        return f"a {type(loader).__name__}, which iterates in its own way and may keep an iterator or leave batches out"
     if loader.batch_sampler is None:
         return "a DataLoader with batch_size=None, of which one index may stand for a whole batch"
     if not getattr(loader, "in_order", True):
         return (
             "a DataLoader with in_order=False, so that batches arrive in another order than they were drawn"
         )
-    if hasattr(loader, "base_dataloader") and (
-        type(loader).__name__ not in _SHARDS or type(loader.base_dataloader) is not DataLoader
+    if _inside(loader) is not loader and (
+        type(loader).__name__ not in _SHARDS or type(_inside(loader)) is not DataLoader
     ):
-        inside = type(loader.base_dataloader).__name__
+        inside = type(_inside(loader)).__name__
         return f"a {type(loader).__name__} of a {inside}, of which it is not known how batches are made"
     return None

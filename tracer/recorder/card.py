@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,16 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def describe_optimizer(optimizer: torch.optim.Optimizer | None) -> dict[str, Any] | None:
-    """Class and hyper-parameters of each group of an optimizer at the start."""
-    if optimizer is None:
+def describe_optimizers(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Any] | None:
+    """Class and hyper-parameters of each group of the optimizers at the start; classes are joined by " + "."""
+    if not optimizers:
         return None
     return {
-        "class": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
+        "class": " + ".join(f"{type(one).__module__}.{type(one).__qualname__}" for one in optimizers),
         "groups": [
             {key: plain(value) for key, value in group.items() if key != "params"}
-            for group in optimizer.param_groups
+            for one in optimizers
+            for group in one.param_groups
         ],
     }
 

@@ -4,25 +4,21 @@ The dataset is read item by item, with every random stream put back afterwards: 
 and the generators it holds itself.
 """
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from tracer.complexity import BINS, entropy_of, scaled
 from tracer.errors import RecordError
 from tracer.ids import resolve
+from tracer.network.copies import to_numpy
 from tracer.network.randomness import untouched_random_state
 from tracer.writer import Writer
 
 _TWICE = 16  # items read twice, to see whether reading draws random numbers
-_DEPTH = 6  # how far inside a dataset its generators are looked for
 
 
 @dataclass
@@ -69,7 +65,7 @@ def read(dataset: Any, *, inputs: bool = False) -> TrainingSet:
             f"data is a {type(dataset).__name__}, expected a dataset with a length and items by index; an "
             "iterable dataset has no stable ids."
         )
-    with untouched_random_state(), _untouched_generators(dataset):
+    with untouched_random_state(dataset):
         first_of = {int(id_): i for i, id_ in reversed([*enumerate(_ids(dataset))])}
         found = _Reading(dataset, [first_of[id_] for id_ in sorted(first_of)])
         return found.training_set(np.array(sorted(first_of), np.int64), inputs)
@@ -172,8 +168,7 @@ def _ids(dataset: Any) -> np.ndarray:
 def _array(value: Any) -> np.ndarray | None:
     """An input or target as numbers, None if it is none (text, a nest)."""
     if isinstance(value, Tensor):
-        value = value.detach().cpu()
-        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+        return to_numpy(value)
     if value is None or isinstance(value, str | bytes | dict | list | tuple):
         return None
     array = np.asarray(value)
@@ -191,49 +186,3 @@ def _entropy(array: np.ndarray, low: float, high: float) -> float:
     if not array.size or not np.isfinite(array).all():
         return float("nan")
     return entropy_of(scaled(array.reshape(-1), low, high))
-
-
-@contextmanager
-def _untouched_generators(dataset: Any) -> Iterator[None]:
-    """Put back the generators that a dataset and its transforms hold."""
-    held: list[tuple[Any, Any]] = []
-    _find_generators(dataset, held, set(), _DEPTH)
-    try:
-        yield
-    finally:
-        for generator, state in held:
-            _set_state(generator, state)
-
-
-def _find_generators(value: Any, held: list[tuple[Any, Any]], seen: set[int], depth: int) -> None:
-    if id(value) in seen or depth < 0:
-        return
-    seen.add(id(value))
-    if (state := _state(value)) is not None:
-        held.append((value, state))
-    elif isinstance(value, list | tuple | dict) and len(value) > 1000:
-        return  # examples, not transforms
-    else:
-        inside = (
-            value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-        )
-        for other in [*inside, *getattr(value, "__dict__", {}).values()]:
-            if not isinstance(other, Tensor | np.ndarray | str | bytes | int | float | type):
-                _find_generators(other, held, seen, depth - 1)
-
-
-def _state(value: Any) -> Any:
-    if isinstance(value, torch.Generator | np.random.RandomState):
-        return value.get_state()
-    if isinstance(value, np.random.Generator):
-        return value.bit_generator.state
-    return value.getstate() if isinstance(value, random.Random) else None
-
-
-def _set_state(generator: Any, state: Any) -> None:
-    if isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = state
-    elif isinstance(generator, random.Random):
-        generator.setstate(state)
-    else:
-        generator.set_state(state)

@@ -7,15 +7,16 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from tracer.errors import ArchiveError, RecordError
+from tracer.correctness import Correctness
+from tracer.errors import ArchiveError, RecordError, first_line
 from tracer.network import Network
-from tracer.network.checks import closure, currency, independence
-from tracer.network.copies import named_tensors, private_copy, quiet
-from tracer.network.objective import Objective, call_model
-from tracer.network.pytree import leaves_of, rebuild, take
+from tracer.network.checks import closure, currency
+from tracer.network.copies import named_tensors, to_numpy
+from tracer.network.independence import independence
+from tracer.network.objective import Objective
+from tracer.network.pytree import leaves_of
 from tracer.network.reading import unreadable
 from tracer.probe import Probe
 from tracer.probe.passes import ProbePass
@@ -23,11 +24,21 @@ from tracer.recorder.device import Given, Transfer
 from tracer.recorder.device.weights import Weights
 from tracer.recorder.forward.untraced import EagerNetwork
 from tracer.recorder.minibatch import InFlight
+from tracer.recorder.preparation import (
+    check_accepted,
+    complex_parameters,
+    correctness,
+    device_of,
+    kind,
+    layer_of,
+    some,
+    unreached,
+    untraced,
+)
 from tracer.recorder.resume import Seam
+from tracer.recorder.structure import Structure, surviving, tensors_of, told
 from tracer.schedule import Schedule
 from tracer.writer import Writer
-
-_TRACED_WITH = 8  # examples shown to the tracer and the checks
 
 
 class Instrument:
@@ -64,31 +75,47 @@ class Instrument:
         self._versions: list[dict[str, Any]] = []
         self._free = 0  # number of the next version
         self.network: Network | EagerNetwork | None = None
+        self._correctness: Correctness | None = None
         self._pass: ProbePass | None = None
+        for name, probe in self._probes.items():
+            if probe.varying:
+                self._note(
+                    f"Probe {name!r}: examples differ when read twice: the probe holds one random augmentation of "
+                    "each example; give a dataset without augmentation to probe the examples themselves"
+                )
         if self._probes:
             self._trace()
+            self._correctness = correctness(
+                self.network, model, next(iter(self._probes.values())), self._goal["loss"]
+            )
             self._examine()
-        layers: dict[str, str] = {} if self.network is None else _layers(self.network)
+        layers: dict[str, str] = {} if self.network is None else layer_of(self.network)
         self._weights = Weights(model, layers)
+        self._with_weights = True
+        self._lost: set[str] = set()  # tensors that the archive has no longer a place for
+        self._structure = Structure(model)
+        self._said: set[str] = set()  # names of tensors whose change was noted
         self._transfer = Transfer()
         self.in_flight: InFlight | None = None
         if minibatch:
             # Without a pass the archive has no tables of sites that sums and masks could refer to.
             known = self.network if self._pass is not None else None
-            self.in_flight = InFlight(model, known, minibatch, loss=loss, note=self._note)
+            self.in_flight = InFlight(
+                model, known, minibatch, loss=loss, objective=objective is not None, note=self._note
+            )
 
     # Setting up.
 
     def _trace(self) -> None:
         name, probe = next(iter(self._probes.items()))
-        self._inputs, self._targets = _some(probe, named_tensors(self.model))
-        _check_accepted(self.model, name, self._inputs)
+        self._inputs, self._targets = some(probe, device_of(named_tensors(self.model)))
+        check_accepted(self.model, name, self._inputs, self._targets, **self._goal)
         chunk = self._options["chunk"] or 64
         given = (self.model, self._inputs, self._targets)
         try:
             self.network = Network.trace(*given, **self._goal, chunk=chunk)
         except (RecordError, ArchiveError) as refusal:
-            self.network = _untraced(*given, **self._goal, refusal=refusal)
+            self.network = untraced(*given, **self._goal, refusal=refusal)
 
     def _examine(self) -> None:
         assert self.network is not None
@@ -109,6 +136,13 @@ class Instrument:
             if not same.holds:
                 self._note(same.message)
                 self._options["gradients"] = "none"
+        if unreal := complex_parameters(tensors, network):
+            self._note(
+                f"parameters {', '.join(unreal)} are complex, and inner products of gradients are of real ones "
+                "alone: gradients are off; hold such a parameter as its real and imaginary part, as "
+                "torch.view_as_complex takes them"
+            )
+            self._options["gradients"] = "none"
         if isinstance(network, Network) and (refusal := unreadable(network, tensors, self._example_bytes())):
             self._note(
                 f"everything is recorded, but readers of the archive refuse to run it again: {refusal}"
@@ -116,8 +150,8 @@ class Instrument:
         self._pass = ProbePass(network, self._probes, tensors=tensors, **self._options)  # type: ignore[arg-type]
         # Which parameters a model that branches on values uses, a few examples cannot tell.
         known = isinstance(network, Network) or network.batch is None
-        unreached = _unreached(network, tensors, self._inputs, self._targets) if known else []
-        for note in [*unreached, *self._pass.notes]:
+        useless = unreached(network, tensors, self._inputs, self._targets) if known else []
+        for note in [*useless, *self._pass.notes]:
             self._note(note)
 
     def _example_bytes(self) -> int:
@@ -160,7 +194,8 @@ class Instrument:
                 for name, probe in self._probes.items()
             },
             "minibatch": None if self.in_flight is None else self.in_flight.card,
-            **_kind(self.network),
+            **({} if self._correctness is None else {"correctness": self._correctness.to_card()}),
+            **kind(self.network),
             "foreign_ops": [] if self.network is None else self.network.foreign,
         }
 
@@ -203,7 +238,7 @@ class Instrument:
         constants = {}
         for i, (name, value) in enumerate(self.network.constants.items()):
             key = constants[name] = f"constant_{version}_{i}"
-            arrays[key] = value.detach().cpu().numpy()
+            arrays[key] = to_numpy(value)
             dims[key] = tuple(f"{key}_{axis}" for axis in range(value.ndim))
         self._versions.append(
             {
@@ -228,22 +263,38 @@ class Instrument:
         """Give the writer the streams asked for, of the model as it is now, without waiting for its device."""
         for group, tensors in self.observe(writer, streams, step, last).items():
             arrays, shipment = self._transfer.send(tensors)
-            writer.append(group, step, epoch_end, arrays, shipment)
+            try:
+                writer.append(group, step, epoch_end, arrays, shipment)
+            except RecordError as error:
+                self._pass = None
+                self._note(f"{error}: from here on only ids, scalars and weights are recorded")
 
     def observe(
         self, writer: Writer, streams: Collection[str], step: int, last: bool = False
     ) -> dict[str, Mapping[str, Given]]:
         """The arrays of the streams asked for, by group, of the model as it is now, on its device."""
         arrays: dict[str, Mapping[str, Given]] = {}
-        if "weights" in streams:
+        changed = self._see_changes(step)
+        try:
+            self._follow_device()
+            if self._pass is not None and (changed or set(streams) & self._pass.streams):
+                if isinstance(self.network, EagerNetwork) and not changed:
+                    self.network.refresh(self.model)
+                elif changed or last or step >= self._next_check:
+                    self._stay_current(writer, step, changed)
+            if self._pass is not None and set(streams) & self._pass.streams:
+                arrays |= self._pass.observe(named_tensors(self.model), set(streams))
+        except Exception as error:  # whatever has become of the model, its training goes on
+            self._pass = None
+            self._note(
+                f"at step {step} the probes could not be observed ({first_line(error)}): from here on only ids, "
+                "scalars and weights are recorded"
+            )
+        if "weights" in streams and self._with_weights:
             arrays["weights"] = self._weights.take()
-        if self._pass is not None and set(streams) & self._pass.streams:
-            if isinstance(self.network, EagerNetwork):
-                self.network.refresh(self.model)
-            elif last or step >= self._next_check:
-                self._stay_current(writer, step)
-        if self._pass is not None and set(streams) & self._pass.streams:
-            arrays |= self._pass.observe(named_tensors(self.model), set(streams))
+            if changed and (lost := self._weights.misfits() - self._lost):
+                self._lost |= lost
+                self._note(f"from step {step} on the weights {told(sorted(map(repr, lost)))} are NaN")
         if isinstance(self.network, EagerNetwork) and (unknown := self.network.take_unknown()):
             self._note(
                 f"at step {step} the model went another way than at the start, through "
@@ -251,109 +302,78 @@ class Instrument:
             )
         return arrays
 
-    def _stay_current(self, writer: Writer, step: int) -> None:
-        assert isinstance(self.network, Network)
-        self._next_check = max(2 * step, self._next_check)
-        verdict = currency(self.network, self.model, self._inputs, self._targets, **self._goal)
-        if verdict.holds:
+    def _see_changes(self, step: int) -> bool:
+        """Whether the model is made of something else than at the last snapshot; what, is noted once."""
+        before, self._structure = self._structure, Structure(self.model)
+        phrases = before.changes(self._structure)
+        new = [phrase for phrase in phrases if phrase.split("' ")[0] not in self._said]
+        self._said |= {phrase.split("' ")[0] for phrase in new}
+        if new:
+            self._note(f"at step {step} the model has changed: {told(new)}")
+        return bool(phrases)
+
+    def _follow_device(self) -> None:
+        """Have the probes where the model has been moved to."""
+        device = device_of(named_tensors(self.model))
+        if self._pass is None or device == self._pass.device:
             return
-        self._note(f"at step {step} {verdict.message}; the archive holds each version")
-        before = _shape(self.network)
-        self._trace()
-        if not isinstance(self.network, Network) or _shape(self.network) != before:
+        assert self.network is not None
+        self._inputs, self._targets = some(next(iter(self._probes.values())), device)
+        if isinstance(self.network, EagerNetwork):
+            self.network.refresh(self.model)
+        options = {**self._options, "gradients": self._pass.mode, "streams": self._pass.streams}
+        self._pass = ProbePass(
+            self.network,
+            self._probes,
+            tensors=named_tensors(self.model),
+            **options,  # type: ignore[arg-type]
+        )
+
+    def _stay_current(self, writer: Writer, step: int, changed: bool) -> None:
+        """Trace the model again where the network is not what it computes."""
+        before, passes, names = self.network, self._pass, named_tensors(self.model)
+        assert before is not None and passes is not None
+        self._next_check = max(2 * step, self._next_check)
+        if isinstance(before, Network) and not (changed and self._unknown_tensors(before)):
+            verdict = currency(before, self.model, self._inputs, self._targets, **self._goal)
+            if verdict.holds:
+                return
+            self._note(f"at step {step} {verdict.message}; the archive holds each version")
+        try:
+            self._trace()
+        except (RecordError, ArchiveError) as error:
+            self.network, self._pass = None, None
+            self._note(f"at step {step} the model cannot be probed any more: {error}")
+        network = self.network
+        if network is None or (unknown := self._unknown_tensors(network)):
             self._pass = None
+            self._with_weights = not changed
+            what = (
+                f"needs {told(sorted(map(repr, unknown)))}, which the archive has no place for"
+                if network
+                else ""
+            )
             self._note(
-                f"at step {step} the model has other sites, calls or layers than at the start, which one "
-                "archive "
-                "cannot hold: from here on only ids, scalars and weights are recorded; record the new model "
-                "as a run "
-                "of its own"
+                f"at step {step} the network {what or 'is not known any more'}: from here on only ids"
+                f"{', scalars and weights' if self._with_weights else ' and scalars'} are recorded; record the new "
+                "model as a run of its own"
             )
             return
-        self._pass = ProbePass(self.network, self._probes, tensors=named_tensors(self.model), **self._options)
-        self._write_table(writer, from_step=step)
+        options = {**self._options, "gradients": passes.mode, "streams": passes.streams}
+        now = ProbePass(network, self._probes, tensors=names, **options)  # type: ignore[arg-type]
+        streams = surviving(passes, now, before, network)
+        if lost := passes.streams - streams:
+            self._note(
+                f"at step {step} the model has other sites, calls or layers than at the start, which one archive "
+                f"cannot hold: from here on {', '.join(sorted(lost))} of the probes are not recorded; record the "
+                "new model as a run of its own"
+            )
+            now = ProbePass(network, self._probes, tensors=names, **{**options, "streams": streams})
+        self._pass = now if streams else None
+        if isinstance(network, Network):
+            self._write_table(writer, from_step=step)
 
-
-def _check_accepted(model: nn.Module, name: str, inputs: Any) -> None:
-    """RecordError naming the probe where the model itself refuses its examples."""
-    try:
-        with quiet(grad=False):
-            call_model(private_copy(model), inputs)
-    except Exception as error:
-        shapes = [f"{list(leaf.shape)} {leaf.dtype}" for leaf in leaves_of(inputs)]
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RecordError(
-            f"Probe {name!r}: the model refuses a batch of its inputs, {', '.join(shapes)} ({cause}): bring "
-            "the probe "
-            "into the form of the training batches."
-        ) from error
-
-
-def _untraced(*given: Any, refusal: Exception, **goal: Any) -> EagerNetwork:
-    """The model itself in the table's place; why it could not be traced where that is no way either."""
-    try:
-        return EagerNetwork(*given, **goal, reason=str(refusal))
-    except RecordError:
-        raise
-    except Exception as error:
-        raise refusal from error
-
-
-def _kind(network: Network | EagerNetwork | None) -> dict[str, Any]:
-    if isinstance(network, EagerNetwork):
-        return {"network": "eager", "network_reason": network.reason}
-    return {"network": None if network is None else "table"}
-
-
-def _layers(network: Network | EagerNetwork) -> dict[str, str]:
-    return {name: layer.name for layer in network.layers for name in layer.parameters}
-
-
-def _shape(network: Network | EagerNetwork) -> Any:
-    return (
-        [(site.name, site.shape, site.has_mask) for site in network.sites],
-        [(call.name, call.shape) for call in network.calls],
-        network.layers,
-    )
-
-
-def _some(probe: Probe, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, Any]:
-    """A few examples of a probe where the model is."""
-    device = next(iter(tensors.values())).device if tensors else torch.device("cpu")
-
-    def few(tree: Any) -> Any:
-        index = torch.arange(_TRACED_WITH) % probe.n
-        return rebuild(tree, iter([leaf[index].to(device) for leaf in leaves_of(tree)]))
-
-    return few(probe.inputs), few(probe.targets)
-
-
-def _unreached(
-    network: Network | EagerNetwork, tensors: Mapping[str, torch.Tensor], inputs: Any, targets: Any
-) -> list[str]:
-    """A sentence naming the trainable parameters that the loss does not depend on."""
-    names = [name for layer in network.layers for name in layer.parameters]
-    unreached = dict.fromkeys(names)
-    size = network.batch or _TRACED_WITH
-    for start in range(0, _TRACED_WITH, size):
-        index = (start + torch.arange(size)) % _TRACED_WITH
-        some = [take(tree, index, _TRACED_WITH) for tree in (inputs, targets)]
-        with torch.inference_mode(False), torch.enable_grad():
-            live = {name: tensors[name].detach().requires_grad_() for name in unreached}
-            _, losses = network.run({**tensors, **live}, *some)
-            if losses is None or not live:
-                return []
-            if not losses.requires_grad:
-                continue
-            found = torch.autograd.grad(losses.sum(), list(live.values()), allow_unused=True)
-        for name, gradient in zip(live, found, strict=True):
-            if gradient is not None:
-                del unreached[name]
-    if not unreached:
-        return []
-    shown = ", ".join(list(unreached)[:5]) + (f" and {len(unreached) - 5} more" if len(unreached) > 5 else "")
-    return [
-        f"the loss does not depend on {shown}: their gradients are recorded as 0; look for a detach() or a "
-        "module "
-        "that forward never calls, or freeze them with requires_grad=False"
-    ]
+    def _unknown_tensors(self, network: Network | EagerNetwork) -> set[str]:
+        """Tensors of a network that the archive cannot hold as they are now."""
+        stored = {row["name"] for row in self._weights.table} - self._weights.misfits()
+        return tensors_of(network) - stored

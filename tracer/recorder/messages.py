@@ -1,5 +1,9 @@
 """What a recording warns of."""
 
+NOT_OPEN = (
+    "This recorder is not open: use it inside `with tracer.record(...) as run:`, or between run.start() and "
+    "run.close()."
+)
 PREFETCH = (
     "Update {step} came without a batch from run.batches while an earlier one had two: something outside "
     "run.batches fetches ahead, so recorded ids may belong to neighbouring updates; iterate the prefetcher "

@@ -5,6 +5,7 @@ from itertools import product
 from typing import Any
 
 from tracer.errors import RecordError
+from tracer.network.randomness import untouched_random_state
 
 
 class Mirror:
@@ -29,13 +30,17 @@ class Mirror:
         if self.failed is not None or not values:
             return
         try:
-            if callable(getattr(self._target, "add_scalar", None)):
-                for name, value in values.items():
-                    self._target.add_scalar(name, value, step)
-            else:
-                self._target.log(dict(values), step=step)
+            with untouched_random_state():
+                self._send(step, values)
         except Exception as error:  # the tracker's troubles are not the training's
             self.failed = error
+
+    def _send(self, step: int, values: Mapping[str, float]) -> None:
+        if callable(getattr(self._target, "add_scalar", None)):
+            for name, value in values.items():
+                self._target.add_scalar(name, value, step)
+        else:
+            self._target.log(dict(values), step=step)
 
 
 def _url(target: Any) -> str | None:

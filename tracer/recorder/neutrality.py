@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from tracer.errors import RecordError
-from tracer.network.copies import unwrap
+from tracer.network.copies import to_numpy, unwrap
 from tracer.network.randomness import random_state, restore_random_state
 from tracer.recorder import record
 
@@ -222,9 +222,8 @@ def _hooks(module: nn.Module) -> list[int]:
 
 def _feed(sha: Any, value: Any) -> None:
     if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
         sha.update(f"{value.dtype}{tuple(value.shape)}".encode())
-        sha.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        sha.update(to_numpy(value.detach().contiguous().view(-1).view(torch.uint8)).tobytes())
     elif isinstance(value, np.ndarray):
         sha.update(f"{value.dtype}{value.shape}".encode())
         sha.update(np.ascontiguousarray(value).tobytes())

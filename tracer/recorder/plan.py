@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tracer.errors import RecordError
+from tracer.errors import RecordError, byte_size
 from tracer.schedule import Schedule
 
 
@@ -58,14 +58,14 @@ class Plan:
         lines = [f"{'stream':<12}{'snapshots':>10}{'bytes each':>13}{'files each':>11}"]
         for share in self.shares:
             count = "-" if share.snapshots is None else f"{share.snapshots:,}"
-            lines.append(f"{share.stream:<12}{count:>10}{size(share.bytes):>13}{share.files:>11,}")
+            lines.append(f"{share.stream:<12}{count:>10}{byte_size(share.bytes):>13}{share.files:>11,}")
         lines.append(
-            f"a snapshot of all streams: {size(self.snapshot_bytes)}, {self.snapshot_files:,} files, "
+            f"a snapshot of all streams: {byte_size(self.snapshot_bytes)}, {self.snapshot_files:,} files, "
             f"{self.snapshot_seconds:.3g} s"
         )
         if self.steps is not None and self.seconds is not None:
             lines.append(
-                f"in total over {self.steps:,} updates: {size(self.bytes or 0)}, {self.files:,} files, "
+                f"in total over {self.steps:,} updates: {byte_size(self.bytes or 0)}, {self.files:,} files, "
                 f"{self.seconds:.3g} s"
             )
         return "\n".join(lines)
@@ -122,15 +122,3 @@ def due_streams(
         if found:
             due[found] = due.get(found, 0) + 1
     return due
-
-
-def size(n: int) -> str:
-    """Bytes for people.
-
-    >>> size(999), size(2_500_000)
-    ('999 B', '2.5 MB')
-    """
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if n >= factor:
-            return f"{n / factor:.3g} {unit}"
-    return f"{n} B"

@@ -5,6 +5,7 @@ scalars logged in between belong to it. Rows close in order, and an archive is c
 closed: every commit holds whole steps.
 """
 
+import atexit
 import time
 import warnings
 from collections import deque
@@ -18,17 +19,20 @@ import torch
 from tracer.errors import RecordError
 from tracer.ids import as_ids
 from tracer.network.randomness import untouched_random_state
-from tracer.recorder.batches import Batches
+from tracer.recorder.batches import Batches, Delivered
 from tracer.recorder.budget import Budget
 from tracer.recorder.device import fetched, mark_on, refuse_capture
-from tracer.recorder.device.grad_scaler import Skips, found_overflow
+from tracer.recorder.device.grad_scaler import found_overflow
 from tracer.recorder.device.scalars import Number, number, read
 from tracer.recorder.instrument import Instrument
-from tracer.recorder.messages import MIRROR, NAN_LOSS, PREFETCH, RecordWarning
+from tracer.recorder.messages import MIRROR, NAN_LOSS, NOT_OPEN, PREFETCH, RecordWarning
 from tracer.recorder.mirror import Mirror
+from tracer.recorder.optimizers import Updates
 from tracer.recorder.plan import Plan, make_plan
+from tracer.recorder.preparation import in_one_sentence
 from tracer.recorder.resume import Seam
 from tracer.recorder.row import Row
+from tracer.recorder.uncounted import LAST, STRANGER, Uncounted
 from tracer.schedule import Schedule
 from tracer.writer import Writer
 
@@ -41,14 +45,14 @@ class Recorder:
 
     def __init__(
         self,
-        optimizer: torch.optim.Optimizer | None,
+        optimizer: Any,
         schedules: dict[str, Schedule],
         instrument: Callable[[], Instrument],
         writer: Callable[[Instrument], tuple[Writer, Seam | None]],
         budget: Budget | None = None,
         mirror: Mirror | None = None,
     ) -> None:
-        self._optimizer = optimizer
+        self._updates = Updates(optimizer, self._updated, lambda: self._update(1.0))
         self._schedules = schedules
         self._clocks = [  # schedules of one expression are the same rule
             (schedule.rule, [stream for stream, other in schedules.items() if repr(other) == expression])
@@ -58,9 +62,8 @@ class Recorder:
         self._make_writer = writer
         self._budget = budget or Budget(None)
         self._mirror = mirror
-        self._skips: Skips | None = None
-        self._batches = Batches(self._deliver, self.end_epoch)
-        self._delivered: list[np.ndarray] = []
+        self._batches = Batches(self._deliver, self.end_epoch, self.note)
+        self._delivered: list[np.ndarray | None] = []  # None: ids that are not known
         self._ahead: dict[str, Number] = {}
         self._row: Row | None = None
         self._closed: deque[Row] = deque()
@@ -68,37 +71,55 @@ class Recorder:
         self._taken: dict[str, int] = {}
         self._batch_counts: set[int] = set()
         self._warned: set[str] = set()
-        self._hook: Any = None
         self._told = 0
         self._handed_over = 0.0  # when rows last were
+        self._first = 0  # the step that this recording began with
         self._written = -1  # the last step whose row is in the archive, perhaps while it is open
+        self._begun = (
+            self._ended
+        ) = -1  # the last steps of which a snapshot, and a row, were given to the writer
         self._seam: Seam | None = None
         self._writer: Writer | None = None
 
     # What the user calls.
 
     def __enter__(self) -> Self:
-        with untouched_random_state():
+        with untouched_random_state(), in_one_sentence(lambda: self._writer):
             self._instrument = self._make_instrument()
             self._writer, self._seam = self._make_writer(self._instrument)
             self._tell(stacklevel=3)
             self._begin(self._seam)
-        if self._optimizer is not None:
-            self._hook = self._optimizer.register_step_post_hook(self._updated)
-            self._skips = Skips(self._optimizer, lambda: self._update(1.0))
+            self._uncounted = Uncounted(self._instrument.model)
+            if self._uncounted.is_stranger(self._updates.groups):
+                self.note(STRANGER)
+        self._updates.start()
         if self._instrument.in_flight is not None:
             self._instrument.in_flight.attach()
         self._budget.start(mark_on(self._instrument.model))
         return self
 
+    def start(self) -> Self:
+        """Begin without `with`; `close` ends it, and a process that ends without leaves an interrupted run."""
+        atexit.register(self.__exit__, SystemExit, None, None)
+        return self.__enter__()
+
+    def __repr__(self) -> str:
+        if self._writer is None:
+            return "<Recorder: not started; use `with`, or start()>"
+        if self._row is None:
+            return f"<Recorder of {str(self._writer.path)!r}: closed>"
+        return f"<Recorder of {str(self._writer.path)!r}: update {self._row.step}, epoch {self._row.epoch}>"
+
     def _begin(self, seam: Seam | None) -> None:
         """Open the first row, or again the one after which an archive is taken up."""
         if seam is None:
-            self._row = Row(step=0, epoch=0, rates=self._lr())
+            self._row = Row(step=0, epoch=0, rates=self._updates.rates)
             self._snapshot(always=True)
         else:
-            self._row = Row(step=seam.step, epoch=seam.epoch, rates=self._lr())
+            self._first = seam.step
+            self._row = Row(step=seam.step, epoch=seam.epoch, rates=self._updates.rates)
             self._epoch, self._written, self._taken = seam.epochs, seam.step, dict(seam.taken)
+            self._begun = self._ended = seam.step
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -110,16 +131,21 @@ class Recorder:
         else:
             self._finish("interrupted")
 
-    def batches(self, loader: Any, ids: Callable[[Any], Any] | None = None) -> Iterator[Any]:
+    def batches(self, loader: Any, ids: Callable[[Any], Any] | None = None) -> Delivered:
         """Iterate `loader`: the same batches in the same order, with their example ids noted.
 
-        Exhausting the loader ends an epoch. `ids(batch)` gives the ids where a loader cannot tell them.
+        Exhausting the loader ends an epoch. `ids(batch)` gives the ids where a loader cannot tell them. Of a
+        batch with another number of examples than were drawn for it no ids are recorded, which is noted.
         """
-        delivered = self._batches.iterate(loader, ids)
         seen = self._instrument.in_flight if self._open() else None
-        if seen is None:
-            return delivered
-        return seen.follow(delivered, loader, lambda: (self._open().step + 1, self._delivered[-1]))
+
+        def begin() -> Iterator[Any]:
+            delivered = self._batches.iterate(loader, ids)
+            if seen is None:
+                return delivered
+            return seen.follow(delivered, loader, lambda: (self._open().step + 1, self._delivered[-1]))
+
+        return Delivered(loader, begin)
 
     def step(self, ids: Any = None, loss: Any = None, targets: Any = None) -> None:
         """Annotate the update just made with its example `ids` and its `loss`.
@@ -127,7 +153,7 @@ class Recorder:
         `targets` of those examples serve `minibatch=` where batches are no (inputs, targets) pairs. With
         `optimizer=None` this call also counts the update.
         """
-        if self._optimizer is None:
+        if self._updates.given is None:
             self._update()
         row = self._open()
         if ids is not None:
@@ -151,10 +177,15 @@ class Recorder:
                 )
             target = self._ahead if self._delivered or row.step <= self._written else row.scalars
             target[name] = number(name, value)
+        if ("loss" in values and target is self._ahead) or row.step == self._first:
+            self._uncounted.losses += "loss" in values
 
     def end_epoch(self) -> None:
         """Say that an epoch ended; a loader given to `run.batches` says so by itself when exhausted."""
         row = self._open()
+        if self._uncounted.any and row.epoch <= self._epoch:
+            self.note(self._uncounted.sentence(row.step))
+        self._uncounted.batches = self._uncounted.losses = 0
         if row.epoch > self._epoch:
             self._epoch = row.epoch
             row.epoch_end = True
@@ -198,10 +229,19 @@ class Recorder:
         return make_plan(self._schedules, self._instrument.layout, measure, **lengths)
 
     def close(self) -> None:
-        """Record the last state, commit everything and close the archive."""
-        self._open()
+        """Record the last state, commit everything and close the archive; as interrupted where no update was made.
+
+        A second call does nothing.
+        """
+        if self._writer is not None and self._writer.closed:
+            return
+        row = self._open()
+        if (self._uncounted.any or self._delivered) and self._uncounted.changed():
+            self.note(self._uncounted.sentence(row.step))
+            self._add_uncounted(row)
         self._snapshot(always=True)
-        self._finish("complete")
+        made = row.step > self._first or self._seam is not None
+        self._finish("complete" if made else "interrupted")
 
     @property
     def notes(self) -> list[str]:
@@ -217,9 +257,10 @@ class Recorder:
 
     # Events.
 
-    def _deliver(self, ids: np.ndarray) -> None:
+    def _deliver(self, ids: np.ndarray | None) -> None:
         self._open()
         self._delivered.append(ids)
+        self._uncounted.batches += 1
 
     # Between two updates the caches forget all this, so what runs at each of them is kept short.
 
@@ -233,17 +274,27 @@ class Recorder:
         self._close_row(row)
         if row.time - self._handed_over > _BURST:
             self._write_rows()
-        self._row = row = Row(row.step + 1, self._epoch + 1, self._lr(), self._ahead, overflow)
+        self._uncounted.count()
+        self._row = row = Row(row.step + 1, self._epoch + 1, self._updates.rates, self._ahead, overflow)
         self._ahead = {}
         if len(self._delivered) not in self._batch_counts:
             self._watch_delivery(row)
         if self._delivered:
-            row.ids = np.concatenate(self._delivered)
+            known = [ids for ids in self._delivered if ids is not None]
+            row.ids = np.concatenate(known) if len(known) == len(self._delivered) else None
             self._delivered.clear()
         if self._instrument.in_flight is not None:
             row.minibatch = self._instrument.in_flight.collect()
         self._snapshot()
         self._tell(stacklevel=5)
+
+    def _add_uncounted(self, row: Row) -> None:
+        """Open a row for the state that updates nobody counted have led to."""
+        self._close_row(row)
+        self._row = Row(row.step + 1, self._epoch + 1, self._updates.rates, self._ahead)
+        self._ahead = {}
+        self._delivered.clear()
+        self.note(LAST.format(step=row.step + 1, before=row.step))
 
     def _close_row(self, row: Row) -> None:
         if row.step > self._written:
@@ -271,9 +322,14 @@ class Recorder:
         row, writer = self._open(), self._writer_in_use()
         self._write_rows()  # a commit holds whole steps, so what is closed goes before what is not
         self._taken |= dict.fromkeys(due, row.step)
-        with self._budget.measured(due, always):
+        with self._budget.measured(due, always), untouched_random_state():
             epoch_end = 0 < row.epoch == self._epoch
-            self._instrument.snapshot(writer, due, row.step, epoch_end, last=always and row.step > 0)
+            self._begun = row.step
+            try:
+                self._instrument.snapshot(writer, due, row.step, epoch_end, last=always and row.step > 0)
+            except BaseException:
+                writer.rewind()  # a part of a snapshot is none
+                raise
 
     def _write_rows(self, wait: bool = False) -> None:
         writer, self._handed_over = self._writer_in_use(), time.time()
@@ -303,14 +359,18 @@ class Recorder:
                 scalars=values,
                 examples=examples,
             )
-        if not self._closed:
+            self._ended = row.step
+        if not self._closed and self._begun <= self._ended:  # else the row of a snapshot is still open
             writer.commit()
 
     def _finish(self, state: Literal["complete", "interrupted"]) -> None:
-        if self._hook is not None:
-            self._hook.remove()
-        if self._skips is not None:
-            self._skips.stop()
+        with untouched_random_state():
+            self._end(state)
+        self._tell(stacklevel=4)
+
+    def _end(self, state: Literal["complete", "interrupted"]) -> None:
+        atexit.unregister(self.__exit__)
+        self._updates.stop()
         if self._instrument.in_flight is not None:
             self._instrument.in_flight.detach()
         if self._row is not None:
@@ -322,7 +382,6 @@ class Recorder:
         notes = [*before[0], *(note for note in self._instrument.notes if note not in before[0])]
         writer.attributes("", {"notes": notes, "gaps": [*before[1], *self._budget.gaps]})
         writer.close(state=state)
-        self._tell(stacklevel=4)
 
     def _tell(self, stacklevel: int) -> None:
         notes = self._instrument.notes
@@ -336,16 +395,12 @@ class Recorder:
             self._warned.add(sentence)
             warnings.warn(sentence.format(step=step), RecordWarning, stacklevel=5)
 
-    def _lr(self) -> list[Number]:
-        groups = [] if self._optimizer is None else self._optimizer.param_groups
-        return [rate if type(rate := group["lr"]) is float else number("lr", rate) for group in groups]
-
     def _open(self) -> Row:
         if self._row is None:
-            raise RecordError("This recorder is not open: use it inside `with tracer.record(...) as run:`.")
+            raise RecordError(NOT_OPEN)
         return self._row
 
     def _writer_in_use(self) -> Writer:
         if self._writer is None:
-            raise RecordError("This recorder is not open: use it inside `with tracer.record(...) as run:`.")
+            raise RecordError(NOT_OPEN)
         return self._writer

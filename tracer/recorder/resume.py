@@ -1,6 +1,5 @@
 """Where a recording is taken up again: the snapshot whose weights the model has."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +11,8 @@ from tracer import archive as archives
 from tracer.archive import Archive
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
 from tracer.store.documents import as_json
-from tracer.store.files import Lock
-from tracer.verify import PARTIAL
+from tracer.store.files import PARTIAL, Lock
+from tracer.writer.place import remove, settled
 
 if TYPE_CHECKING:
     from tracer.recorder.instrument import Instrument
@@ -52,7 +51,7 @@ def has_begun(path: Path) -> bool:
             "a zip file, and resume what that makes"
         )
     try:
-        lock = Lock(path.absolute())
+        lock = Lock(settled(path))
     except OSError as error:
         raise ArchiveError(
             f"cannot resume {str(path)!r}: {error.strerror}; make its folder writable"
@@ -60,7 +59,7 @@ def has_begun(path: Path) -> bool:
     try:
         if not _is_blank(path):
             return True
-        shutil.rmtree(path)
+        remove(settled(path))
         return False
     finally:
         lock.release()

@@ -1,7 +1,6 @@
 """Mending an archive: back to the last step before the damage, with everything that was cut kept beside it."""
 
 import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,10 +10,12 @@ from tracer.archive import ranks
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
 from tracer.recovery.restore import Rest, restore, sound_rows, up_to
-from tracer.store.files import Directory, Lock, beside, sync
+from tracer.store.files import Directory, Lock, beside
+from tracer.store.manifest import MANIFEST
 from tracer.verify import Examination, Report
 from tracer.verify.inventory import Inventory
-from tracer.writer.commits import MANIFEST
+from tracer.writer.committer import Committer
+from tracer.writer.place import settled
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def repair(path: str | os.PathLike[str]) -> Repaired:
     Errors: ArchiveError, with nothing changed, where no step would be left, what is damaged is needed for all
     of them, or the archive is being written.
     """
-    folder = Path(path).absolute()
+    folder = settled(path)
     if not folder.is_dir():
         raise ArchiveError(f"{str(path)!r} is no directory, so it cannot be repaired; unpack it first")
     lock = Lock(folder)
@@ -66,7 +67,8 @@ class _Repair:
         self._report = Report(str(folder), "full")
         self._examination = Examination(self._source, self._inventory, self._report)
         self._examination.run(full=True)
-        self._cut: Path | None = None
+        self._committer = Committer(folder, sync=True)
+        self._cut: Directory | None = None
 
     def run(self) -> Repaired:
         state, findings = self._source.record["state"], self._report.findings
@@ -83,21 +85,26 @@ class _Repair:
         rebuild = any(finding.kind == "manifest" for finding in findings) or MANIFEST in {
             path for path, _ in self._examination.bad.values()
         }
-        self._sync_side()  # before what it copies is changed
-        directory = Directory(self._folder, sync=True)
+        if self._cut is not None:
+            self._cut.settle()  # before what it copies is changed
         restored = restore(
-            self._examination, directory, rest, rebuild=rebuild, resumed=rest.step != known and bool(findings)
+            self._examination,
+            self._committer,
+            rest,
+            rebuild=rebuild,
+            resumed=bool(findings) and rest.rows != self._source.record["rows"],
         )
         for key in [*restored.dropped, *leftover, *extra]:
-            self._move(key)
-        self._sync_side()
+            self._committer.move(key, self._side())
+        if self._cut is not None:
+            self._cut.settle()
         restored.tree.close("interrupted")
-        return Repaired(self._told(rest.step, known), rest.step, self._cut)
+        return Repaired(self._told(rest.step, known), rest.step, self._cut and self._cut.path)
 
     def _told(self, step: int, known: int | None) -> str:
         findings = self._report.findings
         more = f" and {len(findings) - 1} more" if len(findings) > 1 else ""
-        kept = f"; what was cut or replaced is in {str(self._cut)!r}" if self._cut else ""
+        kept = f"; what was cut or replaced is in {str(self._cut.path)!r}" if self._cut else ""
         if not findings:
             why = "was left by a process that ended and is marked as interrupted"
             return f"{str(self._folder)!r} {why} at step {step}{kept}"
@@ -118,7 +125,7 @@ class _Repair:
                 f"{str(self._folder)!r} cannot be repaired ({whole[0]}): restore it from a copy"
             )
         sizes = sound_rows(self._examination, "steps/n_ids")
-        step = known
+        step = min([known, *(f.step - 1 for f in self._report.findings if f.step is not None)])
         for path, numbers in self._examination.bad.values():
             if path != MANIFEST:
                 step = min(step, self._before(path, numbers, steps, sizes))
@@ -166,31 +173,17 @@ class _Repair:
             if path == MANIFEST or group in ("steps", "minibatch") or name in ("step", "epoch_end"):
                 self._copy(key)
 
-    def _side(self) -> Path:
+    def _side(self) -> Directory:
         n = 1
         while self._cut is None:
             try:
                 place = beside(self._folder, f".cut-{n}")
                 place.mkdir()
-                self._cut = place
+                self._cut = Directory(place, sync=True)
             except FileExistsError:
                 n += 1
         return self._cut
 
-    def _sync_side(self) -> None:
-        if self._cut is not None:
-            for place in (*self._cut.rglob("*"), self._cut, self._cut.parent):
-                if not place.is_symlink():
-                    sync(place)
-
     def _copy(self, key: str) -> None:
         if key in self._inventory.sizes:
-            target = self._side() / key
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(self._folder / key, target, follow_symlinks=False)
-
-    def _move(self, key: str) -> None:
-        if os.path.lexists(self._folder / key):
-            target = self._side() / key
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (self._folder / key).replace(target)
+            self._committer.copy(key, self._side())

@@ -17,12 +17,13 @@ import numpy as np
 from tracer import spec
 from tracer.errors import ArchiveError
 from tracer.store import grid as objects
-from tracer.store.documents import ArrayNode, GroupNode, document_digest, to_json
-from tracer.store.files import Directory
+from tracer.store.documents import ArrayNode, GroupNode
 from tracer.store.layout import ArrayLayout, plan
+from tracer.store.manifest import MANIFEST, entry
 from tracer.verify import Examination, crc_of
 from tracer.writer.columns import Column
-from tracer.writer.commits import MANIFEST, Loose, Tree
+from tracer.writer.commits import Loose, Tree
+from tracer.writer.committer import Committer
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Restored:
 
 
 def restore(
-    examination: Examination, directory: Directory, rest: Rest, *, rebuild: bool = False, resumed: bool = True
+    examination: Examination, committer: Committer, rest: Rest, *, rebuild: bool = False, resumed: bool = True
 ) -> Restored:
     """Restore an archive up to `rest` and commit that. Its other objects are as the examination found them.
 
@@ -71,13 +72,13 @@ def restore(
             }
         )
     attributes = {name: value for name, value in source.attributes.items() if name != "tracer"}
-    tree = Tree(directory, record, attributes)
+    tree = Tree(committer, record, attributes)
     nodes = _Nodes(examination, rest)
     kept, loose = nodes.manifest(rebuild, record["commit"] + 1)
     if (
         source.record["state"] != "recording"
     ):  # only then may documents of single arrays say less than the root
-        directory.publish_text("zarr.json", reopened(source.store.root, source.record), last=True)
+        committer.amend(source.store.root, _reopen)
     tree.adopt(nodes.groups(), nodes.arrays, nodes.layouts, nodes.columns, rest.rows, kept, loose)
     tree.write_nodes()
     tree.commit()
@@ -85,13 +86,8 @@ def restore(
     return Restored(tree, sorted(nodes.dropped()))
 
 
-def reopened(root: bytes, record: Mapping[str, Any]) -> str:
-    """The same root document, in state `recording`."""
-    text = root.decode()
-    state, digest = f'"state":{to_json(record["state"])}', f'"digest":"{record["digest"]}"'
-    start = text.index('"tracer":')
-    text = text[:start] + text[start:].replace(state, '"state":"recording"', 1)
-    return text.replace(digest, f'"digest":"{document_digest(text.encode(), record["digest"])}"', 1)
+def _reopen(attributes: dict[str, Any]) -> None:
+    attributes["tracer"]["state"] = "recording"
 
 
 def examination_steps(examination: Examination, n: int) -> np.ndarray:
@@ -244,19 +240,19 @@ class _Nodes:
                 continue
             size = examination.inventory.sizes[key]
             crc = objects.check(examination.inventory.reader(key), size, examination.grids[path])
-            found.append(np.array([number, *(*numbers, 0, 0)[:2], size, crc, commit], np.int64))
+            found.append(np.array(entry(number, numbers, (size, crc), commit), np.int64))
         return found
 
     def _loose(self, row: np.ndarray) -> Loose:
         path = self._listed()[int(row[0])]
         grid = self._examination.grids[path]
         numbers = (int(row[1]), int(row[2]), *[0] * 30)[: len(grid.shape)]
-        crc = self._examination.committed(path, numbers)
-        if crc is None:
+        values = self._examination.committed(path, numbers)
+        if values is None:
             raise ArchiveError(
                 f"{grid.key(numbers)!r} has lost committed values; `tracer verify --repair` first"
             )
-        return Loose(grid.key(numbers), crc, row)
+        return Loose(grid.key(numbers), crc_of(values), row)
 
     def _load_manifest(self, kept: np.ndarray) -> None:
         column = self.columns[MANIFEST][0]

@@ -10,10 +10,11 @@ import numpy as np
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError, MissingTraceError
 from tracer.recovery.restore import restore, up_to
-from tracer.store.files import Directory, Lock
-from tracer.verify import PARTIAL, Examination, Report
+from tracer.store.files import PARTIAL, Lock
+from tracer.verify import Examination, Report
 from tracer.verify.inventory import Inventory
 from tracer.writer.commits import Tree
+from tracer.writer.committer import Committer
 
 
 @dataclass
@@ -70,9 +71,9 @@ def _take_up(path: Path, step: int | None, sync: bool, lock: Lock) -> TakenUp:
             f"{str(path)!r} cannot be resumed after step {wanted}: it holds updates up to step {known}"
         )
     rest = up_to(steps, source.read("steps/n_ids"), wanted)
-    restored = restore(examination, directory := Directory(path, sync=sync), rest)
+    restored = restore(examination, committer := Committer(path, sync=sync), rest)
     for key in [*restored.dropped, *examination.leftover, PARTIAL]:
-        directory.discard(key)
+        committer.discard(key)
     held = Source(path)  # after the commit: reading static arrays of the one before would be refused
     source.close()
 

@@ -11,9 +11,10 @@ from torch import Tensor
 from tracer.archive import Archive
 from tracer.errors import ArchiveError, MissingTraceError
 from tracer.network import Network
+from tracer.network.copies import to_numpy
 from tracer.network.precision import full_precision
 from tracer.network.pytree import leaves_of, rebuild
-from tracer.probe.observe import Chunk, Units, as_stored, looks_of
+from tracer.probe.observe import Chunk, Units, looks_of
 from tracer.probe.observers import OBSERVERS, Seen, allocate, observed
 
 Bounds = Sequence[tuple[int, int]]
@@ -96,7 +97,7 @@ def reproduces(
         pairs = [("outputs", outputs, stored), ("losses", losses, _losses(view, step))]
         for kind, values, known in pairs:
             if values is not None and known is not None:
-                same = _same(as_stored(values[:n]), known[:n], f"{kind} of probe {name!r}", step)
+                same = _same(to_numpy(values[:n]), known[:n], f"{kind} of probe {name!r}", step)
                 exact = same and exact is not False
     return exact
 

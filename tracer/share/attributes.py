@@ -1,15 +1,15 @@
 """What people say of a run after it was recorded: its licence, notes, where to read more."""
 
-import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.store.documents import as_json, document_digest, to_json
-from tracer.store.files import Lock, sync, write_all
+from tracer.store.documents import as_json
+from tracer.store.files import Lock
+from tracer.writer.committer import Committer
+from tracer.writer.place import cannot_write, settled
 
 ATTRIBUTE = "provenance"
 
@@ -27,39 +27,31 @@ def set_attributes(path: str | os.PathLike[str], attributes: Mapping[str, Any]) 
     source.close()
     if folder is None:
         raise ArchiveError(f"{source.path!r} is no directory: unpack or pull it, then set its attributes")
-    lock = Lock(Path(folder).absolute())
+    folder = settled(folder)
+    try:
+        lock = Lock(folder)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
     try:
         source = Source(folder)  # nobody else writes from here on
-        document = json.loads(source.store.root)
         source.close()
-        own = document["attributes"].get(ATTRIBUTE, {})
-        for name, value in as_json(attributes).items():
-            if name == "title" and isinstance(value, str):
-                document["attributes"]["title"] = value
-            elif value is None:
-                own.pop(name, None)
-            else:
-                own[name] = value
-        document["attributes"][ATTRIBUTE] = own
-        _replace(Path(folder), document)
+        own: dict[str, Any] = {}
+
+        def change(root: dict[str, Any]) -> None:
+            own.update(root.get(ATTRIBUTE, {}))
+            for name, value in as_json(attributes).items():
+                if name == "title" and isinstance(value, str):
+                    root["title"] = value
+                elif value is None:
+                    own.pop(name, None)
+                else:
+                    own[name] = value
+            root[ATTRIBUTE] = own
+            root["tracer"]["commit"] += 1
+
+        Committer(folder, sync=True).amend(source.store.root, change)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
     finally:
         lock.release()
     return own
-
-
-def _replace(folder: Path, document: dict[str, Any]) -> None:
-    record = document["attributes"]["tracer"]
-    record["commit"] += 1
-    record["digest"] = "0" * 64
-    text = to_json(document)
-    digest = document_digest(text.encode())
-    text = text.replace(f'"digest":"{"0" * 64}"', f'"digest":"{digest}"', 1)
-    partial = folder / "manifest" / "objects" / "partial"
-    fd = os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o666)
-    try:
-        write_all(fd, [text.encode()])
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    partial.rename(folder / "zarr.json")
-    sync(folder)

@@ -11,8 +11,8 @@ import numpy as np
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
 from tracer.share.selection import Selection
+from tracer.store.manifest import MANIFEST
 
-MANIFEST = "manifest/objects"
 _BOX = 1 << 24  # bytes of what is compared or copied at once
 
 Box = tuple[slice, ...]

@@ -21,9 +21,9 @@ from tracer.errors import ArchiveError
 from tracer.share.confined import confined
 from tracer.share.content import ArchiveContent, Array, Content, boxes, difference
 from tracer.share.hdf5_content import BARE, JSON, RESERVED, contents_of
-from tracer.share.packs import remove
 from tracer.share.tree import Progress, write_tree
 from tracer.store.documents import to_json
+from tracer.writer.place import fresh, settled
 
 _CHUNK = 1 << 20
 _SECONDS, _SLOWEST = 60.0, 1 << 20  # of reading a file: for anything, and bytes in each of the others
@@ -41,34 +41,29 @@ def export_hdf5(
     ``compression``: "gzip" (fastest level, which every HDF5 library reads) or None. An array is never in
     memory as a whole. Errors: ArchiveError if ``output`` exists, or a name has no place in HDF5.
     """
-    target = Path(output).absolute()
-    if target.exists():
-        raise ArchiveError(f"{str(target)!r} exists already; choose another output or remove it first")
+    target = settled(output)
     source = Source(path)
-    part = target.with_name(f"{target.name}.part")
     others: dict[int, Source] = {}
     try:
         others = ranks.every(source)
         contents = {rank: ArchiveContent(one) for rank, one in {0: source, **others}.items()}
         for content in contents.values():
             content.groups.pop("manifest", None)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Attributes may be larger than the 64 KiB that older forms of the file allow.
-        with h5py.File(part, "w", libver=("v110", "latest")) as file:
-            for rank, content in contents.items():
-                _write(content, file.require_group(ranks.within(rank) or "/"), compression, progress)
-        with h5py.File(part, "r") as file:
-            for rank, written in contents_of(file, part).items():
-                found = difference(contents[rank], written)
-                if found is not None:
-                    raise ArchiveError(
-                        f"the file written differs from the archive in {found}; check the disk"
-                    )
-        part.rename(target)
+        with fresh(target) as part:
+            # Attributes may be larger than the 64 KiB that older forms of the file allow.
+            with h5py.File(part, "x", libver=("v110", "latest")) as file:
+                for rank, content in contents.items():
+                    _write(content, file.require_group(ranks.within(rank) or "/"), compression, progress)
+            with h5py.File(part, "r") as file:
+                for rank, written in contents_of(file, part).items():
+                    found = difference(contents[rank], written)
+                    if found is not None:
+                        raise ArchiveError(
+                            f"the file written differs from the archive in {found}; check the disk"
+                        )
     finally:
         for one in (source, *others.values()):
             one.close()
-        remove(part)
     return target
 
 
@@ -79,13 +74,9 @@ def import_hdf5(
 
     Errors: ArchiveError if ``output`` exists, or the file is not such an export.
     """
-    target, source = Path(output).absolute(), Path(path).absolute()
-    if target.exists():
-        raise ArchiveError(f"{str(target)!r} exists already; choose another output or remove it first")
-    part = target.with_name(f"{target.name}.part")
-    remove(part)
-    part.mkdir(parents=True)
-    try:
+    target, source = settled(output), Path(path).absolute()
+    with fresh(target) as part:
+        part.mkdir()
         seconds = _SECONDS + (source.stat().st_size if source.is_file() else 0) / _SLOWEST
         confined(
             write_archive,
@@ -94,9 +85,6 @@ def import_hdf5(
             seconds=seconds,
             progress=progress,
         )
-        part.rename(target)
-    finally:
-        remove(part)
     return target
 
 

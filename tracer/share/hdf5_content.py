@@ -19,10 +19,11 @@ import numpy as np
 from tracer import spec
 from tracer.archive.source import read_root
 from tracer.errors import ArchiveError, MissingTraceError
-from tracer.share.content import MANIFEST, Array, Box
+from tracer.share.content import Array, Box
 from tracer.spec import RANKS
 from tracer.store.documents import ArrayNode, GroupNode, root_text
 from tracer.store.encodings import recorded
+from tracer.store.manifest import MANIFEST
 from tracer.store.store import MAX_ROOT
 from tracer.store.validate import MAX_CHUNK, is_path, parse
 

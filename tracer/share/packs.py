@@ -1,9 +1,8 @@
 """Packing: snapshots joined along time, compressed, compared with the original; in one file if asked."""
 
-import ctypes
 import os
-import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,8 @@ from tracer.errors import ArchiveError
 from tracer.share.content import ArchiveContent, Content, difference
 from tracer.share.selection import Selection, Steps, select
 from tracer.share.tree import Progress, write_tree
-from tracer.store.files import Lock, sync
 from tracer.store.zip_writer import write_zip
-
-_EXCHANGE = 2  # of renameat2: both names at once
-_HERE = -100  # AT_FDCWD
+from tracer.writer.place import beside, exists, fresh, remove, settled
 
 
 def pack(
@@ -44,7 +40,7 @@ def pack(
     Errors: ArchiveError for names that are not there, an archive that is still recorded, a part of an archive
     without ``output``, or an output that exists.
     """
-    source = Source(path)
+    source = Source(_whole(path))
     try:
         chosen = select(source, probes=probes, sites=sites, steps=steps, gradients=gradients)
         if chosen.left_out and output is None:
@@ -68,7 +64,7 @@ def unpack(
     Without ``output`` a packed directory is replaced, and a zip file gets a directory ``.zarr`` beside it.
     Returns the path written. Errors: as `pack`.
     """
-    source = Source(path)
+    source = Source(_whole(path))
     try:
         local = Path(source.path)
         target = _target(source, output, local.is_file(), ".zarr")
@@ -82,9 +78,13 @@ def unpack(
         source.close()
 
 
+def _whole(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    return path if "://" in os.fspath(path) else settled(path)
+
+
 def _target(source: Source, output: str | os.PathLike[str] | None, beside: bool, suffix: str) -> Path:
     if output is not None:
-        target = Path(output).absolute()
+        target = settled(output)
     elif "://" in source.path:
         raise ArchiveError(f"{source.path!r} is not on this machine: name an output")
     else:
@@ -93,8 +93,8 @@ def _target(source: Source, output: str | os.PathLike[str] | None, beside: bool,
         if target.is_file() and not beside:
             raise ArchiveError(f"{source.path!r} is a zip file already: name an output, or unpack it")
     own = target == Path(source.path).absolute()
-    if target.exists() and not (own and target.is_dir()):
-        raise ArchiveError(f"{str(target)!r} exists already; choose another output or remove it first")
+    if os.path.lexists(target) and not (own and target.is_dir()):
+        raise exists(target)
     return target
 
 
@@ -110,57 +110,40 @@ def _place(
     source: Source, content: Content, target: Path, *, pack: bool, zip: bool, progress: Progress | None
 ) -> Path:
     """Write beside the target, compare, and rename."""
-    part = target.with_name(f"{target.name}.part")
-    locks: list[Lock] = []
-    parts: dict[int, Source] = {}
+    others = ranks.every(source)
     try:
-        parts = ranks.every(source)
-        for one in (source, *parts.values()):
-            if one.store.folder is not None:
-                locks.append(Lock(Path(one.path).absolute()))
-                if one.store.root_now() != one.store.root:
+        every = (source, *others.values())
+        folders = tuple(settled(one.path) for one in every if one.store.folder is not None)
+        contents = {0: content} | {rank: ArchiveContent(other) for rank, other in others.items()}
+        with fresh(target, replace=target in folders, sources=folders) as part:
+            for one in every:
+                if one.store.folder is not None and one.store.root_now() != one.store.root:
                     raise ArchiveError(f"{one.path!r} changed meanwhile; pack it again")
-        contents = {0: content} | {rank: ArchiveContent(part) for rank, part in parts.items()}
-        target.parent.mkdir(parents=True, exist_ok=True)
-        remove(part)  # what an earlier attempt that was cut off left behind
-        part.mkdir()
-        # Waiting for the disk at every object is only worth it where the original goes.
-        for rank, whole in contents.items():
-            place = part / ranks.within(rank)
-            place.mkdir(parents=True, exist_ok=True)
-            write_tree(whole, place, pack=pack, sync=target.exists(), progress=progress)
-        if zip:
-            part = _zipped(part, target)
-        for rank, whole in contents.items():
-            _compare(whole, part, ranks.within(rank))
-        if target.exists():
-            _exchange(part, target)
-            sync(target.parent)  # before anything of the original is removed
-            remove(part)
-        else:
-            part.rename(target)
-    except BaseException:
-        remove(part)
-        raise
+            with _zipped(part) if zip else nullcontext(part) as folder:
+                folder.mkdir()
+                # Waiting for the disk at every object is only worth it where the original goes.
+                for rank, whole in contents.items():
+                    place = folder / ranks.within(rank)
+                    place.mkdir(parents=True, exist_ok=True)
+                    write_tree(whole, place, pack=pack, sync=target.exists(), progress=progress)
+            for rank, whole in contents.items():
+                _compare(whole, part, ranks.within(rank))
     finally:
-        for one in parts.values():
-            one.close()
-        for lock in locks:
-            lock.release()
+        for other in others.values():
+            other.close()
     return target
 
 
-def _zipped(folder: Path, target: Path) -> Path:
-    file = target.with_name(f"{target.name}.part.zip")
+@contextmanager
+def _zipped(file: Path) -> Iterator[Path]:
+    """A path at which nothing is; the folder that was put there becomes a zip file."""
+    folder = beside(file)
+    remove(folder)
     try:
-        remove(file)
+        yield folder
         write_zip(folder, file)
-    except BaseException:
-        remove(file)
-        raise
     finally:
         remove(folder)
-    return file
 
 
 def _compare(content: Content, written: Path, within: str) -> None:
@@ -174,23 +157,3 @@ def _compare(content: Content, written: Path, within: str) -> None:
             f"what was written differs from the original in {found}, so the original was left as it is; "
             "check the disk with `tracer verify`"
         )
-
-
-def remove(path: Path) -> None:
-    """Remove a file or directory, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _exchange(one: Path, other: Path) -> None:
-    """Exchange two names at once, or where the system cannot, one after the other."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    names = _HERE, os.fsencode(one), _HERE, os.fsencode(other)
-    if hasattr(libc, "renameat2") and libc.renameat2(*names, _EXCHANGE) == 0:
-        return
-    aside = other.with_name(f"{other.name}.original")
-    other.rename(aside)
-    one.rename(other)
-    aside.rename(one)

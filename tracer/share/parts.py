@@ -7,10 +7,10 @@ from pathlib import Path
 
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.share.content import MANIFEST
 from tracer.store.documents import object_key
 from tracer.store.grid import check
 from tracer.store.layout import ArrayLayout
+from tracer.store.manifest import MANIFEST
 
 _OF_MANIFEST = 1 << 16  # objects that a manifest may itself have; of those it says nothing
 

@@ -17,10 +17,13 @@ from tracer.archive.source import Source
 from tracer.errors import ArchiveError
 from tracer.share.parts import Parts
 from tracer.share.tree import Progress
+from tracer.spec import RANKS
 from tracer.store.documents import to_json
 from tracer.store.fetch import Place
-from tracer.store.store import ROOT, Store, is_remote, is_zip, local_path, lost
+from tracer.store.files import Directory, create, write_all
+from tracer.store.store import ROOT, is_remote, is_zip, local_path, lost
 from tracer.verify import verify
+from tracer.writer.place import beside, exists, fresh, locked, put, remove, settled
 
 _JOURNAL = "manifest/objects/pushed"  # what has arrived, until the root has
 _BATCH = 256  # objects between two entries in the journal
@@ -82,23 +85,25 @@ def pull(url: str, path: str | os.PathLike[str], *, jobs: int = 8, progress: Pro
 
     Errors: ArchiveError if ``path`` exists, or the archive at the URL is damaged.
     """
-    target, place = Path(path).absolute(), url.rstrip("/")
-    if target.exists():
-        raise ArchiveError(f"{str(target)!r} exists already; choose another path or remove it first")
+    target, place = settled(path), url.rstrip("/")
+    if os.path.lexists(target):
+        raise exists(target)
     if is_zip(place) or place.endswith(".zip"):
         return _pull_file(place, target)
     source = Source(place)
     others: dict[int, Source] = {}
     try:
         others = ranks.every(source)
-        part = target.with_name(f"{target.name}.part")
-        moved = []
-        for rank, one in {**others, 0: source}.items():
-            folder = part / ranks.within(rank)
-            folder.mkdir(parents=True, exist_ok=True)
-            moved.append(_pull(one, folder, jobs, progress))
-        _check_arrived(part, place, full=False)
-        part.rename(target)
+        part, moved = beside(target), []
+        with locked(target):
+            for inner in (part, part / RANKS, *(part / ranks.within(rank) for rank in others)):
+                if inner.is_symlink():
+                    remove(inner)
+                inner.mkdir(exist_ok=True)
+            for rank, one in {**others, 0: source}.items():
+                moved.append(_pull(one, part / ranks.within(rank), jobs, progress))
+            _check_arrived(part, place, full=False)
+            put(part, target)
         return Moved(*map(sum, zip(*moved, strict=True)))
     finally:
         for one in (source, *others.values()):
@@ -123,6 +128,9 @@ class _Push:
     def run(self, overwrite: bool) -> Moved:
         """Send everything, the root last."""
         noted = self._noted(overwrite)
+        if _is_local(self._fs):
+            Path(self._base).parent.mkdir(parents=True, exist_ok=True)
+            self._there = Directory(settled(self._base))
         moved = [other.run(overwrite) for other in self._others]
         there = self._listed()
         sealed = self._parts.sealed
@@ -206,10 +214,8 @@ class _Push:
         if not _is_local(self._fs):
             self._fs.pipe_file(place, data)
             return
-        Path(place).parent.mkdir(parents=True, exist_ok=True)
-        part = Path(f"{place}.part")  # a directory, unlike a store, shows files half written
-        part.write_bytes(data)
-        part.replace(place)
+        # A directory, unlike a store, shows files half written.
+        self._there.publish(key, lambda fd: write_all(fd, [data]))
 
     def _check_arrived(self) -> None:
         there = self._listed()
@@ -244,18 +250,19 @@ def _push_file(local: Path, url: str, overwrite: bool) -> Moved:
 
 
 def _pull(source: Source, part: Path, jobs: int, progress: Progress | None) -> Moved:
-    parts = Parts.of(source)
+    parts, into = Parts.of(source), Directory(part)
     missing = [key for key in parts.sealed if not parts.is_whole(key, part / key)]
     _check_room(source.path, part, sum(parts.sealed[key][0] for key in missing))
 
     def fetch(key: str) -> None:
         limit = parts.sealed[key][0] if key in parts.sealed else parts.most(key)
         try:
-            _fetch(source.store, key, part, limit)
+            with os.fdopen(into.new(key), "wb") as file:
+                source.store.copy(key, limit, file.write)
         except FileNotFoundError:
             raise lost(key) from None
         if key in parts.sealed and not parts.is_whole(key, part / key):
-            (part / key).unlink()
+            into.discard(key)
             raise ArchiveError(
                 f"object {key!r} of {source.path!r} is damaged; ask for the archive to be pushed again"
             )
@@ -268,32 +275,29 @@ def _pull(source: Source, part: Path, jobs: int, progress: Progress | None) -> M
         done += len(batch)
     _all(jobs, fetch, parts.open)
     for path, node in source.nodes.items():
-        _write(part, f"{path}/{ROOT}", to_json(node).encode())
-    _write(part, ROOT, source.store.root)
+        into.publish_text(f"{path}/{ROOT}", to_json(node))
+    into.publish_text(ROOT, source.store.root.decode(), last=True)
     nbytes = sum(parts.sealed[key][0] for key in missing)
     return Moved(len(missing), len(parts.sealed) - len(missing), nbytes)
 
 
 def _pull_file(url: str, target: Path) -> Moved:
-    place, part = Place(url), target.with_name(f"{target.name}.part.zip")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        size = place.size()
-        if size is None:
-            raise ArchiveError(
-                f"{url!r} does not say how long it is, so it could go on for ever; fetch it by other means"
-            )
-        _check_room(url, target.parent, size)
-        with os.fdopen(_new(target.parent, part.name), "wb") as file:
-            nbytes = place.copy("", size, file.write)
+    place = Place(url)
+    with fresh(target) as part:
+        try:
+            size = place.size()
+            if size is None:
+                raise ArchiveError(
+                    f"{url!r} does not say how long it is, so it could go on for ever; fetch it by other means"
+                )
+            _check_room(url, target.parent, size)
+            with os.fdopen(create(part), "wb") as file:
+                nbytes = place.copy("", size, file.write)
+        except FileNotFoundError:
+            raise ArchiveError(f"there is no file at {url!r}; check the URL and your credentials") from None
         if nbytes != size:
             raise ArchiveError(f"of the {size} bytes of {url!r} only {nbytes} arrived; pull it again")
         _check_arrived(part, url, full=True)
-        part.rename(target)
-    except FileNotFoundError:
-        raise ArchiveError(f"there is no file at {url!r}; check the URL and your credentials") from None
-    finally:
-        part.unlink(missing_ok=True)
     return Moved(1, 0, target.stat().st_size)
 
 
@@ -313,28 +317,6 @@ def _check_room(url: str, place: Path, nbytes: int) -> None:
         raise ArchiveError(
             f"{url!r} says that it has {nbytes} bytes, of which {free} have room at {str(place)!r}"
         )
-
-
-def _fetch(store: Store, key: str, part: Path, limit: int) -> None:
-    with os.fdopen(_new(part, key), "wb") as file:
-        store.copy(key, limit, file.write)
-
-
-def _write(part: Path, key: str, data: bytes) -> None:
-    with os.fdopen(_new(part, key), "wb") as file:
-        file.write(data)
-
-
-def _new(part: Path, key: str) -> int:
-    """A descriptor of a new file; whatever had its name is removed, and no link is followed on the way."""
-    file = part / key
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if file.parent.resolve() != part.resolve() / Path(key).parent:
-        raise ArchiveError(
-            f"{str(file.parent)!r} is a link, through which nothing is written; remove {str(part)!r}"
-        )
-    file.unlink(missing_ok=True)
-    return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
 
 
 # ---- both ----

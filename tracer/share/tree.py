@@ -10,14 +10,14 @@ import numpy as np
 
 from tracer import spec
 from tracer.errors import ArchiveError
-from tracer.share.content import MANIFEST, Array, Content
-from tracer.store.documents import ArrayNode, GroupNode, object_key, root_text
+from tracer.share.content import Array, Content
+from tracer.store.documents import ArrayNode, GroupNode, object_key
 from tracer.store.encodings import Form, Read, is_column, packed, recorded
-from tracer.store.files import Directory
 from tracer.store.grid import check
 from tracer.store.layout import ArrayLayout
+from tracer.store.manifest import MANIFEST, chain, entry
 from tracer.store.validate import is_path
-from tracer.writer.commits import chain
+from tracer.writer.committer import Committer
 
 Progress = Callable[[int, int, str], None]
 
@@ -41,10 +41,9 @@ class _Writing:
                 raise ArchiveError(f"{path!r} cannot be the path of an array or group of an archive")
         self._content = content
         self._folder = folder
-        self._directory = Directory(folder, sync=sync)
+        self._committer = Committer(folder, sync=sync)
         self._rows = set(content.record["rows"])
         self._record = {name: value for name, value in content.record.items() if name != "digest"}
-        self._record["commit"] = content.record["commit"] + 1
         self._tails: dict[str, int] = {}
         self._manifest: list[list[int]] = []
         self._nodes: dict[str, ArrayNode] = {}
@@ -60,7 +59,7 @@ class _Writing:
         entries = self._write(path, form, read)
         column = not pack and is_column(path, array.dims, self._rows)
         for numbers, nbytes, crc in entries[: -1 if column else None]:
-            self._manifest.append([number, *(*numbers, 0, 0)[:2], nbytes, crc, self._record["commit"]])
+            self._manifest.append(entry(number, numbers, (nbytes, crc), self._record["commit"] + 1))
         if column and entries:
             self._tail(path, form, entries[-1][0], read)
         self._nodes[path] = _node(array, form, number)
@@ -70,7 +69,7 @@ class _Writing:
         entries = []
         for numbers in form.objects():
             key = object_key(path, *numbers)
-            self._directory.publish(key, partial(form.write, numbers=numbers, read=read))
+            self._committer.publish(key, partial(form.write, numbers=numbers, read=read))
             with (self._folder / key).open("rb", buffering=0) as file:
 
                 def part(start: int, stop: int, file: Any = file) -> bytes:
@@ -103,15 +102,13 @@ class _Writing:
         fields = {"fields": list(spec.MANIFEST_FIELDS), "arrays": arrays}
         groups.setdefault("manifest", GroupNode()).attributes.update(fields)
         nodes: dict[str, GroupNode | ArrayNode] = {**groups, **self._nodes, MANIFEST: _node(array, form, -1)}
-        for path, node in nodes.items():
-            self._directory.publish_text(f"{path}/zarr.json", node.text())
+        self._committer.documents(nodes)
         record = self._record | {
             "tails": self._tails,
             "manifest_rows": len(table),
             "manifest_digest": digest.hex(),
         }
-        text = root_text(record, GroupNode(dict(self._content.attributes)), nodes)
-        self._directory.publish_text("zarr.json", text, last=True)
+        self._committer.commit(record, GroupNode(dict(self._content.attributes)), nodes)
 
 
 def _node(array: Array, form: Form, number: int) -> ArrayNode:

@@ -19,27 +19,28 @@ from tracer.archive.source import Source
 from tracer.errors import ArchiveError, MissingTraceError
 from tracer.store import grid as objects
 from tracer.store.documents import to_json
+from tracer.store.files import PARTIAL
 from tracer.store.layout import ArrayLayout
+from tracer.store.manifest import MANIFEST, chain
 from tracer.store.store import MAX_ROOT, ROOT, is_remote, local_path
 from tracer.store.stores import connect
 from tracer.verify.inventory import Inventory
-from tracer.writer.commits import MANIFEST, chain
 
 _LISTED = 1000  # findings of one kind that are listed one by one
-PARTIAL = "manifest/objects/partial"  # what the writer calls a file that is not complete yet
 
 
 @dataclass(frozen=True)
 class Finding:
     """Something that is not as it was written.
 
-    kind: `root`, `manifest`, `missing`, `size`, `damaged`, `extra`, `document`, `rows` or `replay`. where: a
-    file or array.
+    kind: `root`, `manifest`, `missing`, `size`, `damaged`, `extra`, `document`, `rows`, `streams` or `replay`.
+    where: a file or array. step: the first that is concerned, where that is known.
     """
 
     kind: str
     where: str
     text: str
+    step: int | None = None
 
     def __str__(self) -> str:
         return f"{self.where}: {self.text}"
@@ -72,10 +73,10 @@ class Report:
         """0 if nothing was found, else 1."""
         return int(not self.ok)
 
-    def add(self, kind: str, where: str, text: str) -> None:
+    def add(self, kind: str, where: str, text: str, step: int | None = None) -> None:
         """Enter a finding; from the thousandth of a kind on they are only counted."""
         if sum(finding.kind == kind for finding in self.findings) < _LISTED:
-            self.findings.append(Finding(kind, where, text))
+            self.findings.append(Finding(kind, where, text, step))
         else:
             self.counts["unlisted"] = self.counts.get("unlisted", 0) + 1
 
@@ -253,26 +254,37 @@ class Examination:
                 self.report.add("manifest", key, "may still change, but is outside the shape of its array")
             elif key in self.inventory.sizes:
                 try:
-                    found = self.committed(*self.expected[key])
+                    rows = self.committed(*self.expected[key])
                 except (ValueError, ArchiveError) as error:
                     self.damage("damaged", key, str(error))
                     continue
-                if found != crc:
+                if rows is None or not (crc_of(rows) == crc or self._ended_late(key, rows, crc)):
                     self.damage("damaged", key, "its committed rows are not what was committed")
 
-    def committed(self, path: str, numbers: tuple[int, ...]) -> int | None:
-        """CRC-32C of the committed values of an object, None if some are lost. ValueError for damage."""
+    def _ended_late(self, key: str, rows: np.ndarray, crc: int) -> bool:
+        """Whether rows differ from what was committed in one thing alone: that the last one ended an epoch.
+
+        That may be known only after a commit; a recording that is killed before the next one leaves it so.
+        """
+        if not key.rpartition("/")[0].endswith("/epoch_end") or self.record["state"] != "recording":
+            return False
+        before = rows.copy()
+        before[-1:] = False
+        return bool(rows[-1:].all()) and crc_of(before) == crc
+
+    def committed(self, path: str, numbers: tuple[int, ...]) -> np.ndarray | None:
+        """The committed values of an object, None if some are lost. ValueError for damage."""
         grid = self.grids[path]
         spans = zip(numbers, grid.chunk, grid.shape, strict=True)
         part = tuple(slice(at * step, min((at + 1) * step, size)) for at, step, size in spans)
         if grid.inner is not None and (not grid.raw or grid.inner[1:] != grid.chunk[1:]):
-            return crc_of(self.source.read(path, part))
+            return self.source.read(path, part)
         key = grid.key(numbers)
         rows = objects.values(self.inventory.reader(key), self.inventory.sizes[key], grid)
         if not part:
-            return crc_of(rows)
+            return rows
         n = part[0].stop - part[0].start
-        return None if len(rows) < n else crc_of(rows[:n])
+        return None if len(rows) < n else rows[:n]
 
     def _extra(self) -> None:
         """Files that no shape implies: left over by a process that was killed, or put there by someone."""
@@ -353,6 +365,8 @@ class Examination:
         try:
             for text in inconsistencies(self.source):
                 self.report.add("rows", text[0], text[1])
+            for group, text_, step in unlike(self.source):
+                self.report.add("streams", group, text_, step)
         except (ArchiveError, MissingTraceError) as error:
             if not self.bad:
                 self.report.add("rows", "steps", str(error))
@@ -381,6 +395,30 @@ def inconsistencies(source: Source) -> Iterator[tuple[str, str]]:
         ragged = path.startswith(("steps/", "minibatch/")) and along == ["id"]
         if ragged and node["shape"][0] != total:
             yield path, f"it has {node['shape'][0]} rows for {total} ids"
+
+
+def unlike(source: Source) -> Iterator[tuple[str, str, int]]:
+    """(stream, what, step) of snapshots without the row of their update, or lacking where others have one.
+
+    A commit holds whole steps, so the same stream of all probes, and the Grams with the gradients, are there at
+    the same steps; what was computed afterwards may be there at fewer.
+    """
+    rows, alike = source.steps("steps"), dict[str, dict[str, np.ndarray]]()
+    for group in source.streams():
+        steps = source.steps(group)
+        alone = np.setdiff1d(steps, rows)
+        if len(alone):
+            yield group, f"has a snapshot of step {alone[0]}, whose row is not in steps", int(alone[0])
+        if "materialized" not in source.group_attributes(group):
+            stream = "gradients" if group == "gram" else group.rpartition("/")[2]
+            alike.setdefault(stream if group != "minibatch/masks" else group, {})[group] = steps
+    for groups in alike.values():
+        every = np.unique(np.concatenate(list(groups.values())))
+        for group, steps in groups.items():
+            lost = np.setdiff1d(every, steps)
+            if len(lost):
+                other = next(name for name, known in groups.items() if lost[0] in known)
+                yield group, f"lacks the snapshot of step {lost[0]} that {other!r} has", int(lost[0])
 
 
 def is_older(old: Any, new: Any, key: str = "") -> bool:

@@ -6,7 +6,6 @@ the last second.
 """
 
 import os
-import shutil
 import threading
 import uuid
 import warnings
@@ -18,15 +17,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-import tracer
 from tracer import spec
 from tracer.errors import ArchiveError, RecordError
+from tracer.spec.release import version
 from tracer.store import files
 from tracer.store.documents import as_json
-from tracer.store.files import Directory, Lock
+from tracer.store.files import Lock
 from tracer.writer.commits import Row, Tree
+from tracer.writer.committer import Committer
 from tracer.writer.declared import Declared
 from tracer.writer.lifetime import unwatch, watch
+from tracer.writer.place import remove, settled
 from tracer.writer.staging import Arrival, Staging
 from tracer.writer.worker import Worker
 
@@ -56,7 +57,7 @@ class Writer:
         queue_bytes: int = 1 << 30,
         run_id: str | None = None,
     ) -> None:
-        path = Path(path).absolute()  # the program may change its directory
+        path = settled(path)  # the program may change its directory
         run_id = run_id or uuid.uuid4().hex
         lock, tree = _create(path, run_id, attributes, durability == "power")
         self._start(path, run_id, lock, tree, on_error, queue_bytes)
@@ -80,7 +81,7 @@ class Writer:
         """
         from tracer.recovery.resume import take_up
 
-        path = Path(path).absolute()
+        path = settled(path)
         taken = take_up(path, step, durability == "power")
         writer = cls.__new__(cls)
         writer._start(path, taken.run_id, taken.lock, taken.tree, on_error, queue_bytes)
@@ -219,7 +220,12 @@ class Writer:
             if arrival is not None:
                 arrival.release()
             return
-        self._declared.check_snapshot(group, step, arrays)
+        try:
+            self._declared.check_snapshot(group, step, arrays)
+        except RecordError:
+            if arrival is not None:
+                arrival.release()
+            raise
         if arrival is not None:
             self._worker.send(
                 partial(self._append_arrived, group, step, epoch_end, arrays, arrival), arrival.release
@@ -284,6 +290,11 @@ class Writer:
         """
         if self._ready():
             self._worker.mark()
+
+    def rewind(self) -> None:
+        """Leave out the snapshots given since `commit` was last called: they are not all there."""
+        if not self.closed and not self._foreign:
+            self._worker.rewind()
 
     def flush(self) -> None:
         """Commit everything given so far and wait until that is done."""
@@ -358,7 +369,7 @@ def _create(path: Path, run_id: str, attributes: Mapping[str, Any], sync: bool) 
         "title": path.stem,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "creation_library": "tracer",
-        "creation_library_version": tracer.__version__,
+        "creation_library_version": version(),
         **as_json(attributes),
     }
     if "://" in str(path) or ":/" in str(path):
@@ -375,14 +386,14 @@ def _create(path: Path, run_id: str, attributes: Mapping[str, Any], sync: bool) 
         raise _unusable(path, error) from error
     try:
         path.mkdir()
-        tree = Tree(Directory(path, sync=sync), record, labels)
+        tree = Tree(Committer(path, sync=sync), record, labels)
         tree.commit()
         return lock, tree
     except FileExistsError:
         lock.release()
         raise ArchiveError(f"{str(path)!r} exists already; choose a new path or remove it first") from None
     except OSError as error:
-        shutil.rmtree(path, ignore_errors=True)  # made just now, and of no use to anyone
+        remove(path)  # made just now, and of no use to anyone
         lock.release()
         raise _unusable(path, error) from error
 

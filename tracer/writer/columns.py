@@ -42,11 +42,15 @@ class Column:
             self.dirty = True
             values = values[len(taken) :]
 
-    def amend(self, where: np.ndarray, value: object) -> None:
-        """Set rows of the tail, selected by a bool mask over its filled rows."""
-        if where.any():
-            self.tail[: self.filled][where] = value
-            self.dirty = True
+    @property
+    def last(self) -> object:
+        """Value of the last row, None if there is none."""
+        return self.tail[self.filled - 1] if self.n else None
+
+    def amend_last(self, value: object) -> None:
+        """Set the last row."""
+        self.tail[self.filled - 1] = value
+        self.dirty = True
 
     def sealed(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (number, values) of the objects that became full and will not change again."""

@@ -7,20 +7,21 @@ sees an older whole state.
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from hashlib import blake2b
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tracer import spec
-from tracer.store.documents import ArrayNode, GroupNode, object_key, root_text
-from tracer.store.files import Directory
+from tracer.store.documents import ArrayNode, GroupNode, object_key
 from tracer.store.layout import Layout, as_bytes, plan
+from tracer.store.manifest import MANIFEST, chain, entry
 from tracer.writer.columns import Column
+from tracer.writer.committer import Committer
 
-MANIFEST = "manifest/objects"
 _NO_IDS = np.empty(0, np.int64)
 _NODES_EVERY = 30.0  # seconds between rewrites of the documents of single arrays
 
@@ -47,18 +48,13 @@ class Loose(NamedTuple):
     entry: np.ndarray
 
 
-def chain(digest: bytes, entry: np.ndarray) -> bytes:
-    """Digest of a manifest that ends in ``entry`` (int64, one row) after rows of digest ``digest``."""
-    return blake2b(digest + entry.astype("<i8").tobytes(), digest_size=32).digest()
-
-
 class Tree:
     """All state of the thread that writes. Only that thread calls it."""
 
     def __init__(
-        self, directory: Directory, record: Mapping[str, Any], attributes: Mapping[str, Any]
+        self, committer: Committer, record: Mapping[str, Any], attributes: Mapping[str, Any]
     ) -> None:
-        self._directory = directory
+        self._committer = committer
         self._record = {**record, "resumes": record.get("resumes", [])}
         self._root = GroupNode(dict(attributes))
         self._groups: dict[str, GroupNode] = {}
@@ -68,6 +64,11 @@ class Tree:
         self._scalars: dict[str, str] = {}  # name as logged to path
         self._ragged: list[str] = []  # columns along the ids
         self._rows: dict[str, int] = {}
+        self._next: dict[str, int] = {}  # the row of the next snapshot of each stream
+        # Snapshots on the disk, to be entered by the next commit, and their streams.
+        self._written: list[tuple[str, Callable[[], None]]] = []
+        self._torn = False  # something failed while rows were entered: what is in memory is no whole state
+        self._declared = False  # whether groups or arrays were since the last commit
         self._manifest_digest = bytes(32)
         self._loose: list[Loose] = []
         self._stale: set[str] = set()
@@ -92,6 +93,7 @@ class Tree:
         """Become an archive that exists, at the given numbers of rows; `manifest`: the rows it keeps."""
         self._groups, self._arrays, self._layouts = dict(groups), dict(arrays), dict(layouts)
         self._columns, self._rows, self._loose = dict(columns), dict(rows), list(loose)
+        self._next = dict(rows)
         named = {path: node.attributes.get("logged_as") for path, node in arrays.items()}
         self._scalars = {name: path for path, name in named.items() if name is not None}
         along = {path: node.dims[:1] for path, node in arrays.items()}
@@ -115,7 +117,7 @@ class Tree:
 
     def group(self, path: str, attributes: Mapping[str, Any]) -> None:
         """Create a group and those above it, or merge attributes into one ("" is the root)."""
-        self.changed = True
+        self.changed = self._declared = True
         if not path:
             self._root.update(attributes)
             return
@@ -127,10 +129,11 @@ class Tree:
 
     def static(self, path: str, values: np.ndarray, dims: tuple[str, ...]) -> None:
         """Write an array that does not change."""
-        layout = plan(values.shape, values.dtype)
-        self._declare(path, layout, dims, values.shape)
-        if values.size:
-            self._enter(self._write_object(path, layout, values, (0,) * values.ndim))
+        layout, numbers = plan(values.shape, values.dtype), (0,) * values.ndim
+        wrote = self._publish(path, layout, values, numbers) if values.size else None
+        self._declare(path, layout, dims, values.shape)  # only now: no commit names what could not be written
+        if wrote is not None:
+            self._enter(self._entry(path, numbers, wrote))
 
     def stream(
         self, group: str, arrays: Mapping[str, tuple[np.dtype, tuple[int, ...], tuple[str, ...]]]
@@ -139,7 +142,7 @@ class Tree:
         self.group(group, {"coordinates": "epoch_end"})
         self._column(f"{group}/step", "int64")
         self._column(f"{group}/epoch_end", "bool")
-        self._rows[group] = 0
+        self._rows[group] = self._next[group] = 0
         for name, (dtype, shape, dims) in arrays.items():
             layout = self._layouts[f"{group}/{name}"] = plan((1, *shape), dtype)
             self._declare(f"{group}/{name}", layout, ("step", *dims), (0, *shape))
@@ -183,7 +186,7 @@ class Tree:
             layout.dtype, dims, layout.chunk_shape, layout.codecs, labels, shape, number
         )
         self._stale.add(path)
-        self.changed = True
+        self.changed = self._declared = True
 
     def _column(
         self,
@@ -202,21 +205,53 @@ class Tree:
     # ---- data ----
 
     def append(self, group: str, step: int, epoch_end: bool, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write one snapshot of a stream: one object an array, then its row."""
-        row, entries = self._rows[group], []
+        """Write one snapshot of a stream, one object an array; its row is entered by the next commit."""
+        row, entries = self._next[group], []
         for name, values in arrays.items():
             path = f"{group}/{name}"
             if values.size:
                 numbers = (row, *[0] * (len(self._layouts[path].shape) - 1))
                 entries.append(self._write_object(path, self._layouts[path], values, numbers))
+        self._next[group] = row + 1
+        self._written.append((group, partial(self._enter_snapshot, group, step, epoch_end, entries)))
+        self.changed = True
+
+    def _enter_snapshot(self, group: str, step: int, epoch_end: bool, entries: Sequence[list[int]]) -> None:
         self._enter(*entries)
         self._columns[f"{group}/step"][0].extend(np.array([step]))
         self._columns[f"{group}/epoch_end"][0].extend(np.array([epoch_end]))
-        self._rows[group] = row + 1
-        self.changed = True
+        self._rows[group] += 1
+
+    @property
+    def written(self) -> int:
+        """How many snapshots and ends of epochs wait for the next commit."""
+        return len(self._written)
+
+    def leave_out(self, first: int) -> None:
+        """Never commit those that wait from the given one on."""
+        for group, _ in self._written[first:]:
+            if group:
+                self._next[group] -= 1
+        del self._written[first:]
+
+    def give_up(self, first: int) -> None:
+        """After a failure: the same, and nothing at all where a part of what was declared since a commit is lacking."""
+        self.leave_out(first)
+        self._torn |= self._declared
+
+    @contextmanager
+    def _entering(self) -> Iterator[None]:
+        self._torn = True
+        yield
+        self._torn = False  # not reached if entering failed half way
 
     def rows(self, rows: Sequence[Row]) -> None:
         """Append updates to ``steps``."""
+        with self._entering():
+            self._enter_rows(rows)
+        self.changed = True
+
+    def _enter_rows(self, rows: Sequence[Row]) -> None:
         n = self._rows["steps"]
         for name in ("step", "epoch", "time", "loss", "skipped"):
             self._extend(f"steps/{name}", [getattr(row, name) for row in rows])
@@ -229,7 +264,6 @@ class Tree:
         self._extend_scalars([row.scalars or {} for row in rows], n)
         self._rows["steps"] = n + len(rows)
         self._record["committed_step"] = rows[-1].step
-        self.changed = True
 
     def _extend(self, path: str, values: Sequence[Any] | np.ndarray) -> None:
         column = self._columns[path][0]
@@ -268,11 +302,14 @@ class Tree:
             self._extend(path, [row.get(name, np.nan) for row in rows])
 
     def mark_epoch_end(self, step: int) -> None:
-        """Set ``epoch_end`` in the rows of a step."""
-        for group in self._rows.keys() - {"steps"}:
-            steps, ends = self._columns[f"{group}/step"][0], self._columns[f"{group}/epoch_end"][0]
-            ends.amend(steps.tail[: steps.filled] == step, True)
+        """Set ``epoch_end`` in the last row of each stream, if it is of that step."""
+        self._written.append(("", partial(self._enter_epoch_end, step)))
         self.changed = True
+
+    def _enter_epoch_end(self, step: int) -> None:
+        for group in self._rows.keys() - {"steps"}:
+            if self._columns[f"{group}/step"][0].last == step:
+                self._columns[f"{group}/epoch_end"][0].amend_last(True)
 
     # ---- objects and the manifest ----
 
@@ -280,13 +317,20 @@ class Tree:
         self, path: str, layout: Layout, values: np.ndarray, numbers: tuple[int, ...]
     ) -> list[int]:
         """Write an object and return its row of the manifest."""
+        return self._entry(path, numbers, self._publish(path, layout, values, numbers))
+
+    def _publish(
+        self, path: str, layout: Layout, values: np.ndarray, numbers: tuple[int, ...]
+    ) -> tuple[int, int]:
         key = object_key(path, *numbers)
-        wrote = self._directory.publish(key, lambda fd: layout.write(fd, as_bytes(values)))
-        return [self._arrays[path].number, *(*numbers, 0, 0)[:2], *wrote, self._record["commit"] + 1]
+        return self._committer.publish(key, lambda fd: layout.write(fd, as_bytes(values)))
+
+    def _entry(self, path: str, numbers: tuple[int, ...], wrote: tuple[int, int]) -> list[int]:
+        return entry(self._arrays[path].number, numbers, wrote, self._record["commit"] + 1)
 
     def _enter(self, *entries: list[int]) -> None:
-        for entry in entries:
-            row = np.array([entry], np.int64)
+        for fields in entries:
+            row = np.array([fields], np.int64)
             self._manifest_digest = chain(self._manifest_digest, row)
             self._columns[MANIFEST][0].extend(row)
 
@@ -294,39 +338,44 @@ class Tree:
         for block, column in enumerate(self._columns[path]):
             last = (block,) * (column.tail.ndim - 1)
             for number, values in column.sealed():
-                entry = self._write_object(path, column.layout, values, (number, *last))
+                row = self._write_object(path, column.layout, values, (number, *last))
                 if path != MANIFEST:  # the manifest itself is covered by its digest
-                    self._enter(entry)
+                    self._enter(row)
             if column.dirty:
-                self._directory.publish(object_key(path, column.number, *last), column.write_tail)
+                self._committer.publish(object_key(path, column.number, *last), column.write_tail)
                 column.dirty = False
 
     # ---- the commit ----
 
     def commit(self) -> None:
-        """Make everything given so far visible at once."""
-        if not self.changed:
+        """Make everything given so far visible at once: nothing, after rows could not be entered whole."""
+        if not self.changed or self._torn:
             return
+        with self._entering():
+            for _, enter in self._written:
+                enter()
+            self._written.clear()
+        self._declared = False
         for path in [path for path in self._columns if path != MANIFEST] + [MANIFEST]:
             self._write_columns(path)
         self._set_shapes()
         record = {
             **self._record,
-            "commit": self._record["commit"] + 1,
             "rows": self._rows,
             "tails": self._tails(),
             "manifest_rows": self._columns[MANIFEST][0].n,
             "manifest_digest": self._manifest_digest.hex(),
         }
-        text = root_text(record, self._root, {**self._groups, **self._arrays})
-        self._directory.publish_text("zarr.json", text, last=True)
-        self._record, self.changed = record, False
+        self._record = self._committer.commit(record, self._root, {**self._groups, **self._arrays})
+        self.changed = False
         if time.monotonic() >= self._nodes_due:
             self.write_nodes()
 
     def close(self, state: str) -> None:
         """Commit, bring the documents of single arrays up to date, and only then say that this is the end."""
         self.commit()
+        if self._torn:  # the last commit is the end
+            return
         self.write_nodes()
         self._record["state"] = state
         self.changed = True
@@ -334,9 +383,8 @@ class Tree:
 
     def write_nodes(self) -> None:
         """Rewrite the documents of the groups and arrays that changed; they only ever follow the root."""
-        for path in sorted(self._stale):
-            node = self._arrays[path] if path in self._arrays else self._groups[path]
-            self._directory.publish_text(f"{path}/zarr.json", node.text())
+        nodes = {**self._groups, **self._arrays}
+        self._committer.documents({path: nodes[path] for path in sorted(self._stale)})
         self._stale.clear()
         self._nodes_due = time.monotonic() + _NODES_EVERY
 

@@ -30,11 +30,15 @@ class Worker:
         self.tree = tree
         self.error: BaseException | None = None
         self._release = release
-        self._inbox: SimpleQueue[tuple[Job, Job] | int | None] = SimpleQueue()
+        self._inbox: SimpleQueue[tuple[Job, Job, tuple[int, int]] | int | None] = SimpleQueue()
         self._rows: deque[Row] = deque()
         self._sent = self._given = 0  # jobs and rows, counted by the caller
         self._done = self._taken = 0  # the same, counted by the thread
         self._mark = (0, 0)  # jobs and rows given when all was last whole
+        self._whole = (
+            0,
+            0,
+        )  # the same of what the thread has done: rows, and snapshots since the last commit
         self._due = time.monotonic() + _INTERVAL
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
@@ -42,7 +46,7 @@ class Worker:
     def send(self, job: Job, always: Job = _nothing) -> None:
         """Run a job, and `always` after it, even if this job or an earlier one failed."""
         self._sent += 1
-        self._inbox.put((job, always))
+        self._inbox.put((job, always, self._mark))
 
     def row(self, row: Row) -> None:
         """Give an update; it is only looked at by the next commit."""
@@ -59,6 +63,10 @@ class Worker:
         """Commit everything given so far now, then call `always`."""
         given = self._given
         self.send(lambda: self._commit(given), always)
+
+    def rewind(self) -> None:
+        """Leave out the snapshots given since all was last whole."""
+        self.send(lambda: self.tree.leave_out(self._whole[1]))
 
     def stop(self, state: str) -> None:
         """Commit everything, release the archive, end the thread."""
@@ -85,7 +93,9 @@ class Worker:
                 if time.monotonic() >= self._due:
                     self._attempt(lambda given=message: self._commit(given))  # type: ignore[misc]
                 continue
-            job, always = message
+            job, always, (sent, given) = message
+            if sent == self._done and self.error is None:  # just before this job all was whole
+                self._whole = given, self.tree.written
             self._attempt(job)
             self._attempt(always, even_after_failure=True)
             self._done += 1
@@ -107,18 +117,26 @@ class Worker:
 
     def _commit(self, given: int) -> None:
         started = time.monotonic()
+        self._take_rows(given)
+        self.tree.commit()
+        self._whole = self._taken, 0
+        ended = time.monotonic()
+        self._due = ended + max(_INTERVAL, (ended - started) / _SHARE)
+
+    def _take_rows(self, given: int) -> None:
         rows = [self._rows.popleft() for _ in range(given - self._taken)]
         self._taken = max(self._taken, given)
         if rows:
             self.tree.rows(rows)
-        self.tree.commit()
-        ended = time.monotonic()
-        self._due = ended + max(_INTERVAL, (ended - started) / _SHARE)
 
     def _last_commit(self, state: str) -> None:
-        # After a failure (a full disk, say) what was complete before it is committed, if that is possible at
-        # all.
+        # After a failure (a full disk, say) the steps that were whole before it are committed, if that is
+        # possible at all; a commit that failed is only tried again.
         try:
+            if self.error is not None:
+                given, written = self._whole
+                self.tree.give_up(written)
+                self._take_rows(given)
             self.tree.close(state if self.error is None else "interrupted")
         finally:
             self._release()

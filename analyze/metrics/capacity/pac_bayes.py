@@ -60,7 +60,7 @@ VALUES = ("sigma", "flatness", "complexity", "drop", "drop_error")
         "far the weights are from where they began, in units of that noise."
     ),
     reference=(JIANG_2019, DZIUGAITE_2020),
-    passes=lambda options: 1 + 2 * (3 + options["bisections"]) * options["n_noise"],
+    passes=lambda options, snapshots: snapshots * (1 + 2 * (3 + options["bisections"]) * options["n_noise"]),
 )
 def pac_bayes(
     states: Any,
@@ -102,6 +102,8 @@ def pac_bayes(
     for position in range(len(states)):
         near = Neighbourhood(states[position], chosen)
         accuracy[position] = base = near.accuracy(near.weights * 0)
+        if math.isnan(base):
+            continue
         moved = near.weights.double() - near.flat(initial_weights).double()
         for k, noise in enumerate(NOISE):
             spread = _spread(near.weights, noise, epsilon)
@@ -142,7 +144,7 @@ def largest_noise(
     """Largest σ with the mean of `drops(σ)` within the tolerance, and 1 or -1 where a limit decides."""
 
     def holds(sigma: float) -> bool:
-        return abs(float(np.mean(drops(sigma)))) <= tolerance
+        return abs(float(np.mean(drops(sigma)))) <= tolerance  # not where it is NaN
 
     if not holds(lowest):
         return math.nan, -1

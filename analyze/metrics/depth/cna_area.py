@@ -8,7 +8,7 @@ import numpy as np
 
 from analyze import plot
 from analyze.contract import metric
-from analyze.numerics import merge_ties, polygon_area, running_mean
+from analyze.numerics import ROUNDING, merge_ties, polygon_area, running_mean
 from analyze.reference import GAIN_2019
 
 if TYPE_CHECKING:
@@ -21,16 +21,19 @@ Curve = tuple[np.ndarray, np.ndarray]
 
 
 @metric(
-    reads=("depth_slope.slope", "complexity.entropy", "split", "ids"),
+    reads=("depth_slope.slope", "complexity.entropy", "split"),
     variables={
         "polygon": ("step",),
         "absolute": ("step",),
+        "lobe": ("step",),
+        "n_distinct": ("curve",),
         "curve_complexity": ("step", "curve", "point"),
         "curve_slope": ("step", "curve", "point"),
     },
     bounds={
         "polygon": (0, 1),
         "absolute": (0, 1),
+        "lobe": (0, 1),
         "curve_complexity": (0, 1),
         "curve_slope": (0, 1),
     },
@@ -48,22 +51,23 @@ def cna_area(
     depth_slope_slope: np.ndarray,
     complexity_entropy: np.ndarray,
     split: np.ndarray,
-    ids: np.ndarray,
     *,
     window: int = 25,
 ) -> dict[str, Any]:
     """Area between the curves of depth slope against complexity of training and of test examples.
 
-    `depth_slope_slope` (step, example), `complexity_entropy`, `split` and `ids` (example,). The examples of a
-    split are sorted by complexity (equal ones by id), complexity and slope are averaged over every `window`
-    neighbours, and each axis is scaled so that the two curves together span [0, 1].
+    `depth_slope_slope` (step, example), `complexity_entropy` and `split` (example,). The examples of a split are
+    sorted by complexity; those of equal complexity first get the mean of their slopes, so that their order decides
+    nothing (`n_distinct` (curve,) says how many complexities there are). Complexity and slope are averaged over
+    every `window` neighbours, and each axis is scaled so that the two curves together span [0, 1].
 
     `polygon` (the authors' method): each curve, complexity as a function of slope, is read off at 100 evenly
     spaced slopes; the area enclosed by one curve forth and the other back. Lobes of opposite orientation
     cancel where the curves cross. `absolute`: the integral of |β_train - β_test| over the complexities both
-    curves reach; nothing cancels. Equal abscissae are merged to their mean. NaN where a split has fewer than
-    `window` examples with both values, where an axis is constant, and for `absolute` where the curves share
-    no complexity.
+    curves reach; nothing cancels: the total area. `lobe`: the largest part of it between two crossings of the curves,
+    which is the one polygon inscribed between them. Equal abscissae are merged to their mean. NaN where a split has
+    fewer than `window` examples with both values, where an axis is constant, and for `absolute` and `lobe` where the
+    curves share no complexity.
 
     `curve_complexity` and `curve_slope` (step, curve, point) are the scaled curves at 100 complexities, to
     draw.
@@ -71,27 +75,32 @@ def cna_area(
     >>> alpha = np.tile(np.arange(4.0), 2)
     >>> slope = np.concatenate([np.arange(4.0), [0.0, 0.0, 0.0, 0.0]])[None]
     >>> split = np.array(["train"] * 4 + ["test"] * 4)
-    >>> result = cna_area(slope, alpha, split, np.arange(8), window=1)
+    >>> result = cna_area(slope, alpha, split, window=1)
     >>> float(result["absolute"][0])
     0.5
     """
     steps = len(depth_slope_slope)
-    area = np.full((2, steps), np.nan)
+    area = np.full((3, steps), np.nan)
     drawn = np.full((2, steps, len(CURVES), POINTS), np.nan)
     for step in range(steps):
         raw = [
-            _smooth(complexity_entropy[mine], depth_slope_slope[step, mine], ids[mine], window)
+            _smooth(complexity_entropy[mine], depth_slope_slope[step, mine], window)
             for mine in (split == name for name in CURVES)
         ]
         curves = _scaled(raw)
         if curves is None:
             continue
-        area[:, step] = enclosed(*curves), between(*curves)
+        parts = lobes(*curves)
+        area[0, step] = enclosed(*curves)
+        if len(parts):
+            area[1:, step] = parts.sum(), parts.max()
         for c, (alpha, slope) in enumerate(curves):
             drawn[:, step, c] = resample(alpha, slope)
     return {
         "polygon": area[0],
         "absolute": area[1],
+        "lobe": area[2],
+        "n_distinct": np.array([_distinct(complexity_entropy[split == name]) for name in CURVES]),
         "curve_complexity": drawn[0],
         "curve_slope": drawn[1],
         "curve": np.array(CURVES),
@@ -99,10 +108,17 @@ def cna_area(
     }
 
 
-def _smooth(alpha: np.ndarray, slope: np.ndarray, ids: np.ndarray, window: int) -> Curve:
-    order = np.lexsort((ids, alpha))
+def _smooth(alpha: np.ndarray, slope: np.ndarray, window: int) -> Curve:
+    order = np.lexsort((slope, alpha))
     order = order[~np.isnan(alpha[order] + slope[order])]
-    return running_mean(alpha[order], window), running_mean(slope[order], window)
+    alpha, slope = alpha[order], slope[order]
+    _, group = np.unique(alpha, return_inverse=True)
+    means = np.bincount(group, slope) / np.bincount(group)
+    return running_mean(alpha, window), running_mean(means[group], window)
+
+
+def _distinct(alpha: np.ndarray) -> int:
+    return len(np.unique(alpha[~np.isnan(alpha)]))
 
 
 def _scaled(curves: list[Curve]) -> list[Curve] | None:
@@ -133,26 +149,34 @@ def enclosed(train: Curve, test: Curve) -> float:
     return polygon_area(np.concatenate([x, x2[::-1]]), np.concatenate([y, y2[::-1]]))
 
 
-def between(train: Curve, test: Curve) -> float:
-    """Integral of the distance of two piecewise linear curves over the abscissae both reach; NaN if none.
+def lobes(train: Curve, test: Curve) -> np.ndarray:
+    """Areas between two piecewise linear curves, from one crossing to the next, over the abscissae both reach.
+
+    Empty where they share none. Where the curves touch, or run together, without changing sides, a lobe goes on.
 
     >>> ramp = np.array([0.0, 1.0])
-    >>> between((ramp, ramp), (ramp, 1 - ramp))
-    0.5
+    >>> lobes((ramp, ramp), (ramp, 1 - ramp))
+    array([0.25, 0.25])
     """
     (x, y), (x2, y2) = merge_ties(*train), merge_ties(*test)
     low, high = max(x[0], x2[0]), min(x[-1], x2[-1])
     if high <= low:
-        return np.nan
+        return np.empty(0)
     at = np.unique(np.concatenate([x, x2, [low, high]]))
     at = at[(at >= low) & (at <= high)]
     gap = np.interp(at, x, y) - np.interp(at, x2, y2)
-    left, right = np.abs(gap[:-1]), np.abs(gap[1:])
-    crossing = np.sign(gap[:-1]) * np.sign(gap[1:]) < 0
-    total = np.where(left + right > 0, left + right, 1.0)
-    # Where the curves cross, two triangles instead of a trapezium.
-    mean = np.where(crossing, (left**2 + right**2) / (2 * total), (left + right) / 2)
-    return float(np.sum(mean * np.diff(at)))
+    gap[np.abs(gap) <= ROUNDING] = 0.0
+    left, right = gap[:-1], gap[1:]
+    crossing = np.flatnonzero(left * right < 0)
+    share = left[crossing] / (left[crossing] - right[crossing])
+    at = np.insert(at, crossing + 1, at[crossing] + share * np.diff(at)[crossing])
+    gap = np.insert(gap, crossing + 1, 0.0)
+    area = (gap[:-1] + gap[1:]) / 2 * np.diff(at)
+    sides = np.sign(area)
+    changes = np.flatnonzero(np.diff(sides[sides != 0])) + 1
+    starts = np.flatnonzero(sides != 0)[np.concatenate([[0], changes])] if sides.any() else np.zeros(1, int)
+    starts[0] = 0
+    return np.asarray(np.abs(np.add.reduceat(area, starts)))
 
 
 def plot_cna_area(result: xr.Dataset, figure: Figure) -> None:
@@ -170,7 +194,11 @@ def plot_cna_area(result: xr.Dataset, figure: Figure) -> None:
         panel.set(title=title, xlabel="complexity α (scaled)", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes[0].set_ylabel("depth slope β (scaled)")
     plot.legend(axes[0])
-    for name, color in (("polygon", plot.PALETTE[6]), ("absolute", plot.PALETTE[3])):
+    for name, color in (
+        ("polygon", plot.PALETTE[6]),
+        ("absolute", plot.PALETTE[3]),
+        ("lobe", plot.PALETTE[2]),
+    ):
         plot.line(axes[-1], result["step"], result[name], color=color, label=name)
     plot.step_axis(axes[-1], result["step"])
     axes[-1].set(title="CNA-Area", ylabel="area", ylim=(0, None))

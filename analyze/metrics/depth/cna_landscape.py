@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from analyze import plot
-from analyze.arrays.derived import correct_share
 from analyze.contract import metric
-from analyze.numerics import depth_slope, pearson
+from analyze.numerics import depth_slope, mean_defined, pearson
 from analyze.numerics.landscape import grid, principal_plane
 from analyze.reference import GAIN_2019, Reference
 from tracer.errors import MissingTraceError
@@ -53,7 +52,7 @@ LABELS = {"cna": "CNA", "loss": "log₁₀ loss", "error": "error"}
         "at its axes; training does not lie in it exactly."
     ),
     reference=(GAIN_2019, LI_2018),
-    passes=lambda options: 2 * options["points"] ** 2,
+    passes=lambda options, _: 2 * options["points"] ** 2,
 )
 def cna_landscape(
     states: Any,
@@ -76,7 +75,8 @@ def cna_landscape(
     buffers are the last snapshot's. CNA is NaN where α or β is the same for all examples or fewer than two
     calls are recorded, error where targets are no classes.
 
-    MissingTraceError where the snapshots span no plane.
+    MissingTraceError where the snapshots span no plane. Snapshots whose weights are not finite take no part in it,
+    and their coordinates are NaN.
 
     >>> plane = principal_plane(lambda position: np.eye(3)[position], 3)
     >>> plane.explained.round(3).tolist()
@@ -84,13 +84,13 @@ def cna_landscape(
     """
     if quantity not in LABELS:
         raise ValueError(f"quantity is one of {', '.join(LABELS)}, got {quantity!r}")
-    last = states[len(states) - 1]
 
     def load(position: int) -> np.ndarray:
         state = states[position]
         return state.flat().double().cpu().numpy()
 
     plane = principal_plane(load, len(states))
+    last = states[int(np.flatnonzero(np.isfinite(plane.trajectory[:, 0]))[-1])]
     axes = [grid(plane.trajectory[:, component], points, margin) for component in range(2)]
     given = states.examples(examples)
     alpha = np.asarray(complexity_entropy)[: given.n]
@@ -136,7 +136,7 @@ def _quantities(state: Any, given: Any, alpha: np.ndarray) -> dict[str, float]:
     slope = depth_slope(pre) if pre.shape[1] >= 2 else np.full(len(pre), np.nan)
     finite = np.isfinite(slope).all()
     try:
-        error = float(1 - np.mean(correct_share(outputs[None], given.targets.cpu().numpy())))
+        error = float(1 - mean_defined(state.correct(given, outputs))[0])
     except MissingTraceError:
         error = np.nan
     cna = float(pearson(alpha, slope)) if finite else np.nan

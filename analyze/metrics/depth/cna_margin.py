@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 @metric(
-    reads=("cna_area.polygon", "cna_area.absolute", "margin.gamma"),
-    variables={"polygon": ("step",), "absolute": ("step",), "gamma": ("step",)},
+    reads=("cna_area.polygon", "cna_area.absolute", "cna_area.lobe", "margin.gamma"),
+    variables={"polygon": ("step",), "absolute": ("step",), "lobe": ("step",), "gamma": ("step",)},
     scope="train",
-    units={"polygon": "score", "absolute": "score", "gamma": "score"},
+    units={"polygon": "score", "absolute": "score", "lobe": "score", "gamma": "score"},
     title="CNA-Margin",
     formula="γ · CNA-Area",
     cost="none beyond cna_area and margin",
@@ -30,25 +30,33 @@ if TYPE_CHECKING:
     reference=GAIN_2019,
 )
 def cna_margin(
-    cna_area_polygon: np.ndarray, cna_area_absolute: np.ndarray, margin_gamma: np.ndarray
+    cna_area_polygon: np.ndarray,
+    cna_area_absolute: np.ndarray,
+    cna_area_lobe: np.ndarray,
+    margin_gamma: np.ndarray,
 ) -> dict[str, Any]:
     """Product of CNA-Area and the margin γ of the training examples.
 
-    `cna_area_polygon`, `cna_area_absolute` and `margin_gamma` (step,). `polygon` and `absolute` (step,) are
-    the products, in units of the scores; the sign of γ is kept. `gamma` passes γ on for the figure. NaN where
-    either factor is.
+    `cna_area_polygon`, `cna_area_absolute`, `cna_area_lobe` and `margin_gamma` (step,). `polygon`, `absolute` and
+    `lobe` (step,) are the products, in units of the scores; the sign of γ is kept. `gamma` passes γ on for the figure.
+    NaN where either factor is.
 
-    >>> cna_margin(np.array([0.5]), np.array([0.25]), np.array([-2.0]))["polygon"]
+    >>> cna_margin(np.array([0.5]), np.array([0.25]), np.array([0.125]), np.array([-2.0]))["polygon"]
     array([-1.])
     """
     gamma = np.asarray(margin_gamma, np.float64)
-    return {"polygon": cna_area_polygon * gamma, "absolute": cna_area_absolute * gamma, "gamma": gamma}
+    areas = {"polygon": cna_area_polygon, "absolute": cna_area_absolute, "lobe": cna_area_lobe}
+    return {name: area * gamma for name, area in areas.items()} | {"gamma": gamma}
 
 
 def plot_cna_margin(result: xr.Dataset, figure: Figure) -> None:
     """CNA-Margin and the margin itself against training."""
     left, right = plot.panels(figure, 2, columns=2, height=2.7, sharey=False)
-    for name, color in (("polygon", plot.PALETTE[6]), ("absolute", plot.PALETTE[3])):
+    for name, color in (
+        ("polygon", plot.PALETTE[6]),
+        ("absolute", plot.PALETTE[3]),
+        ("lobe", plot.PALETTE[2]),
+    ):
         plot.line(left, result["step"], result[name], color=color, label=name)
     plot.line(right, result["step"], result["gamma"], color=plot.SPLIT_COLORS["train"])
     left.set(title="CNA-Margin", ylabel="γ · area (score)")

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analyze import plot
-from analyze.arrays.derived import two_scores
 from analyze.contract import metric
 from analyze.numerics import mean_defined, std_defined
 from analyze.reference import Reference
@@ -29,7 +28,7 @@ PAUL_2021 = Reference(
 
 
 @metric(
-    reads=("outputs", "labels"),
+    reads=("scores", "labels"),
     scope="probe",
     variables={
         "score": ("step", "example"),
@@ -47,11 +46,11 @@ PAUL_2021 = Reference(
     ),
     reference=PAUL_2021,
 )
-def el2n(outputs: ArrayLike, labels: ArrayLike) -> dict[str, NDArray]:
+def el2n(scores: ArrayLike, labels: ArrayLike) -> dict[str, NDArray]:
     """Euclidean distance between each example's softmax probabilities and its label.
 
-    `outputs` (step, example, class) are logits (one alone is that of class 1 against 0), `labels` (example)
-    class indices as trained. Returns `score` (step, example) in [0, sqrt(2)], with its `mean`, population
+    `scores` (step, example, class) are logits (of one output alone, 0 and itself), `labels` (example) class
+    indices as trained. Returns `score` (step, example) in [0, sqrt(2)], with its `mean`, population
     `std` and `n_undefined` (step). NaN where a logit is not finite or the label is no class (such as the
     usual -100 for "ignore"). The paper averages the score over several initialisations; average the results
     of several archives for that.
@@ -59,13 +58,10 @@ def el2n(outputs: ArrayLike, labels: ArrayLike) -> dict[str, NDArray]:
     >>> el2n([[[0.0, 0.0]]], [1])["score"].round(4).tolist()
     [[0.7071]]
     """
-    classes = two_scores(np.asarray(outputs)[:0]).shape[-1]
-    onehot = np.asarray(labels)[:, None] == np.arange(classes)
-    # A snapshot at a time: a float64 copy of every logit of every snapshot would double the block.
-    rows = [
-        np.linalg.norm(_softmax(two_scores(values[None])[0]) - onehot, axis=-1)
-        for values in np.asarray(outputs)
-    ]
+    scores = np.asarray(scores, np.float64)
+    onehot = np.asarray(labels)[:, None] == np.arange(scores.shape[-1])
+    # A snapshot at a time: probabilities of every snapshot at once would double the block.
+    rows = [np.linalg.norm(_softmax(values) - onehot, axis=-1) for values in scores]
     score = np.array(rows).reshape(len(rows), len(onehot))
     score[:, ~onehot.any(axis=-1)] = np.nan
     mean, used = mean_defined(score, axis=1)

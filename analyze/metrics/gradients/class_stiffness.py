@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from analyze import plot
+from analyze.arrays.classes import classes_in
 from analyze.contract import metric
 from analyze.numerics import divide, mean_defined
 from analyze.reference import FORT_2019
@@ -74,8 +75,8 @@ def class_stiffness(
         if true_labels is None:
             raise MissingTraceError('classes="true" needs tracer.Probe(true_targets=...)')
         labels = true_labels
-    names, member = np.unique(labels, return_inverse=True)
-    indicator = np.eye(len(names))[member]
+    names = classes_in(labels)
+    indicator = (np.asarray(labels)[:, None] == names).astype(np.float64)
     distinct = ids[:, None] != ids
     with np.errstate(invalid="ignore"):
         signs = np.sign(gram)

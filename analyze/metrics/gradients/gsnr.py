@@ -26,6 +26,8 @@ LIU_2020 = Reference(
     arxiv="2001.07384",
 )
 COLUMNS = 1 << 16
+# Below this share of the mean square, a variance found as a difference of two means has lost too many digits.
+CANCELLED = 1e-6
 
 
 def signal_to_noise(gradient: ArrayLike) -> NDArray[np.float64]:
@@ -48,6 +50,34 @@ def signal_to_noise(gradient: ArrayLike) -> NDArray[np.float64]:
     return ratio
 
 
+def of_factors(a: ArrayLike, z: ArrayLike) -> NDArray[np.float64]:
+    """`signal_to_noise` of gradients z_i a_i', from a (example, in) and z (example, out): (out · in,).
+
+    Both means are one product each, in float64, and no gradient is made, except of parameters whose variance
+    would be lost to cancellation.
+
+    >>> of_factors([[1.0, 2.0], [3.0, 2.0]], [[1.0], [1.0]])
+    array([ 4., nan])
+    """
+    a, z = np.asarray(a, np.float64), np.asarray(z, np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean, square = z.T @ a / len(a), (z**2).T @ a**2 / len(a)
+        variance = square - mean**2
+        ratio = np.full(mean.shape, np.nan)
+        sure = (variance > CANCELLED * square) & np.isfinite(square)
+    ratio[sure] = mean[sure] ** 2 / variance[sure]
+    rows, columns = np.nonzero(~sure & (square != 0))
+    for start in range(0, len(rows), COLUMNS):
+        i, j = rows[start : start + COLUMNS], columns[start : start + COLUMNS]
+        ratio[i, j] = signal_to_noise(z[:, i] * a[:, j])
+    return ratio.reshape(-1)
+
+
+def _ratios(tensors: Mapping[str, ArrayLike], name: str) -> NDArray[np.float64]:
+    factors = getattr(tensors, "linear_factors", lambda name: None)(name)
+    return signal_to_noise(tensors[name]) if factors is None else of_factors(*factors)
+
+
 @metric(
     reads=("gradients", "layer_tensors"),
     scope="probe",
@@ -62,7 +92,10 @@ def signal_to_noise(gradient: ArrayLike) -> NDArray[np.float64]:
     bounds=(0, np.inf),
     title="Gradient signal-to-noise ratio",
     formula="GSNR(θ_j) = (mean_i ∂L_i/∂θ_j)² / var_i ∂L_i/∂θ_j",
-    cost="reads the stored gradients of every example once; O(steps · examples · parameters)",
+    cost=(
+        "reads the stored gradients of every example once; O(steps · examples · parameters), as two matrix products "
+        "for a linear layer"
+    ),
     reading=(
         "Large: the examples agree on where a parameter should go, so a step carries over to unseen ones. "
         "With n examples chance alone gives about 1 / n: a median there says that what is left to learn "
@@ -77,7 +110,8 @@ def gsnr(
     """Gradient signal-to-noise ratio of the parameters, summarised per layer and over the network.
 
     `gradients` yields, for each step, a mapping from a parameter's name to its per-example gradients
-    (example, ...); `layer_tensors` lists the parameters of each layer. The ratio of a parameter is mean^2 /
+    (example, ...); `layer_tensors` lists the parameters of each layer. Those of a linear layer are not made where
+    their factors are stored: both means follow from these, in float64. The ratio of a parameter is mean^2 /
     variance over examples (population variance). Returns, with the whole network as last layer: `median`,
     quartiles `lower` and `upper`, `mean` of the ratio over the parameters where it is defined,
     `n_undefined` (parameters whose gradient has no variance, as behind a dead unit) and `n_parameters`; all
@@ -90,9 +124,7 @@ def gsnr(
     rows = []
     for tensors in gradients:
         ratios = [
-            np.concatenate(
-                [np.empty(0), *(signal_to_noise(tensors[name]) for name in names if name in tensors)]
-            )
+            np.concatenate([np.empty(0), *(_ratios(tensors, name) for name in names if name in tensors)])
             for names in layer_tensors.values()
         ]
         rows.append([_summary(ratio) for ratio in [*ratios, np.concatenate([np.empty(0), *ratios])]])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from analyze import plot
+from analyze.arrays.classes import classes_in
 from analyze.contract import metric
 from analyze.numerics import mean_defined, std_defined
 from analyze.reference import FORT_2019, WALKER_2023
@@ -92,15 +93,15 @@ def reference_set(labels: np.ndarray, ids: np.ndarray, per_class: int = 20) -> n
     array([4, 2])
     """
     order = np.argsort(ids, kind="stable")
-    _, sizes = np.unique(labels, return_counts=True)
-    k = min(per_class, int(sizes.min(initial=per_class)))
-    rows = [order[labels[order] == name][:k] for name in np.unique(labels)]
+    names = classes_in(labels)
+    k = min([per_class, *(int((labels == name).sum()) for name in names)])
+    rows = [order[labels[order] == name][:k] for name in names]
     chosen = np.concatenate([np.empty(0, np.int64), *rows]).astype(np.int64)
     return chosen[np.argsort(ids[chosen], kind="stable")]
 
 
 def _n(labels: np.ndarray) -> int:
-    return max(1, len(np.unique(labels)))
+    return max(1, len(classes_in(labels)))
 
 
 def _tensor_grams(gradients: Sequence[Mapping[str, np.ndarray]] | None) -> tuple[np.ndarray, np.ndarray]:

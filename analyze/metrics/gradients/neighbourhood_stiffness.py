@@ -8,7 +8,7 @@ import numpy as np
 
 from analyze import plot
 from analyze.contract import metric
-from analyze.numerics import divide, pairwise_distance
+from analyze.numerics import divide, pairwise_distance, settled
 from analyze.reference import WALKER_2023
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def neighbour_weights(
     np.fill_diagonal(distance, np.inf)
     if radius is None:
         order = np.argsort(np.asarray(ids), kind="stable")
-        nearest = order[np.argsort(distance[:, order], axis=1, kind="stable")]
+        nearest = order[np.argsort(settled(distance)[:, order], axis=1, kind="stable")]
         inside = np.zeros(distance.shape, dtype=bool)
         np.put_along_axis(inside, nearest[:, : min(neighbours, len(distance) - 1)], True, axis=1)
     else:

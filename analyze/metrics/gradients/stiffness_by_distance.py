@@ -8,8 +8,9 @@ import numpy as np
 
 from analyze import plot
 from analyze.contract import metric
-from analyze.numerics import divide, pairwise_distance
+from analyze.numerics import ROUNDING, divide, pairwise_distance
 from analyze.reference import FORT_2019
+from tracer.correctness import IGNORED
 
 ESTIMATORS = ("crossing", "linear_fit")
 
@@ -93,7 +94,8 @@ def _pairs(
     labels = np.asarray(labels)
     first, second = np.triu_indices(len(labels), 1)
     distance = pairwise_distance(inputs, "cosine")[first, second]
-    keep = ~np.isnan(distance) & ((labels[first] == labels[second]) | (not within_class))
+    same = (labels[first] == labels[second]) & (labels[first] != IGNORED)
+    keep = ~np.isnan(distance) & (same | (not within_class))
     first, second = first[keep], second[keep]
     return np.asarray(cosine, np.float64)[:, layer, first, second], distance[keep]
 
@@ -114,7 +116,7 @@ def crossing(distance: np.ndarray, mean: np.ndarray) -> float:
     distance, mean = distance[~np.isnan(mean)], mean[~np.isnan(mean)]
     if not len(mean):
         return np.nan
-    below = np.flatnonzero(mean <= 0)
+    below = np.flatnonzero(mean <= ROUNDING * np.abs(mean).max())
     if not len(below):
         return np.inf
     k = below[0]
@@ -133,6 +135,8 @@ def linear_fit(distance: np.ndarray, value: np.ndarray) -> float:
         return np.nan
     centred = distance - distance.mean()
     slope = float(centred @ (value - value.mean()) / (centred @ centred))
+    if abs(slope) * (distance.max() - distance.min()) <= ROUNDING * np.abs(value).max():
+        slope = 0.0  # of equal values it is rounding, and where such a line comes down, chance
     at_smallest = value.mean() + slope * (distance.min() - distance.mean())
     if at_smallest <= 0:
         return 0.0

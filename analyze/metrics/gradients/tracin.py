@@ -28,14 +28,13 @@ PRUTHI_2020 = Reference(
 
 
 @metric(
-    reads=("gram", "lr", "split", "ids"),
+    reads=("gram", "descent_rate", "split", "ids"),
     combine="sum",
     variables={
         "influence": ("train_example", "test_example"),
         "self_influence": ("train_example",),
         "n_snapshots": (),
     },
-    bounds={"self_influence": (0, np.inf)},
     units="loss",
     title="TracIn influence",
     formula="TracIn(z, z') = Σ_s η_s g_s(z)·g_s(z'), over snapshots s",
@@ -46,13 +45,16 @@ PRUTHI_2020 = Reference(
     ),
     reference=PRUTHI_2020,
 )
-def tracin(gram: np.ndarray, lr: np.ndarray, split: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
+def tracin(
+    gram: np.ndarray, descent_rate: np.ndarray, split: np.ndarray, ids: np.ndarray
+) -> dict[str, np.ndarray]:
     """Influence of every training example on every example of the other splits, summed over snapshots.
 
     `gram` (step, layer, example, example_2) holds inner products of per-example loss gradients, the whole
-    network last; `lr` (step, param_group) the learning rates in force at the snapshots, `split` and `ids`
-    (example,) say which the examples are. `influence` = sum over snapshots of lr * <g(z), g(z')> is
-    (train_example, test_example), in units of the loss: positive where steps on z lower the loss of z'.
+    network last; `descent_rate` (step, param_group) the learning rates in force at the snapshots, below 0 where the
+    optimizer maximizes; `split` and `ids` (example,) say which the examples are. `influence` = sum over snapshots of
+    rate * <g(z), g(z')> is (train_example, test_example), in units of the loss: positive where steps on z
+    lower the loss of z'.
     `self_influence` (train_example,) is the same with z' = z. `n_snapshots` counts the snapshots summed;
     those without a learning rate or with gradients that are not finite are left out, and influence is NaN
     where none remains. Parameter groups with different rates enter with their mean. Sums over consecutive
@@ -70,7 +72,7 @@ def tracin(gram: np.ndarray, lr: np.ndarray, split: np.ndarray, ids: np.ndarray)
         )
     influence, own = np.zeros((len(train), len(test))), np.zeros(len(train))
     used = 0
-    for rate, products in zip(mean_defined(lr, axis=1)[0], gram, strict=True):
+    for rate, products in zip(mean_defined(descent_rate, axis=1)[0], gram, strict=True):
         cross, norms = products[-1][np.ix_(train, test)], np.diagonal(products[-1])[train]
         if not (np.isfinite(rate) and np.isfinite(cross).all() and np.isfinite(norms).all()):
             continue

@@ -40,7 +40,7 @@ SIGMA = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
         "that noise. Curves nearer to the lower left corner promise a smaller generalization gap."
     ),
     reference=(NEYSHABUR_2017, BRUCKNER_2019),
-    passes=lambda options: 1 + 2 * options["pairs"] * len(options["sigma"]),
+    passes=lambda options, snapshots: snapshots * (1 + 2 * options["pairs"] * len(options["sigma"])),
 )
 def expected_sharpness(
     states: Any,

@@ -64,7 +64,9 @@ BINS = 201
         "is curved downwards."
     ),
     reference=(GHORBANI_2019, YAO_2020),
-    passes=lambda options: 6 * (50 + options["trace_draws"] + options["draws"] * options["nodes"]),
+    passes=lambda options, snapshots: (
+        snapshots * 6 * (50 + options["trace_draws"] + options["draws"] * options["nodes"])
+    ),
 )
 def hessian(
     states: Any,
@@ -146,7 +148,8 @@ def spectrum(
         "trace": traces.mean(),
         "trace_error": traces.std(ddof=1) / np.sqrt(trace_draws) if trace_draws > 1 else np.nan,
         "grid": grid,
-        "density": density(values, weights, grid, width),
+        # A spectrum that is 0 throughout is one point, which has no density.
+        "density": density(values, weights, grid, width) if low or high else np.full(BINS, np.nan),
         "ritz_value": values,
         "ritz_weight": weights,
         "edge": low,

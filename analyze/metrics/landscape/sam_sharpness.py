@@ -52,7 +52,7 @@ RHO = (0.01, 0.05, 0.1, 0.5, 1.0)
         "weight, so that rescaling hidden units, which changes no output, does not change it."
     ),
     reference=(FORET_2021, KWON_2021),
-    passes=lambda options: 3 + 2 * len(options["rho"]),
+    passes=lambda options, snapshots: snapshots * (3 + 2 * len(options["rho"])),
 )
 def sam_sharpness(
     states: Any,
@@ -82,7 +82,7 @@ def sam_sharpness(
     for position in range(len(states)):
         near = Neighbourhood(states[position], chosen)
         zero = torch.zeros_like(near.weights)
-        gradient, base = near.gradient(zero), near.loss(zero)
+        base, gradient = near.both(zero)
         norm[position] = float(torch.linalg.vector_norm(gradient.double()))
         moves = steps_up(gradient, near.weights.abs() + eta)
         for name, move in zip(values, moves, strict=True):

@@ -32,21 +32,23 @@ if TYPE_CHECKING:
     title="Sharpness",
     formula="max_{|v_i| ≤ α(|w_i|+1)} L(w+v) - L(w);  keskar: 100 · the same / (1 + L(w))",
     cost=(
-        "(starts + 7) · iterations forward and backward passes and as many forward passes a step: by default "
-        "at most 80 of 512 examples, half as many where corners are reached early"
+        "(3 · starts + 1) · iterations forward and backward passes a step: by default at most 32 of 512 examples, "
+        "half as many where corners are reached early"
     ),
     reading=(
         "Near 0: every network nearby fits the data as well, a flat minimum. What is found is a lower bound: "
         "a better search can only find more. Right: relative to the loss, as large losses rise faster."
     ),
     reference=(KESKAR_2016, NEYSHABUR_2017, BRUCKNER_2019),
-    passes=lambda options: 2 * (7 + options["starts"]) * options["iterations"],
+    passes=lambda options, snapshots: (
+        snapshots * (1 + (3 * options["starts"] + 1) * (3 * options["iterations"] + 1))
+    ),
 )
 def sharpness(
     states: Any,
     *,
     alpha: float = 5e-4,
-    starts: int = 3,
+    starts: int = 1,
     iterations: int = 8,
     examples: int | None = 512,
     seed: int = 0,
@@ -59,15 +61,16 @@ def sharpness(
     |v_i| <= `alpha` (|w_i| + 1); `keskar` is 100 max_gain / (1 + L(w)), as Keskar et al. print it. `loss`
     is L(w). `gain` (step, alpha) is the same as `max_gain` for a quarter, half and all of `alpha`.
 
-    Maximiser: projected sign-gradient ascent of at most `iterations` steps from w itself, from `starts`
-    random points of the box (at a minimum the gradient at w is 0, so an ascent from there would find
-    nothing; one point in the smaller boxes) and from the best point of the next smaller box; the best of
-    all points met. So no gain is below 0, and none falls as alpha grows. The random points depend on `seed`
-    alone. NaN where L(w) is not a number.
+    Maximiser: projected sign-gradient ascent of at most `iterations` steps, in the smallest box from w itself
+    and from `starts` random points (at a minimum the gradient at w is 0, so an ascent from there would find
+    nothing), in the larger ones from the best point of the next smaller box and from one random point fewer;
+    the best of all points met. So no gain is below 0, and none falls as alpha grows. The random points
+    depend on `seed` alone. NaN where L(w) is not a number.
 
     >>> import torch
     >>> w = torch.tensor([1.0, -3.0])
-    >>> gains, _ = largest_gains(lambda v: float(((w + v) ** 2).sum()), lambda v: 2 * (w + v), w, (0.1,))
+    >>> loss = lambda v: float(((w + v) ** 2).sum())
+    >>> gains, _ = largest_gains(loss, lambda v: (loss(v), 2 * (w + v)), w, (0.1,))
     >>> round(gains[0], 4)  # 1.2² + 3.4² - 1² - 3²
     3.0
     """
@@ -78,7 +81,7 @@ def sharpness(
     for position in range(len(states)):
         near = Neighbourhood(states[position], chosen)
         found = largest_gains(
-            near.loss, near.gradient, near.weights, radii, starts=starts, iterations=iterations, seed=seed
+            near.loss, near.both, near.weights, radii, starts=starts, iterations=iterations, seed=seed
         )
         gain[position], loss[position] = found
     settings = {"alpha": alpha, "starts": starts, "iterations": iterations, "seed": seed}
@@ -95,22 +98,22 @@ def sharpness(
 
 def largest_gains(
     loss: Any,
-    gradient: Any,
+    both: Any,
     weights: Any,
     alphas: tuple[float, ...],
     *,
-    starts: int = 3,
+    starts: int = 1,
     iterations: int = 8,
     seed: int = 0,
 ) -> tuple[list[float], float]:
     """Largest L(w+v) - L(w) found with |v_i| <= alpha (|w_i| + 1), for increasing alphas, and L(w).
 
-    `loss` and `gradient` are functions of the move v; weights (P,). Gains never fall, since a box holds the
-    smaller ones.
+    `loss` is a function of the move v, `both` returns it with its gradient; weights (P,). Gains never fall,
+    since a box holds the smaller ones.
     """
     import torch
 
-    base = loss(torch.zeros_like(weights))
+    base, _ = both(torch.zeros_like(weights))
     if not math.isfinite(base):
         return [math.nan] * len(alphas), base
     best, where = base, torch.zeros_like(weights)
@@ -118,12 +121,10 @@ def largest_gains(
     previous = 1.0
     for alpha in alphas:
         radius = alpha * (weights.abs() + 1)
-        count = starts if alpha == alphas[-1] else min(starts, 1)
-        begin = [torch.zeros_like(weights), *(u * radius for u in draws(weights, count, seed, uniform=True))]
-        if gains:
-            begin.append(where * (alpha / previous))
+        count = max(0, starts - 1) if gains else starts
+        begin = [where * (alpha / previous), *(u * radius for u in draws(weights, count, seed, uniform=True))]
         for start in begin:
-            value, place = ascend(loss, gradient, radius, start, iterations)
+            value, place = ascend(loss, both, radius, start, iterations)
             if value > best:
                 best, where = value, place
         gains.append(best - base)

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from analyze import plot
-from analyze.arrays.derived import correct_share
 from analyze.contract import metric
-from analyze.numerics import divide
+from analyze.numerics import divide, mean_defined
 from analyze.reference import GUPTA_2022
 from tracer.errors import MissingTraceError
 
@@ -45,7 +44,7 @@ REFUSED = "history"  # attribute: why the updates could not be made again
         "itself. Loss that depends on the row more than on the column is learned in the paths."
     ),
     reference=GUPTA_2022,
-    passes=lambda options: 16,
+    passes=lambda options, snapshots: min(snapshots, options["paths"]) ** 2 + 3 * snapshots,
 )
 def image_functions(
     states: Any,
@@ -141,7 +140,6 @@ def _fixed_paths(
     from analyze.replay.evaluate import both
 
     packed = [_packed(states[position].masks(given)) for position in chosen]
-    targets = given.targets.cpu().numpy()
     loss, accuracy = np.full((2, len(states), len(chosen)), np.nan)
     for row, state in enumerate(states):
         if parts:
@@ -151,7 +149,7 @@ def _fixed_paths(
             outputs, losses = both(state, given, _unpacked(bits, given.n, state.device))
             loss[row, column] = losses.mean()
             try:
-                accuracy[row, column] = np.mean(correct_share(outputs[None], targets))
+                accuracy[row, column] = mean_defined(state.correct(given, outputs))[0]
             except MissingTraceError:
                 accuracy[row, column] = np.nan
     return loss, accuracy

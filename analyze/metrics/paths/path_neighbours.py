@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+UNDEFINED = -np.finfo(np.float64).max  # below every similarity
+
 
 @metric(
     reads=("overlap", "overlap_previous", "ids", "site"),
-    optional=("activations", "activations_previous", "any_site"),
+    optional={key: {"kind": "activation"} for key in ("activations", "activations_previous", "any_site")},
     variables={"rank": ("step", "site", "baseline", "example"), "turnover": ("step", "site")},
     scope="train",
     lag=True,
@@ -58,8 +60,9 @@ def path_neighbours(
     in the probe; those beyond its size are left out.
 
     `rank` (step, site, baseline, example) is 0 for the most similar example, ties going to the lower id, and
-    -1 for the baseline itself. `turnover` (step, site) is one minus the Jaccard index of the `top` nearest at
-    both snapshots, mean over baselines; a baseline that overlaps with no other example at either is left out.
+    -1 for the baseline itself and where all its overlaps are undefined. `turnover` (step, site) is one minus the
+    Jaccard index of the `top` nearest at both snapshots, mean over baselines; a baseline that overlaps with no
+    other example at either is left out.
     NaN where all are, as at the first snapshot.
 
     Raises MissingTraceError where no baseline is in the probe, or where activations are wanted and not there.
@@ -100,17 +103,20 @@ def ranks(similarity: np.ndarray, ids: np.ndarray, baselines: np.ndarray) -> np.
     array([[-1,  1,  0]])
     """
     by_id = np.argsort(ids, kind="stable")
-    order = by_id[np.argsort(-similarity[..., by_id], axis=-1, kind="stable")]
+    with np.errstate(over="ignore"):  # of what is undefined
+        key = -np.round(similarity, 12)  # counts, or cosines, which rounding would else put in order
+    order = by_id[np.argsort(key[..., by_id], axis=-1, kind="stable")]
     rank = np.empty(order.shape, np.int64)
     np.put_along_axis(rank, order, np.broadcast_to(np.arange(len(ids)), order.shape), axis=-1)
     # The baseline's own similarity is -inf, so it is last and its removal moves no other rank.
     rank[..., np.arange(len(baselines)), baselines] = -1
-    return rank
+    nothing = (similarity <= UNDEFINED).all(-1, keepdims=True)
+    return np.where(nothing, -1, rank)
 
 
 def _others(similarity: np.ndarray, baselines: np.ndarray) -> np.ndarray:
     # Below every other value, NaN included, so that the baseline itself is always ranked last.
-    similarity = np.nan_to_num(similarity.astype(np.float64), nan=-np.finfo(np.float64).max)
+    similarity = np.nan_to_num(similarity.astype(np.float64), nan=UNDEFINED)
     similarity[:, :, np.arange(len(baselines)), baselines] = -np.inf
     return similarity
 

@@ -36,9 +36,9 @@ def count_distinct(overlap: NDArray, count: NDArray) -> NDArray[np.int64]:
     2
     """
     equal = (overlap == count[..., :, None]) & (overlap == count[..., None, :])
-    # An example is the first with its path when it equals none before it.
+    # An example is the first with its path when it equals none before it; NaN is no path.
     repeats = np.tril(equal, -1).any(axis=-1)
-    return (~repeats).sum(axis=-1, dtype=np.int64)
+    return (~repeats & (count == count)).sum(axis=-1, dtype=np.int64)
 
 
 @metric(
@@ -75,30 +75,37 @@ def path_patterns(
     `n_patterns_network` (step), of the concatenation of all sites (linear regions of a ReLU network that
     the examples occupy); `hamming` and `hamming_std` (step, site), mean and standard deviation over
     unordered pairs of the share of units that differ, NaN for fewer than two examples; `n_dead` and
-    `n_always_on` (step, site), units on for no or for every example; `n_units` (site).
+    `n_always_on` (step, site), units on for no or for every example; `n_units` (site). Counts that are NaN are
+    of examples for which the network gave no numbers: they have no path and are left out.
 
     >>> result = path_patterns([[[[1, 0], [0, 1]]]], [[[1, 1]]], [[1, 1, 0, 0]], [slice(0, 4)])
     >>> result["n_patterns"].item(), result["hamming"].item(), result["n_dead"].item()
     (2, 0.5, 2)
     """
     shared, on, units = np.asarray(overlap), np.asarray(path_count), np.asarray(unit_count)
-    n = on.shape[-1]
     sizes = np.array([part.stop - part.start for part in site_slices], np.int64)
     hamming, spread = np.full((2, *on.shape[:-1]), np.nan)
-    for where in np.ndindex(on.shape[:-1]) if n > 1 else ():
-        differ = (on[where][:, None] + on[where] - 2 * shared[where]) / max(sizes[where[1]], 1)
+    defined = on == on
+    for where in np.ndindex(on.shape[:-1]):
+        known = defined[where]
+        n = int(known.sum())
+        if n < 2:
+            continue
+        counts, common = on[where][known], shared[where][np.ix_(known, known)]
+        differ = (counts[:, None] + counts - 2 * common) / max(sizes[where[1]], 1)
         mean = differ.sum() / (n * (n - 1))
         # The diagonal is 0 and no pair: its n squares of the mean are taken off again.
         variance = (np.square(differ - mean).sum() - n * mean**2) / (n * (n - 1))
         hamming[where], spread[where] = mean, np.sqrt(max(variance, 0.0))
     pick = [units[:, part] for part in site_slices]
+    examples = defined.all(axis=1).sum(-1)[:, None]
     return {
         "n_patterns": count_distinct(shared, on),
         "n_patterns_network": count_distinct(shared.sum(axis=1), on.sum(axis=1)),
         "hamming": hamming,
         "hamming_std": spread,
-        "n_dead": np.stack([(part == 0).sum(axis=1) for part in pick], axis=1),
-        "n_always_on": np.stack([(part == n).sum(axis=1) for part in pick], axis=1),
+        "n_dead": np.stack([((part == 0) & (examples > 0)).sum(axis=1) for part in pick], axis=1),
+        "n_always_on": np.stack([((part == examples) & (examples > 0)).sum(axis=1) for part in pick], axis=1),
         "n_units": sizes,
     }
 

@@ -59,7 +59,7 @@ HANIN_2019_FEW = Reference(
         "between examples. Dotted: what samples along the segment see, always fewer."
     ),
     reference=(HANIN_2019, HANIN_2019_FEW),
-    passes=lambda options: options["pairs"],
+    passes=lambda options, snapshots: snapshots * options["pairs"],
 )
 def regions(
     states: Any,

@@ -52,7 +52,7 @@ NOVAK_2018 = Reference(
         "narrowly than others."
     ),
     reference=NOVAK_2018,
-    passes=lambda options: 10,
+    passes=lambda options, snapshots: snapshots * 10,
 )
 def jacobian(states: Any, *, softmax: bool = False, examples: int = 256) -> dict[str, Any]:
     """Mean Frobenius norm of the derivative of the outputs by the inputs, and its mean within each class.

@@ -43,7 +43,7 @@ KINDS = ("relative", "kernelized")
         "like with like. A linear model keeps both together; the gap of a network opens as it learns."
     ),
     reference=HE_2020,
-    passes=lambda options: 2 * options["examples"],
+    passes=lambda options, snapshots: snapshots * 2 * options["examples"],
 )
 def local_elasticity(
     states: Any, lr: np.ndarray, *, step_size: float | None = None, examples: int = 32
@@ -69,7 +69,7 @@ def local_elasticity(
 
     given = states.examples(examples)
     labels = given.labels
-    classes = int(labels.max()) + 1
+    classes = _n_classes(states, labels)
     rows, sizes = [], []
     for state, rates in zip(states, lr, strict=True):
         sizes.append(_step_size(step_size, rates))
@@ -85,6 +85,13 @@ def local_elasticity(
     }
 
 
+def _n_classes(states: Any, labels: np.ndarray) -> int:
+    """One more than the largest class of any probe, so that all have tables of one size."""
+    replay = getattr(states, "replay", None)
+    known = [] if replay is None else [replay.probe(name).labels for name in replay.probes]
+    return 1 + max(int(found.max(initial=0)) for found in [labels, *known])
+
+
 def _step_size(given: float | None, rates: np.ndarray) -> float:
     if given is not None:
         return float(given)
@@ -96,6 +103,7 @@ def summary(table: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, An
     """Means of a table (example, example_2) off its diagonal: within, between and by class."""
     other = ~np.eye(len(table), dtype=bool)
     same = labels[:, None] == labels[None, :]
+    other &= (labels[:, None] >= 0) & (labels >= 0)
     by_class = np.full((classes, classes), np.nan)
     for first, second in np.ndindex(classes, classes):
         chosen = other & (labels[:, None] == first) & (labels[None, :] == second)

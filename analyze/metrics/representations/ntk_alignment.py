@@ -69,7 +69,7 @@ FORT_2020 = Reference(
         "as a few directions take over."
     ),
     reference=(JACOT_2018, CORTES_2012, FORT_2020),
-    passes=lambda options: 30,
+    passes=lambda options, snapshots: snapshots * 12,
 )
 def ntk_alignment(
     states: Any, epoch_end: np.ndarray, *, examples: int = 64, projections: int | None = None
@@ -119,11 +119,12 @@ def ntk_alignment(
 
 def target_kernel(given: Any) -> np.ndarray:
     """YYᵀ (example, example_2) of one-hot labels, or of the targets themselves where they are no classes."""
+    from tracer.correctness import IGNORED
     from tracer.errors import MissingTraceError
 
     try:
         labels = given.labels
-        return (labels[:, None] == labels[None, :]).astype(np.float64)
+        return ((labels[:, None] == labels[None, :]) & (labels != IGNORED)).astype(np.float64)
     except MissingTraceError:
         values = given.targets.double().reshape(given.n, -1).cpu().numpy()
         return np.asarray(values @ values.T)

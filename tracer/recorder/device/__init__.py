@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tracer.errors import RecordError
+from tracer.network.copies import to_numpy
 from tracer.writer.staging import Staging
 
 Given = Tensor | list[Tensor]  # flat tensors in a list are to lie end to end
@@ -98,21 +99,20 @@ def readable(given: Given) -> Tensor:
 
 def host_for(tensor: Tensor, buffer: np.ndarray) -> Tensor:
     """A tensor of the same type and shape in a buffer of as many bytes."""
-    if not tensor.numel():  # an empty buffer has no strides to be seen as another type
-        return torch.empty_like(tensor, device="cpu")
-    return torch.from_numpy(buffer).view(tensor.dtype).view(tensor.shape)
+    return torch.from_numpy(buffer.view(str(tensor.dtype).removeprefix("torch."))).view(tensor.shape)
 
 
 class Shipment:
-    """Waits for a copy off a device; gives its memory back."""
+    """Waits for a copy off a device (no event: it is there); gives its memory back."""
 
-    def __init__(self, event: Event, pool: Staging, buffers: Sequence[np.ndarray]) -> None:
+    def __init__(self, event: Event | None, pool: Staging, buffers: Sequence[np.ndarray]) -> None:
         self._event = event
         self._give_back = partial(pool.give_back, *buffers)
 
     def wait(self) -> None:
         """Return once the copy is done."""
-        self._event.synchronize()
+        if self._event is not None:
+            self._event.synchronize()
 
     def release(self) -> None:
         """Let the memory be used again."""
@@ -120,10 +120,10 @@ class Shipment:
 
 
 class Parcel(NamedTuple):
-    """Arrays of a snapshot; with a shipment they may be read between its `wait` and its `release`."""
+    """Arrays of a snapshot, to be read between the `wait` and the `release` of their shipment."""
 
-    arrays: dict[str, np.ndarray | list[np.ndarray]]
-    shipment: Shipment | None
+    arrays: dict[str, np.ndarray]
+    shipment: Shipment
 
 
 class Transfer:
@@ -140,36 +140,56 @@ class Transfer:
     def send(self, tensors: Mapping[str, Given]) -> Parcel:
         """Set tensors of one device going; single ones must be nobody else's. Waits only while too much is out.
 
-        Flat ones in a list, of types that NumPy has, are to lie end to end. Of tensors on the processor these are
-        views, for the writer to copy.
+        Flat ones in a list, of types that NumPy has, are to lie end to end. What is on the processor is copied
+        here and now.
         """
         device = next((one.device for given in tensors.values() for one in _each(given)), torch.device("cpu"))
         lane = lane_of(device)
         if lane is None:
-            return Parcel({name: _viewed(given) for name, given in tensors.items()}, None)
+            return self._copy(device, tensors)
         ready = {name: readable(given) for name, given in tensors.items()}
         pool = self._pools.setdefault(device, Staging(self.limit, lane.allocate))
         buffers = pool.take([tensor.nbytes for tensor in ready.values()])
         hosts = [host_for(*pair) for pair in zip(ready.values(), buffers, strict=True)]
         event = lane.fetch(list(zip(hosts, ready.values(), strict=True)))
         arrays = dict(zip(ready, (host.numpy() for host in hosts), strict=True))
-        return Parcel({**arrays}, Shipment(event, pool, buffers))
+        return Parcel(arrays, Shipment(event, pool, buffers))
+
+    def _copy(self, device: torch.device, tensors: Mapping[str, Given]) -> Parcel:
+        pool = self._pools.setdefault(device, Staging(self.limit))
+        sizes = [
+            sum(part.numel() * _stored(part.dtype).itemsize for part in _each(given))
+            for given in tensors.values()
+        ]
+        buffers = pool.take(sizes)
+        with torch.inference_mode(False):
+            pairs = zip(buffers, tensors.values(), strict=True)
+            arrays = dict(zip(tensors, (_copied(*pair) for pair in pairs), strict=True))
+        return Parcel(arrays, Shipment(None, pool, buffers))
+
+
+def _copied(buffer: np.ndarray, given: Given) -> np.ndarray:
+    """A copy in a buffer, made by torch: the weights of a model must not be seen by NumPy."""
+    parts = _each(given)
+    flat = torch.from_numpy(buffer.view(str(_stored(parts[0].dtype)).removeprefix("torch.")))
+    if isinstance(given, list):
+        torch.cat([part.detach().cpu() for part in parts], out=flat)
+        return flat.numpy()
+    return flat.view(given.shape).copy_(given.detach()).numpy()
+
+
+def _stored(dtype: torch.dtype) -> torch.dtype:
+    return _IN_NUMPY.get(dtype, dtype)
 
 
 def _each(given: Given) -> list[Tensor]:
     return given if isinstance(given, list) else [given]
 
 
-def _viewed(given: Given) -> np.ndarray | list[np.ndarray]:
-    if isinstance(given, list):  # of all weights: a hundred of a ResNet, at every snapshot
-        return [tensor.cpu().numpy() for tensor in given]
-    return readable(given).cpu().numpy()
-
-
 def fetched(groups: Mapping[str, Mapping[str, Given]]) -> dict[str, dict[str, np.ndarray]]:
     """Groups of a snapshot read at once, waiting for their device."""
     return {
-        group: {name: readable(tensor).cpu().numpy() for name, tensor in tensors.items()}
+        group: {name: to_numpy(readable(tensor)) for name, tensor in tensors.items()}
         for group, tensors in groups.items()
     }
 

@@ -5,44 +5,41 @@ by itself. `GradScaler.step` is where both pass, so while a recording is open, i
 """
 
 from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 import torch
 from torch.amp import GradScaler
 
-_listeners: dict[int, tuple[torch.optim.Optimizer, Callable[[], None]]] = {}
-_step = GradScaler.step
-
-
-@wraps(_step)
-def _listened(self: GradScaler, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> Any:
-    called: list[int] = []
-    watched = [tell for mine, tell in _listeners.values() if mine is optimizer]
-    hook = optimizer.register_step_pre_hook(lambda *_: called.append(1)) if watched else None
-    try:
-        result = _step(self, optimizer, *args, **kwargs)
-    finally:
-        if hook is not None:
-            hook.remove()
-    if not called:
-        for tell in watched:
-            tell()
-    return result
+from tracer.network.torch_internals import Replaced
 
 
 class Skips:
-    """Calls `tell` whenever a scaler leaves out an update of `optimizer`, until `stop`."""
+    """Calls `tell` whenever a scaler leaves out an update of an optimizer that `is_ours`, until `stop`."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, tell: Callable[[], None]) -> None:
-        _listeners[id(self)] = (optimizer, tell)
-        GradScaler.step = _listened  # type: ignore[method-assign]
+    def __init__(self, is_ours: Callable[[torch.optim.Optimizer], bool], tell: Callable[[], None]) -> None:
+        def make(step: Callable[..., Any]) -> Callable[..., Any]:
+            def listened(
+                scaler: GradScaler, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any
+            ) -> Any:
+                if not is_ours(optimizer):
+                    return step(scaler, optimizer, *args, **kwargs)
+                called: list[int] = []
+                hook = optimizer.register_step_pre_hook(lambda *_: called.append(1))
+                try:
+                    result = step(scaler, optimizer, *args, **kwargs)
+                finally:
+                    hook.remove()
+                if not called:
+                    tell()
+                return result
+
+            return listened
+
+        self._replaced = Replaced(GradScaler, "step", make)
 
     def stop(self) -> None:
         """Listen no more."""
-        _listeners.pop(id(self), None)
-        if not _listeners and GradScaler.step is _listened:
-            GradScaler.step = _step  # type: ignore[method-assign]
+        self._replaced.stop()
 
 
 def found_overflow(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tracer.network.copies import to_numpy
 from tracer.recorder import device
 
 
@@ -40,4 +41,4 @@ class Later:
         """The values, waiting for the device only if they are not there yet."""
         for event in self._events:
             event.synchronize()
-        return {key: host.numpy() for key, host in self._host.items()}
+        return {key: to_numpy(host) for key, host in self._host.items()}

@@ -1,13 +1,15 @@
 """The weights stream: parameters and buffers by name, laid end to end in one flat array per dtype."""
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from tracer.network.copies import named_tensors, unwrap, unwrapped_name
+from tracer.network.copies import named_tensors, to_numpy, unwrap, unwrapped_name
+from tracer.network.table import DTYPES
 
 # NumPy has no bfloat16; float32 holds each of its values exactly.
 _STORED_AS = {torch.bfloat16: torch.float32}
@@ -44,18 +46,40 @@ class Weights:
         return {name: (name, (size,), (f"{name}_element",)) for name, size in self.sizes.items()}
 
     def take(self) -> dict[str, list[torch.Tensor]]:
-        """The live weights of each dtype, flat, where the model is: they are to be copied before the next update."""
+        """The live weights of each dtype, flat, where the model is: they are to be copied before the next update.
+
+        In the place of one that is gone or has another shape now stands NaN (0 where the dtype has none).
+        """
         pieces: dict[str, list[torch.Tensor]] = {name: [] for name in self.sizes}
         live = named_tensors(self._model)
         home = next((tensor.device for tensor in live.values()), None)  # a model may lie on several
         for row in self.table:
-            tensor = live[row["name"]]
-            if tensor.device != home or tensor.dtype in _STORED_AS:
-                dtype = _STORED_AS.get(tensor.dtype, tensor.dtype)
+            tensor, dtype = live.get(row["name"]), DTYPES[row["array"]]
+            if tensor is None or not _fits(tensor, row):
+                tensor = torch.full((prod(row["shape"]),), _undefined(dtype), dtype=dtype, device=home)
+            elif tensor.device != home or tensor.dtype != dtype:
                 tensor = tensor.to(home, dtype, non_blocking=True)
             pieces[row["array"]].append(tensor.reshape(-1))
         return pieces
 
+    def misfits(self) -> set[str]:
+        """Names of the tensors that the model has no longer, or no longer in a form that can be stored."""
+        live = named_tensors(self._model)
+        rows = {row["name"]: row for row in self.table}
+        return {name for name, row in rows.items() if name not in live or not _fits(live[name], row)}
+
     def read(self) -> dict[str, np.ndarray]:
         """A copy in memory of the host, end to end, waited for."""
-        return {name: torch.cat(parts).cpu().numpy() for name, parts in self.take().items()}
+        return {name: to_numpy(torch.cat(parts)) for name, parts in self.take().items()}
+
+
+def _fits(tensor: torch.Tensor, row: Mapping[str, Any]) -> bool:
+    """Whether the tensor's values can stand in its place exactly."""
+    dtype = DTYPES[row["array"]]
+    exact = tensor.dtype.is_floating_point == dtype.is_floating_point
+    exact = exact and torch.promote_types(tensor.dtype, dtype) == dtype
+    return list(tensor.shape) == row["shape"] and (tensor.dtype == dtype or exact)
+
+
+def _undefined(dtype: torch.dtype) -> float:
+    return float("nan") if dtype.is_floating_point or dtype.is_complex else 0

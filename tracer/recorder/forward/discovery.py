@@ -160,9 +160,9 @@ class Watching(Functions):
 
 def _streams() -> Any:
     state = random_state()
-    kind, keys, *rest = state["numpy"]
-    torches = [stream.numpy().tobytes() for stream in (state["torch"], *state["cuda"])]
-    return state["python"], kind, keys.tobytes(), rest, torches
+    python, (kind, keys, *rest) = state.pop("python"), state.pop("numpy")
+    torches = [stream.numpy().tobytes() for stream in leaves_of(state)]
+    return python, kind, keys.tobytes(), rest, torches
 
 
 def _constants(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any] | None:

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from types import FunctionType
 from typing import Any, Literal
 
 import torch
@@ -22,8 +21,10 @@ from tracer.network import Network
 from tracer.network.copies import unwrap, unwrapped_name
 from tracer.network.fixed_masks import by_example
 from tracer.network.table import Row, Site
+from tracer.network.torch_internals import opened
 from tracer.ops import ACTIVATIONS, APPLIED, OPERATORS
 from tracer.probe.packing import pack_on
+from tracer.recorder.forward.hook import Hook
 
 Level = Literal["functions", "modules", "outputs"]
 
@@ -84,8 +85,8 @@ class Watch:
         """Put hooks on the model's modules."""
         for name, module in _eager_modules(self._model):
             if self.level == "functions":
-                self._handles.append(module.register_forward_pre_hook(_entering(self._path, name)))
-                self._handles.append(module.register_forward_hook(_leaving(self._path, name)))
+                self._handles.append(module.register_forward_pre_hook(Hook(_entering(self._path, name))))
+                self._handles.append(module.register_forward_hook(Hook(_leaving(self._path, name))))
             elif self.level == "modules" and name:
                 self._attach_module(name, module)
 
@@ -94,14 +95,16 @@ class Watch:
             sites: list[tuple[str | None, Tensor]] = []  # entered, not yet left
             self._handles.append(
                 module.register_forward_pre_hook(
-                    lambda _, args: sites.append(self._enter_module(name, args[0]))
+                    Hook(lambda _, args: sites.append(self._enter_module(name, args[0])))
                 )
             )
             self._handles.append(
-                module.register_forward_hook(lambda _, args, out: self.after_site(sites.pop()[0], out))
+                module.register_forward_hook(Hook(lambda _, args, out: self.after_site(sites.pop()[0], out)))
             )
         elif name in self._call_bases and isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
-            self._handles.append(module.register_forward_hook(lambda _, args, out: self.call(name, out)))
+            self._handles.append(
+                module.register_forward_hook(Hook(lambda _, args, out: self.call(name, out)))
+            )
 
     def _enter_module(self, name: str, pre: Tensor) -> tuple[str | None, Tensor]:
         return self.before_site(name, pre), pre
@@ -322,18 +325,7 @@ def _base(name: str) -> str:
     return re.sub(r"#\d+$", "", name)
 
 
-def _opened(function: Any) -> FunctionType:
-    """A Python function of PyTorch's that hides its parts from a mode, as one that shows them."""
-    names = dict(function.__globals__)
-    names |= {name: lambda *_: False for name in names if name.startswith("has_torch_function")}
-    copied = FunctionType(
-        function.__code__, names, function.__name__, function.__defaults__, function.__closure__
-    )
-    copied.__kwdefaults__ = function.__kwdefaults__
-    return copied
-
-
-_OPENED = {function: _opened(function) for function in (F.multi_head_attention_forward, F.tanhshrink)}
+_OPENED = {function: opened(function) for function in (F.multi_head_attention_forward, F.tanhshrink)}
 _NAMES = (
     {form.format(name): name for name in APPLIED | ACTIVATIONS for form in ("{}", "{}_", "_{}")}
     | OPERATORS

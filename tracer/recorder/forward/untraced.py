@@ -19,8 +19,8 @@ from torch.func import functional_call
 from tracer.errors import RecordError
 from tracer.network import Visit, tracing
 from tracer.network.axes import linear_size
-from tracer.network.checks import Independence, independence
 from tracer.network.copies import named_tensors, private_copy, quiet
+from tracer.network.independence import Independence, independence
 from tracer.network.objective import Objective, objective_of
 from tracer.network.pytree import examples_in, leaves_of, take
 from tracer.network.structure import find_layers, find_sites
@@ -30,6 +30,7 @@ from tracer.recorder.forward.discovery import Discovery, Functions, Key, Watchin
 
 _FEW, _MORE = 3, 5  # two numbers of examples: what changes with them are examples
 _MOST = 64  # examples in a chunk
+JUDGING = "correct"  # the row of what an objective says
 
 
 class EagerNetwork:
@@ -41,6 +42,7 @@ class EagerNetwork:
     """
 
     foreign: Sequence[str] = ()
+    correct: tuple[str, int] | None = None
 
     def __init__(
         self,
@@ -152,12 +154,13 @@ class EagerNetwork:
         self._found = {key: self._found[key] for key in order}
 
     def _pass(self, mode: Discovery, inputs: Any, targets: Any, n: int) -> None:
-        _, losses = self._through({}, inputs, targets, mode)
+        _, losses, *correct = self._through({}, inputs, targets, mode)
         if not isinstance(losses, Tensor) or losses.shape != (n,):
             shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
             raise RecordError(
                 f"the objective must give one loss per example: expected shape ({n},), got {shape}"
             )
+        self._says = bool(correct)
 
     def _index(self) -> None:
         sites: dict[int, str] = {}
@@ -178,7 +181,11 @@ class EagerNetwork:
         uses = [Row(f"use of {name}", "", [{"tensor": name}], {}, "") for name in self._first_used]
         trainable = [name for name, p in self._replica.named_parameters() if p.requires_grad]
         self.layers = find_layers(uses, trainable)
-        self.rows += [*uses, Row("forward", "the computation", [], {}, "")]
+        self.rows += uses
+        if self._says:
+            self.correct = ("eager", len(self.rows))
+            self.rows.append(Row(JUDGING, "what the objective calls correct", [], {}, ""))
+        self.rows.append(Row("forward", "the computation", [], {}, ""))
 
     def examine(self, tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> Independence:
         """Whether each example's outputs and loss depend on it alone."""
@@ -222,10 +229,17 @@ class EagerNetwork:
                 for name, own in self._own.items():
                     if f"model.{name}" not in differentiable:
                         own.copy_(tensors[name])
-        outputs, losses = self._through(differentiable, inputs, targets, mode)
+        outputs, losses, *correct = self._through(differentiable, inputs, targets, mode)
+        if visit is not None and correct and self.correct is not None:
+            visit(self.rows[self.correct[1]], (), correct[0])
         if mode is not None:
             self._unknown |= mode.unknown
         return (outputs, losses) if differentiable else (outputs.detach(), losses.detach())
+
+    @property
+    def judging_row(self) -> str | None:
+        """Name of the row that gives what the objective calls correct."""
+        return None if self.correct is None else JUDGING
 
     def take_unknown(self) -> list[str]:
         """Names of sites and calls met since last asked that the first look did not show."""
@@ -238,7 +252,7 @@ class EagerNetwork:
         inputs: Any,
         targets: Any,
         mode: "Functions | None",
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         together = tracing._Together(self._replica, self._goal, inputs, targets)
         leaves = tuple(leaves_of([inputs, targets]))
         del self._path[1:]

@@ -17,6 +17,7 @@ from tracer.errors import RecordError, did_you_mean
 from tracer.network import Network
 from tracer.network.pytree import examples_in, first_tensor, leaves_of
 from tracer.probe.observe import Units
+from tracer.recorder.forward.hook import Hook
 from tracer.recorder.forward.observer import Watch
 from tracer.recorder.minibatch.capture import Captured, Part, Slot, part_of
 from tracer.recorder.minibatch.losses import Judge
@@ -75,6 +76,7 @@ class InFlight:
     """Captures training minibatches of a model while it is attached.
 
     network: its table, None where there is none. wanted: see `wanted`. note: takes sentences for the user.
+    objective: whether an objective stands for the loss.
     """
 
     def __init__(
@@ -85,15 +87,14 @@ class InFlight:
         *,
         loss: Any,
         note: Callable[[str], None],
+        objective: bool = False,
     ) -> None:
         self._model, self._network, self._note = model, network, note
         inside = {"sums", "masks"} & wanted.keys()
         self.watch = Watch(model, network if inside else None, sums="sums" in inside)
-        self._names = set(wanted) - set(self._impossible(wanted, loss))
+        self._names = set(wanted) - set(self._impossible(wanted, loss, objective))
         self._masks = wanted.get("masks") if "masks" in self._names else None
-        self._judge = Judge(
-            loss if "loss" in self._names else None, correct="correct" in self._names, note=note
-        )
+        self._judge = Judge(loss, losses="loss" in self._names, correct="correct" in self._names, note=note)
         self._units = Units.of([] if network is None else network.sites)
         self._slots: list[Slot] = []
         self._part_of: Slot | None = None  # the slot of the forward pass that is running
@@ -105,12 +106,18 @@ class InFlight:
         self._handles: list[Any] = []
         self._blanks: dict[str, tuple[np.dtype, tuple[int, ...], float]] = {}
 
-    def _impossible(self, wanted: Mapping[str, Any], loss: Any) -> Iterator[str]:
+    def _impossible(self, wanted: Mapping[str, Any], loss: Any, objective: bool) -> Iterator[str]:
         if "loss" in wanted and loss is None:
             self._note(
                 "no losses of minibatches are captured: give loss=, an objective runs the model itself"
             )
             yield "loss"
+        if "correct" in wanted and objective:
+            self._note(
+                "no correctness of minibatches is captured: it belongs to the loss, and an objective runs the model "
+                "itself; give loss="
+            )
+            yield "correct"
         inside = [name for name in ("sums", "masks") if name in wanted]
         if not inside:
             return
@@ -150,8 +157,8 @@ class InFlight:
         root = self._model
         if getattr(root, "_compiled_call_impl", None) is None:  # its hooks would be compiled in
             self._handles = [
-                root.register_forward_pre_hook(self._before, with_kwargs=True),
-                root.register_forward_hook(self._after, always_call=True),
+                root.register_forward_pre_hook(Hook(self._before), with_kwargs=True),
+                root.register_forward_hook(Hook(self._after), always_call=True),
             ]
 
     def detach(self) -> None:
@@ -163,7 +170,7 @@ class InFlight:
         self._slots.clear()
 
     def follow(
-        self, batches: Iterable[Any], loader: Any, now: Callable[[], tuple[int, np.ndarray]]
+        self, batches: Iterable[Any], loader: Any, now: Callable[[], tuple[int, np.ndarray | None]]
     ) -> Iterator[Any]:
         """The same batches; `now()` gives the step of the update to come and the ids just delivered."""
         try:
@@ -173,7 +180,7 @@ class InFlight:
         for batch in batches:
             step, ids = now()
             self._batches_left -= 1
-            self._deliver(step, len(ids), batch)
+            self._deliver(step, examples_in(batch) if ids is None else len(ids), batch)
             yield batch
 
     def _deliver(self, step: int, n: int, batch: Any) -> None:
@@ -189,7 +196,7 @@ class InFlight:
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if torch.compiler.is_compiling() or self._part_of is not None or not self._slots:
             return
-        if not module.training or not torch.is_grad_enabled():
+        if module is not self._model or not module.training or not torch.is_grad_enabled():
             return
         slot = self._slots[-1]
         n = examples_in((args, kwargs)) or slot.n - slot.filled

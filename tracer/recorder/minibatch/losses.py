@@ -1,30 +1,37 @@
 """Loss and correctness of the examples of a forward pass, from its outputs and their targets."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tracer.correctness import Correctness
+from tracer.errors import MissingTraceError, first_line
+from tracer.network.loss_kind import correctness_of
 from tracer.network.objective import per_example
 from tracer.network.pytree import first_tensor, leaves_of, rebuild
+from tracer.network.randomness import untouched_random_state
 from tracer.recorder.minibatch.capture import Part
-
-_NO_CLASSES = (
-    "Correctness of minibatch examples is not known, because targets are not one class number for each "
-    "example"
-)
 
 
 class Judge:
     """Computes losses and correctness of the examples of a forward pass, as far as they are wanted and known.
 
-    note: takes sentences for the user where they turn out not to be.
+    note: takes sentences for the user where they turn out not to be. What is correct follows the loss; without one,
+    the shapes of outputs and targets.
     """
 
-    def __init__(self, loss: Any, *, correct: bool, note: Callable[[str], None]) -> None:
-        self._losses = None if loss is None else per_example(loss)
+    def __init__(self, loss: Any, *, losses: bool, correct: bool, note: Callable[[str], None]) -> None:
+        self._loss = loss
+        self._losses = per_example(loss) if losses and loss is not None else None
+        # A loss of the user's may draw random numbers; to save and restore every stream takes a good part of a
+        # millisecond, so it is not done for those of PyTorch.
+        self._guard: Callable[[], AbstractContextManager[Any]]
+        self._guard = nullcontext if _of_torch(loss) else untouched_random_state
         self._correct, self._note = correct, note
+        self._rule: Correctness | None = None
 
     @property
     def wanted(self) -> bool:
@@ -40,7 +47,7 @@ class Judge:
                 "overwritten"
             )
             return
-        with torch.no_grad():
+        with torch.no_grad(), self._guard():
             targets = _on(targets, scores.device)
             if self._losses is not None:
                 # The user's loss meets what may not be its targets: no reason to stop training.
@@ -50,36 +57,49 @@ class Judge:
                     self._losses = None
                     self._note(
                         "Losses of minibatch examples are not captured, the loss refuses them: "
-                        f"{_first_line(error)}"
+                        f"{first_line(error)}"
                     )
             if self._correct:
-                correct = correct_classes(scores, targets)
-                if correct is None:
+                try:
+                    part.verdicts["correct"] = self._verdicts(scores, targets)
+                except MissingTraceError as error:
                     self._correct = False
-                    self._note(_NO_CLASSES)
-                else:
-                    part.verdicts["correct"] = correct
+                    self._note(f"Correctness of minibatch examples is not known: {error}")
+
+    def _verdicts(self, scores: Tensor, targets: Any) -> Tensor:
+        if self._rule is None:
+            self._rule = self._find_rule(scores, targets)
+        return correct_answers(self._rule, scores, targets)
+
+    def _find_rule(self, scores: Tensor, targets: Any) -> Correctness:
+        if self._loss is not None:
+            with untouched_random_state():
+                return correctness_of(self._loss, scores.detach(), targets)
+        if not isinstance(targets, Tensor):
+            return Correctness("none", reason="targets are not one tensor")
+        return Correctness.inferred(tuple(scores.shape), targets.cpu().numpy())
 
 
-def correct_classes(scores: Tensor, targets: Any) -> Tensor | None:
-    """Whether the largest score is that of the target's class, int8 (n,); None where targets are no classes.
+def correct_answers(rule: Correctness, scores: Tensor, targets: Tensor) -> Tensor:
+    """1 where an example's answer is correct, 0 where not, -1 where that is undefined: int8 (n,).
 
-    Scores that hold NaN are wrong. A single score stands for class 1 where it is above 0.
+    MissingTraceError where there is no such thing, or where an example has several answers.
 
-    >>> correct_classes(torch.tensor([[0.0, 2.0], [3.0, 1.0]]), torch.tensor([1, 1]))
-    tensor([1, 0], dtype=torch.int8)
+    >>> scores, targets = torch.tensor([[0.0, 2.0], [3.0, 1.0], [0.0, 0.0]]), torch.tensor([1, 1, -100])
+    >>> correct_answers(Correctness("class"), scores, targets)
+    tensor([ 1,  0, -1], dtype=torch.int8)
     """
-    if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.is_complex():
-        return None
-    if targets.ndim == 2 and targets.shape[1] == 1:
-        targets = targets[:, 0]
-    scores = scores[:, None] if scores.ndim == 1 else scores
-    if targets.ndim != 1 or scores.ndim != 2 or len(scores) != len(targets):
-        return None
-    best, chosen = scores.max(1)  # NaN where there is one
-    if scores.shape[1] == 1:
-        chosen = (best > 0).long()
-    return ((chosen == targets) & (best == best)).to(torch.int8)
+    right, counts, undefined = rule.verdicts(scores, targets)
+    if right.shape[1] != 1:
+        raise MissingTraceError(
+            "each example has several answers, of which some may be correct and others not"
+        )
+    return torch.where(counts & ~undefined, right.to(torch.int8), -1)[:, 0]
+
+
+def _of_torch(loss: Any) -> bool:
+    home = loss if hasattr(loss, "__name__") else type(loss)
+    return getattr(home, "__module__", "").startswith("torch.nn.")
 
 
 def _on(tree: Any, device: torch.device) -> Any:
@@ -90,7 +110,3 @@ def _on(tree: Any, device: torch.device) -> Any:
         return (leaf.pin_memory() if device.type == "cuda" else leaf).to(device, non_blocking=True)
 
     return rebuild(tree, iter([move(leaf) for leaf in leaves_of(tree)]))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

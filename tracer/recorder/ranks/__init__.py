@@ -18,7 +18,7 @@ from tracer import archive as archives
 from tracer.archive import Archive
 from tracer.archive.ranks import within
 from tracer.errors import ArchiveError, RecordError
-from tracer.network.copies import unwrap, unwrapped_name
+from tracer.network.copies import to_numpy, unwrap, unwrapped_name
 from tracer.recorder import resume as seams
 from tracer.recorder.instrument import Instrument
 from tracer.recorder.ranks.writer import Parent, RankWriter
@@ -140,8 +140,4 @@ def _latest(archive: Archive, parameters: Mapping[str, np.ndarray], step: int | 
 
 def _parameters(model: nn.Module) -> dict[str, np.ndarray]:
     """Parameters by name as archives hold them. Buffers may differ between ranks."""
-    found = {}
-    for name, parameter in unwrap(model).named_parameters():
-        tensor = parameter.detach().cpu()
-        found[unwrapped_name(name)] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    return found
+    return {unwrapped_name(name): to_numpy(p) for name, p in unwrap(model).named_parameters()}

@@ -58,6 +58,9 @@ class RankWriter:
     def mark_epoch_end(self, step: int) -> None:
         """Nothing: that is an attribute of snapshots."""
 
+    def rewind(self) -> None:
+        """Nothing: of this rank there are no snapshots."""
+
     def attributes(self, group: str, attributes: dict[str, Any]) -> None:
         """Merge attributes into those of the root."""
         if self._writer is not None:

@@ -1,0 +1,101 @@
+"""Where results are kept: `results.zarr`, one group a metric."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analyze.engine.seals import Seals
+from tracer.spec.release import version
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+class ResultStore:
+    """The `results.zarr` of a directory: one group a metric, each written whole or not at all.
+
+    Given a `run_id`, it lets go of results of other runs: a directory describes one run. A result that is no longer
+    as it was written counts as absent, with a warning.
+    """
+
+    def __init__(self, path: str | Path, run_id: str = "") -> None:
+        self.root = Path(path) / "results.zarr"
+        self._seals = Seals(path)
+        for name in self.names() if run_id else ():
+            if self.attributes(name).get("run_id") != run_id:
+                shutil.rmtree(self.root / name)
+
+    def names(self) -> list[str]:
+        """Metrics it holds."""
+        if not self.root.is_dir():
+            return []
+        there = sorted(child.name for child in self.root.iterdir() if (child / "zarr.json").is_file())
+        sound = [name for name in there if self._seals.holds(f"results.zarr/{name}")]
+        if len(sound) < len(there):
+            lost = next(name for name in there if name not in sound)
+            warnings.warn(
+                f"{len(there) - len(sound)} results in {str(self.root)!r} ({lost}, ...) are not as they were saved, "
+                "and are not used; analyze again",
+                UserWarning,
+                stacklevel=3,
+            )
+        return sound
+
+    def read(self, name: str) -> xr.Dataset:
+        """A result, loaded."""
+        import xarray as xr
+
+        with xr.open_zarr(self.root, group=name, consolidated=False, chunks=None) as opened:
+            data = opened.load()
+        text = {key: data[key] for key in data.coords if data[key].dtype.kind in "OT"}
+        return data.assign_coords(
+            {key: array.copy(data=np.array(array.values.tolist(), dtype=str)) for key, array in text.items()}
+        )
+
+    def load(self, name: str, fingerprint: str) -> xr.Dataset | None:
+        """A result, if it depends on the same sources, options and stored values; else None."""
+        return self.read(name) if self.holds(name, fingerprint) else None
+
+    def holds(self, name: str, fingerprint: str) -> bool:
+        """Whether it has this result."""
+        return self.attributes(name).get("fingerprint") == fingerprint
+
+    def save(self, name: str, data: xr.Dataset) -> None:
+        """Write a result, replacing an earlier one only when the new one is complete."""
+        self._make_root()
+        target, new = self.root / name, self.root / f".{name}.new"
+        shutil.rmtree(new, ignore_errors=True)
+        text = {key: data[key].astype(object) for key in data.coords if data[key].dtype.kind == "U"}
+        data.assign_coords(text).to_zarr(new, mode="w", zarr_format=3, consolidated=False)
+        shutil.rmtree(target, ignore_errors=True)
+        new.rename(target)
+        self._seals.seal(f"results.zarr/{name}")
+
+    def consolidate(self) -> None:
+        """Collect the metadata in the root: xarray then opens the tree in one read, without a warning."""
+        import zarr
+
+        self._make_root()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Consolidated metadata")
+            zarr.consolidate_metadata(str(self.root), zarr_format=3)
+
+    def _make_root(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        attributes = {"creation_library": "tracer", "creation_library_version": version()}
+        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        if not (self.root / "zarr.json").exists():
+            (self.root / "zarr.json").write_text(json.dumps(group), encoding="utf-8")
+
+    def attributes(self, name: str) -> dict[str, Any]:
+        """What is known of a result without reading it; empty where there is none, or it is not as it was written."""
+        document = self.root / name / "zarr.json"
+        if not document.is_file() or not self._seals.holds(f"results.zarr/{name}"):
+            return {}
+        return dict(json.loads(document.read_text(encoding="utf-8"))["attributes"])

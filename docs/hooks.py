@@ -1,0 +1,53 @@
+"""What the site needs beyond the pages: the tutorial as a page, and links to files that are not pages of it."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+HERE = Path(__file__).parent
+LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?://|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def tutorial() -> str:
+    """The notebook as Markdown: text, code, and what its outputs say where it was saved with them."""
+    parts = []
+    for cell in json.loads((HERE / "tutorial.ipynb").read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            text = output.get("text") or output.get("data", {}).get("text/plain") or []
+            picture = output.get("data", {}).get("image/png")
+            if picture:
+                parts.append(f"![](data:image/png;base64,{picture.strip()})")
+            elif text:
+                parts.append(f"```text\n{''.join(text)}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the tutorial."""
+    files.append(File.generated(config, "tutorial.md", content=tutorial()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Point to the notebook's page; of files outside the site, name the path."""
+    folder = (HERE / page.file.src_uri).parent
+
+    def replaced(match: re.Match[str]) -> str:
+        words, target = match[1], match[2]
+        if target.endswith("tutorial.ipynb"):
+            return f"[{words}]({target.removesuffix('.ipynb')}.md)"
+        path = (folder / target).resolve()
+        root = HERE.parent.resolve()
+        outside = (
+            path.is_relative_to(root)
+            and path.exists()
+            and files.get_file_from_path(str(path)[len(str(HERE.resolve())) + 1 :]) is None
+        )
+        return f"{words} (`{path.relative_to(root)}`)" if outside and path.suffix != ".md" else match[0]
+
+    return LINK.sub(replaced, markdown)

@@ -1,0 +1,118 @@
+"""What comes first: stored arrays and a page, then what runs the network again, each with the page anew."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from click.testing import CliRunner
+
+import analyze
+import cli
+from analyze import plot
+from analyze.contract import available_metrics
+from analyze.report import save
+from analyze.report.save import Pages
+from tests.loops import record_everything
+
+STORED, AGAIN = ("margin", "stiffness"), ("layer_margin", "sam_sharpness", "sharpness")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("first") / "run.zarr"
+    record_everything(path)
+    return path
+
+
+@pytest.fixture
+def few_metrics(monkeypatch):
+    cards = {name: available_metrics()[name] for name in (*AGAIN, *STORED)}
+    monkeypatch.setattr("analyze.engine.available_metrics", lambda: cards)
+
+
+def test_stored_arrays_come_first_then_the_others_by_cost(path, few_metrics):
+    seen, finished = [], []
+    analyze.run(
+        path,
+        arrived=lambda results: seen.append((set(results), results.coming)),
+        finished=lambda name, data: finished.append(name),
+    )
+    assert seen[0] == (set(STORED), AGAIN)
+    assert [coming for _, coming in seen] == [AGAIN, AGAIN[1:], AGAIN[2:], ()]
+    assert finished[:2] == list(STORED) or finished[:2] == list(STORED[::-1])
+    assert finished[2:] == list(AGAIN)
+
+
+def test_the_page_is_written_at_once_and_says_what_is_coming(path, few_metrics, tmp_path, monkeypatch):
+    pages = []
+    monkeypatch.setattr(
+        Pages,
+        "write",
+        lambda self, results, write=Pages.write: pages.append(
+            (write(self, results) / "report.html").read_text(encoding="utf-8")
+        ),
+    )
+    done = CliRunner().invoke(cli.main, ["analyze", str(path), "-o", str(tmp_path), "--jobs", "1"])
+    assert done.exit_code == 0, done.output
+    first, *_, last = pages
+    assert 'id="margin"' in first and 'id="sharpness"' not in first
+    assert "Still computing, by running the network again: " in first
+    assert available_metrics()["sharpness"].title in first.partition("Still computing")[2][:400]
+    assert "Still computing" not in last and 'id="sharpness"' in last
+    assert len(pages) == 5, "first, three more, and the end"
+    lines = [line for line in done.stderr.splitlines() if "still computing" in line]
+    assert len(lines) == 3 and lines[0].startswith("report: ")
+
+
+def test_a_figure_is_laid_out_once_to_the_same_bytes(monkeypatch):
+    data = xr.Dataset({"a": ("step", np.arange(9.0))}, {"step": np.arange(9)})
+
+    def drawn(result, figure):
+        left, right = plot.panels(figure, 2, columns=2, titles=["a long title", "b"], sharey=False)
+        left.plot(result["step"], result["a"], label="a line")
+        plot.legend(left)
+        plot.heat(right, np.outer(result["a"], result["a"]), colorbar="label of a scale")
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center")
+
+    once = plot.to_svg(plot.draw(drawn, data))
+    monkeypatch.setattr(plot, "_lay_out", lambda figure: None)
+    assert once == plot.to_svg(plot.draw(drawn, data))
+
+
+def test_figures_drawn_beside_are_the_same(path, tmp_path, monkeypatch):
+    results = analyze.run(path, list(STORED))
+    results.save(tmp_path / "here")
+    monkeypatch.setattr(save, "FEW", 1)
+    monkeypatch.setattr(save, "cores", lambda: 2)
+    with Pages(tmp_path / "beside", workers=True) as pages:
+        for name, data in results.items():
+            pages.add(name, data)
+        assert pages._pool is not None
+        pages.write(results)
+    for name in STORED:
+        for file in (f"figures/{name}.svg", f"tables/{name}.csv"):
+            assert (tmp_path / "beside" / file).read_bytes() == (tmp_path / "here" / file).read_bytes()
+
+
+def test_tables_and_figures_are_written_again_only_for_other_results(path, tmp_path):
+    results = analyze.run(path, list(STORED), output=tmp_path)
+    results.save(tmp_path)
+    files = [tmp_path / "figures" / "margin.svg", tmp_path / "tables" / "margin.csv"]
+    before = [file.stat().st_mtime_ns for file in files]
+    results.save(tmp_path)
+    assert [file.stat().st_mtime_ns for file in files] == before
+    other = analyze.run(path, list(STORED), output=tmp_path, options={"margin": {"epsilon": 0.3}})
+    other.save(tmp_path)
+    assert all(file.stat().st_mtime_ns > mark for file, mark in zip(files, before, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--jobs", "0"], "neither a number of processes nor auto"),
+        (["--snapshots", "some"], "is not few, all, or steps such as 0,100,1000"),
+        (["--patience", "-1"], "-1"),
+    ],
+)
+def test_what_cannot_be_meant_is_a_usage_error(path, arguments, said):
+    done = CliRunner().invoke(cli.main, ["analyze", str(path), *arguments])
+    assert done.exit_code == 2 and said in done.stderr

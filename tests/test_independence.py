@@ -1,0 +1,104 @@
+"""Mixing of examples is caught whatever the examples are, and nothing else is taken for mixing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tracer.network import Network
+from tracer.network.copies import named_tensors
+from tracer.network.independence import independence
+
+SEEDS = 50
+
+
+class Net(nn.Module):
+    def __init__(self, between: Callable[[Tensor], Tensor], last: nn.Module | None = None) -> None:
+        super().__init__()
+        self.a, self.b, self.between = nn.Linear(6, 8), nn.Linear(8, 3), between
+        self.last = last or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.b(self.between(self.a(x))))
+
+
+def quantized(h: Tensor) -> Tensor:
+    step = h.abs().amax() / 127
+    return torch.round(h / step) * step
+
+
+def clipped(h: Tensor) -> Tensor:
+    """Touches only examples beside one far larger than any that was given."""
+    return torch.where(h.amax() > 50, h / 2, h)
+
+
+MIXING = {
+    "maximum": (lambda h: F.relu(h) / F.relu(h).amax(), "aten.amax.default"),
+    "minimum": (lambda h: h - h.amin(), "aten.amin.default"),
+    "sort": (lambda h: h.sort(0).values, "aten.sort."),
+    "quantizer": (quantized, "aten."),
+    "clip": (clipped, "aten."),
+    "cumulative sum": (lambda h: h.cumsum(0), "aten.cumsum.default"),
+    "softmax over the batch": (lambda h: h.softmax(0), "aten.softmax.int"),
+    "number of examples": (lambda h: h * h.shape[0], "alone something else"),
+}
+
+
+def seeded(model: nn.Module, seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / 2)
+    return torch.randn(12, 6, generator=generator), torch.arange(12) % 3
+
+
+@pytest.mark.parametrize("kind", list(MIXING))
+def test_mixing_is_caught_for_any_examples(kind: str) -> None:
+    between, said = MIXING[kind]
+    model = Net(between)
+    network = Network.trace(model, *seeded(model, 0), F.cross_entropy)
+    for seed in range(SEEDS):
+        result = independence(network, named_tensors(model), *seeded(model, seed))
+        assert not result.holds, seed
+        assert said in result.message
+
+
+def bce(outputs: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+    return F.binary_cross_entropy(outputs, targets, reduction=reduction)
+
+
+ALONE: dict[str, Any] = {
+    "probabilities of one class": (nn.Sigmoid(), bce, torch.ones(12, 3)),
+    "reciprocal": (nn.Identity(), lambda o, t: (1 / (o - t)).abs().sum(1), torch.zeros(12, 3)),
+    "one class": (nn.Identity(), F.cross_entropy, torch.full((12,), 2)),
+    "rounded": (nn.Identity(), lambda o, t: torch.round(8 * o).sum(1) - t, torch.zeros(12)),
+    "normalised": (nn.LayerNorm(3), F.cross_entropy, torch.arange(12) % 3),
+}
+
+
+@pytest.mark.parametrize("kind", list(ALONE))
+def test_examples_that_stay_apart_are_told_so_within_the_domain_of_their_targets(kind: str) -> None:
+    last, loss, targets = ALONE[kind]
+    model = Net(torch.tanh, last)
+    network = Network.trace(model, seeded(model, 0)[0], targets, loss)
+    for seed in range(SEEDS):
+        result = independence(network, named_tensors(model), seeded(model, seed)[0], targets)
+        assert result.holds, result.message
+
+
+def test_what_a_model_refuses_says_nothing_of_it() -> None:
+    class Picky(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows = nn.Embedding(9, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.rows((x * 8).long())  # of no use for values outside of [0, 1]
+
+    model, x = Picky(), torch.rand(12, generator=torch.Generator().manual_seed(0))
+    network = Network.trace(model, x, torch.arange(12) % 3, F.cross_entropy)
+    result = independence(network, named_tensors(model), x, torch.arange(12) % 3)
+    assert result.holds, result.message

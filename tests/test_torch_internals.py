@@ -1,0 +1,96 @@
+"""What `tracer.network.torch_internals` relies on in PyTorch. A failure here says what a new PyTorch has changed."""
+
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.data import DataLoader
+
+from tracer.network.torch_internals import HOOKS, Replaced, hushed, opened
+
+
+def test_modules_keep_their_hooks_under_the_names_known():
+    held = {
+        name for name, value in vars(nn.Linear(1, 1)).items() if isinstance(value, dict) and "hook" in name
+    }
+    marks = {name for name in held if name.endswith(("_with_kwargs", "_always_called"))}
+    assert held - marks == set(HOOKS)
+
+
+def test_modules_keep_children_parameters_and_buffers_under_the_names_known():
+    assert {"_modules", "_parameters", "_buffers", "training"} <= vars(nn.Linear(1, 1)).keys()
+
+
+def test_attention_opened_shows_its_linear_layers():
+    class Seen(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            seen.append(getattr(function, "__name__", ""))
+            if function is F.multi_head_attention_forward:
+                with self:
+                    return opened(function)(*args, **(kwargs or {}))
+            return function(*args, **(kwargs or {}))
+
+    assert any(name.startswith("has_torch_function") for name in F.multi_head_attention_forward.__globals__)
+    seen, attention, x = [], nn.MultiheadAttention(4, 2), torch.randn(3, 1, 4)
+    expected = attention(x, x, x)[0]
+    with Seen():
+        found = attention(x, x, x)[0]
+    assert seen.count("linear") >= 2 and torch.equal(found, expected)
+
+
+def test_a_scaler_that_leaves_out_a_step_does_not_call_the_optimizer():
+    weight = nn.Parameter(torch.ones(1))
+    optimizer, called = torch.optim.SGD([weight], lr=1.0), []
+    optimizer.register_step_pre_hook(lambda *_: called.append(1))
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(weight.sum() * float("inf")).backward()
+    assert torch.amp.GradScaler.step.__name__ == "step" and scaler.step(optimizer) is None and not called
+
+
+def test_optimizers_modules_and_tensors_tell_what_is_asked_of_them():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
+    assert "_optimizer_step_post_hooks" in vars(optimizer)
+    tensor = torch.ones(1)
+    before = tensor._version
+    tensor.add_(1)
+    assert tensor._version > before
+
+
+def test_a_loader_takes_its_sampler_from_the_attributes_known():
+    loader = DataLoader(list(range(4)), batch_size=2)
+    assert {"batch_sampler", "_iterator"} <= vars(loader).keys()
+    loader.__dict__["batch_sampler"] = [[3], [1]]
+    assert [batch.tolist() for batch in loader] == [[3], [1]]
+    assert iter(loader)._index_sampler is loader.batch_sampler
+
+
+def test_a_replaced_method_is_put_back_and_passes_on_where_it_was_replaced_again():
+    class Base:
+        def go(self):
+            return 1
+
+    class Inherits(Base):
+        pass
+
+    first = Replaced(Inherits, "go", lambda go: lambda self: go(self) + 10)
+    second = Replaced(Inherits, "go", lambda go: lambda self: go(self) + 100)
+    assert Inherits().go() == 111 and Base().go() == 1
+    first.stop()
+    assert Inherits().go() == 101
+    second.stop()
+    assert Inherits().go() == 1
+
+
+def test_what_is_printed_while_hushed_is_kept_back(capsys):
+    with hushed():
+        print("export says", file=sys.stderr)
+    print("we say", file=sys.stderr)
+    assert capsys.readouterr().err == "we say\n"
+
+
+@pytest.mark.parametrize("name", ["is_lazy", "_ConvNd"])
+def test_names_that_are_imported_are_there(name):
+    assert hasattr(nn.parameter if name == "is_lazy" else nn.modules.conv, name)

@@ -1,0 +1,94 @@
+"""A run that diverged: where weights are NaN or infinite every metric is NaN, without an exception or a warning."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+import analyze
+import tracer
+from tests.loops import blobs, mlp
+from tracer.errors import MissingTraceError
+
+CARDS = analyze.available_metrics()
+BROKEN = 4  # the snapshot with such weights, and the last one
+FEW: dict[str, dict[str, Any]] = {  # what takes long takes fewer draws
+    "pac_bayes": {"n_noise": 2, "bisections": 2},
+    "cna_landscape": {"points": 3},
+    "regions": {"pairs": 2, "samples": 16},
+    "image_functions": {"history": "none"},
+}
+# Defined whatever the weights are: they are facts of the inputs, the schedule or the comparison itself.
+FACTS = {
+    "regions": {"id_from", "id_to"},
+    "minibatch_cna": {"loss"},  # of the update that broke the weights, taken before it
+    "path_cross_similarity": {"histogram"},
+    "activation_cross_similarity": {"histogram"},
+    "cna_landscape": {"explained"},
+    "expected_sharpness": {"n_draws"},
+}
+
+
+@pytest.fixture(scope="module", params=[float("nan"), float("inf")], ids=["nan", "inf"])
+def archive(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("broken") / "run.zarr"
+    torch.manual_seed(0)
+    model, (x, y) = mlp(), blobs(24)
+    dataset = TensorDataset(x, y)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+    streams = {"activations": None, "gradients": 6}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the loss is NaN is said
+        with tracer.record(
+            path,
+            model,
+            optimizer,
+            loss=F.cross_entropy,
+            probes={
+                "train": tracer.Probe(x[:12], y[:12], capture=streams),
+                "test": tracer.Probe(*blobs(11, seed=7), capture=streams),
+            },
+            snapshots=tracer.every(1),
+            gradients="exact",
+            minibatch=True,
+            data=dataset,
+            data_inputs=True,
+        ) as run:
+            for inputs, targets in run.batches(DataLoader(dataset, batch_size=6)):
+                loss = F.cross_entropy(model(inputs), targets)
+                optimizer.zero_grad()
+                loss.backward()
+                if run._open().step == BROKEN - 1:
+                    with torch.no_grad():
+                        for weight in model.parameters():
+                            weight.fill_(request.param)
+                optimizer.step()
+                run.log(loss=loss)
+    return tracer.open(path)
+
+
+def test_what_is_not_a_number_is_no_finite_result(archive):
+    wrong = []
+    for name in CARDS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            try:
+                result = analyze.run(archive, [name], options={name: FEW.get(name, {})})[name]
+            except MissingTraceError as sentence:
+                # It needs two learning rates, whatever the weights.
+                if name != "path_overlap_ratio":
+                    wrong.append(f"{name}: {sentence}"[:300])
+                continue
+            except Exception as error:
+                wrong.append(f"{name}: {error!r}"[:300])
+                continue
+        for variable, values in result.data_vars.items():
+            if "step" in values.dims and values.dtype.kind == "f" and variable not in FACTS.get(name, ()):
+                last = values.sel(step=BROKEN).values
+                if np.isfinite(last).any():
+                    wrong.append(f"{name}.{variable}: {last[np.isfinite(last)][:5]}")
+    assert not wrong, "\n".join(wrong)

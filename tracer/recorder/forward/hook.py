@@ -1,0 +1,28 @@
+"""Hooks on a model that is being recorded, which stay behind when the model is copied or saved."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+
+class Hook:
+    """A hook that observes. In a copy or a pickle of its module there is one in its place that does nothing.
+
+    What stands there is of the standard library, so that a saved model can be loaded where tracer is not
+    installed.
+
+    >>> import copy
+    >>> copy.deepcopy(Hook(print))("module", "inputs")
+    """
+
+    __slots__ = ("_observe",)
+
+    def __init__(self, observe: Callable[..., None]) -> None:
+        self._observe = observe
+
+    def __call__(self, *given: Any) -> None:
+        """Observe."""
+        self._observe(*given)
+
+    def __reduce__(self) -> Any:
+        return getattr, (nullcontext(), "__exit__")  # which takes any arguments and returns None

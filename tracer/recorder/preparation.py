@@ -1,0 +1,209 @@
+"""Before a model is probed: whether it takes its examples, where they must lie, what its loss does not reach."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from tracer.correctness import Correctness
+from tracer.errors import ArchiveError, RecordError, first_line
+from tracer.network import Network
+from tracer.network.checks import some as first_of
+from tracer.network.copies import named_tensors, private_copy, quiet, unwrap
+from tracer.network.loss_kind import judged
+from tracer.network.objective import Objective, call_model, objective_of, per_example
+from tracer.network.pytree import leaves_of, rebuild, take
+from tracer.network.table import DTYPES
+from tracer.probe import Probe
+from tracer.recorder.forward.untraced import EagerNetwork
+from tracer.writer import Writer
+
+TRACED_WITH = 8  # examples shown to the tracer and the checks
+
+
+@contextmanager
+def in_one_sentence(writer: Callable[[], Writer | None]) -> Iterator[None]:
+    """Make a RecordError of whatever goes wrong before training starts, and close what was begun to be written."""
+    try:
+        yield
+    except BaseException as error:
+        if (begun := writer()) is not None:
+            begun.close("interrupted")
+        if not isinstance(error, Exception) or isinstance(
+            error, RecordError | ArchiveError | OSError | Warning
+        ):
+            raise
+        raise RecordError(
+            f"The recording could not begin ({first_line(error)}): give probes={{}} to record ids, scalars and weights "
+            "alone."
+        ) from error
+
+
+def check_model(model: nn.Module) -> None:
+    """RecordError naming a parameter or buffer that has no values, or none that an archive can hold."""
+    inner = unwrap(model)
+    for name, tensor in [*inner.named_parameters(), *inner.named_buffers()]:
+        if is_lazy(tensor):
+            problem = "is not initialised yet: run one batch through the model first"
+        elif tensor.is_meta:
+            problem = "is on the meta device and has no values: load or initialise the model first"
+        elif tensor.layout != torch.strided or tensor.is_quantized:
+            problem = "is sparse or quantized, which archives do not hold: record a dense model"
+        elif tensor.dtype not in DTYPES.values():
+            problem = f"is {tensor.dtype}, which archives do not hold: use a floating-point or integer dtype"
+        else:
+            continue
+        raise RecordError(f"Tensor {name!r} of the model {problem}.")
+
+
+def check_accepted(
+    model: nn.Module, name: str, inputs: Any, targets: Any, *, loss: Any, objective: Objective | None
+) -> None:
+    """RecordError naming the probe where the model, its loss or the objective refuses its examples.
+
+    With an objective, nothing but the objective calls the model.
+    """
+    shapes = _told(inputs)
+    with quiet(grad=True):
+        replica = private_copy(model)
+        if objective is not None:
+            try:
+                objective_of(None, objective)(replica, inputs, targets)
+            except Exception as error:
+                raise RecordError(
+                    f"Probe {name!r}: objective= fails on a batch of its examples, inputs {shapes} and targets "
+                    f"{_told(targets)} ({_cause(error)}): it is called as objective(model, inputs, targets), on a few "
+                    "examples at a time, and returns (outputs, losses) with one loss per example."
+                ) from error
+            return
+        try:
+            outputs = call_model(replica, inputs)
+        except Exception as error:
+            raise RecordError(
+                f"Probe {name!r}: the model refuses a batch of its inputs, {shapes} ({_cause(error)}): bring the probe "
+                "into the form of the training batches, or pass objective=(model, inputs, targets) -> (outputs, "
+                "losses) where the model is called in another way."
+            ) from error
+        if loss is None:
+            return
+        kind_of = f"a {type(outputs).__name__}"
+        if not isinstance(outputs, torch.Tensor) and _floating(outputs) != 1:
+            raise RecordError(
+                f"Probe {name!r}: the model returns {kind_of}, and loss= takes models that return one tensor: pass "
+                "objective=(model, inputs, targets) -> (outputs, losses), which says what of it are the outputs."
+            )
+        try:
+            per_example(loss)(outputs, targets)
+        except RecordError as error:
+            raise RecordError(f"Probe {name!r}: {error}") from error
+        except Exception as error:
+            given = _told(outputs) if isinstance(outputs, torch.Tensor) else kind_of
+            raise RecordError(
+                f"Probe {name!r}: the loss refuses outputs {given} with targets {_told(targets)} ({_cause(error)}): "
+                "bring the targets into the form of the training batches, or pass objective=(model, inputs, targets) "
+                "-> (outputs, losses)."
+            ) from error
+
+
+def _told(tree: Any) -> str:
+    return ", ".join(f"{list(leaf.shape)} {leaf.dtype}" for leaf in leaves_of(tree)) or "none"
+
+
+def _cause(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _floating(tree: Any) -> int:
+    """Number of floating-point tensors with axes in a nest, mappings and dataclasses included."""
+    if isinstance(tree, torch.Tensor):
+        return int(tree.is_floating_point() and tree.ndim > 0)
+    if hasattr(tree, "__dataclass_fields__") and not isinstance(tree, type):
+        tree = [getattr(tree, field) for field in tree.__dataclass_fields__]
+    elif hasattr(tree, "values"):
+        tree = list(tree.values())
+    return sum(map(_floating, tree)) if isinstance(tree, tuple | list) else 0
+
+
+def untraced(*given: Any, refusal: Exception, **goal: Any) -> EagerNetwork:
+    """The model itself in the table's place; why it could not be traced where that is no way either."""
+    try:
+        return EagerNetwork(*given, **goal, reason=str(refusal))
+    except RecordError:
+        raise
+    except Exception as error:
+        raise refusal from error
+
+
+def kind(network: Network | EagerNetwork | None) -> dict[str, Any]:
+    """What the card says of the network."""
+    if isinstance(network, EagerNetwork):
+        return {"network": "eager", "network_reason": network.reason}
+    return {"network": None if network is None else "table"}
+
+
+def layer_of(network: Network | EagerNetwork) -> dict[str, str]:
+    """The layer of each trainable parameter."""
+    return {name: layer.name for layer in network.layers for name in layer.parameters}
+
+
+def device_of(tensors: Mapping[str, torch.Tensor]) -> torch.device:
+    """Where a model is."""
+    return next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
+
+
+def some(probe: Probe, device: torch.device) -> tuple[Any, Any]:
+    """A few examples of a probe where the model is."""
+
+    def few(tree: Any) -> Any:
+        index = torch.arange(TRACED_WITH) % probe.n
+        return rebuild(tree, iter([leaf[index].to(device) for leaf in leaves_of(tree)]))
+
+    return few(probe.inputs), few(probe.targets)
+
+
+def correctness(network: Network | EagerNetwork, model: nn.Module, probe: Probe, loss: Any) -> Correctness:
+    """What the loss or the objective calls correct."""
+    tensors = named_tensors(model)
+    size = network.batch or TRACED_WITH
+    inputs, targets = (first_of(tree, size) for tree in some(probe, device_of(tensors)))
+    return judged(network, tensors, (inputs, targets), probe.targets, loss)
+
+
+def complex_parameters(tensors: Mapping[str, torch.Tensor], network: Network | EagerNetwork) -> list[str]:
+    """Names of the trainable parameters that are complex."""
+    names = [name for layer in network.layers for name in layer.parameters]
+    return [name for name in names if tensors[name].is_complex()]
+
+
+def unreached(
+    network: Network | EagerNetwork, tensors: Mapping[str, torch.Tensor], inputs: Any, targets: Any
+) -> list[str]:
+    """A sentence naming the trainable parameters that the loss does not depend on."""
+    names = [name for layer in network.layers for name in layer.parameters]
+    unreached = dict.fromkeys(names)
+    size = network.batch or TRACED_WITH
+    for start in range(0, TRACED_WITH, size):
+        index = (start + torch.arange(size)) % TRACED_WITH
+        some = [take(tree, index, TRACED_WITH) for tree in (inputs, targets)]
+        with torch.inference_mode(False), torch.enable_grad():
+            live = {name: tensors[name].detach().requires_grad_() for name in unreached}
+            _, losses = network.run({**tensors, **live}, *some)
+            if losses is None or not live:
+                return []
+            if not losses.requires_grad:
+                continue
+            found = torch.autograd.grad(losses.sum(), list(live.values()), allow_unused=True)
+        for name, gradient in zip(live, found, strict=True):
+            if gradient is not None:
+                del unreached[name]
+    if not unreached:
+        return []
+    shown = ", ".join(list(unreached)[:5]) + (f" and {len(unreached) - 5} more" if len(unreached) > 5 else "")
+    return [
+        f"the loss does not depend on {shown}: their gradients are recorded as 0; look for a detach() or a "
+        "module "
+        "that forward never calls, or freeze them with requires_grad=False"
+    ]

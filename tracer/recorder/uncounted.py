@@ -1,0 +1,81 @@
+"""Training that goes on without an update being counted: it must not pass in silence."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from tracer.network.copies import unwrap
+
+_WITNESSES = 8  # parameters looked at in each update
+SENTENCE = (
+    "Since update {step} {what} and no update was counted: no optimizer given to tracer.record made a step (it was "
+    "made anew, or is stepped by other methods than step()); give the optimizer that steps, several in a list, a "
+    "function that returns the one in use, or optimizer=None and call run.step() after each update"
+)
+STRANGER = (
+    "The optimizer holds none of the parameters of the model: the updates it makes are of something else; give "
+    "the optimizer of this model"
+)
+LAST = "Update {step} stands for all those after update {before} that were not counted; it has no ids"
+
+
+class Uncounted:
+    """Watches whether batches and losses are followed by updates, and whether the weights change without one."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = unwrap(model)
+        trainable = [p for p in self._model.parameters() if p.requires_grad]
+        self._witnesses = trainable[:: max(1, len(trainable) // _WITNESSES)][:_WITNESSES]
+        self._norms: list[float] | None = self._measure()
+        self._versions: list[int] = []
+        self.batches = 0  # delivered since the last update, or since the last epoch ended
+        self.losses = 0
+        self._said = ""
+
+    def count(self) -> None:
+        """An update was counted."""
+        self._norms = None
+        self._versions = [witness._version for witness in self._witnesses]
+        self.batches = self.losses = 0
+
+    @property
+    def any(self) -> bool:
+        """Whether something came that an update should have followed."""
+        return bool(self.batches or self.losses)
+
+    def sentence(self, step: int) -> str:
+        """What to tell the user; the same sentence for the rest of the run."""
+        if self._said:
+            return self._said
+        what = [f"{self.batches} batches were delivered"] if self.batches else []
+        what += [f"{self.losses} losses were logged"] if self.losses else []
+        self._said = SENTENCE.format(step=step, what=" and ".join(what or ["the weights changed"]))
+        return self._said
+
+    def changed(self) -> bool:
+        """Whether the weights are others than after the last update, or the start."""
+        if self._norms is not None:
+            now = self._measure()
+            return len(now) != len(self._norms) or any(
+                a != b and (a == a or b == b) for a, b in zip(self._norms, now, strict=True)
+            )
+        here = {id(parameter) for parameter in self._model.parameters()}
+        return any(
+            witness._version != version or id(witness) not in here
+            for witness, version in zip(self._witnesses, self._versions, strict=True)
+        )
+
+    def is_stranger(self, groups: Iterable[dict[str, Any]]) -> bool:
+        """Whether groups of an optimizer hold parameters, but none of the model's."""
+        held = {id(parameter) for group in groups for parameter in group["params"]}
+        return bool(held) and not held & {id(parameter) for parameter in self._model.parameters()}
+
+    def _measure(self) -> list[float]:
+        with torch.inference_mode(False), torch.no_grad():
+            return [
+                float(torch.linalg.vector_norm(p.detach().flatten(), dtype=torch.float64))
+                for p in (getattr(p, "_local_tensor", p) for p in self._model.parameters())
+                if p.numel() and p.is_floating_point()
+            ]
