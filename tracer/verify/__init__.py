@@ -19,7 +19,7 @@ from tracer.errors import ArchiveError, MissingTraceError
 from tracer.store import grid as objects
 from tracer.store.documents import to_json
 from tracer.store.files import PARTIAL
-from tracer.store.grid import Grid
+from tracer.store.layout import ArrayLayout
 from tracer.store.manifest import MANIFEST, chain
 from tracer.store.store import MAX_ROOT, ROOT, is_remote, local_path
 from tracer.store.stores import connect
@@ -145,7 +145,7 @@ class Examination:
     def __init__(self, source: Source, inventory: Inventory, report: Report) -> None:
         self.source, self.inventory, self.report = source, inventory, report
         self.record = source.record
-        self.grids = {p: Grid.of(p, n) for p, n in source.nodes.items() if n["node_type"] == "array"}
+        self.grids = {p: source.layout(p) for p, n in source.nodes.items() if n["node_type"] == "array"}
         self.bad: dict[str, tuple[str, tuple[int, ...]]] = {}
         self.sealed: dict[str, tuple[int, int]] = {}  # key to bytes and checksum
         self.expected: dict[str, tuple[str, tuple[int, ...]]] = {}
@@ -350,7 +350,7 @@ class Examination:
             if not grid.raw and not any(owner == path for owner, _ in self.bad.values()):
                 self._decode(path, grid)
 
-    def _decode(self, path: str, grid: Grid) -> None:
+    def _decode(self, path: str, grid: ArrayLayout) -> None:
         first = next(iter(grid.keys()), None)
         for numbers, key in grid.keys() if first is not None and first[1] in self.expected else ():
             spans = zip(numbers, grid.chunk, grid.shape, strict=True)
