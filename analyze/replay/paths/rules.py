@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 LARGEST = 1 << 14  # elements along a side of a window that is summed over
 
 
-class Refused(NamedTuple):
+@dataclass(frozen=True)
+class Refused:
     """In the place of a row's result: what is in the way of it."""
 
     index: int
