@@ -173,7 +173,8 @@ def info(run: str, settings: tuple[tuple[str, str | None], ...], form: str) -> N
     RUN is a directory, a .zip file or a URL. Prints what was trained and what was recorded of it.
     """
     import tracer
-    from tracer.archive.summary import describe, summarize
+    from tracer.archive.summary import summarize
+    from tracer.command.summary import describe
 
     if settings:
         from tracer.share.attributes import set_attributes

@@ -15,6 +15,7 @@ import analyze
 import tracer
 from benchmarks.harness import Work, case
 from benchmarks.models import resnet18
+from tracer.recovery.resume import resume
 from tracer.writer import Writer
 
 N, SNAPSHOTS = 64, int(os.environ.get("TRACER_BENCHMARK_SNAPSHOTS", "100"))
@@ -77,7 +78,7 @@ def repeated(path: Path, n: int) -> None:
             group: {name: source.snapshot(f"{group}/{name}", 0) for name in _arrays(source, group)}
             for group in source.streams()
         }
-    made = Writer.resume(path)
+    made = resume(path)
     for step in range(1, n):
         for group, arrays in first.items():
             made.append(group, step, True, {name: _varied(rng, values) for name, values in arrays.items()})

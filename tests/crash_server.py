@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tracer.recovery.resume import resume
 from tracer.writer import Writer
 
 SIZES = {"weights/float32": 2000, "probes/p/outputs/loss": 40, "probes/p/activations/values": 270_000}
@@ -62,7 +63,7 @@ def write(path: str, seed: int, first: int, rounds: int, power: bool = False) ->
     writer = (
         Writer(path, attributes={"title": "soak"}, **options)
         if new
-        else Writer.resume(path, step=first - 1, **options)
+        else resume(path, step=first - 1, **options)
     )
     writer.static("probes/p", {"id": np.arange(40)}, {"id": ("example",)}, {"split": "train"})
     for path_, size in SIZES.items():

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from tests.crash_writer import die_after
 from tests.damage import go_on
-from tracer.writer import Writer
+from tracer.recovery.resume import resume
 
 
 def main(path: str, step: int, files: int) -> None:
     die_after(files)
-    writer = Writer.resume(Path(path), step=step)
+    writer = resume(Path(path), step=step)
     go_on(writer, step + 1, 8)
     writer.flush()
     os.kill(os.getpid(), signal.SIGKILL)

@@ -16,6 +16,7 @@ import tracer
 from tests.loops import blobs, mlp
 from tests.recording import declare, put, put_row
 from tracer import spec
+from tracer.recovery.resume import resume
 from tracer.share import pack, set_attributes, unpack
 from tracer.store import grid
 from tracer.store.files import write_all
@@ -210,7 +211,7 @@ def test_taking_up_again_is_sound_after_every_commit(tmp_path: Path) -> None:
     put(writer, spec.TAIL_ROWS + 9)
     writer.close()
     for seam in (spec.TAIL_ROWS + 8, spec.TAIL_ROWS, spec.TAIL_ROWS - 1, 3):
-        writer = Writer.resume(writer.path, step=seam)
+        writer = resume(writer.path, step=seam)
         sound(writer.path, seam + 1)
         for step in range(seam + 1, seam + 4):
             rows(writer, step, step + 1)
@@ -239,7 +240,7 @@ def test_after_taking_up_again_columns_hold_nothing_of_what_was_dropped(tmp_path
     rows(writer, 0, spec.TAIL_ROWS + 10)
     writer.close()
     assert raw(writer.path, "steps/loss", 0)[5:9].tolist() == [5, 6, 7, 8]
-    Writer.resume(writer.path, step=4).close()
+    resume(writer.path, step=4).close()
     sound(writer.path, 5)
     assert np.isnan(raw(writer.path, "steps/loss", 0)[5:]).all()
     assert (raw(writer.path, "steps/step", 0)[5:] == -1).all()

@@ -180,7 +180,7 @@ def test_a_writing_thread_that_dies_is_heard_of(tmp_path: Path, error: BaseExcep
 
 def test_a_second_writer_in_another_process(tmp_path: Path) -> None:
     writer = recorded(tmp_path / "run.zarr")
-    code = "import sys; from tracer.writer import Writer; Writer.resume(sys.argv[1])"
+    code = "import sys; from tracer.recovery.resume import resume; resume(sys.argv[1])"
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "run.zarr")],
         cwd=Path(__file__).parents[1],

@@ -19,6 +19,7 @@ from tests.recording import put_row
 from tracer.errors import ArchiveError
 from tracer.materialize import materialize
 from tracer.recovery.repair import repair
+from tracer.recovery.resume import resume
 from tracer.share import pack, set_attributes, unpack
 from tracer.store.files import PARTIAL
 from tracer.verify import verify
@@ -93,7 +94,7 @@ def holds(path: Path, seam: int = 99, factor: float = 1.0) -> int:
 
 def goes_on(path: Path) -> None:
     """It can be recorded on."""
-    writer = Writer.resume(path)
+    writer = resume(path)
     put_row(writer, writer._last_row + 1, ids=np.arange(2))
     writer.close()
     sound(path)
@@ -169,7 +170,7 @@ def test_taking_up_again(small: Path, tmp_path: Path) -> None:
     disk = Disk(base, power=False)
     disk.acknowledged = 3
     with disk.watching():
-        writer = Writer.resume(base / "run.zarr", step=1)
+        writer = resume(base / "run.zarr", step=1)
         disk.acknowledged = 1
         writer.mark_epoch_end(1)
         go_on(writer, 2, 4, factor=2.0)
@@ -261,7 +262,7 @@ def test_materializing(tmp_path: Path) -> None:
         sound(path)
         with tracer.open(path) as archive:
             assert archive.rows["step"].tolist() == [0, 1]
-        Writer.resume(path).close()
+        resume(path).close()
         sound(path)
 
     assert killed(disk, tmp_path, check) > 2

@@ -14,6 +14,7 @@ import tracer
 from tests.damage import copied, go_on, weights, write_small
 from tests.power import Disk, State, write_state
 from tracer.recovery.repair import repair
+from tracer.recovery.resume import resume
 from tracer.share import pack, set_attributes
 from tracer.verify import verify
 from tracer.writer import Writer, worker
@@ -112,7 +113,7 @@ def test_taking_up_again_and_dropping_steps(small: Path, tmp_path: Path, most: i
     disk = Disk(base)
     disk.acknowledged = ("old", 5)
     with disk.watching():
-        writer = Writer.resume(base / "run.zarr", step=3, durability="power")
+        writer = resume(base / "run.zarr", step=3, durability="power")
         disk.acknowledged = ("new", 3)
         go_on(writer, 4, 7, factor=2.0)
         writer.flush()

@@ -18,6 +18,7 @@ from tracer.recorder import RecordWarning, ranks
 from tracer.recorder.ranks import Process
 from tracer.recorder.ranks.writer import Parent, RankWriter
 from tracer.recovery.repair import repair
+from tracer.recovery.resume import resume
 from tracer.share import export_hdf5, import_hdf5, pack, pull, push, unpack
 from tracer.store.documents import document_digest
 from tracer.verify import verify
@@ -280,7 +281,7 @@ def test_ranks_travel_with_the_run(run):
 
 
 def test_a_rank_that_is_being_recorded_is_not_packed(run):
-    writer = Writer.resume(run / "ranks/2")
+    writer = resume(run / "ranks/2")
     try:
         with pytest.raises(ArchiveError, match="another process is writing"):
             pack(run)

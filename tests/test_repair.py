@@ -10,6 +10,7 @@ from tests.damage import copied, files_of, go_on, weights, write_small
 from tests.recording import declare, put, put_row
 from tracer.errors import ArchiveError
 from tracer.recovery.repair import repair
+from tracer.recovery.resume import resume
 from tracer.verify import verify
 from tracer.writer import Writer
 
@@ -168,7 +169,7 @@ def test_an_archive_being_written_is_refused(tmp_path: Path) -> None:
 
 def test_a_repaired_archive_can_be_recorded_on(path: Path) -> None:
     flip(path / "weights" / "float32" / "c.1.0")
-    writer = Writer.resume(path, step=repair(path).step)
+    writer = resume(path, step=repair(path).step)
     go_on(writer, 2, 6)
     writer.close()
     assert verify(path, full=True).ok

@@ -21,6 +21,7 @@ from tests.damage import copied, files_of, go_on, weights, write_small
 from tests.recording import declare, put, put_row
 from tests.synthetic import write_archive
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
+from tracer.recovery.resume import resume
 from tracer.store.files import Directory
 from tracer.verify import verify
 from tracer.writer import Writer
@@ -57,7 +58,7 @@ def check(path: Path, last: int, seam: int, factor: float = 1.0) -> None:
 
 def test_going_on_where_it_ended(path: Path) -> None:
     run_id = tracer.open(path).run_id
-    writer = Writer.resume(path)
+    writer = resume(path)
     assert writer.run_id == run_id
     go_on(writer, 6, 9, factor=2.0)
     writer.close()
@@ -69,7 +70,7 @@ def test_going_on_where_it_ended(path: Path) -> None:
 @pytest.mark.parametrize("step", [0, 1, 3, 4])
 def test_overlapping_steps_are_dropped_in_one_commit(path: Path, step: int) -> None:
     before = tracer.open(path).attributes["tracer"]
-    writer = Writer.resume(path, step=step)
+    writer = resume(path, step=step)
     record = json.loads((path / "zarr.json").read_text())["attributes"]["tracer"]
     assert record["commit"] == before["commit"] + 1
     assert record["state"] == "recording"
@@ -82,7 +83,7 @@ def test_overlapping_steps_are_dropped_in_one_commit(path: Path, step: int) -> N
 
 
 def test_nothing_at_all_may_be_kept(path: Path) -> None:
-    writer = Writer.resume(path, step=-1)
+    writer = resume(path, step=-1)
     with tracer.open(path) as archive:
         assert archive.rows["step"].size == 0
         assert archive.attributes["tracer"]["resumes"][0]["step"] is None
@@ -92,7 +93,7 @@ def test_nothing_at_all_may_be_kept(path: Path) -> None:
 
 
 def test_a_killed_recording_loses_its_leftovers(path: Path) -> None:
-    writer = Writer.resume(path, step=3)
+    writer = resume(path, step=3)
     go_on(writer, 4, 6)
     writer._worker._inbox.put(None)  # as if it had been killed
     writer._worker.join()
@@ -100,7 +101,7 @@ def test_a_killed_recording_loses_its_leftovers(path: Path) -> None:
     (path / "manifest" / "objects" / "partial").write_bytes(b"half")
     (path / "weights" / "float32" / "c.2.0").write_bytes(b"half")
     assert verify(path).notes
-    writer = Writer.resume(path)
+    writer = resume(path)
     assert not (path / "manifest" / "objects" / "partial").exists()
     assert not (path / "weights" / "float32" / "c.2.0").exists()
     go_on(writer, 4, 7)
@@ -124,7 +125,7 @@ def test_many_objects_on_both_sides_of_the_seam(tmp_path: Path) -> None:
     go(writer, 0, 9000)
     writer.close()
     for seam in (8192, 4095, 60):
-        writer = Writer.resume(writer.path, step=seam)
+        writer = resume(writer.path, step=seam)
         assert verify(writer.path, full=True).ok
         go(writer, seam + 1, 9000)
         writer.close()
@@ -148,21 +149,21 @@ def test_taken_up_twice_with_nothing_in_between(tmp_path: Path) -> None:
             put(writer, step)
     writer.close()
     for again in range(3):
-        writer = Writer.resume(path, step=4150)
+        writer = resume(path, step=4150)
         assert verify(path, full=True).ok
         writer._worker._inbox.put(None)  # as if it had been killed
         writer._worker.join()
         writer._lock.release()
         report = verify(path, full=True)
         assert report.ok, (again, str(report))
-    Writer.resume(path).close()
+    resume(path).close()
     with tracer.open(path) as archive:
         assert archive.rows["loss"].tolist() == list(range(4151))
 
 
 def test_every_stream_and_the_minibatches_are_dropped_alike(tmp_path: Path) -> None:
     truth = write_archive(tmp_path / "run.zarr")
-    Writer.resume(tmp_path / "run.zarr", step=4).close("interrupted")
+    resume(tmp_path / "run.zarr", step=4).close("interrupted")
     report = verify(tmp_path / "run.zarr", full=True)
     assert report.ok, str(report)
     with tracer.open(tmp_path / "run.zarr") as archive:
@@ -184,7 +185,7 @@ def test_versions_of_the_network_from_later_steps_are_dropped(tmp_path: Path) ->
             dims = {f"table_{step}": (f"byte_{step}",)}
             writer.static("network", table, dims, {"versions": versions})
     writer.close()
-    Writer.resume(tmp_path / "run.zarr", step=2).close()
+    resume(tmp_path / "run.zarr", step=2).close()
     assert verify(tmp_path / "run.zarr", full=True).ok
     with tracer.open(tmp_path / "run.zarr") as archive:
         assert [v["from_step"] for v in archive._source.group_attributes("network")["versions"]] == [0]
@@ -194,7 +195,7 @@ def test_versions_of_the_network_from_later_steps_are_dropped(tmp_path: Path) ->
 
 
 def test_the_same_declarations_may_be_made_again_and_others_are_refused(path: Path) -> None:
-    writer = Writer.resume(path)
+    writer = resume(path)
     arrays, dims = {"id": np.arange(4)}, {"id": ("example",)}
     writer.static("probes/p", arrays, dims, {"split": "train"})
     writer.stream("weights", {"float32": ("float32", (300_000,), ("float32_element",))})
@@ -221,25 +222,25 @@ def test_what_cannot_be_taken_up_is_refused_and_left_as_it_is(path: Path, tmp_pa
     with pytest.raises(
         MissingTraceError, match="cannot be resumed after step 9: it holds updates up to step 5"
     ):
-        Writer.resume(path, step=9)
+        resume(path, step=9)
     with pytest.raises(ArchiveError, match="no archive directory at"):
-        Writer.resume(tmp_path / "none")
+        resume(tmp_path / "none")
     loss = path / "steps" / "loss" / "c.0"
     loss.write_bytes(b"")
     with pytest.raises(ArchiveError, match=r"it is damaged \(steps/loss/c.0: .*--repair"):
-        Writer.resume(path)
+        resume(path)
     loss.write_bytes(before["steps/loss/c.0"])
     assert {name: (path / name).read_bytes() for name in files_of(path)} == before
-    writer = Writer.resume(path)
+    writer = resume(path)
     with pytest.raises(ArchiveError, match="another process is writing"):
-        Writer.resume(path)
+        resume(path)
     writer.close()
 
 
 def test_a_reader_from_before_is_told_instead_of_given_other_values(path: Path) -> None:
     with tracer.open(path) as archive:
         assert np.array_equal(archive._source.read("weights/float32", 2), weights(4))
-        writer = Writer.resume(path, step=3)
+        writer = resume(path, step=3)
         go_on(writer, 4, 6, factor=9.0)
         writer.flush()
         with pytest.raises(
@@ -291,7 +292,7 @@ def test_stopped_after_any_file_of_a_resume(small: Path, tmp_path: Path) -> None
         path = copied(small, tmp_path / f"{operations}.zarr")
         try:
             with stopped_after(operations):
-                writer = Writer.resume(path, step=3)
+                writer = resume(path, step=3)
         except Stopped:
             state = verify(path, full=True)
             assert state.ok, str(state)
@@ -321,7 +322,7 @@ def test_killed_while_resuming_and_resumed_again(small: Path, tmp_path: Path, fi
     with tracer.open(path) as archive:
         last = int(archive.rows["step"][-1])
         assert archive.rows["loss"].tolist() == list(range(last + 1))
-    writer = Writer.resume(path, step=min(3, last))
+    writer = resume(path, step=min(3, last))
     go_on(writer, 4, 8)
     writer.close()
     check(path, 7, 3)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import tracer
 from tests.loops import blobs, mlp
 from tracer.errors import ArchiveError, RecordError
+from tracer.recovery.resume import resume
 from tracer.share.packs import pack, unpack
 from tracer.verify import verify
 from tracer.writer import Writer
@@ -198,7 +199,7 @@ def test_packed_and_zipped_archives_are_to_be_unpacked_first(job: Job, unbroken:
     with pytest.raises(
         ArchiveError, match="is a file, which cannot be recorded on; `tracer unpack` it first"
     ):
-        Writer.resume(zipped.path)
+        resume(zipped.path)
     assert zipped.path.read_bytes() == before
 
 
@@ -219,7 +220,7 @@ def test_a_place_that_cannot_be_written_is_refused(job: Job, monkeypatch: pytest
     with pytest.raises(
         ArchiveError, match=r"cannot resume .*: Read-only file system; make its folder writable"
     ):
-        Writer.resume(job.path)
+        resume(job.path)
     monkeypatch.undo()
     assert files(job.path) == before
 

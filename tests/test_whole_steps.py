@@ -14,6 +14,7 @@ from tests.damage import copied
 from tests.recording import put_row
 from tracer.errors import ArchiveError
 from tracer.recovery.repair import repair
+from tracer.recovery.resume import resume
 from tracer.verify import verify
 from tracer.writer import Writer, worker
 
@@ -187,7 +188,7 @@ def test_streams_that_do_not_fit_are_found_and_cut_back(
     assert {finding.kind for finding in report.findings} == {"streams"}
     assert sentence in str(report)
     with pytest.raises(ArchiveError, match="repair it first"):
-        Writer.resume(path)
+        resume(path)
     done = repair(path)
     assert done.step == last and sentence in str(done)
     assert [entry["step"] for entry in tracer.open(path).attributes["tracer"]["resumes"]] == [last]
@@ -226,7 +227,7 @@ def test_the_end_of_an_epoch_may_be_known_after_the_commit(tmp_path: Path) -> No
     (late / "zarr.json").write_bytes(root)  # killed before the root document
     writer.close("interrupted")
     assert verify(late, full=True).ok
-    for name, act in {"resumed": lambda p: Writer.resume(p).close(), "repaired": repair}.items():
+    for name, act in {"resumed": lambda p: resume(p).close(), "repaired": repair}.items():
         path = copied(late, tmp_path / f"{name}.zarr")
         act(path)
         assert whole(path) == [0]

@@ -11,9 +11,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tracer.archive import gradients as factors
 from tracer.gradients.leftover import Leftover
-from tracer.materialize.filling import FillPass
 from tracer.probe import Probe
 from tracer.rerun import part, settled
+from tracer.rerun.passes import FillPass
 from tracer.rerun.wanted import Wanted
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from tests.damage import copied, files_of
 from tests.synthetic import write_archive
 from tracer.errors import ArchiveError, MissingTraceError
 from tracer.recovery.repair import repair
+from tracer.recovery.resume import resume
 from tracer.verify import verify
-from tracer.writer import Writer
 
 FLOAT = "weights/float32"
 BITS = "probes/train/masks/bits"
@@ -185,7 +185,7 @@ def test_it_is_refused_when_opened(path: Path, attack: str) -> None:
     assert "\n" not in str(caught.value)
     assert "\x1b" not in str(caught.value)
     assert len(str(caught.value)) < 600
-    for act in (lambda: repair(path), lambda: Writer.resume(path)):
+    for act in (lambda: repair(path), lambda: resume(path)):
         with bounded(), pytest.raises(ArchiveError):
             act()
     with bounded():

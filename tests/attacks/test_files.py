@@ -20,6 +20,7 @@ from tests.recording import put_row
 from tests.synthetic import write_archive
 from tracer.errors import ArchiveError
 from tracer.recovery.repair import repair
+from tracer.recovery.resume import resume
 from tracer.verify import verify
 from tracer.writer import Writer
 
@@ -67,7 +68,7 @@ def test_nothing_behind_a_link_is_read_or_waited_for(linked: Path) -> None:
 def test_nothing_behind_a_link_is_changed(linked: Path, tmp_path: Path) -> None:
     before = {name: (tmp_path / "outside" / name).read_bytes() for name in files_of(tmp_path / "outside")}
     with bounded(), pytest.raises(ArchiveError):
-        Writer.resume(linked)
+        resume(linked)
     with bounded(), pytest.raises(ArchiveError):
         repair(linked)
     assert {n: (tmp_path / "outside" / n).read_bytes() for n in files_of(tmp_path / "outside")} == before

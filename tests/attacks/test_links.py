@@ -14,6 +14,7 @@ from tests.damage import copied
 from tests.recording import declare, put, put_row
 from tracer.errors import ArchiveError, RecordError
 from tracer.recovery.repair import repair
+from tracer.recovery.resume import resume
 from tracer.share import export_hdf5, import_hdf5, pack, pull, set_attributes, unpack
 from tracer.store.files import Directory, Lock
 from tracer.writer import Writer
@@ -51,7 +52,7 @@ def contents(folder: Path) -> dict[str, bytes | str]:
 
 
 def go_on(path: Path) -> None:
-    writer = Writer.resume(path, step=1)
+    writer = resume(path, step=1)
     put(writer, 2)
     put_row(writer, 2)
     writer.mark_epoch_end(2)
@@ -195,7 +196,7 @@ def test_a_link_to_the_archive_itself_is_the_archive(small: Path, tmp_path: Path
     path = copied(small, tmp_path / "run.zarr")
     (tmp_path / "latest.zarr").symlink_to(path)
     set_attributes(tmp_path / "latest.zarr", {"licence": "CC0-1.0"})
-    writer = Writer.resume(tmp_path / "latest.zarr")
+    writer = resume(tmp_path / "latest.zarr")
     for name in ("run.zarr", "latest.zarr"):
         with pytest.raises(ArchiveError, match="another process is writing"):
             set_attributes(tmp_path / name, {"licence": "none"})

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracer.command.console import pairs, table
-from tracer.errors import MissingTraceError, byte_size
+from tracer.errors import MissingTraceError
 from tracer.spec import STREAMS
 
 if TYPE_CHECKING:
@@ -31,22 +30,6 @@ def summarize(archive: Archive) -> dict[str, Any]:
         "probes": [_probe(archive, view) for view in _in_order(archive)],
         "provenance": _provenance(archive),
     }
-
-
-def describe(summary: dict[str, Any]) -> str:
-    """The summary as text for a terminal."""
-    trained = {key: value for key, value in summary["trained"].items() if value not in (None, "")}
-    blocks = [
-        f"{summary['path']}  ({summary['state']})",
-        "trained\n" + pairs(_readable(trained)),
-        "recorded\n" + pairs(_readable({k: v for k, v in summary["recorded"].items() if v is not None})),
-    ]
-    for name in ("layers", "streams", "probes"):
-        rows = [_readable(row) for row in summary[name]]
-        if rows:
-            blocks.append(name + "\n" + _indent(table(rows)))
-    blocks.append("provenance\n" + pairs(_told(summary["provenance"])))
-    return "\n\n".join(blocks)
 
 
 def duration(seconds: float) -> str:
@@ -125,7 +108,7 @@ def _manner(card: dict[str, Any]) -> dict[str, Any]:
     same = len(set(schedules.values())) == 1
     gradients = _mapping(card.get("gradients"))
     return {
-        "schedule": next(iter(schedules.values())) if same else _named(schedules),
+        "schedule": next(iter(schedules.values())) if same else named(schedules),
         "gradients": gradients.get("reason") or gradients.get("mode"),
         "not replayed": ", ".join(card.get("foreign_ops") or []) or None,
     }
@@ -256,33 +239,6 @@ def _has_inputs(archive: Archive, group: str) -> bool:
     return any(name.startswith("inputs") or name == "raw" for name in archive._source.children(group))
 
 
-def _told(provenance: dict[str, Any]) -> dict[str, Any]:
-    """Provenance for people: what is not known left out, mappings in a line."""
-    told = {}
-    for name, value in provenance.items():
-        if name == "memory" and isinstance(value, int):
-            value = byte_size(value)
-        if isinstance(value, dict):
-            value = _named(value)
-        if value not in (None, "", False):
-            told[name] = value
-    if provenance.get("git_dirty") is False:
-        told["git_dirty"] = "no"
-    return told
-
-
-def _readable(row: dict[str, Any]) -> dict[str, Any]:
-    """The same row with bytes, times and counts written for people."""
-    words = {key.replace("_", " "): value for key, value in row.items() if key != "seconds"}
-    if isinstance(row.get("seconds"), float):
-        words["duration"] = duration(row["seconds"])
-    if isinstance(row.get("bytes"), int):
-        words["bytes"] = byte_size(row["bytes"])
-    if isinstance(words.get("parameters"), int):
-        words["parameters"] = f"{words['parameters']:,}"
-    return words
-
-
 def _class(described: Any) -> str | None:
     """Class of the model or optimizer, which a card gives as text or in a mapping."""
     return described.get("class") if isinstance(described, dict) else described
@@ -293,10 +249,11 @@ def _settings(optimizer: Any) -> str | None:
     groups = optimizer.get("groups") if isinstance(optimizer, dict) else None
     usual = groups[0] if groups else {}
     kept = {key: value for key, value in usual.items() if value and not isinstance(value, bool | str)}
-    return _named(kept)
+    return named(kept)
 
 
-def _named(items: dict[str, Any]) -> str | None:
+def named(items: dict[str, Any]) -> str | None:
+    """A mapping in a line, None where it is empty."""
     return ", ".join(f"{key} {value}" for key, value in items.items()) or None
 
 
@@ -314,7 +271,3 @@ def _leaf(name: str) -> str:
 
 def _times(shape: Any) -> str:
     return "×".join(str(n) for n in shape) or "scalar"
-
-
-def _indent(block: str) -> str:
-    return "\n".join("  " + line for line in block.splitlines())

@@ -1,6 +1,6 @@
 """How what is missing in an archive is computed: probe passes on stored weights, in the recorded chunks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,49 +12,15 @@ from tracer.errors import ArchiveError, MissingTraceError
 from tracer.network import Network
 from tracer.network.checks import closure
 from tracer.network.independence import independence
-from tracer.probe import Probe
-from tracer.probe.examples import Examples
 from tracer.probe.layout import Declared
-from tracer.probe.passes import ProbePass
 from tracer.rerun import part, reproduces
+from tracer.rerun.passes import FillPass
 from tracer.rerun.stored import Networks, tensors_of, to_device
 from tracer.rerun.wanted import Wanted
 
 Arrays = dict[str, np.ndarray]
 _NO_GRADIENTS = "gradients are off"  # what the notes of a recording say where its checks refused them
 _CHECKED_WITH = 8  # examples
-
-
-class FillPass(ProbePass):
-    """A probe pass in the chunks of the recording, or in those it would have made if nothing was recorded."""
-
-    def __init__(self, network: Network, wants: Mapping[str, Wanted], **options: Any) -> None:
-        self._wants = wants
-        super().__init__(network, {name: want.taking for name, want in wants.items()}, **options)
-
-    def _examples(
-        self,
-        probes: Mapping[str, Probe],
-        tensors: Mapping[str, Tensor],
-        streams: Iterable[str],
-        gradients: str,
-        sizes: tuple[int, int],
-    ) -> list[Examples]:
-        found = super()._examples(probes, tensors, streams, gradients, sizes)
-        for p in found:
-            stored = self._wants[p.name].chunks
-            covered = bool(stored) and stored[-1][1] >= max(p.taken.values(), default=0)
-            backward = [(start, stop) for start, stop in stored if start < p.n_gradients]
-            if covered and all(
-                stop <= p.n_gradients and stop - start <= sizes[0] for start, stop in backward
-            ):
-                p.chunks = stored
-        return found
-
-    @property
-    def chunks(self) -> dict[str, list[tuple[int, int]]]:
-        """Bounds of the chunks of each probe."""
-        return {p.name: p.chunks for p in self._probes}
 
 
 class Filling:

@@ -20,6 +20,7 @@ from tracer.recorder.place import check_free, clear, placed
 from tracer.recorder.preparation import check_model
 from tracer.recorder.recorder import Recorder
 from tracer.recorder.resume import Seam, find, has_begun
+from tracer.recovery.resume import resume as take_up
 from tracer.schedule import Schedule, by_stream
 from tracer.writer import Writer
 
@@ -154,7 +155,7 @@ def record(
         if again:
             ranks.check_world(path, process)
             seam = ranks.unhurried(lambda: find(path, ready, None if resume is True else resume))
-            made = Writer.resume(path, step=seam.step, **kept)
+            made = take_up(path, step=seam.step, **kept)
         else:
             if exists == "overwrite":
                 clear(path)

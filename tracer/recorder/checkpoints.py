@@ -13,11 +13,11 @@ from tracer.errors import RecordError
 from tracer.probe import named_probes
 from tracer.recorder import card
 from tracer.recorder.instrument import Instrument
-from tracer.share.tree import Progress
 from tracer.spec import STREAMS
 from tracer.writer import Writer
 
 Steps = Callable[[Path], int] | Mapping[str, int]
+Progress = Callable[[int, int, str], None]
 _SHOWN = 5
 _MANY = 10_000  # parts of a snapshot
 _WRAPPERS = ("_orig_mod.", "module.")  # of torch.compile and of data parallelism

@@ -12,8 +12,9 @@ from tracer.errors import ArchiveError
 from tracer.recovery.restore import Rest, restore, sound_rows, up_to
 from tracer.store.files import Directory, Lock, beside
 from tracer.store.manifest import MANIFEST
-from tracer.verify import Examination, Report
+from tracer.verify.examination import Examination
 from tracer.verify.inventory import Inventory
+from tracer.verify.report import Report
 from tracer.writer.committer import Committer
 from tracer.writer.place import settled
 

@@ -1,9 +1,8 @@
 """Opening an archive to record on: under its lock, after a check, with what came later dropped."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import os
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
@@ -11,24 +10,32 @@ from tracer.archive.source import Source
 from tracer.errors import ArchiveError, MissingTraceError
 from tracer.recovery.restore import restore, up_to
 from tracer.store.files import PARTIAL, Lock
-from tracer.verify import Examination, Report
+from tracer.verify.examination import Examination
 from tracer.verify.inventory import Inventory
-from tracer.writer.commits import Tree
+from tracer.verify.report import Report
+from tracer.writer import Writer
 from tracer.writer.committer import Committer
+from tracer.writer.place import settled
+from tracer.writer.taken_up import TakenUp
 
 
-@dataclass
-class TakenUp:
-    """An archive open for recording, after ``step``. `held(path, values)`: whether a static array is the same."""
+def resume(
+    path: str | os.PathLike[str],
+    *,
+    step: int | None = None,
+    durability: Literal["process", "power"] = "process",
+    on_error: Literal["raise", "warn"] = "raise",
+    queue_bytes: int = 1 << 30,
+) -> Writer:
+    """Open a finished or interrupted archive to record on after ``step`` (default: its last one).
 
-    run_id: str
-    step: int
-    lock: Lock
-    tree: Tree
-    nodes: Mapping[str, Mapping[str, Any]]
-    rows: list[str]
-    last: dict[str, int]
-    held: Callable[[str, np.ndarray], bool]
+    What came after that step is dropped, in one commit with an entry in `resumes`, and files that no commit
+    names are removed. The same declarations may be made again; they must agree with the archive.
+
+    Errors: ArchiveError if it is no local archive, is being written, is damaged, or ends before ``step``.
+    """
+    path = settled(path)
+    return Writer.going_on(path, take_up(path, step, durability == "power"), on_error, queue_bytes)
 
 
 def take_up(path: Path, step: int | None, sync: bool) -> TakenUp:

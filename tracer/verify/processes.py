@@ -3,8 +3,9 @@
 from tracer.archive import ranks
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.verify import Examination, Report
+from tracer.verify.examination import Examination
 from tracer.verify.inventory import Inventory
+from tracer.verify.report import Report
 
 
 def check_ranks(source: Source, report: Report, full: bool) -> None:

@@ -30,6 +30,7 @@ from tracer.writer.lifetime import unwatch, watch
 from tracer.writer.place import remove, settled
 from tracer.writer.row import Row
 from tracer.writer.staging import Arrival, Staging
+from tracer.writer.taken_up import TakenUp
 from tracer.writer.worker import Worker
 
 _GRACE = 30.0  # seconds a dying process waits for its last commit
@@ -64,26 +65,8 @@ class Writer:
         self._start(path, run_id, lock, tree, on_error, queue_bytes)
 
     @classmethod
-    def resume(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        step: int | None = None,
-        durability: Literal["process", "power"] = "process",
-        on_error: Literal["raise", "warn"] = "raise",
-        queue_bytes: int = 1 << 30,
-    ) -> "Writer":
-        """Open a finished or interrupted archive to record on after ``step`` (default: its last one).
-
-        What came after that step is dropped, in one commit with an entry in `resumes`, and files that no
-        commit names are removed. The same declarations may be made again; they must agree with the archive.
-
-        Errors: ArchiveError if it is no local archive, is being written, is damaged, or ends before ``step``.
-        """
-        from tracer.recovery.resume import take_up
-
-        path = settled(path)
-        taken = take_up(path, step, durability == "power")
+    def going_on(cls, path: Path, taken: TakenUp, on_error: str, queue_bytes: int) -> "Writer":
+        """The writer of an archive that `tracer.recovery.resume` has taken up."""
         writer = cls.__new__(cls)
         writer._start(path, taken.run_id, taken.lock, taken.tree, on_error, queue_bytes)
         writer._declared.restore(taken.nodes, taken.rows, taken.last)

@@ -23,6 +23,7 @@ from tracer.recorder import resume as seams
 from tracer.recorder.instrument import Instrument
 from tracer.recorder.ranks.writer import Parent, RankWriter
 from tracer.recorder.resume import Seam
+from tracer.recovery.resume import resume as take_up
 from tracer.writer import Writer
 
 _TRIES = 5  # of reading an archive that rank 0 takes up meanwhile
@@ -91,7 +92,7 @@ def begin(
                 "that have, or record into a new archive"
             )
         seam = unhurried(lambda: _seam(path, model, None if resume is True else resume))
-        return Writer.resume(own, step=seam.step, **options), seam
+        return take_up(own, step=seam.step, **options), seam
     if path.is_file() or (resume is False and (updates or own.exists())):
         raise ArchiveError(f"{path} exists: choose another path or remove it; an archive holds one run.")
     described = {"title": f"{title or path.stem}, rank {process.rank}", "rank": process._asdict()}

@@ -12,14 +12,14 @@ from tracer import archive as archives
 from tracer.archive import Archive
 from tracer.bits import unpack
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
-from tracer.materialize.filling import FillPass
 from tracer.network import Network
 from tracer.network.fixed_masks import by_example
 from tracer.rerun import RELATIVE, part, places
+from tracer.rerun.passes import FillPass
 from tracer.rerun.stored import Networks, tensors_of, to_device
 from tracer.rerun.wanted import Wanted, wanted
 from tracer.spec import PROBE_STREAMS
-from tracer.verify import Report
+from tracer.verify.report import Report
 
 
 def compare(path: str | os.PathLike[str], report: Report, device: str | torch.device = "cpu") -> None:
