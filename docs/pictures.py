@@ -52,8 +52,8 @@ def probe() -> str:
     shapes += [
         box(280, 96, 150, 26, GREEN),
         text(355, 113, "minibatch: ids recorded", "middle"),
-        text(20, 74, "probe train: always these,"),
-        text(20, 90, "looked at in every snapshot"),
+        text(20, 104, "probe train: always these,"),
+        text(20, 120, "looked at in every snapshot"),
         text(20, 212, "probe test"),
     ]
     return drawing(560, 226, *shapes)
@@ -82,7 +82,7 @@ def snapshot() -> str:
             "snapshots, by schedule (outputs, masks, gradients, weights): blue; the first and the last always",
         ),
     ]
-    return drawing(560, 208, *shapes)
+    return drawing(660, 208, *shapes)
 
 
 def site() -> str:
@@ -111,7 +111,7 @@ def site() -> str:
             "A ReLU called twice is two sites (1 and 1#2). Each site has units: its outputs for one example.",
         )
     )
-    return drawing(560, 140, *shapes)
+    return drawing(640, 140, *shapes)
 
 
 def path() -> str:
@@ -136,7 +136,7 @@ def path() -> str:
             "on: pre-activation > 0. Both are on in units 1, 3, 4 of site 1 and 2 of site 3. A byte holds 8 examples.",
         ),
     ]
-    return drawing(620, 164, *shapes)
+    return drawing(680, 164, *shapes)
 
 
 PICTURES: dict[str, Callable[[], str]] = {

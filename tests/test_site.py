@@ -5,6 +5,8 @@ import pydoc
 import re
 from pathlib import Path
 
+import xarray
+
 import analyze
 import tracer
 
@@ -55,3 +57,13 @@ def test_the_navigation_holds_every_page_and_no_other():
     pages = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")} | {"tutorial.md"}
     assert set(listed) == pages
     assert len(listed) == len(set(listed))
+
+
+def test_plain_xarray_opens_a_zip_file_as_the_pages_say():
+    call = re.search(
+        r"`xarray\.open_datatree\(\"zip::runs/mlp\.zip\", engine=\"zarr\"\)`",
+        (DOCS / "share.md").read_text(encoding="utf-8"),
+    )
+    assert call
+    tree = xarray.open_datatree(f"zip::{ROOT / 'tests' / 'archives' / '1.0' / 'run.zip'}", engine="zarr")
+    assert "steps" in tree.children

@@ -127,15 +127,15 @@ def attack(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             data, constants = sound(archive, step)
             return spoiled(data, HOSTILE[name], losses), constants
 
+        def here(
+            _: Any, function: Any, *given: Any, memory: int = 0, progress: Any = None, **named: Any
+        ) -> Any:
+            return function(*given, **named, **({} if progress is None else {"progress": progress}))
+
         monkeypatch.setattr(Archive, "network", network)
-        # Commands run networks in another process, which would not see this archive.
-        monkeypatch.setattr(Apart, "call", _here)
+        monkeypatch.setattr(Apart, "call", here)  # another process would read the sound table
 
     yield spoil
-
-
-def _here(apart: Apart, function: Any, *arguments: Any, memory: int = 0, progress: Any = None, **named: Any) -> Any:
-    return function(*arguments, **named, **({} if progress is None else {"progress": progress}))
 
 
 def reading() -> list[str]:
