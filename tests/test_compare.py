@@ -235,8 +235,8 @@ def test_two_hundred_saved_analyses_open_no_archive(tmp_path, monkeypatch):
     monkeypatch.setattr(type(tmp_path), "read_text", lambda self, **o: reads.append(self) or real(self, **o))
     comparison = analyze.compare(paths, measures=["stiffness"], bootstrap=20)
     assert len(comparison.table) == 204 and comparison.correlations.attrs["axes"] == "width, lr"
-    # Facts, the attributes of three results and the summary, which says twice what is in it.
-    assert len(reads) <= 7 * len(paths)
+    # Facts, the attributes of three results, the summary, which says twice what is in it, and digests of each store.
+    assert len(reads) <= 9 * len(paths)
     tau = comparison.correlations["value"].sel(statistic="granulated", target="gap_error")
     assert (tau.sel(measure="stiffness.cosine[train-test, all]") < -0.3).all()
 

@@ -21,6 +21,7 @@ class Seals:
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
         self._file = self._folder / "digests.json"
+        self._known: tuple[tuple[int, int, int], dict[str, Any]] | None = None
 
     def seal(self, *names: str) -> None:
         """Note what is there under these names, in one rename."""
@@ -36,12 +37,15 @@ class Seals:
 
     def _read(self) -> dict[str, Any]:
         try:
-            if self._file.stat().st_size > _LARGEST:
-                return {}
-            found = json.loads(self._file.read_text(encoding="utf-8"))
+            about = self._file.stat()
+            stamp = about.st_ino, about.st_mtime_ns, about.st_size
+            if self._known is not None and self._known[0] == stamp:
+                return self._known[1]
+            found = {} if about.st_size > _LARGEST else json.loads(self._file.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return {}
-        return found if isinstance(found, dict) else {}
+        self._known = stamp, found if isinstance(found, dict) else {}
+        return self._known[1]
 
 
 def digest_of(path: Path) -> str | None:
