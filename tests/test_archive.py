@@ -148,6 +148,20 @@ def test_xarray(archive: Archive, written: tuple[Path, Truth]) -> None:
     assert np.array_equal(tree["probes/test/outputs"].ds["loss"].sel(step=4), expected)
 
 
+def test_any_array(archive: Archive, written: tuple[Path, Truth]) -> None:
+    truth = written[1]
+    for (group, name), values in truth.snapshots[4].items():
+        assert np.array_equal(archive.array(group, name, 4), values)
+    steps = list(truth.snapshots)
+    whole = np.stack([truth.snapshots[step]["probes/test/outputs", "loss"] for step in steps])
+    assert np.array_equal(archive.array("probes/test/outputs", "loss"), whole)
+    assert np.array_equal(archive.array("probes/test", "id"), truth.probes["test"]["id"])
+    with pytest.raises(MissingTraceError, match="holds no array 'probes/test/outputs/los'; did you mean"):
+        archive.array("probes/test/outputs", "los", 4)
+    with pytest.raises(MissingTraceError, match="step 3 is not recorded in 'gram'"):
+        archive.array("gram", "gram", 3)
+
+
 # ---- what opening and showing cost ----
 
 

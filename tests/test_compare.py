@@ -12,6 +12,8 @@ import analyze
 import cli
 from analyze.comparison import measures, runs
 from analyze.engine.distribute import Workers, complete
+from analyze.engine.fingerprint import sources
+from analyze.engine.seals import Seals
 from analyze.engine.store import ResultStore
 from analyze.report.save import summary
 from analyze.results import Results, load
@@ -44,7 +46,9 @@ def results(gap, cosine, ratio=None):
     if ratio is not None:
         made["path_overlap_ratio"] = xr.Dataset({"ratio_mean": ((), ratio)})
     for name, data in made.items():
-        made[name] = data.assign_attrs(created="now", fingerprint=f"{name}{gap}{cosine}", archive_digest="d")
+        made[name] = data.assign_attrs(
+            created="now", fingerprint=f"{name}{gap}{cosine}", archive_digest="d", sources=sources()
+        )
     return made
 
 
@@ -59,6 +63,7 @@ def fake(folder, name, attributes, *, stored=True, **numbers):
             group = analysis / "results.zarr" / metric
             group.mkdir(parents=True)
             (group / "zarr.json").write_text(json.dumps({"attributes": data.attrs}))
+            Seals(analysis).seal(f"results.zarr/{metric}")
     (analysis / "summary.json").write_text(json.dumps(summary(Results(made), {})))
     facts = {"title": name, "digest": "d", "attributes": attributes}
     (analysis / runs.FACTS).write_text(json.dumps(facts))

@@ -258,7 +258,9 @@ def test_a_loss_is_not_given_several_outputs(tmp_path: Any) -> None:
             self.fc = nn.Linear(4, 3)
 
         def forward(self, x: Tensor) -> dict[str, Tensor]:
-            return {"logits": self.fc(x)}
+            return {"logits": self.fc(x), "hidden": x}
 
-    with pytest.raises(RecordError, match=r"returns a dict and loss= takes one tensor.*objective="):
+    with pytest.raises(
+        RecordError, match=r"returns a dict, and loss= takes models that return one tensor.*objective="
+    ):
         record(tmp_path / "a.zarr", Two(), (torch.randn(6, 4), LABELS), loss=F.cross_entropy)

@@ -19,7 +19,7 @@ from tracer import spec
 from tracer.share import pack, set_attributes, unpack
 from tracer.store import grid
 from tracer.store.files import write_all
-from tracer.store.grid import Grid
+from tracer.store.layout import ArrayLayout
 from tracer.verify import verify
 from tracer.writer import Writer, worker
 from tracer.writer.committer import Committer
@@ -224,7 +224,7 @@ def test_taking_up_again_is_sound_after_every_commit(tmp_path: Path) -> None:
 def raw(path: Path, column: str, number: int) -> np.ndarray:
     """Rows that an object of a column holds, committed or not."""
     source = tracer.open(path)._source
-    cut = Grid.of(column, source.nodes[column])
+    cut = ArrayLayout.of(column, source.nodes[column])
     file = path / cut.key((number,))
     data = file.read_bytes()
     return grid.values(lambda start, stop: data[start:stop], len(data), cut)

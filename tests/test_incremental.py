@@ -26,7 +26,7 @@ from tracer.errors import MissingTraceError
 
 GROWING = [
     "stiffness", "class_stiffness", "margin", "generalization", "depth_slope", "cna", "cna_area", "grand", "el2n",
-    "path_self_similarity", "path_cross_similarity", "path_patterns", "layer_norms", "correctness", "tracin",
+    "path_self_similarity", "path_cross_similarity", "path_patterns", "correctness", "tracin",
 ]  # fmt: skip
 AT_ONCE = ["complexity", "forgetting"]  # one value a run, or of every snapshot at once, as their cards say
 
@@ -200,7 +200,7 @@ def test_no_array_is_read_that_no_fingerprint_covers(real, monkeypatch):
 
 def test_the_digest_of_sources_changes_with_any_file(tmp_path):
     home = Path(analyze.__path__[0])
-    names = ["numerics.py", "metrics/stiffness.py", "replay/segments.py", "new.py"]
+    names = ["numerics/__init__.py", "metrics/gradients/stiffness.py", "replay/state.py", "new.py"]
     for name in names[:3]:
         target = tmp_path / "analyze" / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ with warnings.catch_warnings():
 
     from tracer.integrations.accelerate import record
 
-IDS = {"minibatch": False, "probes": None}  # nothing but rows and weights
+IDS = {"minibatch": False, "probes": {}}  # nothing but rows and weights
 
 
 def train(

@@ -27,7 +27,7 @@ with warnings.catch_warnings():
 
     from tracer.integrations.lightning import Recording
 
-IDS = {"minibatch": False, "probes": None}  # nothing but rows and weights
+IDS = {"minibatch": False, "probes": {}}  # nothing but rows and weights
 pytestmark = [
     # Advice on settings that are on purpose: few workers, small logging intervals.
     pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),

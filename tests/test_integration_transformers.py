@@ -23,7 +23,7 @@ with warnings.catch_warnings():
 
     from tracer.integrations.transformers import Recording
 
-IDS = {"minibatch": False, "probes": None}  # nothing but rows and weights
+IDS = {"minibatch": False, "probes": {}}  # nothing but rows and weights
 QUIET = {"report_to": [], "use_cpu": True, "disable_tqdm": True, "logging_strategy": "no"}
 PLAIN = {"save_strategy": "no", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
 SIZES = {"num_train_epochs": trainers.EPOCHS, "per_device_train_batch_size": trainers.BATCH}

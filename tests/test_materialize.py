@@ -282,7 +282,7 @@ def test_gradients_a_recording_refused_stay_out(tmp_path):
 def test_an_archive_without_network_takes_the_user_s_model(tmp_path):
     path, other = tmp_path / "run.zarr", tmp_path / "full.zarr"
     probes = {"train": blobs(), "test": blobs(9, seed=7)}
-    run_loop(path, mlp(), probes=None)
+    run_loop(path, mlp(), probes={})
     run_loop(other, mlp(), probes=probes)
     with pytest.raises(MissingTraceError, match="holds no network"):
         materialize(path, probes=probes)

@@ -172,7 +172,8 @@ def reconstruct(model, inputs, targets):
 
 
 def denoise(model, inputs, targets):
-    out = model(targets, inputs)
+    noisy, time = inputs
+    out = model(noisy, time)
     return out, F.mse_loss(out, targets, reduction="none").mean(1)
 
 
@@ -196,7 +197,7 @@ def joined(model, inputs, targets):
 GRAPHS = {"nodes": torch.rand(8, 3, 2), "edges": torch.randint(0, 3, (8, 2, 4))}
 OBJECTIVES = {
     "no forward, no targets": (NoForward, reconstruct, (X, None)),
-    "forward(x, t)": (Diffusion, denoise, (torch.rand(8), X)),
+    "forward(x, t)": (Diffusion, denoise, ((X, torch.rand(8)), X)),
     "one tuple": (OneTuple, paired, ((X, X), Y)),
     "hidden state": (Steps, stepped, (X, Y)),
     "edge index": (Graphs, joined, (GRAPHS, Y)),

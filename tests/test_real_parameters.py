@@ -40,7 +40,7 @@ class Turning(nn.Module):
         self.head = nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(F.relu((x.to(torch.complex64) @ self.turn * self.phase).abs() - 1))
+        return self.head(F.relu((x.to(torch.complex64) @ self.turn * self.phase).abs()))
 
 
 def test_complex_parameters_are_refused_by_name_and_the_rest_goes_on(tmp_path):

@@ -265,7 +265,7 @@ def recruit(jobs: int | Literal["auto"] = 1, scheduler: str | Client | None = No
         workers = Cluster(scheduler)
     else:
         n = cores() if jobs == "auto" else int(jobs)
-        workers = Processes(n, spare=jobs == "auto") if n > 1 else Workers()
+        workers = Workers() if n < 2 else Processes(n, spare=True) if jobs == "auto" else Processes(n)
     try:
         yield workers
     finally:

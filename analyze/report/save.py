@@ -146,8 +146,6 @@ def write_files(card: Metric | None, data: xr.Dataset, table: Path | None, figur
         path.parent.mkdir(parents=True, exist_ok=True)
     if table is not None:
         write_table(data, table)
-    if card is None or card.plot is None:
-        return "no figure: the metric has no plot"
     return "" if figure is None else write_figure(card, data, figure)
 
 
@@ -157,9 +155,10 @@ def write_table(data: xr.Dataset, path: Path) -> None:
     write_whole(path, neutral(tidy(data[small])).to_csv(index=False))
 
 
-def write_figure(card: Metric, data: xr.Dataset, path: Path) -> str:
+def write_figure(card: Metric | None, data: xr.Dataset, path: Path) -> str:
     """Draw a metric's own figure; returns why there is none, or nothing."""
-    assert card.plot is not None
+    if card is None or card.plot is None:
+        return "no figure: the metric has no plot"
     try:
         plot.save_svg(plot.draw(card.plot, data), path, str(data.attrs.get("fingerprint", "")))
     except Exception as error:  # a figure is not worth losing the numbers for

@@ -180,3 +180,7 @@ def test_no_file_is_opened_and_no_process_started(tmp_path: Path, monkeypatch: p
 
 def test_seeds_of_random_operations_do_not_come_from_the_table() -> None:
     assert np.all([ops.op(name).random is not None for name in ops.OPS if "dropout" in name])
+
+
+def test_a_number_may_stand_for_a_tensor() -> None:
+    run(("aten.mul.Tensor", [ROW0, hexed(0.5)]), ("aten.add.Tensor", [{"row": 0}, 1]))

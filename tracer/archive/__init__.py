@@ -205,6 +205,17 @@ class Archive:
         )
         return steps[first + 1 :][~same.all(axis=1)]
 
+    def array(self, group: str, name: str, step: int | None = None) -> np.ndarray:
+        """Any stored array, by its group and name: what is stored of a step, or all of it.
+
+        `archive.array("probes/train/outputs", "loss", 100)` is (example,), and (step, example) without the step.
+        Values are as stored, in the dtype they are stored in: masks packed, gradients as blocks. Errors:
+        MissingTraceError for an array that is not there, or a step that is not recorded in its group; ArchiveError
+        for one that is damaged, or that its files cannot fill.
+        """
+        path = f"{group}/{name}"
+        return self._source.read(path) if step is None else self._source.snapshot(path, step)
+
     # ---- the network ----
 
     @property

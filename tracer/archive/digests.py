@@ -6,7 +6,6 @@ from hashlib import blake2b
 from typing import Any
 
 from tracer.archive.source import Source
-from tracer.store.grid import Grid
 
 MANIFEST = "manifest/objects"
 ENTRIES = ("step", "epoch_end")  # of every stream; they grow with each snapshot
@@ -58,7 +57,7 @@ class Digests:
 
     def _pieces(self, path: str, node: dict[str, Any], row: int | None) -> Iterator[bytes]:
         """What tells the objects of an array apart that hold a row, or all: their checksums, else their values."""
-        grid = Grid.of(path, node)
+        grid = self._source.layout(path)
         sealed = self._manifest().get(path, {})
         for numbers, _ in grid.keys():  # noqa: SIM118  (a grid is no dict)
             first = numbers[0] if numbers else 0

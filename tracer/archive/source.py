@@ -16,8 +16,7 @@ from tracer.archive.tables import check_record, check_tables
 from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
 from tracer.store import validate
 from tracer.store.documents import document_digest, object_key
-from tracer.store.grid import Grid
-from tracer.store.layout import Layout, plan
+from tracer.store.layout import ArrayLayout, Layout, plan
 from tracer.store.reader import Chunks
 from tracer.store.store import ROOT, lost
 from tracer.store.stores import DirectoryStore, connect
@@ -57,7 +56,8 @@ class Source:
         self.record: dict[str, Any] = self.attributes["tracer"]
         self.store.root = root
         self._steps: dict[str, np.ndarray] = {}
-        self._layouts: dict[str, Layout | None] = {}
+        self._layouts: dict[str, ArrayLayout] = {}
+        self._rows: dict[str, Layout | None] = {}
         for name in ("_chunks", "_group"):
             self.__dict__.pop(name, None)
 
@@ -85,6 +85,12 @@ class Source:
     def node(self, path: str) -> dict[str, Any]:
         """The document of an array. Errors: MissingTraceError if there is none."""
         return self._node(path)
+
+    def layout(self, path: str) -> ArrayLayout:
+        """How an array is cut and encoded, read once. Errors: MissingTraceError if there is none."""
+        if path not in self._layouts:
+            self._layouts[path] = ArrayLayout.of(path, self._node(path))
+        return self._layouts[path]
 
     @property
     def nodes(self) -> dict[str, dict[str, Any]]:
@@ -125,7 +131,7 @@ class Source:
         """
         self._node(path)
         try:
-            if (whole := self._layout(path)) is not None and _is_row(selection, whole):
+            if (whole := self._row_layout(path)) is not None and _is_row(selection, whole):
                 values = self._read_row(path, whole, int(selection[0]))[selection[1:]]
             else:
                 values = self._read_part(path, selection)
@@ -142,7 +148,7 @@ class Source:
 
     def _read_part(self, path: str, selection: Any) -> np.ndarray:
         self._check_cost(path, selection)
-        found = self._chunks.read(path, self._nodes[path], selection)
+        found = self._chunks.read(self.layout(path), selection)
         return np.asarray(self._array(path)[selection]) if found is None else found
 
     def _array(self, path: str) -> zarr.Array:
@@ -155,11 +161,9 @@ class Source:
 
     def _check_cost(self, path: str, selection: Any) -> None:
         """Refuse to make an array far larger than its files could fill, before memory is taken for it."""
-        grid = Grid.of(path, self._node(path))
+        grid = self.layout(path)
         spans = _spans(selection, grid.shape)
-        size = prod(stop - start for start, stop in spans) * (
-            16 if grid.dtype is None else grid.dtype.itemsize
-        )
+        size = prod(stop - start for start, stop in spans) * grid.itemsize
         first = [start // step for (start, _), step in zip(spans, grid.chunk, strict=True)]
         counts = [-(-stop // step) - at for at, (_, stop), step in zip(first, spans, grid.chunk, strict=True)]
         if size <= _FREE and prod(counts) <= _MANY:
@@ -203,12 +207,12 @@ class Source:
         except FileNotFoundError:
             raise lost(key) from None
 
-    def _layout(self, path: str) -> Layout | None:
+    def _row_layout(self, path: str) -> Layout | None:
         """Layout of an array's snapshots, if they are local files just as this release would write them.
 
         Those are read directly, several times faster than through zarr, which reads everything else.
         """
-        if path not in self._layouts:
+        if path not in self._rows:
             node = self._nodes[path]
             streams = (
                 isinstance(self.store, DirectoryStore) and path.rpartition("/")[0] in self.record["rows"]
@@ -223,8 +227,8 @@ class Source:
                 chunk_shape = node["chunk_grid"]["configuration"]["chunk_shape"]
                 known = dots and found.codecs == node["codecs"] and list(found.chunk_shape) == chunk_shape
                 found = found if known else None
-            self._layouts[path] = found
-        return self._layouts[path]
+            self._rows[path] = found
+        return self._rows[path]
 
     def steps(self, group: str) -> np.ndarray:
         """Steps of a stream (or of ``steps``), int64, increasing."""

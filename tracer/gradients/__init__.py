@@ -265,6 +265,8 @@ def inner_products(form: Form, out: Tensor | None = None) -> Tensor:
 
 
 def _safe_products(form: Form) -> Tensor:
+    if not form.signal.numel():  # of a parameter without elements
+        return form.gram()
     looking = products.may_look(form.signal)
     if looking:
         gram = form.gram()

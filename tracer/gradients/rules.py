@@ -219,7 +219,7 @@ def _normalised(row: Executed) -> Tensor:
     norm = op(row.op).normalises
     assert norm is not None
     eps = norm.eps.among(row.args)
-    size = None if norm.size is None else row.arg(norm.size)
+    size: Any = None if norm.size is None else row.arg(norm.size)
     if norm.over == "layer":
         return F.layer_norm(a, size, None, None, eps)
     if norm.over == "rms":

@@ -12,8 +12,9 @@ from tracer import spec
 from tracer.archive import Archive
 from tracer.errors import ArchiveError
 from tracer.store.documents import as_json
-from tracer.writer.commits import Row, Tree
+from tracer.writer.commits import Tree
 from tracer.writer.committer import Committer
+from tracer.writer.row import Row
 
 Arrays = dict[str, np.ndarray]
 Declared = Mapping[str, tuple[np.dtype, tuple[int, ...], tuple[str, ...]]]

@@ -78,7 +78,7 @@ def _walked(
                 out = values[slot] = _sized(row, call, arguments(values), n)
             if isinstance(out, _Said):
                 out = values[slot] = out.tensor
-                said[index] = tuple(out.tensor.shape)
+                said[index] = tuple(out.shape)
             if declared and isinstance(out, Tensor) and row.size(n) not in (None, tuple(out.shape)):
                 raise ArchiveError(
                     f"row {row.name!r} of the network table ({row.op}) gives size {tuple(out.shape)}, where "

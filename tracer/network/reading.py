@@ -92,11 +92,8 @@ def read(data: bytes, constants: Mapping[str, Tensor]) -> "Network":
     _need(len(table["rows"]) <= MAX_ROWS, f"it has more than {MAX_ROWS} rows")
     known = _Known(table, constants)
     rows = [_row(entry, index, known) for index, entry in enumerate(table["rows"])]
-    output, losses = (
-        None if table.get(end) is None else known.result(table[end], len(rows))
-        for end in ("output", "losses")
-    )
-    _need(output is not None, "it has no output")
+    output = known.result(table.get("output"), len(rows))
+    losses = None if table.get("losses") is None else known.result(table["losses"], len(rows))
     refused = _off_list(rows, output)
     _need(len({row.name for row in rows}) == len(rows), "two rows have the same name")
     try:

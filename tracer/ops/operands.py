@@ -115,6 +115,10 @@ def bind(op: str, args: Sequence[Any], kwargs: Operands) -> dict[str, Any]:
             if not argument.has_default_value():
                 raise ArchiveError(f"{argument.name} is missing")
             bound[argument.name] = argument.default_value
+        value = bound[argument.name]
+        # PyTorch takes a number where a tensor is declared (`x * 0.5`), as a tensor without axes.
+        if isinstance(value, bool | int | float) and str(argument.type) in ("Tensor", "Optional[Tensor]"):
+            bound[argument.name] = torch.tensor(value)
     return bound
 
 

@@ -63,27 +63,25 @@ def record(
 
     Or `run = tracer.record(...).start()`, and `run.close()` at the end.
 
-    model, optimizer: as trained; each `optimizer.step()` counts as one update (`optimizer=None`:
-    `run.step()` does). Where several make updates, or each phase its own: a list, or a function that returns the
-    one in use. loss: `loss(outputs, targets)`, a function or module with `reduction`, or one that
-    returns a value per example; `objective(model, inputs, targets) -> (outputs, losses)` covers everything
-    else, and says what is correct where it returns a mapping or named tuple with `correct` or `targets` too
-    (`tracer.network.objective.scored`). probes: name to (inputs, targets), (dataset, indices) or `tracer.Probe`.
-    snapshots: a schedule, or a mapping from stream to schedule; default `epochs() | log_spaced()`. gradients: "exact"
-    (stored, lossless), "gram" (their inner products only), "none", or "auto": exact up to 64 MiB a snapshot. memory:
-    bytes one probe pass may use. chunk: examples that go through the network together. minibatch: what is
-    captured of every training minibatch from its own forward pass: True, or names among "loss", "correct",
-    "sums" and "masks"; masks only at the snapshots of their schedule, or of one given as {"masks":
-    schedule}. data: the training set, of which label, complexity and digest of each example are stored once,
-    and with `data_inputs` the inputs. durability: "power" also survives a power cut. on_error: whether a
-    failing disk stops training ("raise") or only recording ("warn"). resume: go on with the archive at `path`
-    if there is one, after its last snapshot whose weights are the model's now (or after the step given); what
-    it holds of later steps is dropped. budget: share of the training time that
-    scheduled snapshots may take, such as 0.05; what it leaves out is in `archive.attributes["gaps"]`. mirror:
-    an object with `add_scalar` or `log` that gets what `run.log` is given. attributes: facts about the run,
-    such as width, seed or share of labels shuffled, by which `compare` tells runs apart. command: store the
-    command line. exists: of an archive at `path`: "refuse", "overwrite" it once this one begins, or "number" this
-    one, `run-2.zarr` beside `run.zarr`.
+    model, optimizer: as trained; each `optimizer.step()` counts as one update (`optimizer=None`: `run.step()` does).
+    Where several make updates, or each phase its own: a list, or a function that returns the one in use. loss:
+    `loss(outputs, targets)`, a function or module with `reduction`, or one that returns a value per example;
+    `objective(model, inputs, targets) -> (outputs, losses)` covers everything else, and says what is correct where it
+    returns a mapping or named tuple with `correct` or `targets` too (`tracer.network.objective.scored`). probes: name
+    to (inputs, targets), (dataset, indices) or `tracer.Probe`. snapshots: a schedule, or a mapping from stream to
+    schedule; default `epochs() | log_spaced()`. gradients: "exact" (stored, lossless), "gram" (their inner products
+    only), "none", or "auto": exact up to 64 MiB a snapshot. memory: bytes one probe pass may use. chunk: examples
+    that go through the network together. minibatch: what is captured of every training minibatch from its own forward
+    pass: True, or names among "loss", "correct", "sums" and "masks"; masks only at the snapshots of their schedule,
+    or of one given as {"masks": schedule}. data: the training set, of which label, complexity and digest of each
+    example are stored once, and with `data_inputs` the inputs. durability: "power" also survives a power cut.
+    on_error: whether a failing disk stops training ("raise") or only recording ("warn"). resume: go on with the
+    archive at `path` if there is one, after its last snapshot whose weights are the model's now (or after the step
+    given); what it holds of later steps is dropped. budget: share of the training time that scheduled snapshots may
+    take, such as 0.05; what it leaves out is in `archive.attributes["gaps"]`. mirror: an object with `add_scalar` or
+    `log` that gets what `run.log` is given. attributes: facts about the run, such as width, seed or share of labels
+    shuffled, by which `compare` tells runs apart. command: store the command line. exists: of an archive at `path`:
+    "refuse", "overwrite" it once this one begins, or "number" this one, `run-2.zarr` beside `run.zarr`.
 
     Errors: RecordError and ArchiveError, in one sentence, before training starts and with nothing written.
     """

@@ -1,11 +1,11 @@
 """Where a recording goes when something is at its path already."""
 
-import shutil
 from pathlib import Path
 
 from tracer.errors import ArchiveError, RecordError, did_you_mean
 from tracer.recorder.ranks.writer import Parent
 from tracer.store.files import Lock
+from tracer.writer.place import remove, settled
 
 EXISTS = ("refuse", "overwrite", "number")
 
@@ -48,8 +48,8 @@ def clear(path: Path) -> None:
     """Remove the archive at the path, if there is one. ArchiveError where it is being written."""
     if not path.exists():
         return
-    lock = Lock(path.absolute())
+    lock = Lock(settled(path))
     try:
-        shutil.rmtree(path)
+        remove(path)
     finally:
         lock.release()

@@ -1,5 +1,6 @@
 """`run.plan()`: what a recording will take, in bytes, files and time, before training starts."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -8,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from tracer.errors import RecordError, byte_size
+from tracer.network.randomness import untouched_random_state
+from tracer.recorder.device import fetched
 from tracer.schedule import Schedule
 
 
@@ -107,6 +110,14 @@ def make_plan(
         for stream, found in sizes.items()
     )
     return Plan(shares, steps, whole, sum(n * costs[streams] for streams, n in due.items()))
+
+
+def seconds_of(take: Callable[[frozenset[str]], Mapping[str, Any]], streams: frozenset[str]) -> float:
+    """How long it takes to observe these streams and have them off their device."""
+    started = time.perf_counter()
+    with untouched_random_state():
+        fetched(take(streams))
+    return time.perf_counter() - started
 
 
 def due_streams(

@@ -72,6 +72,8 @@ def check_accepted(
         if objective is not None:
             try:
                 objective_of(None, objective)(replica, inputs, targets)
+            except RecordError as error:
+                raise RecordError(f"Probe {name!r}: {error}") from error
             except Exception as error:
                 raise RecordError(
                     f"Probe {name!r}: objective= fails on a batch of its examples, inputs {shapes} and targets "

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -21,14 +22,14 @@ from tracer.ids import as_ids
 from tracer.network.randomness import untouched_random_state
 from tracer.recorder.batches import Batches, Delivered
 from tracer.recorder.budget import Budget
-from tracer.recorder.device import fetched, mark_on, refuse_capture
+from tracer.recorder.device import mark_on, refuse_capture
 from tracer.recorder.device.grad_scaler import found_overflow
 from tracer.recorder.device.scalars import Number, number, read
 from tracer.recorder.instrument import Instrument
 from tracer.recorder.messages import MIRROR, NAN_LOSS, NOT_OPEN, PREFETCH, RecordWarning
 from tracer.recorder.mirror import Mirror
 from tracer.recorder.optimizers import Updates
-from tracer.recorder.plan import Plan, make_plan
+from tracer.recorder.plan import Plan, make_plan, seconds_of
 from tracer.recorder.preparation import in_one_sentence
 from tracer.recorder.resume import Seam
 from tracer.recorder.row import Row
@@ -218,15 +219,9 @@ class Recorder:
         The time is measured on the model as it is now, by probing it once more.
         """
         self._open()
-
-        def measure(streams: frozenset[str]) -> float:
-            started = time.perf_counter()
-            with untouched_random_state():
-                fetched(self._instrument.observe(self._writer_in_use(), streams, 0))
-            return time.perf_counter() - started
-
         lengths = {"steps": steps, "epochs": epochs, "steps_per_epoch": steps_per_epoch}
-        return make_plan(self._schedules, self._instrument.layout, measure, **lengths)
+        take = partial(self._instrument.observe, self._writer_in_use(), step=0)
+        return make_plan(self._schedules, self._instrument.layout, partial(seconds_of, take), **lengths)
 
     def close(self) -> None:
         """Record the last state, commit everything and close the archive; as interrupted where no update was made.
@@ -240,8 +235,7 @@ class Recorder:
             self.note(self._uncounted.sentence(row.step))
             self._add_uncounted(row)
         self._snapshot(always=True)
-        made = row.step > self._first or self._seam is not None
-        self._finish("complete" if made else "interrupted")
+        self._finish("complete" if row.step > self._first or self._seam is not None else "interrupted")
 
     @property
     def notes(self) -> list[str]:

@@ -8,7 +8,7 @@ the manifest, rewritten, holds it again. Files of what was left out are removed 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,8 +18,7 @@ from tracer import spec
 from tracer.errors import ArchiveError
 from tracer.store import grid as objects
 from tracer.store.documents import ArrayNode, GroupNode
-from tracer.store.grid import Grid
-from tracer.store.layout import plan
+from tracer.store.layout import ArrayLayout, plan
 from tracer.store.manifest import MANIFEST, entry
 from tracer.verify import Examination, crc_of
 from tracer.writer.columns import Column
@@ -172,7 +171,7 @@ class _Nodes:
             "another release): unpack it first, or record into a new archive"
         )
 
-    def _shape(self, path: str, grid: Grid) -> tuple[int, ...] | None:
+    def _shape(self, path: str, grid: ArrayLayout) -> tuple[int, ...] | None:
         """The shape that is kept, None for an array that does not grow."""
         group = path.rpartition("/")[0]
         if path == MANIFEST:
@@ -187,13 +186,13 @@ class _Nodes:
         ragged = self._nodes[path]["dimension_names"][:1] == ["id"]
         return path == MANIFEST or group == "steps" or ragged or name in ("step", "epoch_end")
 
-    def _blocks(self, path: str, grid: Grid, n: int) -> list[Column]:
+    def _blocks(self, path: str, grid: ArrayLayout, n: int) -> list[Column]:
         if grid.inner is None or not grid.raw or grid.dtype is None:
             raise self._foreign(path)
         count = -(-grid.shape[1] // grid.chunk[1]) if path == "steps/lr" else 1
         return [self._column(path, grid, n, block) for block in range(count)]
 
-    def _column(self, path: str, grid: Grid, n: int, block: int) -> Column:
+    def _column(self, path: str, grid: ArrayLayout, n: int, block: int) -> Column:
         assert grid.inner is not None and grid.dtype is not None
         column = Column(grid.dtype, grid.chunk[1:], grid.chunk[0], grid.inner[0])
         column.n, column.number = n, max(0, n - 1) // grid.chunk[0]
@@ -266,6 +265,6 @@ class _Nodes:
         for path, node in self.arrays.items():
             grid = self._examination.grids[path]
             shape = (self.columns[MANIFEST][0].n, grid.shape[1]) if path == MANIFEST else node.shape
-            cut = Grid(path, shape, grid.chunk, grid.inner, grid.dtype, grid.raw, grid.start, grid.separator)
+            cut = replace(grid, shape=shape)
             named.update(key for _, key in cut.keys())  # noqa: SIM118  (a grid is no dict)
         return self._examination.expected.keys() - named

@@ -8,7 +8,8 @@ from pathlib import Path
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
 from tracer.store.documents import object_key
-from tracer.store.grid import Grid, check
+from tracer.store.grid import check
+from tracer.store.layout import ArrayLayout
 from tracer.store.manifest import MANIFEST
 
 _OF_MANIFEST = 1 << 16  # objects that a manifest may itself have; of those it says nothing
@@ -24,16 +25,16 @@ class Parts:
 
     sealed: dict[str, tuple[int, int]]
     open: list[str]
-    grids: dict[str, Grid]
+    grids: dict[str, ArrayLayout]
 
     @classmethod
     def of(cls, source: Source) -> "Parts":
         """The objects of the commit that a source is pinned at."""
         paths = source.group_attributes("manifest").get("arrays", [])
-        grids: dict[str, Grid] = {}
+        grids: dict[str, ArrayLayout] = {}
         sealed: dict[str, tuple[int, int]] = {}
         cut = {
-            path: Grid.of(path, node) for path, node in source.nodes.items() if node["node_type"] == "array"
+            path: source.layout(path) for path, node in source.nodes.items() if node["node_type"] == "array"
         }
         named = source.record["manifest_rows"] + len(source.record["tails"]) + _OF_MANIFEST
         if sum(grid.n for grid in cut.values()) > named:
@@ -42,7 +43,7 @@ class Parts:
                 "made to harm: `tracer verify` lists where"
             )
         for grid in cut.values():
-            for _, key in Grid.keys(grid):
+            for _, key in ArrayLayout.keys(grid):
                 grids[key] = grid
         for array, row, column, nbytes, crc, _ in source.read(MANIFEST).tolist():
             if not 0 <= array < len(paths):
@@ -57,9 +58,7 @@ class Parts:
     def most(self, key: str) -> int:
         """Bytes that an object can have at most: its values, a checksum of each inner chunk, and their index."""
         grid = self.grids[key]
-        n = prod(a // b for a, b in zip(grid.chunk, grid.inner or grid.chunk, strict=True))
-        itemsize = 16 if grid.dtype is None else grid.dtype.itemsize
-        return prod(grid.chunk) * itemsize * 2 + 32 * n + 4096
+        return prod(grid.per_object) * (grid.most_bytes + 16) + 4
 
     def is_whole(self, key: str, file: Path) -> bool:
         """Whether a file holds the sealed object of a key: its size, its checksums, and the manifest's."""

@@ -13,7 +13,8 @@ from tracer.errors import ArchiveError
 from tracer.share.content import Array, Content
 from tracer.store.documents import ArrayNode, GroupNode, object_key
 from tracer.store.encodings import Form, Read, is_column, packed, recorded
-from tracer.store.grid import Grid, check
+from tracer.store.grid import check
+from tracer.store.layout import ArrayLayout
 from tracer.store.manifest import MANIFEST, chain, entry
 from tracer.store.validate import is_path
 from tracer.writer.committer import Committer
@@ -64,7 +65,7 @@ class _Writing:
         self._nodes[path] = _node(array, form, number)
 
     def _write(self, path: str, form: Form, read: Read) -> list[tuple[tuple[int, ...], int, int]]:
-        grid = Grid.of(path, {**_document(form), "shape": list(form.shape)})
+        grid = ArrayLayout.of(path, {**_document(form), "shape": list(form.shape)})
         entries = []
         for numbers in form.objects():
             key = object_key(path, *numbers)

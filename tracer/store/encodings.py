@@ -12,7 +12,7 @@ import numpy as np
 from tracer import spec
 from tracer.spec import fill_scalar
 from tracer.store.files import write_all
-from tracer.store.layout import plan, plan_tail
+from tracer.store.layout import ABSENT, codecs_of, plan, plan_tail
 
 SNAPSHOTS = 64  # of masks in one inner chunk, at most
 _BESIDE = 1 << 19  # bytes of an inner chunk of masks: in larger ones they take no less
@@ -24,9 +24,6 @@ _BLOCK = 1 << 26  # bytes of all inner chunks that share their snapshots: a read
 _OBJECT = 1 << 28  # bytes of an object, before compression
 _MANY = 4096  # inner chunks of an object
 _PAYS = 0.9  # of the size: what compresses less is not worth its time
-_ABSENT = np.uint64(2**64 - 1)
-_LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
-_CRC = {"name": "crc32c"}
 
 Box = tuple[slice, ...]
 Read = Callable[[Box], np.ndarray]
@@ -51,20 +48,7 @@ class Form:
     @property
     def codecs(self) -> list[dict[str, Any]]:
         """The Zarr codecs of the array."""
-        values = [_LITTLE if self.dtype.itemsize > 1 else {"name": "bytes"}, _CRC]
-        if self.compressor:
-            values.insert(1, self._compressor)
-        if self.order:
-            values.insert(0, {"name": "transpose", "configuration": {"order": list(self.order)}})
-        if self.inner is None:
-            return values
-        sharding = {
-            "chunk_shape": list(self.inner),
-            "codecs": values,
-            "index_codecs": [_LITTLE, _CRC],
-            "index_location": "end",
-        }
-        return [{"name": "sharding_indexed", "configuration": sharding}]
+        return codecs_of(self.dtype, self.inner, self._compressor if self.compressor else None, self.order)
 
     @property
     def _compressor(self) -> dict[str, Any]:
@@ -99,7 +83,7 @@ class Form:
             write_all(fd, _summed(self.encode(self.filled(numbers, self.chunk, read))))
             return
         counts = [outer // inner for outer, inner in zip(self.chunk, self.inner, strict=True)]
-        index = np.full((prod(counts), 2), _ABSENT, "<u8")
+        index = np.full((prod(counts), 2), np.uint64(ABSENT), "<u8")
         offset = 0
         for number, place in enumerate(product(*map(range, counts))):
             at = tuple(n * count + p for n, count, p in zip(numbers, counts, place, strict=True))

@@ -6,8 +6,10 @@ nbytes) and the CRC-32C of the index.
 """
 
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -21,7 +23,141 @@ from tracer.store.memory import RECYCLED
 PIECE = 1 << 20  # checksums hold the interpreter lock, so no single call sees more than this
 _PLAIN = 1 << 20  # objects up to here are one plain chunk
 _SMALLEST, _TYPICAL, _LARGEST = 1 << 19, 1 << 22, 1 << 23  # bytes of an inner chunk
-_ABSENT = np.uint64(2**64 - 1)  # index entry of an inner chunk that was not written
+
+
+LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
+CRC = {"name": "crc32c"}
+ABSENT = 2**64 - 1  # in the index of a shard: an inner chunk that was not written
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """How a stored array is cut into objects and how their values are encoded, read once from its document.
+
+    Objects of ``chunk`` are shards of inner chunks, or plain chunks where ``inner`` is None. dtype: little-endian as
+    stored, None for text and other types that only zarr reads. order: axes as they lie in an inner chunk, where that
+    is not C order. compressors: codecs between the values and their checksum.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    chunk: tuple[int, ...]
+    inner: tuple[int, ...] | None
+    dtype: np.dtype | None
+    order: tuple[int, ...] | None = None
+    compressors: tuple[str, ...] = ()
+    is_little: bool = True
+    is_plain: bool = True  # checksums, indices and keys are as this release writes them
+    start: str = "c"
+    separator: str = "."
+
+    @classmethod
+    def of(cls, path: str, node: Mapping[str, Any]) -> "ArrayLayout":
+        """The layout of the array at a path, whose document `validate` has let pass."""
+        codecs, inner, is_plain = node["codecs"], None, True
+        if codecs[0]["name"] == "sharding_indexed":
+            settings = codecs[0]["configuration"]
+            is_plain = len(codecs) == 1 and settings["index_codecs"] == [LITTLE, CRC]
+            inner, codecs = tuple(settings["chunk_shape"]), settings["codecs"]
+        order = None
+        if codecs[0]["name"] == "transpose":
+            order, codecs = tuple(codecs[0]["configuration"]["order"]), codecs[1:]
+        names = [codec["name"] for codec in codecs]
+        is_plain &= names[0] == "bytes" and names[-1] == "crc32c"
+        encoding = node["chunk_key_encoding"]
+        is_v2 = encoding["name"] == "v2"
+        known = isinstance(node["data_type"], str) and node["data_type"] != "string"
+        return cls(
+            path,
+            tuple(node["shape"]),
+            tuple(node["chunk_grid"]["configuration"]["chunk_shape"]),
+            inner,
+            np.dtype(node["data_type"]).newbyteorder("<") if known else None,
+            order,
+            tuple(names[1:-1]),
+            codecs[0].get("configuration", {}).get("endian", "little") == "little",
+            is_plain,
+            "" if is_v2 else "c",
+            encoding.get("configuration", {}).get("separator", "." if is_v2 else "/"),
+        )
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Objects along each axis."""
+        return tuple(-(-size // step) for size, step in zip(self.shape, self.chunk, strict=True))
+
+    @property
+    def n(self) -> int:
+        """Number of objects."""
+        return prod(self.counts)
+
+    @cached_property
+    def piece(self) -> tuple[int, ...]:
+        """Shape of what is decoded at once: an inner chunk, or a plain chunk."""
+        return self.chunk if self.inner is None else self.inner
+
+    @cached_property
+    def per_object(self) -> tuple[int, ...]:
+        """Inner chunks of an object along each axis."""
+        return tuple(outer // inner for outer, inner in zip(self.chunk, self.piece, strict=True))
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a value; of a text, those of what stands for it in memory."""
+        return 16 if self.dtype is None else self.dtype.itemsize
+
+    @property
+    def raw(self) -> bool:
+        """Whether values lie in C order, uncompressed, so that bytes are values."""
+        return self.is_plain and self.is_little and not self.compressors and self.order is None
+
+    @property
+    def is_native(self) -> bool:
+        """Whether `reader` decodes it; everything else is left to zarr."""
+        known = self.compressors in ((), ("zstd",), ("blosc",)) and self.is_little and self.is_plain
+        return known and self.dtype is not None and (self.start, self.separator) == ("c", ".")
+
+    @property
+    def inner_bytes(self) -> int | None:
+        """Bytes of what one checksum covers, without it; None where values are compressed."""
+        return prod(self.piece) * self.itemsize if self.raw and self.dtype is not None else None
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes that what one checksum covers can have at most, however it is encoded."""
+        return 2 * prod(self.piece) * self.itemsize + 4096
+
+    def key(self, numbers: tuple[int, ...]) -> str:
+        """File of an object."""
+        name = self.separator.join([*([self.start] if self.start else []), *map(str, numbers)])
+        return f"{self.path}/{name or '0'}"
+
+    def keys(self) -> Iterator[tuple[tuple[int, ...], str]]:
+        """Every object: its numbers and its file."""
+        for numbers in product(*map(range, self.counts)):
+            yield numbers, self.key(numbers)
+
+
+def codecs_of(
+    dtype: np.dtype,
+    inner: tuple[int, ...] | None,
+    compressor: dict[str, Any] | None = None,
+    order: tuple[int, ...] | None = None,
+) -> list[dict[str, Any]]:
+    """The Zarr codecs of an array as this release writes it: of shards where there are inner chunks."""
+    values: list[dict[str, Any]] = [LITTLE if dtype.itemsize > 1 else {"name": "bytes"}]
+    if order:
+        values.insert(0, {"name": "transpose", "configuration": {"order": list(order)}})
+    values += [*([compressor] if compressor else []), CRC]
+    if inner is None:
+        return values
+    sharding = {
+        "chunk_shape": list(inner),
+        "codecs": values,
+        "index_codecs": [LITTLE, CRC],
+        "index_location": "end",
+    }
+    return [{"name": "sharding_indexed", "configuration": sharding}]
 
 
 @dataclass(frozen=True)
@@ -53,20 +189,7 @@ class Layout:
     @cached_property
     def codecs(self) -> list[dict[str, Any]]:
         """The Zarr codecs of the object."""
-        little = {"name": "bytes", "configuration": {"endian": "little"}}
-        values: list[dict[str, Any]] = [
-            little if self.dtype.itemsize > 1 else {"name": "bytes"},
-            {"name": "crc32c"},
-        ]
-        if not self.pieces:
-            return values
-        sharding = {
-            "chunk_shape": list(self.inner_shape),
-            "codecs": values,
-            "index_codecs": [little, {"name": "crc32c"}],
-            "index_location": "end",
-        }
-        return [{"name": "sharding_indexed", "configuration": sharding}]
+        return codecs_of(self.dtype, self.inner_shape if self.pieces else None)
 
     @cached_property
     def _runs(self) -> list[tuple[int, int]]:
@@ -89,7 +212,7 @@ class Layout:
         if not self.pieces:
             return _write_summed(fd, values, 0)
         inner_bytes = prod(self.inner_shape) * self.dtype.itemsize
-        index = np.full((len(self._runs), 2), _ABSENT, "<u8")
+        index = np.full((len(self._runs), 2), np.uint64(ABSENT), "<u8")
         written = -(-rows // self.length) if rows is not None else len(self._runs)
         offset = checksum = 0
         for number, (start, stop) in enumerate(self._runs[:written]):

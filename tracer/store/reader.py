@@ -6,8 +6,7 @@ each of them; here it is decoded once.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import product
 from math import prod
 from typing import Any
@@ -15,71 +14,30 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from tracer.store.documents import object_key
+from tracer.store.layout import ABSENT, ArrayLayout
 from tracer.store.store import Store, lost
 
 CACHE = 128 << 20  # bytes of decoded chunks that are kept
 _GAP, _RUN = 1 << 16, 32 << 20  # inner chunks this near are fetched together, up to so many bytes
-_ABSENT, _FAR = 2**64 - 1, 2**62
-_LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
+_FAR = 2**62  # bytes, beyond any object
 
 Range = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Stored:
-    """How an array is cut and encoded: objects of ``chunk``, each cut in inner chunks if it is a shard."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    chunk: tuple[int, ...]
-    inner: tuple[int, ...]
-    sharded: bool
-    compressor: str | None
-    order: tuple[int, ...] | None = None  # axes as they lie in an inner chunk, if not in C order
-
-    @classmethod
-    def of(cls, node: Mapping[str, Any]) -> "Stored | None":
-        """The form of an array's document; None for one that is left to zarr."""
-        codecs, chunk = node["codecs"], tuple(node["chunk_grid"]["configuration"]["chunk_shape"])
-        inner, sharded = chunk, codecs[0]["name"] == "sharding_indexed"
-        if sharded:
-            settings = codecs[0]["configuration"]
-            if len(codecs) > 1 or settings["index_codecs"] != [_LITTLE, {"name": "crc32c"}]:
-                return None
-            inner, codecs = tuple(settings["chunk_shape"]), settings["codecs"]
-        order = None
-        if codecs[0]["name"] == "transpose":
-            order, codecs = tuple(codecs[0]["configuration"]["order"]), codecs[1:]
-        names = [codec["name"] for codec in codecs]
-        known = names[0] == "bytes" and names[-1] == "crc32c" and names[1:-1] in ([], ["zstd"], ["blosc"])
-        little = codecs[0].get("configuration", {}).get("endian", "little") == "little"
-        dots = node["chunk_key_encoding"] == {"name": "default", "configuration": {"separator": "."}}
-        plain = isinstance(node["data_type"], str) and node["data_type"] != "string"
-        if not (known and little and dots and plain):
-            return None
-        dtype = np.dtype(node["data_type"]).newbyteorder("<")
-        compressor = names[1] if len(names) > 2 else None
-        return cls(tuple(node["shape"]), dtype, chunk, inner, sharded, compressor, order)
-
-    @property
-    def per_object(self) -> tuple[int, ...]:
-        """Inner chunks of an object along each axis."""
-        return tuple(outer // inner for outer, inner in zip(self.chunk, self.inner, strict=True))
-
-    def decode(self, data: np.ndarray) -> np.ndarray:
-        """Values of an inner chunk. ValueError if its checksum or size is wrong."""
-        if _crc(data[:-4]) != data[-4:].tobytes():
-            raise ValueError("a checksum does not match")
-        values = np.empty(prod(self.inner), self.dtype) if self.compressor else None
-        if values is None:
-            values = np.frombuffer(data[:-4], self.dtype)
-        else:
-            _decompress(self.compressor, data[:-4], values.view(np.uint8))
-        if self.order is None:
-            return values.reshape(self.inner)
-        turned = values.reshape([self.inner[axis] for axis in self.order]).transpose(np.argsort(self.order))
-        return np.ascontiguousarray(turned)
+def decode(layout: ArrayLayout, data: np.ndarray) -> np.ndarray:
+    """Values of an inner chunk. ValueError if its checksum or size is wrong."""
+    if _crc(data[:-4]) != data[-4:].tobytes():
+        raise ValueError("a checksum does not match")
+    assert layout.dtype is not None
+    if layout.compressors:
+        values = np.empty(prod(layout.piece), layout.dtype)
+        _decompress(layout.compressors[0], data[:-4], values.view(np.uint8))
+    else:
+        values = np.frombuffer(data[:-4], layout.dtype)
+    if layout.order is None:
+        return values.reshape(layout.piece)
+    turned = values.reshape([layout.piece[axis] for axis in layout.order]).transpose(np.argsort(layout.order))
+    return np.ascontiguousarray(turned)
 
 
 def _decompress(name: str | None, data: np.ndarray, into: np.ndarray) -> None:
@@ -107,37 +65,36 @@ class Chunks:
         self._size = 0
         self._kept: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
-        self._forms: dict[str, Stored | None] = {}
 
-    def read(self, path: str, node: Mapping[str, Any], selection: Any) -> np.ndarray | None:
-        """Return a part of an array; None if its form or the selection is left to zarr.
+    def read(self, layout: ArrayLayout, selection: Any) -> np.ndarray | None:
+        """Return a part of an array; None if its layout or the selection is left to zarr.
 
         Errors: ArchiveError for a lost object, ValueError for a damaged one.
         """
-        if path not in self._forms:
-            self._forms[path] = Stored.of(node)
-        form = self._forms[path]
-        box = None if form is None else box_of(selection, form.shape)
-        if form is None or box is None:
+        box = box_of(selection, layout.shape) if layout.is_native else None
+        if box is None:
             return None
+        assert layout.dtype is not None
         ranges, whole = box
-        out = np.empty([stop - start for start, stop in ranges], form.dtype)
+        out = np.empty([stop - start for start, stop in ranges], layout.dtype)
         if out.size:
-            for numbers, wanted in _by_object(form, ranges):
-                for at, values in self._inner_chunks(object_key(path, *numbers), form, wanted):
+            for numbers, wanted in _by_object(layout, ranges):
+                for at, values in self._inner_chunks(layout.key(numbers), layout, wanted):
                     origin = [
                         (n * outer + k) * size
-                        for n, outer, k, size in zip(numbers, form.per_object, at, form.inner, strict=True)
+                        for n, outer, k, size in zip(
+                            numbers, layout.per_object, at, layout.piece, strict=True
+                        )
                     ]
                     _copy(values, origin, out, ranges)
-        native = out.astype(form.dtype.newbyteorder("="), copy=False)
+        native = out.astype(layout.dtype.newbyteorder("="), copy=False)
         return native[tuple(slice(None) if kept else 0 for kept in whole)]
 
     def _inner_chunks(
-        self, key: str, form: Stored, wanted: list[tuple[int, ...]]
+        self, key: str, layout: ArrayLayout, wanted: list[tuple[int, ...]]
     ) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
         """Yield the place within the object, and the values, of each inner chunk wanted."""
-        numbers = {int(np.ravel_multi_index(at, form.per_object)) if at else 0: at for at in wanted}
+        numbers = {int(np.ravel_multi_index(at, layout.per_object)) if at else 0: at for at in wanted}
         missing = []
         for number, at in numbers.items():
             values = self._known(key, number)
@@ -147,19 +104,18 @@ class Chunks:
                 yield at, values
         if not missing:
             return
-        if not form.sharded:
-            yield numbers[0], self._keep(key, 0, form.decode(self._fetch(key)))
+        if layout.inner is None:
+            yield numbers[0], self._keep(key, 0, decode(layout, self._fetch(key)))
             return
-        index = self._index(key, prod(form.per_object))
-        most = 2 * prod(form.inner) * form.dtype.itemsize + 4096  # no encoding makes more of an inner chunk
-        for run in _runs([(*index[number].tolist(), number) for number in missing], most):
+        index = self._index(key, prod(layout.per_object))
+        for run in _runs([(*index[number].tolist(), number) for number in missing], layout.most_bytes):
             start, stop = run[0][0], run[-1][0] + run[-1][1]
             data = self._fetch(key, start, stop)
             if len(data) != stop - start:
                 raise ValueError("an object ends before its inner chunks do")
             for offset, nbytes, number in run:
                 piece = data[offset - start : offset - start + nbytes]
-                yield numbers[number], self._keep(key, number, form.decode(piece))
+                yield numbers[number], self._keep(key, number, decode(layout, piece))
 
     def _index(self, key: str, n: int) -> np.ndarray:
         found = self._known(key, -1)
@@ -215,13 +171,15 @@ def box_of(selection: Any, shape: tuple[int, ...]) -> tuple[list[Range], list[bo
     return ranges, [isinstance(part, slice) for part in parts] + [True] * (len(shape) - len(parts))
 
 
-def _by_object(form: Stored, ranges: list[Range]) -> Iterator[tuple[tuple[int, ...], list[tuple[int, ...]]]]:
+def _by_object(
+    layout: ArrayLayout, ranges: list[Range]
+) -> Iterator[tuple[tuple[int, ...], list[tuple[int, ...]]]]:
     """Each object that a box touches, with the places of the inner chunks within it."""
     for numbers in product(
-        *(range(a // c, -(-b // c)) for (a, b), c in zip(ranges, form.chunk, strict=True))
+        *(range(a // c, -(-b // c)) for (a, b), c in zip(ranges, layout.chunk, strict=True))
     ):
         places = []
-        for number, outer, inner, (a, b) in zip(numbers, form.chunk, form.inner, ranges, strict=True):
+        for number, outer, inner, (a, b) in zip(numbers, layout.chunk, layout.piece, ranges, strict=True):
             start, stop = (
                 max(a, number * outer) - number * outer,
                 min(b, (number + 1) * outer) - number * outer,
@@ -241,7 +199,7 @@ def _copy(values: np.ndarray, origin: list[int], out: np.ndarray, ranges: list[R
 
 def _runs(pieces: list[tuple[int, int, int]], most: int) -> Iterator[list[tuple[int, int, int]]]:
     """Group (offset, nbytes, number), of at most so many bytes each, into runs worth one request each."""
-    if any(offset == _ABSENT for offset, _, _ in pieces):
+    if any(offset == ABSENT for offset, _, _ in pieces):
         raise ValueError("an inner chunk is missing")
     if any(nbytes > most or offset > _FAR for offset, nbytes, _ in pieces):
         raise ValueError("the index of an object points outside it")

@@ -23,11 +23,12 @@ from tracer.spec.release import version
 from tracer.store import files
 from tracer.store.documents import as_json
 from tracer.store.files import Lock
-from tracer.writer.commits import Row, Tree
+from tracer.writer.commits import Tree
 from tracer.writer.committer import Committer
 from tracer.writer.declared import Declared
 from tracer.writer.lifetime import unwatch, watch
 from tracer.writer.place import remove, settled
+from tracer.writer.row import Row
 from tracer.writer.staging import Arrival, Staging
 from tracer.writer.worker import Worker
 

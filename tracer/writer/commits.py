@@ -21,23 +21,10 @@ from tracer.store.layout import Layout, as_bytes, plan
 from tracer.store.manifest import MANIFEST, chain, entry
 from tracer.writer.columns import Column
 from tracer.writer.committer import Committer
+from tracer.writer.row import Row
 
 _NO_IDS = np.empty(0, np.int64)
 _NODES_EVERY = 30.0  # seconds between rewrites of the documents of single arrays
-
-
-class Row(NamedTuple):
-    """One update."""
-
-    step: int
-    epoch: int
-    time: float
-    loss: float
-    skipped: bool
-    lr: tuple[float, ...]
-    ids: np.ndarray | None
-    scalars: dict[str, float] | None
-    examples: dict[str, np.ndarray] | None = None  # by path, a row for each id
 
 
 class Loose(NamedTuple):

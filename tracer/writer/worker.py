@@ -7,7 +7,8 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from tracer.writer.commits import Row, Tree
+from tracer.writer.commits import Tree
+from tracer.writer.row import Row
 
 _INTERVAL = 1.0  # seconds between commits: each replaces about ten files
 _SHARE = 0.1  # of the thread's time that commits may take on slow disks

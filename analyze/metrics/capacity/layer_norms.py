@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def layer_norms(
             values["distance_from_init"][step, column] = np.linalg.norm(flat - _flat(initial_weights, names))
             if column < len(owned) and len(names) == 1 and tensors[names[0]].ndim >= 2:
                 tensor = np.asarray(tensors[names[0]], np.float64)
-                scale = singular_values(tensor.reshape(len(tensor), -1))
+                scale = singular_values(tensor.reshape(len(tensor), prod(tensor.shape[1:])))
                 values["spectral_reshaped"][step, column] = scale.max(initial=0.0)
                 values["nuclear"][step, column] = scale.sum()
                 exact, iterations[step, column] = _exact(tensor, applied.get(names[0]), scale, tolerance)

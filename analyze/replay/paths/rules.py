@@ -8,6 +8,7 @@ constants and weights count as |w|^q.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 LARGEST = 1 << 14  # elements along a side of a window that is summed over
 
 
-class Refused(NamedTuple):
+@dataclass(frozen=True)
+class Refused:
     """In the place of a row's result: what is in the way of it."""
 
     index: int

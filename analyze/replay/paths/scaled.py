@@ -19,7 +19,7 @@ class Phi(NamedTuple):
 
 def moderate(phi: Phi) -> Phi:
     """The same sums with the largest between 1/2 and 1, where that is finite."""
-    largest = float(phi.value.max())
+    largest = float(phi.value.max()) if phi.value.numel() else 0.0
     if largest == 0:
         return phi._replace(exponent=ZERO)
     if not math.isfinite(largest):
