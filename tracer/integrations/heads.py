@@ -92,7 +92,7 @@ def objective_of_head(model: nn.Module) -> Callable[..., Returned]:
 
 def _logits(model: nn.Module, inputs: Any) -> Tensor:
     logits = model(**inputs).logits if isinstance(inputs, dict) else model(inputs).logits
-    return logits  # type: ignore[no-any-return]
+    return logits
 
 
 def _classes(logits: Tensor, targets: Tensor) -> Returned:
