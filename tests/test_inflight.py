@@ -10,7 +10,6 @@ from torch.overrides import _get_current_function_mode_stack
 
 from tests import zoo
 from tracer import bits
-from tracer.correctness import Correctness
 from tracer.errors import MissingTraceError, RecordError
 from tracer.network import Network
 from tracer.network.fixed_masks import by_example
@@ -18,6 +17,7 @@ from tracer.probe.observe import Units
 from tracer.recorder.minibatch import InFlight, wanted
 from tracer.recorder.minibatch.losses import correct_answers
 from tracer.schedule import at, every
+from tracer.spec.correctness import Correctness
 
 EVERYTHING = {"loss": None, "correct": None, "sums": None, "masks": every(1)}
 

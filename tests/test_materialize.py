@@ -9,7 +9,7 @@ import zarr
 from torch import nn
 
 import tracer
-from analyze.contract import available_metrics
+from analyze.catalogue import available_metrics
 from analyze.engine.plan import make_plan
 from tests import zoo
 from tests.loops import blobs, mlp, run_loop

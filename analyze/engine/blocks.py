@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyze.arrays import View, closure
-from analyze.engine.plan import Examples, Plan, example_probe, made_bytes, static_bytes, view_bytes
+from analyze.engine.plan import Examples, Plan, made_bytes, static_bytes, view_bytes
+from analyze.tables import example_probe
 from tracer.errors import MissingTraceError, byte_size
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from tracer.correctness import Correctness
 from tracer.errors import ArchiveError, RecordError, first_line
 from tracer.network import Network
 from tracer.network.checks import closure, currency
@@ -38,6 +37,7 @@ from tracer.recorder.preparation import (
 from tracer.recorder.resume import Seam
 from tracer.recorder.structure import Structure, surviving, tensors_of, told
 from tracer.schedule import Schedule
+from tracer.spec.correctness import Correctness
 from tracer.writer import Writer
 
 
