@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from tests import zoo
 from tracer.errors import ArchiveError, RecordError
-from tracer.network import Network
+from tracer.network import Network, read
+from tracer.network import trace as trace_network
 from tracer.network.copies import named_tensors, private_copy
 from tracer.network.fixed_masks import by_example
 from tracer.network.footprint import peak_bytes
@@ -21,7 +22,7 @@ from tracer.network.footprint import peak_bytes
 @pytest.fixture(scope="module", params=list(zoo.MODELS))
 def traced(request: pytest.FixtureRequest) -> tuple[str, Network]:
     model, x, y = zoo.build(request.param)
-    return request.param, Network.trace(model, x, y, zoo.loss)
+    return request.param, trace_network(model, x, y, zoo.loss)
 
 
 def eager(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,7 +50,7 @@ def test_run_is_bit_identical_to_eager_for_any_batch_and_weights(
 def test_json_round_trip_is_equal_and_runs_the_same(traced: tuple[str, Network]) -> None:
     name, network = traced
     model, x, y = zoo.build(name)
-    again = Network.from_json(network.to_json(), network.constants)
+    again = read(network.to_json(), network.constants)
     assert again.digest == network.digest
     assert again.rows == network.rows
     assert (again.sites, again.calls, again.layers) == (network.sites, network.calls, network.layers)
@@ -95,7 +96,7 @@ def test_axes_slice_every_row_by_example(traced: tuple[str, Network]) -> None:
 @pytest.mark.parametrize("name", ["MLP", "CNN", "ResNet18", "AlexNet", "Smooth"])
 def test_masks_of_the_same_inputs_replay_exactly(name: str) -> None:
     model, x, y = zoo.build(name)
-    network = Network.trace(model, x, y, zoo.loss)
+    network = trace_network(model, x, y, zoo.loss)
     exact = {site.row: site for site in network.sites if site.kind in ("path", "gate")}
     names = {network.rows[index].name: site for index, site in exact.items()}
     masks: dict[str, Tensor] = {}
@@ -122,7 +123,7 @@ def test_masks_of_the_same_inputs_replay_exactly(name: str) -> None:
 
 def test_frozen_masks_make_the_network_affine() -> None:
     model, x, _ = zoo.build("ResNet18")
-    network = Network.trace(model, x)
+    network = trace_network(model, x)
     tensors = {name: t.double() if t.is_floating_point() else t for name, t in named_tensors(model).items()}
     generator = torch.Generator().manual_seed(1)
     masks = {s.name: torch.rand(5, s.n_units, generator=generator) > 0.5 for s in network.sites}
@@ -133,7 +134,7 @@ def test_frozen_masks_make_the_network_affine() -> None:
 
 def test_until_stops_and_visit_may_replace() -> None:
     model, x, y = zoo.build("MLP")
-    network = Network.trace(model, x, y, zoo.loss)
+    network = trace_network(model, x, y, zoo.loss)
     row = network.rows[network.sites[0].row]
     seen: list[str] = []
 
@@ -155,8 +156,8 @@ def test_until_stops_and_visit_may_replace() -> None:
 
 def test_sites_calls_and_layers_of_a_residual_network() -> None:
     model, x, y = zoo.build("ResNet18")
-    network = Network.trace(model, x, y, zoo.loss)
-    assert Network.trace(model, x[:2], y[:2], zoo.loss).to_json() == network.to_json()
+    network = trace_network(model, x, y, zoo.loss)
+    assert trace_network(model, x[:2], y[:2], zoo.loss).to_json() == network.to_json()
     names = [site.name for site in network.sites]
     assert len(names) == len(set(names)) == 17
     assert names[:4] == ["relu", "layers.0.relu", "layers.0.relu#2", "layers.1.relu"]
@@ -170,14 +171,14 @@ def test_sites_calls_and_layers_of_a_residual_network() -> None:
 
 def test_names_of_functional_sites_and_of_owners() -> None:
     model, x, y = zoo.build("CNN")
-    assert [site.name for site in Network.trace(model, x, y, zoo.loss).sites] == ["features.1", ":relu"]
+    assert [site.name for site in trace_network(model, x, y, zoo.loss).sites] == ["features.1", ":relu"]
     model, x, y = zoo.build("ViT")
-    network = Network.trace(model, x, y, zoo.loss)
+    network = trace_network(model, x, y, zoo.loss)
     assert {"token", "positions"} < {layer.name for layer in network.layers}
     assert {site.kind for site in network.sites} == {"convention"}
     model, x, y = zoo.build("GPT")
     tied = [
-        layer for layer in Network.trace(model, x, y, zoo.loss).layers if "words.weight" in layer.parameters
+        layer for layer in trace_network(model, x, y, zoo.loss).layers if "words.weight" in layer.parameters
     ]
     assert [layer.name for layer in tied] == ["words"]
 
@@ -197,7 +198,7 @@ class HandWritten(nn.Module):
 
 
 def test_hand_written_relus_are_sites() -> None:
-    network = Network.trace(HandWritten(), torch.randn(4, 7))
+    network = trace_network(HandWritten(), torch.randn(4, 7))
     expected = ":mul :mul#2 :where :maximum :maximum#2 :clamp :clamp#2 :threshold :relu :relu6 :leaky_relu"
     assert [site.name for site in network.sites] == expected.split()
     assert network.sites[-1].slope == 0.3
@@ -236,7 +237,7 @@ def test_tracing_and_running_touch_nothing_of_the_training(name: str) -> None:
     )
     before, n_calls = fingerprint(model), len(calls)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        network = Network.trace(model, x, y, zoo.loss)
+        network = trace_network(model, x, y, zoo.loss)
         outputs, _ = network.run(named_tensors(model), x, y)
     with torch.no_grad():
         assert torch.equal(outputs, private_copy(model)(x))
@@ -260,7 +261,7 @@ def test_a_model_that_cannot_be_traced_names_the_users_line() -> None:
     with pytest.raises(
         RecordError, match=r"cannot trace Chooses past .*test_network\.py:\d+ \(if x\.sum\(\) > 0"
     ):
-        Network.trace(Chooses(), torch.randn(4, 3))
+        trace_network(Chooses(), torch.randn(4, 3))
 
 
 class FixedBatch(nn.Module):
@@ -274,7 +275,7 @@ class FixedBatch(nn.Module):
 
 def test_a_fixed_batch_is_traced_at_the_chunk_size_and_says_so() -> None:
     model, x, y = FixedBatch(), torch.randn(6, 4), torch.randint(0, 6, (6,))
-    network = Network.trace(model, x, y, F.cross_entropy, chunk=4)
+    network = trace_network(model, x, y, F.cross_entropy, chunk=4)
     assert network.batch == 4
     assert network.sites[0].shape == (6,)
     assert torch.equal(network.run(named_tensors(model), x[:4])[0], model(x[:4]))
@@ -297,21 +298,21 @@ def test_objectives_with_several_inputs_and_dict_outputs() -> None:
 
     model, inputs = Pair(), {"right": torch.randn(5, 4), "left": torch.randn(5, 4)}
     targets = {"y": torch.tensor([0, 1, 2, 0, 1])}
-    network = Network.trace(model, inputs, targets, objective=objective)
+    network = trace_network(model, inputs, targets, objective=objective)
     for ours, theirs in zip(
         network.run(named_tensors(model), inputs, targets), objective(model, inputs, targets), strict=True
     ):
         assert torch.equal(ours, theirs)
     assert torch.equal(
-        Network.trace(model, inputs).run(named_tensors(model), inputs)[0], model(**inputs)["scores"]
+        trace_network(model, inputs).run(named_tensors(model), inputs)[0], model(**inputs)["scores"]
     )
     with pytest.raises(RecordError, match=r"expected shape \(3,\), got \(\)"):
-        Network.trace(model, inputs, targets, objective=lambda m, i, t: (o := m(**i)["scores"], o.mean()))
+        trace_network(model, inputs, targets, objective=lambda m, i, t: (o := m(**i)["scores"], o.mean()))
 
 
 def test_memory_is_foreseen_without_allocating_it() -> None:
     model, x, y = zoo.build("MLP")
-    network = Network.trace(model, x, y, zoo.loss)
+    network = trace_network(model, x, y, zoo.loss)
     assert peak_bytes(network, named_tensors(model), x, y) == 5 * (16 + 16) * 4
     assert peak_bytes(network, named_tensors(model), x, y, keep=True) == 5 * (4 * 16 + 4 + 1) * 4
     huge = torch.empty(1 << 40, 3, 2, 2, device="meta")
@@ -320,7 +321,7 @@ def test_memory_is_foreseen_without_allocating_it() -> None:
 
 def table(**changes: Any) -> tuple[bytes, Network]:
     model, x, y = zoo.build("MLP")
-    network = Network.trace(model, x, y, zoo.loss)
+    network = trace_network(model, x, y, zoo.loss)
     data = json.loads(network.to_json())
     relu = network.sites[0].row
     data["rows"][relu].update(changes)
@@ -353,7 +354,7 @@ def table(**changes: Any) -> tuple[bytes, Network]:
 def test_a_hostile_table_is_refused(changes: dict[str, Any], why: str) -> None:
     data, network = table(**changes)
     with pytest.raises(ArchiveError, match=why):
-        Network.from_json(data, network.constants)
+        read(data, network.constants)
 
 
 @pytest.mark.parametrize(
@@ -361,7 +362,7 @@ def test_a_hostile_table_is_refused(changes: dict[str, Any], why: str) -> None:
 )
 def test_what_is_no_table_is_refused(data: bytes) -> None:
     with pytest.raises(ArchiveError, match="network table"):
-        Network.from_json(data, {})
+        read(data, {})
 
 
 def test_changed_constants_are_refused() -> None:
@@ -369,9 +370,9 @@ def test_changed_constants_are_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x * torch.tensor([1.0, 2.0, 3.0])
 
-    network = Network.trace(Scaled(), torch.randn(4, 3))
-    assert Network.from_json(network.to_json(), network.constants).digest == network.digest
+    network = trace_network(Scaled(), torch.randn(4, 3))
+    assert read(network.to_json(), network.constants).digest == network.digest
     with pytest.raises(ArchiveError, match="the values of its constant 'c0' have changed"):
-        Network.from_json(network.to_json(), {"c0": torch.zeros(3)})
+        read(network.to_json(), {"c0": torch.zeros(3)})
     with pytest.raises(ArchiveError, match="'c0' is not in the archive"):
-        Network.from_json(network.to_json(), {})
+        read(network.to_json(), {})
