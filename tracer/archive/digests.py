@@ -6,7 +6,6 @@ from hashlib import blake2b
 from typing import Any
 
 from tracer.archive.source import Source
-from tracer.store.layout import ArrayLayout
 
 MANIFEST = "manifest/objects"
 ENTRIES = ("step", "epoch_end")  # of every stream; they grow with each snapshot
