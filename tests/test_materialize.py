@@ -58,7 +58,7 @@ def copy(bare, tmp_path):
 def arrays(path):
     """Every array of an archive, but the manifest and the clock."""
     with tracer.open(path) as archive:
-        members = zarr.open_group(archive._source.store, mode="r").members(max_depth=None)
+        members = zarr.open_group(archive._source.as_zarr(), mode="r").members(max_depth=None)
         return {
             name: (np.asarray(node[...]), node.metadata.dimension_names)
             for name, node in members

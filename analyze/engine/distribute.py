@@ -24,6 +24,7 @@ from analyze.errors import AnalysisError
 from analyze.numerics.processes import cores, pool
 from tracer.errors import ArchiveError
 from tracer.spec.release import version
+from tracer.store.stores import is_path
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -279,4 +280,4 @@ def address(archive: str) -> str:
     >>> address("s3://bucket/run.zarr"), address("/runs/a.zarr")
     ('s3://bucket/run.zarr', '/runs/a.zarr')
     """
-    return archive if "://" in archive else str(Path(archive).absolute())
+    return str(Path(archive).absolute()) if is_path(archive) else archive
