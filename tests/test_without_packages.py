@@ -54,7 +54,7 @@ def test_recording_says_that_it_needs_pytorch(without_torch, code):
 
 
 def test_the_demo_says_that_it_needs_pytorch(without_torch, tmp_path):
-    done = tracer(without_torch, "demo", tmp_path / "demo")
+    done = tracer(without_torch, "demo", "--out", tmp_path / "demo")
     assert (
         done.returncode == 1 and "needs the package torch" in done.stderr and "Traceback" not in done.stderr
     )
