@@ -403,7 +403,7 @@ def _analyze(run: str, target: Path, force: bool = False, **settings: Any) -> An
 
     with claimed(target), Pages(target, workers=settings.get("jobs") != 1) as pages, Bar() as bar:
         kept = None if force else target
-        calls = {"progress": bar, "arrived": arrived, "finished": pages.add}
+        calls: dict[str, Any] = {"progress": bar, "arrived": arrived, "finished": pages.add}
         results = analyze.run(run, output=kept, apart=True, **calls, **settings)
         pages.write(results)
     for name, reason in results.skipped.items():

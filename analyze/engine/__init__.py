@@ -161,7 +161,7 @@ class Session:
         later: list[Plan] = []
         waiting: list[Metric] = []
         for level in _levels(self.wanted):
-            plans = []
+            plans: list[Plan] = []
             for card in level:
                 held_up = {plan.card.name for plan in later} | {other.name for other in waiting}
                 if held_up & set(_other_metrics(card)):

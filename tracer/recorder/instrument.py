@@ -85,6 +85,7 @@ class Instrument:
                 )
         if self._probes:
             self._trace()
+            assert self.network is not None
             self._correctness = correctness(
                 self.network, model, next(iter(self._probes.values())), self._goal["loss"]
             )
@@ -329,10 +330,10 @@ class Instrument:
             self.network.refresh(self.model)
         options = {**self._options, "gradients": self._pass.mode, "streams": self._pass.streams}
         self._pass = ProbePass(
-            self.network,
+            self.network,  # type: ignore[arg-type]
             self._probes,
             tensors=named_tensors(self.model),
-            **options,  # type: ignore[arg-type]
+            **options,
         )
 
     def _stay_current(self, writer: Writer, step: int, changed: bool) -> None:
@@ -374,7 +375,8 @@ class Instrument:
                 f"cannot hold: from here on {', '.join(sorted(lost))} of the probes are not recorded; record the "
                 "new model as a run of its own"
             )
-            now = ProbePass(network, self._probes, tensors=names, **{**options, "streams": streams})
+            options = {**options, "streams": streams}
+            now = ProbePass(network, self._probes, tensors=names, **options)  # type: ignore[arg-type]
         self._pass = now if streams else None
         if isinstance(network, Network):
             self._write_table(writer, from_step=step)
