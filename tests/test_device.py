@@ -111,7 +111,7 @@ COSTLY = ("ResNet18", "VGG19BN", "LSTM", "GPT", "AlexNet")
 )
 def test_a_probe_pass_on_an_accelerator_looks_at_no_value(name):
     model, x, y = zoo.build(name, n=5)
-    network = Network.trace(model, x, y, zoo.loss)
+    network = zoo.traced(name)
     capture = {"activations": 4, "gradients": 3}
     probes = {"train": Probe(x, y, split="train", capture=capture), "test": Probe(x, y, split="test")}
     seen = ProbePass(network, probes, tensors=named_tensors(model), gradients="exact", chunk=2)
@@ -141,7 +141,7 @@ def test_capture_in_flight_on_an_accelerator_looks_at_no_value(name, monkeypatch
     lane = NoCopy()
     monkeypatch.setattr(device, "lane_of", lambda _: lane)
     model, x, y = zoo.build(name, n=5)
-    network = Network.trace(model, x, y, zoo.loss)
+    network = zoo.traced(name)
     model, x, y = model.to(META), elsewhere(x), elsewhere(y)
     notes = []
     wanted = {"loss": None, "correct": None, "sums": None, "masks": every(1)}

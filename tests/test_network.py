@@ -18,10 +18,9 @@ from tracer.network.fixed_masks import by_example
 from tracer.network.footprint import peak_bytes
 
 
-@pytest.fixture(scope="module", params=list(zoo.MODELS))
+@pytest.fixture(params=zoo.EACH)
 def traced(request: pytest.FixtureRequest) -> tuple[str, Network]:
-    model, x, y = zoo.build(request.param)
-    return request.param, Network.trace(model, x, y, zoo.loss)
+    return request.param, zoo.traced(request.param)
 
 
 def eager(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,10 +91,10 @@ def test_axes_slice_every_row_by_example(traced: tuple[str, Network]) -> None:
     network.run(named_tensors(model), x[1:3], y[1:3], visit=alone)
 
 
-@pytest.mark.parametrize("name", ["MLP", "CNN", "ResNet18", "AlexNet", "Smooth"])
+@pytest.mark.parametrize("name", [one for one in zoo.EACH if one.values[0] not in ("ViT", "LSTM", "GPT")])
 def test_masks_of_the_same_inputs_replay_exactly(name: str) -> None:
     model, x, y = zoo.build(name)
-    network = Network.trace(model, x, y, zoo.loss)
+    network = zoo.traced(name)
     exact = {site.row: site for site in network.sites if site.kind in ("path", "gate")}
     names = {network.rows[index].name: site for index, site in exact.items()}
     masks: dict[str, Tensor] = {}
@@ -121,8 +120,8 @@ def test_masks_of_the_same_inputs_replay_exactly(name: str) -> None:
 
 
 def test_frozen_masks_make_the_network_affine() -> None:
-    model, x, _ = zoo.build("ResNet18")
-    network = Network.trace(model, x)
+    model, x, _ = zoo.build("ResNet6")
+    network = zoo.traced("ResNet6")
     tensors = {name: t.double() if t.is_floating_point() else t for name, t in named_tensors(model).items()}
     generator = torch.Generator().manual_seed(1)
     masks = {s.name: torch.rand(5, s.n_units, generator=generator) > 0.5 for s in network.sites}
@@ -133,7 +132,7 @@ def test_frozen_masks_make_the_network_affine() -> None:
 
 def test_until_stops_and_visit_may_replace() -> None:
     model, x, y = zoo.build("MLP")
-    network = Network.trace(model, x, y, zoo.loss)
+    network = zoo.traced("MLP")
     row = network.rows[network.sites[0].row]
     seen: list[str] = []
 
@@ -154,31 +153,25 @@ def test_until_stops_and_visit_may_replace() -> None:
 
 
 def test_sites_calls_and_layers_of_a_residual_network() -> None:
-    model, x, y = zoo.build("ResNet18")
-    network = Network.trace(model, x, y, zoo.loss)
+    model, x, y = zoo.build("ResNet6")
+    network = zoo.traced("ResNet6")
     assert Network.trace(model, x[:2], y[:2], zoo.loss).to_json() == network.to_json()
     names = [site.name for site in network.sites]
-    assert len(names) == len(set(names)) == 17
-    assert names[:4] == ["relu", "layers.0.relu", "layers.0.relu#2", "layers.1.relu"]
-    assert network.sites[0].shape == (4, 32, 32)
-    assert network.sites[0].n_units == 4096
-    assert len(network.calls) == 21
-    assert [layer.name for layer in network.layers[:2]] == ["conv1", "bn1"]
-    assert network.layers[1].parameters == ("bn1.weight", "bn1.bias")
+    assert names == ["stem.2", *(f"blocks.{i}.relu{use}" for i in (0, 1) for use in ("", "#2"))]
+    assert network.sites[0].shape == (4, 8, 8)
+    assert network.sites[0].n_units == 256
+    assert len(network.calls) == 7
+    assert [layer.name for layer in network.layers[:2]] == ["stem.0", "stem.1"]
+    assert network.layers[1].parameters == ("stem.1.weight", "stem.1.bias")
     assert sum(len(layer.parameters) for layer in network.layers) == len(list(model.parameters()))
 
 
 def test_names_of_functional_sites_and_of_owners() -> None:
-    model, x, y = zoo.build("CNN")
-    assert [site.name for site in Network.trace(model, x, y, zoo.loss).sites] == ["features.1", ":relu"]
-    model, x, y = zoo.build("ViT")
-    network = Network.trace(model, x, y, zoo.loss)
+    assert [site.name for site in zoo.traced("CNN").sites] == ["features.1", ":relu"]
+    network = zoo.traced("ViT")
     assert {"token", "positions"} < {layer.name for layer in network.layers}
     assert {site.kind for site in network.sites} == {"convention"}
-    model, x, y = zoo.build("GPT")
-    tied = [
-        layer for layer in Network.trace(model, x, y, zoo.loss).layers if "words.weight" in layer.parameters
-    ]
+    tied = [layer for layer in zoo.traced("GPT").layers if "words.weight" in layer.parameters]
     assert [layer.name for layer in tied] == ["words"]
 
 
@@ -311,7 +304,7 @@ def test_objectives_with_several_inputs_and_dict_outputs() -> None:
 
 def test_memory_is_foreseen_without_allocating_it() -> None:
     model, x, y = zoo.build("MLP")
-    network = Network.trace(model, x, y, zoo.loss)
+    network = zoo.traced("MLP")
     assert peak_bytes(network, named_tensors(model), x, y) == 5 * (16 + 16) * 4
     assert peak_bytes(network, named_tensors(model), x, y, keep=True) == 5 * (4 * 16 + 4 + 1) * 4
     huge = torch.empty(1 << 40, 3, 2, 2, device="meta")
@@ -319,8 +312,7 @@ def test_memory_is_foreseen_without_allocating_it() -> None:
 
 
 def table(**changes: Any) -> tuple[bytes, Network]:
-    model, x, y = zoo.build("MLP")
-    network = Network.trace(model, x, y, zoo.loss)
+    network = zoo.traced("MLP")
     data = json.loads(network.to_json())
     relu = network.sites[0].row
     data["rows"][relu].update(changes)
@@ -375,3 +367,18 @@ def test_changed_constants_are_refused() -> None:
         Network.from_json(network.to_json(), {"c0": torch.zeros(3)})
     with pytest.raises(ArchiveError, match="'c0' is not in the archive"):
         Network.from_json(network.to_json(), {})
+
+
+def test_models_of_the_default_suite_have_every_kind_of_layer() -> None:
+    kinds = {
+        name: {type(m) for m in zoo.build(name)[0].modules() if not list(m.children())} for name in zoo.MODELS
+    }
+    few = set().union(*(kinds[name] for name in zoo.MODELS if name not in zoo.DEEP))
+    assert all(kinds[name] <= few for name in zoo.DEEP)
+
+
+@pytest.mark.slow
+def test_models_of_the_default_suite_have_every_operation() -> None:
+    ops = {name: {row.op for row in zoo.traced(name).rows} for name in zoo.MODELS}
+    few = set().union(*(ops[name] for name in zoo.MODELS if name not in zoo.DEEP))
+    assert all(ops[name] <= few for name in zoo.DEEP)
