@@ -139,7 +139,7 @@ def demo(out: Path, shuffle_labels: bool, epochs: int, seed: int) -> None:
     archive, analysis = out / "digits.zarr", out / "digits.analysis"
     note(f"Training on 1,297 handwritten digits{' with shuffled labels' if shuffle_labels else ''} ...")
     from analyze.report.findings import findings
-    from tracer.demo import one_thread, train
+    from tracer.command.demo import one_thread, train
 
     def progress(epoch: int, loss: float) -> None:
         if epoch == epochs or epoch % max(1, epochs // 8) == 0:

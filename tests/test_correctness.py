@@ -14,10 +14,10 @@ import analyze
 import tracer
 from analyze.arrays.classes import class_labels, class_margins, class_scores, correct_share
 from tests import contract
-from tracer.correctness import Correctness
 from tracer.errors import MissingTraceError, RecordError
 from tracer.network.loss_kind import correctness_of
 from tracer.network.objective import scored
+from tracer.spec.correctness import Correctness
 
 LABELS = torch.tensor([2, 0, 1, 1, 0, 2])
 BITS = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 0.0])

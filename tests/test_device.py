@@ -13,7 +13,7 @@ from tests.loops import record_everything, run_loop
 from tests.oracles.gradients import cosine_error, gram, per_example
 from tracer.gradients import inner_products, products
 from tracer.gradients.forms import Outer, Scatter
-from tracer.network import Network, copies
+from tracer.network import copies, read, trace
 from tracer.network.copies import _differentiable, named_tensors
 from tracer.network.pytree import leaves_of, rebuild
 from tracer.probe import Probe, ProbePass
@@ -215,10 +215,10 @@ def test_a_recurrent_module_is_made_differentiable_without_another_function(kind
 def test_a_table_of_such_a_module_is_as_good(monkeypatch):
     model, x, y = zoo.build("LSTM", n=3, dropout=0.3)
     monkeypatch.setattr(copies, "_on_cuda", lambda module: True)
-    network = Network.trace(model, x, y, zoo.loss)
+    network = trace(model, x, y, zoo.loss)
     (row,) = [row for row in network.rows if row.op == "aten.lstm.input"]
     assert row.args[5:7] == [{"float": (0.0).hex()}, True] and not network.random_rows
-    again = Network.from_json(network.to_json(), network.constants)
+    again = read(network.to_json(), network.constants)
     with torch.no_grad():
         torch.testing.assert_close(again.run(named_tensors(model), x)[0], model.eval()(x))
     tensors = named_tensors(model)

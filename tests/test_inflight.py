@@ -10,14 +10,14 @@ from torch.overrides import _get_current_function_mode_stack
 
 from tests import zoo
 from tracer import bits
-from tracer.correctness import Correctness
 from tracer.errors import MissingTraceError, RecordError
-from tracer.network import Network
+from tracer.network import trace
 from tracer.network.fixed_masks import by_example
 from tracer.probe.observe import Units
 from tracer.recorder.minibatch import InFlight, wanted
 from tracer.recorder.minibatch.losses import correct_answers
 from tracer.schedule import at, every
+from tracer.spec.correctness import Correctness
 
 EVERYTHING = {"loss": None, "correct": None, "sums": None, "masks": every(1)}
 
@@ -60,7 +60,7 @@ def unused_hooks(model):
 
 def captured_of(model, x, y, loss, network=None, passes=1):
     """One update, its batch in `passes` forward passes; returns what was captured, and the notes."""
-    network = network or Network.trace(model, x, y, loss)
+    network = network or trace(model, x, y, loss)
     flight, notes = flight_over(model, network, loss)
     flight.attach()
     n = len(x)
@@ -112,7 +112,7 @@ def traced(name):
     """A model that does the same in training and eval mode, examples of its own, and its table."""
     model, x, y = odd(11) if name == "odd" else zoo.build(name, n=11, dropout=0.0)
     loss = F.cross_entropy if name == "odd" else zoo.loss
-    return model, x, y, loss, Network.trace(model, x, y, loss) if name == "odd" else zoo.traced(name)
+    return model, x, y, loss, trace(model, x, y, loss) if name == "odd" else zoo.traced(name)
 
 
 BATCH_NORMED = ("ResNet6", "ResNet18", "VGG19BN")
@@ -189,7 +189,7 @@ class Switch(nn.Module):
 
 @functools.cache
 def switch_table():
-    return Network.trace(Switch(), torch.rand(4, 6), torch.arange(4) % 3, F.cross_entropy)
+    return trace(Switch(), torch.rand(4, 6), torch.arange(4) % 3, F.cross_entropy)
 
 
 def batch(n=6):
@@ -307,7 +307,7 @@ def test_beside_compiled_parts_only_modules_are_seen():
     plain = nn.Sequential(
         nn.Linear(6, 8), nn.ReLU(), nn.Sequential(nn.Linear(8, 8), nn.ReLU()), nn.Linear(8, 3)
     )
-    network = Network.trace(plain, x, y, F.cross_entropy)
+    network = trace(plain, x, y, F.cross_entropy)
     expected = by_the_table(network, plain, x, y)
     plain[2] = torch.compile(plain[2], backend="eager")
     F.cross_entropy(plain(x), y).backward()

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from tests import zoo
 from tracer.errors import ArchiveError, RecordError
-from tracer.network import Network
+from tracer.network import Network, read
+from tracer.network import trace as trace_network
 from tracer.network.copies import named_tensors, private_copy
 from tracer.network.fixed_masks import by_example
 from tracer.network.footprint import peak_bytes
@@ -48,7 +49,7 @@ def test_run_is_bit_identical_to_eager_for_any_batch_and_weights(
 def test_json_round_trip_is_equal_and_runs_the_same(traced: tuple[str, Network]) -> None:
     name, network = traced
     model, x, y = zoo.build(name)
-    again = Network.from_json(network.to_json(), network.constants)
+    again = read(network.to_json(), network.constants)
     assert again.digest == network.digest
     assert again.rows == network.rows
     assert (again.sites, again.calls, again.layers) == (network.sites, network.calls, network.layers)
@@ -155,7 +156,7 @@ def test_until_stops_and_visit_may_replace() -> None:
 def test_sites_calls_and_layers_of_a_residual_network() -> None:
     model, x, y = zoo.build("ResNet6")
     network = zoo.traced("ResNet6")
-    assert Network.trace(model, x[:2], y[:2], zoo.loss).to_json() == network.to_json()
+    assert trace_network(model, x[:2], y[:2], zoo.loss).to_json() == network.to_json()
     names = [site.name for site in network.sites]
     assert names == ["stem.2", *(f"blocks.{i}.relu{use}" for i in (0, 1) for use in ("", "#2"))]
     assert network.sites[0].shape == (4, 8, 8)
@@ -190,7 +191,7 @@ class HandWritten(nn.Module):
 
 
 def test_hand_written_relus_are_sites() -> None:
-    network = Network.trace(HandWritten(), torch.randn(4, 7))
+    network = trace_network(HandWritten(), torch.randn(4, 7))
     expected = ":mul :mul#2 :where :maximum :maximum#2 :clamp :clamp#2 :threshold :relu :relu6 :leaky_relu"
     assert [site.name for site in network.sites] == expected.split()
     assert network.sites[-1].slope == 0.3
@@ -229,7 +230,7 @@ def test_tracing_and_running_touch_nothing_of_the_training(name: str) -> None:
     )
     before, n_calls = fingerprint(model), len(calls)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        network = Network.trace(model, x, y, zoo.loss)
+        network = trace_network(model, x, y, zoo.loss)
         outputs, _ = network.run(named_tensors(model), x, y)
     with torch.no_grad():
         assert torch.equal(outputs, private_copy(model)(x))
@@ -253,7 +254,7 @@ def test_a_model_that_cannot_be_traced_names_the_users_line() -> None:
     with pytest.raises(
         RecordError, match=r"cannot trace Chooses past .*test_network\.py:\d+ \(if x\.sum\(\) > 0"
     ):
-        Network.trace(Chooses(), torch.randn(4, 3))
+        trace_network(Chooses(), torch.randn(4, 3))
 
 
 class FixedBatch(nn.Module):
@@ -267,7 +268,7 @@ class FixedBatch(nn.Module):
 
 def test_a_fixed_batch_is_traced_at_the_chunk_size_and_says_so() -> None:
     model, x, y = FixedBatch(), torch.randn(6, 4), torch.randint(0, 6, (6,))
-    network = Network.trace(model, x, y, F.cross_entropy, chunk=4)
+    network = trace_network(model, x, y, F.cross_entropy, chunk=4)
     assert network.batch == 4
     assert network.sites[0].shape == (6,)
     assert torch.equal(network.run(named_tensors(model), x[:4])[0], model(x[:4]))
@@ -290,16 +291,16 @@ def test_objectives_with_several_inputs_and_dict_outputs() -> None:
 
     model, inputs = Pair(), {"right": torch.randn(5, 4), "left": torch.randn(5, 4)}
     targets = {"y": torch.tensor([0, 1, 2, 0, 1])}
-    network = Network.trace(model, inputs, targets, objective=objective)
+    network = trace_network(model, inputs, targets, objective=objective)
     for ours, theirs in zip(
         network.run(named_tensors(model), inputs, targets), objective(model, inputs, targets), strict=True
     ):
         assert torch.equal(ours, theirs)
     assert torch.equal(
-        Network.trace(model, inputs).run(named_tensors(model), inputs)[0], model(**inputs)["scores"]
+        trace_network(model, inputs).run(named_tensors(model), inputs)[0], model(**inputs)["scores"]
     )
     with pytest.raises(RecordError, match=r"expected shape \(3,\), got \(\)"):
-        Network.trace(model, inputs, targets, objective=lambda m, i, t: (o := m(**i)["scores"], o.mean()))
+        trace_network(model, inputs, targets, objective=lambda m, i, t: (o := m(**i)["scores"], o.mean()))
 
 
 def test_memory_is_foreseen_without_allocating_it() -> None:
@@ -345,7 +346,7 @@ def table(**changes: Any) -> tuple[bytes, Network]:
 def test_a_hostile_table_is_refused(changes: dict[str, Any], why: str) -> None:
     data, network = table(**changes)
     with pytest.raises(ArchiveError, match=why):
-        Network.from_json(data, network.constants)
+        read(data, network.constants)
 
 
 @pytest.mark.parametrize(
@@ -353,7 +354,7 @@ def test_a_hostile_table_is_refused(changes: dict[str, Any], why: str) -> None:
 )
 def test_what_is_no_table_is_refused(data: bytes) -> None:
     with pytest.raises(ArchiveError, match="network table"):
-        Network.from_json(data, {})
+        read(data, {})
 
 
 def test_changed_constants_are_refused() -> None:
@@ -361,12 +362,12 @@ def test_changed_constants_are_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x * torch.tensor([1.0, 2.0, 3.0])
 
-    network = Network.trace(Scaled(), torch.randn(4, 3))
-    assert Network.from_json(network.to_json(), network.constants).digest == network.digest
+    network = trace_network(Scaled(), torch.randn(4, 3))
+    assert read(network.to_json(), network.constants).digest == network.digest
     with pytest.raises(ArchiveError, match="the values of its constant 'c0' have changed"):
-        Network.from_json(network.to_json(), {"c0": torch.zeros(3)})
+        read(network.to_json(), {"c0": torch.zeros(3)})
     with pytest.raises(ArchiveError, match="'c0' is not in the archive"):
-        Network.from_json(network.to_json(), {})
+        read(network.to_json(), {})
 
 
 def test_models_of_the_default_suite_have_every_kind_of_layer() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tracer.network import Network
+from tracer.network import Network, trace
 
 
 class MLP(nn.Sequential):
@@ -325,4 +325,4 @@ def traced(name: str) -> Network:
 
     It is the same for any number of examples, any seed and any dropout.
     """
-    return Network.trace(*build(name), loss)
+    return trace(*build(name), loss)

@@ -13,7 +13,7 @@ import numpy as np
 from analyze.engine.assemble import added, assemble
 from analyze.engine.fingerprint import Fingerprint, sources
 from analyze.engine.plan import Plan
-from analyze.engine.store import ResultStore
+from analyze.saved.store import ResultStore
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from tracer.correctness import Correctness
 from tracer.errors import ArchiveError, RecordError, first_line
-from tracer.network import Network
+from tracer.network import Network, trace
 from tracer.network.checks import closure, currency
 from tracer.network.copies import named_tensors, to_numpy
 from tracer.network.independence import independence
@@ -38,6 +37,7 @@ from tracer.recorder.preparation import (
 from tracer.recorder.resume import Seam
 from tracer.recorder.structure import Structure, surviving, tensors_of, told
 from tracer.schedule import Schedule
+from tracer.spec.correctness import Correctness
 from tracer.writer import Writer
 
 
@@ -113,7 +113,7 @@ class Instrument:
         chunk = self._options["chunk"] or 64
         given = (self.model, self._inputs, self._targets)
         try:
-            self.network = Network.trace(*given, **self._goal, chunk=chunk)
+            self.network = trace(*given, **self._goal, chunk=chunk)
         except (RecordError, ArchiveError) as refusal:
             self.network = untraced(*given, **self._goal, refusal=refusal)
 

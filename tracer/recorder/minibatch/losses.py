@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tracer.correctness import Correctness
 from tracer.errors import MissingTraceError, first_line
 from tracer.network.loss_kind import correctness_of
 from tracer.network.objective import per_example
 from tracer.network.pytree import first_tensor, leaves_of, rebuild
 from tracer.network.randomness import untouched_random_state
 from tracer.recorder.minibatch.capture import Part
+from tracer.spec.correctness import Correctness
 
 
 class Judge:
