@@ -308,7 +308,7 @@ def build(name: str, n: int = 5, seed: int = 0, **options: float) -> tuple[nn.Mo
     if name in ("LSTM", "GPT"):
         x = torch.randint(0, 11, (n, 6), generator=generator)
     else:
-        side = {"MLP": 2, "Smooth": 2, "CNN": 8, "ViT": 16, "ResNet6": 16}.get(name, 32)
+        side = {"MLP": 2, "Smooth": 2, "CNN": 8, "ViT": 16, "ResNet6": 24}.get(name, 32)
         x = torch.randn(n, 3, side, side, generator=generator)
     classes, shape = (11, (n, 6)) if name == "GPT" else (4, (n,))
     return model, x, torch.randint(0, classes, shape, generator=generator)
