@@ -13,7 +13,7 @@ import numpy as np
 from analyze.arrays import View, closure
 from analyze.engine.plan import Examples, Plan, made_bytes, static_bytes, view_bytes
 from analyze.tables import example_probe
-from tracer.errors import MissingTraceError, byte_size
+from tracer.errors import MissingTraceError, byte_size, missing_package
 
 if TYPE_CHECKING:
     import xarray as xr

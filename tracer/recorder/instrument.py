@@ -101,7 +101,13 @@ class Instrument:
             # Without a pass the archive has no tables of sites that sums and masks could refer to.
             known = self.network if self._pass is not None else None
             self.in_flight = InFlight(
-                model, known, minibatch, loss=loss, objective=objective is not None, note=self._note
+                model,
+                known,
+                minibatch,
+                loss=loss,
+                objective=objective is not None,
+                note=self._note,
+                rule=self._correctness,
             )
 
     # Setting up.
