@@ -113,7 +113,7 @@ COSTLY = ("ResNet18", "VGG19BN", "LSTM", "GPT", "AlexNet")
 )
 def test_a_probe_pass_on_an_accelerator_looks_at_no_value(name):
     model, x, y = zoo.build(name, n=5)
-    network = trace(model, x, y, zoo.loss)
+    network = zoo.traced(name)
     capture = {"activations": 4, "gradients": 3}
     probes = {"train": Probe(x, y, split="train", capture=capture), "test": Probe(x, y, split="test")}
     seen = ProbePass(network, probes, tensors=named_tensors(model), gradients="exact", chunk=2)
@@ -143,7 +143,7 @@ def test_capture_in_flight_on_an_accelerator_looks_at_no_value(name, monkeypatch
     lane = NoCopy()
     monkeypatch.setattr(device, "lane_of", lambda _: lane)
     model, x, y = zoo.build(name, n=5)
-    network = trace(model, x, y, zoo.loss)
+    network = zoo.traced(name)
     with torch.no_grad():
         rule = correctness_of(zoo.loss, model.eval()(x), y)
     model, x, y = model.train().to(META), elsewhere(x), elsewhere(y)

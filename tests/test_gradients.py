@@ -197,20 +197,16 @@ def test_a_row_the_loss_ignores_has_zero_gradient() -> None:
     assert not forms["w"].rows().any() and not inner_products(forms["w"]).any()
 
 
-@pytest.mark.parametrize(("name", "way"), [("weight norm", "vmap"), ("lstm", "loop"), ("position", "vmap")])
+@pytest.mark.parametrize(("name", "way"), [("weight norm", "vmap"), ("LSTM", "loop"), ("GPT", "vmap")])
 def test_what_no_rule_covers_is_left_over(name: str, way: str) -> None:
     torch.manual_seed(0)
-    if name == "lstm":
-        model, x, y = zoo.build("LSTM", n=3)
-        loss: Callable[[Tensor, Tensor], Tensor] = zoo.loss
-    elif name == "position":
-        model, x, y = zoo.build("GPT", n=3)
-        loss = zoo.loss
-    else:
+    loss: Callable[[Tensor, Tensor], Tensor] = squares
+    if name == "weight norm":
         model, x, y = parametrizations.weight_norm(nn.Linear(4, 3)), torch.randn(3, 4), torch.rand(3)
-        loss = squares
+        network = trace(model, x, y, loss)
+    else:
+        (model, x, y), network, loss = zoo.build(name, n=3), zoo.traced(name), zoo.loss
     model = model.eval()
-    network = trace(model, x, y, loss)
     plan = Plan.of(network)
     leftover = Leftover(network, list(plan.leftover))
     rows = leftover.rows(named_tensors(model), x, y, 2)

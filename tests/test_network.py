@@ -19,10 +19,9 @@ from tracer.network.fixed_masks import by_example
 from tracer.network.footprint import peak_bytes
 
 
-@pytest.fixture(scope="module", params=list(zoo.MODELS))
+@pytest.fixture(params=zoo.EACH)
 def traced(request: pytest.FixtureRequest) -> tuple[str, Network]:
-    model, x, y = zoo.build(request.param)
-    return request.param, trace_network(model, x, y, zoo.loss)
+    return request.param, zoo.traced(request.param)
 
 
 def eager(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,10 +92,10 @@ def test_axes_slice_every_row_by_example(traced: tuple[str, Network]) -> None:
     network.run(named_tensors(model), x[1:3], y[1:3], visit=alone)
 
 
-@pytest.mark.parametrize("name", ["MLP", "CNN", "ResNet18", "AlexNet", "Smooth"])
+@pytest.mark.parametrize("name", [one for one in zoo.EACH if one.values[0] not in ("ViT", "LSTM", "GPT")])
 def test_masks_of_the_same_inputs_replay_exactly(name: str) -> None:
     model, x, y = zoo.build(name)
-    network = trace_network(model, x, y, zoo.loss)
+    network = zoo.traced(name)
     exact = {site.row: site for site in network.sites if site.kind in ("path", "gate")}
     names = {network.rows[index].name: site for index, site in exact.items()}
     masks: dict[str, Tensor] = {}
@@ -122,7 +121,9 @@ def test_masks_of_the_same_inputs_replay_exactly(name: str) -> None:
 
 
 def test_frozen_masks_make_the_network_affine() -> None:
-    model, x, _ = zoo.build("ResNet18")
+    torch.manual_seed(0)
+    blocks = zoo.Block(3, 4, 2), zoo.Block(4, 4, 1)
+    model, x = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(64, 4)), torch.randn(5, 3, 8, 8)
     network = trace_network(model, x)
     tensors = {name: t.double() if t.is_floating_point() else t for name, t in named_tensors(model).items()}
     generator = torch.Generator().manual_seed(1)
@@ -134,7 +135,7 @@ def test_frozen_masks_make_the_network_affine() -> None:
 
 def test_until_stops_and_visit_may_replace() -> None:
     model, x, y = zoo.build("MLP")
-    network = trace_network(model, x, y, zoo.loss)
+    network = zoo.traced("MLP")
     row = network.rows[network.sites[0].row]
     seen: list[str] = []
 
@@ -155,31 +156,25 @@ def test_until_stops_and_visit_may_replace() -> None:
 
 
 def test_sites_calls_and_layers_of_a_residual_network() -> None:
-    model, x, y = zoo.build("ResNet18")
-    network = trace_network(model, x, y, zoo.loss)
+    model, x, y = zoo.build("ResNet6")
+    network = zoo.traced("ResNet6")
     assert trace_network(model, x[:2], y[:2], zoo.loss).to_json() == network.to_json()
     names = [site.name for site in network.sites]
-    assert len(names) == len(set(names)) == 17
-    assert names[:4] == ["relu", "layers.0.relu", "layers.0.relu#2", "layers.1.relu"]
-    assert network.sites[0].shape == (4, 32, 32)
-    assert network.sites[0].n_units == 4096
-    assert len(network.calls) == 21
-    assert [layer.name for layer in network.layers[:2]] == ["conv1", "bn1"]
-    assert network.layers[1].parameters == ("bn1.weight", "bn1.bias")
+    assert names == ["stem.2", *(f"blocks.{i}.relu{use}" for i in (0, 1) for use in ("", "#2"))]
+    assert network.sites[0].shape == (4, 12, 12)
+    assert network.sites[0].n_units == 576
+    assert len(network.calls) == 7
+    assert [layer.name for layer in network.layers[:2]] == ["stem.0", "stem.1"]
+    assert network.layers[1].parameters == ("stem.1.weight", "stem.1.bias")
     assert sum(len(layer.parameters) for layer in network.layers) == len(list(model.parameters()))
 
 
 def test_names_of_functional_sites_and_of_owners() -> None:
-    model, x, y = zoo.build("CNN")
-    assert [site.name for site in trace_network(model, x, y, zoo.loss).sites] == ["features.1", ":relu"]
-    model, x, y = zoo.build("ViT")
-    network = trace_network(model, x, y, zoo.loss)
+    assert [site.name for site in zoo.traced("CNN").sites] == ["features.1", ":relu"]
+    network = zoo.traced("ViT")
     assert {"token", "positions"} < {layer.name for layer in network.layers}
     assert {site.kind for site in network.sites} == {"convention"}
-    model, x, y = zoo.build("GPT")
-    tied = [
-        layer for layer in trace_network(model, x, y, zoo.loss).layers if "words.weight" in layer.parameters
-    ]
+    tied = [layer for layer in zoo.traced("GPT").layers if "words.weight" in layer.parameters]
     assert [layer.name for layer in tied] == ["words"]
 
 
@@ -312,7 +307,7 @@ def test_objectives_with_several_inputs_and_dict_outputs() -> None:
 
 def test_memory_is_foreseen_without_allocating_it() -> None:
     model, x, y = zoo.build("MLP")
-    network = trace_network(model, x, y, zoo.loss)
+    network = zoo.traced("MLP")
     assert peak_bytes(network, named_tensors(model), x, y) == 5 * (16 + 16) * 4
     assert peak_bytes(network, named_tensors(model), x, y, keep=True) == 5 * (4 * 16 + 4 + 1) * 4
     huge = torch.empty(1 << 40, 3, 2, 2, device="meta")
@@ -320,8 +315,7 @@ def test_memory_is_foreseen_without_allocating_it() -> None:
 
 
 def table(**changes: Any) -> tuple[bytes, Network]:
-    model, x, y = zoo.build("MLP")
-    network = trace_network(model, x, y, zoo.loss)
+    network = zoo.traced("MLP")
     data = json.loads(network.to_json())
     relu = network.sites[0].row
     data["rows"][relu].update(changes)
@@ -376,3 +370,18 @@ def test_changed_constants_are_refused() -> None:
         read(network.to_json(), {"c0": torch.zeros(3)})
     with pytest.raises(ArchiveError, match="'c0' is not in the archive"):
         read(network.to_json(), {})
+
+
+def test_models_of_the_default_suite_have_every_kind_of_layer() -> None:
+    kinds = {
+        name: {type(m) for m in zoo.build(name)[0].modules() if not list(m.children())} for name in zoo.MODELS
+    }
+    few = set().union(*(kinds[name] for name in zoo.MODELS if name not in zoo.DEEP))
+    assert all(kinds[name] <= few for name in zoo.DEEP)
+
+
+@pytest.mark.slow
+def test_models_of_the_default_suite_have_every_operation() -> None:
+    ops = {name: {row.op for row in zoo.traced(name).rows} for name in zoo.MODELS}
+    few = set().union(*(ops[name] for name in zoo.MODELS if name not in zoo.DEEP))
+    assert all(ops[name] <= few for name in zoo.DEEP)

@@ -28,7 +28,7 @@ class Stage:
 
     def __init__(self, name: str = "CNN", n: int = 20, capture: dict[str, int] | None = None) -> None:
         self.model, self.x, self.y = zoo.build(name, n=n)
-        self.network = trace(self.model, self.x, self.y, zoo.loss)
+        self.network = zoo.traced(name)
         few = {"masks": 13, "gradients": 5, "activations": 3, **(capture or {})}
         self.probes = {
             "train": Probe(self.x, self.y, split="train", capture=few),
@@ -87,7 +87,7 @@ def test_outputs_masks_sums_and_activations(name: str) -> None:
         np.testing.assert_allclose(sums["pre"][:, position], post.sum(1), rtol=1e-6, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", list(zoo.MODELS))
+@pytest.mark.parametrize("name", zoo.EACH)
 def test_gradients_and_gram(name: str) -> None:
     stage = Stage(name)
     observing = stage.probe_pass(gradients="exact", streams=["gradients"])
