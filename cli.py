@@ -139,7 +139,7 @@ def demo(out: Path, shuffle_labels: bool, epochs: int, seed: int) -> None:
     archive, analysis = out / "digits.zarr", out / "digits.analysis"
     note(f"Training on 1,297 handwritten digits{' with shuffled labels' if shuffle_labels else ''} ...")
     from analyze.report.findings import findings
-    from tracer.demo import one_thread, train
+    from tracer.command.demo import one_thread, train
 
     def progress(epoch: int, loss: float) -> None:
         if epoch == epochs or epoch % max(1, epochs // 8) == 0:
@@ -403,7 +403,7 @@ def _analyze(run: str, target: Path, force: bool = False, **settings: Any) -> An
 
     with claimed(target), Pages(target, workers=settings.get("jobs") != 1) as pages, Bar() as bar:
         kept = None if force else target
-        calls = {"progress": bar, "arrived": arrived, "finished": pages.add}
+        calls: dict[str, Any] = {"progress": bar, "arrived": arrived, "finished": pages.add}
         results = analyze.run(run, output=kept, apart=True, **calls, **settings)
         pages.write(results)
     for name, reason in results.skipped.items():

@@ -4,8 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from analyze.catalogue import available_metrics
     from analyze.comparison import compare
-    from analyze.contract import available_metrics, metric
+    from analyze.contract import metric
     from analyze.engine import run
     from analyze.errors import AnalysisError
     from analyze.results import Results, load
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 _HOME = {
     "run": "analyze.engine",
     "compare": "analyze.comparison",
-    "available_metrics": "analyze.contract",
+    "available_metrics": "analyze.catalogue",
     "metric": "analyze.contract",
     "Results": "analyze.results",
     "load": "analyze.results",

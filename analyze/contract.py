@@ -2,24 +2,19 @@
 
 import hashlib
 import inspect
-import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import import_module
-from importlib.metadata import entry_points
 from operator import attrgetter
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 from analyze.reference import Reference
-from tracer.errors import MissingTraceError, did_you_mean
+from tracer.errors import did_you_mean
 
 Scope = Literal["all", "probe", "train", "test"]
 Bounds = tuple[float, float] | Mapping[str, tuple[float, float]] | None
 References = Reference | tuple[Reference, ...]
-ENTRY_POINTS = "tracer.metrics"
 
 
 @dataclass(frozen=True)
@@ -206,54 +201,3 @@ def _check_parameters(card: Metric) -> None:
     missing = [name for name in card.optional if name.replace(".", "_") not in known]
     if missing:
         raise TypeError(f"metric {card.name!r} has no parameter for the optional {missing}")
-
-
-def available_metrics() -> dict[str, Metric]:
-    """Cards of every metric there is: the files of `analyze/metrics` and entry points of group `tracer.metrics`.
-
-    Raises ValueError where two modules define one name, with both modules.
-
-    >>> available_metrics()["stiffness"].variables["cosine"]
-    ('step', 'pair', 'layer')
-    """
-    found: dict[str, Metric] = {}
-    home = import_module("analyze.metrics")
-    modules = pkgutil.walk_packages(home.__path__, prefix=f"{home.__name__}.")
-    for name in sorted(info.name for info in modules if not info.ispkg):
-        _add(found, cards_of(import_module(name)))
-    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
-        loaded = entry.load()
-        _add(found, cards_of(loaded) if isinstance(loaded, ModuleType) else [card_of(loaded)])
-    return dict(sorted(found.items()))
-
-
-def cards_of(module: ModuleType) -> list[Metric]:
-    """Cards of the metrics a module defines itself (not those it imports)."""
-    values = vars(module).values()
-    cards = [value.card for value in values if isinstance(getattr(value, "card", None), Metric)]
-    return [card for card in cards if card.module == module.__name__]
-
-
-def card_of(item: "str | Metric | Callable[..., Any]", known: Mapping[str, Metric] | None = None) -> Metric:
-    """Card of a metric given by name, card or decorated function."""
-    if isinstance(item, Metric):
-        return item
-    if isinstance(item, str):
-        known = available_metrics() if known is None else known
-        if item not in known:
-            raise MissingTraceError(f"no metric is called {item!r}; {did_you_mean(item, known)}")
-        return known[item]
-    card = getattr(item, "card", None)
-    if not isinstance(card, Metric):
-        raise TypeError(f"expected a metric's name or a function decorated with @metric, got {item!r}")
-    return card
-
-
-def _add(found: dict[str, Metric], cards: Iterable[Metric]) -> None:
-    for card in cards:
-        other = found.get(card.name)
-        if other is not None and other.function is not card.function:
-            raise ValueError(
-                f"two metrics are called {card.name!r}: in {other.module} and in {card.module}; rename one"
-            )
-        found[card.name] = card

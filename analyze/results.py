@@ -7,10 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from analyze.tables import PROVENANCE, tidy
 from tracer.errors import MissingTraceError, did_you_mean
-from tracer.store.documents import to_cell
 from tracer.store.files import claimed
 
 if TYPE_CHECKING:
@@ -19,8 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from tracer.archive import Archive
-
-PROVENANCE = ("run_id", "archive_digest", "archive_state", "tracer_version")
 
 
 class Results(Mapping[str, "xr.Dataset"]):
@@ -94,7 +90,7 @@ class Results(Mapping[str, "xr.Dataset"]):
         MissingTraceError for a result that is not there, or whose metric is unknown here or draws nothing.
         """
         from analyze import plot
-        from analyze.contract import card_of
+        from analyze.catalogue import card_of
 
         data, drawn = self[name], card_of(name).plot
         if drawn is None:
@@ -145,42 +141,14 @@ def load(path: str | Path) -> Results:
 
     Raises MissingTraceError where the directory holds none.
     """
-    from analyze.engine.store import ResultStore
     from analyze.report.save import read_skipped
+    from analyze.saved.store import ResultStore
 
     store = ResultStore(path)
     names = store.names()
     if not names:
         raise MissingTraceError(f"{path} holds no results; write some with Results.save or `tracer analyze`")
     return Results({name: store.read(name) for name in names}, read_skipped(Path(path)))
-
-
-def tidy(data: xr.Dataset) -> pd.DataFrame:
-    """One row a value of a Dataset: `variable`, the labels of its dimensions and of its examples, `value`."""
-    import pandas as pd
-
-    frames = []
-    for name, array in data.data_vars.items():
-        index = np.indices(array.shape).reshape(array.ndim, array.size)
-        columns: dict[str, Any] = {"variable": np.full(array.size, name, dtype=object)}
-        for dim, positions in zip(array.dims, index, strict=True):
-            labels = data.coords[dim].values if dim in data.coords else np.arange(array.sizes[dim])
-            columns[str(dim)] = labels[positions]
-            for extra in ("probe", "example_probe", "split", "id", "label"):
-                if dim == "example" and extra in data.coords and data.coords[extra].dims == ("example",):
-                    columns[f"example_{extra.removeprefix('example_')}"] = data.coords[extra].values[
-                        positions
-                    ]
-        frames.append(pd.DataFrame({**columns, "value": array.values.reshape(-1)}))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-
-
-def neutral(table: pd.DataFrame) -> pd.DataFrame:
-    """The same table with texts that a spreadsheet would run as formulas made plain texts, names included."""
-    texts = [name for name in table.columns if table[name].dtype.kind not in "biufc"]
-    return table.assign(**{name: table[name].map(to_cell) for name in texts}).rename(
-        columns=to_cell, index=to_cell
-    )
 
 
 def _shape(data: xr.Dataset) -> str:

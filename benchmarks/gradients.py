@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.harness import Work, case
 from benchmarks.models import MODELS
-from tracer.network import Network
+from tracer.network import trace
 from tracer.network.copies import named_tensors
 from tracer.probe import Probe
 from tracer.probe.passes import ProbePass
@@ -20,7 +20,7 @@ VMAP_GOALS = {"MLP": 1 / 80, "CNN": 1.0, "ResNet-18": 1 / 2, "VGG-11": 1 / 5, "V
 
 
 def gram(model: nn.Module, x: Tensor, y: Tensor) -> Work:
-    network = Network.trace(model, x[:8], y[:8], F.cross_entropy)
+    network = trace(model, x[:8], y[:8], F.cross_entropy)
     tensors = named_tensors(model)
     probe = Probe(x, y, split="train", capture={"gradients": len(x), "outputs": 0, "sums": 0, "masks": 0})
     seen = ProbePass(

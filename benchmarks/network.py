@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from benchmarks.harness import Work, case
 from benchmarks.models import MODELS
-from tracer.network import Network
+from tracer.network import Network, trace
 from tracer.network.copies import named_tensors
 
 
@@ -17,7 +17,7 @@ def table_run() -> Iterator[tuple[str, Work, Work, float]]:
         torch.manual_seed(0)
         model, x, y = build()
         model.eval()
-        network, tensors = Network.trace(model, x[:8], y[:8], F.cross_entropy), named_tensors(model)
+        network, tensors = trace(model, x[:8], y[:8], F.cross_entropy), named_tensors(model)
 
         def ours(network: Network = network, tensors: dict = tensors, x: torch.Tensor = x) -> None:
             with torch.no_grad():

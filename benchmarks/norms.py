@@ -13,7 +13,7 @@ from analyze.replay.paths import path_sums
 from analyze.replay.paths.operator_norm import map_norm
 from benchmarks.harness import Work, case
 from benchmarks.models import batch, resnet18
-from tracer.network import Network
+from tracer.network import Network, trace
 from tracer.network.copies import named_tensors
 
 STEPS = 60
@@ -43,7 +43,7 @@ def trained(
         optimizer.step()
     model.eval()
     weights = {name: tensor.detach().numpy() for name, tensor in named_tensors(model).items()}
-    return Network.trace(model, x, y, F.cross_entropy), weights
+    return trace(model, x, y, F.cross_entropy), weights
 
 
 def table_of(network: Network) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 import tracer
 from benchmarks.harness import Work, case
-from tracer import demo
+from tracer.command import demo
 from tracer.share import pack
 
 MASKS = 512

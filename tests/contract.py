@@ -22,6 +22,18 @@ POSITIONAL = {
 }
 # Norms of the weights without the margin are defined whatever the margin is.
 DEFINED_WITHOUT_ARGUMENTS = {"capacity"}
+# Fewer draws and steps of the metrics that run a network again; each one's own test looks at its numbers.
+QUICK = {
+    "cna_landscape": {"points": 3},
+    "expected_sharpness": {"pairs": 2},
+    "hessian": {"draws": 2, "nodes": 4, "trace_draws": 3, "top": 2},
+    "image_functions": {"paths": 3},
+    "local_elasticity": {"examples": 5},
+    "ntk_alignment": {"examples": 6},
+    "pac_bayes": {"n_noise": 2, "bisections": 3},
+    "regions": {"pairs": 3, "samples": 8},
+    "sharpness": {"iterations": 2},
+}
 EXAMPLES = ("example", "example_2", "train_example", "test_example", "point", "baseline")
 
 
@@ -164,7 +176,7 @@ def _plan(card: Metric, archive: Archive) -> Plan:
     for name in others:
         if name not in _results:
             _results.update(analyze.run(archive, [name]))
-    plan = make_plan(card, {}, archive, _results)
+    plan = make_plan(card, QUICK.get(card.name, {}), archive, _results)
     assert static_bytes(archive, plan.views, plan.arrays) >= 0
     return plan
 

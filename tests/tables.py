@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tracer.network import Network
+from tracer.network import Network, read
 from tracer.network.reading import constant_entry
 from tracer.network.table import references
 
@@ -37,4 +37,4 @@ def text(
 
 def stored(rows: Sequence[Mapping[str, Any]], **other: Any) -> Network:
     """The network of such a table; keyword arguments as of `text`."""
-    return Network.from_json(text(rows, **other), other.get("constants") or {})
+    return read(text(rows, **other), other.get("constants") or {})

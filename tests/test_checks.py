@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests import zoo
-from tracer.network import Network
+from tracer.network import Network, read, trace
 from tracer.network.checks import closure, currency
 from tracer.network.copies import named_tensors
 from tracer.network.independence import independence
@@ -125,7 +125,7 @@ class Noise(Base):
 
 
 def traced(model: nn.Module) -> Network:
-    return Network.trace(model, X, Y, F.cross_entropy)
+    return trace(model, X, Y, F.cross_entropy)
 
 
 @pytest.mark.parametrize("model", [Reversal(), StraightThrough(), Hooked()], ids=lambda m: type(m).__name__)
@@ -142,7 +142,7 @@ def test_no_grad_regions_keep_their_gradients(model: nn.Module) -> None:
     assert closure(network, model, X, Y, F.cross_entropy).holds
     # Without the `detach` rows that stand for the region, the check sees the difference.
     through = network.to_json().replace(b"aten.detach.default", b"aten.clone.default")
-    attached = Network.from_json(through, network.constants)
+    attached = read(through, network.constants)
     assert closure(attached, model, X, Y, F.cross_entropy).parameters == ("first.weight", "first.bias")
 
 
@@ -191,7 +191,7 @@ def test_random_rows_are_named_and_refuse_per_example_quantities(model: nn.Modul
 )
 def test_ordinary_models_pass_all_three(name: str) -> None:
     model, x, y = zoo.build(name, dropout=0.2)
-    network = Network.trace(model, x, y, zoo.loss)
+    network = trace(model, x, y, zoo.loss)
     before = network.digest
     assert independence(network, named_tensors(model), x, y).holds
     assert network.digest == before
@@ -211,7 +211,7 @@ def test_a_wrong_axis_is_taken_back_not_blamed_on_the_model() -> None:
     assert result.holds
     assert set(result.wrong_axes) >= {"flip", "relu"}
     assert [site.has_mask for site in network.sites] == [False]
-    assert Network.from_json(network.to_json(), network.constants).rows == network.rows
+    assert read(network.to_json(), network.constants).rows == network.rows
 
 
 def test_a_check_that_cannot_run_says_so() -> None:

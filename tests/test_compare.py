@@ -13,10 +13,10 @@ import cli
 from analyze.comparison import measures, runs
 from analyze.engine.distribute import Workers, complete
 from analyze.engine.fingerprint import sources
-from analyze.engine.seals import Seals
-from analyze.engine.store import ResultStore
 from analyze.report.save import summary
 from analyze.results import Results, load
+from analyze.saved.seals import Seals
+from analyze.saved.store import ResultStore
 from tests.synthetic import write_archive
 from tracer.errors import ArchiveError, MissingTraceError
 

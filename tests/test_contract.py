@@ -21,7 +21,7 @@ def archive(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(archive):
-    return analyze.run(archive)
+    return analyze.run(archive, options=contract.QUICK)
 
 
 @pytest.fixture(params=CARDS)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 from tests import zoo
-from tracer.network import Network
+from tracer.network import trace
 from tracer.network.checks import closure
 from tracer.network.copies import named_tensors, private_copy, unwrap
 
@@ -44,13 +44,13 @@ def test_reparametrised_modules_are_copied_and_traced(kind: str) -> None:
     replica = private_copy(model)
     model.eval()
     assert torch.equal(replica(x), model(x))
-    assert torch.equal(Network.trace(model, x).run(named_tensors(model), x)[0], model(x))
+    assert torch.equal(trace(model, x).run(named_tensors(model), x)[0], model(x))
     assert all(parameter.grad is None for parameter in replica.parameters())
     shared = {t.data_ptr() for t in named_tensors(model).values()} & {
         t.data_ptr() for t in named_tensors(replica).values()
     }
     assert not shared
-    assert [layer.name for layer in Network.trace(model, x).layers] == ["0", "2"]
+    assert [layer.name for layer in trace(model, x).layers] == ["0", "2"]
 
 
 class Stateful(nn.Module):
@@ -106,7 +106,7 @@ def test_wrappers_are_taken_off_everywhere() -> None:
     assert list(named_tensors(compiled)) == expected
     assert list(dict(private_copy(compiled).named_parameters())) == expected
     x = torch.randn(3, 4)
-    network = Network.trace(compiled, x)
+    network = trace(compiled, x)
     assert [site.name for site in network.sites] == ["0.1"]
     assert torch.equal(network.run(named_tensors(compiled), x)[0], outer[1](model(x)))
 
@@ -140,7 +140,7 @@ def test_compiled_training_sees_no_new_graph() -> None:
     x, y = torch.randn(3, 4), torch.tensor([0, 1, 0])
     nn.functional.cross_entropy(compiled(x), y).backward()
     before = len(graphs)
-    network = Network.trace(compiled, x, y, nn.functional.cross_entropy)
+    network = trace(compiled, x, y, nn.functional.cross_entropy)
     network.run(named_tensors(compiled), x, y)
     assert closure(network, compiled, x, y, nn.functional.cross_entropy).holds
     nn.functional.cross_entropy(compiled(x), y).backward()

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 import analyze
-from analyze.contract import available_metrics
+from analyze.catalogue import available_metrics
 from analyze.engine.cost import Prices, few, within
 from analyze.engine.plan import make_plan
 from tests.loops import record_everything

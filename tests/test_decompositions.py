@@ -12,7 +12,7 @@ import analyze
 import tracer
 from tests.attacks.hostile import MEMORY
 from tracer.errors import ArchiveError, MissingTraceError
-from tracer.network import Network
+from tracer.network import Network, read, trace
 from tracer.network.copies import named_tensors
 from tracer.network.reading import unreadable
 from tracer.rerun.stored import Networks
@@ -27,7 +27,7 @@ def model(*layers: nn.Module) -> nn.Sequential:
 
 
 def read_again(network: Network) -> Network:
-    return Network.from_json(network.to_json(), network.constants)
+    return read(network.to_json(), network.constants)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def read_again(network: Network) -> Network:
 )
 def test_regression_is_replayed(loss: object) -> None:
     made = model()
-    network = Network.trace(made, X, Y, loss)
+    network = trace(made, X, Y, loss)
     assert network.foreign == [] and network.to_json().count(b"expand") == 0
     assert [row.op for row in network.rows if row.loss][1:] == [
         "aten.mean.dim"
@@ -61,7 +61,7 @@ def rare(o: Tensor, t: Tensor) -> Tensor:
 
 def test_what_is_not_listed_is_written_in_what_is() -> None:
     made = model()
-    network = read_again(Network.trace(made, X, Y, rare))
+    network = read_again(trace(made, X, Y, rare))
     _, losses = network.run(named_tensors(made), X, Y)
     torch.testing.assert_close(losses, rare(made(X), Y))
     ours, theirs = (
@@ -72,7 +72,7 @@ def test_what_is_not_listed_is_written_in_what_is() -> None:
 
 
 def test_a_step_that_leads_nowhere_is_not_taken() -> None:
-    network = Network.trace(model(), X, Y, lambda o, t: torch.hypot(o, t).mean(1))
+    network = trace(model(), X, Y, lambda o, t: torch.hypot(o, t).mean(1))
     assert network.foreign == ["aten.hypot.default"]
 
 
@@ -80,7 +80,7 @@ def test_a_broadcast_that_is_one_stays() -> None:
     made, target = model(), torch.rand(6, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch warns of sizes that differ
-        network = read_again(Network.trace(made, X, target, F.mse_loss))
+        network = read_again(trace(made, X, target, F.mse_loss))
         expected = F.mse_loss(made(X), target, reduction="none").mean(1)
     torch.testing.assert_close(network.run(named_tensors(made), X, target)[1], expected)
 
@@ -129,7 +129,7 @@ def test_the_recording_says_what_a_reader_will(path: Path) -> None:
     with tracer.open(path) as archive:
         said = Networks(archive).at(0).no_loss
         assert said is not None and any(said in note for note in archive.attributes["notes"])
-    sound = Network.trace(model(), X, Y, F.mse_loss)
+    sound = trace(model(), X, Y, F.mse_loss)
     assert unreadable(sound, named_tensors(model()), MEMORY) is None
 
 
@@ -168,7 +168,7 @@ class Written(nn.Module):
 )
 def test_nonlinearities_written_out_are_sites(kind: str, name: str, like: object) -> None:
     made = model(Written(kind))
-    network = read_again(Network.trace(made, X))
+    network = read_again(trace(made, X))
     (site,) = network.sites
     assert site.name == f"1:{name}" and site.has_mask
     before = made[0](X).detach()
@@ -197,15 +197,13 @@ class Gated(nn.Module):
 
 
 def test_a_gate_of_others_is_only_a_sigmoid() -> None:
-    network = Network.trace(model(Gated()), X)
+    network = trace(model(Gated()), X)
     assert [(site.name, site.has_mask) for site in network.sites] == [("1:sigmoid", False)]
 
 
 def test_outputs_that_depend_on_targets_are_weighed_with_them() -> None:
     made = model()
-    network = read_again(
-        Network.trace(made, X, Y, objective=lambda m, x, t: (m(x) * t, ((m(x) - t) ** 2).mean(1)))
-    )
+    network = read_again(trace(made, X, Y, objective=lambda m, x, t: (m(x) * t, ((m(x) - t) ** 2).mean(1))))
     meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in named_tensors(made).items()}
     network.check_cost(meta, 0)
     assert torch.equal(network.run(named_tensors(made), X, Y)[0], made(X) * Y)

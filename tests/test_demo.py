@@ -7,7 +7,7 @@ from click.testing import CliRunner
 import analyze
 import cli
 import tracer
-from tracer import demo
+from tracer.command import demo
 
 WANTED = ("class_stiffness", "cna", "generalization", "margin", "path_self_similarity", "stiffness")
 

@@ -12,7 +12,6 @@ import tracer
 from tests import zoo
 from tests.loops import blobs, mlp, run_loop
 from tracer.errors import MissingTraceError, RecordError
-from tracer.network import Network
 from tracer.network.copies import named_tensors
 from tracer.probe import Probe, ProbePass
 from tracer.recorder import RecordWarning
@@ -141,7 +140,7 @@ def test_a_generator_of_the_models_own_starts_anew_for_every_example(tmp_path):
 def test_names_and_numbers_are_those_of_the_table(name):
     model, x, y = zoo.build(name)
     tensors = named_tensors(model)
-    table = Network.trace(model, x, y, zoo.loss)
+    table = zoo.traced(name)
     eager = EagerNetwork(model, x, y, zoo.loss, reason="asked for")
     assert eager.examine(tensors, x, y).holds
     assert [(s.name, s.shape, s.has_mask, s.slope) for s in eager.sites] == [

@@ -6,11 +6,12 @@ import pytest
 import xarray as xr
 
 import analyze
+from analyze.arrays.lag import compared
 from analyze.contract import metric
 from analyze.engine import blocks, parse_memory
 from analyze.engine.assemble import added
 from analyze.engine.blocks import Worker, blocks_of
-from analyze.engine.plan import compared, make_plan
+from analyze.engine.plan import make_plan
 from analyze.errors import AnalysisError
 from analyze.metrics.paths.path_cross_similarity import path_cross_similarity
 from analyze.metrics.paths.path_patterns import path_patterns
@@ -231,7 +232,7 @@ def test_failures_are_skipped_by_default_and_raised_when_named(path, monkeypatch
 def test_missing_stream_says_how_to_record_it(tmp_path):
     write_archive(tmp_path / "run.zarr", steps=(0, 1), probes={"test": 6}, gram=False)
     results = analyze.run(tmp_path / "run.zarr")
-    assert 'gradients="auto"' in results.skipped["stiffness"]
+    assert "gradients='gram'" in results.skipped["stiffness"]
     assert "needs a probe of split 'train', the archive has ['test']" in results.skipped["class_stiffness"]
     assert np.isnan(results["generalization"]["gap_loss"]).all()
 

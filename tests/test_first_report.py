@@ -8,7 +8,7 @@ from click.testing import CliRunner
 import analyze
 import cli
 from analyze import plot
-from analyze.contract import available_metrics
+from analyze.catalogue import available_metrics
 from analyze.report import save
 from analyze.report.save import Pages
 from tests.loops import record_everything

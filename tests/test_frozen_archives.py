@@ -13,6 +13,7 @@ import zarr
 import tracer
 from tests.archives.make import N_GRADIENTS, STEPS
 from tracer.errors import ArchiveError
+from tracer.network import read
 from tracer.store.documents import document_digest
 from tracer.verify import verify
 
@@ -90,11 +91,9 @@ def test_training_minibatches(path: Path, numbers: dict[str, np.ndarray]) -> Non
 def test_the_network_can_be_run(path: Path, numbers: dict[str, np.ndarray]) -> None:
     import torch
 
-    from tracer.network import Network
-
     with tracer.open(path) as archive:
         table, constants = archive.network()
-        network = Network.from_json(table, {name: torch.from_numpy(v) for name, v in constants.items()})
+        network = read(table, {name: torch.from_numpy(v) for name, v in constants.items()})
         for step in STEPS:
             weights = {
                 name: torch.from_numpy(values.copy()) for name, values in archive.weights(step).items()

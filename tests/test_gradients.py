@@ -15,7 +15,7 @@ from tracer.gradients.forms import Correlation, Form, Full, Outer, Scatter
 from tracer.gradients.leftover import Leftover
 from tracer.gradients.products import gram_of_pairs, gram_of_rows
 from tracer.gradients.windows import Geometry
-from tracer.network import Network
+from tracer.network import Network, trace
 from tracer.network.copies import named_tensors
 
 
@@ -158,7 +158,7 @@ def test_rule(name: str) -> None:
     make, shape = MODULES[name]
     torch.manual_seed(0)
     model, x, y = with_statistics(make()), torch.randn(4, *shape), torch.rand(4)
-    plan, forms = forms_of(Network.trace(model, x, y, squares), model, x, y)
+    plan, forms = forms_of(trace(model, x, y, squares), model, x, y)
     exact, theirs = (per_example(model, squares, x, y, double=double) for double in (True, False))
     assert not plan.leftover
     rows = rows_of(plan, forms)
@@ -175,7 +175,7 @@ def test_embedding(padding: int | None) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(7, 3, padding_idx=padding), nn.Tanh())
     x, y = torch.randint(0, 7, (5, 6)), torch.rand(5)
-    _, forms = forms_of(Network.trace(model, x, y, squares), model, x, y)
+    _, forms = forms_of(trace(model, x, y, squares), model, x, y)
     expected = per_example(model, squares, x, y)["0.weight"]
     assert isinstance(forms["0.weight"], Scatter)
     torch.testing.assert_close(forms["0.weight"].rows(), expected)
@@ -185,7 +185,7 @@ def test_embedding(padding: int | None) -> None:
 def test_a_table_tied_to_the_last_layer_adds_both_uses() -> None:
     torch.manual_seed(0)
     model, x, y = Tied(), torch.randint(0, 7, (4, 5)), torch.rand(4)
-    _, forms = forms_of(Network.trace(model, x, y, squares), model, x, y)
+    _, forms = forms_of(trace(model, x, y, squares), model, x, y)
     expected = per_example(model, squares, x, y)["words.weight"]
     torch.testing.assert_close(forms["words.weight"].rows(), expected, rtol=1e-4, atol=1e-5)
 
@@ -193,24 +193,20 @@ def test_a_table_tied_to_the_last_layer_adds_both_uses() -> None:
 def test_a_row_the_loss_ignores_has_zero_gradient() -> None:
     model = Calls(lambda m, x: torch.cat([x @ m.w, 0 * x], 1).narrow(1, 3, 4), w=(4, 3))
     x, y = torch.randn(3, 4), torch.rand(3)
-    _, forms = forms_of(Network.trace(model, x, y, squares), model, x, y)
+    _, forms = forms_of(trace(model, x, y, squares), model, x, y)
     assert not forms["w"].rows().any() and not inner_products(forms["w"]).any()
 
 
-@pytest.mark.parametrize(("name", "way"), [("weight norm", "vmap"), ("lstm", "loop"), ("position", "vmap")])
+@pytest.mark.parametrize(("name", "way"), [("weight norm", "vmap"), ("LSTM", "loop"), ("GPT", "vmap")])
 def test_what_no_rule_covers_is_left_over(name: str, way: str) -> None:
     torch.manual_seed(0)
-    if name == "lstm":
-        model, x, y = zoo.build("LSTM", n=3)
-        loss: Callable[[Tensor, Tensor], Tensor] = zoo.loss
-    elif name == "position":
-        model, x, y = zoo.build("GPT", n=3)
-        loss = zoo.loss
-    else:
+    loss: Callable[[Tensor, Tensor], Tensor] = squares
+    if name == "weight norm":
         model, x, y = parametrizations.weight_norm(nn.Linear(4, 3)), torch.randn(3, 4), torch.rand(3)
-        loss = squares
+        network = trace(model, x, y, loss)
+    else:
+        (model, x, y), network, loss = zoo.build(name, n=3), zoo.traced(name), zoo.loss
     model = model.eval()
-    network = Network.trace(model, x, y, loss)
     plan = Plan.of(network)
     leftover = Leftover(network, list(plan.leftover))
     rows = leftover.rows(named_tensors(model), x, y, 2)

@@ -16,6 +16,7 @@ from analyze.engine.fingerprint import Fingerprints, digest_of_sources, digest_o
 from analyze.engine.plan import make_plan
 from analyze.engine.replayed import with_activations
 from analyze.reference import FORT_2019
+from tests import contract
 from tests.loops import record_everything
 from tests.synthetic import write_archive
 from tracer.archive import open as open_archive
@@ -179,7 +180,9 @@ def test_no_array_is_read_that_no_fingerprint_covers(real, monkeypatch):
             archive = with_activations(open_archive(real), {})
             prints._archive = archive
             try:
-                plan = make_plan(analyze.available_metrics()[name], {}, archive, done)
+                plan = make_plan(
+                    analyze.available_metrics()[name], contract.QUICK.get(name, {}), archive, done
+                )
             except MissingTraceError:
                 continue
             covered.clear()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tracer.network import Network
+from tracer.network import trace
 from tracer.network.copies import named_tensors
 from tracer.network.independence import independence
 
@@ -59,7 +59,7 @@ def seeded(model: nn.Module, seed: int) -> tuple[Tensor, Tensor]:
 def test_mixing_is_caught_for_any_examples(kind: str) -> None:
     between, said = MIXING[kind]
     model = Net(between)
-    network = Network.trace(model, *seeded(model, 0), F.cross_entropy)
+    network = trace(model, *seeded(model, 0), F.cross_entropy)
     for seed in range(SEEDS):
         result = independence(network, named_tensors(model), *seeded(model, seed))
         assert not result.holds, seed
@@ -83,7 +83,7 @@ ALONE: dict[str, Any] = {
 def test_examples_that_stay_apart_are_told_so_within_the_domain_of_their_targets(kind: str) -> None:
     last, loss, targets = ALONE[kind]
     model = Net(torch.tanh, last)
-    network = Network.trace(model, seeded(model, 0)[0], targets, loss)
+    network = trace(model, seeded(model, 0)[0], targets, loss)
     for seed in range(SEEDS):
         result = independence(network, named_tensors(model), seeded(model, seed)[0], targets)
         assert result.holds, result.message
@@ -99,6 +99,6 @@ def test_what_a_model_refuses_says_nothing_of_it() -> None:
             return self.rows((x * 8).long())  # of no use for values outside of [0, 1]
 
     model, x = Picky(), torch.rand(12, generator=torch.Generator().manual_seed(0))
-    network = Network.trace(model, x, torch.arange(12) % 3, F.cross_entropy)
+    network = trace(model, x, torch.arange(12) % 3, F.cross_entropy)
     result = independence(network, named_tensors(model), x, torch.arange(12) % 3)
     assert result.holds, result.message

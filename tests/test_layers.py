@@ -81,7 +81,7 @@ def test_reading_modules_do_not_load_torch(name):
 
 
 def test_the_command_line_imports_what_is_slow_inside_its_commands():
-    slow = ("torch", "analyze", "numpy", "xarray", "matplotlib", "tracer.archive", "tracer.demo")
+    slow = ("torch", "analyze", "numpy", "xarray", "matplotlib", "tracer.archive", "tracer.command.demo")
     assert not {name for name in eager(ROOT / "cli.py") if any(belongs(name, package) for package in slow)}
 
 

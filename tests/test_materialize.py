@@ -9,7 +9,7 @@ import zarr
 from torch import nn
 
 import tracer
-from analyze.contract import available_metrics
+from analyze.catalogue import available_metrics
 from analyze.engine.plan import make_plan
 from tests import zoo
 from tests.loops import blobs, mlp, run_loop
@@ -58,7 +58,7 @@ def copy(bare, tmp_path):
 def arrays(path):
     """Every array of an archive, but the manifest and the clock."""
     with tracer.open(path) as archive:
-        members = zarr.open_group(archive._source.store, mode="r").members(max_depth=None)
+        members = zarr.open_group(archive._source.as_zarr(), mode="r").members(max_depth=None)
         return {
             name: (np.asarray(node[...]), node.metadata.dimension_names)
             for name, node in members

@@ -7,12 +7,13 @@ import pytest
 
 import analyze
 from analyze import metric as decorator
-from analyze.contract import Metric, available_metrics, card_of, metric
+from analyze.catalogue import available_metrics, card_of
+from analyze.contract import Metric, metric
 from analyze.metrics.gradients.stiffness import stiffness
 from analyze.reference import FORT_2019, WALKER_2023, Reference
 from tracer.errors import MissingTraceError
 
-HOME = sys.modules["analyze.contract"]
+HOME = sys.modules["analyze.catalogue"]
 
 
 def worst_loss(losses, *, top=1):

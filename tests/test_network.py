@@ -12,16 +12,16 @@ from torch.nn import functional as F
 
 from tests import zoo
 from tracer.errors import ArchiveError, RecordError
-from tracer.network import Network
+from tracer.network import Network, read
+from tracer.network import trace as trace_network
 from tracer.network.copies import named_tensors, private_copy
 from tracer.network.fixed_masks import by_example
 from tracer.network.footprint import peak_bytes
 
 
-@pytest.fixture(scope="module", params=list(zoo.MODELS))
+@pytest.fixture(params=zoo.EACH)
 def traced(request: pytest.FixtureRequest) -> tuple[str, Network]:
-    model, x, y = zoo.build(request.param)
-    return request.param, Network.trace(model, x, y, zoo.loss)
+    return request.param, zoo.traced(request.param)
 
 
 def eager(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,7 +49,7 @@ def test_run_is_bit_identical_to_eager_for_any_batch_and_weights(
 def test_json_round_trip_is_equal_and_runs_the_same(traced: tuple[str, Network]) -> None:
     name, network = traced
     model, x, y = zoo.build(name)
-    again = Network.from_json(network.to_json(), network.constants)
+    again = read(network.to_json(), network.constants)
     assert again.digest == network.digest
     assert again.rows == network.rows
     assert (again.sites, again.calls, again.layers) == (network.sites, network.calls, network.layers)
@@ -92,10 +92,10 @@ def test_axes_slice_every_row_by_example(traced: tuple[str, Network]) -> None:
     network.run(named_tensors(model), x[1:3], y[1:3], visit=alone)
 
 
-@pytest.mark.parametrize("name", ["MLP", "CNN", "ResNet18", "AlexNet", "Smooth"])
+@pytest.mark.parametrize("name", [one for one in zoo.EACH if one.values[0] not in ("ViT", "LSTM", "GPT")])
 def test_masks_of_the_same_inputs_replay_exactly(name: str) -> None:
     model, x, y = zoo.build(name)
-    network = Network.trace(model, x, y, zoo.loss)
+    network = zoo.traced(name)
     exact = {site.row: site for site in network.sites if site.kind in ("path", "gate")}
     names = {network.rows[index].name: site for index, site in exact.items()}
     masks: dict[str, Tensor] = {}
@@ -121,8 +121,10 @@ def test_masks_of_the_same_inputs_replay_exactly(name: str) -> None:
 
 
 def test_frozen_masks_make_the_network_affine() -> None:
-    model, x, _ = zoo.build("ResNet18")
-    network = Network.trace(model, x)
+    torch.manual_seed(0)
+    blocks = zoo.Block(3, 4, 2), zoo.Block(4, 4, 1)
+    model, x = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(64, 4)), torch.randn(5, 3, 8, 8)
+    network = trace_network(model, x)
     tensors = {name: t.double() if t.is_floating_point() else t for name, t in named_tensors(model).items()}
     generator = torch.Generator().manual_seed(1)
     masks = {s.name: torch.rand(5, s.n_units, generator=generator) > 0.5 for s in network.sites}
@@ -133,7 +135,7 @@ def test_frozen_masks_make_the_network_affine() -> None:
 
 def test_until_stops_and_visit_may_replace() -> None:
     model, x, y = zoo.build("MLP")
-    network = Network.trace(model, x, y, zoo.loss)
+    network = zoo.traced("MLP")
     row = network.rows[network.sites[0].row]
     seen: list[str] = []
 
@@ -154,31 +156,25 @@ def test_until_stops_and_visit_may_replace() -> None:
 
 
 def test_sites_calls_and_layers_of_a_residual_network() -> None:
-    model, x, y = zoo.build("ResNet18")
-    network = Network.trace(model, x, y, zoo.loss)
-    assert Network.trace(model, x[:2], y[:2], zoo.loss).to_json() == network.to_json()
+    model, x, y = zoo.build("ResNet6")
+    network = zoo.traced("ResNet6")
+    assert trace_network(model, x[:2], y[:2], zoo.loss).to_json() == network.to_json()
     names = [site.name for site in network.sites]
-    assert len(names) == len(set(names)) == 17
-    assert names[:4] == ["relu", "layers.0.relu", "layers.0.relu#2", "layers.1.relu"]
-    assert network.sites[0].shape == (4, 32, 32)
-    assert network.sites[0].n_units == 4096
-    assert len(network.calls) == 21
-    assert [layer.name for layer in network.layers[:2]] == ["conv1", "bn1"]
-    assert network.layers[1].parameters == ("bn1.weight", "bn1.bias")
+    assert names == ["stem.2", *(f"blocks.{i}.relu{use}" for i in (0, 1) for use in ("", "#2"))]
+    assert network.sites[0].shape == (4, 12, 12)
+    assert network.sites[0].n_units == 576
+    assert len(network.calls) == 7
+    assert [layer.name for layer in network.layers[:2]] == ["stem.0", "stem.1"]
+    assert network.layers[1].parameters == ("stem.1.weight", "stem.1.bias")
     assert sum(len(layer.parameters) for layer in network.layers) == len(list(model.parameters()))
 
 
 def test_names_of_functional_sites_and_of_owners() -> None:
-    model, x, y = zoo.build("CNN")
-    assert [site.name for site in Network.trace(model, x, y, zoo.loss).sites] == ["features.1", ":relu"]
-    model, x, y = zoo.build("ViT")
-    network = Network.trace(model, x, y, zoo.loss)
+    assert [site.name for site in zoo.traced("CNN").sites] == ["features.1", ":relu"]
+    network = zoo.traced("ViT")
     assert {"token", "positions"} < {layer.name for layer in network.layers}
     assert {site.kind for site in network.sites} == {"convention"}
-    model, x, y = zoo.build("GPT")
-    tied = [
-        layer for layer in Network.trace(model, x, y, zoo.loss).layers if "words.weight" in layer.parameters
-    ]
+    tied = [layer for layer in zoo.traced("GPT").layers if "words.weight" in layer.parameters]
     assert [layer.name for layer in tied] == ["words"]
 
 
@@ -197,7 +193,7 @@ class HandWritten(nn.Module):
 
 
 def test_hand_written_relus_are_sites() -> None:
-    network = Network.trace(HandWritten(), torch.randn(4, 7))
+    network = trace_network(HandWritten(), torch.randn(4, 7))
     expected = ":mul :mul#2 :where :maximum :maximum#2 :clamp :clamp#2 :threshold :relu :relu6 :leaky_relu"
     assert [site.name for site in network.sites] == expected.split()
     assert network.sites[-1].slope == 0.3
@@ -236,7 +232,7 @@ def test_tracing_and_running_touch_nothing_of_the_training(name: str) -> None:
     )
     before, n_calls = fingerprint(model), len(calls)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        network = Network.trace(model, x, y, zoo.loss)
+        network = trace_network(model, x, y, zoo.loss)
         outputs, _ = network.run(named_tensors(model), x, y)
     with torch.no_grad():
         assert torch.equal(outputs, private_copy(model)(x))
@@ -260,7 +256,7 @@ def test_a_model_that_cannot_be_traced_names_the_users_line() -> None:
     with pytest.raises(
         RecordError, match=r"cannot trace Chooses past .*test_network\.py:\d+ \(if x\.sum\(\) > 0"
     ):
-        Network.trace(Chooses(), torch.randn(4, 3))
+        trace_network(Chooses(), torch.randn(4, 3))
 
 
 class FixedBatch(nn.Module):
@@ -274,7 +270,7 @@ class FixedBatch(nn.Module):
 
 def test_a_fixed_batch_is_traced_at_the_chunk_size_and_says_so() -> None:
     model, x, y = FixedBatch(), torch.randn(6, 4), torch.randint(0, 6, (6,))
-    network = Network.trace(model, x, y, F.cross_entropy, chunk=4)
+    network = trace_network(model, x, y, F.cross_entropy, chunk=4)
     assert network.batch == 4
     assert network.sites[0].shape == (6,)
     assert torch.equal(network.run(named_tensors(model), x[:4])[0], model(x[:4]))
@@ -297,21 +293,21 @@ def test_objectives_with_several_inputs_and_dict_outputs() -> None:
 
     model, inputs = Pair(), {"right": torch.randn(5, 4), "left": torch.randn(5, 4)}
     targets = {"y": torch.tensor([0, 1, 2, 0, 1])}
-    network = Network.trace(model, inputs, targets, objective=objective)
+    network = trace_network(model, inputs, targets, objective=objective)
     for ours, theirs in zip(
         network.run(named_tensors(model), inputs, targets), objective(model, inputs, targets), strict=True
     ):
         assert torch.equal(ours, theirs)
     assert torch.equal(
-        Network.trace(model, inputs).run(named_tensors(model), inputs)[0], model(**inputs)["scores"]
+        trace_network(model, inputs).run(named_tensors(model), inputs)[0], model(**inputs)["scores"]
     )
     with pytest.raises(RecordError, match=r"expected shape \(3,\), got \(\)"):
-        Network.trace(model, inputs, targets, objective=lambda m, i, t: (o := m(**i)["scores"], o.mean()))
+        trace_network(model, inputs, targets, objective=lambda m, i, t: (o := m(**i)["scores"], o.mean()))
 
 
 def test_memory_is_foreseen_without_allocating_it() -> None:
     model, x, y = zoo.build("MLP")
-    network = Network.trace(model, x, y, zoo.loss)
+    network = zoo.traced("MLP")
     assert peak_bytes(network, named_tensors(model), x, y) == 5 * (16 + 16) * 4
     assert peak_bytes(network, named_tensors(model), x, y, keep=True) == 5 * (4 * 16 + 4 + 1) * 4
     huge = torch.empty(1 << 40, 3, 2, 2, device="meta")
@@ -319,8 +315,7 @@ def test_memory_is_foreseen_without_allocating_it() -> None:
 
 
 def table(**changes: Any) -> tuple[bytes, Network]:
-    model, x, y = zoo.build("MLP")
-    network = Network.trace(model, x, y, zoo.loss)
+    network = zoo.traced("MLP")
     data = json.loads(network.to_json())
     relu = network.sites[0].row
     data["rows"][relu].update(changes)
@@ -353,7 +348,7 @@ def table(**changes: Any) -> tuple[bytes, Network]:
 def test_a_hostile_table_is_refused(changes: dict[str, Any], why: str) -> None:
     data, network = table(**changes)
     with pytest.raises(ArchiveError, match=why):
-        Network.from_json(data, network.constants)
+        read(data, network.constants)
 
 
 @pytest.mark.parametrize(
@@ -361,7 +356,7 @@ def test_a_hostile_table_is_refused(changes: dict[str, Any], why: str) -> None:
 )
 def test_what_is_no_table_is_refused(data: bytes) -> None:
     with pytest.raises(ArchiveError, match="network table"):
-        Network.from_json(data, {})
+        read(data, {})
 
 
 def test_changed_constants_are_refused() -> None:
@@ -369,9 +364,24 @@ def test_changed_constants_are_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x * torch.tensor([1.0, 2.0, 3.0])
 
-    network = Network.trace(Scaled(), torch.randn(4, 3))
-    assert Network.from_json(network.to_json(), network.constants).digest == network.digest
+    network = trace_network(Scaled(), torch.randn(4, 3))
+    assert read(network.to_json(), network.constants).digest == network.digest
     with pytest.raises(ArchiveError, match="the values of its constant 'c0' have changed"):
-        Network.from_json(network.to_json(), {"c0": torch.zeros(3)})
+        read(network.to_json(), {"c0": torch.zeros(3)})
     with pytest.raises(ArchiveError, match="'c0' is not in the archive"):
-        Network.from_json(network.to_json(), {})
+        read(network.to_json(), {})
+
+
+def test_models_of_the_default_suite_have_every_kind_of_layer() -> None:
+    kinds = {
+        name: {type(m) for m in zoo.build(name)[0].modules() if not list(m.children())} for name in zoo.MODELS
+    }
+    few = set().union(*(kinds[name] for name in zoo.MODELS if name not in zoo.DEEP))
+    assert all(kinds[name] <= few for name in zoo.DEEP)
+
+
+@pytest.mark.slow
+def test_models_of_the_default_suite_have_every_operation() -> None:
+    ops = {name: {row.op for row in zoo.traced(name).rows} for name in zoo.MODELS}
+    few = set().union(*(ops[name] for name in zoo.MODELS if name not in zoo.DEEP))
+    assert all(ops[name] <= few for name in zoo.DEEP)

@@ -14,6 +14,7 @@ from tracer.recorder.instrument import Instrument
 MODELS = {
     "mlp": (lambda: zoo.MLP(dropout=0.3), (3, 2, 2)),
     "cnn": (lambda: zoo.CNN(dropout=0.3), (3, 16, 16)),
+    "resnet6": (lambda: zoo.ResNet6(dropout=0.3), (3, 16, 16)),
     "resnet18": (lambda: zoo.ResNet18(dropout=0.3), (3, 16, 16)),
 }
 OPTIMIZERS = {
@@ -55,7 +56,7 @@ def training(build, shape, optimizer, **options):
 @pytest.mark.parametrize(
     ("name", "optimizer"),
     [
-        pytest.param(name, optimizer, marks=[pytest.mark.slow] * ((name, optimizer) == ("resnet18", "adamw")))
+        pytest.param(name, optimizer, marks=[pytest.mark.slow] * (name == "resnet18"))
         for name in MODELS
         for optimizer in OPTIMIZERS
     ],

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tracer.network import Network
+from tracer.network import trace
 from tracer.network.checks import closure, currency
 from tracer.network.precision import full_precision
 
@@ -72,6 +72,6 @@ def test_what_reads_the_older_settings_runs_inside():
     model, x, y = Careful(3, 2), torch.randn(4, 3), torch.arange(4) % 2
     with full_precision():
         model(x)
-    network = Network.trace(model, x, y, F.cross_entropy)
+    network = trace(model, x, y, F.cross_entropy)
     assert closure(network, model, x, y, F.cross_entropy).holds
     assert currency(network, model, x, y, F.cross_entropy).holds

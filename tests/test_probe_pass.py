@@ -13,7 +13,7 @@ from tests.oracles.gradients import check_gram, check_rows, per_example
 from tracer import bits
 from tracer.archive import gradients as factors
 from tracer.errors import RecordError
-from tracer.network import Network
+from tracer.network import trace
 from tracer.network.copies import named_tensors, private_copy
 from tracer.network.table import Row
 from tracer.probe import Probe, ProbePass
@@ -28,7 +28,7 @@ class Stage:
 
     def __init__(self, name: str = "CNN", n: int = 20, capture: dict[str, int] | None = None) -> None:
         self.model, self.x, self.y = zoo.build(name, n=n)
-        self.network = Network.trace(self.model, self.x, self.y, zoo.loss)
+        self.network = zoo.traced(name)
         few = {"masks": 13, "gradients": 5, "activations": 3, **(capture or {})}
         self.probes = {
             "train": Probe(self.x, self.y, split="train", capture=few),
@@ -87,7 +87,7 @@ def test_outputs_masks_sums_and_activations(name: str) -> None:
         np.testing.assert_allclose(sums["pre"][:, position], post.sum(1), rtol=1e-6, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", list(zoo.MODELS))
+@pytest.mark.parametrize("name", zoo.EACH)
 def test_gradients_and_gram(name: str) -> None:
     stage = Stage(name)
     observing = stage.probe_pass(gradients="exact", streams=["gradients"])
@@ -113,7 +113,7 @@ def test_a_parameter_the_loss_does_not_use_has_zero_gradient() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 4))
     model[0].spare = nn.Parameter(torch.ones(2, 5))
     x, y = torch.randn(6, 4), torch.rand(6, 4)
-    network = Network.trace(model, x, y, nn.MSELoss())
+    network = trace(model, x, y, nn.MSELoss())
     observing = ProbePass(network, {"train": Probe(x, y, split="train")}, tensors=named_tensors(model))
     values = observing.run(named_tensors(model), {"gradients"})["probes/train/gradients"]["values"]
     blocks = observing.attributes["probes/train/gradients"]["blocks"]
@@ -183,7 +183,7 @@ def test_the_layout_is_what_comes() -> None:
 def test_a_network_for_a_fixed_number_of_examples_is_padded() -> None:
     stage = Stage("MLP")
     free = stage.observe()
-    stage.network = Network.trace(stage.model, stage.x, stage.y, zoo.loss, chunk=8)
+    stage.network = trace(stage.model, stage.x, stage.y, zoo.loss, chunk=8)
     stage.network.batch = 8
     observed = stage.observe()
     for group, arrays in free.items():
@@ -295,9 +295,9 @@ def test_frozen_and_loss_free_networks_have_no_gradients() -> None:
     stage = Stage("MLP")
     for parameter in stage.model.parameters():
         parameter.requires_grad_(False)
-    stage.network = Network.trace(stage.model, stage.x, stage.y, zoo.loss)
+    stage.network = trace(stage.model, stage.x, stage.y, zoo.loss)
     assert stage.probe_pass().mode == "none"
-    stage.network = Network.trace(stage.model, stage.x)
+    stage.network = trace(stage.model, stage.x)
     observed = stage.observe()
     assert list(observed["probes/train/outputs"]) == ["outputs"] and "gram" not in observed
 
@@ -316,7 +316,7 @@ def test_packing_agrees_wherever_it_happens(n: int, start: int) -> None:
 def test_a_model_with_an_unknown_example_axis_has_undefined_sums() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
     x, y = torch.randn(6, 4), torch.rand(6, 3)
-    network = Network.trace(model, x, y, nn.MSELoss())
+    network = trace(model, x, y, nn.MSELoss())
     network.forget_axes([network.rows[network.sites[0].row].name])
     observing = ProbePass(network, {"train": Probe(x, y, split="train")}, tensors=named_tensors(model))
     observed = observing.run(named_tensors(model), observing.streams)

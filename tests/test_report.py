@@ -14,7 +14,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from analyze import report
-from analyze.contract import available_metrics
+from analyze.catalogue import available_metrics
 from analyze.report import entries, svg
 from tests import report_data as data
 

@@ -7,9 +7,9 @@ import xarray as xr
 
 import analyze
 from analyze import plot
-from analyze.engine.store import ResultStore
 from analyze.report.save import write_figure
 from analyze.results import Results, load
+from analyze.saved.store import ResultStore
 from tests.synthetic import write_archive
 from tracer.errors import MissingTraceError
 

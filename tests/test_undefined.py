@@ -1,7 +1,7 @@
 """A run that diverged: where weights are NaN or infinite every metric is NaN, without an exception or a warning."""
 
+import math
 import warnings
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,17 +11,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import analyze
 import tracer
+from tests import contract
 from tests.loops import blobs, mlp
-from tracer.errors import MissingTraceError
 
-CARDS = analyze.available_metrics()
 BROKEN = 4  # the snapshot with such weights, and the last one
-FEW: dict[str, dict[str, Any]] = {  # what takes long takes fewer draws
-    "pac_bayes": {"n_noise": 2, "bisections": 2},
-    "cna_landscape": {"points": 3},
-    "regions": {"pairs": 2, "samples": 16},
-    "image_functions": {"history": "none"},
-}
+OPTIONS = contract.QUICK | {"image_functions": {"history": "none"}}
 # Defined whatever the weights are: they are facts of the inputs, the schedule or the comparison itself.
 FACTS = {
     "regions": {"id_from", "id_to"},
@@ -72,20 +66,12 @@ def archive(request, tmp_path_factory):
 
 
 def test_what_is_not_a_number_is_no_finite_result(archive):
-    wrong = []
-    for name in CARDS:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            try:
-                result = analyze.run(archive, [name], options={name: FEW.get(name, {})})[name]
-            except MissingTraceError as sentence:
-                # It needs two learning rates, whatever the weights.
-                if name != "path_overlap_ratio":
-                    wrong.append(f"{name}: {sentence}"[:300])
-                continue
-            except Exception as error:
-                wrong.append(f"{name}: {error!r}"[:300])
-                continue
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        results = analyze.run(archive, options=OPTIONS, patience=math.inf)
+    # It needs two learning rates, whatever the weights.
+    wrong = [f"{name}: {why}"[:300] for name, why in results.skipped.items() if name != "path_overlap_ratio"]
+    for name, result in results.items():
         for variable, values in result.data_vars.items():
             if "step" in values.dims and values.dtype.kind == "f" and variable not in FACTS.get(name, ()):
                 last = values.sel(step=BROKEN).values

@@ -1,8 +1,13 @@
 """Small models of the kinds people train; widths are parameters, so that tests take milliseconds."""
 
+import functools
+
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from tracer.network import Network, trace
 
 
 class MLP(nn.Sequential):
@@ -82,6 +87,25 @@ class ResNet18(nn.Module):
         x = self.layers(x)
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)
         return self.fc(self.dropout(x))
+
+
+class ResNet6(nn.Module):
+    """Two residual blocks between an overlapping pool and an adaptive one: layers of the three larger CNNs."""
+
+    def __init__(self, width: int = 4, classes: int = 4, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width, 5, stride=2, padding=2, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, 2),
+        )
+        self.blocks = nn.Sequential(Block(width, width, 1), Block(width, 2 * width, 2))
+        self.pool = nn.AdaptiveAvgPool2d(2)
+        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(8 * width, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(torch.flatten(self.pool(self.blocks(self.stem(x))), 1))
 
 
 class AlexNet(nn.Module):
@@ -261,8 +285,14 @@ class Smooth(nn.Module):
 
 
 MODELS: dict[str, type[nn.Module]] = {
-    model.__name__: model for model in (MLP, CNN, ResNet18, AlexNet, VGG19BN, ViT, LSTM, GPT, Smooth)
+    model.__name__: model for model in (MLP, CNN, ResNet6, ResNet18, AlexNet, VGG19BN, ViT, LSTM, GPT, Smooth)
 }
+DEEP = (
+    "ResNet18",
+    "AlexNet",
+    "VGG19BN",
+)  # more of the same: each kind of layer they have is in ResNet6 and CNN
+EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name in DEEP)) for name in MODELS]
 
 
 def build(name: str, n: int = 5, seed: int = 0, **options: float) -> tuple[nn.Module, Tensor, Tensor]:
@@ -278,7 +308,7 @@ def build(name: str, n: int = 5, seed: int = 0, **options: float) -> tuple[nn.Mo
     if name in ("LSTM", "GPT"):
         x = torch.randint(0, 11, (n, 6), generator=generator)
     else:
-        side = {"MLP": 2, "Smooth": 2, "CNN": 8, "ViT": 16}.get(name, 32)
+        side = {"MLP": 2, "Smooth": 2, "CNN": 8, "ViT": 16, "ResNet6": 24}.get(name, 32)
         x = torch.randn(n, 3, side, side, generator=generator)
     classes, shape = (11, (n, 6)) if name == "GPT" else (4, (n,))
     return model, x, torch.randint(0, classes, shape, generator=generator)
@@ -287,3 +317,12 @@ def build(name: str, n: int = 5, seed: int = 0, **options: float) -> tuple[nn.Mo
 def loss(outputs: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
     """Cross entropy for class scores and for word scores at every token."""
     return F.cross_entropy(outputs.movedim(-1, 1), targets, reduction=reduction)
+
+
+@functools.cache
+def traced(name: str) -> Network:
+    """The table of a model of `build(name)`, made once a process: for reading and running, not for changing.
+
+    It is the same for any number of examples, any seed and any dropout.
+    """
+    return trace(*build(name), loss)

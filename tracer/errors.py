@@ -53,12 +53,14 @@ _EXTRAS = {
 }
 
 
-def missing_package(error: ModuleNotFoundError) -> MissingPackageError | None:
+def missing_package(error: ImportError) -> MissingPackageError | None:
     """The error, as a sentence, of a package that only a part of tracer needs; None for any other module.
 
     >>> str(missing_package(ModuleNotFoundError(name="huggingface_hub")))
     "hf:// needs the package huggingface_hub: pip install 'tracer-nn[hub]'"
     """
+    if isinstance(error, MissingPackageError):
+        return error
     name = (error.name or "").partition(".")[0]
     if name not in _EXTRAS:
         return None

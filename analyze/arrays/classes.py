@@ -6,8 +6,8 @@ import numpy as np
 
 from analyze.arrays import View, source
 from analyze.numerics import divide
-from tracer.correctness import IGNORED, Correctness, are_probabilities
 from tracer.errors import MissingTraceError
+from tracer.spec.correctness import IGNORED, Correctness, are_probabilities
 
 
 @source("correctness")

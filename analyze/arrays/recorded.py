@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
 from math import prod
 from typing import Any
 
@@ -156,7 +155,7 @@ def _gradients(view: View) -> Lazy:
     return Lazy(view.steps, lambda step: Gradients(view, step))
 
 
-def _refuse_complex(view: View) -> None:
+def refuse_complex(view: View) -> None:
     """MissingTraceError where a trainable parameter is complex: metrics of weights take them for real numbers."""
     for tensor in view.archive.tensors:
         if tensor.get("trainable") and str(tensor.get("dtype")).startswith("complex"):
@@ -168,25 +167,8 @@ def _refuse_complex(view: View) -> None:
 
 @source("weights", "step", "element", stream="weights", itemsize=8, lazy=True)
 def _weights(view: View) -> Lazy:
-    _refuse_complex(view)
+    refuse_complex(view)
     return Lazy(view.steps, view.archive.weights)
-
-
-@source("states", "step", "element", stream="weights", itemsize=8, lazy=True, of="network")
-def _states(view: View) -> Any:
-    _refuse_complex(view)
-    # Replay is the only part of the analysis that imports torch, so it is reached by name alone.
-    return import_module("analyze.replay.replay").states_of(view)
-
-
-@source("network", of="network")
-def _network(view: View) -> Any:
-    return import_module("analyze.replay.replay").networks_of(view).at()
-
-
-@source("networks", "step", lazy=True, of="network")
-def _networks(view: View) -> Lazy:
-    return Lazy(view.steps, import_module("analyze.replay.replay").networks_of(view).at)
 
 
 @source("step", "step")
@@ -300,7 +282,7 @@ def _milestones(view: View) -> Any:
 
 @source("initial_weights", stream="weights", of="first")
 def _initial_weights(view: View) -> dict[str, np.ndarray]:
-    _refuse_complex(view)
+    refuse_complex(view)
     return view.archive.weights(int(view.archive.steps("weights")[0]))
 
 

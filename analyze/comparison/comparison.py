@@ -12,7 +12,7 @@ import numpy as np
 
 from analyze.comparison.plain import plain
 from analyze.comparison.runs import Run
-from analyze.results import neutral
+from analyze.tables import neutral
 from tracer.store.files import claimed, write_whole
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 
 from analyze.comparison.plain import plain
 from analyze.comparison.runs import Run
-from analyze.engine.store import ResultStore
+from analyze.saved.store import ResultStore
 from tracer.errors import MissingTraceError, did_you_mean
 from tracer.store.files import write_whole
 

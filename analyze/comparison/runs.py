@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from analyze.contract import available_metrics, card_of
+from analyze.catalogue import available_metrics, card_of
 from analyze.engine.distribute import Routine, Workers, address
 from analyze.engine.fingerprint import sources
-from analyze.engine.store import ResultStore
+from analyze.saved.store import ResultStore
 from tracer.errors import ArchiveError
 from tracer.store.files import claimed, write_whole
 

@@ -11,7 +11,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from analyze.contract import Metric, available_metrics, card_of
+from analyze.catalogue import available_metrics, card_of
+from analyze.contract import Metric
 from analyze.engine.apart import Apart
 from analyze.engine.assemble import of_commit
 from analyze.engine.blocks import Block, Outcome, Worker, blocks_of
@@ -22,9 +23,9 @@ from analyze.engine.incremental import Way, held
 from analyze.engine.memory import parse_memory
 from analyze.engine.plan import Plan, make_plan
 from analyze.engine.replayed import with_activations
-from analyze.engine.store import ResultStore
 from analyze.errors import AnalysisError
 from analyze.results import Results
+from analyze.saved.store import ResultStore
 from tracer.errors import ArchiveError, MissingTraceError
 from tracer.store.files import claimed
 
@@ -160,7 +161,7 @@ class Session:
         later: list[Plan] = []
         waiting: list[Metric] = []
         for level in _levels(self.wanted):
-            plans = []
+            plans: list[Plan] = []
             for card in level:
                 held_up = {plan.card.name for plan in later} | {other.name for other in waiting}
                 if held_up & set(_other_metrics(card)):

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyze.arrays import View, closure
-from analyze.engine.plan import Examples, Plan, example_probe, made_bytes, static_bytes, view_bytes
-from tracer.errors import MissingTraceError, byte_size
+from analyze.engine.plan import Examples, Plan, made_bytes, static_bytes, view_bytes
+from analyze.tables import example_probe
+from tracer.errors import MissingTraceError, byte_size, missing_package
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -215,6 +216,9 @@ class Worker:
                 returned.append(parts[0] if len(parts) == 1 else _join_sites(plan, parts))
         except MissingTraceError as error:
             return Outcome(message=str(error), missing=True, error=error)
+        except ImportError as error:
+            lacking = missing_package(error)
+            return Outcome(message=str(lacking or error), missing=lacking is not None, error=lacking or error)
         except Exception as error:  # one faulty metric must not cost the results of all others
             return Outcome(message=f"failed with {type(error).__name__}: {error}", error=error)
         return Outcome(returned)

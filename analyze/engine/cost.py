@@ -41,11 +41,11 @@ class Prices:
     @cached_property
     def _network(self) -> tuple[float, int]:
         """Operations of a forward pass per example, and rows; 0 where it cannot be run, as the metric will say."""
-        from analyze.replay.replay import replay_of
-        from tracer.network.cost import operations
-        from tracer.rerun.stored import tensors_of
-
         try:
+            from analyze.replay.replay import replay_of
+            from tracer.network.cost import operations
+            from tracer.rerun.stored import tensors_of
+
             replay = replay_of(self._archive, self._settings)
             step = int(replay.steps[-1])
             network = replay.network(step)
@@ -53,7 +53,7 @@ class Prices:
             tensors = tensors_of(self._archive, step, replay.device)
             work = operations(network, tensors, examples.inputs, examples.targets)
             return work / examples.n, len(network.rows)
-        except (ValueError, LookupError, StopIteration):
+        except (ValueError, LookupError, StopIteration, ModuleNotFoundError):
             return 0.0, 0
 
 

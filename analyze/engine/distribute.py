@@ -7,7 +7,6 @@ is a routine: a generator that yields what it waits for, so that many archives c
 
 from __future__ import annotations
 
-import os
 import pickle
 import threading
 from collections import OrderedDict
@@ -22,8 +21,10 @@ from analyze.engine.blocks import Block, Outcome, Worker
 from analyze.engine.fingerprint import sources
 from analyze.engine.replayed import with_activations
 from analyze.errors import AnalysisError
+from analyze.numerics.processes import cores, pool
 from tracer.errors import ArchiveError
 from tracer.spec.release import version
+from tracer.store.stores import is_path
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -170,48 +171,17 @@ class Processes(Workers):
 
     def _submit(self, task: bytes, tries: int) -> Future[Any]:
         if tries == TRIES:
-            with _pool(1) as alone:
+            with pool(1) as alone:
                 future = alone.submit(perform, task, sources())
             return future
         if self._pool is None:
-            self._pool = _pool(self.n)
+            self._pool = pool(self.n)
         try:
             return self._pool.submit(perform, task, sources())
         except BrokenExecutor:
             self._pool.shutdown()
-            self._pool = _pool(self.n)
+            self._pool = pool(self.n)
             return self._pool.submit(perform, task, sources())
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _pool(n: int) -> Executor:
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    threads = max(1, cores() // n)
-    # A fresh interpreter: a fork would share the locks of whatever threads the caller has running.
-    return ProcessPoolExecutor(n, get_context("spawn"), initializer=_limit_threads, initargs=(threads,))
-
-
-def one_process() -> Executor:
-    """A process beside this one, for what can be done meanwhile."""
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    return ProcessPoolExecutor(1, get_context("spawn"), initializer=_limit_threads, initargs=(1,))
-
-
-def _limit_threads(threads: int) -> None:
-    # Each process would take a thread a core for its matrix products; together they would crowd the machine.
-    if "OMP_NUM_THREADS" not in os.environ:
-        from threadpoolctl import threadpool_limits
-
-        threadpool_limits(threads)
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # for what is loaded later
 
 
 class Cluster(Workers):
@@ -310,4 +280,4 @@ def address(archive: str) -> str:
     >>> address("s3://bucket/run.zarr"), address("/runs/a.zarr")
     ('s3://bucket/run.zarr', '/runs/a.zarr')
     """
-    return archive if "://" in archive else str(Path(archive).absolute())
+    return str(Path(archive).absolute()) if is_path(archive) else archive

@@ -13,7 +13,7 @@ import numpy as np
 from analyze.engine.assemble import added, assemble
 from analyze.engine.fingerprint import Fingerprint, sources
 from analyze.engine.plan import Plan
-from analyze.engine.store import ResultStore
+from analyze.saved.store import ResultStore
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -81,7 +81,7 @@ class Way:
         """Take what the metric returned for a block; AnalysisError where it cannot be added to the others."""
         self._steps += steps
         if self.plan.card.combine and self.returned:
-            self.returned[0] = list(added(self.plan, self.returned[0], returned))
+            self.returned[0] = [dict(one) for one in added(self.plan, self.returned[0], returned)]
         else:
             self.returned.append(returned)
 

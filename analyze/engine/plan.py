@@ -8,11 +8,12 @@ from functools import reduce
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 # Importing them declares the arrays they make.
 from analyze.arrays import SOURCES, View, classes, closure, derived, minibatches, recorded  # noqa: F401
+from analyze.arrays.lag import compared
 from analyze.contract import Metric
+from analyze.replay import sources  # noqa: F401
+from analyze.tables import example_probe
 from tracer.errors import MissingTraceError
 from tracer.spec import HOW
 
@@ -141,19 +142,6 @@ def _replays(plan: Plan, archive: Archive) -> bool:
     return bool(recomputed) and any(entry.stream == "activations" for entry in closure(plan.arrays))
 
 
-def compared(steps: Sequence[int], epoch_ends: Sequence[int] | np.ndarray) -> tuple[tuple[int, ...], str]:
-    """Snapshots to compare in time: ends of epochs and step 0 where there are two, else all; and which.
-
-    >>> compared([0, 1, 2, 4, 8, 10], [5, 10])
-    ((0, 10), 'epoch')
-    >>> compared([0, 1, 2], [])
-    ((0, 1, 2), 'snapshot')
-    """
-    ends = {0, *(int(step) for step in epoch_ends)}
-    chosen = tuple(step for step in steps if step in ends)
-    return (chosen, "epoch") if len(chosen) >= 2 else (tuple(steps), "snapshot")
-
-
 def stream_steps(archive: Archive, stream: str, probe: str) -> tuple[int, ...]:
     """Steps at which a stream was recorded, of one probe where it belongs to probes; empty if never."""
     try:
@@ -212,12 +200,6 @@ def _count(archive: Archive, probe: str, streams: Sequence[str], results: Mappin
         if "example" in array.dims:
             counts.append(int((example_probe(array) == probe).sum()))
     return min(counts, default=archive.probes[probe].n)
-
-
-def example_probe(data: xr.DataArray | xr.Dataset) -> np.ndarray:
-    """Probe of each entry of `example`."""
-    name = "example_probe" if "example_probe" in data.coords else "probe"
-    return np.asarray(data.coords[name].values)
 
 
 def _views(card: Metric, probes: Sequence[str], counts: Mapping[str, int]) -> tuple[Examples, ...]:

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from analyze.arrays.classes import class_labels
-from tracer.correctness import Correctness
 from tracer.errors import MissingTraceError
 from tracer.network.pytree import leaves_of, rebuild
 from tracer.rerun import part
+from tracer.spec.correctness import Correctness
 
 
 @dataclass(frozen=True)

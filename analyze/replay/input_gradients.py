@@ -11,12 +11,12 @@ from torch import Tensor
 from analyze.arrays.classes import class_margins, class_scores
 from analyze.replay.evaluate import bounds
 from analyze.replay.examples import Examples
-from tracer.correctness import Correctness
 from tracer.errors import MissingTraceError
 from tracer.network.fixed_masks import by_example
 from tracer.network.pytree import leaves_of
 from tracer.network.table import Row
 from tracer.rerun import part
+from tracer.spec.correctness import Correctness
 
 if TYPE_CHECKING:
     from analyze.replay.state import State

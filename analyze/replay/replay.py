@@ -12,11 +12,11 @@ from analyze.arrays import View
 from analyze.replay.examples import Examples, join
 from analyze.replay.state import State
 from tracer.archive import Archive
-from tracer.correctness import Correctness
 from tracer.errors import MissingTraceError, did_you_mean
 from tracer.network import Network
 from tracer.rerun import reproduces
 from tracer.rerun.stored import Networks, probe_of, tensors_of, to_device
+from tracer.spec.correctness import Correctness
 
 _KEPT = " replay"  # among the settings of the process, so that blocks share what was read and checked
 

@@ -14,11 +14,11 @@ from analyze.replay import batch_norm, derivatives
 from analyze.replay.examples import Examples
 from analyze.replay.float64 import as_double
 from tracer import bits
-from tracer.correctness import UNSAID
 from tracer.errors import MissingTraceError, did_you_mean
 from tracer.network import Heard, Network
 from tracer.probe.memory import chunk_sizes
 from tracer.rerun import observe, part, places, settled
+from tracer.spec.correctness import UNSAID
 
 Given = Any  # Examples, the name of a probe, or inputs (a tensor or a tuple of them)
 

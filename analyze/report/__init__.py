@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from analyze.contract import Metric, available_metrics
+from analyze.catalogue import available_metrics
+from analyze.contract import Metric
 from analyze.report import findings as sentences
 from analyze.report import page
 from analyze.report.entries import chapters, entry, grid, title_of

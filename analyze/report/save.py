@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from analyze import plot
-from analyze.contract import Metric, available_metrics
-from analyze.engine.distribute import cores, one_process
-from analyze.engine.seals import Seals
-from analyze.engine.store import ResultStore
-from analyze.results import PROVENANCE, Results, neutral, tidy
+from analyze.catalogue import available_metrics
+from analyze.contract import Metric
+from analyze.numerics.processes import cores, pool
+from analyze.saved.seals import Seals
+from analyze.saved.store import ResultStore
+from analyze.tables import PROVENANCE, neutral, tidy
 from tracer.store.files import write_whole
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from analyze.results import Results
 
 LARGEST_TABLE = 1_000_000  # values of one variable; larger ones are in results.zarr alone
 FEW = 6  # figures that are drawn sooner here than in another process
@@ -58,7 +61,7 @@ class Pages:
         self._waiting[name] = data
         # To start a process takes as long as a few figures.
         if self._workers and (self._pool is not None or len(self._waiting) >= FEW):
-            self._pool = self._pool or one_process()
+            self._pool = self._pool or pool(1)
             for waiting in list(self._waiting):
                 self._begin(waiting)
 

@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves
 
 from tests.attacks.operands import Case, case, describe, sound
 from tracer.errors import ArchiveError
-from tracer.network import Network, cost, program
+from tracer.network import cost, program, read
 from tracer.network.table import encode
 from tracer.ops import op
 
@@ -52,9 +52,7 @@ def attempt(one: Case) -> str:
         row["kwargs"] = {name: _encoded(value, tensors) for name, value in one.kwargs.items()}
         if op(one.op).by_value:  # what it says is taken, and has to turn out true
             row["shape"] = one.rng.choice([[5, 6], [5, 6, 5], [15], [300]])
-        network = Network.from_json(
-            json.dumps(TABLE | {"rows": [row], "parameters": list(tensors)}).encode(), {}
-        )
+        network = read(json.dumps(TABLE | {"rows": [row], "parameters": list(tensors)}).encode(), {})
     except (ArchiveError, TypeError):
         return "unread"
     given = {"x": torch.zeros(())} | tensors

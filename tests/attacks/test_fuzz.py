@@ -18,7 +18,7 @@ from tests.attacks.hostile import bounded, change_root, look_at
 from tests.damage import copied
 from tests.synthetic import write_archive
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
-from tracer.network import Network
+from tracer.network import read, trace
 from tracer.network.copies import named_tensors
 from tracer.verify import verify
 
@@ -117,7 +117,7 @@ def test_very_many_documents(changes: list[tuple[float, str, Any]]) -> None:
 @cache
 def traced(name: str) -> tuple[str, Any, Any, Any]:
     model, x, y = zoo.build(name)
-    network = Network.trace(model, x, y, zoo.loss)
+    network = trace(model, x, y, zoo.loss)
     return network.to_json().decode(), network.constants, named_tensors(model), (x, y)
 
 
@@ -127,7 +127,7 @@ def check_table(name: str, changes: list[tuple[float, str, Any]]) -> None:
     mutate(table, changes)
     with bounded(), torch.no_grad():
         try:
-            network = Network.from_json(json.dumps(table).encode(errors="replace"), constants)
+            network = read(json.dumps(table).encode(errors="replace"), constants)
             network.run(tensors, *examples)
         except (ArchiveError, RecordError) as error:
             assert "\n" not in str(error)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 import analyze
 import tracer
 from analyze.arrays import closure
+from analyze.engine import plan  # noqa: F401  (declares the arrays of archives)
 from cli import main
 from tests.attacks.hostile import bounded
 from tracer.apart import Apart

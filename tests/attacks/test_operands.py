@@ -18,7 +18,7 @@ from tests.attacks.fuzz_ops import TABLE, attempt
 from tests.attacks.killers import KILLERS
 from tests.attacks.operands import Case, sound
 from tracer.errors import ArchiveError
-from tracer.network import Network
+from tracer.network import Network, read, trace
 from tracer.ops import OPS
 from tracer.ops.operands import schema_of
 
@@ -89,7 +89,7 @@ def test_what_is_known_to_kill_is_refused(name: str) -> None:
 def run(op: str, args: list[Any], tensors: dict[str, Tensor]) -> None:
     row = {"name": "r0", "op": op, "args": args}
     table = TABLE | {"rows": [row], "parameters": list(tensors)}
-    Network.from_json(json.dumps(table).encode(), {}).run({"x": torch.zeros(())} | tensors, torch.zeros(()))
+    read(json.dumps(table).encode(), {}).run({"x": torch.zeros(())} | tensors, torch.zeros(()))
 
 
 F = {"float": (0.5).hex()}
@@ -169,8 +169,8 @@ def test_every_operand_of_a_constraint_exists() -> None:
 
 
 def traced(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Network, dict[str, Tensor]]:
-    own = Network.trace(model, x, y, nn.CrossEntropyLoss())
-    return Network.from_json(own.to_json(), own.constants), dict(model.state_dict())
+    own = trace(model, x, y, nn.CrossEntropyLoss())
+    return read(own.to_json(), own.constants), dict(model.state_dict())
 
 
 def test_indices_are_looked_at_under_a_transform_too() -> None:
@@ -187,7 +187,7 @@ def test_indices_are_looked_at_under_a_transform_too() -> None:
 
 def test_one_s_own_network_pays_nothing() -> None:
     model, x, y = nn.Linear(3, 4), torch.randn(5, 3), torch.tensor([0, 1, 2, 3, 3])
-    own = Network.trace(model, x, y, nn.CrossEntropyLoss())
+    own = trace(model, x, y, nn.CrossEntropyLoss())
     own.run(dict(model.state_dict()), x, y)
     steps = [step for program in own._programs.values() for step in program.steps]
     assert steps and not any("checked" in getattr(step.call, "__qualname__", "") for step in steps)

@@ -12,7 +12,7 @@ import xarray as xr
 import analyze
 from analyze.report import svg
 from analyze.report.save import ResultStore, write_table
-from analyze.results import neutral
+from analyze.tables import neutral
 from tests.synthetic import write_archive
 from tracer.command import console
 from tracer.errors import MissingTraceError

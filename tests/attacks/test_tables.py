@@ -12,7 +12,7 @@ from tests.attacks.hostile import bounded
 from tests.tables import stored
 from tracer import ops
 from tracer.errors import ArchiveError
-from tracer.network import Network
+from tracer.network import read, trace
 from tracer.network.copies import named_tensors
 from tracer.network.cost import check
 from tracer.network.program import resolve
@@ -155,8 +155,8 @@ def test_listed_operations_change_nothing_and_draw_nothing(name: str) -> None:
 )
 def test_sound_tables_are_weighed_and_run_the_same_each_time(model: str) -> None:
     made, x, y = zoo.build(model)
-    network = Network.trace(made, x, y, zoo.loss)
-    again = Network.from_json(network.to_json(), network.constants)
+    network = trace(made, x, y, zoo.loss)
+    again = read(network.to_json(), network.constants)
     check(again, named_tensors(made), x, y)
     with torch.no_grad():
         first, second = (again.run(named_tensors(made), x, y) for _ in range(2))

@@ -31,8 +31,7 @@ def test_exact_for_a_convex_loss():
     assert result["n_examples"] == 12
 
 
-@pytest.mark.parametrize("alpha", [5e-4, 0.05, 0.5])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("alpha", "seed"), [(5e-4, 0), (0.05, 1), (0.5, 0)])
 def test_not_below_the_best_corner_of_a_tiny_network(alpha, seed):
     given = examples(10, (2,), 2, seed=seed)
     state = state_of(mlp((2, 2, 2), seed=seed), given)

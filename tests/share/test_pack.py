@@ -45,7 +45,8 @@ def test_every_array_is_the_same(copy: Path, original: tuple[Path, Truth]) -> No
         if node["node_type"] == "array" and path != "manifest/objects":
             assert one.read(path).tobytes() == other.read(path).tobytes()
             assert (
-                zarr.open_array(other.store, path=path, mode="r")[...].tobytes() == one.read(path).tobytes()
+                zarr.open_array(other.as_zarr(), path=path, mode="r")[...].tobytes()
+                == one.read(path).tobytes()
             )
 
 

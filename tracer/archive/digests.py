@@ -30,11 +30,10 @@ class Digests:
         """
         row = None
         if step is not None:
-            steps = self._source.steps(group) if self._source.has(group) else []
-            rows = [int(at) for at in (steps == step).nonzero()[0]] if len(steps) else []
-            if not rows:
+            steps = self._source.steps(group).tolist() if self._source.has(group) else []
+            if step not in steps:
                 return ""
-            row = rows[0]
+            row = steps.index(step)
         if not self._source.has(group):
             return ""
         key = group, row

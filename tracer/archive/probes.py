@@ -8,9 +8,9 @@ import numpy as np
 from tracer import bits
 from tracer.archive import gradients as factors
 from tracer.archive.source import Source
-from tracer.correctness import UNSAID
 from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
 from tracer.spec import HOW, PROBE_STREAMS
+from tracer.spec.correctness import UNSAID
 
 
 class ProbeView:

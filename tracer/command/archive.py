@@ -33,7 +33,7 @@ def verify_command(run: str, full: bool, replay: bool, repair: bool, device: str
         from tracer.recovery.repair import repair as mend
 
         note(str(mend(run)))
-    asked = {"full": full, "replay": replay, "device": device}
+    asked: dict[str, Any] = {"full": full, "replay": replay, "device": device}
     try:
         report = shared().call(verify, run, **asked) if replay else verify(run, **asked)
     except WorkerDiedError as error:
@@ -101,7 +101,7 @@ def materialize_command(
         if model is None and added is None:  # what the caller gives is run here
             done = shared().call(materialize, run, **asked, progress=bar)
         else:
-            done = materialize(run, **asked, model=imported(model), progress=bar)
+            done = materialize(run, **asked, model=None if model is None else imported(model), progress=bar)
     click.echo(f"added {', '.join(map(str, done.added)) or 'nothing'} to {done.path}")
     for text in done.notes:
         note(text)

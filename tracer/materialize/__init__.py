@@ -19,6 +19,7 @@ from tracer.probe import named_probes
 from tracer.rerun.stored import Factory, Networks
 from tracer.rerun.wanted import Take, wanted
 from tracer.spec import PROBE_STREAMS
+from tracer.store.stores import is_path
 from tracer.writer.place import fresh, settled
 
 Progress = Callable[[int, int, str], None]
@@ -77,7 +78,7 @@ def materialize(
     takes = dict.fromkeys(PROBE_STREAMS) | streams
     if mode not in ("auto", "exact", "gram"):
         raise RecordError(f"mode={mode!r}: expected 'auto', 'exact' or 'gram'")
-    path = path if "://" in str(path) else settled(path)
+    path = settled(path) if is_path(path) else path
     place = _replacing(Path(path), None if output is None else Path(output))
     # What other ranks of the run lack now is not lost: rank 0's whole recording is completed.
     with place as partial, archives.open(path, rank=0) as archive:

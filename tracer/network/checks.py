@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from tracer.errors import first_line
-from tracer.network import Network
 from tracer.network.copies import named_tensors, private_copy, quiet
+from tracer.network.network import Network
 from tracer.network.objective import Objective, call_model, objective_of
 from tracer.network.pytree import examples_in, first_tensor, take
 from tracer.network.table import Row

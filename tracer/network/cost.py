@@ -22,7 +22,7 @@ from tracer.network.table import DTYPES
 from tracer.ops import op
 
 if TYPE_CHECKING:
-    from tracer.network import Network
+    from tracer.network.network import Network
     from tracer.network.table import Row
 
 MEMORY, MEMORY_RATIO = 2 << 30, 256  # bytes for any table; bytes for each byte of weights and inputs

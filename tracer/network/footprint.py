@@ -12,7 +12,7 @@ from tracer.network.table import Row
 from tracer.ops import op
 
 if TYPE_CHECKING:
-    from tracer.network import Network
+    from tracer.network.network import Network
 
 _META = torch.device("meta")
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from tracer.errors import first_line
-from tracer.network import Network
 from tracer.network.checks import draws, same, some, whose
 from tracer.network.copies import quiet
 from tracer.network.fixed_masks import by_example
+from tracer.network.network import Network
 from tracer.network.pytree import leaves_of, rebuild, take
 from tracer.network.table import Row
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from tracer.correctness import UNSAID, Correctness
 from tracer.network.copies import quiet
 from tracer.network.objective import aligned_rule, per_example
+from tracer.spec.correctness import UNSAID, Correctness
 
 _CLASS = (F.cross_entropy, F.nll_loss, F.multi_margin_loss)
 _BINARY = (

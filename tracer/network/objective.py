@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tracer.correctness import Correctness
 from tracer.errors import MissingTraceError, RecordError
 from tracer.network.copies import private_copy
 from tracer.network.pytree import first_tensor
+from tracer.spec.correctness import Correctness
 
 Objective = Callable[[nn.Module, Any, Any], Any]
 

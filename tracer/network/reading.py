@@ -1,16 +1,15 @@
 """A network's table to and from JSON. Reading trusts nothing: every name, reference and size is checked."""
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tracer.errors import ArchiveError
-from tracer.network.copies import to_numpy
+from tracer.network.network import Network
 from tracer.network.table import (
     DTYPES,
     LAYOUTS,
@@ -21,16 +20,11 @@ from tracer.network.table import (
     Row,
     Site,
     needed_rows,
-    plain,
-    row_json,
     units,
 )
+from tracer.network.writing import VERSION, constant_entry, write
 from tracer.ops import OPS
 
-if TYPE_CHECKING:
-    from tracer.network import Network
-
-VERSION = 1
 MAX_BYTES = 64 << 20
 MAX_ROWS = 100_000
 MAX_DEPTH = 4  # lists in lists in the arguments of one row
@@ -40,38 +34,6 @@ _FLOAT = re.compile(r"-?(0x[01]\.[0-9a-f]+p[+-][0-9]+|inf|nan)")
 _PARTS = ("inputs", "targets", "sites", "calls", "layers", "parameters", "buffers", "constants")
 
 
-def write(network: "Network") -> dict[str, Any]:
-    """The JSON object of a network."""
-    return {
-        "version": VERSION,
-        "rows": [row_json(row) for row in network.rows],
-        "output": list(network.output),
-        "losses": None if network.losses is None else list(network.losses),
-        **({} if network.correct is None else {"correct": list(network.correct)}),
-        "inputs": network.inputs,
-        "targets": network.targets,
-        "constants": [constant_entry(name, value) for name, value in network.constants.items()],
-        "parameters": network.parameters,
-        "buffers": network.buffers,
-        "sites": [plain(site) for site in network.sites],
-        "calls": [plain(call) for call in network.calls],
-        "layers": [plain(layer) for layer in network.layers],
-        "batch": network.batch,
-    }
-
-
-def constant_entry(name: str, value: Tensor) -> dict[str, Any]:
-    """What a table says of a constant: name, shape, dtype, digest of its values."""
-    data = value.detach().cpu().contiguous()
-    raw = to_numpy(data.reshape(-1).view(torch.uint8)).tobytes() if data.numel() else b""
-    return {
-        "name": name,
-        "shape": list(data.shape),
-        "dtype": str(data.dtype).removeprefix("torch."),
-        "sha256": hashlib.sha256(raw).hexdigest(),
-    }
-
-
 def read(data: bytes, constants: Mapping[str, Tensor]) -> "Network":
     """The network of a JSON table.
 
@@ -79,8 +41,6 @@ def read(data: bytes, constants: Mapping[str, Tensor]) -> "Network":
     the row, for any other operation off the list (`tracer.ops`), a reference to a later row or to
     nothing, an argument of an unknown form, or anything out of bounds.
     """
-    from tracer.network import Network
-
     if len(data) > MAX_BYTES:
         raise ArchiveError(f"the network table is {len(data)} bytes, more than the {MAX_BYTES} that are read")
     try:

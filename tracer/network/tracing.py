@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from tracer.errors import ArchiveError, RecordError
-from tracer.network import Heard, Network
 from tracer.network.axes import Place, input_place, linear_size, place_rows
 from tracer.network.copies import named_tensors, private_copy, quiet
 from tracer.network.graph import Draft, Reader
+from tracer.network.network import Heard, Network
 from tracer.network.objective import Objective, call_model, objective_of
 from tracer.network.program import Program
 from tracer.network.pytree import examples_in, first_tensor, leaves_of, rebuild, take
@@ -69,9 +69,22 @@ class _Examples:
 
 
 def trace(
-    model: nn.Module, inputs: Any, targets: Any, loss: Any, *, objective: Objective | None, chunk: int
+    model: nn.Module,
+    inputs: Any,
+    targets: Any = None,
+    loss: Any = None,
+    *,
+    objective: Objective | None = None,
+    chunk: int = 64,
 ) -> Network:
-    """See `Network.trace`."""
+    """The network of a model in eval mode and its loss; the model itself is only read.
+
+    inputs: a tensor, or a tuple (positional) or dict (keyword arguments) of tensors, examples first; a
+    few examples are enough. targets: what the loss wants. loss: as in `tracer.network.objective.per_example`; or
+    objective(model, inputs, targets) -> (outputs, losses). Neither: outputs only. chunk: number of
+    examples traced for when the model refuses a variable one; `batch` then says so. RecordError, naming
+    the user's line, where the model cannot be traced at all.
+    """
     with quiet(grad=True), hushed():
         examples = _Examples(inputs, targets)
         replica = private_copy(model)

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from tracer.correctness import Correctness
 from tracer.errors import ArchiveError, RecordError, first_line
-from tracer.network import Network
+from tracer.network import Network, trace
 from tracer.network.checks import closure, currency
 from tracer.network.copies import named_tensors, to_numpy
 from tracer.network.independence import independence
@@ -38,6 +37,7 @@ from tracer.recorder.preparation import (
 from tracer.recorder.resume import Seam
 from tracer.recorder.structure import Structure, surviving, tensors_of, told
 from tracer.schedule import Schedule
+from tracer.spec.correctness import Correctness
 from tracer.writer import Writer
 
 
@@ -85,6 +85,7 @@ class Instrument:
                 )
         if self._probes:
             self._trace()
+            assert self.network is not None
             self._correctness = correctness(
                 self.network, model, next(iter(self._probes.values())), self._goal["loss"]
             )
@@ -101,7 +102,13 @@ class Instrument:
             # Without a pass the archive has no tables of sites that sums and masks could refer to.
             known = self.network if self._pass is not None else None
             self.in_flight = InFlight(
-                model, known, minibatch, loss=loss, objective=objective is not None, note=self._note
+                model,
+                known,
+                minibatch,
+                loss=loss,
+                objective=objective is not None,
+                note=self._note,
+                rule=self._correctness,
             )
 
     # Setting up.
@@ -113,7 +120,7 @@ class Instrument:
         chunk = self._options["chunk"] or 64
         given = (self.model, self._inputs, self._targets)
         try:
-            self.network = Network.trace(*given, **self._goal, chunk=chunk)
+            self.network = trace(*given, **self._goal, chunk=chunk)
         except (RecordError, ArchiveError) as refusal:
             self.network = untraced(*given, **self._goal, refusal=refusal)
 
@@ -323,10 +330,10 @@ class Instrument:
             self.network.refresh(self.model)
         options = {**self._options, "gradients": self._pass.mode, "streams": self._pass.streams}
         self._pass = ProbePass(
-            self.network,
+            self.network,  # type: ignore[arg-type]
             self._probes,
             tensors=named_tensors(self.model),
-            **options,  # type: ignore[arg-type]
+            **options,
         )
 
     def _stay_current(self, writer: Writer, step: int, changed: bool) -> None:
@@ -368,7 +375,8 @@ class Instrument:
                 f"cannot hold: from here on {', '.join(sorted(lost))} of the probes are not recorded; record the "
                 "new model as a run of its own"
             )
-            now = ProbePass(network, self._probes, tensors=names, **{**options, "streams": streams})
+            options = {**options, "streams": streams}
+            now = ProbePass(network, self._probes, tensors=names, **options)  # type: ignore[arg-type]
         self._pass = now if streams else None
         if isinstance(network, Network):
             self._write_table(writer, from_step=step)

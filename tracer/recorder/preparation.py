@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from tracer.correctness import Correctness
 from tracer.errors import ArchiveError, RecordError, first_line
 from tracer.network import Network
 from tracer.network.checks import some as first_of
@@ -19,6 +18,7 @@ from tracer.network.pytree import leaves_of, rebuild, take
 from tracer.network.table import DTYPES
 from tracer.probe import Probe
 from tracer.recorder.forward.untraced import EagerNetwork
+from tracer.spec.correctness import Correctness
 from tracer.writer import Writer
 
 TRACED_WITH = 8  # examples shown to the tracer and the checks

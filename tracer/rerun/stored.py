@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tracer.archive import Archive
 from tracer.archive.probes import ProbeView
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
-from tracer.network import Network
+from tracer.network import Network, read, trace
 from tracer.network.copies import named_tensors, private_copy
 from tracer.network.pytree import leaves_of, rebuild
 from tracer.network.table import DTYPES
@@ -47,7 +47,7 @@ class Networks:
         table, constants = self._archive.network(step)
         if table not in self._known:
             values = {name: torch.from_numpy(np.array(value)) for name, value in constants.items()}
-            network = Network.from_json(table, values)
+            network = read(table, values)
             network.check_cost(*_sizes(self._archive))
             self._known[table] = network
         return self._known[table]
@@ -72,7 +72,7 @@ class Networks:
             None if tree is None else rebuild(tree, iter([leaf[index] for leaf in leaves_of(tree)]))
             for tree in (probe.inputs, probe.targets)
         ]
-        self._own = Network.trace(self.model, few[0], few[1] if self.loss else None, self.loss)
+        self._own = trace(self.model, few[0], few[1] if self.loss else None, self.loss)
         return self._own
 
 

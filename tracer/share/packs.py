@@ -12,6 +12,7 @@ from tracer.errors import ArchiveError
 from tracer.share.content import ArchiveContent, Content, difference
 from tracer.share.selection import Selection, Steps, select
 from tracer.share.tree import Progress, write_tree
+from tracer.store.stores import is_path
 from tracer.store.zip_writer import write_zip
 from tracer.writer.place import beside, exists, fresh, remove, settled
 
@@ -79,13 +80,13 @@ def unpack(
 
 
 def _whole(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    return path if "://" in os.fspath(path) else settled(path)
+    return settled(path) if is_path(path) else path
 
 
 def _target(source: Source, output: str | os.PathLike[str] | None, beside: bool, suffix: str) -> Path:
     if output is not None:
         target = settled(output)
-    elif "://" in source.path:
+    elif not is_path(source.path):
         raise ArchiveError(f"{source.path!r} is not on this machine: name an output")
     else:
         target = Path(source.path).absolute()

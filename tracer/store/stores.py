@@ -163,3 +163,11 @@ def connect(location: str | os.PathLike[str], within: str = "") -> Store:
         if kind.takes(text):
             return kind.open(text, within)
     raise ArchiveError(f"there is no archive at {text!r}; check the path")
+
+
+def is_path(location: str | os.PathLike[str]) -> bool:
+    """Whether a location is a path of this machine, there or not: no URL, and nothing that another store takes."""
+    text = os.fspath(location)
+    if is_remote(text):
+        return False
+    return os.path.lexists(local_path(text)) or not any(kind.takes(text) for kind in KINDS)

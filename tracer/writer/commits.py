@@ -370,7 +370,7 @@ class Tree:
 
     def write_nodes(self) -> None:
         """Rewrite the documents of the groups and arrays that changed; they only ever follow the root."""
-        nodes = {**self._groups, **self._arrays}
+        nodes: dict[str, GroupNode | ArrayNode] = {**self._groups, **self._arrays}
         self._committer.documents({path: nodes[path] for path in sorted(self._stale)})
         self._stale.clear()
         self._nodes_due = time.monotonic() + _NODES_EVERY

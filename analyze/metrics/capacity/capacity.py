@@ -100,10 +100,10 @@ def capacity(
     attention, LayerNorm, GroupNorm, activations that are steeper than 1 or not 0 at 0.
 
     >>> from torch import nn, zeros
-    >>> from tracer.network import Network
+    >>> from tracer.network import trace
     >>> model = nn.Sequential(nn.Linear(1, 2, bias=False), nn.Linear(2, 1, bias=False))
     >>> weights = [{"0.weight": np.array([[3.0], [-4.0]]), "1.weight": np.array([[1.0, 2.0]])}]
-    >>> result = capacity(weights, [Network.trace(model, zeros(2, 1))], np.array([0.5]))
+    >>> result = capacity(weights, [trace(model, zeros(2, 1))], np.array([0.5]))
     >>> {name: result[name].round(6).tolist() for name in MEASURES}  # 4 · 25 · 5, 4 · 11², 4 · 73, 4 · 25 · 5
     {'l2': [[500.0, 8000.0]], 'l1_path': [[484.0, 7744.0]],
      'l2_path': [[292.0, 9344.0]], 'spectral': [[500.0, 1000.0]]}

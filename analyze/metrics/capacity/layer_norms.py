@@ -62,9 +62,9 @@ def layer_norms(
     >>> now, before = {"fc.weight": np.diag([3.0, -4.0])}, {"fc.weight": np.zeros((2, 2))}
     >>> import torch
     >>> from collections import OrderedDict
-    >>> from tracer.network import Network
+    >>> from tracer.network import trace
     >>> model = torch.nn.Sequential(OrderedDict(fc=torch.nn.Linear(2, 2)))
-    >>> network = Network.trace(model, torch.zeros(3, 2))
+    >>> network = trace(model, torch.zeros(3, 2))
     >>> result = layer_norms([now], before, {"fc": ["fc.weight"]}, network)
     >>> {name: result[name][0, 0].item() for name in ("frobenius", "spectral_exact", "nuclear", "l1")}
     {'frobenius': 5.0, 'spectral_exact': 4.0, 'nuclear': 7.0, 'l1': 7.0}

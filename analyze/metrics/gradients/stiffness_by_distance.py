@@ -10,7 +10,7 @@ from analyze import plot
 from analyze.contract import metric
 from analyze.numerics import ROUNDING, divide, pairwise_distance
 from analyze.reference import FORT_2019
-from tracer.correctness import IGNORED
+from tracer.spec.correctness import IGNORED
 
 ESTIMATORS = ("crossing", "linear_fit")
 

@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from analyze import plot
 from analyze.contract import metric
-from analyze.engine.plan import example_probe
 from analyze.metrics.gradients.gradient_diversity import probe_lines
 from analyze.numerics import mean_defined
 from analyze.reference import Reference
+from analyze.tables import example_probe
 
 if TYPE_CHECKING:
     import xarray as xr

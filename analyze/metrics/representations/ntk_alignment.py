@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analyze import plot
+from analyze.arrays.lag import compared
 from analyze.contract import metric
-from analyze.engine.plan import compared
 from analyze.reference import Reference
 
 if TYPE_CHECKING:
@@ -119,8 +119,8 @@ def ntk_alignment(
 
 def target_kernel(given: Any) -> np.ndarray:
     """YYᵀ (example, example_2) of one-hot labels, or of the targets themselves where they are no classes."""
-    from tracer.correctness import IGNORED
     from tracer.errors import MissingTraceError
+    from tracer.spec.correctness import IGNORED
 
     try:
         labels = given.labels

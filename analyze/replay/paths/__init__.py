@@ -94,8 +94,8 @@ def path_sums(
     network takes more than its weights could be worth.
 
     >>> import torch
-    >>> from tracer.network import Network
-    >>> network = Network.trace(torch.nn.Linear(2, 1, bias=False), torch.zeros(5, 2))
+    >>> from tracer.network import trace
+    >>> network = trace(torch.nn.Linear(2, 1, bias=False), torch.zeros(5, 2))
     >>> sums = path_sums(network, {"weight": np.array([[3.0, -4.0]])})
     >>> round(np.exp(sums.log[1, False])), round(np.exp(sums.log[2, True])), sums.maps[0].units
     (7, 100, 1)

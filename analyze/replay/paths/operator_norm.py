@@ -171,8 +171,8 @@ def applied_weights(network: Network) -> dict[str, Applied]:
     """The first row of the model that applies each stored weight, by its name: linear layers and convolutions.
 
     >>> import torch
-    >>> from tracer.network import Network
-    >>> network = Network.trace(torch.nn.Conv2d(3, 4, 3), torch.zeros(2, 3, 8, 8))
+    >>> from tracer.network import trace
+    >>> network = trace(torch.nn.Conv2d(3, 4, 3), torch.zeros(2, 3, 8, 8))
     >>> applied_weights(network)["weight"].inputs
     (3, 8, 8)
     """

@@ -22,6 +22,7 @@ from tracer.recorder.forward.observer import Watch
 from tracer.recorder.minibatch.capture import Captured, Part, Slot, part_of
 from tracer.recorder.minibatch.losses import Judge
 from tracer.schedule import Schedule
+from tracer.spec.correctness import Correctness
 from tracer.writer import Writer
 
 NAMES = ("loss", "correct", "sums", "masks")
@@ -88,13 +89,16 @@ class InFlight:
         loss: Any,
         note: Callable[[str], None],
         objective: bool = False,
+        rule: Correctness | None = None,
     ) -> None:
         self._model, self._network, self._note = model, network, note
         inside = {"sums", "masks"} & wanted.keys()
         self.watch = Watch(model, network if inside else None, sums="sums" in inside)
         self._names = set(wanted) - set(self._impossible(wanted, loss, objective))
         self._masks = wanted.get("masks") if "masks" in self._names else None
-        self._judge = Judge(loss, losses="loss" in self._names, correct="correct" in self._names, note=note)
+        self._judge = Judge(
+            loss, losses="loss" in self._names, correct="correct" in self._names, note=note, rule=rule
+        )
         self._units = Units.of([] if network is None else network.sites)
         self._slots: list[Slot] = []
         self._part_of: Slot | None = None  # the slot of the forward pass that is running

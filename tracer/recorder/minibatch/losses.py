@@ -7,23 +7,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tracer.correctness import Correctness
 from tracer.errors import MissingTraceError, first_line
 from tracer.network.loss_kind import correctness_of
 from tracer.network.objective import per_example
 from tracer.network.pytree import first_tensor, leaves_of, rebuild
 from tracer.network.randomness import untouched_random_state
 from tracer.recorder.minibatch.capture import Part
+from tracer.spec.correctness import Correctness
 
 
 class Judge:
     """Computes losses and correctness of the examples of a forward pass, as far as they are wanted and known.
 
-    note: takes sentences for the user where they turn out not to be. What is correct follows the loss; without one,
-    the shapes of outputs and targets.
+    note: takes sentences for the user where they turn out not to be. rule: what is correct, where that is known before
+    training; else it is asked of the loss at the first batch, whose values are waited for.
     """
 
-    def __init__(self, loss: Any, *, losses: bool, correct: bool, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        loss: Any,
+        *,
+        losses: bool,
+        correct: bool,
+        note: Callable[[str], None],
+        rule: Correctness | None = None,
+    ) -> None:
         self._loss = loss
         self._losses = per_example(loss) if losses and loss is not None else None
         # A loss of the user's may draw random numbers; to save and restore every stream takes a good part of a
@@ -31,7 +39,7 @@ class Judge:
         self._guard: Callable[[], AbstractContextManager[Any]]
         self._guard = nullcontext if _of_torch(loss) else untouched_random_state
         self._correct, self._note = correct, note
-        self._rule: Correctness | None = None
+        self._rule = rule
 
     @property
     def wanted(self) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyze.engine.seals import Seals
+from analyze.saved.seals import Seals
 from tracer.spec.release import version
 
 if TYPE_CHECKING:

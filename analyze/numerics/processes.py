@@ -1,0 +1,28 @@
+"""Processes beside this one, and the threads each may take."""
+
+import os
+from concurrent.futures import Executor
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pool(n: int) -> Executor:
+    """So many processes beside this one, which share the cores."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    threads = max(1, cores() // n) if n > 1 else 1
+    # A fresh interpreter: a fork would share the locks of whatever threads the caller has running.
+    return ProcessPoolExecutor(n, get_context("spawn"), initializer=_limit_threads, initargs=(threads,))
+
+
+def _limit_threads(threads: int) -> None:
+    # Each process would take a thread a core for its matrix products; together they would crowd the machine.
+    if "OMP_NUM_THREADS" not in os.environ:
+        from threadpoolctl import threadpool_limits
+
+        threadpool_limits(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # for what is loaded later

@@ -1,0 +1,1 @@
+"""Results on disk: written whole, trusted only as they were written."""

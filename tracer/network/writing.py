@@ -1,0 +1,47 @@
+"""A network's table as JSON."""
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from tracer.network.copies import to_numpy
+from tracer.network.table import plain, row_json
+
+if TYPE_CHECKING:
+    from tracer.network.network import Network
+
+VERSION = 1
+
+
+def write(network: "Network") -> dict[str, Any]:
+    """The JSON object of a network."""
+    return {
+        "version": VERSION,
+        "rows": [row_json(row) for row in network.rows],
+        "output": list(network.output),
+        "losses": None if network.losses is None else list(network.losses),
+        **({} if network.correct is None else {"correct": list(network.correct)}),
+        "inputs": network.inputs,
+        "targets": network.targets,
+        "constants": [constant_entry(name, value) for name, value in network.constants.items()],
+        "parameters": network.parameters,
+        "buffers": network.buffers,
+        "sites": [plain(site) for site in network.sites],
+        "calls": [plain(call) for call in network.calls],
+        "layers": [plain(layer) for layer in network.layers],
+        "batch": network.batch,
+    }
+
+
+def constant_entry(name: str, value: Tensor) -> dict[str, Any]:
+    """What a table says of a constant: name, shape, dtype, digest of its values."""
+    data = value.detach().cpu().contiguous()
+    raw = to_numpy(data.reshape(-1).view(torch.uint8)).tobytes() if data.numel() else b""
+    return {
+        "name": name,
+        "shape": list(data.shape),
+        "dtype": str(data.dtype).removeprefix("torch."),
+        "sha256": hashlib.sha256(raw).hexdigest(),
+    }
