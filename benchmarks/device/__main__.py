@@ -122,7 +122,7 @@ def one_part(chosen: argparse.Namespace) -> int:
     results = Results(chosen.out / f"{part}.json", chosen.device, chosen.deadline)
     tests = partial(suite.run, results, jobs=1 if chosen.small else chosen.jobs)
     if cpu:  # the same tests are not for a processor: a few of the recorder's stand in
-        tests = partial(tests, file="tests/test_neutral_zoo.py", marker="not slow")
+        tests = partial(tests, file="tests/tracer/recorder/test_neutral_zoo.py", marker="not slow")
     with results.trying(part):
         match part:
             case "tests":

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.device.results import Results
 
 ROOT = Path(__file__).parents[2]
-FILE = "tests/test_gpu.py"
+FILE = "tests/tracer/recorder/test_gpu.py"
 NEUTRALITY = "test_training_is_unchanged"
 # What is claimed first, and what was never seen before what is likely to hold.
 FIRST = (

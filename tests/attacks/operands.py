@@ -67,7 +67,9 @@ class Case:
 def case(seed: int, number: int, only: list[str] | None = None) -> Case:
     """The case of this number."""
     rng = random.Random(seed * 1_000_003 + number)
-    torch.default_generator.manual_seed(rng.getrandbits(40))  # without those of devices, which take longer than a case
+    torch.default_generator.manual_seed(
+        rng.getrandbits(40)
+    )  # without those of devices, which take longer than a case
     names = only or sorted(sound())
     op = names[number % len(names)]
     args, kwargs = eval(rng.choice(sound()[op]), vars(calls) | {"torch": torch})

@@ -1,6 +1,6 @@
 """Everything that relies on how PyTorch is made inside, where it offers no other way; nothing else does.
 
-`tests/test_torch_internals.py` names each attribute, so that a PyTorch without it fails there.
+`tests/tracer/network/test_torch_internals.py` names each attribute, so that a PyTorch without it fails there.
 """
 
 import io

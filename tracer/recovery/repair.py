@@ -100,7 +100,9 @@ class _Repair:
         if self._cut is not None:
             self._cut.settle()
         restored.tree.close("interrupted")
-        return Repaired(self._told(rest.step, known), rest.step, None if self._cut is None else self._cut.path)
+        return Repaired(
+            self._told(rest.step, known), rest.step, None if self._cut is None else self._cut.path
+        )
 
     def _told(self, step: int, known: int | None) -> str:
         findings = self._report.findings

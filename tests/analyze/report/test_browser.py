@@ -1,0 +1,238 @@
+"""The report and the comparison in a real browser: silent, self-contained, usable by pointer, key and reader."""
+
+import shutil
+
+import pytest
+
+import analyze
+import tracer
+from analyze.report import write as write_report
+from analyze.results import Results
+from tests.analyze.comparison.test_compare import grid
+from tests.synthetic import write_archive
+
+pytest.importorskip("playwright", reason="the extra `test` brings playwright")
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if BROWSER is None:
+    pytest.skip("no Chromium is installed", allow_module_level=True)
+
+from playwright.sync_api import Error, sync_playwright  # noqa: E402
+
+METRICS = ["generalization", "stiffness", "class_stiffness", "margin", "path_self_similarity"]
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+# What an accessibility checker would say of a page, as a list of complaints.
+SANE = """() => {
+  const said = [], all = selector => [...document.querySelectorAll(selector)];
+  const named = node => (node.getAttribute("aria-label") || node.alt || node.textContent || "").trim();
+  const labelled = node => node.getAttribute("aria-label") || [...(node.labels ?? [])].some(named);
+  const complain = (what, nodes) => said.push(...nodes.map(node => `${what}: ${node.outerHTML.slice(0, 80)}`));
+  const levels = all("h1, h2, h3, h4, h5, h6").map(node => +node.tagName[1]);
+  if (levels.filter(level => level === 1).length !== 1) said.push("not one h1");
+  if (levels.some((level, k) => k && level > levels[k - 1] + 1)) said.push(`a heading is skipped: ${levels}`);
+  if (!document.documentElement.lang || !document.title) said.push("no language or title");
+  const ids = all("[id]").map(node => node.id);
+  if (new Set(ids).size !== ids.length) said.push("an id is used twice");
+  complain("image without a name", all("img, figure svg").filter(node => !named(node)));
+  complain("drawing that is no image", all("figure svg").filter(node => node.getAttribute("role") !== "img"));
+  complain("control without a label", all("input, select").filter(node => !labelled(node)));
+  complain("button or link without a name", all("button, a, summary").filter(node => !named(node)));
+  complain("table without a caption", all("table").filter(node => !node.caption?.textContent.trim()));
+  complain("head cell without a scope", all("th").filter(node => !node.scope));
+  for (const name of ["aria-labelledby", "aria-describedby", "aria-controls"]) {
+    complain(name, all(`[${name}]`).filter(node => !document.getElementById(node.getAttribute(name))));
+  }
+  return said;
+}"""
+# Contrast of the text, or of the strokes, of some elements with the page's paper, as WCAG 2 defines it.
+CONTRAST = """selector => {
+  const linear = part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+  const light = color => {
+    const [red, green, blue] = color.match(/[\\d.]+/g).map(part => linear(part / 255));
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  };
+  const paper = light(getComputedStyle(document.body).backgroundColor);
+  return [...document.querySelectorAll(selector)].map(node => {
+    const style = getComputedStyle(node), ink = light(node.matches("path") ? style.stroke : style.color);
+    return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+  });
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        except Error as error:
+            pytest.skip(f"{BROWSER} does not start: {error}")
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run") / "run.zarr"
+    write_archive(path)
+    return analyze.run(path, METRICS)
+
+
+@pytest.fixture(scope="module")
+def report(results, tmp_path_factory):
+    """Address of a report."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    with tracer.open(results.archive.path) as archive:
+        write_report(Results(results, {"cka": "needs activations"}), path, archive)
+    return path.as_uri()
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    """Address of a comparison."""
+    folder = tmp_path_factory.mktemp("grid")
+    analyze.compare(grid(folder), bootstrap=20).save(folder / "out")
+    return (folder / "out" / "comparison.html").as_uri()
+
+
+@pytest.fixture
+def page(browser):
+    """A page that fails the test for any word on the console and any request but for the file itself."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page, said = context.new_page(), []
+    page.set_default_timeout(10_000)
+    page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: request.url.startswith("file:") or said.append(request.url))
+    yield page
+    assert said == []
+    context.close()
+
+
+def view(page, metric, name):
+    """Choose a view of a metric's figure, and return the figure."""
+    figure = page.locator(f"article:has(#{metric}) figure")
+    figure.get_by_role("radio", name=name).check()
+    return figure
+
+
+@pytest.mark.parametrize("kind", ["report", "comparison"])
+@pytest.mark.parametrize("width", [400, 1280])
+def test_a_page_fits_and_is_sane(page, kind, width, request, tmp_path):
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(request.getfixturevalue(kind))
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        picture = page.screenshot(path=tmp_path / f"{kind}-{width}-{scheme}.png")
+        assert len(picture) > 10_000
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.locator("figure svg").count() >= 4
+    assert page.evaluate(SANE) == []
+
+
+def test_the_slider_turns_the_figure(page, report):
+    page.goto(report)
+    figure = view(page, "class_stiffness", "By snapshot")
+    colors = "nodes => nodes.map(node => node.style.fill)"
+    cells, slider = figure.locator(".cell"), figure.get_by_role("slider", name="step")
+    last = cells.evaluate_all(colors)
+    assert len(last) == 9 and figure.locator("output").inner_text() == "8"
+    slider.press("Home")
+    assert figure.locator("output").inner_text() == "0"
+    assert cells.evaluate_all(colors) != last
+    assert slider.get_attribute("aria-valuetext") == "step 0"
+    figure.get_by_role("button", name="Play").click()
+    page.wait_for_function("() => document.querySelector('output').textContent === '8'")
+    assert cells.evaluate_all(colors) == last
+    assert page.evaluate(SANE) == []
+    figure.get_by_role("radio", name="Overview").check()
+    assert figure.locator(".plot").is_visible() and not figure.locator(".stage").is_visible()
+
+
+def test_a_layer_is_chosen(page, report, results):
+    page.goto(report)
+    figure = view(page, "stiffness", "By layer")
+    layers = figure.get_by_role("combobox", name="layer")
+    assert layers.locator("option").all_inner_texts() == ["fc1", "fc2", "fc3", "all"]
+    assert layers.input_value() == "3", "the whole network comes first"
+    curve = "document.querySelector('#stiffness ~ figure .curve').getAttribute('d')"
+    whole = page.evaluate(curve)
+    layers.select_option("fc2")
+    assert page.evaluate(curve) != whole
+    assert "layer fc2" in figure.locator(".canvas svg").get_attribute("aria-label")
+    figure.get_by_role("combobox", name="show").select_option("sign")
+    assert "stiffness: sign, by layer" in figure.locator(".canvas svg").get_attribute("aria-label").lower()
+
+
+def test_the_arrow_keys_and_the_pointer_read_values(page, report, results):
+    page.goto(report)
+    svg = page.locator("article:has(#margin) .plot svg")
+    svg.focus()
+    page.keyboard.press("ArrowRight")
+    expected = float(results["margin"]["gamma"].sel(probe="train")[0])
+    shown = page.get_by_role("status").inner_text().replace("−", "-")
+    assert f"{float(f'{expected:.4g}')}" in shown and "step 0" in shown
+    page.keyboard.press("ArrowRight")
+    assert "step 1" in page.get_by_role("status").inner_text()
+    page.keyboard.press("Escape")
+    assert not page.get_by_role("status").is_visible()
+    box = svg.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 6, box["y"] + box["height"] / 2)
+    assert page.get_by_role("status").is_visible() and svg.locator(".here circle").count() == 2
+
+
+def test_the_contents_follow_the_reader(page, report):
+    page.goto(f"{report}#class_stiffness")
+    current = page.locator("nav [aria-current]")
+    page.wait_for_function("() => document.querySelector('nav [aria-current]').hash === '#class_stiffness'")
+    assert current.inner_text() == "Class stiffness"
+    page.set_viewport_size({"width": 400, "height": 800})
+    menu = page.get_by_role("button", name="Contents")
+    assert "Class stiffness" in menu.inner_text() and not current.is_visible()
+    menu.press("Enter")
+    assert current.is_visible()
+    page.keyboard.press("Escape")
+    assert not current.is_visible()
+
+
+def test_dark_paper_has_light_ink_and_lines_that_can_be_seen(page, report):
+    page.goto(report)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert min(page.evaluate(CONTRAST, "p, figcaption, nav a, caption, td, summary, .views span")) >= 4.5
+        assert min(page.evaluate(CONTRAST, "#generalization ~ figure .plot path[clip-path]")) >= 2.5, scheme
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 25, 28)"
+
+
+def test_paper_shows_everything(page, report):
+    page.goto(report)
+    figure = view(page, "class_stiffness", "By snapshot")
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert figure.locator(".plot").is_visible() and not figure.locator(".stage").is_visible()
+    assert not page.locator("nav").is_visible()
+    assert all(table.is_visible() for table in page.locator("table").all())
+
+
+def test_without_scripts_everything_is_shown(browser, report):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(report)
+    assert all(link.is_visible() for link in page.locator("nav a").all())
+    assert all(figure.is_visible() for figure in page.locator("figure svg").all())
+    assert page.locator("figure svg").count() == len(METRICS) + 1
+    assert page.locator(".views, nav button:visible").count() == 0
+    context.close()
+
+
+def test_a_name_that_is_markup_stays_text(page, results, tmp_path):
+    evil = "<img src=x onerror=alert(1)>'\"</script><script>alert(2)</script>"
+    changed = results["stiffness"].assign_coords(layer=[evil, "fc2", "fc3", "all"])
+    path = tmp_path / "report.html"
+    write_report(Results({"stiffness": changed}), path)
+    page.goto(path.as_uri())
+    figure = view(page, "stiffness", "By layer")
+    assert figure.get_by_role("combobox", name="layer").locator("option").first.inner_text() == evil
+    assert page.locator("img").count() == 0 and page.locator("script").count() == 2
+    assert page.evaluate(SANE) == []

@@ -1,0 +1,141 @@
+"""The figures of the literature: every script is a command, the gallery says what they left, and all of them run."""
+
+import ast
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from tests import ROOT
+from tracer import archive
+
+FIGURES = ROOT / "examples" / "figures"
+GALLERY = ROOT / "docs" / "gallery"
+SCRIPTS = sorted(path for path in FIGURES.glob("*.py") if "\n@figure(" in path.read_text(encoding="utf-8"))
+NAMES = [path.stem for path in SCRIPTS]
+OPTIONS = ("--data", "--out", "--quick", "--full", "--device", "--seed")
+
+
+@pytest.fixture
+def folder(monkeypatch):
+    """The folder of the scripts on the path, as when one of them is run; what they import is forgotten after."""
+    monkeypatch.syspath_prepend(str(FIGURES))
+    before = set(sys.modules)
+    yield FIGURES
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(FIGURES)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def gallery():
+    return runpy.run_path(str(GALLERY / "make.py"))
+
+
+def test_every_script_is_a_command_and_says_what_it_can_do(folder):
+    assert len(SCRIPTS) >= 10
+    for path in SCRIPTS:
+        command = runpy.run_path(str(path))["main"]
+        assert isinstance(command, click.Command), path.name
+        result = CliRunner().invoke(command, ["--help"])
+        assert result.exit_code == 0, path.name
+        missing = [option for option in OPTIONS if option not in result.output]
+        assert not missing, f"{path.name} has no {missing}"
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=NAMES)
+def test_a_script_is_a_page_to_read(path, gallery):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    parts = gallery["text"]({"about": ast.get_docstring(ast.parse(text))})
+    assert list(parts) == ["Title", "Claim", "Here", "Verdict"]
+
+
+def test_the_gallery_shows_every_script(gallery):
+    shown = [found["script"] for found in gallery["results"]()]
+    assert sorted(shown) == NAMES
+
+
+def test_the_pages_of_the_gallery_follow_from_the_results(gallery):
+    for name, text in gallery["pages"]().items():
+        written = (GALLERY / name).read_text(encoding="utf-8")
+        assert written == text, f"{name}: run python docs/gallery/make.py"
+    kept = {path.name for path in GALLERY.glob("*.md")}
+    assert kept == set(gallery["pages"]()), "a page without a result"
+
+
+@pytest.mark.parametrize("path", sorted((GALLERY / "results").glob("*.json")), ids=lambda path: path.stem)
+def test_a_result_belongs_to_its_script(path):
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert found["script"] == path.stem
+    assert found["scale"] != "quick"
+    assert found["verdict"] in ("holds", "partly", "does not hold", "cannot be told")
+    drawing = path.with_suffix(Path(found["figure"]).suffix)
+    assert 1000 < drawing.stat().st_size < 200_000
+    # A claim or rule that was reworded after the run would not be the one the verdict was given by.
+    script = (FIGURES / f"{path.stem}.py").read_text(encoding="utf-8")
+    assert found["about"].split() == ast.get_docstring(ast.parse(script)).split()
+
+
+def test_a_verdict_follows_from_the_parts_of_the_claim(folder):
+    judge = runpy.run_path(str(FIGURES / "shared.py"))["judge"]
+    assert judge({"a": True, "b": True}) == "holds"
+    assert judge({"a": False, "b": False}) == "does not hold"
+    assert judge({"a": True, "b": False}) == judge({"a": True, "b": None}) == "partly"
+    assert judge({"a": None}) == "cannot be told"
+
+
+def test_labels_are_replaced_where_asked_and_nowhere_else(folder):
+    load = runpy.run_path(str(FIGURES / "training_data.py"))["load"]
+    plain = load("digits", Path(), 200, 50)
+    mixed = load("digits", Path(), 200, 50, shuffled=0.5, confusion=40)
+    assert (plain.y_train == plain.true_train).all()
+    assert (mixed.x_train[:200] == plain.x_train).all() and (mixed.y_test == plain.y_test).all()
+    assert mixed.group.tolist() == [0] * 200 + [1] * 40
+    changed = (mixed.y_train != mixed.true_train)[:200].sum().item()
+    assert 70 <= changed <= 100  # a random label is the true one by chance one time in ten
+    assert (mixed.y_train[200:] == mixed.true_train[200:]).float().mean() < 0.4
+    assert np.allclose(plain.raw(plain.x_train).amax(), 1) and np.allclose(plain.raw(plain.x_train).amin(), 0)
+
+
+def test_an_archive_of_the_same_settings_is_used_again_and_of_others_refused(folder, tmp_path):
+    parts = runpy.run_path(str(FIGURES / "shared.py"))
+    data = parts["load"]("digits", Path(), 40, 20)
+
+    def fit(epochs, **options):
+        model = lambda: parts["mlp"]([64, 8, 10])  # noqa: E731
+        return parts["fit"](tmp_path / "a.zarr", model, data, epochs=epochs, gradients="none", **options)
+
+    first = archive.open(fit(2)).run_id
+    assert archive.open(fit(2)).run_id == first
+    with pytest.raises(click.ClickException, match="other settings"):
+        fit(3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SCRIPTS, ids=NAMES)
+def test_a_script_runs(path, tmp_path):
+    """With `--quick`, on images of the shape of the real ones; classes are told by where an image is bright."""
+    for name, shape, n in (("mnist", (28, 28), 1200), ("cifar10", (32, 32, 3), 1200)):
+        arrays = {}
+        rng = np.random.default_rng(0)
+        for split in ("train", "test"):
+            y = np.arange(n) % 10
+            images = rng.integers(0, 120, (n, *shape))
+            for k in range(10):
+                images[y == k, 2 * k : 2 * k + 6] += 120
+            arrays |= {f"x_{split}": images.astype(np.uint8), f"y_{split}": y}
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+    real = os.environ.get("TRACER_DATA", str(tmp_path))
+    command = [sys.executable, str(path), "--quick", "--data", real]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=1200)
+    found = json.loads((tmp_path / "figures" / path.stem / "numbers.json").read_text(encoding="utf-8"))
+    assert found["scale"] == "quick" and found["numbers"]
+    assert (tmp_path / "figures" / path.stem / found["figure"]).stat().st_size > 1000

@@ -1,0 +1,112 @@
+"""Who may import whom, and what a light command may not load."""
+
+import ast
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests import ROOT
+
+# Modules that read archives: a collaborator who only reads pays for numpy and zarr, not for torch.
+LIGHT = ("archive", "spec", "errors", "bits", "command", "schedule", "__init__", "__main__")
+# What watches a training loop and writes: no analysis may need it.
+RECORDING = {"recorder", "writer", "schedule", "share", "demo"}
+
+
+def modules(package):
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imports(path):
+    """Every module a file imports, lazily too; a lazy torch import counts only in `eager`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if is_module(name) else str(node.module) for name in names}
+    return found
+
+
+def is_module(name):
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def eager(path):
+    """Modules imported when the file is: those of functions and of `if TYPE_CHECKING` left out."""
+    found, waiting = set(), list(ast.parse(path.read_text()).body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module))
+        waiting.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def belongs(name, package):
+    return name == package or name.startswith(package + ".")
+
+
+@pytest.mark.parametrize("path", modules("tracer"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_tracer_never_imports_analyze(path):
+    assert not {name for name in imports(path) if belongs(name, "analyze")}
+
+
+@pytest.mark.parametrize("path", modules("tracer"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_the_console_entry_imports_the_command_line(path):
+    assert "cli" not in imports(path) or path.name == "__main__.py"
+
+
+@pytest.mark.parametrize("path", modules("analyze"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_analyze_imports_nothing_that_records(path):
+    forbidden = [f"tracer.{name}" for name in RECORDING] + ["cli"]
+    assert not {name for name in imports(path) if any(belongs(name, module) for module in forbidden)}
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_reading_modules_do_not_load_torch(name):
+    path = ROOT / "tracer" / f"{name}.py"
+    path = path if path.exists() else path.with_suffix("") / "__init__.py"
+    assert not {found for found in eager(path) if belongs(found, "torch")}
+
+
+def test_the_command_line_imports_what_is_slow_inside_its_commands():
+    slow = ("torch", "analyze", "numpy", "xarray", "matplotlib", "tracer.archive", "tracer.command.demo")
+    assert not {name for name in eager(ROOT / "cli.py") if any(belongs(name, package) for package in slow)}
+
+
+def loaded_after(code):
+    """Names of the modules a fresh interpreter has loaded after running `code`."""
+    script = f"import sys, json\n{code}\nprint(json.dumps(sorted(sys.modules)))"
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT, timeout=120
+    )
+    return set(json.loads(result.stdout.splitlines()[-1]))
+
+
+def test_only_replay_loads_torch():
+    names = [path.relative_to(ROOT).with_suffix("") for path in modules("analyze")]
+    light = [".".join(name.parts).removesuffix(".__init__") for name in names if "replay" not in name.parts]
+    assert "torch" not in loaded_after("\n".join(f"import {name}" for name in light))
+
+
+@pytest.mark.parametrize(
+    "code", ["import tracer; tracer.open", "import analyze; analyze.available_metrics()"]
+)
+def test_reading_and_listing_do_not_load_torch(code):
+    assert "torch" not in loaded_after(code)
+
+
+def test_help_loads_neither_numbers_nor_plots():
+    code = "import cli\ntry:\n    cli.main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0"
+    assert not {"torch", "numpy", "xarray", "matplotlib", "zarr", "analyze"} & loaded_after(code)

@@ -1,0 +1,150 @@
+"""Recording training on several processes, with real ones over gloo."""
+
+import os
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+import tracer
+from tests import ROOT
+from tests.loops import mlp
+from tests.ranks_worker import BATCH, EPOCHS, sampler
+from tracer.errors import RecordError
+from tracer.share import pack, unpack
+from tracer.verify import verify
+
+pytestmark = pytest.mark.skipif(
+    not dist.is_available() or sys.platform != "linux", reason="needs gloo on Linux"
+)
+
+
+def start(folder: Path, world: int, *tasks: str) -> list[int]:
+    """Let so many processes do tasks of tests/ranks_worker.py; how each of them ended."""
+    settings = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.ranks_worker", str(folder)]
+    children = [
+        subprocess.Popen([*command, str(rank), str(world), *tasks], cwd=ROOT, env=settings)
+        for rank in range(world)
+    ]
+    try:
+        return [child.wait(timeout=240) for child in children]
+    finally:
+        for child in children:
+            child.kill()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes recorded. Starting them is what takes time, so they do everything, and one is killed last."""
+    folder = tmp_path_factory.mktemp("two")
+    assert start(folder, 2, "neutral", "resumed", "sharded", "killed") == [1, -9]
+    return folder
+
+
+def shares(rank: int, world: int, epochs: tuple[int, ...] = tuple(range(EPOCHS))) -> list[list[int]]:
+    """The ids of a rank's batches, by its sampler."""
+    own, found = sampler(rank, world), []
+    for epoch in epochs:
+        own.set_epoch(epoch)
+        ids = list(own)
+        found += [ids[start : start + BATCH] for start in range(0, len(ids), BATCH)]
+    return found
+
+
+def assert_ids(archive, world: int, epochs: tuple[int, ...] = tuple(range(EPOCHS))) -> None:
+    wanted = [shares(rank, world, epochs) for rank in range(world)]
+    assert archive.rows["step"].tolist() == list(range(len(wanted[0]) + 1))
+    for step, parts in enumerate(zip(*wanted, strict=True), 1):
+        assert archive.ids(step).tolist() == [*chain(*parts)]
+        for rank, ids in enumerate(parts):
+            assert archive.ids(step, rank=rank).tolist() == ids
+    assert not len(archive.ids(0))
+
+
+def assert_neutral(folder: Path, world: int) -> None:
+    """Every rank recorded its own, once what all share, and trained as it does without."""
+    archive = tracer.open(folder / "run.zarr")
+    assert_ids(archive, world)
+    assert archive.world_size == world and list(archive.ranks) == list(range(world))
+    first = archive.rows["step"][archive.rows["epoch"] == 1]
+    assert {*np.concatenate([archive.ids(int(step)) for step in first])} == {*range(26)}
+    for rank, part in archive.ranks.items():
+        with np.load(folder / f"{rank}-False.npz") as bare, np.load(folder / f"{rank}-True.npz") as own:
+            for name, values in bare.items():
+                assert values.tobytes() == own[name].tobytes(), (rank, name)
+            np.testing.assert_array_equal(part.rows["loss"][1:], own["losses"])
+            np.testing.assert_array_equal(part.rows["mine"][1:], rank)
+            assert len(archive.steps("gradients")) == len(archive.rows["step"])
+            for name, values in archive.weights(int(archive.snapshots[-1])).items():
+                np.testing.assert_array_equal(values, own[name])
+    assert {path.name for path in (folder / "run.zarr/ranks/1").iterdir()} == {
+        "zarr.json",
+        "steps",
+        "manifest",
+    }
+    assert verify(folder / "run.zarr", full=True).ok
+    pack(folder / "run.zarr", folder / "packed.zarr")
+    unpack(folder / "packed.zarr", folder / "again.zarr")
+    assert_ids(tracer.open(folder / "again.zarr"), world)
+    assert not list(folder.glob("*.lock"))
+
+
+def test_two_ranks_record_their_ids_and_train_as_without(two):
+    assert_neutral(two / "neutral", 2)
+
+
+@pytest.mark.slow
+def test_four_ranks_record_their_ids_and_train_as_without(tmp_path):
+    assert start(tmp_path, 4, "neutral") == [0, 0, 0, 0]
+    assert_neutral(tmp_path / "neutral", 4)
+
+
+def test_a_run_of_which_one_rank_was_killed_ends_where_all_have_committed(two):
+    path = two / "killed/run.zarr"
+    with tracer.open(path) as archive:
+        assert archive.committed[1] == 3 <= archive.committed[0]
+        assert archive.rows["step"].tolist() == archive.steps("weights").tolist() == [0, 1, 2, 3]
+        assert archive.ids(3).tolist() == [*shares(0, 2)[2], *shares(1, 2)[2]]
+        assert [part.state for part in archive.ranks.values()] == ["interrupted", "recording"]
+    assert verify(path, full=True).ok
+
+
+def test_all_ranks_are_taken_up_where_rank_0_is(two):
+    folder = two / "resumed"
+    assert [(folder / f"{rank}-resumed").read_text() for rank in range(2)] == ["5", "5"]
+    with tracer.open(folder / "run.zarr") as archive:
+        assert_ids(archive, 2, (0, 7))
+        assert archive.rows["epoch"].tolist() == [0] + 5 * [1] + 5 * [2]
+        for part in archive.ranks.values():
+            assert [entry["step"] for entry in part.attributes["tracer"]["resumes"]] == [5]
+            np.testing.assert_array_equal(part.rows["epoch"], archive.rows["epoch"])
+    assert verify(folder / "run.zarr", full=True).ok
+    for rank in range(2):
+        assert "run.zarr exists: choose another path" in (folder / f"{rank}-refused").read_text()
+
+
+def test_sharded_models_are_refused_on_every_rank(two):
+    folder = two / "sharded"
+    for rank in range(2):
+        assert "(0.weight) are sharded over processes" in (folder / f"{rank}-refused").read_text()
+    assert not (folder / "run.zarr").exists()
+
+
+class Sharded(torch.nn.Parameter):
+    """Stands for a parameter of which each process holds a part."""
+
+    def full_tensor(self):
+        raise AssertionError("a collective must not be called on one rank alone")
+
+
+def test_sharded_parameters_are_refused_by_name(tmp_path):
+    model = mlp()
+    model[2].weight = Sharded(model[2].weight.detach())
+    with pytest.raises(RecordError, match=r"2\.weight.*sharded over processes"):
+        tracer.record(tmp_path / "a.zarr", model, None)
