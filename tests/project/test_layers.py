@@ -4,13 +4,26 @@ import ast
 import json
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 
 import pytest
 
 from tests import ROOT
 
 # Modules that read archives: a collaborator who only reads pays for numpy and zarr, not for torch.
-LIGHT = ("archive", "spec", "errors", "bits", "command", "schedule", "__init__", "__main__")
+LIGHT = (
+    *(
+        "archive",
+        "spec",
+        "errors",
+        "bits",
+        "command/console",
+        "archive/summary",
+        "command/summary",
+        "schedule",
+    ),
+    *("__init__", "__main__"),
+)
 # What watches a training loop and writes: no analysis may need it.
 RECORDING = {"recorder", "writer", "schedule", "share", "demo"}
 
@@ -110,3 +123,62 @@ def test_reading_and_listing_do_not_load_torch(code):
 def test_help_loads_neither_numbers_nor_plots():
     code = "import cli\ntry:\n    cli.main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0"
     assert not {"torch", "numpy", "xarray", "matplotlib", "zarr", "analyze"} & loaded_after(code)
+
+
+# ---- no circles ----
+
+
+def executed(path):
+    """Every module that a file can import while it runs: in functions and by `import_module` too, types left out."""
+    found, waiting = set(), list(ast.parse(path.read_text()).body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            waiting.extend(node.orelse)
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if is_module(name) else str(node.module) for name in names}
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            found |= {str(node.args[0].value)} if called == "import_module" else set()
+        waiting.extend(ast.iter_child_nodes(node))
+    return {name for name in found if is_module(name) and name.partition(".")[0] in ("tracer", "analyze")}
+
+
+def dotted(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def room(name):
+    """The folder of a package that a module is in; a module of its own where it lies loose."""
+    return ".".join(name.split(".")[:2])
+
+
+GRAPH = {dotted(path): executed(path) for package in ("tracer", "analyze") for path in modules(package)}
+
+
+def test_no_modules_import_each_other():
+    graph = {name: found - {name} for name, found in GRAPH.items()}
+    assert len(list(TopologicalSorter(graph).static_order())) >= len(graph)
+
+
+def test_no_rooms_import_each_other():
+    rooms: dict[str, set[str]] = {}
+    for name, found in GRAPH.items():
+        if "." in name:  # the packages themselves hand out names of every room
+            rooms.setdefault(room(name), set()).update(room(other) for other in found if "." in other)
+    graph = {name: found - {name} for name, found in rooms.items()}
+    assert len(list(TopologicalSorter(graph).static_order())) >= len(graph)
+
+
+@pytest.mark.parametrize("package", ["tracer", "analyze"])
+def test_few_files_lie_loose(package):
+    assert len(list((ROOT / package).glob("*.py"))) <= 8
+
+
+@pytest.mark.parametrize("package", ["tracer", "analyze", "tests"])
+def test_no_file_is_longer_than_a_room(package):
+    assert not {dotted(path) for path in modules(package) if len(path.read_text().splitlines()) > 420}
