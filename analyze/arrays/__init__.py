@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tracer.archive import Archive
 
 Reader = Callable[["View"], Any]
-Of = Literal["", "first", "last", "rows", "data", "card", "network"]
+Of = Literal["", "first", "last", "rows", "data", "card", "network", "finite"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Source:
 
     `of` says what it follows from beside the snapshots it is asked for, so that a change of that makes results anew:
     the `first` or `last` snapshot of its stream, the `rows` of all updates, the training set (`data`), the `card`,
-    or the `network`. The examples of the probes and the tables of layers and sites need not be named.
+    the `network`, or whether it gave numbers at all (`finite`: sums, outputs and weights). The examples of the probes and the tables of layers and sites need not be named.
     """
 
     name: str

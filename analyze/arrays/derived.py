@@ -167,7 +167,7 @@ def _last_step(view: View) -> int:
 # Of a pre-activation that is NaN the mask says "off", so whether a path is one is asked of what else is stored.
 
 
-@source("path_defined", "step", "example")
+@source("path_defined", "step", "example", of="finite")
 def _path_defined(view: View) -> np.ndarray:
     """Whether the network gave numbers for the example: else it has no path."""
     return np.stack([_defined(view, step) for step in view.steps])

@@ -86,7 +86,7 @@ def within(
     costs = sorted(
         ((prices.seconds(plan), plan.card.name, plan) for plan in plans), key=lambda cost: cost[:2]
     )
-    chosen, over, left = [], [], budget
+    chosen, over, left = [], [], budget * (1 + 1e-9)  # what was added up to fit does
     for seconds, _, plan in costs:
         ways = [plan]
         if fewer and not plan.whole:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from analyze.engine.blocks import Block, Outcome, Worker
@@ -24,7 +23,7 @@ from analyze.errors import AnalysisError
 from analyze.numerics.processes import cores, pool
 from tracer.errors import ArchiveError
 from tracer.spec.release import version
-from tracer.store.stores import is_path
+from tracer.store.store import is_remote, local_path
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -280,4 +279,4 @@ def address(archive: str) -> str:
     >>> address("s3://bucket/run.zarr"), address("/runs/a.zarr")
     ('s3://bucket/run.zarr', '/runs/a.zarr')
     """
-    return str(Path(archive).absolute()) if is_path(archive) else archive
+    return archive if is_remote(archive) else str(local_path(archive).absolute())

@@ -133,7 +133,7 @@ class Fingerprints:
                 return _digest([own, again])
             case "rows":
                 return _digest({name: digest_of_value(column) for name, column in archive.rows.items()})
-            case "card":
+            case "card" | "finite":
                 return _digest(archive.card)
             case "data":
                 return archive.digest_of("data")
@@ -164,6 +164,10 @@ class Fingerprints:
                 found += [self._archive.digest_of(path, step) for _, path in _paths(plan, entry)]
             if entry.of == "network" and not entry.static and not plan.replays:
                 found.append(self._network(step))
+            if entry.of == "finite":
+                names = dict.fromkeys(name for probes, _ in plan.views for name in probes)
+                groups = [f"probes/{name}/{stream}" for name in names for stream in ("sums", "outputs")]
+                found += [self._archive.digest_of(path, step) for path in (*groups, "weights")]
         return [*found, self._replayed(step)] if plan.replays else found
 
     def _replayed(self, step: int) -> list[Any]:

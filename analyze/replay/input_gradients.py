@@ -73,7 +73,7 @@ def layer_margins(state: State, examples: Examples) -> tuple[list[str], np.ndarr
     inputs = examples.inputs
     real = isinstance(inputs, Tensor) and inputs.is_floating_point()
     places = ([" input"] if real else []) + [site.name for site in sites]
-    labels, targets = examples.labels, examples.targets.cpu().float().numpy()
+    labels, targets = examples.labels, _as_numpy(examples.targets)
     margins, lengths = [], []
     moments: dict[str, list[Any]] = {place: [0.0, 0.0] for place in places}
     for start, stop in bounds(state, examples):
@@ -95,6 +95,12 @@ def layer_margins(state: State, examples: Examples) -> tuple[list[str], np.ndarr
         np.concatenate([np.stack(rows) for rows in lengths], axis=1),
         variance,
     )
+
+
+def _as_numpy(targets: Tensor) -> np.ndarray:
+    """Targets as NumPy has them: class numbers stay whole, other numbers become float32."""
+    targets = targets.detach().cpu()
+    return (targets.float() if targets.is_floating_point() else targets).numpy()
 
 
 class _Chunk:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +18,11 @@ from analyze.report import svg
 from analyze.report.explore import explore
 from analyze.report.listing import result_rows
 
-# In reading order: name, what it is about, and how the names of its metrics or of their arrays begin.
-CHAPTERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    (
-        "Outcome",
-        "What the network says about each example, and how surely.",
-        ("outputs", "losses", "margin", "correct", "minibatch"),
-    ),
-    ("Gradients", "What a step on one example does to the others.", ("gram", "cosine", "norms2", "gradient")),
-    (
-        "Paths",
-        "Which units an example switches on, and how that pattern moves.",
-        ("path_", "overlap", "unit_count", "bits"),
-    ),
-    (
-        "Complexity and depth",
-        "How the complexity of an input shows in the depth it uses.",
-        ("sums", "minibatch_sums", "alpha", "complexity", "depth_slope", "cna"),
-    ),
-    ("Representations", "What the layers make of the examples.", ("activations",)),
-    ("Weights and capacity", "How much the network could fit, measured on its weights.", ("weights",)),
-    ("Replay", "Computed by running the recorded network again.", ("states", "snapshots")),
-    ("Other measures", "Built on other arrays of the archive.", ("",)),
+# In reading order; a metric's folder is its chapter, and what the folder says of itself the chapter's line.
+CHAPTERS = (
+    *("outcome", "gradients", "paths", "depth", "representations", "capacity", "landscape", "examples"),
+    "other measures",
 )
-# Many metrics read outputs beside something more telling, so the first chapter claims what the others leave.
-CLAIMS = (*CHAPTERS[1:-1], CHAPTERS[0], CHAPTERS[-1])
 HEADLINES = (
     "generalization",
     "stiffness",
@@ -59,6 +40,7 @@ def entry(name: str, data: xr.Dataset, card: Metric | None, figures: Path | None
     return {
         "name": name,
         "title": title_of(name, data),
+        "chapter": chapter_of(card),
         "reads": card.reads if card else (),
         "meaning": tidy(about["meaning"]),
         "formula": formula(about["formula"]),
@@ -110,16 +92,31 @@ def formula(plain: str) -> Any:
 
 def chapters(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Group entries by chapter, those everybody looks for first."""
-    claimed: dict[str, list[dict[str, Any]]] = {name: [] for name, _, _ in CHAPTERS}
+    claimed: dict[str, list[dict[str, Any]]] = {name: [] for name in CHAPTERS}
     for one in sorted(entries, key=_rank):
-        names = (one["name"], *one["reads"])
-        chapter = next(name for name, _, begins in CLAIMS if any(read.startswith(begins) for read in names))
-        claimed[chapter].append(one)
+        claimed[one["chapter"]].append(one)
     return [
-        {"name": name, "about": about, "anchor": f"chapter-{number}", "entries": claimed[name]}
-        for number, (name, about, _) in enumerate(CHAPTERS, start=1)
+        {
+            "name": name.capitalize(),
+            "about": _about(name),
+            "anchor": f"chapter-{number}",
+            "entries": claimed[name],
+        }
+        for number, name in enumerate(CHAPTERS, start=1)
         if claimed[name]
     ]
+
+
+def chapter_of(card: Metric | None) -> str:
+    """The folder of `analyze/metrics` a metric is in; `other measures` for one from elsewhere."""
+    folder = card.module.removeprefix("analyze.metrics.").partition(".")[0] if card else ""
+    return folder if folder in CHAPTERS else CHAPTERS[-1]
+
+
+def _about(chapter: str) -> str:
+    if chapter == CHAPTERS[-1]:
+        return "From other packages."
+    return (import_module(f"analyze.metrics.{chapter}").__doc__ or "").strip()
 
 
 def undefined(data: xr.Dataset, card: Metric | None) -> dict[str, str]:

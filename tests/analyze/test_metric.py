@@ -92,7 +92,8 @@ def test_two_metrics_of_one_name_are_an_error(monkeypatch):
     entry = SimpleNamespace(name="s", load=lambda: stiffness)
     monkeypatch.setattr(HOME, "entry_points", lambda group: [entry])
     with pytest.raises(
-        ValueError, match=r"'stiffness': in analyze\.metrics\.gradients\.stiffness and in tests\.test_metric"
+        ValueError,
+        match=r"'stiffness': in analyze\.metrics\.gradients\.stiffness and in tests\.analyze\.test_metric",
     ):
         available_metrics()
 

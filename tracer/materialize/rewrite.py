@@ -68,7 +68,7 @@ class _Copy:
     def __init__(self, archive: Archive, tree: Tree, additions: Additions) -> None:
         self._archive, self._tree, self._new = archive, tree, additions
         self._source = archive._source
-        self._zarr = zarr.open_group(self._source.store, mode="r")
+        self._zarr = zarr.open_group(self._source.as_zarr(), mode="r")
         self._streams = self._source.streams()
         self._ragged = self._names(_RAGGED)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tracer.errors import ArchiveError
 from tracer.ops import op
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _one_position(
     import torch
 
     one = (inputs[0], *[1] * (len(inputs) - 1))
-    with torch.no_grad(), suppress(RuntimeError):  # a transposed convolution may crop it
+    with torch.no_grad(), suppress(RuntimeError, ArchiveError):  # a transposed convolution may crop it
         if bool(apply(torch.ones(1, *one, dtype=weight.dtype), abs(weight)).any()):
             return one
     return inputs

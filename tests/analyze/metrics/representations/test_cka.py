@@ -96,7 +96,7 @@ def test_too_few_examples_for_the_unbiased_estimator_and_an_unknown_one():
 def test_through_the_engine_and_as_a_figure(tmp_path):
     write_archive(tmp_path / "run.zarr", steps=(0, 1, 2))
     whole = analyze.run(tmp_path / "run.zarr", ["cka"])["cka"]
-    blocks = analyze.run(tmp_path / "run.zarr", ["cka"], memory=6000)["cka"]
+    blocks = analyze.run(tmp_path / "run.zarr", ["cka"], memory=20_000)["cka"]
     np.testing.assert_array_equal(whole["to_last"], blocks["to_last"])
     own = whole["to_first"].isel(step=0).values
     assert (own[~np.isnan(own)] == 1).all()
