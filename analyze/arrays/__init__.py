@@ -24,7 +24,8 @@ class Source:
 
     `of` says what it follows from beside the snapshots it is asked for, so that a change of that makes results anew:
     the `first` or `last` snapshot of its stream, the `rows` of all updates, the training set (`data`), the `card`,
-    the `network`, or whether it gave numbers at all (`finite`: sums, outputs and weights). The examples of the probes and the tables of layers and sites need not be named.
+    the `network`, or whether it gave numbers at all (`finite`: sums, outputs and weights). The examples
+    of the probes and the tables of layers and sites need not be named.
     """
 
     name: str

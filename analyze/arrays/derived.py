@@ -46,7 +46,7 @@ def cosines(gram: np.ndarray) -> np.ndarray:
 # ---- paths ----
 
 
-@source("paths", "step", "example", "path_byte", needs=("bits", "site_slices"), itemsize=1)
+@source("paths", "step", "example", "path_byte", needs=("bits", "site_slices", "path_defined"), itemsize=1)
 def _paths(view: View) -> list[Path]:
     """Packed paths (example, byte) of each snapshot and site: the view's examples alone, without pad bits."""
     return [_path(view, packed) for packed in view.get("bits")]

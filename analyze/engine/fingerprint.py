@@ -129,6 +129,12 @@ class Fingerprints:
                     path: stream_steps(archive, entry.stream, name)[at] for name, path in _paths(plan, entry)
                 }
                 own = [(path, archive.digest_of(path, step)) for path, step in ends.items()]
+                if entry.stream == "masks":  # whether there are paths at all is asked of what else is stored
+                    own += [
+                        ("finite", digest)
+                        for step in set(ends.values())
+                        for digest in self._finite(plan, step)
+                    ]
                 again = [self._replayed(step) for step in sorted(set(ends.values()))] if plan.replays else []
                 return _digest([own, again])
             case "rows":
@@ -165,10 +171,14 @@ class Fingerprints:
             if entry.of == "network" and not entry.static and not plan.replays:
                 found.append(self._network(step))
             if entry.of == "finite":
-                names = dict.fromkeys(name for probes, _ in plan.views for name in probes)
-                groups = [f"probes/{name}/{stream}" for name in names for stream in ("sums", "outputs")]
-                found += [self._archive.digest_of(path, step) for path in (*groups, "weights")]
+                found += self._finite(plan, step)
         return [*found, self._replayed(step)] if plan.replays else found
+
+    def _finite(self, plan: Plan, step: int) -> list[str]:
+        """What tells whether the network gave numbers."""
+        names = dict.fromkeys(name for probes, _ in plan.views for name in probes)
+        groups = [f"probes/{name}/{stream}" for name in names for stream in ("sums", "outputs")]
+        return [self._archive.digest_of(path, step) for path in (*groups, "weights")]
 
     def _replayed(self, step: int) -> list[Any]:
         """What running the network again reads of a snapshot: weights, table, and the outputs it has to reproduce."""
