@@ -305,6 +305,7 @@ class Writer:
         """Close as interrupted without waiting forever: the process is about to end."""
         if not self.closed and not self._foreign:
             self.closed = True
+            self._worker.rewind()  # the row of a snapshot may not have been handed over
             self._worker.stop("interrupted")
             self._worker.join(_GRACE)
             unwatch(self)
