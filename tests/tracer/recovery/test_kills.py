@@ -236,7 +236,7 @@ def test_repairing(small: Path, tmp_path: Path, name: str) -> None:
         assert holds(path) == last
         goes_on(path)
 
-    assert killed(disk, tmp_path, check) > 10
+    assert killed(disk, tmp_path, check) > 5
 
 
 def test_materializing(tmp_path: Path) -> None:
