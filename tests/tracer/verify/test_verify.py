@@ -210,9 +210,9 @@ def test_documents_of_a_recording_may_be_older_but_not_different(tmp_path: Path)
     writer.flush()
     file = writer.path / "weights" / "float32" / "zarr.json"
     assert json.loads(file.read_text())["shape"] == [0, 3]
-    assert verify(writer.path).ok
+    assert "document" not in kinds(writer.path)
     file.write_text(file.read_text().replace("float32_element", "float32_elements"))
-    assert kinds(writer.path) == {"document"}
+    assert "document" in kinds(writer.path)
     writer.close()
     assert is_older({"attributes": {"versions": [1]}}, {"attributes": {"versions": [1, 2], "x": 0}})
     assert not is_older({"attributes": {"versions": [2]}}, {"attributes": {"versions": [1, 2]}})
