@@ -10,6 +10,7 @@ import pytest
 import xarray
 
 import tracer
+from tests.attacks.hostile import change_root, nodes
 from tests.loops import mlp
 from tests.recording import declare, put, put_row
 from tracer.archive.summary import summarize
@@ -255,9 +256,7 @@ def test_an_absurd_number_of_processes_and_links_are_refused(run, tmp_path):
     (run / "ranks/1").symlink_to(tmp_path / "elsewhere")
     with pytest.warns(UserWarning, match="link"):
         assert list(tracer.open(run).ranks) == [0, 2]
-    document = json.loads((run / "zarr.json").read_text())
-    document["consolidated_metadata"]["metadata"]["ranks"]["attributes"]["world_size"] = 1 << 40
-    (run / "zarr.json").write_text(json.dumps(document))
+    change_root(run, lambda root: nodes(root)["ranks"]["attributes"].update(world_size=1 << 40))
     with pytest.raises(ArchiveError, match="number of processes"):
         tracer.open(run)
 
