@@ -74,16 +74,16 @@ def closure(names: Sequence[str]) -> list[Source]:
     >>> sorted(source.name for source in closure(["cosine"]))
     ['cosine', 'gram']
     """
-    found: dict[str, Source] = {}
+    sources: dict[str, Source] = {}
     waiting = list(names)
     while waiting:
         name = waiting.pop()
         if name not in SOURCES:
             raise MissingTraceError(f"no array is called {name!r}; {did_you_mean(name, SOURCES)}")
-        if name not in found:
-            found[name] = SOURCES[name]
+        if name not in sources:
+            sources[name] = SOURCES[name]
             waiting.extend(SOURCES[name].needs)
-    return list(found.values())
+    return list(sources.values())
 
 
 @dataclass

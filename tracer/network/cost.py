@@ -1,4 +1,4 @@
-"""What a stranger's table would cost, before it is run: every row on the `meta` device, nothing computed.
+"""What an untrusted table would cost, before it is run: every row on the `meta` device, nothing computed.
 
 A table of a few lines can ask for any amount of memory or time (`full`, `expand` and a sum, a convolution
 with enormous padding). The sizes follow from the weights and inputs, so each row is run on tensors that have
@@ -54,11 +54,11 @@ def _walked(
     network: "Network", tensors: Mapping[str, Tensor], inputs: Any, targets: Any, size: int | None
 ) -> tuple[dict[int, tuple[int, ...]], int]:
     declared = size is not None
-    given = [*tensors.values(), *leaves_of(inputs), *leaves_of(targets), *network.constants.values()]
+    roots = [*tensors.values(), *leaves_of(inputs), *leaves_of(targets), *network.constants.values()]
     if size is None:
-        size = sum(map(_bytes, given))
+        size = sum(map(_bytes, roots))
     limits = _limits(size)
-    if sum(map(_bytes, given)) > limits[0]:
+    if sum(map(_bytes, roots)) > limits[0]:
         raise ArchiveError(
             "the network table declares inputs larger than anything the archive holds could be worth; get the "
             "archive from its author again"
@@ -69,7 +69,7 @@ def _walked(
     n = _examples(network, inputs)
     ends, live, said = _ends(network.rows), dict[int, int](), dict[int, tuple[int, ...]]()
     held = work = 0
-    kept = torch.is_grad_enabled()  # then nothing is let go
+    differentiable = torch.is_grad_enabled()  # then nothing is freed
     values = program.start(leaves)
     with torch.no_grad():
         for call, arguments, slot, dead, index in program.steps:
@@ -91,7 +91,7 @@ def _walked(
                 raise _too_much(row)
             for used in dead:
                 values[used] = None
-            for over in () if kept else ends.get(index, ()):
+            for over in () if differentiable else ends.get(index, ()):
                 held -= live.pop(over, 0)
     return said, work
 
@@ -180,12 +180,12 @@ class _Meter(TorchDispatchMode):
         if any(argument.name == "device" for argument in func._schema.arguments):
             kwargs["device"] = _META  # else what an operation makes from nothing would be made in memory
         out = func(*args, **kwargs)
-        given = _tensors([args, kwargs])
+        operands = _tensors([args, kwargs])
         results = _tensors(out)
         if not all(result._is_view() for result in results):
             self.largest = sum(_bytes(result) for result in results)
             self.made += self.largest
-            self.work += _work(func, args, out, given, results)
+            self.work += _work(func, args, out, operands, results)
         if self.made > self._limits[0] or self.work > self._limits[1]:
             raise _Excess
         return out
@@ -199,15 +199,18 @@ def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _work(func: Any, args: Any, out: Any, given: list[Tensor], results: list[Tensor]) -> int:
+def _work(func: Any, args: Any, out: Any, operands: list[Tensor], results: list[Tensor]) -> int:
     from torch.utils.flop_counter import flop_registry
 
-    moved = _PER_ELEMENT * sum(tensor.numel() for tensor in [*given, *results])
+    moved = _PER_ELEMENT * sum(tensor.numel() for tensor in [*operands, *results])
     if func._overloadpacket in flop_registry:
         return moved + int(flop_registry[func._overloadpacket](*args, out_val=out))
     effort = ops.effort(str(func))
     if effort == "window" and isinstance(args[1], list | tuple):
         return moved + sum(result.numel() for result in results) * max(1, prod(args[1]))
     if effort == "matrix":
-        return moved + 64 * max(tensor.numel() for tensor in given) * given[0].shape[-1] * given[-1].shape[-1]
+        return (
+            moved
+            + 64 * max(tensor.numel() for tensor in operands) * operands[0].shape[-1] * operands[-1].shape[-1]
+        )
     return moved

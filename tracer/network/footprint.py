@@ -22,8 +22,8 @@ def peak_bytes(
 ) -> int:
     """Most bytes that the rows' outputs hold at one time, for inputs of these sizes (weights not counted).
 
-    keep: nothing is let go, as in a pass that is differentiated. Views count nothing, scratch memory inside
-    an operation is not seen. It guards against a stranger's table whose sizes explode: nothing is allocated.
+    keep: nothing is freed, as in a pass that is differentiated. Views count nothing, scratch memory inside
+    an operation is not seen. It guards against an untrusted table whose sizes explode: nothing is allocated.
     Whatever torch raises for sizes that do not fit together.
     """
     results = network.results(targets is not None)
