@@ -92,7 +92,8 @@ class View:
 
     `counts` holds, for each probe, how many of its first examples belong; `lead` is the snapshot before the
     first of `steps` when snapshots are compared in time; `sites` restricts masks to some sites, by position;
-    `replay` holds what the user chose for running the network again.
+    `replay` holds what the user chose for running the network again; `worker` what all views of one worker
+    share, for as long as it lives.
     """
 
     archive: Archive
@@ -105,6 +106,7 @@ class View:
     cache: dict[str, Any] = field(default_factory=dict, repr=False)
     statics: dict[str, Any] = field(default_factory=dict, repr=False)
     replay: Mapping[str, Any] = field(default_factory=dict)
+    worker: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def get(self, name: str) -> Any:
         """The array of that name, read-only so that no metric can change what the next one sees."""

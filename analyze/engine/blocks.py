@@ -187,6 +187,7 @@ class Worker:
 
     def __init__(self, archive: Archive, replay: Mapping[str, Any] | None = None) -> None:
         self.archive, self.replay = archive, dict(replay or {})
+        self.shared: dict[str, Any] = {}
         self.statics: dict[Examples, dict[str, Any]] = {}
         self.given_up: dict[str, tuple[int, Outcome]] = {}
 
@@ -241,7 +242,7 @@ class Worker:
     ) -> View:
         statics = self.statics.setdefault(examples, {})
         where = {"steps": block.steps, "lead": block.lead, "shared": shared, "statics": statics}
-        where["replay"] = self.replay
+        where |= {"replay": self.replay, "worker": self.shared}
         if sites is not None:
             return plan.view(self.archive, examples, sites=sites, **where)
         if examples not in views:

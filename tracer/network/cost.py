@@ -15,9 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tracer import ops
 from tracer.errors import ArchiveError
-from tracer.network.footprint import _ends, _meta
 from tracer.network.program import Program
-from tracer.network.pytree import leaves_of
+from tracer.network.pytree import leaves_of, rebuild
 from tracer.network.table import DTYPES
 from tracer.ops import op
 
@@ -117,6 +116,24 @@ def weighed(row: "Row", call: Callable[..., Any]) -> Callable[..., Any]:
         return call(*arguments)
 
     return checked
+
+
+def _meta(tree: Any) -> Any:
+    return rebuild(tree, iter([leaf.to(_META) for leaf in leaves_of(tree)]))
+
+
+def _ends(rows: list["Row"]) -> dict[int, list[int]]:
+    """Row -> rows whose memory is free after it; an output lives as long as what may be a view of it."""
+    last = list(range(len(rows)))
+    for index in range(len(rows) - 1, -1, -1):
+        views = op(rows[index].op).may_be_view
+        for kind, key in rows[index].references():
+            if kind == "row":
+                last[key] = max(last[key], last[index] if views else index)
+    ends: dict[int, list[int]] = {}
+    for key, index in enumerate(last):
+        ends.setdefault(index, []).append(key)
+    return ends
 
 
 def _size(leaf: Any) -> Any:
