@@ -66,9 +66,9 @@ SMALLEST = 1e-5  # eigenvalues up to which are left out
     cost="one singular value decomposition of every kernel slice, twice, and O(eigenvalues²) a layer and step",
     reading=(
         "To be read beside D and n_tail alone: a fit is usable from 10 eigenvalues in the tail, D up to 0.15 and α up "
-        "to 8. The authors take α below 2 for over-trained and above 6 for under-trained. Contested: the correlation with "
-        "quality is across models of one family, weak or reversed at one depth, and a power law seldom fits better than "
-        "a log-normal; shuffled entries have some α too."
+        "to 8. The authors take α below 2 for over-trained and above 6 for under-trained. Contested: the correlation "
+        "with quality is across models of one family, weak or reversed at one depth, and a power law seldom fits "
+        "better than a log-normal; shuffled entries have some α too."
     ),
     reference=(MARTIN_2018, MARTIN_2021),
 )
