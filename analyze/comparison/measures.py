@@ -23,7 +23,20 @@ At = str | int
 KEPT = "measures.json"
 # Dimensions whose every label makes a measure of its own, and those of a network's parts, which differ
 # between architectures: of these the whole network counts where a result has it, else the mean of the parts.
-LABELLED = {"probe", "pair", "factors", "kind", "q", "sigma", "rho", "alpha", "noise", "estimator", "rank"}
+LABELLED = {
+    "probe",
+    "pair",
+    "factors",
+    "kind",
+    "q",
+    "sigma",
+    "rho",
+    "alpha",
+    "noise",
+    "estimator",
+    "rank",
+    "scale",
+}
 PARTS = {"layer", "site", "place"}
 WHOLE = "all"
 # Counts that describe the network; the others only say how much a value rests on.

@@ -10,6 +10,7 @@ import numpy as np
 
 from analyze import plot
 from analyze.contract import metric
+from analyze.metrics.outcome.margin import counted
 from analyze.reference import BRUCKNER_2019, GAIN_2019, NEYSHABUR_2017
 from analyze.replay.paths import Affine, MaxPool, Units, path_sums
 from analyze.replay.paths.operator_norm import TOLERANCE, map_norm
@@ -43,11 +44,13 @@ class Magnitudes:
 
 @metric(
     reads=("weights", "networks", "margin.gamma"),
+    optional=("margin.n_examples", "margin.n_undefined"),
     variables={
         **dict.fromkeys(MEASURES, ("step", "factors")),
         **{f"log10_{name}": ("step", "factors") for name in MEASURES},
         **dict.fromkeys((*NORMS, "spectral_sum_slide"), ("step",)),
         "n_layers": ("step",),
+        "n_margins": ("step",),
     },
     scope="train",
     bounds=dict.fromkeys((*MEASURES, *NORMS, "spectral_sum_slide"), (0, np.inf)),
@@ -66,6 +69,8 @@ def capacity(
     networks: Sequence[Network],
     margin_gamma: np.ndarray,
     *,
+    margin_n_examples: np.ndarray | None = None,
+    margin_n_undefined: np.ndarray | None = None,
     include_bias: bool = False,
     maxpool: MaxPool = "sum",
     units: Units = "unrolled",
@@ -74,7 +79,8 @@ def capacity(
     """Four capacity measures: norms of all weights over the squared margin.
 
     `weights` holds one mapping from tensor name to values per step, `networks` the network that holds at that
-    step, `margin_gamma` (step,) the margin γ of the training examples. A layer i of the d = `n_layers` is a
+    step, `margin_gamma` (step,) the margin γ of the training examples, taken from `n_margins` of them (0 where their
+    number was not handed over). A layer i of the d = `n_layers` is a
     linear layer or convolution with the BatchNorm after it folded in (a BatchNorm that cannot be folded is
     a layer of its own), once for every time it is applied, shortcuts included; h_i are the units of its
     output.
@@ -122,6 +128,7 @@ def capacity(
             for name in names
         },
         "n_layers": np.array([len(each.h) for each in norms], np.int64),
+        "n_margins": counted(gamma, margin_n_examples, margin_n_undefined),
         "factors": np.array(FACTORS),
         "attrs": {"spectral_tolerance": TOLERANCE, "include_bias": int(include_bias), "maxpool": maxpool},
     }
@@ -183,6 +190,8 @@ def plot_capacity(result: xr.Dataset, figure: Figure) -> None:
         plot.line(right, steps, np.log10(finite), color=plot.PALETTE[k], label=name.replace("_", "-"))
     defined = int(result["log10_l2"].sel(factors="dropped").notnull().sum())
     where = "" if defined == steps.size else f" (above 0 at {defined} of {steps.size} steps)"
+    n = int(result["n_margins"][-1])
+    where += f" of {n} examples" if n else ""
     left.set(title=f"Over the squared margin γ²{where}", ylabel="log₁₀ capacity (factors dropped)")
     if not defined:
         left.text(0.5, 0.5, "γ is not above 0 at any step", ha="center", transform=left.transAxes)
