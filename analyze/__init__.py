@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from analyze.catalogue import available_metrics
     from analyze.comparison import compare
+    from analyze.comparison.curves import curves
     from analyze.contract import metric
     from analyze.engine import run
     from analyze.errors import AnalysisError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 _HOME = {
     "run": "analyze.engine",
     "compare": "analyze.comparison",
+    "curves": "analyze.comparison.curves",
     "available_metrics": "analyze.catalogue",
     "metric": "analyze.contract",
     "Results": "analyze.results",
@@ -21,7 +23,7 @@ _HOME = {
     "AnalysisError": "analyze.errors",
 }
 
-__all__ = ["AnalysisError", "Results", "available_metrics", "compare", "load", "metric", "run"]
+__all__ = ["AnalysisError", "Results", "available_metrics", "compare", "curves", "load", "metric", "run"]
 
 
 def __getattr__(name: str) -> Any:
