@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from analyze.engine import run
     from analyze.errors import AnalysisError
     from analyze.results import Results, load
+    from analyze.watch.trackers import mirror_metrics
 
 _HOME = {
     "run": "analyze.engine",
@@ -18,12 +19,23 @@ _HOME = {
     "curves": "analyze.comparison.curves",
     "available_metrics": "analyze.catalogue",
     "metric": "analyze.contract",
+    "mirror_metrics": "analyze.watch.trackers",
     "Results": "analyze.results",
     "load": "analyze.results",
     "AnalysisError": "analyze.errors",
 }
 
-__all__ = ["AnalysisError", "Results", "available_metrics", "compare", "curves", "load", "metric", "run"]
+__all__ = [
+    "AnalysisError",
+    "Results",
+    "available_metrics",
+    "compare",
+    "curves",
+    "load",
+    "metric",
+    "mirror_metrics",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -46,6 +46,8 @@ _EXTRAS = {
     "safetensors": ("checkpoints", "reading .safetensors"),
     "huggingface_hub": ("hub", "hf://"),
     "distributed": ("dask", "a Dask cluster"),
+    "starlette": ("watch", "tracer watch"),
+    "uvicorn": ("watch", "tracer watch"),
     "pyarrow": ("parquet", "a Parquet file"),
     "lightning": ("lightning", "recording in Lightning"),
     "transformers": ("transformers", "recording in Transformers"),

@@ -18,9 +18,13 @@ def runs_at(paths: str | Path | Sequence[str | Path]) -> list[Run]:
     Where a pattern matches an archive and its analysis, they are one run. Errors: ArchiveError for a path of neither,
     a pattern that matches nothing, or a directory without archives.
     """
+    return [read_run(one) for one in paths_of(paths)]
+
+
+def paths_of(paths: str | Path | Sequence[str | Path]) -> list[str]:
+    """The same as paths: patterns and directories expanded, others as they are, each once."""
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    found = [one for path in given for one in _expanded(os.fspath(path))]
-    return [read_run(one) for one in dict.fromkeys(found)]
+    return list(dict.fromkeys(one for path in given for one in _expanded(os.fspath(path))))
 
 
 def _expanded(location: str) -> list[str]:

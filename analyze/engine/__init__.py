@@ -132,6 +132,8 @@ class Session:
         apart: bool = False,
     ) -> None:
         self.wanted, self.options = _wanted(metrics), dict(options or {})
+        known = available_metrics()
+        self.own = {name: card for name, card in self.wanted.items() if name not in known}
         _check_options(self.options, self.wanted)
         self.replay, self.patience, self.snapshots = dict(replay or {}), patience, snapshots
         self.opened, self.archive = archive, with_activations(archive, self.replay)
@@ -185,7 +187,7 @@ class Session:
         kept = {name: self.done[name] for name in self.wanted if name in self.done}
         skipped = {name: self.failed[name].message for name in self.wanted if name in self.failed}
         coming = [name for name in self.coming if name in self.wanted]
-        return Results(kept, skipped, archive=self.opened, coming=coming)
+        return Results(kept, skipped, archive=self.opened, coming=coming, cards=self.own)
 
     def _compute(self, plans: Sequence[Plan]) -> Routine[None]:
         """Compute metrics that do not read each other's results."""

@@ -48,7 +48,7 @@ def is_archive(path: Path) -> bool:
 def matching(pattern: str) -> list[str]:
     """What a pattern such as `runs/*.zarr` matches, sorted: paths of this machine, or URLs."""
     if not is_remote(pattern):
-        return sorted(glob.glob(str(local_path(pattern)), recursive=True))
+        return sorted(glob.glob(str(local_path(pattern)), recursive=True))  # noqa: PTH207 (patterns may be absolute)
     place = Place(pattern)
     names = sorted(place.filesystem.glob(place.base))
     return [place.filesystem.unstrip_protocol(name) for name in names]
