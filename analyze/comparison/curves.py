@@ -14,12 +14,11 @@ from analyze.catalogue import available_metrics, card_of
 from analyze.comparison.patterns import runs_at
 from analyze.comparison.runs import Run
 from analyze.engine.distribute import Workers, by_turns, recruit
+from analyze.engine.progress import Progress, shown
 from analyze.saved.store import ResultStore
 from tracer.errors import MissingTraceError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pandas as pd
     import xarray as xr
     from matplotlib.figure import Figure
@@ -40,7 +39,7 @@ def curves(
     x: Axis = "step",
     jobs: int = 1,
     memory: int | str = "2GB",
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
     **labels: Any,
 ) -> Curves:
     """A variable of a metric over the training of many runs: `curves("runs/*.zarr", "stiffness.cosine", by="width")`.
@@ -58,8 +57,8 @@ def curves(
     metric, variable = _named(measure)
     chosen = runs_at(runs)
     _check_names(chosen)
-    with recruit(jobs) as workers:
-        _compute(chosen, metric, workers, memory, progress)
+    with recruit(jobs) as workers, shown(progress) as told:
+        _compute(chosen, metric, workers, memory, told)
     found, skipped = list[Any](), dict[str, str]()
     for run in chosen:
         if metric not in run.stored():
@@ -283,14 +282,12 @@ def _compute(
     metric: str,
     workers: Workers,
     memory: int | str,
-    progress: Callable[[int, int, str], None] | None,
+    progress: Progress,
 ) -> None:
     ended = iter(range(1, len(runs) + 1))
 
     def tell() -> None:
-        number = next(ended)
-        if progress is not None:
-            progress(number, len(runs), f"computing {metric}")
+        progress(next(ended), len(runs), f"computing {metric}")
 
     by_turns((run.computing([metric], workers, memory) for run in runs), workers.n + 1, tell)
 

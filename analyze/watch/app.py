@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import socket
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -125,6 +127,8 @@ def serve(survey: Survey, port: int, ready: Callable[[str], object]) -> None:
     """
     import uvicorn
 
+    # The server ends its work at a signal, and then lets the signal have its effect: not before ours is done.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         with socket.socket() as listening:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -136,6 +140,8 @@ def serve(survey: Survey, port: int, ready: Callable[[str], object]) -> None:
             survey.start()
             ready(f"http://127.0.0.1:{listening.getsockname()[1]}/")
             uvicorn.Server(settings).run(sockets=[listening])
+    except KeyboardInterrupt:
+        pass  # that is how one ends it
     finally:
         survey.close()
 

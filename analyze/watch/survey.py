@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 METRICS = ("generalization", "stiffness", "path_self_similarity", "path_cross_similarity", "cna", "margin")
 POINTS = 300  # of a line of every update: means of as many stretches
+PATIENCE = 5.0  # seconds that the end waits for what is being computed
 REMOTE = 15.0  # seconds before a run elsewhere is asked for again
 CHOSEN = "chosen"  # what the probe of interest is called in a chart, whatever its name in a run
 SILENT = 60.0  # seconds without an update, and ten times the usual wait, after which a run may have died
@@ -110,7 +111,7 @@ class Survey:
         """End the thread, and remove what was kept."""
         self._ended.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(PATIENCE)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def look(self) -> None:

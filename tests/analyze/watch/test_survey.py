@@ -120,7 +120,7 @@ def test_what_is_known_is_not_computed_again(runs, watched, monkeypatch):
     limit[0] = 8
     survey.look()
     assert set(seen) <= {8, 4} and seen[8] >= len(METRICS) - 1  # a comparison in time reads the one before
-    assert lines(survey, "cna")[0]["x"] == [0, 2, 4, 8] and survey.version > version
+    assert lines(survey, "margin")[0]["x"] == [0, 2, 4, 8] and survey.version > version
 
 
 def test_a_run_that_is_damaged_deleted_replaced_or_begins_costs_no_other(tmp_path, watched):
@@ -134,17 +134,17 @@ def test_a_run_that_is_damaged_deleted_replaced_or_begins_costs_no_other(tmp_pat
     survey.look()
     a, b = survey.state()["runs"]
     assert a["state"] == "unreadable" and "zarr.json" in a["note"]
-    assert (b["name"], b["state"]) == ("b", "recording") and lines(survey, "cna")[-1]["group"] == "b"
+    assert (b["name"], b["state"]) == ("b", "recording") and lines(survey, "margin")[-1]["group"] == "b"
     root.write_bytes(whole)
     survey.look()
     assert survey.state()["runs"][0]["state"] == "complete"
     shutil.rmtree(tmp_path / "b.zarr")
     survey.look()
-    assert [run["name"] for run in survey.state()["runs"]] == ["a"] and len(lines(survey, "cna")) == 1
+    assert [run["name"] for run in survey.state()["runs"]] == ["a"] and len(lines(survey, "margin")) == 1
     shutil.rmtree(tmp_path / "a.zarr")
     write_archive(tmp_path / "a.zarr", steps=(0, 3), seed=5)
     survey.look()
-    assert lines(survey, "cna")[0]["x"] == [0, 3]
+    assert lines(survey, "margin")[0]["x"] == [0, 3]
     shutil.rmtree(tmp_path)
     survey.look()
     assert survey.state()["runs"] == [] and "there is no directory" in survey.state()["trouble"]

@@ -34,7 +34,7 @@ class Log(list):
 
 
 def test_scalars_are_the_measures_step_by_step(run):
-    results = analyze.run(run, ["stiffness", "cna"])
+    results = analyze.run(run, ["stiffness", "margin"])
     writer, log = Scalars(), Log()
     count = analyze.mirror_metrics(results, writer)
     assert count == len(writer) == analyze.mirror_metrics(results, log) > 6
@@ -62,15 +62,15 @@ def test_anything_else_is_refused():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_tensorboard_reads_what_the_command_wrote(run, tmp_path):
     pytest.importorskip("tensorboard", reason="the extra `test` brings tensorboard")
-    options = ["-o", str(tmp_path / "out"), "-m", "cna", "--to", "tensorboard", str(tmp_path / "logs")]
+    options = ["-o", str(tmp_path / "out"), "-m", "margin", "--to", "tensorboard", str(tmp_path / "logs")]
     result = CliRunner().invoke(cli.main, ["analyze", str(run), *options])
     assert result.exit_code == 0, result.stderr
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     (folder,) = (tmp_path / "logs").iterdir()
     read = EventAccumulator(str(folder)).Reload()
-    values = analyze.load(tmp_path / "out")["cna"]["pearson"].sel(probe="train").values
-    events = read.Tensors("cna/pearson/train")
+    values = analyze.load(tmp_path / "out")["margin"]["gamma"].sel(probe="train").values
+    events = read.Tensors("margin/gamma/train")
     assert [event.step for event in events] == [0, 2, 4]
     assert [event.tensor_proto.float_val[0] for event in events] == pytest.approx(values.tolist(), rel=1e-6)
 

@@ -15,7 +15,7 @@ ROWS = [
         "tau": -0.12345,
         "n": 12345678,
     },
-    {"measure": "cna", "target": "a target with a very long name indeed", "tau": None, "n": 1},
+    {"measure": "cna", "target": "a target with a very long name indeed", "tau": None, "count": 1},
 ]
 
 
@@ -31,7 +31,7 @@ def test_a_table_fits_the_terminal_and_never_cuts_a_number(monkeypatch, columns)
     head = [line for line in lines if not line.startswith("no room for ")]
     assert max(map(len, head)) <= max(columns, len(ROWS[0]["measure"]))
     assert len(head) == 3 and head[1].startswith(ROWS[0]["measure"])
-    for name, text in (("tau", "-0.1234"), ("n", "12345678")):
+    for name, text in (("tau", "-0.1234"), ("count", "12345678")):
         hidden = [line for line in lines if line.startswith("no room for ") and name in line]
         assert (text in head[1].split()) != bool(hidden), "whole, or said to be left out"
 
