@@ -45,7 +45,7 @@ def memorization(
     ids = _same_ids(archives, probe)
     mask = np.array([np.isin(ids, _trained_on(archive)) for archive in archives])
     found = scores(mask, np.array([_correct(archive, probe) for archive in archives]))
-    dims: dict[str, tuple[str, ...]] = {name: ("example",) for name in found}
+    dims: dict[str, tuple[str, ...]] = dict.fromkeys(found, ("example",))
     dims |= {"c_profile": ("ratio", "example"), "n_profile": ("ratio", "example"), "ratio": ("ratio",)}
     if test is not None:
         _same_ids(archives, test)
