@@ -66,6 +66,16 @@ class Results(Mapping[str, "xr.Dataset"]):
             for metric, data in self._datasets.items()
         }
 
+    def summary(self) -> pd.DataFrame:
+        """The numbers that tell each result, as its metric declares them: one row a number, named in full.
+
+        Columns: `metric`, `variable`, `of` (its labels), `first` (first defined value; NaN without steps), `last` (at
+        the last snapshot), `units`, `n` (values behind the last one: examples of a mean, else 1) and `undefined`.
+        """
+        from analyze.summary import table
+
+        return table(self._datasets)
+
     def to_parquet(self, path: str | Path) -> None:
         """Write `to_dataframe` as one Parquet file; ImportError without the extra `parquet`."""
         self.to_dataframe().to_parquet(path, index=False)

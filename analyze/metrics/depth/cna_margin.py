@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     variables={"polygon": ("step",), "absolute": ("step",), "lobe": ("step",), "gamma": ("step",)},
     scope="train",
     units={"polygon": "score", "absolute": "score", "lobe": "score", "gamma": "score"},
+    summary=("polygon", "absolute", "lobe"),
     title="CNA-Margin",
     formula="γ · CNA-Area",
     cost="none beyond cna_area and margin",

@@ -36,6 +36,7 @@ CURVES = ("step", "layer")
     },
     scope="train",
     bounds=(-1, 1),
+    summary=("cosine_within", "cosine_between"),
     title="Class stiffness",
     formula="S(a,b) = mean_{i∈a, j∈b, i≠j} S(i,j)  within = mean_a S(a,a)  between = mean_{a≠b} S(a,b)",
     cost="reads stored Gram matrices; O(steps · layers · examples²)",

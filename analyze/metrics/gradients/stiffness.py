@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         "n_pairs": ("pair",),
     },
     bounds=(-1, 1),
+    summary=("cosine", "sign"),
     title="Stiffness",
     formula="S_cos(A,B) = mean_{i∈A, j∈B} g_i·g_j / |g_i||g_j|; S_sign(A,B) = mean_{i∈A, j∈B} sign(g_i·g_j)",
     cost="reads stored Gram matrices; O(steps · layers · examples²)",

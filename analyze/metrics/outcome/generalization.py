@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         "n_examples": ("probe",),
     },
     bounds={"error": (0, 1), "gap_error": (-1, 1)},
+    summary=("loss", "error", "gap_loss", "gap_error"),
     title="Loss, error and generalization gap",
     formula="gap = test - train",
     cost="reads stored outputs; O(steps · examples · classes)",
