@@ -138,7 +138,6 @@ def demo(out: Path, shuffle_labels: bool, epochs: int, seed: int) -> None:
     """
     archive, analysis = out / "digits.zarr", out / "digits.analysis"
     note(f"Training on 1,297 handwritten digits{' with shuffled labels' if shuffle_labels else ''} ...")
-    from analyze.report.findings import findings
     from tracer.command.demo import one_thread, train
 
     def progress(epoch: int, loss: float) -> None:
@@ -151,7 +150,7 @@ def demo(out: Path, shuffle_labels: bool, epochs: int, seed: int) -> None:
         note("Analyzing ...")
         results = _analyze(str(archive), analysis)
     click.echo(f"archive  {archive}\nreport   {analysis / 'report.html'}\n")
-    for finding in findings(results)[:5]:
+    for finding in results.findings:
         click.echo(f"- {finding.sentence}")
 
 
@@ -303,6 +302,8 @@ def analyze_run(
     asked = {"metrics": wanted, "memory": memory, "options": options, "replay": replay}
     where = {"jobs": jobs, "scheduler": scheduler, "snapshots": snapshots, "patience": patience}
     results = _analyze(run, target, force, **asked, **where)
+    for finding in results.findings if form == "table" else ():
+        click.echo(f"- {finding.sentence}")
     emit(result_rows(results), form)
     note(f"report: {target / 'report.html'}")
 
@@ -386,7 +387,7 @@ def _beside(run: str) -> Path:
 def _analyze(run: str, target: Path, force: bool = False, **settings: Any) -> Any:
     """Compute and write under `target`, first what is quick; what is there already is kept unless `force`."""
     import analyze
-    from analyze.report.findings import findings
+    from analyze.findings import findings
     from analyze.report.save import Pages
     from tracer.store.files import claimed
 
@@ -394,7 +395,7 @@ def _analyze(run: str, target: Path, force: bool = False, **settings: Any) -> An
 
     def arrived(results: Any) -> None:
         pages.write(results)
-        for finding in [] if seen else findings(results)[:5]:
+        for finding in findings(results) if results.coming and not seen else ():
             note(f"- {finding.sentence}")
         report = "" if seen else f"report: {target / 'report.html'}; "
         if results.coming:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
+    from analyze.findings import Finding
     from tracer.archive import Archive
 
 
@@ -65,6 +66,13 @@ class Results(Mapping[str, "xr.Dataset"]):
             metric: {name: data.attrs[name] for name in names if name in data.attrs}
             for metric, data in self._datasets.items()
         }
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What can be said of the run in sentences, with numbers and their intervals: see `analyze.findings`."""
+        from analyze.findings import findings
+
+        return findings(self)
 
     def summary(self) -> pd.DataFrame:
         """The numbers that tell each result, as its metric declares them: one row a number, named in full.

@@ -15,6 +15,7 @@ import numpy as np
 from analyze import plot
 from analyze.catalogue import available_metrics
 from analyze.contract import Metric
+from analyze.findings import findings
 from analyze.numerics.processes import cores, pool
 from analyze.saved.seals import Seals
 from analyze.saved.store import ResultStore
@@ -175,6 +176,7 @@ def summary(results: Results, notes: Mapping[str, str]) -> dict[str, Any]:
     about = {} if first is None else {name: first.attrs.get(name) for name in PROVENANCE}
     return {
         **about,
+        "findings": [finding.to_dict() for finding in findings(results)],
         "metrics": {name: _entry(name, data, notes.get(name, "")) for name, data in results.items()},
         "skipped": dict(results.skipped),
         **({"coming": list(results.coming)} if getattr(results, "coming", ()) else {}),
