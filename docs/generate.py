@@ -24,7 +24,7 @@ COMPLETION = (
     "| fish | `~/.config/fish/completions/tracer.fish` | `_TRACER_COMPLETE=fish_source tracer \\| source` |",
     "",
     "Tables fit the terminal: text is shortened, numbers never; columns for which there is no room are named below.",
-    "What is not printed to a terminal is whole. Progress is a line on a terminal, and one each ten seconds in a file.",
+    "What is not printed to a terminal is whole. Progress is a line on a terminal, in a file a line every ten seconds.",
 )
 
 

@@ -46,6 +46,7 @@ _EXTRAS = {
     "safetensors": ("checkpoints", "reading .safetensors"),
     "huggingface_hub": ("hub", "hf://"),
     "distributed": ("dask", "a Dask cluster"),
+    "gudhi": ("topology", "a Betti number above the first"),
     "starlette": ("watch", "tracer watch"),
     "uvicorn": ("watch", "tracer watch"),
     "pyarrow": ("parquet", "a Parquet file"),

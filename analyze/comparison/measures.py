@@ -23,7 +23,20 @@ At = str | int
 KEPT = "measures.json"
 # Dimensions whose every label makes a measure of its own, and those of a network's parts, which differ
 # between architectures: of these the whole network counts where a result has it, else the mean of the parts.
-LABELLED = {"probe", "pair", "factors", "kind", "q", "sigma", "rho", "alpha", "noise", "estimator", "rank"}
+LABELLED = {
+    "probe",
+    "pair",
+    "factors",
+    "kind",
+    "q",
+    "sigma",
+    "rho",
+    "alpha",
+    "noise",
+    "estimator",
+    "rank",
+    "scale",
+}
 PARTS = {"layer", "site", "place"}
 WHOLE = "all"
 # Counts that describe the network; the others only say how much a value rests on.
@@ -67,7 +80,7 @@ def series(data: xr.Dataset, metric: str) -> dict[str, Series]:
 
     A variable without `step` has one value and no step.
     """
-    found: dict[str, Series] = {}
+    named: dict[str, Series] = {}
     for name, array in data.data_vars.items():
         if not measure_dims([str(dim) for dim in array.dims], str(name)):
             continue
@@ -81,13 +94,13 @@ def series(data: xr.Dataset, metric: str) -> dict[str, Series]:
         }
         values = array.transpose(..., *(["step"] if steps else [])).values
         for label, picked in _labelled(f"{metric}.{name}", labels, np.asarray(values, np.float64)):
-            found[label] = steps, [float(value) for value in np.atleast_1d(picked)]
-    return found
+            named[label] = steps, [float(value) for value in np.atleast_1d(picked)]
+    return named
 
 
 def final_of_summary(entry: Mapping[str, Any], metric: str) -> dict[str, float] | None:
     """Last value of every measure from a metric's part of `summary.json`; None where it lacks one."""
-    found: dict[str, float] = {}
+    finals: dict[str, float] = {}
     for name, about in entry["variables"].items():
         if not measure_dims(list(about["dims"]), name):
             continue
@@ -95,26 +108,26 @@ def final_of_summary(entry: Mapping[str, Any], metric: str) -> dict[str, float] 
             return None
         labels, values = _unnested(about["last"], [dim for dim in about["dims"] if dim != "step"])
         for label, value in _labelled(f"{metric}.{name}", labels, values):
-            found[label] = float(value)
-    return found
+            finals[label] = float(value)
+    return finals
 
 
 def measures_of(run: Run, names: Sequence[str], at: At) -> dict[str, float]:
     """Every measure of the metrics at one time of a run, and every target."""
     stored = run.stored()
-    found: dict[str, float] = {}
+    finals: dict[str, float] = {}
     if at == "final":
-        found, names = _finals(run, names, stored)
-    kept = Kept(run, stored)
-    targets = dict(_chosen(kept.of("generalization"), None)) if at not in ("final", "best") else {}
-    step = _step(at, kept) if names or at != "final" else None
+        finals, names = _finals(run, names, stored)
+    cache = Kept(run, stored)
+    targets = dict(_chosen(cache.of("generalization"), None)) if at not in ("final", "best") else {}
+    step = _step(at, cache) if names or at != "final" else None
     for name in names:
-        found |= _chosen(kept.of(name), step)
-    kept.write()
+        finals |= _chosen(cache.of(name), step)
+    cache.write()
     # What is to be explained is where training ended, however early a measure is taken.
-    ends = targets or found
-    found = {label: value for label, value in found.items() if not label.startswith(ECHOES)}
-    return found | {name: ends[label] for name, label in TARGETS.items() if label in ends}
+    ends = targets or finals
+    finals = {label: value for label, value in finals.items() if not label.startswith(ECHOES)}
+    return finals | {name: ends[label] for name, label in TARGETS.items() if label in ends}
 
 
 class Kept:
@@ -132,15 +145,15 @@ class Kept:
         if metric not in self.stored:
             return {}
         mark = str(self.stored[metric].get("fingerprint", ""))
-        kept = self.content.get(metric)
-        if kept is None or kept["fingerprint"] != mark:
-            found = series(ResultStore(self.run.analysis).read(metric), metric)
-            kept = self.content[metric] = {"fingerprint": mark, "series": found}
+        entry = self.content.get(metric)
+        if entry is None or entry["fingerprint"] != mark:
+            read = series(ResultStore(self.run.analysis).read(metric), metric)
+            entry = self.content[metric] = {"fingerprint": mark, "series": read}
             self.changed = True
         # JSON has no word for undefined and infinite numbers: they are null and text.
         return {
             label: (steps, [math.nan if value is None else float(value) for value in values])
-            for label, (steps, values) in kept["series"].items()
+            for label, (steps, values) in entry["series"].items()
         }
 
     def write(self) -> None:
@@ -187,7 +200,7 @@ def _finals(
     """Last values from `summary.json`, and the metrics it does not answer for."""
     file = run.analysis / "summary.json"
     summary = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"metrics": {}}
-    entries, found, left = summary["metrics"], dict[str, float](), list[str]()
+    entries, finals, left = summary["metrics"], dict[str, float](), list[str]()
     for name in names:
         current = name in entries and (
             name in stored and entries[name].get("created") == stored[name].get("created")
@@ -196,15 +209,15 @@ def _finals(
         if values is None:
             left.append(name)
         else:
-            found |= values
-    return found, left
+            finals |= values
+    return finals, left
 
 
-def _step(at: At, kept: Kept) -> int | None:
+def _step(at: At, last: Kept) -> int | None:
     """The step meant; None is the last one of each measure."""
     if isinstance(at, int) or at == "final":
         return at if isinstance(at, int) else None
-    outcome = kept.of("generalization")
+    outcome = last.of("generalization")
     if at in PERIODS:
         steps = next(iter(outcome.values()), ([0], []))[0]
         return int(PERIODS[at] * steps[-1]) if steps else None
@@ -214,9 +227,9 @@ def _step(at: At, kept: Kept) -> int | None:
     return steps[int(np.nanargmin(losses))]
 
 
-def _chosen(found: Mapping[str, Series], step: int | None) -> Iterator[tuple[str, float]]:
+def _chosen(finals: Mapping[str, Series], step: int | None) -> Iterator[tuple[str, float]]:
     """Value of each series at the last snapshot up to a step; NaN where it begins later."""
-    for label, (steps, values) in found.items():
+    for label, (steps, values) in finals.items():
         if not steps:
             yield label, values[0]
             continue
@@ -231,10 +244,10 @@ def _labelled(
     if labels.get("pair", [""])[0].isdigit():
         return  # pairs of examples that the metric drew, not pairs of splits
     sizes = {}
-    for dim, given in labels.items():
-        parts = [WHOLE] if WHOLE in given else ["mean"]
-        sizes[dim] = parts if dim in PARTS else given[:1] if dim == "rank" else given
-    for place in product(*(range(len(given)) for given in sizes.values())):
+    for dim, names in labels.items():
+        parts = [WHOLE] if WHOLE in names else ["mean"]
+        sizes[dim] = parts if dim in PARTS else names[:1] if dim == "rank" else names
+    for place in product(*(range(len(names)) for names in sizes.values())):
         picked = values
         for (dim, shown), position in zip(sizes.items(), place, strict=True):
             if shown == ["mean"] and labels[dim] != ["mean"]:

@@ -41,8 +41,8 @@ class Ends:
 
 def findings(results: Datasets) -> list[Finding]:
     """Everything the rules have to say about the results of one run, most telling first."""
-    found = (rule(results) for rule in RULES)
-    return [finding for finding in found if finding is not None]
+    said = (rule(results) for rule in RULES)
+    return [finding for finding in said if finding is not None]
 
 
 def ends(values: xr.DataArray) -> Ends | None:

@@ -274,7 +274,7 @@ class Archive:
 
         The constants are tensors of the model that are neither parameters nor buffers, by name.
         """
-        self._need("network", "record traces the network by itself unless torch.export refused the model")
+        self._need("network", self._how_to_replay)
         versions = self._source.group_attributes("network")["versions"]
         valid = [entry for entry in versions if step is None or entry["from_step"] <= step]
         if not valid:
@@ -286,6 +286,17 @@ class Archive:
         table = self._source.read(f"network/table_{entry['version']}").tobytes()
         constants = entry.get("constants", {})
         return table, {name: self._source.read(f"network/{array}") for name, array in constants.items()}
+
+    @property
+    def _how_to_replay(self) -> str:
+        if self.card.get("network") == "eager":
+            return (
+                "the model was probed itself, since it could not be traced; give one that can be, with the same "
+                "weights, by `tracer analyze --model pkg.module:factory`"
+            )
+        if not self.probes:
+            return "it is traced where record() is given probes, which `tracer analyze --model` needs too"
+        return "give your own by `tracer analyze --model pkg.module:factory`"
 
     # ---- probes ----
 

@@ -59,9 +59,9 @@ def pack_command(
     """
     from tracer.share.packs import pack
 
-    kept = {"probes": list(probes) or None, "sites": list(sites) or None, "steps": steps}
+    selection = {"probes": list(probes) or None, "sites": list(sites) or None, "steps": steps}
     with Bar() as bar:
-        made = pack(run, output, zip=zipped, gradients=not no_gradients, progress=bar, **kept)
+        made = pack(run, output, zip=zipped, gradients=not no_gradients, progress=bar, **selection)
     click.echo(made)
 
 
@@ -107,10 +107,12 @@ def export_command(run: str, file: Path, no_compression: bool) -> None:
     "--probes", metavar="MODULE:FUNCTION", help="Of a folder of weights: returns the probes by name."
 )
 @click.option("--loss", metavar="MODULE:FUNCTION", help="Of a folder of weights [cross entropy].")
+@click.option("--pattern", metavar="GLOB", help="Files of weights in the folder [**/*.safetensors].")
 @click.option(
-    "--pattern", default="**/*.safetensors", show_default=True, help="Files of weights in the folder."
+    "--epochs/--steps", default=None, help="What the numbers in the names count [what the names say]."
 )
-@click.option("--epochs", is_flag=True, help="The numbers in the names of the files are epochs, not steps.")
+@click.option("--entry", metavar="NAME", help="Of several states in a file, the one to read.")
+@click.option("--revision", multiple=True, help="Of a model on the Hub; repeat it [all but main].")
 @click.option("--load-pt", is_flag=True, help="Also read files of torch.save; only tensors are loaded.")
 @debug_option
 def import_command(
@@ -119,17 +121,20 @@ def import_command(
     model: str | None,
     probes: str | None,
     loss: str | None,
-    pattern: str,
-    epochs: bool,
+    pattern: str | None,
+    epochs: bool | None,
+    entry: str | None,
+    revision: tuple[str, ...],
     load_pt: bool,
 ) -> None:
-    """Make an archive of an HDF5 export, or of a folder of saved weights.
+    """Make an archive of an HDF5 export, or of saved weights in a folder or on the Hub (hf://owner/name).
 
-    A folder holds one state_dict a snapshot, with its step in the name of the file; --model and --probes name
-    functions, found from the current directory, that make what recording would have been given.
+    A folder holds one state_dict a snapshot, with its step in the name of the file, and a model on the Hub one in
+    each revision; --model and --probes name functions, found from the current directory, that make what recording
+    would have been given.
     """
     with Bar() as bar:
-        if not source.is_dir():
+        if not source.is_dir() and not str(source).startswith("hf:"):
             from tracer.share.hdf5 import import_hdf5
 
             click.echo(import_hdf5(source, output, progress=bar))
@@ -149,6 +154,8 @@ def import_command(
             pattern=pattern,
             epochs=epochs,
             load_pt=load_pt,
+            entry=entry,
+            revisions=revision or None,
             progress=bar,
         )
     click.echo(made)
