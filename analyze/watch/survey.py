@@ -205,6 +205,7 @@ def _facts(archive: Archive) -> dict[str, Any]:
         "note": "",
         "title": str(archive.attributes.get("title") or ""),
         "last": float(times[-1]) if len(times) else None,
+        "pace": plain(1 / usual) if usual > 0 else None,
         "silent_after": max(SILENT, 10 * usual),
         "attributes": {name: plain(value) for name, value in attributes_of(archive.card).items()},
     }

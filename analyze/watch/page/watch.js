@@ -107,6 +107,7 @@ function row(run, colour) {
   const numbers = [whole(run.updates), whole(run.epochs), figure(run.loss), figure(run.train_error), figure(run.test_error), figure(run.gap), whole(run.snapshots)];
   cells.splice(only ? 0 : 1, 0, name);
   cells.push(...numbers.map(text => make("td", {class: "number"}, text)));
+  if (kind === "recording" && run.pace) cells.at(-numbers.length).append(make("div", {class: "note"}, `${figure(run.pace)} a second`));
   cells.push(make("td", {class: "number", "data-last": run.key}, since(run) === null ? "–" : ago(since(run))));
   for (const attribute of varied()) cells.push(make("td", {}, String(run.attributes?.[attribute] ?? "–")));
   const report = make("td");
