@@ -2,7 +2,7 @@
 
 const PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A7A7A"];
 const RAMP = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [200, 190, 40]]; // numbers, dark to light
-const WIDTH = 400, HEIGHT = 210, LEFT = 46, RIGHT = 8, TOP = 8, BOTTOM = 30;
+const WIDTH = 400, HEIGHT = 220, LEFT = 50, RIGHT = 12, TOP = 10, BOTTOM = 38;
 const EVERY = 1500; // milliseconds between looking for news
 const SHOWN = 24; // groups that a legend names, and lines that a tip does
 
@@ -102,17 +102,18 @@ function row(run, colour) {
   name.append(only ? run.name : make("a", {href: `/runs/${run.key}`}, run.name));
   const kind = stateOf(run);
   const told = kind === "silent" ? `silent for ${ago(since(run)).replace(" ago", "")}` : kind;
-  const cells = [make("td", {class: `state ${kind}`}, told)];
+  const cells = [make("td", {}, make("span", {class: `state ${kind}`}, told))];
+  if (run.note) cells[0].append(make("div", {class: "note"}, run.note));
   if (!only) cells.unshift(make("td", {}, box));
   const numbers = [whole(run.updates), whole(run.epochs), figure(run.loss), figure(run.train_error), figure(run.test_error), figure(run.gap), whole(run.snapshots)];
   cells.splice(only ? 0 : 1, 0, name);
   cells.push(...numbers.map(text => make("td", {class: "number"}, text)));
+  if (kind === "recording" && run.pace) cells.at(-numbers.length).append(make("div", {class: "note"}, `${figure(run.pace)} a second`));
   cells.push(make("td", {class: "number", "data-last": run.key}, since(run) === null ? "–" : ago(since(run))));
   for (const attribute of varied()) cells.push(make("td", {}, String(run.attributes?.[attribute] ?? "–")));
   const report = make("td");
   if (run.updates !== undefined) report.append(make("a", {href: `/runs/${run.key}/report.html`}, "report"));
   if (run.computing) report.append(make("span", {class: "note"}, " computing …"));
-  if (run.note) report.append(make("div", {class: "note"}, run.note));
   const line = make("tr", hidden.has(run.key) ? {class: "off"} : {}, ...cells, report);
   line.addEventListener("pointerenter", () => light(groupOf(run)));
   line.addEventListener("pointerleave", () => light(null));
@@ -188,12 +189,12 @@ function chart(one, shades) {
   const xOf = scale(first, last > first ? last : first + 1, timeLog, LEFT, WIDTH - RIGHT);
   const x = at => xOf(moved(at)), y = scale(low, high, inLog, HEIGHT - BOTTOM, TOP);
   const svg = draw("svg", {viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${one.title}, ${lines.length} lines`});
-  for (const value of inLog ? decades(low, high) : ticks(low, high, 4)) {
+  for (const value of inLog ? decades(low, high) : ticks(low, high, 6)) {
     svg.append(draw("line", {class: "axis", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value)}));
-    svg.append(draw("text", {x: LEFT - 6, y: y(value) + 4, "text-anchor": "end"}, figure(value)));
+    svg.append(draw("text", {x: LEFT - 6, y: y(value) + 4.5, "text-anchor": "end"}, figure(value)));
   }
   const marks = timeLog ? decades(first, Math.max(last, first + 1)).map(value => value - 1) : ticks(first, Math.max(last, first + 1), 5);
-  for (const at of marks) svg.append(draw("text", {x: x(at), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle"}, whole(at)));
+  for (const at of marks) svg.append(draw("text", {x: x(at), y: HEIGHT - BOTTOM + 18, "text-anchor": "middle"}, whole(at)));
   svg.append(draw("text", {x: WIDTH - RIGHT, y: HEIGHT - 2, "text-anchor": "end"}, find("x").value));
   for (const line of lines) {
     const group = line.key || line.group, colour = shades.get(group);

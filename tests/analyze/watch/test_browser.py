@@ -178,7 +178,7 @@ def training(path, how="new"):
 
 
 def at_least(page, updates):
-    script = "n => +document.querySelector('#runs tbody .number').textContent >= n"
+    script = "n => +document.querySelector('#runs tbody .number').firstChild.textContent >= n"
     page.wait_for_function(script, arg=updates)
 
 
@@ -205,7 +205,7 @@ def test_a_run_is_followed_while_it_trains_dies_and_goes_on(browser, tmp_path):
                 with training(path, "resume") as (child, epoch):
                     for _ in range(3):
                         epoch()
-                    at_least(page, int(before) + 5)
+                    at_least(page, int(before.split()[0]) + 5)
                     child.stdin.close()
                     assert child.wait() == 0
                 page.locator("tbody .complete").wait_for()

@@ -9,7 +9,8 @@ import pytest
 import analyze
 from analyze.engine.blocks import Worker
 from analyze.watch import survey as module
-from analyze.watch.survey import CHARTS, METRICS, Survey, report_of
+from analyze.watch.charts import CHARTS
+from analyze.watch.survey import METRICS, Survey, report_of
 from tests.synthetic import write_archive
 from tracer.archive import open as open_archive
 from tracer.archive import ranks
@@ -99,7 +100,7 @@ def test_what_is_known_is_not_computed_again(runs, watched, monkeypatch):
     original, opened, stamp = Worker.compute, module.open_archive, module._stamp
 
     def compute(self, block):
-        seen.update(step for _ in block.names for step in block.steps or (None,))
+        seen.update(step for _ in block.names for step in block.steps)
         return original(self, block)
 
     def until(path):
