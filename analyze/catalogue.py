@@ -21,15 +21,15 @@ def available_metrics() -> dict[str, Metric]:
     >>> available_metrics()["stiffness"].variables["cosine"]
     ('step', 'pair', 'layer')
     """
-    found: dict[str, Metric] = {}
+    metrics: dict[str, Metric] = {}
     home = import_module("analyze.metrics")
     modules = pkgutil.walk_packages(home.__path__, prefix=f"{home.__name__}.")
     for name in sorted(info.name for info in modules if not info.ispkg):
-        _add(found, cards_of(import_module(name)))
+        _add(metrics, cards_of(import_module(name)))
     for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
         loaded = entry.load()
-        _add(found, cards_of(loaded) if isinstance(loaded, ModuleType) else [card_of(loaded)])
-    return dict(sorted(found.items()))
+        _add(metrics, cards_of(loaded) if isinstance(loaded, ModuleType) else [card_of(loaded)])
+    return dict(sorted(metrics.items()))
 
 
 def cards_of(module: ModuleType) -> list[Metric]:
@@ -54,11 +54,11 @@ def card_of(item: "str | Metric | Callable[..., Any]", known: Mapping[str, Metri
     return card
 
 
-def _add(found: dict[str, Metric], cards: Iterable[Metric]) -> None:
+def _add(metrics: dict[str, Metric], cards: Iterable[Metric]) -> None:
     for card in cards:
-        other = found.get(card.name)
+        other = metrics.get(card.name)
         if other is not None and other.function is not card.function:
             raise ValueError(
                 f"two metrics are called {card.name!r}: in {other.module} and in {card.module}; rename one"
             )
-        found[card.name] = card
+        metrics[card.name] = card

@@ -46,6 +46,7 @@ _EXTRAS = {
     "safetensors": ("checkpoints", "reading .safetensors"),
     "huggingface_hub": ("hub", "hf://"),
     "distributed": ("dask", "a Dask cluster"),
+    "gudhi": ("topology", "a Betti number above the first"),
     "pyarrow": ("parquet", "a Parquet file"),
     "lightning": ("lightning", "recording in Lightning"),
     "transformers": ("transformers", "recording in Transformers"),

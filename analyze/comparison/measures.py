@@ -58,19 +58,19 @@ def final_of_summary(entry: Mapping[str, Any]) -> dict[str, float] | None:
 def measures_of(run: Run, names: Sequence[str], at: At) -> dict[str, float]:
     """Every measure of the metrics at one time of a run, and every target."""
     stored = run.stored()
-    found: dict[str, float] = {}
+    finals: dict[str, float] = {}
     if at == "final":
-        found, names = _finals(run, names, stored)
-    kept = Kept(run, stored)
-    targets = dict(_chosen(kept.of("generalization"), None)) if at not in ("final", "best") else {}
-    step = _step(at, kept) if names or at != "final" else None
+        finals, names = _finals(run, names, stored)
+    cache = Kept(run, stored)
+    targets = dict(_chosen(cache.of("generalization"), None)) if at not in ("final", "best") else {}
+    step = _step(at, cache) if names or at != "final" else None
     for name in names:
-        found |= _chosen(kept.of(name), step)
-    kept.write()
+        finals |= _chosen(cache.of(name), step)
+    cache.write()
     # What is to be explained is where training ended, however early a measure is taken.
-    ends = targets or found
-    found = {label: value for label, value in found.items() if not label.startswith(ECHOES)}
-    return found | {name: ends[label] for name, label in TARGETS.items() if label in ends}
+    ends = targets or finals
+    finals = {label: value for label, value in finals.items() if not label.startswith(ECHOES)}
+    return finals | {name: ends[label] for name, label in TARGETS.items() if label in ends}
 
 
 class Kept:
@@ -88,15 +88,15 @@ class Kept:
         if metric not in self.stored:
             return {}
         mark = str(self.stored[metric].get("fingerprint", ""))
-        kept = self.content.get(metric)
-        if kept is None or kept["fingerprint"] != mark:
-            found = series(ResultStore(self.run.analysis).read(metric), metric)
-            kept = self.content[metric] = {"fingerprint": mark, "series": found}
+        entry = self.content.get(metric)
+        if entry is None or entry["fingerprint"] != mark:
+            read = series(ResultStore(self.run.analysis).read(metric), metric)
+            entry = self.content[metric] = {"fingerprint": mark, "series": read}
             self.changed = True
         # JSON has no word for undefined and infinite numbers: they are null and text.
         return {
             label: (steps, [math.nan if value is None else float(value) for value in values])
-            for label, (steps, values) in kept["series"].items()
+            for label, (steps, values) in entry["series"].items()
         }
 
     def write(self) -> None:
@@ -143,7 +143,7 @@ def _finals(
     """Last values from `summary.json`, and the metrics it does not answer for."""
     file = run.analysis / "summary.json"
     summary = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"metrics": {}}
-    entries, found, left = summary["metrics"], dict[str, float](), list[str]()
+    entries, finals, left = summary["metrics"], dict[str, float](), list[str]()
     for name in names:
         current = name in entries and (
             name in stored and entries[name].get("created") == stored[name].get("created")
@@ -152,15 +152,15 @@ def _finals(
         if values is None:
             left.append(name)
         else:
-            found |= values
-    return found, left
+            finals |= values
+    return finals, left
 
 
-def _step(at: At, kept: Kept) -> int | None:
+def _step(at: At, last: Kept) -> int | None:
     """The step meant; None is the last one of each measure."""
     if isinstance(at, int) or at == "final":
         return at if isinstance(at, int) else None
-    outcome = kept.of("generalization")
+    outcome = last.of("generalization")
     if at in PERIODS:
         steps = next(iter(outcome.values()), ([0], []))[0]
         return int(PERIODS[at] * steps[-1]) if steps else None
@@ -170,9 +170,9 @@ def _step(at: At, kept: Kept) -> int | None:
     return steps[int(np.nanargmin(losses))]
 
 
-def _chosen(found: Mapping[str, Series], step: int | None) -> Iterator[tuple[str, float]]:
+def _chosen(finals: Mapping[str, Series], step: int | None) -> Iterator[tuple[str, float]]:
     """Value of each series at the last snapshot up to a step; NaN where it begins later."""
-    for label, (steps, values) in found.items():
+    for label, (steps, values) in finals.items():
         if not steps:
             yield label, values[0]
             continue

@@ -67,15 +67,15 @@ class Run:
         if self._stored is not None:
             return self._stored
         store, digest = ResultStore(self.analysis), self.facts.get("digest")
-        found: dict[str, dict[str, Any]] = {}
+        stored: dict[str, dict[str, Any]] = {}
         for name in store.names():
             text = (store.root / name / "zarr.json").read_text(encoding="utf-8")
             attributes = dict(json.loads(text)["attributes"])
             mine = not self.path or attributes.get("sources") == sources()
             if mine and (digest is None or attributes.get("archive_digest", digest) == digest):
-                found[name] = attributes
-        self._stored = found
-        return found
+                stored[name] = attributes
+        self._stored = stored
+        return stored
 
     def computing(
         self, names: Iterable[str], workers: Workers, memory: int | str = "2GB", pieces: int | None = None
@@ -143,12 +143,12 @@ class Pages:
         names = ResultStore(self.analysis).names()
         if not names:
             return False
-        kept = load(self.analysis)
-        if self.digest not in {data.attrs.get("archive_digest") for data in kept.values()}:
+        page = load(self.analysis)
+        if self.digest not in {data.attrs.get("archive_digest") for data in page.values()}:
             return False
         with open(self.archive) as archive:
             save(
-                Results(kept, self.skipped, archive=archive), Path(self.analysis)
+                Results(page, self.skipped, archive=archive), Path(self.analysis)
             )  # who asked for it has the claim
         return True
 
@@ -171,9 +171,9 @@ def read_facts(path: str, analysis: Path) -> dict[str, Any]:
     """
     kept_at, mark = analysis / FACTS, _mark(path)
     if kept_at.is_file():
-        kept = json.loads(kept_at.read_text(encoding="utf-8"))
-        if mark is None or kept.get("mark") == mark:
-            return dict(kept)
+        stored = json.loads(kept_at.read_text(encoding="utf-8"))
+        if mark is None or stored.get("mark") == mark:
+            return dict(stored)
     if not path:
         return {"title": analysis.name.removesuffix(".analysis")}
     facts = _facts(path) | {"mark": mark}
@@ -186,15 +186,15 @@ def _facts(path: str) -> dict[str, Any]:
     from tracer.archive import open
 
     with open(path) as archive:
-        given = attributes_of(archive.card)
+        attributes = attributes_of(archive.card)
         sizes = archive.rows["n_ids"]
         sizes = sizes[sizes > 0]
         if len(sizes):
             # The most common size: the last batch of an epoch is often smaller.
             values, counts = np.unique(sizes, return_counts=True)
-            given.setdefault("batch_size", int(values[counts.argmax()]))
+            attributes.setdefault("batch_size", int(values[counts.argmax()]))
         title = str(archive.attributes.get("title") or Path(path).stem)
-        return {"title": title, "run_id": archive.run_id, "digest": archive.digest, "attributes": given}
+        return {"title": title, "run_id": archive.run_id, "digest": archive.digest, "attributes": attributes}
 
 
 def attributes_of(card: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,20 +207,24 @@ def attributes_of(card: Mapping[str, Any]) -> dict[str, Any]:
     >>> attributes_of(card)
     {'width': 64, 'optimizer': 'SGD', 'lr': 0.1}
     """
-    found = {name: value for name, value in card.items() if name not in NOT_ATTRIBUTES and _is_plain(value)}
-    found |= {name: value for name, value in _mapping(card.get("attributes")).items() if _is_plain(value)}
+    attributes = {
+        name: value for name, value in card.items() if name not in NOT_ATTRIBUTES and _is_plain(value)
+    }
+    attributes |= {
+        name: value for name, value in _mapping(card.get("attributes")).items() if _is_plain(value)
+    }
     optimizer, model = card.get("optimizer"), card.get("model")
     for name, part in (("model", model), ("optimizer", optimizer), ("loss", card.get("loss"))):
         text = _mapping(part).get("class", part)
         if isinstance(text, str):
-            found[name] = text.rpartition(".")[2] if name != "loss" else text
+            attributes[name] = text.rpartition(".")[2] if name != "loss" else text
     for name, value in next(iter(_mapping(optimizer).get("groups", [])), {}).items():
         value = "/".join(map(str, value)) if isinstance(value, list) else value
         if _is_plain(value):
-            found.setdefault(name, value)
+            attributes.setdefault(name, value)
     if "n_parameters" in _mapping(model):
-        found["n_parameters"] = int(_mapping(model)["n_parameters"])
-    return found
+        attributes["n_parameters"] = int(_mapping(model)["n_parameters"])
+    return attributes
 
 
 def choose_axes(table: Mapping[str, Sequence[Any]]) -> list[str]:

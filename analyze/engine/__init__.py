@@ -182,10 +182,10 @@ class Session:
 
     def results(self) -> Results:
         """Results of the metrics that were asked for, why others are missing, and which are still to come."""
-        kept = {name: self.done[name] for name in self.wanted if name in self.done}
+        computed = {name: self.done[name] for name in self.wanted if name in self.done}
         skipped = {name: self.failed[name].message for name in self.wanted if name in self.failed}
         coming = [name for name in self.coming if name in self.wanted]
-        return Results(kept, skipped, archive=self.opened, coming=coming)
+        return Results(computed, skipped, archive=self.opened, coming=coming)
 
     def _compute(self, plans: Sequence[Plan]) -> Routine[None]:
         """Compute metrics that do not read each other's results."""

@@ -23,6 +23,7 @@ FACTS = {
     "path_cross_similarity": {"histogram"},
     "activation_cross_similarity": {"histogram"},
     "cna_landscape": {"explained"},
+    "norm_measures": {"params"},
     "expected_sharpness": {"n_draws"},
 }
 

@@ -17,14 +17,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def printable(text: str) -> str:
-    r"""Text whose control characters are shown, not obeyed: names in an archive may come from a stranger.
+    r"""Text whose control characters are shown, not obeyed: names in an archive may come from anywhere.
 
     >>> printable("a\x1b[2Jb\u202ec\nd") == "a\\x1b[2Jb\\u202ec\nd"
     True
     """
-    kept = "\n\t"
+    whitespace = "\n\t"
     return "".join(
-        char if char in kept or not unicodedata.category(char).startswith("C") else ascii(char)[1:-1]
+        char if char in whitespace or not unicodedata.category(char).startswith("C") else ascii(char)[1:-1]
         for char in text
     )
 

@@ -68,9 +68,9 @@ def pack_command(
     """
     from tracer.share.packs import pack
 
-    kept = {"probes": list(probes) or None, "sites": list(sites) or None, "steps": steps}
+    selection = {"probes": list(probes) or None, "sites": list(sites) or None, "steps": steps}
     with Bar() as bar:
-        made = pack(run, output, zip=zipped, gradients=not no_gradients, progress=bar, **kept)
+        made = pack(run, output, zip=zipped, gradients=not no_gradients, progress=bar, **selection)
     click.echo(made)
 
 

@@ -155,9 +155,9 @@ class Probe:
 
 def named_probes(probes: Mapping[str, Any]) -> dict[str, Probe]:
     """The probes of a recording by name; RecordError for two of one split, or a name that is no folder's."""
-    found = {name: Probe.from_any(name, value) for name, value in probes.items()}
+    named = {name: Probe.from_any(name, value) for name, value in probes.items()}
     by_split: dict[str | None, str] = {}
-    for name, probe in found.items():
+    for name, probe in named.items():
         if not name or name != name.strip() or any(sign in name for sign in "/\\.:\0"):
             raise RecordError(f"{name!r} cannot name a probe: use letters, digits, '-' and '_'")
         other = by_split.setdefault(probe.split, name)
@@ -165,7 +165,7 @@ def named_probes(probes: Mapping[str, Any]) -> dict[str, Probe]:
             raise RecordError(
                 f"probes {other!r} and {name!r} are both of split {probe.split!r}: join them, or give split="
             )
-    return found
+    return named
 
 
 def _digest_of(*parts: np.ndarray) -> np.ndarray:

@@ -61,15 +61,15 @@ def import_checkpoints(
     ArchiveError if ``output`` exists.
     """
     files = _in_order(Path(folder), pattern, steps)
-    found = named_probes(probes)
-    if found and loss is None and objective is None:
+    named = named_probes(probes)
+    if named and loss is None and objective is None:
         raise RecordError("probes need a loss: pass loss=, for example loss=F.cross_entropy, or objective=")
     model = factory()
     load_into(model, files[0][1], load_pt)
     streams = set(STREAMS)
     goal: dict[str, Any] = {"loss": loss, "objective": objective}
     options: dict[str, Any] = {"gradients": gradients, "memory": memory, "chunk": chunk}
-    instrument = Instrument(model, found, **goal, streams=streams - {"weights"}, **options)
+    instrument = Instrument(model, named, **goal, streams=streams - {"weights"}, **options)
     settings = {
         "model": card.describe_model(model),
         "optimizer": None,
@@ -181,17 +181,17 @@ def _in_order(folder: Path, pattern: str, steps: Steps | None) -> list[tuple[int
 
 def _parts(file: Path) -> list[Path]:
     """All files of the snapshot that a file belongs to, in order."""
-    found = _PART.fullmatch(file.stem)
-    if found is None:
+    match = _PART.fullmatch(file.stem)
+    if match is None:
         return [file]
-    width, start = len(found[2]), file.stem[: -len(f"{found[2]}-of-{found[3]}")]
+    width, start = len(match[2]), file.stem[: -len(f"{match[2]}-of-{match[3]}")]
     names = [
-        f"{start}{k:0{width}}-of-{found[3]}{file.suffix}" for k in range(1, min(int(found[3]), _MANY) + 1)
+        f"{start}{k:0{width}}-of-{match[3]}{file.suffix}" for k in range(1, min(int(match[3]), _MANY) + 1)
     ]
     lost = next((name for name in names if not (file.parent / name).is_file()), None)
     if lost is not None:
         raise RecordError(
-            f"{file.name!r} is one of {int(found[3])} files of a snapshot, of which {lost!r} is missing"
+            f"{file.name!r} is one of {int(match[3])} files of a snapshot, of which {lost!r} is missing"
         )
     return [file.parent / name for name in names]
 
@@ -204,9 +204,9 @@ def _step(file: Path, folder: Path, steps: Steps | None) -> int:
         if name not in steps:
             raise RecordError(f"steps= says nothing of {name!r}")
         return int(steps[name])
-    found = _PART.fullmatch(file.stem)
+    match = _PART.fullmatch(file.stem)
     for part in (
-        found[1] if found else file.stem,
+        match[1] if match else file.stem,
         *(parent.name for parent in file.relative_to(folder).parents),
     ):
         numbers = re.findall(r"\d+", part)

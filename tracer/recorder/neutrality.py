@@ -95,7 +95,7 @@ def imported(name: str) -> Callable[..., Any]:
     before = list(sys.path)
     sys.path.insert(0, str(Path.cwd()))
     try:
-        found = getattr(import_module(module), function, None)
+        attribute = getattr(import_module(module), function, None)
     except ModuleNotFoundError as error:
         if error.name != module.partition(".")[0]:
             raise
@@ -104,9 +104,9 @@ def imported(name: str) -> Callable[..., Any]:
         ) from None
     finally:
         sys.path[:] = before
-    if not callable(found):
+    if not callable(attribute):
         raise RecordError(f"Module {module!r} has no function {function!r}.")
-    return found
+    return attribute
 
 
 def digest(value: Any) -> str:

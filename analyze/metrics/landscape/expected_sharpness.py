@@ -85,8 +85,8 @@ def expected_sharpness(
             moved = moved - near.flat(initial_weights).double()
         for k, scale in enumerate(sigma):
             spread = scale * (10 * near.weights.abs() + 1 if noise == "magnitude" else near.weights * 0 + 1)
-            found = rises(near.loss, spread, base, pairs=pairs, seed=seed)
-            gain[position, k], error[position, k], count[position, k] = mean_and_error(found)
+            rise = rises(near.loss, spread, base, pairs=pairs, seed=seed)
+            gain[position, k], error[position, k], count[position, k] = mean_and_error(rise)
             kl[position, k] = float((moved**2 / (2 * spread.double() ** 2)).sum())
     return {
         "gain": gain,

@@ -81,10 +81,10 @@ def sharpness(
     loss = np.full(len(states), np.nan)
     for position in range(len(states)):
         near = Neighbourhood(states[position], chosen)
-        found = largest_gains(
+        gains = largest_gains(
             near.loss, near.both, near.weights, radii, starts=starts, iterations=iterations, seed=seed
         )
-        gain[position], loss[position] = found
+        gain[position], loss[position] = gains
     settings = {"alpha": alpha, "starts": starts, "iterations": iterations, "seed": seed}
     return {
         "max_gain": gain[:, -1],

@@ -75,10 +75,10 @@ def layer_margin(
 
     if normalise not in ("total_variation", "none"):
         raise ValueError(f"normalise is 'total_variation' or 'none', got {normalise!r}")
-    given = states.examples(examples)
+    sample = states.examples(examples)
     rows = []
     for state in states:
-        places, margin, lengths, variance = layer_margins(state, given)
+        places, margin, lengths, variance = layer_margins(state, sample)
         rows.append(
             margins(margin, lengths, variance if normalise == "total_variation" else np.ones(len(places)))
         )

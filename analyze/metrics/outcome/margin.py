@@ -93,6 +93,14 @@ def rank(level: float, m: int) -> int:
     return max(1, -(-exact.numerator // exact.denominator))
 
 
+def counted(gamma: np.ndarray, examples: np.ndarray | None, undefined: np.ndarray | None) -> np.ndarray:
+    """Of how many margins each γ (step,) is, int64; 0 where that was not handed over."""
+    if examples is None:
+        return np.zeros(len(gamma), np.int64)
+    gone = 0 if undefined is None else np.nan_to_num(np.asarray(undefined, np.float64))
+    return (int(examples) - gone + np.zeros(len(gamma))).astype(np.int64)
+
+
 def plot_margin(result: xr.Dataset, figure: Figure) -> None:
     """γ against training, and the lower part of the margins' distribution at a few snapshots."""
     axes = plot.panels(figure, 1 + result.sizes["probe"], height=2.6, sharex=False, sharey=False)

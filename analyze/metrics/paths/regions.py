@@ -90,23 +90,23 @@ def regions(
     """
     from analyze.replay.linear_regions import counter
 
-    given = states.examples()
-    inputs = given.inputs
+    sample = states.examples()
+    inputs = sample.inputs
     if not hasattr(inputs, "is_floating_point") or not inputs.is_floating_point():
         raise MissingTraceError(
             "inputs are not one tensor of real numbers, so there is no segment between them"
         )
-    chosen = chosen_pairs(np.asarray(labels)[: given.n], pairs, seed)
-    found = np.full((len(states), len(chosen), 2), np.nan)
+    chosen = chosen_pairs(np.asarray(labels)[: sample.n], pairs, seed)
+    counts = np.full((len(states), len(chosen), 2), np.nan)
     for row, state in enumerate(states):
         count = counter(state, samples, limit)
         for column, (first, second) in enumerate(chosen):
-            found[row, column] = count(inputs[first], inputs[second])
+            counts[row, column] = count(inputs[first], inputs[second])
     lengths = np.array([float((inputs[a].double() - inputs[b].double()).norm()) for a, b in chosen])
-    exact = found[..., 0]
+    exact = counts[..., 0]
     return {
         "regions": exact,
-        "sampled": found[..., 1],
+        "sampled": counts[..., 1],
         "density": divide(exact, np.broadcast_to(lengths, exact.shape)),
         "mean": mean_defined(exact, 1)[0],
         "std": std_defined(exact, 1),

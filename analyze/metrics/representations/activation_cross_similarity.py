@@ -68,8 +68,8 @@ def activation_cross_similarity(
             mean[step, site], used = mean_defined(values)
             std[step, site] = std_defined(values, axis=0)
             undefined[step, site] = len(values) - used
-            kept = np.clip(values[~np.isnan(values)], 0.0, 1.0)
-            histogram[step, site] = np.histogram(kept, bins, range=(0.0, 1.0))[0]
+            defined = np.clip(values[~np.isnan(values)], 0.0, 1.0)
+            histogram[step, site] = np.histogram(defined, bins, range=(0.0, 1.0))[0]
     middles = (np.arange(bins) + 0.5) / bins
     return {"mean": mean, "std": std, "n_undefined": undefined, "histogram": histogram, "bin": middles}
 
