@@ -1,9 +1,11 @@
 """Every metric there is, by name."""
 
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -37,6 +39,30 @@ def cards_of(module: ModuleType) -> list[Metric]:
     values = vars(module).values()
     cards = [value.card for value in values if isinstance(getattr(value, "card", None), Metric)]
     return [card for card in cards if card.module == module.__name__]
+
+
+def metrics_of_file(path: str | Path) -> list[Metric]:
+    """Cards of the metrics that a file of the user's defines; its code is run.
+
+    The file becomes a module named as it is, found after all others, so that worker processes find it too. Raises
+    MissingTraceError where there is no such file or it defines none, ValueError for a name that is taken.
+    """
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise MissingTraceError(
+            f"there is no file {str(path)!r}; -m takes a metric's name or a file that defines some"
+        )
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))
+    module = import_module(file.stem)
+    if Path(module.__file__ or "").resolve() != file:
+        raise ValueError(f"{str(path)!r} is called like another module, {module.__file__}; rename the file")
+    cards = cards_of(module)
+    if not cards:
+        raise MissingTraceError(f"{str(path)!r} defines no metric; decorate a function with @analyze.metric")
+    known = dict(available_metrics())
+    _add(known, cards)
+    return cards
 
 
 def card_of(item: "str | Metric | Callable[..., Any]", known: Mapping[str, Metric] | None = None) -> Metric:

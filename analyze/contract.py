@@ -81,7 +81,7 @@ class Metric:
     def source(self) -> str:
         """Digest of the module's source: results computed by another version of it are recomputed."""
         path = inspect.getsourcefile(self.function)
-        text = Path(path).read_bytes() if path and Path(path).exists() else self.function.__code__.co_code
+        text = Path(path).read_bytes() if path and Path(path).exists() else _code(self.function)
         return hashlib.sha256(text).hexdigest()[:16]
 
     def bounds_of(self, variable: str) -> tuple[float, float] | None:
@@ -117,7 +117,7 @@ def metric(
     reads: Iterable[str],
     variables: Mapping[str, tuple[str, ...]],
     title: str,
-    reference: References,
+    reference: References = (),
     scope: Scope = "all",
     optional: Iterable[str] | Mapping[str, Mapping[str, Any]] = (),
     lag: bool = False,
@@ -136,6 +136,8 @@ def metric(
     summary: Iterable[str] | Mapping[str, Choice] | None = None,
 ) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., dict[str, Any]]]:
     """Give a function its card and return the function itself.
+
+    `reference` is the paper that defined it, or several; a metric of one's own has none.
 
     `reads` names the arrays the function takes, in the order of its parameters; `name.variable` is a result
     of another metric (parameter `name_variable`). Keyword parameters with a default are options except
@@ -196,6 +198,28 @@ def metric(
         return function
 
     return attach
+
+
+def _code(function: Callable[..., Any]) -> bytes:
+    """What a function without a file does, such as one of a notebook: its code, and that of functions it names."""
+    told, waiting, seen = list[str](), [function], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        codes = [one.__code__]
+        for code in codes:  # grows: functions within are constants of their code
+            inner = [item for item in code.co_consts if inspect.iscode(item)]
+            plain = [item for item in code.co_consts if not inspect.iscode(item)]
+            told.append(repr((code.co_code, plain, code.co_names, code.co_varnames)))
+            codes += inner
+            named = [one.__globals__.get(name) for name in code.co_names]
+            waiting += [
+                item for item in named if inspect.isfunction(item) and item.__module__ == one.__module__
+            ]
+        told.append(repr((one.__defaults__, one.__kwdefaults__)))
+    return "\n".join(told).encode()
 
 
 def _check_parameters(card: Metric) -> None:

@@ -14,17 +14,13 @@ from analyze.catalogue import available_metrics, card_of
 from analyze.engine.distribute import Routine, Workers, address
 from analyze.engine.fingerprint import sources
 from analyze.saved.store import ResultStore
+from tracer.archive.attributes import attributes_of, name_of
 from tracer.errors import ArchiveError
 from tracer.store.files import claimed, write_whole
 
 FACTS = "run.json"
 SUFFIXES = (".zarr", ".zip")
 SEEDS = ("seed", "random_seed")  # what repeats a configuration is no axis of it
-# Parts of a card that describe the recording or the machine, or are read by name below.
-NOT_ATTRIBUTES = {
-    "model", "optimizer", "loss", "snapshots", "environment", "gradients", "probes", "minibatch", "data",
-    "foreign_ops", "attributes",
-}  # fmt: skip
 
 
 @dataclass
@@ -52,7 +48,7 @@ class Run:
     @property
     def name(self) -> str:
         """Name of the analysis directory without its suffix."""
-        return self.analysis.name.removesuffix(".analysis")
+        return name_of(str(self.analysis))
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -197,36 +193,6 @@ def _facts(path: str) -> dict[str, Any]:
         return {"title": title, "run_id": archive.run_id, "digest": archive.digest, "attributes": attributes}
 
 
-def attributes_of(card: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of a card that may tell runs apart, those the user added first.
-
-    Of the optimizer, its class and the settings of its first group of parameters; of the model, its class and
-    number of parameters; anything else a card holds as single values, and all of `attributes`.
-
-    >>> card = {"width": 64, "optimizer": {"class": "torch.optim.sgd.SGD", "groups": [{"lr": 0.1}]}}
-    >>> attributes_of(card)
-    {'width': 64, 'optimizer': 'SGD', 'lr': 0.1}
-    """
-    attributes = {
-        name: value for name, value in card.items() if name not in NOT_ATTRIBUTES and _is_plain(value)
-    }
-    attributes |= {
-        name: value for name, value in _mapping(card.get("attributes")).items() if _is_plain(value)
-    }
-    optimizer, model = card.get("optimizer"), card.get("model")
-    for name, part in (("model", model), ("optimizer", optimizer), ("loss", card.get("loss"))):
-        text = _mapping(part).get("class", part)
-        if isinstance(text, str):
-            attributes[name] = text.rpartition(".")[2] if name != "loss" else text
-    for name, value in next(iter(_mapping(optimizer).get("groups", [])), {}).items():
-        value = "/".join(map(str, value)) if isinstance(value, list) else value
-        if _is_plain(value):
-            attributes.setdefault(name, value)
-    if "n_parameters" in _mapping(model):
-        attributes["n_parameters"] = int(_mapping(model)["n_parameters"])
-    return attributes
-
-
 def choose_axes(table: Mapping[str, Sequence[Any]]) -> list[str]:
     """Attributes (run,) along which runs can be compared, each free to vary while the others are fixed.
 
@@ -254,14 +220,6 @@ def _mark(path: str) -> list[int] | None:
         return None
     about = place.stat()
     return [about.st_mtime_ns, about.st_size]
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float | bool)
 
 
 def wanted_metrics(measures: Sequence[str] | None, runs: Sequence[Run]) -> list[str]:

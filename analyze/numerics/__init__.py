@@ -171,6 +171,19 @@ def std_defined(values: ArrayLike, axis: int) -> Floats:
     return np.sqrt(mean_defined(np.square(values - mean), axis)[0])
 
 
+def histogram(values: ArrayLike, bins: int) -> Floats:
+    """How many values (n,) that are not NaN fall in each of `bins` equal bins on [0, 1], NaN where there is none.
+
+    >>> histogram([0.1, 0.7, 0.8, np.nan], 2), histogram([np.nan], 2)
+    (array([1., 2.]), array([nan, nan]))
+    """
+    values = np.asarray(values, np.float64)
+    defined = values[~np.isnan(values)]
+    if not defined.size:
+        return np.full(bins, np.nan)
+    return np.histogram(defined, bins, range=(0.0, 1.0))[0].astype(np.float64)
+
+
 def standard_error(values: ArrayLike) -> Floats:
     """Standard error of the mean along the last axis, of values that are not NaN; NaN with fewer than two.
 

@@ -49,7 +49,7 @@ def render(
 
     `entries` keeps what was made of each result, by name and fingerprint, for the page to be made again sooner.
     """
-    cards = available_metrics()
+    cards = available_metrics() | getattr(results, "cards", {})
     folder = None if figures is None else Path(figures)
     cache = {} if entries is None else entries
     for name, data in results.items():

@@ -85,9 +85,10 @@ class Pages:
                 store.save(name, data)
             self.add(name, data)
         store.consolidate()
+        cards = available_metrics() | results.cards if self._waiting else {}
         for name, data in self._waiting.items():
             mark = str(data.attrs.get("fingerprint", ""))
-            note = write_files(available_metrics().get(name), data, *self._missing(name, data))
+            note = write_files(cards.get(name), data, *self._missing(name, data))
             self._drawn[name] = mark, note
         for name, (mark, future) in self._under_way.items():
             self._drawn[name] = mark, future.result()

@@ -32,6 +32,15 @@ def summarize(archive: Archive) -> dict[str, Any]:
     }
 
 
+def progress_of(archive: Archive) -> dict[str, Any]:
+    """How far a run is, and of what: updates, epochs, loss, snapshots, seconds, model; None where not known."""
+    trained = _trained(archive)
+    named = {"updates": "updates", "epochs": "epochs", "loss": "last_loss"}
+    told = {name: trained[key] for name, key in named.items()}
+    model = str(trained["model"] or "").rpartition(".")[2] or None
+    return {**told, "snapshots": len(archive.snapshots), "seconds": trained["seconds"], "model": model}
+
+
 def duration(seconds: float) -> str:
     """A length of time in the units that suit it.
 

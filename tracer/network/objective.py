@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tracer.errors import MissingTraceError, RecordError
 from tracer.network.copies import private_copy
-from tracer.network.pytree import first_tensor
+from tracer.network.pytree import first_tensor, whole
 from tracer.spec.correctness import Correctness
 
 Objective = Callable[[nn.Module, Any, Any], Any]
@@ -68,7 +68,7 @@ def objective_of(loss: Any, objective: Objective | None) -> Callable[[nn.Module,
     if objective is not None:
         if loss is not None:
             raise RecordError("give either loss or objective, not both")
-        return lambda model, inputs, targets: scored(objective(model, inputs, targets))
+        return lambda model, inputs, targets: scored(objective(model, whole(inputs), targets))
     losses = per_example(loss)
 
     def standard(model: nn.Module, inputs: Any, targets: Any) -> Scored:
@@ -152,6 +152,7 @@ def aligned_rule(outputs: Tensor, targets: Tensor) -> Correctness:
 
 def call_model(model: nn.Module, inputs: Any) -> Any:
     """The model on a tensor, a tuple of positional or a dict of keyword arguments."""
+    inputs = whole(inputs)
     if isinstance(inputs, dict):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)

@@ -21,6 +21,7 @@ from tracer.network.pytree import examples_in, first_tensor, leaves_of, rebuild,
 from tracer.network.structure import find_calls, find_layers, find_sites, site_names, zero_constants
 from tracer.network.table import Row
 from tracer.network.torch_internals import hushed
+from tracer.network.value_checks import unchecked
 from tracer.ops import kernels
 from tracer.ops.decompositions import decompositions, is_primitive
 
@@ -41,9 +42,10 @@ class _Together(nn.Module):
         inputs, targets = rebuild(inputs, leaf), rebuild(targets, leaf)
         before = [(module, dict(module.__dict__)) for module in self.model.modules()]
         try:
-            if objective is None:
-                return (_recorded(call_model(self.model, inputs)),)
-            outputs, losses, correct = objective(self.model, inputs, targets)
+            with unchecked():
+                if objective is None:
+                    return (_recorded(call_model(self.model, inputs)),)
+                outputs, losses, correct = objective(self.model, inputs, targets)
         finally:
             # Tensors that a forward pass caches in attributes (weight norm does) would be refused by export.
             for module, attributes in before:

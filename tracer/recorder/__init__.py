@@ -87,22 +87,23 @@ def record(
     Errors: RecordError and ArchiveError, in one sentence, before training starts and with nothing written.
     """
     check_model(model)
-    process = ranks.here(model)
+    process, in_pieces = ranks.here(), ranks.sharded(model)
     path = placed(Path(path), exists, resuming=resume is not False, several=process.world_size > 1)
     options: Any = {"durability": durability, "on_error": on_error}
+    schedules = by_stream(snapshots)
     if process.rank:
         elsewhere: Any = (
-            lambda: ranks.Elsewhere(model, minibatch),
+            lambda: ranks.Elsewhere(model, minibatch, lends=in_pieces is not None),
             lambda _: ranks.begin(path, model, process, resume, title, **options),
         )
-        return Recorder(optimizer, {}, *elsewhere)
-    schedules, share = by_stream(snapshots), Budget(budget)
+        return Recorder(optimizer, {"weights": schedules["weights"]} if in_pieces else {}, *elsewhere)
+    share = Budget(None if in_pieces else budget)
     mirrored = None if mirror is None else Mirror(mirror)
     captured = wanted(minibatch, schedules["masks"])
     if gradients not in GRADIENTS:
         raise RecordError(f"gradients={gradients!r}, expected one of {', '.join(map(repr, GRADIENTS))}.")
     with untouched_random_state():
-        named = named_probes(probes or {})
+        named = named_probes({} if in_pieces else probes or {})
     if named and loss is None and objective is None:
         raise RecordError(
             "Probes are given but no loss, so per-example losses and gradients have no meaning: pass loss=, "
@@ -113,6 +114,9 @@ def record(
         check_free(path, exists)
 
     def instrument() -> Instrument:
+        if in_pieces:
+            streams, resuming = schedules.keys() - {"weights"}, resume is not False
+            return ranks.Sharded(model, in_pieces, streams, resuming=resuming, budget=budget is not None)
         made = Instrument(
             model,
             named,

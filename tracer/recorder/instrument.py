@@ -117,7 +117,7 @@ class Instrument:
         name, probe = next(iter(self._probes.items()))
         self._inputs, self._targets = some(probe, device_of(named_tensors(self.model)))
         check_accepted(self.model, name, self._inputs, self._targets, **self._goal)
-        chunk = self._options["chunk"] or 64
+        chunk = self._options["chunk"] or min(64, max(probe.n for probe in self._probes.values()))
         arguments = (self.model, self._inputs, self._targets)
         try:
             self.network = trace(*arguments, **self._goal, chunk=chunk)

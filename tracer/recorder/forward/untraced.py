@@ -101,7 +101,7 @@ class EagerNetwork:
         how = "" if self.batch is None else "one example at a time, "
         return (
             f"a private copy of the model itself is probed, {how}which is slower, since {self.reason}; "
-            "metrics that replay the network will need `--model`"
+            "metrics that replay the network will need a model that can be traced, by `--model`"
         )
 
     def chunk(self, memory: int) -> int:
