@@ -13,7 +13,7 @@ from tracer.archive import ranks
 from tracer.archive.digests import Digests
 from tracer.archive.probes import ProbeView
 from tracer.archive.source import Source
-from tracer.archive.training import DataView, MinibatchView
+from tracer.archive.training import DataView, MinibatchView, Rows
 from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
 from tracer.spec import HOW
 
@@ -155,9 +155,12 @@ class Archive:
         return _union([steps[at] for steps, at in ends])
 
     @cached_property
-    def rows(self) -> dict[str, np.ndarray]:
-        """Every update: step, epoch, time, n_ids, loss, skipped, scalars (step,); lr (step, param_group)."""
-        columns = {}
+    def rows(self) -> Rows:
+        """Every update: step, epoch, time, n_ids, loss, skipped, scalars (step,); lr (step, param_group).
+
+        A dict of arrays; `rows.to_dataframe()` is a pandas table.
+        """
+        columns = Rows()
         for array in self._source.children("steps"):
             name = self._source.group_attributes(f"steps/{array}").get("logged_as", array)
             if array != "ids":

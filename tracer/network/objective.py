@@ -172,8 +172,8 @@ def _unreduced(loss: Callable[..., Any]) -> tuple[Callable[..., Any], int | None
     if "reduction" in parameters:
         ignore = parameters.get("ignore_index")
         default = ignore.default if ignore is not None else None
-        given = loss.keywords.get("ignore_index", default) if isinstance(loss, functools.partial) else default
-        return functools.partial(loss, reduction="none"), given
+        index = loss.keywords.get("ignore_index", default) if isinstance(loss, functools.partial) else default
+        return functools.partial(loss, reduction="none"), index
     return loss, None
 
 
@@ -185,10 +185,10 @@ def _parameters(loss: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _n_examples(outputs: Any) -> Any:
-    found = first_tensor(outputs)
-    if found is None:
+    tensor = first_tensor(outputs)
+    if tensor is None:
         raise RecordError("the model's output holds no floating-point tensor, so there is nothing to record")
-    return found.shape[0]
+    return tensor.shape[0]
 
 
 def _over_examples(values: Tensor, targets: Any, ignore_index: int | None) -> Tensor:
@@ -203,5 +203,5 @@ def _over_examples(values: Tensor, targets: Any, ignore_index: int | None) -> Te
     )
     if ignore_index is None or not classes:
         return values.mean(axes)
-    kept = targets != ignore_index
-    return values.sum(axes) / kept.sum(axes)
+    counted = targets != ignore_index
+    return values.sum(axes) / counted.sum(axes)

@@ -73,7 +73,7 @@ def first_tensor(tree: Any) -> Tensor | None:
     elif hasattr(tree, "values"):
         tree = list(tree.values())
     if isinstance(tree, tuple | list):
-        return next((found for item in tree if (found := first_tensor(item)) is not None), None)
+        return next((tensor for item in tree if (tensor := first_tensor(item)) is not None), None)
     return None
 
 

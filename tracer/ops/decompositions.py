@@ -18,18 +18,18 @@ def decompositions(targets: Iterable[Any]) -> Decompositions:
     """For each of these overloads that has no record: how PyTorch writes it in others, where it does."""
     from torch._decomp import decomposition_table
 
-    found: Decompositions = {}
+    table: Decompositions = {}
     for target in targets:
         if not isinstance(target, torch._ops.OpOverload) or alias(str(target)) in OPS:
             continue
         if str(target) in _OWN:
-            found[target] = _OWN[str(target)]
+            table[target] = _OWN[str(target)]
         elif target in decomposition_table:
-            found[target] = decomposition_table[target]
+            table[target] = decomposition_table[target]
         elif torch._C._dispatch_has_kernel_for_dispatch_key(target.name(), _COMPOSITE):
             # Its own `decompose` looks this table up first.
-            found[target] = partial(target._op_dk, _COMPOSITE)
-    return found
+            table[target] = partial(target._op_dk, _COMPOSITE)
+    return table
 
 
 def is_primitive(target: Any) -> bool:

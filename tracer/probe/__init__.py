@@ -157,10 +157,10 @@ class Probe:
 
 def named_probes(probes: Mapping[str, Any]) -> dict[str, Probe]:
     """The probes of a recording by name; RecordError for two of one split, or a name that is no folder's."""
-    found = {name: Probe.from_any(name, value) for name, value in probes.items()}
-    _check_shared(found)
+    named = {name: Probe.from_any(name, value) for name, value in probes.items()}
+    _check_shared(named)
     by_split: dict[str | None, str] = {}
-    for name, probe in found.items():
+    for name, probe in named.items():
         if not name or name != name.strip() or any(sign in name for sign in "/\\.:\0"):
             raise RecordError(f"{name!r} cannot name a probe: use letters, digits, '-' and '_'")
         other = by_split.setdefault(probe.split, name)
@@ -168,7 +168,7 @@ def named_probes(probes: Mapping[str, Any]) -> dict[str, Probe]:
             raise RecordError(
                 f"probes {other!r} and {name!r} are both of split {probe.split!r}: join them, or give split="
             )
-    return found
+    return named
 
 
 def _check_shared(probes: Mapping[str, Probe]) -> None:

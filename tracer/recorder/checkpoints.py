@@ -69,15 +69,15 @@ def import_checkpoints(
         source, by_name = str(folder), files_in(Path(folder), pattern, load_pt)
     files, said = _in_order(source, by_name, steps, pattern, notes)
     epochs = said if epochs is None else epochs
-    found = named_probes(probes)
-    if found and loss is None and objective is None:
+    named = named_probes(probes)
+    if named and loss is None and objective is None:
         raise RecordError("probes need a loss: pass loss=, for example loss=F.cross_entropy, or objective=")
     model = factory()
     notes += load_into(model, files[0][1], load_pt, entry)
     streams = set(STREAMS)
     goal: dict[str, Any] = {"loss": loss, "objective": objective}
     options: dict[str, Any] = {"gradients": gradients, "memory": memory, "chunk": chunk}
-    instrument = Instrument(model, found, **goal, streams=streams - {"weights"}, **options)
+    instrument = Instrument(model, named, **goal, streams=streams - {"weights"}, **options)
     settings = {
         "model": card.describe_model(model),
         "optimizer": None,
