@@ -45,7 +45,7 @@ def memorization(
     ids = _same_ids(archives, probe)
     mask = np.array([np.isin(ids, _trained_on(archive)) for archive in archives])
     found = scores(mask, np.array([_correct(archive, probe) for archive in archives]))
-    dims: dict[str, tuple[str, ...]] = {name: ("example",) for name in found}
+    dims: dict[str, tuple[str, ...]] = dict.fromkeys(found, ("example",))
     dims |= {"c_profile": ("ratio", "example"), "n_profile": ("ratio", "example"), "ratio": ("ratio",)}
     if test is not None:
         _same_ids(archives, test)
@@ -96,7 +96,7 @@ def scores(mask: np.ndarray, correct: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def influence(mask: np.ndarray, correct: np.ndarray) -> np.ndarray:
-    """Influence (test_example, example) of training examples, from `mask` (run, example) and `correct` (run, test_example).
+    """Influence (test_example, example) from `mask` (run, example) and `correct` (run, test_example).
 
     NaN where all runs, or none, were trained on the example, of the runs that know the test example.
     """
