@@ -1,4 +1,4 @@
-"""What some tests need of the machine, and skip without, unless it was said that nothing may be skipped for want of it."""
+"""What some tests need of the machine: they skip without, unless it was said that nothing may be skipped for it."""
 
 import os
 
