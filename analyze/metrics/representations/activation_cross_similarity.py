@@ -51,7 +51,8 @@ def activation_cross_similarity(
     for activations that are never negative (else in [-1, 1]). Over unordered pairs of different examples:
     `mean`, `std` (population), `n_undefined`, the pairs that share no activation at one of the snapshots
     (NaN, left out), and `histogram`, counts in `bins` equal bins on [0, 1], a value below 0 in the first.
-    All but `n_undefined` are NaN where no pair is defined, as at the first snapshot. Two identical snapshots give exactly 1.
+    All but `n_undefined` are NaN where no pair is defined, as at the first snapshot. Two identical snapshots
+    give exactly 1.
 
     >>> now = [np.array([[[1.0, 2.0], [1.0, 1.0]]])]
     >>> before = [np.array([[[1.0, 0.0], [2.0, 5.0]]])]
