@@ -30,6 +30,7 @@ UNITS_AT_ONCE = 8192  # float64 copies of 512 examples then stay below 100 MB
     scope="probe",
     lag=True,
     bounds={"mean": (-1, 1), "std": (0, 1), "histogram": (0, np.inf)},
+    summary=("mean",),
     title="Cross activation similarity",
     formula="R_ij = (a_i∘a_j)·(a′_i∘a′_j) / (|a_i∘a_j| |a′_i∘a′_j|)",
     cost="n² N per step and site (three matrix products)",

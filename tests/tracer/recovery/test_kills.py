@@ -77,12 +77,12 @@ def sound(path: Path) -> None:
     assert report.ok, str(report)
 
 
-def holds(path: Path, seam: int = 99, factor: float = 1.0) -> int:
-    """The last step, of an archive that is whole and has what was recorded; after `seam` with a factor."""
+def holds(path: Path, resumed: int = 99, factor: float = 1.0) -> int:
+    """The last step, of an archive that is whole and has what was recorded; after `resumed` with a factor."""
     sound(path)
     with tracer.open(path) as archive:
         n = len(archive.rows["step"])
-        expected = [step * (factor if step > seam else 1.0) for step in range(n)]
+        expected = [step * (factor if step > resumed else 1.0) for step in range(n)]
         assert archive.rows["loss"].tolist() == expected
         if n:
             assert archive.steps("weights").tolist() == archive.steps("outputs").tolist() == list(range(n))

@@ -88,15 +88,15 @@ def sound(path: Path) -> None:
     assert report.ok, str(report)
 
 
-def rows(path: Path, factor: float = 1.0, seam: int = -1) -> int:
-    """The last step, after comparing every row and snapshot; those after `seam` have another factor."""
+def rows(path: Path, factor: float = 1.0, resumed: int = -1) -> int:
+    """The last step, after comparing every row and snapshot; those after `resumed` have another factor."""
     sound(path)
     with tracer.open(path) as archive:
         n = len(archive.rows["step"])
-        expected = [step * (factor if step > seam else 1.0) for step in range(n)]
+        expected = [step * (factor if step > resumed else 1.0) for step in range(n)]
         assert archive.rows["loss"].tolist() == expected
         for row, step in enumerate(archive.steps("weights") if n else ()):
-            values = weights(int(step), factor if step > seam else 1.0)
+            values = weights(int(step), factor if step > resumed else 1.0)
             assert np.array_equal(archive._source.read("weights/float32", row), values)
     return n - 1
 
