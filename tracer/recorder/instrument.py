@@ -97,7 +97,7 @@ class Instrument:
         self._lost: set[str] = set()  # tensors that the archive has no longer a place for
         self._structure = Structure(model)
         self._said: set[str] = set()  # names of tensors whose change was noted
-        self._transfer = Transfer()
+        self._transfer = Transfer(memory if self._pass is None else self._pass.room)
         self.in_flight: InFlight | None = None
         if minibatch:
             # Without a pass the archive has no tables of sites that sums and masks could refer to.
