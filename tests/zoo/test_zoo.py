@@ -36,6 +36,7 @@ def test_what_becomes_of_a_case(tmp_path, case):
     assert verdict.gradients == ("" if case.refused else "off" if case.off else "equal"), verdict
 
 
+@pytest.mark.slow
 def test_names_are_those_of_the_page():
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names) and set(names) >= QUICK
