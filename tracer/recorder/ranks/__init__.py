@@ -20,11 +20,11 @@ from tracer.archive import Archive
 from tracer.archive.ranks import within
 from tracer.errors import ArchiveError, RecordError
 from tracer.network.copies import to_numpy, unwrap, unwrapped_name
-from tracer.recorder import resume as seams
+from tracer.recorder import resume as resume_points
 from tracer.recorder.device.weights import whole
 from tracer.recorder.ranks.instruments import Elsewhere, Sharded, sharded
 from tracer.recorder.ranks.writer import Parent, RankWriter
-from tracer.recorder.resume import Seam
+from tracer.recorder.resume import ResumePoint
 from tracer.recovery.resume import resume as take_up
 from tracer.writer import Writer
 
@@ -54,7 +54,7 @@ def here() -> Process:
 
 def begin(
     path: Path, model: nn.Module, process: Process, resume: bool | int, title: str | None, **options: Any
-) -> tuple[Any, Seam | None]:
+) -> tuple[Any, ResumePoint | None]:
     """The writer of a rank other than 0, and where it goes on. Errors: as `tracer.record`."""
     parameters = {} if resume is False else _parameters(model)
     own, parent = path / within(process.rank), Parent(path.absolute())
@@ -66,8 +66,8 @@ def begin(
                 f"cannot resume {str(path)!r}: rank {process.rank} has recorded nothing in it; resume on the ranks "
                 "that have, or record into a new archive"
             )
-        seam = unhurried(lambda: _seam(path, parameters, None if resume is True else resume))
-        return take_up(own, step=seam.step, **options), seam
+        resumed = unhurried(lambda: resume_point(path, parameters, None if resume is True else resume))
+        return take_up(own, step=resumed.step, **options), resumed
     if path.is_file() or (resume is False and (updates or own.exists())):
         raise ArchiveError(f"{path} exists: choose another path or remove it; an archive holds one run.")
     described = {"title": f"{title or path.stem}, rank {process.rank}", "rank": process._asdict()}
@@ -84,13 +84,13 @@ def check_world(path: Path, process: Process) -> None:
             )
 
 
-def _seam(path: Path, parameters: Mapping[str, np.ndarray], step: int | None) -> Seam:
+def resume_point(path: Path, parameters: Mapping[str, np.ndarray], step: int | None) -> ResumePoint:
     """Where rank 0 goes on: at the latest snapshot with the parameters the model has now."""
     with archives.open(path) as archive:
         return _latest(archive, parameters, step)
 
 
-def unhurried(find: Callable[[], Seam]) -> Seam:
+def unhurried(find: Callable[[], ResumePoint]) -> ResumePoint:
     """What `find` returns, tried again where another rank drops what it reads after the step in question."""
     for _ in range(_TRIES):
         with suppress(ArchiveError):
@@ -98,7 +98,7 @@ def unhurried(find: Callable[[], Seam]) -> Seam:
     return find()
 
 
-def _latest(archive: Archive, parameters: Mapping[str, np.ndarray], step: int | None) -> Seam:
+def _latest(archive: Archive, parameters: Mapping[str, np.ndarray], step: int | None) -> ResumePoint:
     whole = np.isin(steps := archive.steps("weights"), archive.rows["step"])
     for at in reversed([int(at) for at in steps[whole] if step is None or at == step]):
         stored = archive.weights(at)
@@ -106,7 +106,7 @@ def _latest(archive: Archive, parameters: Mapping[str, np.ndarray], step: int | 
             name in stored and stored[name].tobytes() == now.tobytes() for name, now in parameters.items()
         ):
             # What rank 0 noted stays rank 0's.
-            return dataclasses.replace(seams._seam(archive, at), taken={}, notes=[], gaps=[])
+            return dataclasses.replace(resume_points.resume_point(archive, at), taken={}, notes=[], gaps=[])
     raise RecordError(
         f"cannot resume {archive.path!r}: every rank has updates up to step {min(archive.committed.values())}, and no "
         "snapshot until then has the weights of the model; load a checkpoint saved after run.flush() on every "
