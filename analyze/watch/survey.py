@@ -22,7 +22,7 @@ from tracer.archive import open as open_archive
 from tracer.archive.attributes import attributes_of, name_of
 from tracer.archive.listing import archives_in
 from tracer.archive.summary import progress_of
-from tracer.errors import ArchiveError, first_line
+from tracer.errors import first_line
 from tracer.store.store import is_remote, local_path
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Survey:
         """The same in pieces, after each of which the page has something new."""
         try:
             paths, trouble = archives_in(self.place), ""
-        except (ArchiveError, OSError) as error:
+        except Exception as error:  # of a place elsewhere, anything; it may answer again
             paths, trouble = [], first_line(error)
         known = {_key(path): path for path in paths}
         with self._lock:
@@ -115,11 +115,12 @@ class Survey:
                 yield
 
     def _go(self) -> None:
+        every = max(self.every, REMOTE) if is_remote(self.place) else self.every
         while not self._ended.is_set():
             for _ in self.looking():
                 if self._ended.is_set():
                     return
-            self._ended.wait(self.every)
+            self._ended.wait(every)
 
     def _refresh(self, run: Watched) -> bool:
         stamp = _stamp(run.path)
