@@ -69,7 +69,6 @@ def demo(out: Path, shuffle_labels: bool, epochs: int, seed: int) -> None:
     archive, analysis = out / "digits.zarr", out / "digits.analysis"
     note(f"Training on 1,297 handwritten digits{' with shuffled labels' if shuffle_labels else ''} ...")
     from analyze.command.analysis import analyze_one
-    from analyze.report.findings import findings
     from tracer.command.demo import one_thread, train
 
     def progress(epoch: int, loss: float) -> None:
@@ -82,5 +81,5 @@ def demo(out: Path, shuffle_labels: bool, epochs: int, seed: int) -> None:
         note("Analyzing ...")
         results = analyze_one(str(archive), analysis)
     click.echo(f"archive  {archive}\nreport   {analysis / 'report.html'}\n")
-    for finding in findings(results)[:5]:
+    for finding in results.findings:
         click.echo(f"- {finding.sentence}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from analyze.reference import Reference
+from analyze.summary import Choice, declared
 from tracer.errors import did_you_mean
 
 Scope = Literal["all", "probe", "train", "test"]
@@ -42,6 +43,7 @@ class Metric:
     integers: tuple[str, ...] = ()
     makes: tuple[tuple[str, ...], ...] = ()
     passes: Callable[[Mapping[str, Any], int], float] | None = field(default=None, repr=False)
+    summary: dict[str, dict[str, tuple[str, ...]]] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled as the name of its function: another process has the card, and what is in it, itself.
@@ -131,6 +133,7 @@ def metric(
     integers: Iterable[str] = (),
     makes: Iterable[tuple[str, ...]] = (),
     passes: Callable[[Mapping[str, Any], int], float] | None = None,
+    summary: Iterable[str] | Mapping[str, Choice] | None = None,
 ) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., dict[str, Any]]]:
     """Give a function its card and return the function itself.
 
@@ -150,6 +153,9 @@ def metric(
     `passes(options, snapshots)` says how many forward passes of all examples running the network at so many
     snapshots is worth (a backward pass counts as two): what does not fit into the budget of an analysis is left
     out by it.
+    `summary` names the variables that tell the metric in a few numbers, or maps them to labels by dimension, such as
+    `{"cosine": {"pair": "train-train"}}`: what is printed, tabled and compared across runs. See
+    `analyze.summary.declared`.
 
     >>> from analyze.reference import FORT_2019
     >>> @metric(reads=("losses",), variables={"worst": ("step",)}, title="Worst loss", reference=FORT_2019)
@@ -185,6 +191,7 @@ def metric(
             integers=tuple(integers),
             makes=tuple(makes),
             passes=passes,
+            summary=None if summary is None else declared(function.__name__, dict(variables), summary),
         )
         _check_parameters(card)
         function.card = card  # type: ignore[attr-defined]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from analyze.contract import Metric
+    from analyze.findings import Finding
     from tracer.archive import Archive
 
 
@@ -69,6 +70,23 @@ class Results(Mapping[str, "xr.Dataset"]):
             metric: {name: data.attrs[name] for name in names if name in data.attrs}
             for metric, data in self._datasets.items()
         }
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What can be said of the run in sentences, with numbers and their intervals: see `analyze.findings`."""
+        from analyze.findings import findings
+
+        return findings(self)
+
+    def summary(self) -> pd.DataFrame:
+        """The numbers that tell each result, as its metric declares them: one row a number, named in full.
+
+        Columns: `metric`, `variable`, `of` (its labels), `first` (first defined value; NaN without steps), `last` (at
+        the last snapshot), `units`, `n` (values behind the last one: examples of a mean, else 1) and `undefined`.
+        """
+        from analyze.summary import table
+
+        return table(self._datasets)
 
     def to_parquet(self, path: str | Path) -> None:
         """Write `to_dataframe` as one Parquet file; ImportError without the extra `parquet`."""

@@ -9,6 +9,7 @@ import analyze
 import cli
 from analyze.arrays import SOURCES
 from analyze.engine import plan  # noqa: F401  (declares the arrays of the archive)
+from analyze.summary import in_words
 
 HERE = Path(__file__).parent
 WIDTH = 100
@@ -53,6 +54,7 @@ def metrics() -> str:
             "Formula": f"`{card.formula}`" if card.formula else "",
             "Reads": ", ".join(f"`{name}`" for name in card.reads),
             "Returns": variables,
+            "Told by": in_words(card.summary or {}),
             "Options": options,
             "Cost": card.cost,
             "Figure": card.reading,

@@ -1,14 +1,16 @@
 """`tracer analyze`: compute metrics of archives and write reports."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from analyze.command.parameters import METRIC, SETTING, Memory, scheduler_option
 from tracer.command.console import Bar, debug_option, emit, examples, format_option, note, sentence
 from tracer.command.parameters import Jobs, Steps, imported
+
+if TYPE_CHECKING:
+    from analyze.results import Results
 
 
 @click.command(
@@ -144,6 +146,8 @@ def analyze_command(
             continue
         named = {"run": target.name.removesuffix(".analysis")} if len(places) > 1 else {}
         rows += [{**named, **row} for row in result_rows(results)]
+        for finding in results.findings if form == "table" and len(places) == 1 else ():
+            click.echo(f"- {finding.sentence}")
         note(f"report: {target / 'report.html'}")
         for kind, where in trackers:
             with tracker(kind, where, target.name.removesuffix(".analysis")) as one:
@@ -161,10 +165,10 @@ def beside(run: str) -> Path:
     return analysis_of(run.rstrip("/"))
 
 
-def analyze_one(run: str, target: Path, force: bool = False, **settings: Any) -> Mapping[str, Any]:
+def analyze_one(run: str, target: Path, force: bool = False, **settings: Any) -> "Results":
     """Compute and write under `target`, first what is quick; what is there already is kept unless `force`."""
     import analyze
-    from analyze.report.findings import findings
+    from analyze.findings import findings
     from analyze.report.save import Pages
     from tracer.store.files import claimed
 
@@ -172,7 +176,7 @@ def analyze_one(run: str, target: Path, force: bool = False, **settings: Any) ->
 
     def arrived(results: Any) -> None:
         pages.write(results)
-        for finding in [] if seen else findings(results)[:5]:
+        for finding in findings(results) if results.coming and not seen else ():
             note(f"- {finding.sentence}")
         report = "" if seen else f"report: {target / 'report.html'}; "
         if results.coming:

@@ -202,6 +202,7 @@ def _provenance(plan: Plan, archive: Archive) -> dict[str, Any]:
         "metric": card.name,
         "title": card.title,
         "meaning": card.meaning,
+        **({} if card.summary is None else {"summary": json.dumps(card.summary)}),
         "formula": card.formula,
         "reading": card.reading,
         "reference": "; ".join(str(reference) for reference in card.reference),

@@ -10,7 +10,7 @@ import xarray as xr
 
 from analyze.catalogue import available_metrics
 from analyze.contract import Metric
-from analyze.report import findings as sentences
+from analyze.findings import findings
 from analyze.report import page
 from analyze.report.entries import chapters, entry, grid, title_of
 from analyze.report.references import number_references
@@ -94,7 +94,7 @@ def _topics(
 def _findings(results: Mapping[str, xr.Dataset]) -> list[dict[str, str]]:
     return [
         {"sentence": one.sentence, "metric": one.metric, "title": title_of(one.metric, results[one.metric])}
-        for one in sentences.findings(results)
+        for one in findings(results)
     ]
 
 

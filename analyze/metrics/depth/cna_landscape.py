@@ -43,6 +43,7 @@ LABELS = {"cna": "CNA", "loss": "log₁₀ loss", "error": "error"}
     whole=True,
     bounds={"cna": (-1, 1), "error": (0, 1), "explained": (0, 1)},
     units={"loss": "nat"},
+    summary={"explained": {"component": "each"}},
     title="CNA landscape",
     formula="CNA(w̄ + c₁v₁ + c₂v₂), v the first two principal components of the weights w_s",
     cost="2 forward passes of at most 512 examples at every point of the grid (21 × 21), 3 with BatchNorm",

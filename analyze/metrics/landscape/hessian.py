@@ -50,6 +50,7 @@ BINS = 201
     scope="train",
     bounds={"trace_error": (0, np.inf), "density": (0, np.inf), "ritz_weight": (0, 1)},
     units="nat / weight²",
+    summary={"eigenvalue": {"rank": "first"}, "trace": {}, "edge": {}},
     title="Hessian of the loss",
     formula="H = ∇²L(w);  tr H ≈ mean_v vᵀHv, v of signs;  density from Lanczos quadrature",
     cost=(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     scope="train",
     bounds={"max_gain": (0, np.inf), "keskar": (0, np.inf), "gain": (0, np.inf)},
     units={"max_gain": "nat", "gain": "nat", "loss": "nat", "keskar": "%"},
+    summary=("max_gain", "keskar"),
     title="Sharpness",
     formula="max_{|v_i| ≤ α(|w_i|+1)} L(w+v) - L(w);  keskar: 100 · the same / (1 + L(w))",
     cost=(

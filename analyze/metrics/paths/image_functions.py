@@ -31,6 +31,7 @@ REFUSED = "history"  # attribute: why the updates could not be made again
     whole=True,
     bounds={"reconstruction_error": (0, np.inf), "fixed_path_accuracy": (0, 1)},
     units={"fixed_path_loss": "nat"},
+    summary={"reconstruction_error": {"layer": ("all", "last")}},
     title="Image functions and fixed paths",
     formula="w_T = w_0 - Σ_t η_t/|B_t| Σ_i z_i p_i a_iᵀ;  p_i^s | H_t: gates of step s, weights of step t",
     cost=(

@@ -26,6 +26,7 @@ DIMS = ("step", "probe", "site")
     each="site",
     bounds={"mean": (0, 1), "std": (0, 0.5), "histogram": (0, np.inf)},
     units={"histogram": "pairs"},
+    summary=("mean",),
     title="Path cross-similarity",
     formula="R_ij = |p_i∩p_j∩p'_i∩p'_j| / sqrt(|p_i∩p_j| |p'_i∩p'_j|), i < j, p' one comparison earlier",
     cost="O(steps · units · examples²) bit operations",

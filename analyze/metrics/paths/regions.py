@@ -50,6 +50,7 @@ HANIN_2019_FEW = Reference(
     scope="probe",
     bounds={"regions": (1, np.inf), "sampled": (1, np.inf), "density": (0, np.inf), "mean": (1, np.inf)},
     units={"density": "1 / input distance"},
+    summary=("mean",),
     title="Linear regions",
     formula="1 + #{t in (0, 1): a unit of f(a + t(b - a)) switches}",
     cost="a forward pass of all breakpoints (at most 2,000) a nonlinearity, for 10 pairs a probe and step",

@@ -30,6 +30,7 @@ UNITS_AT_ONCE = 8192  # float64 copies of 512 examples then stay below 100 MB
     scope="probe",
     lag=True,
     bounds={"mean": (-1, 1), "std": (0, 1), "histogram": (0, np.inf)},
+    summary=("mean",),
     title="Cross activation similarity",
     formula="R_ij = (a_i∘a_j)·(a′_i∘a′_j) / (|a_i∘a_j| |a′_i∘a′_j|)",
     cost="n² N per step and site (three matrix products)",
@@ -51,7 +52,8 @@ def activation_cross_similarity(
     for activations that are never negative (else in [-1, 1]). Over unordered pairs of different examples:
     `mean`, `std` (population), `n_undefined`, the pairs that share no activation at one of the snapshots
     (NaN, left out), and `histogram`, counts in `bins` equal bins on [0, 1], a value below 0 in the first.
-    All but `n_undefined` are NaN where no pair is defined, as at the first snapshot. Two identical snapshots give exactly 1.
+    All but `n_undefined` are NaN where no pair is defined, as at the first snapshot. Two identical snapshots
+    give exactly 1.
 
     >>> now = [np.array([[[1.0, 2.0], [1.0, 1.0]]])]
     >>> before = [np.array([[[1.0, 0.0], [2.0, 5.0]]])]

@@ -42,6 +42,7 @@ NOVAK_2018 = Reference(
     scope="probe",
     bounds=(0, np.inf),
     units="output / input",
+    summary=("mean",),
     title="Input-output Jacobian",
     formula="E_x ‖∂f(x)/∂x‖_F",
     cost="one forward pass, and a backward pass for every output, of 256 examples a probe and snapshot",

@@ -35,6 +35,7 @@ KINDS = ("relative", "kernelized")
         "n_undefined": ("step", "probe", "kind"),
     },
     scope="probe",
+    summary={"within": {"kind": "relative"}, "between": {"kind": "relative"}},
     title="Local elasticity",
     formula="S_rel(x, x') = |f⁺(x') - f(x')| / |f⁺(x) - f(x)|; S_ker = g·(f(x') - f⁺(x')) / η|g|², g = ∂L/∂f",
     cost="32 forward passes of 32 examples and a backward pass of each, a probe and snapshot, in float64",

@@ -60,6 +60,7 @@ FORT_2020 = Reference(
     scope="probe",
     whole=True,
     bounds={"alignment": (-1, 1), "velocity": (0, 2), "trace": (0, np.inf), "effective_rank": (1, np.inf)},
+    summary={"alignment": {"kind": "centred"}, "velocity": {}, "effective_rank": {}},
     title="Neural tangent kernel",
     formula="K_ij = Σ_c ⟨∇f_c(x_i), ∇f_c(x_j)⟩;  A = ⟨K, YYᵀ⟩ / (‖K‖ ‖YYᵀ‖);  velocity = 1 - A(K_s, K_s')",
     cost="one forward and one backward pass for every output of at most 64 examples a probe and snapshot",

@@ -89,7 +89,7 @@ def test_runs_of_one_value_of_an_attribute_are_one_band(runs, watched):
     assert [(band["group"], band["n"], band["x"]) for band in together] == [("SGD", 2, [0, 2, 4, 8])]
     assert all(
         low <= mean <= high
-        for low, mean, high in zip(*(together[0][k] for k in ("low", "mean", "high")), strict=True)
+        for low, mean, high in zip(*(together[0][k] for k in ("low", "y", "high")), strict=True)
     )
     assert lines(survey, "stiffness", by="nothing") == lines(survey, "stiffness")
 
