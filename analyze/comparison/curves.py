@@ -123,7 +123,7 @@ class Curves:
     """What `curves` returns.
 
     table: one row a value: run, path, step, epoch, attributes, labels, value. by: attributes that make groups.
-    labels: columns that tell panels apart. note: which part of the network it is of. skipped: runs without it, with reasons.
+    labels: columns that tell panels apart. note: which part of the network it is of. skipped: runs without it, and why.
     """
 
     table: pd.DataFrame
@@ -233,7 +233,7 @@ def series(data: xr.Dataset, metric: str, variable: str, labels: Mapping[str, An
             array = array.isel({dim: names.index(WHOLE)})
         elif dim in PARTS and names:
             array = array.isel({dim: -1})
-            last.append(f"last {dim}, {names[-1]}")
+            last.append(f"last {dim}")
         elif len(names) > MOST:
             raise MissingTraceError(
                 f"{metric}.{variable} has {len(names)} values of {dim}: choose some, {dim}={names[0]!r}"

@@ -80,7 +80,7 @@ def test_labels_that_are_left_are_panels_and_of_a_network_without_a_whole_the_la
     array = ("step", "probe", "site"), np.array([[[1.0, 3.0]], [[2.0, np.nan]]])
     data = xr.Dataset({"mean": array}, {"step": [0, 1], "probe": ["train"], "site": ["a", "b"]})
     made = gathered([("r", "", {}, data)], "path_self_similarity", "mean", labels={"probe": "train"})
-    assert made.table["value"].dropna().tolist() == [3] and made.note == "last site, b"
+    assert made.table["value"].dropna().tolist() == [3] and made.note == "last site"
 
 
 def test_a_figure_has_a_line_a_group_and_a_band_where_runs_repeat(drawn):
