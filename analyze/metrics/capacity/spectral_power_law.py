@@ -184,14 +184,14 @@ def fit(eigenvalues: ArrayLike) -> dict[str, float]:
         n = len(logs)
         if logs.sum() <= ROUNDING * n:  # the largest ones are all equal: no slope
             continue
-        alpha = 1 + n / logs.sum()
+        alpha = 1 + n / float(logs.sum())
         distance = float(np.abs(1 - np.exp(logs * (1 - alpha)) - np.arange(n) / n).max())
         if np.isnan(best["distance"]) or distance < best["distance"]:
-            error = (alpha - 1) / np.sqrt(n)
+            error = (alpha - 1) / n**0.5
             best = {
                 "alpha": alpha,
                 "distance": distance,
-                "x_min": ordered[first],
+                "x_min": float(ordered[first]),
                 "alpha_error": error,
                 "n_tail": n,
             }

@@ -62,7 +62,7 @@ def loss_plane(
     numbers (by `seed`) at every step. NaN where a weight is not finite.
 
     >>> import torch
-    >>> normalised(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 2.0]])).round(decimals=4).tolist()
+    >>> normalised(*torch.tensor([[[3.0, 4.0]], [[0.0, 2.0]]]).double()).round(decimals=4).tolist()
     [[1.2, 1.6]]
     """
     chosen = states.examples(examples)
