@@ -47,6 +47,8 @@ _EXTRAS = {
     "huggingface_hub": ("hub", "hf://"),
     "distributed": ("dask", "a Dask cluster"),
     "gudhi": ("topology", "a Betti number above the first"),
+    "starlette": ("watch", "tracer watch"),
+    "uvicorn": ("watch", "tracer watch"),
     "pyarrow": ("parquet", "a Parquet file"),
     "lightning": ("lightning", "recording in Lightning"),
     "transformers": ("transformers", "recording in Transformers"),

@@ -96,7 +96,7 @@ def scores(mask: np.ndarray, correct: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def influence(mask: np.ndarray, correct: np.ndarray) -> np.ndarray:
-    """Influence (test_example, example) from `mask` (run, example) and `correct` (run, test_example).
+    """Influence (test_example, example), from `mask` (run, example) and `correct` (run, test_example).
 
     NaN where all runs, or none, were trained on the example, of the runs that know the test example.
     """

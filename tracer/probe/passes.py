@@ -178,7 +178,7 @@ class ProbePass:
                 arrays = self._allocate(p, asked)
                 for start, stop in p.chunks:
                     self._chunk(detached, p, start, stop, asked, arrays, collector)
-                observed |= {f"probes/{p.name}/{stream}": found for stream, found in arrays.items()}
+                observed |= {f"probes/{p.name}/{stream}": array for stream, array in arrays.items()}
         if collector is not None:
             observed |= {f"probes/{name}/gradients": {"values": v} for name, v in collector.values.items()}
             observed["gram"] = {"gram": collector.gram()}
@@ -211,9 +211,9 @@ class ProbePass:
         if not counts:
             return
         batch = p.batch(stop - start)
-        found = self._looks_of(frozenset(counts))
-        chunk = Chunk(found, arrays, start, counts, batch)
-        watchers = [chunk.visit] if found else []
+        looks = self._looks_of(frozenset(counts))
+        chunk = Chunk(looks, arrays, start, counts, batch)
+        watchers = [chunk.visit] if looks else []
         if collector is None or "gradients" not in counts:
             with torch.no_grad():
                 chunk.finish(*p.through(tensors, start, stop, watchers))

@@ -61,6 +61,7 @@ AFFORDABLE = 2e9  # multiplications of a snapshot up to which norms by Fourier t
     },
     scope="train",
     units={"gamma": "score"},
+    summary={name: {"scale": "raw"} for name in NAMES},
     title="Norm measures of Jiang et al. and Dziugaite et al.",
     formula="s = |W|₂, f = |W|_F of weights with BatchNorm folded in;  Σ ln s², Σ f²/s², Σ|W - W⁰|², γ⁻², ...",
     cost="one singular value decomposition a layer and step, one for each frequency with fft, 2 passes of one example",
@@ -97,10 +98,10 @@ def norm_measures(
     `log_sum_of_spec` ln d + (1/d) Σ ln s² (despite its name d times the geometric mean). `log_prod_of_fro`,
     `log_sum_of_fro` with f. `fro_dist` Σ|D|²_F, `dist_spec_init` Σ|D|²₂, `param_norm` Σ f², `l2` and `l2_dist` the
     roots of `param_norm` and `fro_dist`. `path_norm`: sum of the outputs for an input of ones with every parameter
-    squared, biases too (NaN where inputs are no real numbers). `_over_margin` subtracts 2 ln γ from logarithms, and divides
-    `path_norm` by γ². `_fft`: with the largest singular value over the Fourier transform of the kernel, padded to the
-    size of the input image whatever the layer's own, Frobenius norms being those of the kernel; a linear layer keeps
-    its plain norm. `fft="auto"` computes them where they cost little, else NaN.
+    squared, biases too (NaN where inputs are no real numbers). `_over_margin` subtracts 2 ln γ from logarithms, and
+    divides `path_norm` by γ². `_fft`: with the largest singular value over the Fourier transform of the kernel, padded
+    to the size of the input image whatever the layer's own, Frobenius norms being those of the kernel; a linear layer
+    keeps its plain norm. `fft="auto"` computes them where they cost little, else NaN.
 
     `rescaled` is ½ (v - ln m) of names that begin with log_ and √(v/m) of others, `m` being the number of training
     examples `n_train` unless stated. NaN for every measure with γ where γ is not above 0 (`absolute=True` takes |γ|,
@@ -139,9 +140,7 @@ def norm_measures(
     }
 
 
-def _of_snapshot(
-    network: Network, now: Folded, before: Folded, gamma: float, fft: str
-) -> dict[str, float]:
+def _of_snapshot(network: Network, now: Folded, before: Folded, gamma: float, fft: str) -> dict[str, float]:
     matrices, initial = now.matrices(), before.matrices()
     if not all(np.isfinite(each).all() for each in (*matrices, *initial)):
         return {}

@@ -61,6 +61,7 @@ SMALLEST = 1e-5  # eigenvalues up to which are left out
         "n_fitted": ("step",),
     },
     bounds={"distance": (0, 1), "alpha": (1, np.inf), "alpha_error": (0, np.inf), "x_min": (0, np.inf)},
+    summary=("alpha", "alpha_hat"),
     title="Power law of the spectrum",
     formula="α = 1 + n / Σ ln(λ/x_min) over the n eigenvalues λ ≥ x_min of WᵀW, for the x_min of smallest D",
     cost="one singular value decomposition of every kernel slice, twice, and O(eigenvalues²) a layer and step",

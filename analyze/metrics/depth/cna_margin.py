@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     variables={**dict.fromkeys(("polygon", "absolute", "lobe", "gamma", "n_margins"), ("step",))},
     scope="train",
     units={"polygon": "score", "absolute": "score", "lobe": "score", "gamma": "score"},
+    summary=("polygon", "absolute", "lobe"),
     title="CNA-Margin",
     formula="γ · CNA-Area",
     cost="none beyond cna_area and margin",

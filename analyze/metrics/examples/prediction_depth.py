@@ -47,6 +47,7 @@ BALDOCK_2021 = Reference(
         "slope_spearman": (-1, 1),
     },
     units={"depth": "places", "mean": "places"},
+    summary=("mean", "mean_relative"),
     title="Prediction depth",
     formula="depth(x) = smallest l: every k-nearest-neighbour vote at places l, l+1, ..., L-1 is the network's class",
     makes=[("example", "example_2")] * 3,

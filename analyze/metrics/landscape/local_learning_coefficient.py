@@ -57,6 +57,7 @@ VALUES = (
     scope="train",
     bounds={"share_below": (0, 1), "share_plateau": (0, 1), "llc_sd": (0, np.inf), "r_hat": (0, np.inf)},
     units={"trace": "nat", "loss": "nat"},
+    summary=("llc",),
     title="Local learning coefficient",
     formula="λ = nβ (E L(w) - L(w*)),  w from chains of density exp(-nβ L(w) - (γ/2)|w - w*|²)",
     cost=(

@@ -37,6 +37,7 @@ STATISTICS = ("kept", "reset")
     scope="train",
     bounds={"error": (0, 1), "cosine": (-1, 1)},
     units={"loss": "nat"},
+    summary=("cosine",),
     title="Loss plane",
     formula="f(a, b) = L(w + aδ + bη),  δ_j ← δ_j |w_j|/|δ_j| for every filter j",
     cost="points² forward passes a step, three times as many with BatchNorm: by default 2,601 of at most 512 examples",

@@ -54,6 +54,7 @@ NAMES = ("barrier", "instability", "midpoint")
         "n_examples": ("probe",),
     },
     bounds={"barrier": (0, np.inf), "barrier_interpolated": (0, np.inf)},
+    summary={"barrier": {"kind": "each"}, "instability": {"kind": "each"}},
     title="Linear mode connectivity",
     formula="max_t f(w(t)) - (1-t) f(w(0)) - t f(w(1)),  w(t) = (1-t) w_s + t w_last",
     cost=(

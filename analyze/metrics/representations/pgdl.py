@@ -47,6 +47,7 @@ POOL = 4
     },
     scope="train",
     bounds={"davies_bouldin": (0, np.inf), "mixup_accuracy": (0, 1), "consistency": (0, np.inf)},
+    summary=("davies_bouldin", "mixup_accuracy", "consistency"),
     title="Clusters and mixup (PGDL)",
     formula="DBI = (1/C) Σ_c max_{c'≠c} (s_c + s_c')/|m_c - m_c'|;  A: share of midpoints of a class that stay in it",
     cost="one forward pass of draws · 120 examples and one of the pairs of each batch, a step",

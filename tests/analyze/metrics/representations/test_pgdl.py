@@ -36,7 +36,7 @@ def test_agrees_with_scikit_learn():
 def test_degenerate_clusters():
     points, labels = np.array([[0.0], [0.0], [1.0], [1.0]]), np.array([0, 0, 1, 1])
     assert davies_bouldin(points, labels) == 0 and davies_bouldin(points * 0 + 0.1, labels) == 0
-    assert np.isnan(davies_bouldin(points, labels * 0)) and np.isnan(davies_bouldin(points * np.inf, labels))
+    assert np.isnan(davies_bouldin(points, labels * 0)) and np.isnan(davies_bouldin(points + np.inf, labels))
     same = np.array([[-1.0], [1.0], [-2.0], [2.0], [10.0]])  # two centres are one
     assert davies_bouldin(same, np.array([0, 0, 1, 1, 2])) == pytest.approx((0.1 + 0.2 + 0.2) / 3)
 
