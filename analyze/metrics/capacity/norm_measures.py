@@ -243,6 +243,8 @@ def _log(value: Any) -> Any:
 
 
 def _norm(weight: np.ndarray) -> float:
+    if not weight.size:
+        return 0.0
     flat = weight.reshape(len(weight), -1)
     flat = flat if len(flat) <= flat.shape[1] else flat.T
     size = np.abs(flat).max(initial=0.0)

@@ -162,9 +162,9 @@ def of_weight(weight: np.ndarray, seed: int = 0) -> dict[str, float]:
 
 def spectrum(weight: np.ndarray) -> np.ndarray:
     """Eigenvalues above 1e-5 of WᵀW, of all slices (out, in) of a kernel together, in increasing order."""
-    slices = weight.reshape(*weight.shape[:2], -1).transpose(2, 0, 1)
-    if not slices.size:
+    if not weight.size:
         return np.empty(0)
+    slices = weight.reshape(*weight.shape[:2], -1).transpose(2, 0, 1)
     flat = slices if slices.shape[1] <= slices.shape[2] else slices.transpose(0, 2, 1)
     values = np.sort(np.linalg.eigvalsh(flat @ flat.transpose(0, 2, 1)).ravel())
     return np.asarray(values[values > SMALLEST])

@@ -122,7 +122,7 @@ def direction(state: Any, seed: int, which: int) -> dict[str, Tensor]:
 
 def normalised(values: Tensor, weight: Tensor) -> Tensor:
     """Values with each slice along the first axis as long as the weight's; 0 for parameters of one axis."""
-    if weight.ndim < 2:
+    if weight.ndim < 2 or not weight.numel():
         return values * 0
     rows, own = values.double().reshape(len(weight), -1), weight.double().reshape(len(weight), -1)
     scale = own.norm(dim=1) / (rows.norm(dim=1) + 1e-10)
