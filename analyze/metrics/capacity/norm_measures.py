@@ -115,7 +115,7 @@ def norm_measures(
     [64.0, 16.0, 100.0]
     >>> [float(found[name]) for name in ("fro_over_spec", "fro_dist", "dist_spec_init", "param_norm")]  # 41/16
     [2.5625, 5.0, 5.0, 29.0]
-    >>> round(rescaled("log_prod_of_spec", np.log(64), 16) / np.log(2), 6)
+    >>> round(rescaled("log_prod_of_spec", math.log(64), 16) / math.log(2), 6)
     1.0
     """
     count = n_train if m is None else m

@@ -62,7 +62,7 @@ def test_agrees_with_a_chain_of_the_module(net):
                 value.requires_grad_()
             loss = F.cross_entropy(torch.func.functional_call(model, named, given.inputs), given.targets)
             slope = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, list(named.values()))])
-            losses += [float(loss)] if t >= 2 else []
+            losses += [float(loss.detach())] if t >= 2 else []
             noise = torch.from_numpy(draw.standard_normal(len(w)))
             w = (w - 0.01 * (n_beta * slope + 3.0 * (w - start)) + 0.02**0.5 * noise).detach()
         np.testing.assert_allclose(result["trace"][0, k], losses, rtol=1e-9)
