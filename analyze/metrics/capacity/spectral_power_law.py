@@ -208,7 +208,7 @@ def plot_spectral_power_law(result: xr.Dataset, figure: Figure) -> None:
         for name in result["layer"].values
         if name != "all" and result["alpha"].sel(layer=name).notnull().any()
     ]
-    for layer, color in zip(layers, plot.depth_colors(len(layers)), strict=True):
+    for layer, color in zip(layers, plot.depth_colors(len(layers)), strict=False):
         at = result.sel(layer=layer)
         plot.line(left, result["step"], at["alpha"], color=color, label=layer)
         plot.line(middle, result["step"], at["alpha_shuffled"], color=color)
