@@ -136,7 +136,7 @@ def trajectory_dimension(
     found: dict[str, Any] = (
         of_distances(table, n_train, alpha=alpha, redraws=redraws, seed=seed) if finite else {}
     )
-    blank = {**dict.fromkeys(VALUES, np.nan), "n_duplicates": 0, "n_scales": 0}
+    blank: dict[str, Any] = {**dict.fromkeys(VALUES, np.nan), "n_duplicates": 0, "n_scales": 0}
     blank |= {"magnitude": np.full(SCALES, np.nan), "t": np.arange(1.0, SCALES + 1)}
     between = int(step[rows[1]] - step[rows[0]]) if len(rows) > 1 else 0
     return {
