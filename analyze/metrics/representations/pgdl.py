@@ -89,9 +89,9 @@ def pgdl(
     counts = np.zeros(len(states), np.int64)
     groups = batches(labels, draws, per_draw, seed)
     mixed = mixtures(labels, draws, per_class, seed + 1)
-    for step in range(len(states)):
+    rows = np.unique(np.concatenate(groups))
+    for step in range(len(states) if len(rows) else 0):
         state = states[step]
-        rows = np.unique(np.concatenate(groups))
         first = _first_values(state, chosen.take(rows))
         features = np.full((chosen.n, first.shape[1]), np.nan)
         features[rows] = first
