@@ -53,11 +53,9 @@ def read(content: bytes) -> Any:
 
 def _plain(value: Any, pieces: list[bytes]) -> Any:
     match value:
-        case None | bool() | str():
-            return value
-        case np.ndarray() | np.generic():
+        case np.ndarray() | np.generic():  # before Python's own kinds, of which some are both
             return _array(np.asarray(value), isinstance(value, np.generic), pieces)
-        case int() | float():
+        case None | bool() | int() | float() | str():
             return value
         case bytes():
             return {"bytes": _put(value, pieces)}
