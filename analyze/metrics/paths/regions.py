@@ -81,9 +81,9 @@ def regions(
     `states` holds the network at every snapshot and the examples of a probe; `labels` and `ids` are
     (example,). Of all pairs of the first 2,000 examples `pairs` are drawn with `seed` (the same at every
     snapshot), half of them within a class where there are such; `id_from` and `id_to` (pair,) are their ids.
-    `regions` (step, pair) is 1 plus the number of different places on the segment where any unit passes 0 (or where another
-    element of a max-pooling window becomes the largest): every breakpoint is computed, in float64, and those
-    nearer than 1e-10 of the segment count once. NaN where there are more than `limit`, counted in
+    `regions` (step, pair) is 1 plus the number of different places on the segment where any unit passes 0 (or
+    where another element of a max-pooling window becomes the largest): every breakpoint is computed, in
+    float64, and those nearer than 1e-10 of the segment count once. NaN where there are more than `limit`, counted in
     `n_undefined`. `sampled` is the lower bound from `samples` equally spaced points, `density` (step, pair)
     regions per unit of distance between the inputs, `mean` and `std` (step) over pairs.
 
