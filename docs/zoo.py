@@ -1,4 +1,4 @@
-"""Write the tables of what was recorded in recording.md: `PYTHONPATH=. python docs/zoo.py [--no-metrics] [FAMILY [NAME]]`.
+"""Write the tables of recording.md: `PYTHONPATH=. python docs/zoo.py [--no-metrics] [FAMILY [NAME]]`.
 
 Rows of cases that are not run stay. A case that is neither right nor explained ends it with an error, once all are run.
 """
