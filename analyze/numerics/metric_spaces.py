@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -106,7 +108,7 @@ def betti(distance: Floats, scale: float, degrees: int = 2) -> list[int]:
     return numbers + [0] * (degrees - len(numbers))
 
 
-def _simplex_tree():  # type: ignore[no-untyped-def]
+def _simplex_tree() -> Any:
     from tracer.errors import missing_package
 
     try:
