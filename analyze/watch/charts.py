@@ -40,8 +40,16 @@ CHARTS = (
     Chart("gap_error", "Gap in error, test − train", "generalization", "gap_error"),
     Chart("stiffness", "Stiffness, train with train", "stiffness", "cosine", {"pair": "train-train"}),
     Chart("stiffness_test", "Stiffness, train with test", "stiffness", "cosine", {"pair": "train-test"}),
-    Chart("path_change", "Path self similarity", "path_self_similarity", "mean", {"probe": "train"}),
-    Chart("path_overlap", "Path similarity of examples", "path_cross_similarity", "mean", {"probe": "train"}),
+    Chart(
+        "path_change", "Path self similarity, last site", "path_self_similarity", "mean", {"probe": "train"}
+    ),
+    Chart(
+        "path_overlap",
+        "Path similarity of examples, last site",
+        "path_cross_similarity",
+        "mean",
+        {"probe": "train"},
+    ),
     Chart("cna", "CNA on train", "cna", "pearson", {"probe": "train"}),
     Chart("margin", "Margin on train", "margin", "gamma", {"probe": "train"}),
 )
