@@ -113,7 +113,8 @@ def trajectory_dimension(
     = 0.01. `magnitude` (t) is Mag at `t`, 20 logarithmically spaced scales from 1/(10 D) to 1000/D, D the largest
     distance; `magnitude_dimension` is the slope of ln Mag on ln t over the `n_scales` of them at which 2 < Mag < N/2,
     from `magnitude_t_low` to `magnitude_t_high`, NaN for fewer than 4. `condition` is the largest condition number met
-    at t = √n_train and 0.01; above 1e12 what rests on it is NaN. NaN throughout where a weight or loss is not finite.
+    at t = √n_train and 0.01; from 1e12 on, which it then is, what rests on it is NaN. NaN throughout where a weight or
+    loss is not finite.
 
     >>> rows = np.arange(3.0)[:, None] * [[3.0, 4.0]]
     >>> found = of_distances(np.abs(np.subtract.outer(*[np.arange(3.0) * 5] * 2)), 4)
@@ -215,7 +216,7 @@ def of_distances(
         weights, condition = weighting(table, t)
         found[name] = float(np.maximum(weights, 0).sum()) if np.isfinite(weights).all() else np.nan
         conditions.append(condition)
-    found["condition"] = min(max(conditions), 1e3 * SINGULAR)
+    found["condition"] = min(max(conditions), SINGULAR)
     scales = np.geomspace(0.1, 1000, SCALES) / table.max()
     magnitude = np.array([weighting(table, t)[0].sum() for t in scales])
     inside = np.flatnonzero((magnitude > 2) & (magnitude < len(table) / 2))
