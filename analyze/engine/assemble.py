@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyze.arrays import closure
+from analyze.engine.names import described
 from analyze.engine.plan import Plan
 from analyze.errors import AnalysisError
 from analyze.plot import time_scale
@@ -226,4 +227,5 @@ def of_commit(archive: Archive) -> dict[str, str]:
         "archive_digest": str(archive.digest),
         "archive_state": str(archive.state),
         "time_axis": time_scale(archive.snapshots),
+        "part_names": json.dumps(described(archive), ensure_ascii=False),
     }

@@ -62,10 +62,27 @@ def draw(plot: Callable[[xr.Dataset, Figure], None], result: xr.Dataset) -> Figu
         figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
         scale = _SCALE.set(str(result.attrs.get("time_axis", "")))
         try:
-            plot(result, figure)
+            plot(_described(result), figure)
         finally:
             _SCALE.reset(scale)
         return figure
+
+
+def _described(result: xr.Dataset) -> xr.Dataset:
+    """The result with layers and sites called by name, kind and shape, as far as its attributes tell them."""
+    try:
+        names = json.loads(result.attrs.get("part_names", "{}"))
+        layers, sites = (dict(names.get(kind, {})) for kind in ("layer", "site"))
+    except (TypeError, ValueError, AttributeError, RecursionError):
+        return result
+    renamed = {}
+    for dim in ("layer", "layer_2", "site", "site_2", "place"):
+        known = layers if dim.startswith("layer") else sites
+        if dim in result.coords and result[dim].dims == (dim,):
+            told = [str(known.get(str(name), name)) for name in result[dim].values]
+            if len(set(told)) == len(told):
+                renamed[dim] = told
+    return result.assign_coords(renamed)
 
 
 def save_svg(figure: Figure, path: str | Path | IO[bytes], description: str = "") -> None:
@@ -253,8 +270,14 @@ def legend(axes: Axes, **options: Any) -> None:
         for handle, name in zip(handles, names, strict=True)
     )
     wide = sum(len(name) + 5 for name in {*shared, *names})
-    if clash or wide > 2 * LEGEND or "bbox_to_anchor" in options or not _constrained(figure):
+    if "bbox_to_anchor" in options or not _constrained(figure):
         axes.legend(**options)
+        return
+    if clash or wide > 2 * LEGEND:
+        height = axes.get_position().height * figure.get_size_inches()[1]  # type: ignore[union-attr]
+        columns = max(1, int(0.45 * LEGEND / (max(map(len, names)) + 5)))
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.45 / height), "ncols": columns}
+        axes.legend(**{**options, **below, "title": None})
         return
     shared |= dict(zip(names, handles, strict=True))
     if old is not None:
@@ -281,6 +304,18 @@ def _constrained(figure: Any) -> bool:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     return isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine)
+
+
+def around_zero(values: ArrayLike) -> tuple[float, float]:
+    """Limits of a diverging scale: as far on either side of 0 as all but the farthest hundredth of the values reach.
+
+    >>> around_zero([0.1, -0.25, float("nan")])
+    (-0.25, 0.25)
+    """
+    sizes = np.abs(np.asarray(values, np.float64))
+    sizes = sizes[np.isfinite(sizes)]
+    reach = float(np.quantile(sizes, 0.99, method="higher")) if sizes.size else 0.0
+    return (-reach, reach) if reach > 0 else (-1.0, 1.0)
 
 
 def heat(

@@ -50,7 +50,8 @@ def draw_curves(archive: Archive, figure: Figure) -> None:
     (axes,) = plot.panels(figure, 1, height=2.5)
     axes.plot(rows["step"], rows["loss"], color=plot.GREY, linewidth=0.6, label="minibatch")
     axes.plot(*_smooth(rows["step"], rows["loss"]), color=plot.PALETTE[6], label="running mean")
-    axes.set(title="Loss of each minibatch, and its running mean", xlabel="step", ylabel="loss")
+    axes.set(title="Loss of each minibatch, and its running mean", ylabel="loss")
+    plot.step_axis(axes, rows["step"])
 
 
 def _curves(archive: Archive) -> tuple[Any, str]:
@@ -62,8 +63,10 @@ def _curves(archive: Archive) -> tuple[Any, str]:
     def curves(_: Any, figure: Figure) -> None:
         draw_curves(archive, figure)
 
-    label = "Training loss of each update"
-    return Markup(svg.fragment(lambda: plot.draw(curves, xr.Dataset()), "curves", label)), label + "."
+    label, scale = "Training loss of each update", {"time_axis": plot.time_scale(archive.snapshots)}
+    return Markup(
+        svg.fragment(lambda: plot.draw(curves, xr.Dataset(attrs=scale)), "curves", label)
+    ), label + "."
 
 
 def _smooth(steps: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
