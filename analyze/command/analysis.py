@@ -184,10 +184,8 @@ def analyze_one(run: str, target: Path, force: bool = False, **settings: Any) ->
         elif left:
             for finding in findings(results):
                 note(f"- {finding.sentence}")
-            coming = ', '.join(results.coming)
+            coming = ", ".join(results.coming)
             note(f"report: {target / 'report.html'}; to come, by running the network again: {coming}")
-                f"report: {target / 'report.html'}; to come, by running the network again: {', '.join(results.coming)}"
-            )
         first.append(left)
 
     with claimed(target), Pages(target, workers=settings.get("jobs") != 1) as pages, Bar() as bar:
