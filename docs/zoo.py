@@ -1,4 +1,4 @@
-"""Write the tables of what was recorded in recording.md: `PYTHONPATH=. python docs/zoo.py [FAMILY [NAME]]`.
+"""Write the tables of recording.md: `PYTHONPATH=. python docs/zoo.py [--no-metrics] [FAMILY [NAME]]`.
 
 Rows of cases that are not run stay. A case that is neither right nor explained ends it with an error, once all are run.
 """
@@ -15,6 +15,7 @@ from tests.zoo.judge import Verdict, judge
 
 PAGE = Path(__file__).parent / "recording.md"
 HEAD = "| {} | network | gradients | replayed | metrics | said |\n|---|---|---|---|---|---|\n"
+METRICS = "--no-metrics" not in sys.argv  # which take most of the time
 _LONGEST = 220  # characters of a sentence
 
 
@@ -35,7 +36,7 @@ def rows(family: str, only: str, before: dict[str, str]) -> tuple[dict[str, str]
             continue
         first = name not in made
         with tempfile.TemporaryDirectory() as folder:
-            verdict = judge(case, Path(folder), metrics=family != "losses", report=False)
+            verdict = judge(case, Path(folder), metrics=family != "losses" and METRICS, report=False)
         print(case.name, verdict, flush=True)
         if first:
             made[name] = _row(name, case, verdict)
@@ -81,6 +82,6 @@ def write(family: str, only: str = "") -> list[str]:
 
 
 if __name__ == "__main__":
-    chosen = [sys.argv[1]] if sys.argv[1:] else FAMILIES
-    if wrong := [name for family in chosen for name in write(family, *sys.argv[2:3])]:
+    given = [word for word in sys.argv[1:] if word != "--no-metrics"]
+    if wrong := [name for family in given[:1] or FAMILIES for name in write(family, *given[1:2])]:
         sys.exit(f"not as they should be: {', '.join(wrong)}")

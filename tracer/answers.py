@@ -19,7 +19,8 @@ import numpy as np
 from tracer.errors import ArchiveError, TracerError
 
 _LENGTH = struct.Struct("<Q")
-_KINDS = "biufcUSMm"  # of dtypes whose bytes are values
+_MOST = 1 << 28  # characters of an array of texts, each as long as the longest
+_KINDS = "biufcSMm"  # of dtypes whose bytes are values, whatever they are
 
 
 class ForeignAnswerError(ArchiveError):
@@ -54,7 +55,7 @@ def read(content: bytes) -> Any:
 def _plain(value: Any, pieces: list[bytes]) -> Any:
     match value:
         case None | bool() | str():
-            return value
+            return str(value) if isinstance(value, str) else value
         case np.ndarray() | np.generic():
             return _array(np.asarray(value), isinstance(value, np.generic), pieces)
         case int() | float():
@@ -78,8 +79,9 @@ def _plain(value: Any, pieces: list[bytes]) -> Any:
 
 
 def _array(value: np.ndarray, scalar: bool, pieces: list[bytes]) -> dict[str, Any]:
-    if value.dtype.kind == "O":
-        return {"objects": _plain(value.ravel().tolist(), pieces), "shape": value.shape}
+    if value.dtype.kind in "OU":
+        kind = "objects" if value.dtype.kind == "O" else "texts"
+        return {kind: _plain(value.ravel().tolist(), pieces), "shape": value.shape}
     if value.dtype.kind not in _KINDS or (value.size and not value.dtype.itemsize):
         raise TypeError(f"an array of {value.dtype} cannot be sent to another process as numbers and text")
     kind = "scalar" if scalar else "array"
@@ -108,6 +110,8 @@ def _value(plain: Any, pieces: memoryview) -> Any:
             made = np.empty(len(items), object)
             made[:] = [_value(item, pieces) for item in items]
             return made.reshape(_lengths(shape))
+        case {"texts": list(items), "shape": list(shape)}:
+            return _texts(items).reshape(_lengths(shape))
         case {"array": str(dtype), "shape": list(shape), "at": [int(start), int(stop)]}:
             return _numbers(dtype, shape, pieces[start:stop])
         case {"scalar": str(dtype), "shape": [], "at": [int(start), int(stop)]}:
@@ -122,6 +126,15 @@ def _numbers(dtype: str, shape: list[Any], data: memoryview) -> np.ndarray:
     if kind.kind not in _KINDS or prod(lengths) * max(1, kind.itemsize) != len(data):
         raise ForeignAnswerError
     return np.frombuffer(data, kind).reshape(lengths).copy() if len(data) else np.empty(lengths, kind)
+
+
+def _texts(items: list[Any]) -> np.ndarray:
+    if (
+        not all(isinstance(item, str) for item in items)
+        or len(items) * max(map(len, items), default=0) > _MOST
+    ):
+        raise ForeignAnswerError
+    return np.array(items, str)
 
 
 def _lengths(shape: list[Any]) -> tuple[int, ...]:

@@ -97,7 +97,7 @@ def _each(chart: Chart, runs: Sequence[Drawn], x: Axis) -> list[dict[str, Any]]:
         if key not in one.lines:
             found = [(one.path, one.path, {}, one.data[chart.metric])]
             bands = gathered(found, chart.metric, chart.variable, x=x, labels=one.labels(chart)).bands()
-            line = {"group": one.name, "key": one.key, "n": 1}
+            line: dict[str, Any] = {"group": one.name, "key": one.key, "n": 1}
             one.lines[key] = [line | {"x": _numbers(bands[x]), "y": _numbers(bands["mean"])}]
         told += one.lines[key]
     return told

@@ -147,7 +147,7 @@ VALUES = {
         np.array(True),
         np.array(["a", "bc"]),
     ],
-    "scalars": (np.float32(0.1), np.int64(-3), np.bool_(False), np.str_("a")),
+    "scalars": (np.float32(0.1), np.int64(-3), np.bool_(False)),
     "objects": np.array([["a", None], [1, "b"]], object),
     "in another order": np.asfortranarray(np.arange(6).reshape(2, 3)),
 }

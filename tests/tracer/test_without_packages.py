@@ -43,9 +43,11 @@ with tracer.open(sys.argv[1]) as archive:
         getattr(archive, name)
     archive.ids(1), archive.weights(step), archive.network(step), archive.gram(step), archive.to_xarray()
     for probe in archive.probes.values():
-        probe.ids, probe.inputs, probe.targets, probe.outputs(step), probe.losses(step), probe.correct(step)
-        probe.bits(step), probe.masks(archive.sites[0], step), probe.sums(step)
-        probe.gradients(archive.tensors[0]["name"], step)
+        probe.ids, probe.inputs, probe.targets, probe.outputs(step), probe.losses(step)
+        probe.bits(step), probe.masks(archive.sites[0], step)
+        probe.gradients(archive.tensors[0]["name"], step), probe.raw, probe.chunks, probe.capture
+    train = archive.probes["train"]
+    train.sums(step), train.activations(archive.sites[0], step), train.linear_factors(archive.tensors[0]["name"], step)
 analyze.available_metrics()
 tracer.every(3) | tracer.epochs()
 for name in ("record", "Probe", "check"):
