@@ -10,10 +10,10 @@ from __future__ import annotations
 import pickle
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from analyze.engine.blocks import Block, Outcome, Worker
@@ -21,6 +21,8 @@ from analyze.engine.fingerprint import sources
 from analyze.engine.replayed import with_activations
 from analyze.errors import AnalysisError
 from analyze.numerics.processes import cores, pool
+from tracer.answers import ForeignAnswerError
+from tracer.apart import WorkerDiedError, shared
 from tracer.errors import ArchiveError
 from tracer.spec.release import version
 from tracer.store.store import is_remote, local_path
@@ -39,7 +41,11 @@ DIED = f"the process that computed it died {TRIES} times, perhaps for lack of me
 
 @dataclass(frozen=True)
 class Task:
-    """Some metrics on some snapshots of one archive: all that another process needs to know."""
+    """Some metrics on some snapshots of one archive: all that another process needs to know.
+
+    apart: bytes of memory for a process of their own, which runs an archive's network; None where whoever does the
+    task computes them.
+    """
 
     session: str
     archive: str
@@ -47,11 +53,15 @@ class Task:
     replay: Mapping[str, Any]
     block: Block
     sources: tuple[str, ...]
+    apart: int | None = None
 
     def __call__(self) -> dict[str, Outcome]:
         """Compute the block; ArchiveError or AnalysisError where this process cannot compute as the sender."""
         if self.sources != tuple(plan.card.source for plan in self.block.plans):
             raise AnalysisError(f"it has another version of {', '.join(self.block.names)}")
+        if self.apart is not None:
+            inner = pickle.dumps(replace(self, apart=None))
+            return in_a_process_of_its_own(inner, self.block.names, self.apart)
         outcomes = _worker(self).compute(self.block)
         for outcome in outcomes.values():
             outcome.error = None  # it may hold what cannot travel; the message says it
@@ -69,6 +79,18 @@ def packed(task: Any) -> bytes | None:
         return None
 
 
+def in_a_process_of_its_own(task: bytes, names: Sequence[str], memory: int) -> dict[str, Outcome]:
+    """Outcomes, by metric, of a task that is done where a crash takes nothing else with it."""
+    try:
+        answer = shared().call(perform, task, sources(), memory=memory)
+        outcomes = {name: Outcome(**answer[name]) for name in names}
+    except WorkerDiedError as error:
+        return dict.fromkeys(names, Outcome(message=str(error)))
+    except (TypeError, KeyError):  # whoever answers so is no worker of ours any more
+        return dict.fromkeys(names, Outcome(message=str(ForeignAnswerError())))
+    return outcomes
+
+
 def perform(task: bytes, code: str) -> Any:
     """Do a task, in a worker; AnalysisError where its code is not that of the sender."""
     if code != sources():
@@ -84,19 +106,19 @@ _local = threading.local()  # threads of a worker share no archive, so that none
 
 
 def _worker(task: Task) -> Worker:
-    kept: OrderedDict[tuple[str, str], Worker] = _local.__dict__.setdefault("kept", OrderedDict())
+    workers: OrderedDict[tuple[str, str], Worker] = _local.__dict__.setdefault("kept", OrderedDict())
     key = task.session, task.archive
-    if key not in kept:
+    if key not in workers:
         from tracer.archive import open
 
         archive = open(task.archive)
         if archive.run_id != task.run_id:
             raise ArchiveError(f"it sees another run at {task.archive!r}")
-        kept[key] = Worker(with_activations(archive, task.replay), task.replay)
-    kept.move_to_end(key)
-    while len(kept) > KEPT:
-        kept.popitem(last=False)[1].archive.close()
-    return kept[key]
+        workers[key] = Worker(with_activations(archive, task.replay), task.replay)
+    workers.move_to_end(key)
+    while len(workers) > KEPT:
+        workers.popitem(last=False)[1].archive.close()
+    return workers[key]
 
 
 @dataclass
@@ -191,9 +213,9 @@ class Cluster(Workers):
         self._client = _client(scheduler) if isinstance(scheduler, str) else scheduler
         address = self._client.scheduler.address if self._client.scheduler else ""
         self.name = f"the cluster at {address}"
-        found = sum(self._client.nthreads().values())
+        threads = sum(self._client.nthreads().values())
         # A cluster that grows with its load begins with none.
-        self.n, self.name = max(2, found), self.name if found else f"{self.name}, which waits for workers"
+        self.n, self.name = max(2, threads), self.name if threads else f"{self.name}, which waits for workers"
         self._executor = self._client.get_executor(pure=False, retries=TRIES - 1)
 
     def close(self) -> None:
@@ -225,7 +247,7 @@ def _client(address: str) -> Client:
 
 @contextmanager
 def recruit(jobs: int | Literal["auto"] = 1, scheduler: str | Client | None = None) -> Iterator[Workers]:
-    """Workers on a cluster, else `jobs` processes, else this process; they are let go at the end.
+    """Workers on a cluster, else `jobs` processes, else this process; they are released at the end.
 
     `auto`: a process a core, for long work only.
     """

@@ -154,7 +154,10 @@ class Fingerprints:
         rows = archive.rows
         row = np.searchsorted(rows["step"], step)
         update = [np.asarray(rows[name])[row : row + 1].tolist() for name in ("lr", "loss")]
-        about = [step, archive.epoch_of(step), step in archive.epoch_ends, str(update)]
+        # Whether an epoch ends is known of all streams together: two arrays of each are read for it.
+        asked = plan.lag or any(entry.name == "epoch_end" for entry in closure(plan.arrays))
+        ends = step in archive.epoch_ends if asked else None
+        about = [step, archive.epoch_of(step), ends, str(update)]
         results = [
             self._known[name.partition(".")[0]].at.get(step, "")
             for name, array in sorted(plan.results.items())
@@ -164,15 +167,15 @@ class Fingerprints:
 
     def _streams(self, plan: Plan, step: int) -> list[Any]:
         """Digests of the stored arrays of a snapshot."""
-        found: list[Any] = []
+        digests: list[Any] = []
         for entry in closure(plan.arrays):
             if entry.stream and not entry.static and entry.stream != "minibatch":
-                found += [self._archive.digest_of(path, step) for _, path in _paths(plan, entry)]
+                digests += [self._archive.digest_of(path, step) for _, path in _paths(plan, entry)]
             if entry.of == "network" and not entry.static and not plan.replays:
-                found.append(self._network(step))
+                digests.append(self._network(step))
             if entry.of == "finite":
-                found += self._finite(plan, step)
-        return [*found, self._replayed(step)] if plan.replays else found
+                digests += self._finite(plan, step)
+        return [*digests, self._replayed(step)] if plan.replays else digests
 
     def _finite(self, plan: Plan, step: int) -> list[str]:
         """What tells whether the network gave numbers."""

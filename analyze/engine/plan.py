@@ -111,7 +111,7 @@ def make_plan(
     for array in plan.results.values():
         if "probe" in array.dims:
             probes = [name for name in probes if name in array["probe"].values]
-    if not probes and any("example" in entry.dims for entry in reads):
+    if not probes and (card.scope == "probe" or any("example" in entry.dims for entry in reads)):
         raise MissingTraceError(
             f"needs a probe with everything {card.name} reads; record one with probes={{...}}"
         )
@@ -146,14 +146,14 @@ def stream_steps(archive: Archive, stream: str, probe: str) -> tuple[int, ...]:
     """Steps at which a stream was recorded, of one probe where it belongs to probes; empty if never."""
     try:
         if stream in ("weights", "gram"):
-            found = archive.steps(stream)
+            steps = archive.steps(stream)
         elif stream == "minibatch":
-            found = archive.minibatch.steps
+            steps = archive.minibatch.steps
         else:
-            found = archive.probes[probe].steps(stream)
+            steps = archive.probes[probe].steps(stream)
     except MissingTraceError:
         return ()
-    return tuple(int(step) for step in found)
+    return tuple(int(step) for step in steps)
 
 
 def captured(archive: Archive, stream: str, probe: str) -> int:

@@ -10,9 +10,11 @@ import xarray as xr
 
 from analyze.catalogue import available_metrics
 from analyze.contract import Metric
-from analyze.report import findings as sentences
+from analyze.findings import findings
+from analyze.findings.intervals import CONFIDENCE
 from analyze.report import page
-from analyze.report.entries import chapters, entry, grid, title_of
+from analyze.report.choice import leading
+from analyze.report.entries import chapters, entry, grid, joined, title_of
 from analyze.report.references import number_references
 from analyze.report.run import run_section
 from tracer.store.files import write_whole
@@ -49,23 +51,30 @@ def render(
 
     `entries` keeps what was made of each result, by name and fingerprint, for the page to be made again sooner.
     """
-    cards = available_metrics()
+    cards = available_metrics() | getattr(results, "cards", {})
     folder = None if figures is None else Path(figures)
-    kept = {} if entries is None else entries
+    cache = {} if entries is None else entries
     for name, data in results.items():
         key = name, str(data.attrs.get("fingerprint", ""))
-        if key not in kept or not key[1]:
-            kept[key] = entry(name, data, cards.get(name), folder)
-    shown = [kept[name, str(data.attrs.get("fingerprint", ""))] for name, data in results.items()]
-    groups = chapters(shown)
-    found = _findings(results)
-    skipped = _skipped(getattr(results, "skipped", {}), cards)
-    references = number_references(groups)
+        if key not in cache or not key[1]:
+            cache[key] = entry(name, data, cards.get(name), folder)
+    shown = [cache[name, str(data.attrs.get("fingerprint", ""))] for name, data in results.items()]
+    empty = {
+        one["name"]: one["undefined"]["rule"] or "every value is undefined" for one in shown if one["empty"]
+    }
+    spoken = _findings(results)
+    sections = joined([one for one in shown if not one["empty"]])
+    first = leading(sections, [one["metric"] for one in spoken])
+    groups = chapters([one for one in sections if one not in first])
+    skipped = _skipped({**getattr(results, "skipped", {}), **empty}, cards)
+    references = number_references([{"entries": first}, *groups])
     run = run_section(archive, results) if archive is not None else None
     return page.render(
         "report.html",
-        topics=_topics(found, run is not None, groups, skipped is not None, bool(references)),
-        findings=found,
+        topics=_topics(spoken, run is not None, first, groups, skipped is not None, bool(references)),
+        findings=spoken,
+        confidence=CONFIDENCE,
+        first=first,
         groups=groups,
         references=references,
         skipped=skipped,
@@ -76,25 +85,33 @@ def render(
 
 
 def _topics(
-    found: Sequence[Any], has_run: bool, groups: Sequence[dict[str, Any]], skipped: bool, references: bool
+    findings: Sequence[Any],
+    has_run: bool,
+    first: Sequence[dict[str, Any]],
+    groups: Sequence[dict[str, Any]],
+    skipped: bool,
+    references: bool,
 ) -> list[dict[str, Any]]:
-    first = [("findings", "Findings")] if found else []
-    first += [("trained", "What was trained"), ("recorded", "What was recorded")] if has_run else []
+    top = [("findings", "Findings")] if findings else []
+    run = [("trained", "What was trained"), ("recorded", "What was recorded")] if has_run else []
     last = [("skipped", "Not computed")] if skipped else []
     last += [("references", "References")] if references else []
-    middle = [page.topic(one["name"], [(e["name"], e["title"]) for e in one["entries"]]) for one in groups]
     topics = [
-        page.topic("This run", first),
-        *middle,
-        page.topic("Appendix", [*last, ("provenance", "Provenance")]),
+        page.topic("This run", [*top, *_links(first)]),
+        *(page.topic(one["name"], _links(one["entries"])) for one in groups),
+        page.topic("Appendix", [*run, *last, ("provenance", "Provenance")]),
     ]
     return [topic for topic in topics if topic["links"]]
+
+
+def _links(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(one["name"], one["title"]) for entry in entries for one in (entry, *entry["also"])]
 
 
 def _findings(results: Mapping[str, xr.Dataset]) -> list[dict[str, str]]:
     return [
         {"sentence": one.sentence, "metric": one.metric, "title": title_of(one.metric, results[one.metric])}
-        for one in sentences.findings(results)
+        for one in findings(results)
     ]
 
 

@@ -15,8 +15,9 @@ import xarray as xr
 from analyze import plot
 from analyze.contract import Metric
 from analyze.report import svg
+from analyze.report.choice import changed
 from analyze.report.explore import explore
-from analyze.report.listing import result_rows
+from analyze.summary import Line, lines
 
 # In reading order; a metric's folder is its chapter, and what the folder says of itself the chapter's line.
 CHAPTERS = (
@@ -36,6 +37,7 @@ HEADLINES = (
 def entry(name: str, data: xr.Dataset, card: Metric | None, figures: Path | None = None) -> dict[str, Any]:
     """What the report shows of one metric, even of one that is not installed here."""
     figure, trouble = _figure(name, data, card, figures)
+    told = lines(name, data)
     about = {key: str(data.attrs.get(key, "")) for key in ("meaning", "formula", "reading")}
     return {
         "name": name,
@@ -51,8 +53,51 @@ def entry(name: str, data: xr.Dataset, card: Metric | None, figures: Path | None
         "reading": tidy(about["reading"]),
         "undefined": undefined(data, card),
         "options": options(data),
-        "summary": values(data),
+        "summary": values(name, data),
+        "variables": variables(data),
+        "beside": card.beside if card else "",
+        "also": [],
+        "score": changed(told),
+        "line": line_of(told),
+        "empty": is_empty(data),
+        "files": files_of(name, figures),
     }
+
+
+def is_empty(data: xr.Dataset) -> bool:
+    """Whether not one of its numbers is defined."""
+    numbers = [array for array in data.values() if array.dtype.kind == "f" and array.size]
+    return bool(numbers) and not any(bool(array.notnull().any()) for array in numbers)
+
+
+def line_of(told: Sequence[Line]) -> str:
+    """What a metric shows, in a line: its first number that is defined, at the first and the last snapshot."""
+    for line in told:
+        if np.isfinite(line.last):
+            first = f"{_shown(line.first)} → " if len(line.steps) > 1 and np.isfinite(line.first) else ""
+            return f"{line.variable.replace('_', ' ')}{f' ({line.of})' if line.of else ''} {first}{_shown(line.last)}"
+    return ""
+
+
+def files_of(name: str, figures: Path | None) -> list[tuple[str, str]]:
+    """Names and addresses, from the page, of the files beside it with the figure and the numbers of a metric."""
+    if figures is None or not re.fullmatch(r"\w+", name):
+        return []
+    places = [("figure", figures.name, "svg"), ("numbers", "tables", "csv")]
+    return [
+        (what, f"{folder}/{name}.{kind}")
+        for what, folder, kind in places
+        if (figures.parent / folder / f"{name}.{kind}").is_file()
+    ]
+
+
+def joined(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Entries without those that say the same as another, which have become part of that one's section."""
+    by_name = {one["name"]: one | {"also": []} for one in entries}
+    for one in by_name.values():
+        if one["beside"] in by_name:
+            by_name[one["beside"]]["also"].append(one)
+    return [one for one in by_name.values() if one["beside"] not in by_name]
 
 
 def title_of(name: str, data: xr.Dataset) -> str:
@@ -99,6 +144,7 @@ def chapters(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "name": name.capitalize(),
             "about": _about(name),
+            "line": _line(claimed[name]),
             "anchor": f"chapter-{number}",
             "entries": claimed[name],
         }
@@ -111,6 +157,12 @@ def chapter_of(card: Metric | None) -> str:
     """The folder of `analyze/metrics` a metric is in; `other measures` for one from elsewhere."""
     folder = card.module.removeprefix("analyze.metrics.").partition(".")[0] if card else ""
     return folder if folder in CHAPTERS else CHAPTERS[-1]
+
+
+def _line(entries: Sequence[dict[str, Any]]) -> str:
+    """What a chapter shows, in a line: its metrics that changed most."""
+    told = [one for one in sorted(entries, key=lambda one: -one.get("score", 0.0)) if one.get("line")]
+    return "; ".join(f"{one['title']}: {one['line']}" for one in told[:3])
 
 
 def _about(chapter: str) -> str:
@@ -158,16 +210,29 @@ def tidy(doc: str) -> str:
     return doc.replace("`", "")
 
 
-def values(data: xr.Dataset) -> dict[str, Any]:
-    """Each variable with its axes, its mean at the first and the last snapshot, and its gaps."""
-    rows = []
-    for row in result_rows({"": data}):
-        sizes = data[row["variable"]].sizes
-        axes = " × ".join(f"{dim} {count}" for dim, count in sizes.items()) or "one number"
-        first = "" if "step" not in sizes else _shown(row["first"])
-        rows.append([row["variable"], axes, first, _shown(row["last"]), f"{row['undefined']:,}"])
-    head = ["variable", "axes", "first step", "last step", "undefined"]
-    return grid(head, rows, numeric=(2, 3, 4), caption="Means over every axis but step.", shown=True)
+def values(name: str, data: xr.Dataset) -> dict[str, Any]:
+    """The numbers that tell the result, at the first and the last snapshot."""
+    rows = [
+        [
+            f"{line.variable} [{line.of}]" if line.of else line.variable,
+            _shown(line.first) if line.steps else "",
+            _shown(line.last),
+            "" if line.units == "1" else line.units,
+        ]
+        for line in lines(name, data)
+    ]
+    head = ["number", "first step", "last step", "unit"]
+    return grid(head, rows, numeric=(1, 2), caption="What tells this metric in a few numbers.", shown=True)
+
+
+def variables(data: xr.Dataset) -> str:
+    """Every variable with its axes.
+
+    >>> variables(xr.Dataset({"cosine": (("step", "layer"), np.zeros((2, 3))), "n": ((), 1)}))
+    'cosine (step 2 × layer 3), n (one number)'
+    """
+    axes = {name: " × ".join(f"{dim} {n}" for dim, n in data[name].sizes.items()) for name in data.data_vars}
+    return ", ".join(f"{name} ({shown or 'one number'})" for name, shown in axes.items())
 
 
 def grid(
@@ -220,5 +285,5 @@ def _figure(name: str, data: xr.Dataset, card: Metric | None, figures: Path | No
         return None, f"The figure could not be drawn ({type(error).__name__}: {error}); the values are below."
 
 
-def _shown(mean: float | None) -> str:
-    return "undefined" if mean is None else f"{mean:.4g}".replace("-", "−")
+def _shown(value: float) -> str:
+    return "undefined" if np.isnan(value) else f"{value:.4g}".replace("-", "−")

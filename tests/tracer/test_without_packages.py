@@ -1,106 +1,100 @@
 """Without PyTorch, and without what only extras bring, the reading side works and the rest says what it needs."""
 
-import json
 import os
 import subprocess
 import sys
-import textwrap
 
 import pytest
 
-from tests import ROOT
+ROOT_ARCHIVE = "tests/archives/1.0/run.zarr"
+EVERY_COMMAND = """
+import sys
+from click.testing import CliRunner
+import cli
 
-ARCHIVE = ROOT / "tests/archives/1.0/run.zarr"
-# One process for all commands, since starting it is most of what they take.
-SCRIPT = """
-    import json, sys
-    from pathlib import Path
-    from click.testing import CliRunner
-    import analyze, tracer
-    from cli import main
-    from tracer.__main__ import main as entry
+archive, folder = sys.argv[1:]
+for line in (
+    f"info {archive}",
+    f"verify {archive} --full",
+    f"pack {archive} -o {folder}/packed.zip --zip",
+    f"verify {folder}/packed.zip",
+    f"unpack {folder}/packed.zip -o {folder}/again.zarr",
+    f"export {archive} {folder}/run.h5",
+    f"import {folder}/run.h5 {folder}/imported.zarr",
+    f"push {archive} file://{folder}/pushed.zarr",
+    f"pull file://{folder}/pushed.zarr {folder}/pulled.zarr",
+    "metrics",
+    "metrics stiffness --bibtex",
+):
+    done = CliRunner().invoke(cli.main, line.split())
+    assert done.exit_code == 0, (line, done.output, done.exception)
+for line in (f"verify {archive} --replay", f"materialize {archive}", "check module:function"):
+    done = CliRunner().invoke(cli.main, line.split())
+    assert done.exit_code == 1 and "needs the package torch: install PyTorch" in done.stderr, (line, done.output)
+"""
+EVERY_ARRAY = """
+import sys
+import analyze, tracer, tracer.share, tracer.verify
 
-
-    archive, out = sys.argv[1], Path(sys.argv[2])
-    told = {}
-
-    def command(name, *arguments):
-        done = CliRunner().invoke(main, [name, *map(str, arguments)])
-        told[" ".join([name, *map(str, arguments)])] = [done.exit_code, done.stderr]
-
-    command("info", archive)
-    command("verify", archive, "--full")
-    command("pack", archive, "-o", out / "packed.zip", "--zip")
-    command("export", archive, out / "run.h5")
-    command("analyze", archive, "-o", out / "analysis", "-m", "margin", "-m", "stiffness")
-    command("analyze", archive, "-o", out / "other", "-m", "hessian")
-    command("demo", "--out", out / "demo")
-    for name in ("record", "Probe", "check"):
-        try:
-            getattr(tracer, name)
-        except ImportError as error:
-            told[f"tracer.{name}"] = str(error)
-    sys.argv = ["tracer", "info", archive]
+with tracer.open(sys.argv[1]) as archive:
+    step = int(archive.snapshots[-1])
+    for name in ("card", "state", "run_id", "digest", "rows", "milestones", "site_table", "call_table", "layer_table",
+                 "tensors", "sites", "calls", "layers", "epoch_ends", "committed", "world_size", "gram_probes"):
+        getattr(archive, name)
+    archive.ids(1), archive.weights(step), archive.network(step), archive.gram(step), archive.to_xarray()
+    for probe in archive.probes.values():
+        probe.ids, probe.inputs, probe.targets, probe.outputs(step), probe.losses(step)
+        probe.bits(step), probe.masks(archive.sites[0], step)
+        probe.gradients(archive.tensors[0]["name"], step), probe.raw, probe.chunks, probe.capture
+    train = archive.probes["train"]
+    train.sums(step), train.activations(archive.sites[0], step), train.linear_factors(archive.tensors[0]["name"], step)
+analyze.available_metrics()
+tracer.every(3) | tracer.epochs()
+for name in ("record", "Probe", "check"):
     try:
-        entry()
-    except SystemExit as end:
-        told["entry"] = end.code
-    results = analyze.run(archive)
-    told["computed"], told["skipped"] = list(results), dict(results.skipped)
-    told["imported"] = [name for name in ("torch", "numkong", "sklearn") if name in sys.modules]
-    print("\\n" + json.dumps(told))
+        getattr(tracer, name)
+    except ImportError as error:
+        assert "needs the package torch: install PyTorch" in str(error), error
+    else:
+        raise AssertionError(name)
 """
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
-    """What a process that finds no torch says: exit code and stderr of commands, and what functions give."""
-    folder = tmp_path_factory.mktemp("without")
+def without_torch(tmp_path_factory):
+    """Environment of a process that finds no torch."""
+    folder = tmp_path_factory.mktemp("site")
     for name in ("torch", "numkong", "sklearn"):
         (folder / name).mkdir()
         (folder / name / "__init__.py").write_text(
             f"raise ModuleNotFoundError('no {name} here', name='{name}')\n"
         )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(ARCHIVE), str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+
+
+def run(environment, *arguments):
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("script", [EVERY_COMMAND, EVERY_ARRAY], ids=["commands", "arrays"])
+def test_reading_needs_no_pytorch(without_torch, tmp_path, script):
+    done = run(without_torch, "-c", script, ROOT_ARCHIVE, *[tmp_path] * (script is EVERY_COMMAND))
     assert done.returncode == 0, done.stderr
-    said = {
-        name.replace(str(ARCHIVE), "ARCHIVE").replace(str(folder), "OUT"): value
-        for name, value in json.loads(done.stdout.splitlines()[-1]).items()
-    }
-    assert said["imported"] == [] and said["entry"] == 0
-    return said | {"report": (folder / "analysis/report.html").is_file()}
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "info ARCHIVE",
-        "verify ARCHIVE --full",
-        "pack ARCHIVE -o OUT/packed.zip --zip",
-        "export ARCHIVE OUT/run.h5",
-    ],
-)
-def test_reading_needs_no_pytorch(told, command):
-    code, stderr = told[command]
-    assert code == 0, stderr
+def test_what_is_stored_is_analyzed_and_the_rest_says_what_it_needs(without_torch, tmp_path):
+    done = run(without_torch, "-m", "tracer", "analyze", ROOT_ARCHIVE, "-o", tmp_path / "analysis")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "analysis" / "report.html").is_file()
+    assert "needs the package torch" in (tmp_path / "analysis" / "summary.json").read_text()
+    arguments = ("analyze", ROOT_ARCHIVE, "-o", tmp_path / "other", "-m", "hessian")
+    named = run(without_torch, "-m", "tracer", *arguments)
+    assert named.returncode == 1 and "needs the package torch" in named.stderr
+    assert "Traceback" not in named.stderr
 
 
-def test_what_is_stored_is_analyzed_and_the_rest_says_what_it_needs(told):
-    code, stderr = told["analyze ARCHIVE -o OUT/analysis -m margin -m stiffness"]
-    assert code == 0 and told["report"], stderr
-    assert {"margin", "stiffness", "cna"} <= set(told["computed"])
-    assert "needs the package torch" in told["skipped"]["hessian"]
-    code, stderr = told["analyze ARCHIVE -o OUT/other -m hessian"]
-    assert code == 1 and "needs the package torch" in stderr and "Traceback" not in stderr
-
-
-@pytest.mark.parametrize("name", ["record", "Probe", "check"])
-def test_recording_says_that_it_needs_pytorch(told, name):
-    assert "needs the package torch: install PyTorch" in told[f"tracer.{name}"]
-
-
-def test_the_demo_says_that_it_needs_pytorch(told):
-    code, stderr = told["demo --out OUT/demo"]
-    assert code == 1 and "needs the package torch" in stderr and "Traceback" not in stderr
+def test_the_demo_says_that_it_needs_pytorch(without_torch, tmp_path):
+    done = run(without_torch, "-m", "tracer", "demo", "--out", tmp_path / "demo")
+    assert done.returncode == 1 and "needs the package torch" in done.stderr
+    assert "Traceback" not in done.stderr

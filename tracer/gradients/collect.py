@@ -129,7 +129,7 @@ def _described(form: Form) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 class Collector:
-    """Gathers one snapshot: gradients arrive chunk after chunk, layer after layer, and are let go early."""
+    """Gathers one snapshot: gradients arrive chunk after chunk, layer after layer, and are freed early."""
 
     def __init__(
         self,

@@ -42,6 +42,7 @@ NOVAK_2018 = Reference(
     scope="probe",
     bounds=(0, np.inf),
     units="output / input",
+    summary=("mean",),
     title="Input-output Jacobian",
     formula="E_x ‖∂f(x)/∂x‖_F",
     cost="one forward pass, and a backward pass for every output, of 256 examples a probe and snapshot",
@@ -68,13 +69,13 @@ def jacobian(states: Any, *, softmax: bool = False, examples: int = 256) -> dict
     """
     from analyze.replay.input_gradients import jacobian_norms
 
-    given = states.examples(examples)
-    labels, classes = _classes(given, states[0])
-    rows = [summary(jacobian_norms(state, given, softmax), labels, classes) for state in states]
-    found = {
+    sample = states.examples(examples)
+    labels, classes = _classes(sample, states[0])
+    rows = [summary(jacobian_norms(state, sample, softmax), labels, classes) for state in states]
+    norms = {
         name: np.array([row[name] for row in rows]) for name in ("mean", "std", "class_mean", "n_examples")
     }
-    return {**found, "label": np.arange(classes), "attrs": {"outputs": "softmax" if softmax else "scores"}}
+    return {**norms, "label": np.arange(classes), "attrs": {"outputs": "softmax" if softmax else "scores"}}
 
 
 def summary(norms: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def summary(norms: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, An
     }
 
 
-def _classes(given: Any, state: Any) -> tuple[np.ndarray, int]:
+def _classes(sample: Any, state: Any) -> tuple[np.ndarray, int]:
     """Labels (example,), -1 where there are none, and the number of classes."""
     from tracer.errors import MissingTraceError
 
@@ -97,10 +98,10 @@ def _classes(given: Any, state: Any) -> tuple[np.ndarray, int]:
     size = tuple(row.size(2) or (2,))[1:]
     classes = int(size[0]) if len(size) == 1 and size[0] > 1 else 2 if not size or size == (1,) else 0
     try:
-        labels = given.labels
+        labels = sample.labels
     except MissingTraceError:
-        return np.full(given.n, -1), classes
-    return (labels, classes) if labels.ndim == 1 and classes else (np.full(given.n, -1), classes)
+        return np.full(sample.n, -1), classes
+    return (labels, classes) if labels.ndim == 1 and classes else (np.full(sample.n, -1), classes)
 
 
 def plot_jacobian(result: xr.Dataset, figure: Figure) -> None:
