@@ -10,10 +10,11 @@ import numpy as np
 from torch import nn
 
 from tracer.errors import ArchiveError, RecordError, first_line
-from tracer.network import Network, trace
+from tracer.network import Network
 from tracer.network.checks import closure, currency
 from tracer.network.copies import named_tensors, to_numpy
 from tracer.network.independence import independence
+from tracer.network.memo import trace_once
 from tracer.network.objective import Objective
 from tracer.network.pytree import leaves_of
 from tracer.network.reading import unreadable
@@ -120,7 +121,7 @@ class Instrument:
         chunk = self._options["chunk"] or min(64, max(probe.n for probe in self._probes.values()))
         arguments = (self.model, self._inputs, self._targets)
         try:
-            self.network = trace(*arguments, **self._goal, chunk=chunk)
+            self.network = trace_once(*arguments, **self._goal, chunk=chunk)
         except (RecordError, ArchiveError) as refusal:
             self.network = untraced(*arguments, **self._goal, refusal=refusal)
 
