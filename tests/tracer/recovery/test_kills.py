@@ -242,14 +242,7 @@ def test_setting_attributes(small: Path, tmp_path: Path) -> None:
     assert killed(disk, tmp_path, check) >= 3
 
 
-MENDED = {  # files that a repair changes: what was damaged, what is cut away, the root, documents of other numbers
-    "weights/float32/c.2.0": 0,
-    "manifest/objects/c.0.0": 0,
-    "steps/loss/zarr.json": 0,
-}
-
-
-@pytest.mark.parametrize("name", MENDED)
+@pytest.mark.parametrize("name", ["weights/float32/c.2.0", "manifest/objects/c.0.0", "steps/loss/zarr.json"])
 def test_repairing(small: Path, tmp_path: Path, name: str, share: float) -> None:
     (base := tmp_path / "disk").mkdir()
     path = copied(small, base / "run.zarr")
@@ -264,7 +257,8 @@ def test_repairing(small: Path, tmp_path: Path, name: str, share: float) -> None
         assert holds(path) == last
         goes_on(path)
 
-    assert killed(disk, tmp_path, check, share) > changed(disk) >= MENDED[name]
+    # The root, and what was damaged or is left out: other files are written anew as they were.
+    assert killed(disk, tmp_path, check, share) > changed(disk) >= 2
 
 
 def test_materializing(tmp_path: Path) -> None:
