@@ -55,6 +55,7 @@ NAMES = ("confidence", "variability", "correctness", "forgetfulness")
         for end in ("", "_mean")
     },
     units={"forgetfulness": "events", "forgetfulness_mean": "events"},
+    summary=("confidence_mean", "variability_mean", "correctness_mean"),
     title="Dataset cartography",
     formula="confidence = mean_e p_e(y_i|x_i);  variability = sd_e p_e(y_i|x_i);  correctness: share of epochs",
     cost="reads stored outputs; O(epochs · examples · classes)",

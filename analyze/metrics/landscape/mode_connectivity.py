@@ -54,6 +54,7 @@ NAMES = ("barrier", "instability", "midpoint")
         "n_examples": ("probe",),
     },
     bounds={"barrier": (0, np.inf), "barrier_interpolated": (0, np.inf)},
+    summary={"barrier": {"kind": "each"}, "instability": {"kind": "each"}},
     title="Linear mode connectivity",
     formula="max_t f(w(t)) - (1-t) f(w(0)) - t f(w(1)),  w(t) = (1-t) w_s + t w_last",
     cost=(
@@ -135,7 +136,7 @@ def between(first: Any, second: Any, examples: Any, training: Any, points: int =
             if norms
             else curves[1, :, position]
         )
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for curve, end in zip(curves, ("", "_interpolated"), strict=True):
         of_kinds = [rises(row) for row in curve]
         found |= {name + end: np.array([row[name] for row in of_kinds]) for name in NAMES}

@@ -40,6 +40,7 @@ BRACKET = 2.0
     },
     scope="train",
     bounds={**dict.fromkeys(RADII, (0, BRACKET)), "accuracy": (0, 1)},
+    summary={name: {"scale": "raw"} for name in NAMES},
     title="PAC-Bayes and sharpness measures",
     formula="|w - w⁰|²/4σ² + ln(m/σ) + 10;  ln(2ω)|w - w⁰|²/4α² + ln(m/σ) + 10;  1/σ²;  1/α²;  and for u_i ∝ |w_i|",
     cost=(

@@ -50,6 +50,7 @@ FIRST, SECOND = 0.1, 0.01
         "gradient_noise_epoch1": "squared gradient norm",
         "gradient_noise_final": "squared gradient norm",
     },
+    summary=("train_loss", "output_entropy", "steps_to_0_1", "gradient_noise_final"),
     title="Training measures",
     formula="H = mean_i -Σ_c p_c ln p_c;  steps until the training loss is ≤ 0.1, and from there to ≤ 0.01",
     cost="reads stored outputs; O(steps · examples · classes)",

@@ -39,6 +39,7 @@ NAITZAT_2020 = Reference(
         "n_duplicates": ("step", "place"),
     },
     bounds={"betti": (0, np.inf), "total": (0, np.inf), "centre": (0, np.inf)},
+    summary={"total": {"k": "last", "epsilon": "last"}},
     title="Betti numbers of a class",
     formula="β_j of the complex of points within ε edges of each other in the k-nearest-neighbour graph;  ω = Σ_j β_j",
     makes=[("example", "example_2")] * 6,

@@ -32,6 +32,7 @@ NAMES = ("effective_rank", "participation_ratio", "stable_rank")
     scope="probe",
     variables={**dict.fromkeys(NAMES, ("step", "probe", "site")), "n_examples": ("probe",)},
     bounds=(1, np.inf),
+    summary=("effective_rank", "stable_rank"),
     title="Effective rank of activations",
     formula="exp(-Σ p_k ln p_k), p_k = σ_k/Σσ;  (Σλ)²/Σλ²;  |A|²_F/|A|²₂",
     makes=[("example", "any_unit")] * 3,

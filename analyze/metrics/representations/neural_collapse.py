@@ -69,6 +69,7 @@ VALUES = (
     variables={**dict.fromkeys(VALUES, ("step",)), "imbalance": (), "n_examples": (), "n_features": ()},
     scope="train",
     bounds={**dict.fromkeys(VALUES, (0, np.inf)), "nc3": (0, 4), "nc4": (0, 1), "imbalance": (0, 1)},
+    summary=("nc1", "etf_error", "nc3", "nc4"),
     title="Neural collapse",
     formula=(
         "NC1 = tr(Σ_W Σ_B⁺)/C;  NC2: sd/mean of |μ_c - μ_G|, mean |cos + 1/(C-1)|;  NC3 = |W/|W| - M/|M||²;  "
