@@ -24,7 +24,7 @@ def marked(case):
     return pytest.param(case, id=case.name, marks=[] if case.name in QUICK else [pytest.mark.slow])
 
 
-@pytest.mark.parametrize("case", map(marked, CASES))
+@pytest.mark.parametrize("case", [marked(case) for case in CASES])
 def test_what_becomes_of_a_case(tmp_path, case):
     whole = case.name not in QUICK
     verdict = judge(case, tmp_path, metrics=whole, report=whole)
