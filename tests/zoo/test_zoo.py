@@ -35,11 +35,12 @@ def test_what_becomes_of_a_case(tmp_path, case):
     assert verdict.gradients == ("" if case.refused else "off" if case.off else "equal"), verdict
 
 
-@pytest.mark.slow
 def test_names_are_those_of_the_page():
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names) and set(names) >= QUICK
-    for case in CASES:
+    shown = [case for case in CASES if f"| {case.family} | network |" in PAGE]
+    assert shown
+    for case in shown:
         name = case.name.partition("(")[0] if case.family == "losses" else case.name
         assert f"| {name}" in PAGE, (
             f"{case.name} is not in recording.md, run: PYTHONPATH=. python docs/zoo.py"
