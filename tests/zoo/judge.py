@@ -85,8 +85,8 @@ def difference(case: Case, archive: Any, step: int = 2) -> str:
         pairs = []
         for i in range(count):
             loss = one_loss(case, model, examples(inputs, [start + i]), examples(targets, [start + i]))
-            if not np.isclose(float(loss), float(view.losses(step)[i]), rtol=1e-4, atol=1e-6):
-                return f"loss of example {i}: {view.losses(step)[i]}, expected {float(loss)}"
+            if not np.isclose(loss.item(), float(view.losses(step)[i]), rtol=1e-4, atol=1e-6):
+                return f"loss of example {i}: {view.losses(step)[i]}, expected {loss.item()}"
             if not gradients:
                 continue
             wanted = torch.autograd.grad(loss, list(trainable.values()), allow_unused=True)
