@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyze.comparison.curves import Curves, gathered
 from analyze.comparison.runs import analysis_of
 from analyze.engine import Session
 from analyze.engine.distribute import Workers, complete
+from analyze.watch.charts import Drawn, draw, holds, plain
 from tracer.archive import open as open_archive
 from tracer.archive.attributes import attributes_of, name_of
 from tracer.archive.listing import archives_in
 from tracer.archive.summary import progress_of
-from tracer.errors import ArchiveError, first_line
+from tracer.errors import first_line
 from tracer.store.store import is_remote, local_path
 
 if TYPE_CHECKING:
@@ -36,36 +35,7 @@ METRICS = ("generalization", "stiffness", "path_self_similarity", "path_cross_si
 POINTS = 300  # of a line of every update: means of as many stretches
 PATIENCE = 5.0  # seconds that the end waits for what is being computed
 REMOTE = 15.0  # seconds before a run elsewhere is asked for again
-CHOSEN = "chosen"  # what the probe of interest is called in a chart, whatever its name in a run
 SILENT = 60.0  # seconds without an update, and ten times the usual wait, after which a run may have died
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One panel of the page: a variable of a metric, and labels; `probe` is the split of one."""
-
-    name: str
-    title: str
-    metric: str
-    variable: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-    log: bool = False
-
-
-CHARTS = (
-    Chart("training_loss", "Training loss, every update", "training", "loss", log=True),
-    Chart("train_error", "Error on train", "generalization", "error", {"probe": "train"}),
-    Chart("test_error", "Error on test", "generalization", "error", {"probe": "test"}),
-    Chart("train_loss", "Loss on train", "generalization", "loss", {"probe": "train"}, log=True),
-    Chart("test_loss", "Loss on test", "generalization", "loss", {"probe": "test"}, log=True),
-    Chart("gap_error", "Gap in error, test − train", "generalization", "gap_error"),
-    Chart("stiffness", "Stiffness, train with train", "stiffness", "cosine", {"pair": "train-train"}),
-    Chart("stiffness_test", "Stiffness, train with test", "stiffness", "cosine", {"pair": "train-test"}),
-    Chart("path_change", "Path self similarity", "path_self_similarity", "mean", {"probe": "train"}),
-    Chart("path_overlap", "Path similarity of examples", "path_cross_similarity", "mean", {"probe": "train"}),
-    Chart("cna", "CNA on train", "cna", "pearson", {"probe": "train"}),
-    Chart("margin", "Margin on train", "margin", "gamma", {"probe": "train"}),
-)
 
 
 @dataclass
@@ -75,10 +45,13 @@ class Watched:
     key: str
     path: str
     stamp: Any = None
+    commit: str = ""  # of which the facts are
+    computed: float = 0.0  # when its metrics were
     facts: dict[str, Any] = field(default_factory=dict)
     probes: dict[str, str] = field(default_factory=dict)  # split to name
     data: dict[str, xr.Dataset] = field(default_factory=dict)
     results: Results | None = None
+    lines: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)  # drawn of `data`
     due: bool = False  # whether there are snapshots of which nothing is computed
 
     @property
@@ -97,6 +70,7 @@ class Survey:
         self.place, self.every = place, every
         self.version = 0
         self.trouble = ""
+        self._listed = -REMOTE
         self.runs: dict[str, Watched] = {}
         self._folder = Path(tempfile.mkdtemp(prefix="tracer-watch-"))
         self._lock, self._ended = threading.Lock(), threading.Event()
@@ -121,9 +95,34 @@ class Survey:
 
     def looking(self) -> Iterator[None]:
         """The same in pieces, after each of which the page has something new."""
+        yield from self._read()
+        while (due := [run for run in self.runs.values() if run.due]) and not self._ended.is_set():
+            # Each in its turn; of those that were never computed the ones that train, for which somebody waits.
+            self._compute(min(due, key=lambda run: (run.computed, run.facts["state"] != "recording")))
+            yield
+            yield from self._read()
+
+    def _go(self) -> None:
+        while not self._ended.is_set():
+            for _ in self.looking():
+                if self._ended.is_set():
+                    return
+            self._ended.wait(self.every)
+
+    def _read(self) -> Iterator[None]:
+        """Which runs there are, and the facts of those that have changed."""
+        now = time.monotonic()
+        if not is_remote(self.place) or now - self._listed >= REMOTE:
+            self._listed = now
+            self._list()
+        for run in list(self.runs.values()):
+            if self._refresh(run):
+                yield
+
+    def _list(self) -> None:
         try:
             paths, trouble = archives_in(self.place), ""
-        except (ArchiveError, OSError) as error:
+        except Exception as error:  # of a place elsewhere, anything; it may answer again
             paths, trouble = [], first_line(error)
         known = {_key(path): path for path in paths}
         with self._lock:
@@ -134,40 +133,31 @@ class Survey:
             self.version += changed
         for key in gone:
             shutil.rmtree(self._folder / key, ignore_errors=True)
-        for run in list(self.runs.values()):
-            if self._refresh(run):
-                yield
-        # Those that train are what somebody is waiting for.
-        for run in sorted(self.runs.values(), key=lambda run: run.facts.get("state") != "recording"):
-            if run.due and not self._ended.is_set():
-                self._compute(run)
-                yield
-
-    def _go(self) -> None:
-        while not self._ended.is_set():
-            for _ in self.looking():
-                if self._ended.is_set():
-                    return
-            self._ended.wait(self.every)
 
     def _refresh(self, run: Watched) -> bool:
+        """Read the facts of a run that has changed; whether it has."""
         stamp = _stamp(run.path)
         if stamp is not None and stamp == run.stamp:
             return False
         try:
             with open_archive(run.path) as archive:
+                commit = f"{archive.digest} {archive.state}"
+                if commit == run.commit:
+                    run.stamp = stamp
+                    return False
                 facts, training = _facts(archive), _training(archive)
                 probes = {view.split: name for name, view in archive.probes.items()}
         except Exception as error:  # what is wrong with one run is told beside it
-            facts, training, probes = {"state": "unreadable", "note": first_line(error)}, None, {}
+            facts = {"state": "unreadable", "note": first_line(error)}
+            commit, training, probes = facts["note"], None, {}
         with self._lock:
-            same = facts == run.facts
-            run.stamp, run.facts, run.probes = stamp, facts, probes
-            run.due = training is not None and not same
+            changed = commit != run.commit
+            run.stamp, run.commit, run.probes, run.due = stamp, commit, probes, training is not None
             if training is not None:
-                run.data = run.data | {"training": training}
-            self.version += not same
-        return not same
+                run.data, run.lines = run.data | {"training": training}, {}
+            run.facts = facts | (_outcome(run) if training is not None else {})
+            self.version += changed
+        return changed
 
     def _compute(self, run: Watched) -> None:
         note, results = "", None
@@ -179,10 +169,10 @@ class Survey:
         except Exception as error:
             note = first_line(error)
         with self._lock:
-            run.due = False
+            run.due, run.computed = False, time.monotonic()
             if results is not None:
                 run.results = results
-                run.data = {"training": run.data["training"], **results}
+                run.data, run.lines = {"training": run.data["training"], **results}, {}
             run.facts = run.facts | {"note": note} | _outcome(run)
             self.version += 1
 
@@ -204,23 +194,11 @@ class Survey:
     def curves(self, by: str = "", x: str = "step") -> list[dict[str, Any]]:
         """Every chart with its lines: one a run, or a band for each value of an attribute."""
         with self._lock:
-            runs = [(run, dict(run.data), dict(run.probes)) for run in self.runs.values()]
-            attributes = {run.key: dict(run.facts.get("attributes", {})) for run in self.runs.values()}
-        if by and not any(by in given for given in attributes.values()):
-            by = ""
-        told = []
-        for chart in CHARTS:
-            drawn = []
-            for run, data, probes in runs:
-                labels = dict(chart.labels)
-                if "probe" in labels:
-                    labels["probe"] = probes.get(labels["probe"], "")
-                if _holds(data.get(chart.metric), chart.variable, labels):
-                    drawn.append((run, data[chart.metric], labels))
-            lines = [line for line in _lines(chart, drawn, attributes, by, x) if line["x"]]
-            if lines:
-                told.append({"name": chart.name, "title": chart.title, "log": chart.log, "lines": lines})
-        return told
+            runs = [
+                Drawn(run.name, run.key, run.path, run.data, run.lines, run.probes, _given(run))
+                for run in self.runs.values()
+            ]
+        return draw(runs, by, "epoch" if x == "epoch" else "step")
 
 
 def report_of(run: Watched, place: str) -> Path | None:
@@ -235,63 +213,20 @@ def report_of(run: Watched, place: str) -> Path | None:
     return real if same and real.is_file() and real.is_relative_to(inside) else None
 
 
-def _lines(
-    chart: Chart, drawn: list[Any], attributes: Mapping[str, Mapping[str, Any]], by: str, x: str
-) -> list[dict[str, Any]]:
-    # Runs are told apart by their paths: two folders may hold runs of one name.
-    tables: list[tuple[Any, Curves]] = []
-    if by and drawn:
-        groups = [{by: attributes[run.key].get(by, "not said")} for run, _, _ in drawn]
-        found = [
-            (run.path, run.path, group, _probe(data, labels))
-            for (run, data, labels), group in zip(drawn, groups, strict=True)
-        ]
-        wanted = {name: CHOSEN if name == "probe" else value for name, value in chart.labels.items()}
-        made = gathered(found, chart.metric, chart.variable, by=by, x=_axis(x), labels=wanted)
-        tables = [(None, made)]
-    elif not by:
-        for run, data, labels in drawn:
-            one = (run.path, run.path, {}, data)
-            tables.append((run, gathered([one], chart.metric, chart.variable, x=_axis(x), labels=labels)))
-    lines = []
-    for run, curves in tables:
-        bands = curves.bands()
-        keys = list(curves.by) or ["run"]
-        for group, table in bands.groupby(keys, sort=True):
-            name = run.name if run is not None else group[0]
-            line = {"group": _plain(name), "key": run.key if run is not None else "", "x": _numbers(table[x])}
-            line |= {part: _numbers(table[part]) for part in ("mean", "low", "high")} if run is None else {}
-            lines.append(line | {"y": _numbers(table["mean"]), "n": int(table["n_runs"].max())})
-    return lines
-
-
-def _probe(data: xr.Dataset, labels: Mapping[str, str]) -> xr.Dataset:
-    """A result whose probe of interest is called alike in all runs."""
-    if "probe" not in labels or "probe" not in data.dims:
-        return data
-    names = [CHOSEN if str(name) == labels["probe"] else str(name) for name in data["probe"].values]
-    return data.assign_coords(probe=names)
-
-
-def _holds(data: xr.Dataset | None, variable: str, labels: Mapping[str, str]) -> bool:
-    if data is None or variable not in data:
-        return False
-    return all(dim in data and value in map(str, data[dim].values) for dim, value in labels.items())
-
-
 def _facts(archive: Archive) -> dict[str, Any]:
     told = progress_of(archive)
     times = archive.rows["time"]
     waits = np.diff(times[-50:])
     usual = float(np.median(waits)) if len(waits) else 0.0
     return {
-        **{name: _plain(value) for name, value in told.items()},
+        **{name: plain(value) for name, value in told.items()},
         "state": archive.state,
         "note": "",
         "title": str(archive.attributes.get("title") or ""),
         "last": float(times[-1]) if len(times) else None,
+        "pace": plain(1 / usual) if usual > 0 else None,
         "silent_after": max(SILENT, 10 * usual),
-        "attributes": {name: _plain(value) for name, value in attributes_of(archive.card).items()},
+        "attributes": {name: plain(value) for name, value in attributes_of(archive.card).items()},
     }
 
 
@@ -311,16 +246,20 @@ def _training(archive: Archive) -> xr.Dataset:
     )
 
 
+def _given(run: Watched) -> dict[str, Any]:
+    return dict(run.facts.get("attributes", {}))
+
+
 def _outcome(run: Watched) -> dict[str, Any]:
     """Error on train and test, and the gap, at the last snapshot."""
     data = run.data.get("generalization")
     told: dict[str, Any] = {}
     for split in ("train", "test"):
-        if _holds(data, "error", {"probe": run.probes.get(split, "")}):
+        if holds(data, "error", {"probe": run.probes.get(split, "")}):
             assert data is not None
-            told[f"{split}_error"] = _plain(float(data["error"].sel(probe=run.probes[split]).values[-1]))
+            told[f"{split}_error"] = plain(float(data["error"].sel(probe=run.probes[split]).values[-1]))
     if data is not None and "gap_error" in data and data.sizes.get("step"):
-        told["gap"] = _plain(float(data["gap_error"].values[-1]))
+        told["gap"] = plain(float(data["gap_error"].values[-1]))
     return told
 
 
@@ -338,18 +277,3 @@ def _stamp(path: str) -> Any:
 
 def _key(path: str) -> str:
     return hashlib.sha256(path.encode()).hexdigest()[:12]
-
-
-def _axis(x: str) -> Any:
-    return "epoch" if x == "epoch" else "step"
-
-
-def _plain(value: Any) -> Any:
-    value = value.item() if hasattr(value, "item") else value
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
-
-
-def _numbers(values: Any) -> list[float | None]:
-    return [float(f"{value:.6g}") if math.isfinite(value) else None for value in np.asarray(values, float)]

@@ -11,10 +11,12 @@ from torch.distributions import Distribution
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from tracer.network.ctc import ctc_loss
+
 
 @contextmanager
 def unchecked() -> Iterator[None]:
-    """Arguments of `torch.distributions` and of losses are taken as they are.
+    """Arguments of `torch.distributions` and of losses are taken as they are, and lengths stay tensors.
 
     Distributions that are asked to check their arguments (`validate_args=True`) do.
     """
@@ -29,9 +31,7 @@ def unchecked() -> Iterator[None]:
 
 class _Unchecked(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.gaussian_nll_loss:
-            func = _gaussian_nll_loss
-        return func(*args, **(kwargs or {}))
+        return _WRITTEN.get(func, func)(*args, **(kwargs or {}))
 
 
 def _gaussian_nll_loss(
@@ -52,3 +52,6 @@ def _gaussian_nll_loss(
     if full:
         losses = losses + 0.5 * math.log(2 * math.pi)
     return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
+
+
+_WRITTEN = {F.gaussian_nll_loss: _gaussian_nll_loss, F.ctc_loss: ctc_loss}

@@ -43,4 +43,22 @@ def _broadcast_tensors(tensors: list[Tensor]) -> list[Tensor]:
     return [tensor if tensor.shape == size else tensor.expand(size) for tensor in tensors]
 
 
-_OWN: dict[str, Callable[..., Any]] = {"aten.broadcast_tensors.default": _broadcast_tensors}
+def _zeros(size: Any, *, dtype: Any = None, layout: Any = None, device: Any = None, **_: Any) -> Tensor:
+    """Memory that is written before it is read may as well be zero, and then no run differs from another."""
+    return torch.zeros(size, dtype=dtype, layout=layout, device=device)
+
+
+def _new_zeros(tensor: Tensor, size: Any, *, dtype: Any = None, device: Any = None, **_: Any) -> Tensor:
+    return tensor.new_zeros(size, dtype=dtype, device=device)
+
+
+def _zeros_like(tensor: Tensor, *, dtype: Any = None, device: Any = None, **_: Any) -> Tensor:
+    return torch.zeros_like(tensor, dtype=dtype, device=device)
+
+
+_OWN: dict[str, Callable[..., Any]] = {
+    "aten.broadcast_tensors.default": _broadcast_tensors,
+    "aten.empty.memory_format": _zeros,
+    "aten.new_empty.default": _new_zeros,
+    "aten.empty_like.default": _zeros_like,
+}

@@ -40,13 +40,14 @@ class ProbePass:
 
     tensors: live parameters and buffers by name; their device is where the passes run. streams: what may ever
     be asked for. gradients: "exact", "gram", "none", or "auto" (exact up to 64 MiB a snapshot). memory: bytes
-    that one pass may use; more is refused with the figure. chunk: examples that go through together (default:
-    what fits). excluded: parameters (name: why) whose rules are not to be trusted.
+    that a pass and what it leaves to be written may use; more is refused with the figure. chunk: examples that go
+    through together (default: what fits). excluded: parameters (name: why) whose rules are not to be trusted.
 
     device: where the probes are. streams: what is recorded. mode, reason: how gradients are kept, and why.
     ways: by layer, "rows", "vmap" or "loop". layout: {group: {array: (dtype, shape, dims)}} of one snapshot;
     attributes: {group: {...}}; static: {group: (arrays, dims, attributes)} of the probes themselves; sites: rows
-    of the table of sites, with the first unit of each; notes: sentences for the user.
+    of the table of sites, with the first unit of each; notes: sentences for the user; room: bytes of `memory` for
+    copies that wait to be written.
     RecordError, naming the probe, where examples do not fit the network.
     """
 
@@ -83,7 +84,9 @@ class ProbePass:
         self.mode, self.reason, self._blocks = self._kept(gradients, tensors)
         self._collector = partial(Collector, self._survey.plan, *self._expected(), self._blocks)
         self._describe()
-        budget.check(self._sizes(), memory)
+        parts = self._sizes(sum(tensor.nbytes for tensor in tensors.values()))
+        budget.check(parts, memory)
+        self.room = memory - sum(parts.values()) + parts[budget.COPIES]
         self.notes = [note for p in self._probes for note in _absent_classes(p)]
 
     # Preparing.
@@ -141,12 +144,14 @@ class ProbePass:
                 len(network.layers), self._probes, about
             )
 
-    def _sizes(self) -> dict[str, int]:
-        """Bytes a pass takes, by what takes them."""
+    def _sizes(self, weights: int) -> dict[str, int]:
+        """Bytes a snapshot takes beside a model of so many, by what takes them."""
         parts = {
             group: sum(prod(shape) * dtype.itemsize for dtype, shape, _ in arrays.values())
             for group, arrays in self.layout.items()
         }
+        # One group waits to be written while the others are there; more of them only where there is room.
+        parts[budget.COPIES] = max(weights, *parts.values()) if parts else weights
         one = budget.example_bytes(self._network)
         backward = [stop - start for p in self._probes for start, stop in p.chunks if start < p.n_gradients]
         forward = [stop - start for p in self._probes for start, stop in p.chunks if start >= p.n_gradients]

@@ -10,10 +10,11 @@ import numpy as np
 from torch import nn
 
 from tracer.errors import ArchiveError, RecordError, first_line
-from tracer.network import Network, trace
+from tracer.network import Network
 from tracer.network.checks import closure, currency
 from tracer.network.copies import named_tensors, to_numpy
 from tracer.network.independence import independence
+from tracer.network.memo import trace_once
 from tracer.network.objective import Objective
 from tracer.network.pytree import leaves_of
 from tracer.network.reading import unreadable
@@ -96,7 +97,7 @@ class Instrument:
         self._lost: set[str] = set()  # tensors that the archive has no longer a place for
         self._structure = Structure(model)
         self._said: set[str] = set()  # names of tensors whose change was noted
-        self._transfer = Transfer()
+        self._transfer = Transfer(memory if self._pass is None else self._pass.room)
         self.in_flight: InFlight | None = None
         if minibatch:
             # Without a pass the archive has no tables of sites that sums and masks could refer to.
@@ -120,7 +121,7 @@ class Instrument:
         chunk = self._options["chunk"] or min(64, max(probe.n for probe in self._probes.values()))
         arguments = (self.model, self._inputs, self._targets)
         try:
-            self.network = trace(*arguments, **self._goal, chunk=chunk)
+            self.network = trace_once(*arguments, **self._goal, chunk=chunk)
         except (RecordError, ArchiveError) as refusal:
             self.network = untraced(*arguments, **self._goal, refusal=refusal)
 

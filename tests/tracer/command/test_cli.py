@@ -35,8 +35,8 @@ def plot_my_metric(result, figure):
 
 def forget(module):
     """As if the module had never been loaded."""
-    folder = sys.modules.pop(module).__file__.rpartition("/")[0]
-    sys.path.remove(folder)
+    if module in sys.modules:
+        sys.path.remove(sys.modules.pop(module).__file__.rpartition("/")[0])
 
 
 @pytest.fixture(scope="module")

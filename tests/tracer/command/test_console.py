@@ -12,8 +12,8 @@ ROWS = [
     {
         "measure": "stiffness.cosine[train-train, all]",
         "target": "gap in error",
-        "tau": -0.12345,
-        "n": 12345678,
+        "tau": -0.1234,
+        "count": 12345678,
     },
     {"measure": "cna", "target": "a target with a very long name indeed", "tau": None, "count": 1},
 ]

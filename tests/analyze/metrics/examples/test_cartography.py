@@ -1,9 +1,8 @@
-from itertools import pairwise
-
 import numpy as np
 import pytest
 
 from analyze.metrics.examples.cartography import NAMES, cartography
+from tests.oracles.cartography import slow
 
 ENDS = np.array([True, False, True, True, True])
 STEPS = np.array([0, 3, 4, 8, 12])
@@ -12,23 +11,6 @@ STEPS = np.array([0, 3, 4, 8, 12])
 def made(seed=0, n=6, classes=3):
     rng = np.random.default_rng(seed)
     return rng.normal(size=(5, n, classes)), rng.integers(0, classes, n)
-
-
-def slow(scores, label):
-    """One example, from the scores at each epoch."""
-    p, right = [], []
-    for row in scores:
-        exponentials = [float(np.exp(value)) for value in row]
-        p.append(exponentials[label] / sum(exponentials))
-        right.append(exponentials.index(max(exponentials)) == label)
-    mean = sum(p) / len(p)
-    flips = sum(a and not b for a, b in pairwise(right))
-    return {
-        "confidence": mean,
-        "variability": (sum((value - mean) ** 2 for value in p) / len(p)) ** 0.5,
-        "correctness": sum(right) / len(right),
-        "forgetfulness": flips if any(right) else np.nan,
-    }
 
 
 @pytest.mark.parametrize("burn_out", [None, 2])
