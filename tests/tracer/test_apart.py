@@ -24,8 +24,7 @@ from analyze.engine.blocks import Block, Worker
 from analyze.engine.plan import make_plan
 from tests.dying import crashing
 from tests.loops import record_everything
-from tracer import answers
-from tracer.apart import Apart, WorkerDiedError
+from tracer.apart import Apart, WorkerDiedError, answers
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
 from tracer.verify import verify
 

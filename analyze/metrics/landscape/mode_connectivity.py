@@ -178,10 +178,10 @@ def between_runs(
     from analyze.replay.replay import Replay
 
     ways = [Replay(archive) for archive in (first, second)]
-    ends = [way.at(int(way.steps[-1])) for way in ways]
+    start, end = (way.at(int(way.steps[-1])) for way in ways)
     chosen = ways[0].probe(probe).first(examples)
     training = _training(ways[0].states(), chosen, examples)
-    return between(*ends, chosen, training, points)
+    return between(start, end, chosen, training, points)
 
 
 def plot_mode_connectivity(result: xr.Dataset, figure: Figure) -> None:
