@@ -74,7 +74,7 @@ def mutate(tree: Any, changes: list[tuple[float, str, Any]]) -> None:
 def whole() -> Path:
     folder = tempfile.TemporaryDirectory()
     _folders.append(folder)
-    write_archive(Path(folder.name) / "run.zarr", steps=(0, 1), probes={"train": 6})
+    write_archive(Path(folder.name) / "run.zarr", steps=(0, 1))
     return Path(folder.name) / "run.zarr"
 
 
