@@ -202,7 +202,7 @@ class _Meter(TorchDispatchMode):
         if not all(result._is_view() for result in results):
             self.largest = sum(_bytes(result) for result in results)
             self.made += self.largest
-            self.work += _work(func, args, out, operands, results)
+            self.work += work_of(func, args, out, operands, results)
         if self.made > self._limits[0] or self.work > self._limits[1]:
             raise _Excess
         return out
@@ -216,7 +216,8 @@ def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _work(func: Any, args: Any, out: Any, operands: list[Tensor], results: list[Tensor]) -> int:
+def work_of(func: Any, args: Any, out: Any, operands: list[Tensor], results: list[Tensor]) -> int:
+    """Operations on numbers that one call of PyTorch's makes, from the sizes of what it is given and returns."""
     from torch.utils.flop_counter import flop_registry
 
     moved = _PER_ELEMENT * sum(tensor.numel() for tensor in [*operands, *results])

@@ -87,6 +87,7 @@ class Recorder:
             self._instrument = self._make_instrument()
             self._writer, self._resume_point = self._make_writer(self._instrument)
             self._tell(stacklevel=3)
+            self._instrument.announce(str(self._writer.path))
             self._begin(self._resume_point)
             self._uncounted = Uncounted(self._instrument.model)
             if self._uncounted.is_unknown(self._updates.groups):
@@ -369,9 +370,8 @@ class Recorder:
         if self._row is not None:
             self._close_row(self._row)
             self._row = None
-        writer = self._writer_in_use()
+        writer, point = self._writer_in_use(), self._resume_point
         self._write_rows(wait=True)
-        point = self._resume_point
         before, gaps = ([], []) if point is None else (point.notes, point.gaps)
         notes = [*before, *(note for note in self._instrument.notes if note not in before)]
         writer.attributes("", {"notes": notes, "gaps": [*gaps, *self._budget.gaps]})
@@ -380,9 +380,9 @@ class Recorder:
     def _tell(self, stacklevel: int) -> None:
         notes = self._instrument.notes
         while self._told < len(notes):
-            note = notes[self._told]
-            self._told += 1
-            warnings.warn(note, RecordWarning, stacklevel=stacklevel)
+            note, self._told = notes[self._told], self._told + 1
+            if note not in self._instrument.announced:
+                warnings.warn(note, RecordWarning, stacklevel=stacklevel)
 
     def _warn_once(self, sentence: str, step: int) -> None:
         if sentence not in self._warned:

@@ -90,6 +90,9 @@ class Elsewhere(Bare):
         if minibatch and not lends:
             self._note("Minibatches are captured on rank 0 only; of this rank the ids are recorded")
 
+    def announce(self, path: str) -> None:
+        """Say nothing: rank 0 does."""
+
     @property
     def layout(self) -> dict[str, Any]:
         """What rank 0 observes with it, so that both plan the same."""
