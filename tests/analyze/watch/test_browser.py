@@ -115,7 +115,7 @@ def test_runs_appear_are_drawn_grouped_and_removed(browser, tmp_path):
         page.locator("[data-chart=margin] .curve").wait_for()
         write_archive(folder / "b.zarr", steps=(0, 2, 8), seed=1, state="recording")
         rows(page, 2)
-        page.wait_for_function("document.querySelectorAll('[data-chart=margin] .curve').length === 2")
+        page.wait_for_function("() => document.querySelectorAll('[data-chart=margin] .curve').length === 2")
         # The times of this archive are long ago: whoever wrote it has died.
         assert texts(page, "tbody .state")[0] == "complete" and "silent for" in texts(page, "tbody .state")[1]
         assert texts(page, "#count") == ["2 runs: 1 complete, 1 silent"]
@@ -128,9 +128,9 @@ def test_runs_appear_are_drawn_grouped_and_removed(browser, tmp_path):
         page.locator("[data-chart=margin] text", has_text="epoch").wait_for()
         page.get_by_label("logarithmic time").check()
         page.get_by_label("Colour by").select_option("")
-        page.wait_for_function("document.querySelectorAll('#legend li').length === 0")
+        page.wait_for_function("() => document.querySelectorAll('#legend li').length === 0")
         page.get_by_label("draw b").uncheck()
-        page.wait_for_function("document.querySelectorAll('[data-chart=margin] .curve').length === 1")
+        page.wait_for_function("() => document.querySelectorAll('[data-chart=margin] .curve').length === 1")
 
         page.locator("[data-chart=margin] svg").hover()
         assert texts(page, ".tip li")[0].startswith("epoch ") and texts(page, ".tip li")[1].startswith("a")
