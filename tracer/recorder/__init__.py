@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from numbers import Real
 from typing import Any, Literal
 
 from torch import nn
@@ -108,7 +109,7 @@ def record(
     mirrored = None if mirror is None else Mirror(mirror)
     captured = wanted(minibatch, schedules["masks"])
     for name, value in (("memory", memory), ("cost", cost), ("batch_size", batch_size)):
-        if value is not None and (isinstance(value, bool) or not value > 0):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Real) or not value > 0):
             raise RecordError(f"{name}={value!r}, expected a number above 0.")
     if gradients not in GRADIENTS:
         raise RecordError(f"gradients={gradients!r}, expected one of {', '.join(map(repr, GRADIENTS))}.")
