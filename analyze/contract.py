@@ -41,7 +41,7 @@ class Metric:
     reading: str = ""
     needs: str = ""
     integers: tuple[str, ...] = ()
-    makes: tuple[tuple[str, ...], ...] = ()
+    makes: tuple[tuple[str, ...], ...] | None = None
     passes: Callable[[Mapping[str, Any], int], float] | None = field(default=None, repr=False)
     summary: dict[str, dict[str, tuple[str, ...]]] | None = None
     beside: str = ""
@@ -132,7 +132,7 @@ def metric(
     reading: str = "",
     needs: str = "",
     integers: Iterable[str] = (),
-    makes: Iterable[tuple[str, ...]] = (),
+    makes: Iterable[tuple[str, ...]] | None = None,
     passes: Callable[[Mapping[str, Any], int], float] | None = None,
     summary: Iterable[str] | Mapping[str, Choice] | None = None,
     beside: str = "",
@@ -151,7 +151,9 @@ def metric(
     up what is returned, where NaN adds nothing; `each="site"` says that sites do not mix, so that they may be
     handed over in groups. Names in `integers`, and names that begin with `n_`, are counts (int64).
     `makes` has the dimensions of each float64 array that the function itself makes and that grows faster than
-    what it reads, such as a kernel over pairs of examples: it counts as memory of a snapshot.
+    what it reads, such as a kernel over pairs of examples: it counts as memory of a snapshot, and so bounds the work.
+    Where nothing is declared, a metric that reads values of examples, and none of their pairs, is taken to make one
+    such array over pairs; `makes=()` says that it makes none.
     `passes(options, snapshots)` says how many forward passes of all examples running the network at so many
     snapshots is worth (a backward pass counts as two): what does not fit into the budget of an analysis is left
     out by it.
@@ -192,7 +194,7 @@ def metric(
             reading=reading,
             needs=needs,
             integers=tuple(integers),
-            makes=tuple(makes),
+            makes=None if makes is None else tuple(makes),
             passes=passes,
             summary=None if summary is None else declared(function.__name__, dict(variables), summary),
             beside=beside,
