@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analyze.plot import hover
+from analyze.plot.document import document
 from analyze.plot.legends import legend as legend
 from tracer.store.files import write_whole
 
@@ -109,13 +109,10 @@ def to_svg(figure: Figure, description: str = "") -> str:
     for number, axes in enumerate(figure.axes):
         axes.set_gid(f"panel_{number}")
     about = {"Date": None, "Creator": None, "Description": description or None}
-    buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE), _uncollected():
-        _lay_out(figure)
-        figure.savefig(buffer, format="svg", metadata=about)
+        text, boxes = document(figure, about)
     # A hundredth of a point is finer than any screen, and a third of the bytes were beyond it.
-    text = re.sub(r'(?<= )(?:d|x|y)="[^"]*"', _hundredths, buffer.getvalue().decode())
-    boxes = hover.outer_boxes(figure)
+    text = re.sub(r'(?<= )(?:d|x|y)="[^"]*"', _hundredths, text)
     for number, (axes, panel) in enumerate(zip(figure.axes, hover.panels(figure), strict=True)):
         shown = json.dumps(panel, ensure_ascii=False, separators=(",", ":"))
         held = f" data-panel='{escape(shown, quote=False).replace(APOSTROPHE, '&#39;')}'" if panel else ""
@@ -123,21 +120,6 @@ def to_svg(figure: Figure, description: str = "") -> str:
         kind += f' data-outer="{boxes[number]}"' if boxes[number] else ""
         text = text.replace(f'<g id="panel_{number}">', f'<g id="panel_{number}"{kind}{held}>', 1)
     return text
-
-
-def _lay_out(figure: Figure) -> None:
-    """Place what is in a figure, once: with a layout engine set, saving draws all of it twice to the same end."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        canvas, dpi = figure.canvas, figure.dpi
-        FigureCanvasSVG(figure)  # sizes of texts are those of the document
-        figure.dpi = 72
-        engine.execute(figure)
-        figure.set_layout_engine(None)
-        figure.dpi = dpi
-        figure.set_canvas(canvas)
 
 
 @contextmanager
