@@ -6,6 +6,7 @@ table follow: claim, setting and checks are the script's docstring and what it m
 from these by `examples/figures/verdicts.py`, and `changes.json` says what the last edition had and why it differs.
 """
 
+import ast
 import json
 import re
 import shutil
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[1] / "examples" / "figures"))
+SCRIPTS = HERE.parents[1] / "examples" / "figures"
+sys.path.insert(0, str(SCRIPTS))
 
 from verdicts import EXPLORATORY, FINAL, Check, Outcome, decide, verdict  # noqa: E402
 
@@ -158,7 +160,19 @@ def table() -> str:
             f"{result['cpu_seconds']} s",
         ]
         lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    waiting = [f"- [{title}](../../examples/figures/{name}.py)" for name, title in unrun().items()]
+    lines += ["", "Checks are declared, runs still to be made:", "", *waiting] if waiting else []
     return "\n".join(lines) + "\n"
+
+
+def unrun() -> dict[str, str]:
+    """Titles of scripts without a result, by name."""
+    made, titles = {result["script"] for result in results()}, {}
+    for path in sorted(SCRIPTS.glob("*.py")):
+        code = path.read_text(encoding="utf-8")
+        if "\n@figure(" in code and path.stem not in made:
+            titles[path.stem] = text({"about": ast.get_docstring(ast.parse(code))})["Title"]
+    return titles
 
 
 def _decided(found: list[Outcome]) -> list[str]:

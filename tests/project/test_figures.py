@@ -64,7 +64,9 @@ def test_a_script_is_a_page_to_read(path, gallery):
 
 def test_the_gallery_shows_every_script(gallery):
     shown = [found["script"] for found in gallery["results"]()]
-    assert sorted(shown) == NAMES
+    assert sorted([*shown, *gallery["unrun"]()]) == NAMES
+    first = gallery["pages"]()["README.md"]
+    assert all(name in first for name in NAMES)
 
 
 def test_the_pages_of_the_gallery_follow_from_the_results(gallery):
