@@ -63,7 +63,8 @@ def take(figures: Path) -> None:
     """Copy numbers and drawings of finished scripts into `results/`, quick and exploratory ones left out."""
     for numbers in sorted(figures.glob("*/numbers.json")):
         result = json.loads(numbers.read_text(encoding="utf-8"))
-        if result["scale"] == "quick" or not set(result["seeds"]) <= set(FINAL):
+        seeds = set(result.get("seeds", []))
+        if result["scale"] == "quick" or not seeds or not seeds <= set(FINAL):
             continue
         for old in RESULTS.glob(f"{result['script']}.*"):
             old.unlink()
