@@ -157,7 +157,7 @@ def table() -> str:
             str(found[0].n) if found else "",
             f"{found[0].power:.2f}" if found else "",
             _share(found),
-            _changes().get(result["script"], {}).get("last", "new"),
+            _changes().get(result["script"], {}).get("last", "new") if found else "",
             f"{result['cpu_seconds']} s",
         ]
         lines.append(f"| {' | '.join(map(_cell, cells))} |")
