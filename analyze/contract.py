@@ -33,7 +33,9 @@ class metric:
     up what is returned, where NaN adds nothing; `each="site"` says that sites do not mix, so that they may be
     handed over in groups. Names in `integers`, and names that begin with `n_`, are counts (int64).
     `makes` has the dimensions of each float64 array that the function itself makes and that grows faster than
-    what it reads, such as a kernel over pairs of examples: it counts as memory of a snapshot.
+    what it reads, such as a kernel over pairs of examples: it counts as memory of a snapshot, and so bounds the work.
+    Where nothing is declared, a metric that reads values of examples, and none of their pairs, is taken to make one
+    such array over pairs; `makes=()` says that it makes none.
     `passes(options, snapshots)` says how many forward passes of all examples running the network at so many
     snapshots is worth (a backward pass counts as two): what does not fit into the budget of an analysis is left
     out by it.
@@ -68,7 +70,7 @@ class metric:
     reading: str = ""
     needs: str = ""
     integers: Iterable[str] = ()
-    makes: Iterable[tuple[str, ...]] = ()
+    makes: Iterable[tuple[str, ...]] | None = None
     passes: Callable[[Mapping[str, Any], int], float] | None = field(default=None, repr=False)
     summary: Iterable[str] | Mapping[str, Choice] | None = None
     beside: str = ""
@@ -91,7 +93,7 @@ class Metric(metric):
     reference: tuple[Reference, ...] = field(default=(), repr=False)
     optional: dict[str, dict[str, Any]] = field(default_factory=dict)
     integers: tuple[str, ...] = ()
-    makes: tuple[tuple[str, ...], ...] = ()
+    makes: tuple[tuple[str, ...], ...] | None = None
     summary: dict[str, dict[str, tuple[str, ...]]] | None = None
 
     def __post_init__(self) -> None:
@@ -103,7 +105,7 @@ class Metric(metric):
             "reference": (self.reference,) if one else tuple(self.reference),
             "optional": {name: dict(options) for name, options in optional.items()},
             "integers": tuple(self.integers),
-            "makes": tuple(self.makes),
+            "makes": None if self.makes is None else tuple(self.makes),
         }
         if self.summary is not None:
             plain["summary"] = declared(self.name, plain["variables"], self.summary)

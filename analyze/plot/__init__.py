@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analyze.plot import hover, time_axis
+from analyze.plot.document import document
 from analyze.plot.legends import legend as legend
 from analyze.plot.time_axis import SCALE
 from analyze.plot.time_axis import step_axis as step_axis
@@ -35,7 +35,6 @@ GREY = "0.6"
 APOSTROPHE = "'"
 SEQUENTIAL = "viridis"
 DIVERGING = "RdBu_r"
-MAP_DPI = 150  # of maps over time; anything else in a figure is lines and text
 WIDTH = 7.2  # inches: 8 point text is then 11 pixels high in a report 700 pixels wide
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -115,13 +114,10 @@ def to_svg(figure: Figure, description: str = "") -> str:
         if inner is not None:
             inner.set_gid(f"legend_of_{number}")
     about = {"Date": None, "Creator": None, "Description": description or None}
-    buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE), _uncollected():
-        _lay_out(figure)
-        figure.savefig(buffer, format="svg", metadata=about, dpi=MAP_DPI)
+        text, boxes = document(figure, about)
     # A hundredth of a point is finer than any screen, and a third of the bytes were beyond it.
-    text = re.sub(r'(?<= )(?:d|x|y)="[^"]*"', _hundredths, buffer.getvalue().decode())
-    boxes = hover.outer_boxes(figure)
+    text = re.sub(r'(?<= )(?:d|x|y)="[^"]*"', _hundredths, text)
     for number, (axes, panel) in enumerate(zip(figure.axes, hover.panels(figure), strict=True)):
         shown = json.dumps(panel, ensure_ascii=False, separators=(",", ":"))
         held = f" data-panel='{escape(shown, quote=False).replace(APOSTROPHE, '&#39;')}'" if panel else ""
@@ -131,21 +127,6 @@ def to_svg(figure: Figure, description: str = "") -> str:
         text = text.replace(f'<g id="time_{number}">', '<g class="time">', 1)
         text = text.replace(f'<g id="legend_of_{number}">', '<g class="legend">', 1)
     return text
-
-
-def _lay_out(figure: Figure) -> None:
-    """Place what is in a figure, once: with a layout engine set, saving draws all of it twice to the same end."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        canvas, dpi = figure.canvas, figure.dpi
-        FigureCanvasSVG(figure)  # sizes of texts are those of the document
-        figure.dpi = 72
-        engine.execute(figure)
-        figure.set_layout_engine(None)
-        figure.dpi = dpi
-        figure.set_canvas(canvas)
 
 
 @contextmanager

@@ -116,6 +116,7 @@ OF_DIRECTIONS: dict[str, Any] = {
     },
     "bounds": (0, 1),
     "summary": ("to_first",),
+    "makes": (),
 }
 
 
