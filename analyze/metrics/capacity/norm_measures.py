@@ -310,5 +310,5 @@ def plot_norm_measures(result: xr.Dataset, figure: Figure) -> None:
                 panel, result["step"], np.where(np.isfinite(values), values, np.nan), color=color, label=name
             )
         plot.step_axis(panel, result["step"])
-        panel.legend(fontsize=5)
+        plot.legend(panel, fontsize=6)
     axes[1].set_yscale("symlog")
