@@ -162,7 +162,7 @@ def _leaves(total: Tensor) -> Iterator[Tensor]:
         if node is not None and node not in seen:
             seen.add(node)
             waiting += [other for other, _ in node.next_functions]
-            if (leaf := getattr(node, "variable", None)) is not None:
+            if isinstance(leaf := getattr(node, "variable", None), Tensor):
                 yield leaf
 
 
