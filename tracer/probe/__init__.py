@@ -276,7 +276,7 @@ def _tensors(value: Any, what: str) -> Any:
         for leaf in [*leaves, *shared_in(value)]
     ):
         raise RecordError(
-            f"{what} are sparse, quantized or on the meta device, expected dense tensors with values"
+            f"{what} are sparse, quantized or on the meta device, expected dense tensors with values: x.to_dense()"
         )
     if len({len(leaf) for leaf in leaves}) > 1:
         raise RecordError(
