@@ -134,3 +134,8 @@ def hushed() -> Iterator[None]:
             yield
         finally:
             logging.disable(disabled)
+
+
+def within_transform() -> bool:
+    """Whether a transform of `torch.func` is at work (`vmap`, `grad`), in which tensors have no values to look at."""
+    return bool(torch._C._are_functorch_transforms_active())
