@@ -9,10 +9,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from functools import wraps
+from itertools import cycle
 from types import FunctionType
 from typing import Any
 
 import torch
+from torch import nn
 
 # Where a module keeps its hooks: copies leave out those of the user's, and no method removes hooks one did not add.
 HOOKS = (
@@ -28,14 +30,14 @@ HOOKS = (
 
 
 class Replaced:
-    """A method of a class with another in its place, made from it, until `stop`.
+    """A method of a class, or function of a module, with another in its place, made from it, until `stop`.
 
     For events that have no hook: a step that a `GradScaler` leaves out, the loss that an accelerator propagates
     back, a trainer's loop over its loader.
     """
 
     def __init__(
-        self, owner: type, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]
+        self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]
     ) -> None:
         self._owner, self._name, self._own = owner, name, name in owner.__dict__
         self._original = getattr(owner, name)
@@ -73,6 +75,40 @@ def opened(function: Any) -> FunctionType:
     )
     copied.__kwdefaults__ = function.__kwdefaults__
     return copied
+
+
+@contextmanager
+def masks_answered(model: nn.Module, run: Callable[[], Any]) -> Iterator[None]:
+    """Where layers of `nn.Transformer` ask of a mask whether it is causal, and hear what they heard in `run`.
+
+    While a model is exported no mask has values that could be looked at.
+    """
+    if not any(
+        isinstance(module, (nn.TransformerEncoder, nn.TransformerDecoder)) for module in model.modules()
+    ):
+        yield
+        return
+    heard: list[bool] = []
+
+    def listening(ask: Callable[..., bool]) -> Callable[..., bool]:
+        def asked(*args: Any, **kwargs: Any) -> bool:
+            heard.append(ask(*args, **kwargs))
+            return heard[-1]
+
+        return asked
+
+    question = (torch.nn.modules.transformer, "_detect_is_causal_mask")
+    replaced = Replaced(*question, listening)
+    try:
+        run()
+    finally:
+        replaced.stop()
+    answers = cycle(heard)
+    replaced = Replaced(*question, lambda ask: lambda *args, **kwargs: next(answers))
+    try:
+        yield
+    finally:
+        replaced.stop()
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from tracer.network.program import Program
 from tracer.network.pytree import examples_in, first_tensor, leaves_of, rebuild, take
 from tracer.network.structure import find_calls, find_layers, find_sites, site_names, zero_constants
 from tracer.network.table import Row
-from tracer.network.torch_internals import hushed
+from tracer.network.torch_internals import hushed, masks_answered
 from tracer.network.value_checks import unchecked
 from tracer.ops import kernels
 from tracer.ops.decompositions import decompositions, is_primitive
@@ -145,7 +145,8 @@ def _export(
     leaves = leaves_of(arguments)
     together = _Together(model, goal, inputs, targets)
     together.__dict__["training"] = False
-    program = torch.export.export(together, tuple(leaves), dynamic_shapes=shapes, strict=False)
+    with masks_answered(model, lambda: together(*leaves)):
+        program = torch.export.export(together, tuple(leaves), dynamic_shapes=shapes, strict=False)
     _detach_no_grad(program.graph_module)
     program = _decomposed(program.run_decompositions({}))
     return Reader(program, model, len(leaves_of(inputs))).draft()
