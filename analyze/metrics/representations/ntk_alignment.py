@@ -70,7 +70,7 @@ FORT_2020 = Reference(
         "as a few directions take over."
     ),
     reference=(JACOT_2018, CORTES_2012, FORT_2020),
-    passes=lambda options, snapshots: snapshots * 12,
+    passes=lambda options, snapshots: snapshots * 40,  # of ten outputs: 3 passes and the products of each
 )
 def ntk_alignment(
     states: Any, epoch_end: np.ndarray, *, examples: int = 64, projections: int | None = None

@@ -86,6 +86,17 @@ def test_one_more_snapshot_costs_one_snapshot(path, tmp_path, computed):
     assert same(analyze.run(path, [*GROWING, *AT_ONCE]), grown)
 
 
+def test_one_more_snapshot_runs_the_network_at_that_one_alone(real, tmp_path, computed):
+    *_, before, last = (int(step) for step in open_archive(real).steps("weights"))
+    names = ["jacobian", "sam_sharpness"]
+    analyze.run(until(real, before), names, output=tmp_path, snapshots="all")
+    assert computed["jacobian", before] == 1
+    computed.clear()
+    grown = analyze.run(real, names, output=tmp_path, snapshots="all")
+    assert computed == {(name, last): 1 for name in names}
+    assert same(analyze.run(real, names, snapshots="all"), grown)
+
+
 def test_a_comparison_in_time_reads_two_snapshots(path, tmp_path, monkeypatch):
     analyze.run(until(path, 39), ["path_self_similarity"], output=tmp_path, snapshots="all")
     reads = []
