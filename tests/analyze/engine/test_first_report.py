@@ -11,16 +11,13 @@ from analyze import plot
 from analyze.catalogue import available_metrics
 from analyze.report import save
 from analyze.report.save import Pages
-from tests.loops import record_everything
 
 STORED, AGAIN = ("margin", "stiffness"), ("layer_margin", "sam_sharpness", "sharpness")
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("first") / "run.zarr"
-    record_everything(path)
-    return path
+def path(everything):
+    return everything
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from analyze.engine.plan import make_plan
 from analyze.engine.replayed import with_activations
 from analyze.reference import FORT_2019
 from tests import contract
-from tests.loops import record_everything
 from tests.synthetic import write_archive
 from tracer.archive import open as open_archive
 from tracer.archive import ranks
@@ -40,10 +39,8 @@ def path(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory):
-    path = tmp_path_factory.mktemp("real") / "run.zarr"
-    record_everything(path)
-    return path
+def real(everything):
+    return everything
 
 
 @pytest.fixture
