@@ -101,13 +101,13 @@ def test_a_program_is_decomposed_with_few_composite_operations_prepared():
 
     collect, aten = exported_program._collect_all_valid_cia_ops, torch.ops.aten
     model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(inplace=True))
-    program = torch.export.export(model, (torch.randn(4, 2),), strict=False)
-    with composites([aten.linear.default, aten.relu_.default], lambda name: name == "aten.selu.default"):
-        assert exported_program._collect_all_valid_cia_ops() == {aten.linear.default, aten.selu.default}
-        few = program.run_decompositions({})
-    assert exported_program._collect_all_valid_cia_ops is collect
-    assert str(few.graph) == str(program.run_decompositions({}).graph) and "aten.relu.default" in str(
-        few.graph
-    )
+    with hushed():
+        program = torch.export.export(model, (torch.randn(4, 2),), strict=False)
+        with composites([aten.linear.default, aten.relu_.default], lambda name: name == "aten.selu.default"):
+            assert exported_program._collect_all_valid_cia_ops() == {aten.linear.default, aten.selu.default}
+            few = program.run_decompositions({})
+        assert exported_program._collect_all_valid_cia_ops is collect
+        every = program.run_decompositions({})
+    assert str(few.graph) == str(every.graph) and "aten.relu.default" in str(few.graph)
     with composites([torch.ops.quantized.conv2d_groups.default], bool):
         assert exported_program._collect_all_valid_cia_ops is collect
