@@ -12,6 +12,7 @@ from functools import wraps
 from types import FunctionType
 from typing import Any
 
+import torch
 from torch._ops import OpOverload
 
 # Where a module keeps its hooks: copies leave out those of the user's, and no method removes hooks one did not add.
@@ -123,3 +124,8 @@ def composites(targets: Iterable[Any], is_known: Callable[[str], bool]) -> Itera
         yield
     finally:
         setattr(exported_program, _COLLECT, collect)
+
+
+def within_transform() -> bool:
+    """Whether a transform of `torch.func` is at work (`vmap`, `grad`), in which tensors have no values to look at."""
+    return bool(torch._C._are_functorch_transforms_active())
