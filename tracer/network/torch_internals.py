@@ -6,7 +6,7 @@
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from functools import wraps
 from itertools import cycle
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._ops import OpOverload
 
 # Where a module keeps its hooks: copies leave out those of the user's, and no method removes hooks one did not add.
 HOOKS = (
@@ -134,6 +135,31 @@ def hushed() -> Iterator[None]:
             yield
         finally:
             logging.disable(disabled)
+
+
+_COLLECT = "_collect_all_valid_cia_ops"
+
+
+@contextmanager
+def composites(targets: Iterable[Any], is_known: Callable[[str], bool]) -> Iterator[None]:
+    """Decompose a program of these targets in less time: PyTorch prepares 500 composite operations each time.
+
+    Here it prepares those that the program has or that are known by name; another one that comes up on the way is
+    written in its parts at once. A program with operations of other libraries is decomposed as ever.
+    """
+    from torch.export import exported_program
+
+    targets = {target for target in targets if isinstance(target, OpOverload)}
+    collect = getattr(exported_program, _COLLECT, None)
+    if collect is None or any(target.namespace != "aten" for target in targets):
+        yield
+        return
+    few = {op for op in collect() if op in targets or is_known(str(op))}
+    setattr(exported_program, _COLLECT, lambda: few)
+    try:
+        yield
+    finally:
+        setattr(exported_program, _COLLECT, collect)
 
 
 def within_transform() -> bool:

@@ -4,7 +4,6 @@ import pytest
 
 import analyze
 from tests import contract
-from tests.loops import record_everything
 from tests.synthetic import write_archive
 from tracer.archive import open as open_archive
 from tracer.errors import MissingTraceError
@@ -15,10 +14,8 @@ ON_ARRAYS = [name for name, card in CARDS.items() if "states" not in card.reads]
 
 
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    path = tmp_path_factory.mktemp("contract") / "run.zarr"
-    record_everything(path)
-    return open_archive(path)
+def archive(everything):
+    return open_archive(everything)
 
 
 @pytest.fixture(scope="module")

@@ -16,16 +16,13 @@ from analyze.catalogue import available_metrics
 from analyze.plot.document import MAP_DPI
 from analyze.report import save
 from analyze.report.save import Pages
-from tests.loops import record_everything
 
 STORED, AGAIN = ("margin", "stiffness"), ("layer_margin", "sam_sharpness", "sharpness")
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("first") / "run.zarr"
-    record_everything(path)
-    return path
+def path(everything):
+    return everything
 
 
 @pytest.fixture

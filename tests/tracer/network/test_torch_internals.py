@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from tracer.network import trace
 from tracer.network.copies import named_tensors
-from tracer.network.torch_internals import HOOKS, Replaced, hushed, opened
+from tracer.network.torch_internals import HOOKS, Replaced, composites, hushed, opened
 
 
 def test_modules_keep_their_hooks_under_the_names_known():
@@ -120,3 +120,20 @@ def test_what_is_printed_while_hushed_is_kept_back(capsys):
 @pytest.mark.parametrize("name", ["is_lazy", "_ConvNd"])
 def test_names_that_are_imported_are_there(name):
     assert hasattr(nn.parameter if name == "is_lazy" else nn.modules.conv, name)
+
+
+def test_a_program_is_decomposed_with_few_composite_operations_prepared():
+    from torch.export import exported_program
+
+    collect, aten = exported_program._collect_all_valid_cia_ops, torch.ops.aten
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(inplace=True))
+    with hushed():
+        program = torch.export.export(model, (torch.randn(4, 2),), strict=False)
+        with composites([aten.linear.default, aten.relu_.default], lambda name: name == "aten.selu.default"):
+            assert exported_program._collect_all_valid_cia_ops() == {aten.linear.default, aten.selu.default}
+            few = program.run_decompositions({})
+        assert exported_program._collect_all_valid_cia_ops is collect
+        every = program.run_decompositions({})
+    assert str(few.graph) == str(every.graph) and "aten.relu.default" in str(few.graph)
+    with composites([torch.ops.quantized.conv2d_groups.default], bool):
+        assert exported_program._collect_all_valid_cia_ops is collect

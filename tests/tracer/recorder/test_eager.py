@@ -196,7 +196,7 @@ class Counting(Branching):
         return super().forward(x) + self.passes
 
 
-@pytest.mark.parametrize("build", [Branching, OwnNoise, Counting])
+@pytest.mark.parametrize("build", [pytest.param(Branching, marks=pytest.mark.slow), OwnNoise, Counting])
 def test_probing_the_model_itself_changes_nothing(build):
     def train(record):
         torch.manual_seed(0)
