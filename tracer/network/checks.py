@@ -5,7 +5,7 @@ The table holds a forward computation. It cannot show that the backward pass dif
 gives wrong numbers and no error, and so does a batch that is more than its examples (`tracer.network.independence`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,14 +109,14 @@ def _closure(network: Network, model: nn.Module, inputs: Any, targets: Any, goal
     generator = torch.Generator().manual_seed(_SEED)
     weights = torch.randn(size, generator=generator)
     tensors = {**named_tensors(model), **parameters}
-    _, through_table = network.run(tensors, inputs, targets)
-    through_model = goal(model, inputs, targets).losses
-    if through_table is None:
+    # One after the other, so that what one pass keeps for its gradients is gone before the next.
+    _, losses = network.run(tensors, inputs, targets)
+    if losses is None:
         return Closure(False, "the network was traced without a loss, so it has no gradients")
-    ours = _gradients(through_table, weights, parameters)
-    theirs = _gradients(through_model, weights, parameters)
-    largest = max(float(g.norm()) for g in theirs.values())
-    wrong = tuple(name for name in parameters if not _close(ours[name], theirs[name], largest))
+    ours = _gradients(losses, weights, parameters)
+    gaps = _gaps(goal(model, inputs, targets).losses, weights, parameters, ours)
+    largest = max(gap.norm for gap in gaps.values())
+    wrong = tuple(name for name, gap in gaps.items() if not gap.closes(largest))
     if wrong:
         shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         return Closure(
@@ -139,11 +139,49 @@ def _gradients(losses: Tensor, weights: Tensor, parameters: Mapping[str, Tensor]
     }
 
 
-def _close(ours: Tensor, theirs: Tensor, largest: float) -> bool:
-    if not bool(torch.isfinite(theirs).all()):
-        return torch.equal(torch.isfinite(ours), torch.isfinite(theirs))
-    allowed = _RELATIVE_GRADIENT * float(theirs.norm()) + 1e-7 * largest
-    return float((ours - theirs).norm()) <= allowed
+@dataclass(frozen=True)
+class _Gap:
+    """How far a gradient is from another. norm: of the other one. finite: where both are; alike: in the same places."""
+
+    distance: float
+    norm: float
+    finite: bool
+    alike: bool
+
+    @classmethod
+    def between(cls, ours: Tensor, theirs: Tensor) -> "_Gap":
+        finite = torch.isfinite(theirs)
+        alike = torch.equal(torch.isfinite(ours), finite)
+        return cls(float((ours - theirs).norm()), float(theirs.norm()), bool(finite.all()), alike)
+
+    def closes(self, largest: float) -> bool:
+        """Whether it is no more than rounding, beside the largest norm of all."""
+        if not self.finite:
+            return self.alike
+        return self.distance <= _RELATIVE_GRADIENT * self.norm + 1e-7 * largest
+
+
+def _gaps(
+    losses: Tensor, weights: Tensor, parameters: Mapping[str, Tensor], ours: dict[str, Tensor]
+) -> dict[str, _Gap]:
+    """How far our gradients are from the model's own, each of which is let go as soon as it is compared."""
+    gaps: dict[str, _Gap] = {}
+
+    def comparing(name: str) -> Callable[[Tensor], None]:
+        def compare(parameter: Tensor) -> None:
+            if parameter.grad is not None:
+                gaps[name] = _Gap.between(ours.pop(name), parameter.grad)
+            parameter.grad = None
+
+        return compare
+
+    hooks = [p.register_post_accumulate_grad_hook(comparing(name)) for name, p in parameters.items()]
+    if losses.requires_grad:
+        torch.autograd.backward((losses * weights.to(losses)).sum(), inputs=list(parameters.values()))
+    for hook in hooks:
+        hook.remove()
+    rest = {name: _Gap.between(gradient, torch.zeros_like(gradient)) for name, gradient in ours.items()}
+    return {name: (gaps | rest)[name] for name in parameters}
 
 
 def currency(

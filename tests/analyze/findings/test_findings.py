@@ -58,6 +58,16 @@ def test_one_probe_and_regression_have_findings_too():
     assert "a generalization gap of" in apart.sentence
 
 
+def test_of_answers_at_every_token_loss_and_perplexity_are_told_and_no_share_of_examples():
+    results = made.classified(np.random.default_rng(6), 0.2, 0.4)
+    assert "wrong" in said(results)["generalization"].sentence
+    perplexity = np.exp(results["generalization"]["loss"])
+    results["token_prediction"] = perplexity.to_dataset(name="perplexity")
+    sentence = said(results)["generalization"].sentence
+    last = float(perplexity.sel(probe="test", step=100))
+    assert f"(perplexity {last:.3g}) on" in sentence and "wrong" not in sentence
+
+
 def test_a_test_loss_that_rises_again_is_told_with_its_best_step():
     rng = np.random.default_rng(4)
     noise = rng.uniform(0.8, 1.2, (3, 300))
