@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import Any
+
 import numpy as np
 
 from analyze.arrays import View, source
@@ -64,6 +67,20 @@ def classes_in(labels: np.ndarray) -> np.ndarray:
     array([0, 2])
     """
     return np.unique(labels[np.asarray(labels) != IGNORED])
+
+
+def classes_used(states: Any, labels: np.ndarray, examples: int) -> np.ndarray:
+    """The classes among the first examples of any probe, so that results of all probes have one size.
+
+    labels: of the examples of this one; -1 and what the loss leaves out are none.
+    """
+    replay, known = getattr(states, "replay", None), [labels]
+    for name in () if replay is None else replay.probes:
+        with suppress(MissingTraceError):
+            others = replay.probe(name).first(examples).labels
+            known += [others] if others.ndim == 1 else []
+    every = np.concatenate(known)
+    return np.unique(every[every >= 0])
 
 
 @source("n_classes", needs=("outputs",), stream="outputs", of="first")

@@ -26,7 +26,8 @@ from analyze.engine.replayed import with_activations
 from analyze.errors import AnalysisError
 from analyze.results import Results
 from analyze.saved.store import ResultStore
-from tracer.errors import ArchiveError, MissingTraceError
+from tracer.announce import announce
+from tracer.errors import ArchiveError, MissingTraceError, byte_size
 from tracer.store.files import claimed
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ Arrived = Callable[[Results], object]
 Finished = Callable[[str, "xr.Dataset"], object]
 Snapshots = Literal["few", "all"] | Collection[int]
 PATIENCE = 60.0  # declared seconds of running the network, of all metrics together
+ANNOUNCED = 30.0  # declared seconds from which work is announced
 LONG = 10.0  # declared seconds from which starting processes pays
 
 
@@ -287,6 +289,12 @@ class Session:
             else:
                 self._keep(self._ways[plan.card.name])
         cost = sum(self.prices.seconds(plan) for plan in chosen)
+        if cost > ANNOUNCED:
+            names = ", ".join(plan.card.name for plan in chosen)
+            announce(
+                f"{self.archive.path}: running the network again takes about {in_words(cost)} ({names}), "
+                f"and at most {byte_size(self.memory)} of memory; --patience or -m asks for less."
+            )
         if self.spare.spare and cost >= LONG and self.replay.get("device") in (None, "cpu"):
             self.workers = self.spare
         return chosen

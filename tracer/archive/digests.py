@@ -63,8 +63,10 @@ class Digests:
             if row is not None and row // grid.chunk[0] != first:
                 continue
             known = sealed.get((first, numbers[1] if len(numbers) > 1 else 0))
-            if known is None or any(numbers[2:]):
-                # An object that may still grow is in no manifest: what is committed of it counts.
+            shared = row is not None and grid.raw and grid.chunk[0] > 1
+            if known is None or shared or any(numbers[2:]):
+                # An object that may still grow is in no manifest: what is committed of it counts, and the same when it
+                # is full.
                 part = () if row is None else (slice(row, row + 1),)
                 yield self._source.read(path, part).tobytes()
                 return

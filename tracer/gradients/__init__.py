@@ -21,8 +21,8 @@ A part is `values[offset : offset + prod(shape)].reshape(shape)`, its first axis
     form "zero"     no parts: the loss does not use the tensor
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from tracer.gradients import products
-from tracer.gradients.forms import Form, Full, Outer
+from tracer.gradients.forms import Form, Full, Outer, Scatter, Tied
 from tracer.gradients.rules import RULES, Executed, Place
 from tracer.network import Network
 from tracer.network.table import Row, decode
@@ -51,7 +51,10 @@ class RuleError(ValueError):
 
 @dataclass(frozen=True)
 class Piece:
-    """One row's use of parameters: names of weight and bias (None: frozen, absent), where examples lie."""
+    """One row's use of parameters: names of weight and bias (None: frozen, absent), where examples lie.
+
+    lookup: the row that looks entries of the weight up, where this one adds them to every example alike.
+    """
 
     row: str
     op: str
@@ -60,6 +63,7 @@ class Piece:
     bias: str | None
     axis: int
     inner: int
+    lookup: str | None = None
 
 
 @dataclass
@@ -94,15 +98,21 @@ class Plan:
             if not names:
                 continue
             used |= names
-            piece, why = _piece(network, row, layer_of)
-            if piece is not None:
-                pieces.append(piece)
-            covered = set() if piece is None else {piece.weight, piece.bias}
+            own, why = _piece(network, row, layer_of)
+            own = own or _added(network, row, layer_of)
+            pieces += own
+            covered = {name for piece in own for name in _names(piece)}
             leftover |= {name: why for name in layer_of if name in names - covered - leftover.keys()}
         plan = cls(leftover=leftover, layer_of=layer_of)
         plan.unused = tuple(name for name in layer_of if name not in used)
         plan._group([_without(piece, leftover) for piece in pieces])
         return plan
+
+    def only(self, names: Collection[str]) -> "Plan":
+        """The same plan, of the parameters of these names alone; those of one unit come together."""
+        rows = {row for row, unit in self.units.items() if not set(unit.names).isdisjoint(names)}
+        pieces = {row: piece for row, piece in self.pieces.items() if row in rows}
+        return replace(self, pieces=pieces, units={row: self.units[row] for row in pieces})
 
     def _group(self, pieces: Sequence[Piece]) -> None:
         owner: dict[str, list[Piece]] = {}
@@ -135,29 +145,49 @@ def _names(piece: Piece) -> tuple[str, ...]:
 
 def _without(piece: Piece, excluded: Mapping[str, str]) -> Piece:
     kept = [None if name in excluded else name for name in (piece.weight, piece.bias)]
-    return Piece(piece.row, piece.op, piece.rule, kept[0], kept[1], piece.axis, piece.inner)
+    return replace(piece, weight=kept[0], bias=kept[1])
 
 
-def _piece(network: Network, row: Row, layer_of: Mapping[str, str]) -> tuple[Piece | None, str]:
+def _piece(network: Network, row: Row, layer_of: Mapping[str, str]) -> tuple[list[Piece], str]:
     rule, operand = op(row.op).rule, op(row.op).operand
     if rule is not None and rule.name in RULES:
         name, positions = rule.name, (rule.weight, rule.bias)
     elif operand is not None:
         name, positions = operand.name, (0, 1)
     else:
-        return None, f"no rule for {row.op}"
+        return [], f"no rule for {row.op}"
     axis, inner = _example_place(network, row)
     if axis is None:
-        return None, f"the example axis of {row.name} is unknown"
+        return [], f"the example axis of {row.name} is unknown"
     found = [_parameter(row, position, layer_of) for position in positions]
     if operand is not None and None not in found:
-        return None, f"{row.op} combines two parameters"
+        return [], f"{row.op} combines two parameters"
     if found == [None, None]:
-        return None, f"{row.op} uses the parameter as its input"
+        return [], f"{row.op} uses the parameter as its input"
     others = [key for kind, key in row.references() if kind == "tensor" and key in layer_of]
     if len(others) != len([name for name in found if name]):
-        return None, f"{row.op} uses the parameter twice"
-    return Piece(row.name, row.op, name, found[0], found[1], axis, inner), f"{row.op} uses it as its input"
+        return [], f"{row.op} uses the parameter twice"
+    piece = Piece(row.name, row.op, name, found[0], found[1], axis, inner)
+    return [piece], f"{row.op} uses it as its input"
+
+
+def _added(network: Network, row: Row, layer_of: Mapping[str, str]) -> list[Piece]:
+    """Rows that add the result of a lookup to every example alike, as positions are; none where one does more."""
+    rule, index = op(row.op).rule, network.rows.index(row)
+    table = _parameter(row, rule.weight, layer_of) if rule is not None and rule.name == "embedding" else None
+    pieces = []
+    for other in network.rows[index + 1 :] if table is not None else ():
+        references = list(other.references())
+        if ("row", index) not in references:
+            continue
+        operand = op(other.op).operand
+        others = [key for kind, key in references if kind == "tensor" and key in layer_of]
+        if operand is None or operand.name != "shift" or other.axis is None or others or len(references) != 2:
+            return []
+        second = other.args[1:2] == [{"row": index}]
+        names = (None, table) if second else (table, None)
+        pieces.append(Piece(other.name, other.op, "added", *names, other.axis, other.inner, row.name))
+    return pieces
 
 
 def _parameter(row: Row, position: int | None, layer_of: Mapping[str, str]) -> str | None:
@@ -187,10 +217,14 @@ class Backward:
         self._plan, self._n, self._batch, self._receive = plan, n, batch, receive
         self._leaves: list[Tensor] = []
         self._waiting: dict[str, tuple[Any, ...]] = {}
+        self._lookups = dict.fromkeys(piece.lookup for piece in plan.pieces.values() if piece.lookup)
+        self._looked_up: dict[str, tuple[Any, ...]] = {}
         self._arrived: dict[int, list[tuple[Piece, Form | None, Form | None]]] = {}
 
     def visit(self, row: Row, values: tuple[Any, ...], out: Any) -> None:
         """Note a row that uses parameters."""
+        if row.name in self._lookups:
+            self._looked_up[row.name] = values
         if row.name not in self._plan.pieces:
             return
         result = out if isinstance(out, Tensor) else out[0]
@@ -222,8 +256,11 @@ class Backward:
         unit = self._plan.units[name]
         place = Place(self._batch, piece.axis, piece.inner)
         wanted = (piece.weight is not None, piece.bias is not None)
+        lookup = self._looked_up[piece.lookup] if piece.lookup else ()
         try:
-            weight, bias = RULES[piece.rule](Executed(piece.op, args, kwargs, z.detach(), place, *wanted))
+            weight, bias = RULES[piece.rule](
+                Executed(piece.op, args, kwargs, z.detach(), place, *wanted, lookup)
+            )
         except ValueError as error:
             raise RuleError(_names(piece), str(error)) from error
         arrived = self._arrived.setdefault(id(unit), [])
@@ -242,6 +279,10 @@ def combine(unit: Unit, uses: Sequence[tuple[Piece, Form | None, Form | None]]) 
     weight_name = uses[0][0].weight
     if unit.joint and weight_name and len(outer) == len(uses) and len({form.swapped for form in outer}) == 1:
         return {weight_name: Outer.merge(outer)}
+    looked_up = [weight for _, weight, bias in uses if isinstance(weight, Scatter) and bias is None]
+    alone = len(unit.names) == 1 and weight_name and len(outer) + len(looked_up) == len(uses)
+    if alone and outer and looked_up and not any(form.swapped or form.bias for form in outer):
+        return {weight_name: Tied.of(Outer.merge(outer), Scatter.merge(looked_up))}
     rows: dict[str, list[Tensor]] = {}
     for piece, weight, bias in uses:
         if weight is not None and piece.weight:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tracer.gradients import Plan, Unit, inner_products
-from tracer.gradients.forms import Correlation, Form, Full, Outer, Scatter
+from tracer.gradients.forms import Correlation, Form, Full, Outer, Scatter, Tied
 
 Place = Callable[[str, Form], Tensor | None]
 
@@ -61,19 +61,20 @@ class Blocks:
             shapes, key=lambda name: name in sources
         ):  # a source comes before what refers to it
             if name in forms:
-                description, tensors = _described(forms[name])
+                described = _described(forms[name])
             elif name in sources:
-                description, tensors = {"form": "sum", "source": self._position[sources[name]]}, {}
+                described = [({"form": "sum", "source": self._position[sources[name]]}, {})]
             else:
-                description, tensors = {"form": "zero"}, {}
+                described = [({"form": "zero"}, {})]
             block = {"tensor": name, "layer": plan.layer_of[name], "shape": list(shapes[name])}
             self._position[name] = len(self.blocks)
-            parts = self._parts(tensors)
-            self._places[name] = [
-                (_ATTRIBUTES.get(part["name"], part["name"]), part["offset"], part["shape"][1:])
-                for part in parts
-            ]
-            self.blocks.append({**block, **description, "parts": parts})
+            self._places[name] = []
+            for description, attributes in described:  # what blocks of one tensor give adds up
+                parts = self._parts({part: getattr(forms[name], at) for part, at in attributes.items()})
+                self._places[name] += [
+                    (attributes[part["name"]], part["offset"], part["shape"][1:]) for part in parts
+                ]
+                self.blocks.append({**block, **description, "parts": parts})
 
     @property
     def nbytes(self) -> int:
@@ -105,27 +106,28 @@ class Blocks:
                     whole.copy_(tensor)
 
 
-_ATTRIBUTES = {"grad": "values"}
-
-
 def _part(values: Tensor, offset: int, shape: Sequence[int], start: int, n: int) -> Tensor:
     one = prod(shape)
     first = offset + start * one
     return values[first : first + n * one].view(n, *shape)
 
 
-def _described(form: Form) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _described(form: Form) -> list[tuple[dict[str, Any], dict[str, str]]]:
+    """What blocks say of a form, each with the attribute that its parts are."""
     match form:
         case Outer():
-            return {"form": "outer"}, form.tensors
+            return [({"form": "outer"}, {"a": "a", "z": "z"})]
         case Correlation():
             geometry = form.geometry
             sizes = {key: list(getattr(geometry, key)) for key in ("kernel", "stride", "padding", "dilation")}
-            return {"form": "conv", **sizes, "groups": geometry.groups}, form.tensors
+            return [({"form": "conv", **sizes, "groups": geometry.groups}, {"a": "a", "z": "z"})]
         case Scatter():
-            return {"form": "scatter"}, form.tensors
+            return [({"form": "scatter"}, {"index": "index", "z": "z"})]
+        case Tied():
+            outer, scatter = {"a": "a", "z": "z"}, {"index": "index", "z": "s"}
+            return [({"form": "outer"}, outer), ({"form": "scatter"}, scatter)]
         case _:
-            return {"form": "full"}, {"grad": form.rows()}
+            return [({"form": "full"}, {"grad": "values"})]
 
 
 class Collector:

@@ -241,6 +241,12 @@ class Scatter(Form):
         """Shape of the table."""
         return self.size, self.z.shape[2]
 
+    @staticmethod
+    def merge(forms: Sequence["Scatter"]) -> "Scatter":
+        """The sum of several uses of one table by the same examples."""
+        index, z = (torch.cat([form.tensors[name] for form in forms], 1) for name in ("index", "z"))
+        return replace(forms[0], index=index, z=z)
+
     def rows(self, out: Tensor | None = None) -> Tensor:
         """The gradients of the table (n, size, width)."""
         out = self.z.new_zeros(len(self.z), *self.shape) if out is None else out.zero_()
@@ -262,5 +268,58 @@ class Scatter(Form):
         def blocks() -> Iterator[Tensor]:
             for start in range(0, width, step):
                 yield Scatter(index, self.z[:, :, start : start + step], size).rows().flatten(1)
+
+        return gram_of_rows(blocks())
+
+
+@dataclass(frozen=True)
+class Tied(Form):
+    """Gradient of a table that is both looked up and multiplied by: the sum of an `Outer` and a `Scatter`.
+
+    a (n, t, width), z (n, t, size) as of the one; index (n, t'), s (n, t', width) as of the other.
+    """
+
+    factors = ("a", "z", "index", "s")
+
+    a: Tensor
+    z: Tensor
+    index: Tensor
+    s: Tensor
+
+    @staticmethod
+    def of(outer: Outer, scatter: Scatter) -> "Tied":
+        """The sum of both."""
+        return Tied(outer.a, outer.z, scatter.index, scatter.z)
+
+    @property
+    def size(self) -> int:
+        """Rows of the table."""
+        return self.z.shape[2]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the table."""
+        return self.size, self.a.shape[2]
+
+    def scaled(self, scale: Tensor) -> Self:
+        """The same gradients, each times its own factor: scale (n,)."""
+        factor = scale.to(self.z.dtype).view(-1, 1, 1)
+        return self._with({"z": self.z * factor, "s": self.s * factor})
+
+    def rows(self, out: Tensor | None = None) -> Tensor:
+        """The gradients of the table (n, size, width)."""
+        return Outer(self.a, self.z).rows(out).add_(Scatter(self.index, self.s, self.size).rows())
+
+    def gram(self) -> Tensor:
+        """Inner products, float64 (n, n)."""
+        step = block_rows(len(self.a), self.a.shape[2], self.a.device)
+
+        def blocks() -> Iterator[Tensor]:
+            for start in range(0, self.size, step):
+                z = self.z[:, :, start : start + step]
+                inside = (self.index >= start) & (self.index < start + z.shape[2])
+                index = (self.index - start).clamp(0, z.shape[2] - 1)
+                s = self.s.masked_fill(~inside.unsqueeze(-1), 0)
+                yield Tied(self.a, z, index, s).rows().flatten(1)
 
         return gram_of_rows(blocks())

@@ -45,7 +45,8 @@ class Place:
 class Executed:
     """One executed row: operation, resolved arguments, z of its (first) output, place of the examples in it.
 
-    `weight`, `bias`: which parameters are wanted (False for one that is frozen, absent or no parameter).
+    `weight`, `bias`: which parameters are wanted (False for one that is frozen, absent or no parameter). lookup:
+    arguments of the row that looked the parameter up.
     """
 
     op: str
@@ -55,6 +56,7 @@ class Executed:
     place: Place
     weight: bool = True
     bias: bool = True
+    lookup: Sequence[Any] = ()
 
     def arg(self, position: int, default: Any = None) -> Any:
         """An argument, or the default of one left out."""
@@ -252,14 +254,26 @@ def _channel_norm(row: Executed) -> Forms:
 
 
 def _embedding(row: Executed) -> Forms:
-    table, index = row.arg(0), row.arg(1)
-    if row.arg(3, False):
+    return _scatter(row.args, row.place.first(row.arg(1)).flatten(1), _flat(row, row.z)), None
+
+
+def _scatter(lookup: Sequence[Any], index: Tensor, z: Tensor) -> Scatter:
+    """Signals z (n, t, width) of the entries that a lookup (its arguments) took, index (n, t)."""
+    padding = lookup[2] if len(lookup) > 2 else -1
+    if len(lookup) > 3 and lookup[3]:
         raise ValueError("gradients scaled by frequency in the batch mix the examples")
-    z = precise(row.z)
-    padding = row.arg(2, -1)
     if padding >= 0:
         z = z.masked_fill((index == padding).unsqueeze(-1), 0)
-    return Scatter(row.place.first(index).flatten(1), _flat(row, z), len(table)), None
+    return Scatter(index, z, len(lookup[0]))
+
+
+def _added(row: Executed) -> Forms:
+    # What is added to every example alike: the signal of the sum, each example's own.
+    weight, bias = _shift(row)
+    rows = (weight or bias).rows()  # type: ignore[union-attr]
+    index = row.lookup[1].reshape(1, -1).expand(len(rows), -1)
+    form = _scatter(row.lookup, index, rows.reshape(*index.shape, -1))
+    return (form, None) if row.weight else (None, form)
 
 
 def _prelu(row: Executed) -> Forms:
@@ -309,6 +323,7 @@ RULES: dict[str, Rule] = {
     "group_norm": _channel_norm,
     "instance_norm": _channel_norm,
     "embedding": _embedding,
+    "added": _added,
     "prelu": _prelu,
     "shift": _shift,
     "scale": _scale,

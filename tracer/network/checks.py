@@ -173,7 +173,7 @@ def _currency(
 ) -> Currency:
     if network.random_rows:
         return Currency(True, "the model draws random numbers in eval mode, so there is nothing to compare")
-    size = network.batch or _EXAMPLES
+    size = network.batch or min(_EXAMPLES, max(2, examples_in(inputs)))
     inputs, targets = some(inputs, size), some(targets, size)
     with_losses = network.losses is not None and targets is not None
     ours = network.run(named_tensors(model), inputs, targets if with_losses else None)

@@ -185,7 +185,7 @@ class _Meter(TorchDispatchMode):
         if not all(result._is_view() for result in results):
             self.largest = sum(_bytes(result) for result in results)
             self.made += self.largest
-            self.work += _work(func, args, out, given, results)
+            self.work += work_of(func, args, out, given, results)
         if self.made > self._limits[0] or self.work > self._limits[1]:
             raise _Excess
         return out
@@ -199,7 +199,8 @@ def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _work(func: Any, args: Any, out: Any, given: list[Tensor], results: list[Tensor]) -> int:
+def work_of(func: Any, args: Any, out: Any, given: list[Tensor], results: list[Tensor]) -> int:
+    """Operations on numbers that one call of PyTorch's makes, from the sizes of what it is given and returns."""
     from torch.utils.flop_counter import flop_registry
 
     moved = _PER_ELEMENT * sum(tensor.numel() for tensor in [*given, *results])

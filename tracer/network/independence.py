@@ -13,7 +13,7 @@ from tracer.network.checks import draws, same, some, whose
 from tracer.network.copies import quiet
 from tracer.network.fixed_masks import by_example
 from tracer.network.network import Network
-from tracer.network.pytree import leaves_of, rebuild, take
+from tracer.network.pytree import examples_in, leaves_of, rebuild, take
 from tracer.network.table import Row
 
 _TOGETHER = 4  # examples run together
@@ -60,7 +60,7 @@ def _independence(network: Network, tensors: Mapping[str, Tensor], inputs: Any, 
     drawn = network.random_rows
     if drawn:
         return Independence(False, draws(drawn[0]), drawn[0].module)
-    size = network.batch or _TOGETHER
+    size = network.batch or min(_TOGETHER, max(2, examples_in(inputs)))
     base = some(inputs, size), None if targets is None else some(targets, size)
     first: dict[str, Any] = {}
     result = network.run(tensors, *base, visit=_keep(first))

@@ -74,6 +74,15 @@ def opened(function: Any) -> FunctionType:
 
 
 @contextmanager
+def fake_tensors() -> Iterator[Any]:
+    """Where tensors have sizes and no values; gives the mode, whose `from_tensor` takes the values of one away."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        yield mode
+
+
+@contextmanager
 def hushed() -> Iterator[None]:
     """Keep back what `torch.export` prints before it raises: the refusal is told in one sentence instead.
 

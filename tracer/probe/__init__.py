@@ -34,8 +34,10 @@ class Probe:
     default the probe's name. true_targets: targets before labels were corrupted. group: any partition of the
     examples. raw: inputs before normalisation, for measures of image complexity; False: no inputs are stored,
     only a digest of each, so that the archive gives none away (and nothing can be replayed on them). capture:
-    how many examples, the first n, each stream takes (None: all), over the defaults in `CAPTURE`.
-    varying: whether two readings of an example differ, as random augmentation makes them.
+    how many examples, the first n, each stream takes (None: all), over the defaults in `CAPTURE`, which are
+    lowered to what fits (`tracer.probe.fitting`).
+    asked: streams whose number was given, and is not lowered to what fits. varying: whether two readings of an example
+    differ, as random augmentation makes them.
     RecordError where lengths differ, ids repeat, or nothing is given.
 
     >>> probe = Probe(torch.zeros(3, 2), torch.tensor([0, 1, 0]), capture={"masks": 2})
@@ -69,6 +71,7 @@ class Probe:
         self.group = _array(group)
         self.private = raw is False
         self.raw = None if raw is False else _array(raw)
+        self.asked = frozenset(capture or {})
         self.capture = CAPTURE | _capture(capture or {})
         self._check()
 
@@ -94,6 +97,13 @@ class Probe:
         """How many examples, the first ones, a stream takes."""
         wanted = self.capture[stream]
         return self.n if wanted is None else min(wanted, self.n)
+
+    def taking(self, counts: Mapping[str, int]) -> "Probe":
+        """The same examples, of which each of these streams takes just so many, as if they had been asked for."""
+        probe = object.__new__(Probe)
+        fewer = {stream: count for stream, count in counts.items() if count != self.taken(stream)}
+        probe.__dict__ = {**self.__dict__, "capture": {**self.capture, **fewer}, "asked": frozenset(CAPTURE)}
+        return probe
 
     def absent_classes(self, n: int) -> list[int]:
         """Classes found among the targets but not among the first n; none where targets are not classes."""

@@ -1,6 +1,5 @@
 """How much memory a probe pass takes, and how many examples may go through together."""
 
-from collections.abc import Mapping
 from math import prod
 
 from tracer.errors import RecordError, byte_size
@@ -34,7 +33,12 @@ def chunk_sizes(network: Network, memory: int, chunk: int | None) -> tuple[int, 
         return limit, limit
     if chunk is not None:
         return chunk, chunk
-    one, working = example_bytes(network), min(memory // 4, _WORKING)
+    return chunks_of(example_bytes(network), memory)
+
+
+def chunks_of(one: int, memory: int) -> tuple[int, int]:
+    """The same for examples whose activations take `one` bytes each."""
+    working = min(memory // 4, _WORKING)
     # Activations are kept for the backward pass, and as much again for the signals on their way.
     backward = max(1, min(working // (2 * one), _MOST["gradients"]))
     forward = max(1, min(working // one, max(_CACHED // one, _ENOUGH), _MOST["forward"]))
@@ -68,17 +72,6 @@ def gradient_mode(wanted: str, exact: int) -> tuple[str, str]:
         "gram",
         f"exact gradients would take {amount}, more than {byte_size(EXACT_LIMIT)}: only inner products are kept",
     )
-
-
-def check(parts: Mapping[str, int], memory: int) -> None:
-    """Refuse what would take more than `memory` bytes, naming the figure and the largest part."""
-    total = sum(parts.values())
-    if total > memory:
-        largest = max(parts, key=lambda name: parts[name])
-        raise RecordError(
-            f"one snapshot of the probes takes {byte_size(total)}, more than memory={byte_size(memory)}; most of it, "
-            f"{byte_size(parts[largest])}, is {largest}: lower its capture or raise memory="
-        )
 
 
 def _whole_bytes(n: int) -> int:

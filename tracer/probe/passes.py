@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tracer.errors import RecordError
-from tracer.gradients import Backward, Unit
+from tracer.errors import ArchiveError, RecordError
+from tracer.gradients import Backward, Plan, Unit
 from tracer.gradients.collect import Blocks, Collector
 from tracer.network import Network
 from tracer.network.copies import plain_math
+from tracer.network.cost import operations
 from tracer.network.precision import full_precision
 from tracer.network.table import plain
+from tracer.probe import fitting
 from tracer.probe import memory as budget
 from tracer.probe.examples import Examples
 from tracer.probe.layout import Static, gram_layout, static_layout
@@ -40,13 +42,16 @@ class ProbePass:
 
     tensors: live parameters and buffers by name; their device is where the passes run. streams: what may ever
     be asked for. gradients: "exact", "gram", "none", or "auto" (exact up to 64 MiB a snapshot). memory: bytes
-    that one pass may use; more is refused with the figure. chunk: examples that go through together (default:
-    what fits). excluded: parameters (name: why) whose rules are not to be trusted.
+    that one pass may use, and cost: training steps of `batch` examples that it may take: what was not asked for is
+    fitted into both, what was asked for and does not fit is refused with the figure. chunk: examples that go through
+    together (default: what fits). excluded: parameters (name: why) whose rules are not to be trusted.
 
-    device: where the probes are. streams: what is recorded. mode, reason: how gradients are kept, and why.
-    ways: by layer, "rows", "vmap" or "loop". layout: {group: {array: (dtype, shape, dims)}} of one snapshot;
-    attributes: {group: {...}}; static: {group: (arrays, dims, attributes)} of the probes themselves; sites: rows
-    of the table of sites, with the first unit of each; notes: sentences for the user.
+    probes: as they are taken now, each stream with its number of examples. steps: training steps that a snapshot is
+    worth, None where that is not known. device: where the probes are. streams: what is recorded. mode, reason: how
+    gradients are kept, and why. ways: by layer, "rows", "vmap" or "loop". layout: {group: {array: (dtype, shape,
+    dims)}} of one snapshot; attributes: {group: {...}}; static: {group: (arrays, dims, attributes)} of the probes
+    themselves; sites: rows of the table of sites, with the first unit of each; notes: sentences for the user; lowered:
+    the same of what was not asked for and is less than usual.
     RecordError, naming the probe, where examples do not fit the network.
     """
 
@@ -61,6 +66,8 @@ class ProbePass:
         memory: int = 1 << 30,
         chunk: int | None = None,
         excluded: Mapping[str, str] | None = None,
+        cost: float = fitting.COST,
+        batch: int | None = None,
     ) -> None:
         if not probes:
             raise RecordError(
@@ -72,18 +79,31 @@ class ProbePass:
         self._units = Units.of(network.sites)
         self._looks: dict[frozenset[str], dict[str, list[Look]]] = {}
         self.device = next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
-        self._probes = self._examples(
-            probes, tensors, streams, gradients, budget.chunk_sizes(network, memory, chunk)
-        )
+        sizes = budget.chunk_sizes(network, memory, chunk)
+        given = (tensors, streams, gradients, sizes)
+        self._probes = self._examples(probes, *given)
         self.streams = frozenset(stream for p in self._probes for stream in p.taken)
         with_gradients = "gradients" in self.streams
         with plain_math(), full_precision():
             self._survey = Survey(network, _detached(tensors), self._probes[0], with_gradients, excluded)
-        self.ways = self._survey.ways if with_gradients else {}
+        work = self._work(tensors, batch)
+        needs = self._needs(gradients, tensors, sizes, work)
+        fitted = fitting.fit(probes, [s for s in PROBE_STREAMS if s in self.streams], needs, memory, cost)
+        self.probes = {name: probe.taking(self._counts(fitted, name)) for name, probe in probes.items()}
+        if any(p.taken != fitted.counts[p.name] for p in self._probes):
+            self._probes = self._examples(self.probes, *given)
+            self.streams = frozenset(stream for p in self._probes for stream in p.taken)
+        self._groups = [
+            self._survey.plan.only([name for names in group for name in names]) for group in fitted.groups
+        ]
+        self.ways = self._survey.ways if "gradients" in self.streams else {}
         self.mode, self.reason, self._blocks = self._kept(gradients, tensors)
         self._collector = partial(Collector, self._survey.plan, *self._expected(), self._blocks)
         self._describe()
-        budget.check(self._sizes(), memory)
+        spent = needs.cost(fitted.counts, len(fitted.groups))
+        self.batch = None if work is None else work.batch
+        self.steps = None if work is None else spent / work.step
+        self.lowered = fitted.notes
         self.notes = [note for p in self._probes for note in _absent_classes(p)]
 
     # Preparing.
@@ -141,21 +161,56 @@ class ProbePass:
                 len(network.layers), self._probes, about
             )
 
-    def _sizes(self) -> dict[str, int]:
-        """Bytes a pass takes, by what takes them."""
-        parts = {
-            group: sum(prod(shape) * dtype.itemsize for dtype, shape, _ in arrays.values())
-            for group, arrays in self.layout.items()
+    def _counts(self, fitted: fitting.Fitted, name: str) -> dict[str, int]:
+        return {stream: fitted.counts[name].get(stream, 0) for stream in self.streams}
+
+    def _work(self, tensors: Mapping[str, Tensor], batch: int | None) -> fitting.Work | None:
+        """What passes cost; None for a network that is no table, or cannot be counted."""
+        if not isinstance(self._network, Network):
+            return None
+        p = self._probes[0]
+        inputs, targets = p.cut(0, 1)
+        try:
+            n = operations(self._network, tensors, inputs, None if self._network.losses is None else targets)
+        except ArchiveError:
+            return None
+        return fitting.Work(n // p.batch(1), len(self._network.rows), batch or fitting.batch_of(p.probe))
+
+    def _needs(
+        self,
+        gradients: str,
+        tensors: Mapping[str, Tensor],
+        sizes: tuple[int, int],
+        work: fitting.Work | None,
+    ) -> fitting.Needs:
+        """What a pass takes, from the sizes of two examples."""
+        forms, plan = self._survey.forms, self._survey.plan
+        double = any(tensors[name].dtype == torch.float64 for name in plan.layer_of)
+        kind = torch.float64 if double else torch.float32
+        seen = Seen(self._network, self._units, self._survey.outputs, self._survey.losses)
+        shapes = {name: tuple(tensors[name].shape) for name in plan.layer_of}
+        units = {unit.names: unit for unit in plan.units.values()}
+        held = {
+            names: kind.itemsize * sum(forms[name].factor_size for name in names if name in forms)
+            for names in [*units, *((name,) for name in plan.leftover)]
         }
-        one = budget.example_bytes(self._network)
-        backward = [stop - start for p in self._probes for start, stop in p.chunks if start < p.n_gradients]
-        forward = [stop - start for p in self._probes for start, stop in p.chunks if start >= p.n_gradients]
-        longest = max([2 * p for p in backward] + forward, default=0)
-        parts["the examples in flight (chunk)"] = max(longest, self._network.batch or 0) * one
-        if len(backward) > 1:  # what is kept until the last chunk has come
-            per_example = sum(form.factor_size for form in self._survey.forms.values())
-            parts["gradients on their way to inner products"] = 4 * sum(backward) * per_example
-        return parts
+
+        def stream_bytes(stream: str, count: int) -> int:
+            declared = OBSERVERS[stream].declare(seen, count)
+            return sum(prod(shape) * dtype.itemsize for dtype, shape, _ in declared.values())
+
+        return fitting.Needs(
+            stream=stream_bytes,
+            exact=Blocks(1, forms, shapes, plan, kind).nbytes if forms else 0,
+            gradients=gradients,
+            gram=lambda n: 8 * len(self._network.layers) * n * n,
+            example=budget.example_bytes(self._network),
+            padded=self._network.batch or 0,
+            held=held,
+            chunks=sizes,
+            weights=sum(tensor.nbytes for tensor in tensors.values()),
+            work=work,
+        )
 
     # Observing.
 
@@ -175,10 +230,13 @@ class ProbePass:
         with plain_math(), full_precision():  # gradients are made here too, outside the network
             collector = self._collector(self.device) if "gradients" in asked else None
             for p in self._probes:
-                arrays = self._allocate(p, asked)
-                for start, stop in p.chunks:
-                    self._chunk(detached, p, start, stop, asked, arrays, collector)
-                observed |= {f"probes/{p.name}/{stream}": found for stream, found in arrays.items()}
+                observed |= {f"probes/{p.name}/{stream}": a for stream, a in self._allocate(p, asked).items()}
+            for number, plan in enumerate(self._groups if collector else self._groups[:1]):
+                for p in self._probes:
+                    streams_now = asked if number == 0 else asked & {"gradients"}
+                    arrays = {s: observed[g] for s in asked if (g := f"probes/{p.name}/{s}") in observed}
+                    for start, stop in p.chunks:
+                        self._chunk(detached, p, start, stop, streams_now, arrays, collector, plan)
         if collector is not None:
             observed |= {f"probes/{name}/gradients": {"values": v} for name, v in collector.values.items()}
             observed["gram"] = {"gram": collector.gram()}
@@ -206,6 +264,7 @@ class ProbePass:
         asked: frozenset[str],
         arrays: OnDevice,
         collector: Collector | None,
+        plan: Plan,
     ) -> None:
         counts = {s: min(stop, n) - start for s, n in p.taken.items() if s in asked and n > start}
         if not counts:
@@ -219,13 +278,13 @@ class ProbePass:
                 chunk.finish(*p.through(tensors, start, stop, watchers))
             return
         collector.begin(p.name, start)
-        plan, leftover = self._survey.plan, self._survey.leftover
         backward = Backward(plan, stop - start, batch, collector.receive)
         with torch.enable_grad():
             outputs, losses = p.through(tensors, start, stop, [*watchers, backward.visit])
             chunk.finish(outputs, losses)
             backward.run(losses)  # type: ignore[arg-type]
-        if leftover is not None:
+        leftover = self._survey.leftover
+        if leftover is not None and plan is self._groups[0]:
             for name, form in left_over(leftover, tensors, p, start, stop).items():
                 collector.receive(Unit((name,), (), joint=False), {name: form})
 
@@ -245,8 +304,10 @@ def _absent_classes(p: Examples) -> list[str]:
     for stream, count in p.taken.items():
         absent = p.probe.absent_classes(count)
         if absent:
+            few = ", ".join(map(str, absent[:3]))
+            which = f"class {few}" if len(absent) <= 3 else f"{len(absent)} classes, such as {few}"
             notes.append(
-                f"Probe {p.name!r}: {stream} take the first {count} examples, none of which is of "
-                f"class {', '.join(map(str, absent))}: shuffle the probe or raise capture[{stream!r}]."
+                f"Probe {p.name!r}: {stream} take the first {count} examples, none of which is of {which}: shuffle the "
+                f"probe or raise capture[{stream!r}]."
             )
     return notes

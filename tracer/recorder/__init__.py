@@ -8,7 +8,7 @@ from torch import nn
 
 from tracer.errors import RecordError
 from tracer.network.randomness import untouched_random_state
-from tracer.probe import named_probes
+from tracer.probe import fitting, named_probes
 from tracer.recorder import card, dataset, ranks
 from tracer.recorder.budget import Budget
 from tracer.recorder.instrument import Instrument
@@ -47,6 +47,8 @@ def record(
     gradients: str = "auto",
     memory: int = 1 << 30,
     chunk: int | None = None,
+    cost: float = fitting.COST,
+    batch_size: int | None = None,
     minibatch: bool | Collection[str] | Mapping[str, bool | Schedule] = False,
     data: Any = None,
     data_inputs: bool = False,
@@ -71,8 +73,10 @@ def record(
     returns a mapping or named tuple with `correct` or `targets` too (`tracer.network.objective.scored`). probes: name
     to (inputs, targets), (dataset, indices) or `tracer.Probe`. snapshots: a schedule, or a mapping from stream to
     schedule; default `epochs() | log_spaced()`. gradients: "exact" (stored, lossless), "gram" (their inner products
-    only), "none", or "auto": exact up to 64 MiB a snapshot. memory: bytes one probe pass may use. chunk: examples
-    that go through the network together. minibatch: what is captured of every training minibatch from its own forward
+    only), "none", or "auto": exact up to 64 MiB a snapshot. memory: bytes one probe pass may use; cost: training steps
+    of `batch_size` examples (default 64, or sequences of 1,024 targets) that one may take: what a probe's `capture`
+    does not ask for is fitted into both. chunk: examples that go through the network together. minibatch: what is
+    captured of every training minibatch from its own forward
     pass: True, or names among "loss", "correct", "sums" and "masks"; masks only at the snapshots of their schedule,
     or of one given as {"masks": schedule}. data: the training set, of which label, complexity and digest of each
     example are stored once, and with `data_inputs` the inputs. durability: "power" also survives a power cut.
@@ -99,6 +103,9 @@ def record(
     schedules, share = by_stream(snapshots), Budget(budget)
     mirrored = None if mirror is None else Mirror(mirror)
     captured = wanted(minibatch, schedules["masks"])
+    for name, value in (("memory", memory), ("cost", cost), ("batch_size", batch_size)):
+        if value is not None and (isinstance(value, bool) or not value > 0):
+            raise RecordError(f"{name}={value!r}, expected a number above 0.")
     if gradients not in GRADIENTS:
         raise RecordError(f"gradients={gradients!r}, expected one of {', '.join(map(repr, GRADIENTS))}.")
     with untouched_random_state():
@@ -122,6 +129,8 @@ def record(
             gradients=gradients,
             memory=memory,
             chunk=chunk,
+            cost=cost,
+            batch_size=batch_size,
             minibatch=captured,
         )
         if probes is None:

@@ -15,19 +15,21 @@ from tracer.network.checks import closure, currency
 from tracer.network.copies import named_tensors, to_numpy
 from tracer.network.independence import independence
 from tracer.network.objective import Objective
-from tracer.network.pytree import leaves_of
 from tracer.network.reading import unreadable
-from tracer.probe import Probe
+from tracer.probe import Probe, fitting
 from tracer.probe.passes import ProbePass
 from tracer.recorder.device import Given, Transfer
 from tracer.recorder.device.weights import Weights
 from tracer.recorder.forward.untraced import EagerNetwork
 from tracer.recorder.minibatch import InFlight
+from tracer.recorder.plan import announce_snapshots
 from tracer.recorder.preparation import (
     check_accepted,
     complex_parameters,
     correctness,
     device_of,
+    example_bytes,
+    examples_for_checks,
     kind,
     layer_of,
     some,
@@ -59,6 +61,8 @@ class Instrument:
         gradients: str,
         memory: int,
         chunk: int | None,
+        cost: float = fitting.COST,
+        batch_size: int | None = None,
         minibatch: Mapping[str, Schedule | None] | None = None,
     ) -> None:
         self.model = model
@@ -70,6 +74,8 @@ class Instrument:
             "gradients": gradients,
             "memory": memory,
             "chunk": chunk,
+            "cost": cost,
+            "batch": batch_size,
         }
         self._next_check = 1
         self._versions: list[dict[str, Any]] = []
@@ -84,10 +90,11 @@ class Instrument:
                     "each example; give a dataset without augmentation to probe the examples themselves"
                 )
         if self._probes:
+            self._few = examples_for_checks(model, self._probes, self._options, self._goal)
             self._trace()
             assert self.network is not None
             self._correctness = correctness(
-                self.network, model, next(iter(self._probes.values())), self._goal["loss"]
+                self.network, model, next(iter(self._probes.values())), self._goal["loss"], self._few
             )
             self._examine()
         layers: dict[str, str] = {} if self.network is None else layer_of(self.network)
@@ -115,12 +122,11 @@ class Instrument:
 
     def _trace(self) -> None:
         name, probe = next(iter(self._probes.items()))
-        self._inputs, self._targets = some(probe, device_of(named_tensors(self.model)))
+        self._inputs, self._targets = some(probe, device_of(named_tensors(self.model)), self._few)
         check_accepted(self.model, name, self._inputs, self._targets, **self._goal)
-        chunk = self._options["chunk"] or 64
         given = (self.model, self._inputs, self._targets)
         try:
-            self.network = trace(*given, **self._goal, chunk=chunk)
+            self.network = trace(*given, **self._goal, chunk=self._options["chunk"] or 64)
         except (RecordError, ArchiveError) as refusal:
             self.network = untraced(*given, **self._goal, refusal=refusal)
 
@@ -150,21 +156,19 @@ class Instrument:
                 "torch.view_as_complex takes them"
             )
             self._options["gradients"] = "none"
-        if isinstance(network, Network) and (refusal := unreadable(network, tensors, self._example_bytes())):
+        if isinstance(network, Network) and (
+            refusal := unreadable(network, tensors, example_bytes(self._probes))
+        ):
             self._note(
                 f"everything is recorded, but readers of the archive refuse to run it again: {refusal}"
             )
         self._pass = ProbePass(network, self._probes, tensors=tensors, **self._options)  # type: ignore[arg-type]
+        self._probes = self._pass.probes  # from here on no other numbers of examples
         # Which parameters a model that branches on values uses, a few examples cannot tell.
         known = isinstance(network, Network) or network.batch is None
         useless = unreached(network, tensors, self._inputs, self._targets) if known else []
-        for note in [*useless, *self._pass.notes]:
+        for note in [*useless, *self._pass.notes, *self._pass.lowered]:
             self._note(note)
-
-    def _example_bytes(self) -> int:
-        """Bytes of the probes' inputs and targets in the archive, at most."""
-        probes = self._probes.values()
-        return sum(8 * leaf.numel() for probe in probes for leaf in leaves_of((probe.inputs, probe.targets)))
 
     def _note(self, sentence: str) -> None:
         sentence = sentence[0].upper() + sentence[1:].rstrip(".") + "."
@@ -205,6 +209,15 @@ class Instrument:
             **kind(self.network),
             "foreign_ops": [] if self.network is None else self.network.foreign,
         }
+
+    def announce(self, path: str) -> None:
+        """Say in one line what a snapshot takes, and in one each what was lowered."""
+        announce_snapshots(path, self.layout, self._pass)
+
+    @property
+    def announced(self) -> list[str]:
+        """Notes that are announced, and so need no warning."""
+        return [] if self._pass is None else self._pass.lowered
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
@@ -325,7 +338,7 @@ class Instrument:
         if self._pass is None or device == self._pass.device:
             return
         assert self.network is not None
-        self._inputs, self._targets = some(next(iter(self._probes.values())), device)
+        self._inputs, self._targets = some(next(iter(self._probes.values())), device, self._few)
         if isinstance(self.network, EagerNetwork):
             self.network.refresh(self.model)
         options = {**self._options, "gradients": self._pass.mode, "streams": self._pass.streams}

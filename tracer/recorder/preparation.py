@@ -12,16 +12,22 @@ from tracer.errors import ArchiveError, RecordError, first_line
 from tracer.network import Network
 from tracer.network.checks import some as first_of
 from tracer.network.copies import named_tensors, private_copy, quiet, unwrap
+from tracer.network.estimate import Estimate, estimate
 from tracer.network.loss_kind import judged
 from tracer.network.objective import Objective, call_model, objective_of, per_example
-from tracer.network.pytree import leaves_of, rebuild, take
+from tracer.network.pytree import examples_in, leaves_of, rebuild, take
 from tracer.network.table import DTYPES
-from tracer.probe import Probe
+from tracer.probe import Probe, fitting
+from tracer.probe.memory import chunks_of
 from tracer.recorder.forward.untraced import EagerNetwork
+from tracer.spec import PROBE_STREAMS
 from tracer.spec.correctness import Correctness
 from tracer.writer import Writer
 
 TRACED_WITH = 8  # examples shown to the tracer and the checks
+_SURE = 1.25  # how much more than allowed an estimate must be to be believed
+_SMALL = 1024  # a model so many times smaller than the memory is traced sooner than estimated
+_KEPT = 8  # times the activations of an example that they take: a check holds two passes beside each other
 
 
 @contextmanager
@@ -146,6 +152,49 @@ def kind(network: Network | EagerNetwork | None) -> dict[str, Any]:
     return {"network": None if network is None else "table"}
 
 
+def examples_for_checks(
+    model: nn.Module, probes: Mapping[str, Probe], options: Mapping[str, Any], goal: Mapping[str, Any]
+) -> int:
+    """How many examples the tracer and the checks are shown, fewer than usual where they would fill the memory.
+
+    RecordError, before anything is traced, where what was asked for clearly cannot fit.
+    """
+    probe, memory, gradients = next(iter(probes.values())), options["memory"], options["gradients"]
+    few, tensors = some(probe, device_of(named_tensors(model)), 2), named_tensors(model)
+    weights = sum(tensor.nbytes for tensor in tensors.values())
+    small = (weights + sum(leaf.nbytes for leaf in leaves_of(few))) * _SMALL < memory
+    found = None if small else estimate(model, *few, **goal)
+    if found is None:
+        return TRACED_WITH
+    off = () if gradients != "none" else ("gradients",)
+    streams = [stream for stream in PROBE_STREAMS if stream in options["streams"] and stream not in off]
+    needs = _needs(found, options["chunk"], gradients, memory, weights)
+    fitting.fit(probes, streams, needs, int(_SURE * memory))
+    return max(2, min(TRACED_WITH, memory // (_KEPT * max(1, found.nbytes))))
+
+
+def _needs(e: Estimate, chunk: int | None, gradients: str, memory: int, weights: int) -> fitting.Needs:
+    """What a probe pass would take, by an estimate."""
+    one = {"outputs": 4 * e.outputs + 8, "sums": 8 * (e.sites + len(e.held)), "activations": 4 * e.units}
+    held = {(name,): 4 * size for name, size in e.held.items()}
+
+    def stream(name: str, count: int) -> int:
+        return e.masked * -(-count // 8) if name == "masks" else count * one.get(name, 0)
+
+    return fitting.Needs(
+        stream=stream,
+        exact=sum(held.values()),
+        gradients=gradients,
+        gram=lambda n: 8 * len(held) * n * n,
+        example=e.nbytes,
+        padded=0,
+        held=held,
+        chunks=(chunk, chunk) if chunk else chunks_of(e.nbytes, memory),
+        weights=weights,
+        work=None,
+    )
+
+
 def layer_of(network: Network | EagerNetwork) -> dict[str, str]:
     """The layer of each trainable parameter."""
     return {name: layer.name for layer in network.layers for name in layer.parameters}
@@ -156,21 +205,28 @@ def device_of(tensors: Mapping[str, torch.Tensor]) -> torch.device:
     return next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
 
 
-def some(probe: Probe, device: torch.device) -> tuple[Any, Any]:
+def some(probe: Probe, device: torch.device, n: int = TRACED_WITH) -> tuple[Any, Any]:
     """A few examples of a probe where the model is."""
 
     def few(tree: Any) -> Any:
-        index = torch.arange(TRACED_WITH) % probe.n
+        index = torch.arange(n) % probe.n
         return rebuild(tree, iter([leaf[index].to(device) for leaf in leaves_of(tree)]))
 
     return few(probe.inputs), few(probe.targets)
 
 
-def correctness(network: Network | EagerNetwork, model: nn.Module, probe: Probe, loss: Any) -> Correctness:
+def example_bytes(probes: Mapping[str, Probe]) -> int:
+    """Bytes of the probes' inputs and targets in the archive, at most."""
+    trees = [(probe.inputs, probe.targets) for probe in probes.values()]
+    return sum(8 * leaf.numel() for leaf in leaves_of(trees))
+
+
+def correctness(
+    network: Network | EagerNetwork, model: nn.Module, probe: Probe, loss: Any, n: int
+) -> Correctness:
     """What the loss or the objective calls correct."""
     tensors = named_tensors(model)
-    size = network.batch or TRACED_WITH
-    inputs, targets = (first_of(tree, size) for tree in some(probe, device_of(tensors)))
+    inputs, targets = (first_of(tree, network.batch or n) for tree in some(probe, device_of(tensors), n))
     return judged(network, tensors, (inputs, targets), probe.targets, loss)
 
 
@@ -186,10 +242,11 @@ def unreached(
     """A sentence naming the trainable parameters that the loss does not depend on."""
     names = [name for layer in network.layers for name in layer.parameters]
     unreached = dict.fromkeys(names)
-    size = network.batch or TRACED_WITH
-    for start in range(0, TRACED_WITH, size):
-        index = (start + torch.arange(size)) % TRACED_WITH
-        some = [take(tree, index, TRACED_WITH) for tree in (inputs, targets)]
+    n = examples_in(inputs)
+    size = network.batch or n
+    for start in range(0, n, size):
+        index = (start + torch.arange(size)) % n
+        some = [take(tree, index, n) for tree in (inputs, targets)]
         with torch.inference_mode(False), torch.enable_grad():
             live = {name: tensors[name].detach().requires_grad_() for name in unreached}
             _, losses = network.run({**tensors, **live}, *some)

@@ -76,9 +76,8 @@ class Recorder:
         self._handed_over = 0.0  # when rows last were
         self._first = 0  # the step that this recording began with
         self._written = -1  # the last step whose row is in the archive, perhaps while it is open
-        self._begun = (
-            self._ended
-        ) = -1  # the last steps of which a snapshot, and a row, were given to the writer
+        # The last steps of which a snapshot, and a row, were given to the writer.
+        self._begun = self._ended = -1
         self._seam: Seam | None = None
         self._writer: Writer | None = None
 
@@ -89,6 +88,7 @@ class Recorder:
             self._instrument = self._make_instrument()
             self._writer, self._seam = self._make_writer(self._instrument)
             self._tell(stacklevel=3)
+            self._instrument.announce(str(self._writer.path))
             self._begin(self._seam)
             self._uncounted = Uncounted(self._instrument.model)
             if self._uncounted.is_stranger(self._updates.groups):
@@ -380,9 +380,9 @@ class Recorder:
     def _tell(self, stacklevel: int) -> None:
         notes = self._instrument.notes
         while self._told < len(notes):
-            note = notes[self._told]
-            self._told += 1
-            warnings.warn(note, RecordWarning, stacklevel=stacklevel)
+            note, self._told = notes[self._told], self._told + 1
+            if note not in self._instrument.announced:
+                warnings.warn(note, RecordWarning, stacklevel=stacklevel)
 
     def _warn_once(self, sentence: str, step: int) -> None:
         if sentence not in self._warned:

@@ -22,8 +22,9 @@ from tracer.store.layout import ArrayLayout, plan
 from tracer.store.manifest import MANIFEST, entry
 from tracer.verify.examination import Examination, crc_of
 from tracer.writer.columns import Column
-from tracer.writer.commits import Loose, Tree
+from tracer.writer.commits import Tree
 from tracer.writer.committer import Committer
+from tracer.writer.declarations import Loose
 
 
 @dataclass
@@ -184,7 +185,8 @@ class _Nodes:
     def _is_column(self, path: str) -> bool:
         group, _, name = path.rpartition("/")
         ragged = self._nodes[path]["dimension_names"][:1] == ["id"]
-        return path == MANIFEST or group == "steps" or ragged or name in ("step", "epoch_end")
+        shared = self._examination.grids[path].chunk[:1] != (1,)  # one object holds several snapshots
+        return path == MANIFEST or group == "steps" or ragged or name in ("step", "epoch_end") or shared
 
     def _blocks(self, path: str, grid: ArrayLayout, n: int) -> list[Column]:
         if grid.inner is None or not grid.raw or grid.dtype is None:
@@ -195,12 +197,11 @@ class _Nodes:
     def _column(self, path: str, grid: ArrayLayout, n: int, block: int) -> Column:
         assert grid.inner is not None and grid.dtype is not None
         column = Column(grid.dtype, grid.chunk[1:], grid.chunk[0], grid.inner[0])
-        column.n, column.number = n, max(0, n - 1) // grid.chunk[0]
         if n and path != MANIFEST:
-            key = grid.key((column.number, *[block] * (len(grid.shape) - 1)))
+            number = (n - 1) // grid.chunk[0]
+            key = grid.key((number, *[block] * (len(grid.shape) - 1)))
             inventory = self._examination.inventory
-            rows = objects.first_values(inventory.reader(key), inventory.sizes[key], grid)
-            column.tail[: column.filled] = rows[: column.filled]
+            column.load(n, objects.first_values(inventory.reader(key), inventory.sizes[key], grid))
         return column
 
     # ---- the manifest ----
@@ -256,8 +257,7 @@ class _Nodes:
 
     def _load_manifest(self, kept: np.ndarray) -> None:
         column = self.columns[MANIFEST][0]
-        column.n, column.number = len(kept), max(0, len(kept) - 1) // len(column.tail)
-        column.tail[: column.filled] = kept[column.number * len(column.tail) :]
+        column.load(len(kept), kept[max(0, len(kept) - 1) // len(column.tail) * len(column.tail) :])
 
     def dropped(self) -> Iterable[str]:
         """Keys of the objects that were named before and are not any more."""

@@ -36,9 +36,7 @@ class Wanted:
     @property
     def taking(self) -> Probe:
         """The probe, with these numbers as its capture."""
-        probe = object.__new__(Probe)
-        probe.__dict__ = {**self.probe.__dict__, "capture": dict.fromkeys(CAPTURE, 0) | self.all}
-        return probe
+        return self.probe.taking(dict.fromkeys(CAPTURE, 0) | self.all)
 
 
 def wanted(

@@ -25,6 +25,7 @@ from tracer.spec.format import (
     find_group,
     ids_rows,
     scalar_key,
+    snapshot_rows,
     step_columns,
 )
 from tracer.spec.streams import HOW, PROBE_STREAMS, STREAMS, Stream
@@ -59,5 +60,6 @@ __all__ = [
     "find_group",
     "ids_rows",
     "scalar_key",
+    "snapshot_rows",
     "step_columns",
 ]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 FORMAT = "tracer"
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 MAJOR, MINOR = (int(part) for part in FORMAT_VERSION.split("."))
 
 STATES = ("recording", "complete", "interrupted")
@@ -27,6 +27,11 @@ TAIL_ROWS, TAIL_INNER = (
 )  # rows of one object, and of one inner chunk, of arrays that grow row by row
 IDS_ROWS, IDS_INNER = 65536, 4096  # the same for the ids, many of which make one row
 TAIL_BYTES = 1 << 22  # at most, of one object of wide arrays along the ids: it is rewritten at every commit
+OBJECT_BYTES, OBJECT_ROWS = (
+    1 << 23,
+    512,
+)  # of one object of small snapshots: at most so many bytes, and snapshots
+READ_BYTES = 1 << 16  # of one inner chunk of these, as far as a snapshot is not larger
 MANIFEST_FIELDS = ("array", "row", "column", "nbytes", "crc32c", "commit")
 
 
@@ -286,6 +291,19 @@ def ids_rows(row_bytes: int) -> tuple[int, int]:
     """
     rows = min(IDS_ROWS, max(256, 1 << (TAIL_BYTES // max(1, row_bytes)).bit_length() - 1))
     return rows, rows // (IDS_ROWS // IDS_INNER)
+
+
+def snapshot_rows(snapshot_bytes: int) -> tuple[int, int]:
+    """Snapshots in one object of an array of a stream, and in one of its inner chunks; (1, 1): an object each.
+
+    >>> snapshot_rows(1000), snapshot_rows(1 << 20), snapshot_rows(5 << 20)
+    ((512, 64), (8, 1), (1, 1))
+    """
+    if not 0 < 2 * snapshot_bytes <= OBJECT_BYTES:
+        return 1, 1
+    inner = 1 << max(0, (READ_BYTES // snapshot_bytes).bit_length() - 1)
+    inner = min(inner, max(1, OBJECT_ROWS // 8))
+    return max(1, min(OBJECT_ROWS, OBJECT_BYTES // snapshot_bytes) // inner) * inner, inner
 
 
 def step_columns() -> tuple[Array, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyze import plot
+from analyze.arrays.classes import classes_used
 from analyze.contract import metric
 from analyze.numerics import mean_defined, std_defined
 from analyze.reference import Reference
@@ -58,29 +59,30 @@ def jacobian(states: Any, *, softmax: bool = False, examples: int = 256) -> dict
     """Mean Frobenius norm of the derivative of the outputs by the inputs, and its mean within each class.
 
     `states` holds the network at every snapshot and the examples of a probe, of which the first `examples`
-    are taken. `mean` and `std` are (step), over examples; `class_mean` (step, label), NaN for a class without
-    examples. The outputs are the network's own (scores before the softmax), or with `softmax` the
-    probabilities they stand for, as in the paper. NaN norms are left out; `n_examples` (step) says how many
-    are used. MissingTraceError where inputs are no real numbers.
+    are taken. `mean` and `std` are (step), over examples; `class_mean` (step, label), of the classes among them. The
+    outputs are the network's own (scores before the softmax), or with `softmax` the probabilities they stand for, as
+    in the paper. NaN norms are left out; `n_examples` (step) says how many are used. MissingTraceError where inputs
+    are no real numbers.
 
-    >>> summary(np.array([1.0, 3.0, 5.0]), np.array([0, 0, 2]), 3)["class_mean"].tolist()
-    [2.0, nan, 5.0]
+    >>> summary(np.array([1.0, 3.0, 5.0]), np.array([0, 0, 2]), np.array([0, 2]))["class_mean"].tolist()
+    [2.0, 5.0]
     """
     from analyze.replay.input_gradients import jacobian_norms
 
     given = states.examples(examples)
-    labels, classes = _classes(given, states[0])
+    labels = _labels(given, states[0])
+    classes = classes_used(states, labels, examples)
     rows = [summary(jacobian_norms(state, given, softmax), labels, classes) for state in states]
     found = {
         name: np.array([row[name] for row in rows]) for name in ("mean", "std", "class_mean", "n_examples")
     }
-    return {**found, "label": np.arange(classes), "attrs": {"outputs": "softmax" if softmax else "scores"}}
+    return {**found, "label": classes, "attrs": {"outputs": "softmax" if softmax else "scores"}}
 
 
-def summary(norms: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, Any]:
+def summary(norms: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
     """Mean, standard deviation and means within classes of norms (example,); labels of -1 are in no class."""
     mean, count = mean_defined(norms)
-    within = [mean_defined(norms[labels == label])[0] for label in range(classes)]
+    within = [mean_defined(norms[labels == label])[0] for label in classes]
     return {
         "mean": mean,
         "std": std_defined(norms, 0),
@@ -89,8 +91,8 @@ def summary(norms: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, An
     }
 
 
-def _classes(given: Any, state: Any) -> tuple[np.ndarray, int]:
-    """Labels (example,), -1 where there are none, and the number of classes."""
+def _labels(given: Any, state: Any) -> np.ndarray:
+    """Labels (example,), -1 where there are none."""
     from tracer.errors import MissingTraceError
 
     row = state.network.rows[state.network.output[1]]
@@ -99,8 +101,8 @@ def _classes(given: Any, state: Any) -> tuple[np.ndarray, int]:
     try:
         labels = given.labels
     except MissingTraceError:
-        return np.full(given.n, -1), classes
-    return (labels, classes) if labels.ndim == 1 and classes else (np.full(given.n, -1), classes)
+        return np.full(given.n, -1)
+    return labels if labels.ndim == 1 and classes else np.full(given.n, -1)
 
 
 def plot_jacobian(result: xr.Dataset, figure: Figure) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyze import plot
+from analyze.arrays.classes import classes_used
 from analyze.contract import metric
 from analyze.numerics import mean_defined
 from analyze.reference import Reference
@@ -61,7 +62,7 @@ def local_elasticity(
     nothing.
 
     >>> s = np.array([[1.0, 0.5, 0.1], [0.7, 1.0, 0.3], [0.0, 0.2, 1.0]])
-    >>> found = summary(s, np.array([0, 0, 1]), 2)
+    >>> found = summary(s, np.array([0, 0, 1]), np.array([0, 1]))
     >>> round(found["within"], 3), round(found["between"], 3)
     (0.6, 0.15)
     """
@@ -69,7 +70,7 @@ def local_elasticity(
 
     given = states.examples(examples)
     labels = given.labels
-    classes = _n_classes(states, labels)
+    classes = classes_used(states, labels, examples)
     rows, sizes = [], []
     for state, rates in zip(states, lr, strict=True):
         sizes.append(_step_size(step_size, rates))
@@ -79,17 +80,10 @@ def local_elasticity(
     return {
         **found,
         "kind": np.array(KINDS),
-        "label": np.arange(classes),
-        "label_2": np.arange(classes),
+        "label": classes,
+        "label_2": classes,
         "attrs": about,
     }
-
-
-def _n_classes(states: Any, labels: np.ndarray) -> int:
-    """One more than the largest class of any probe, so that all have tables of one size."""
-    replay = getattr(states, "replay", None)
-    known = [] if replay is None else [replay.probe(name).labels for name in replay.probes]
-    return 1 + max(int(found.max(initial=0)) for found in [labels, *known])
 
 
 def _step_size(given: float | None, rates: np.ndarray) -> float:
@@ -99,14 +93,14 @@ def _step_size(given: float | None, rates: np.ndarray) -> float:
     return rate if np.isfinite(rate) and rate > 0 else 1e-3
 
 
-def summary(table: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, Any]:
+def summary(table: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
     """Means of a table (example, example_2) off its diagonal: within, between and by class."""
     other = ~np.eye(len(table), dtype=bool)
     same = labels[:, None] == labels[None, :]
     other &= (labels[:, None] >= 0) & (labels >= 0)
-    by_class = np.full((classes, classes), np.nan)
-    for first, second in np.ndindex(classes, classes):
-        chosen = other & (labels[:, None] == first) & (labels[None, :] == second)
+    by_class = np.full((len(classes), len(classes)), np.nan)
+    for first, second in np.ndindex(by_class.shape):
+        chosen = other & (labels[:, None] == classes[first]) & (labels[None, :] == classes[second])
         by_class[first, second] = mean_defined(table[chosen])[0]
     return {
         "within": float(mean_defined(table[other & same])[0]),

@@ -10,6 +10,7 @@ import zarr
 
 import tracer
 from tests.attacks.hostile import change_root
+from tests.damage import an_object_each
 from tests.synthetic import write_archive
 from tracer.errors import ArchiveError
 
@@ -17,7 +18,8 @@ from tracer.errors import ArchiveError
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("refusals") / "run.zarr"
-    write_archive(path, steps=(0, 1))
+    with an_object_each():
+        write_archive(path, steps=(0, 1))
     return path
 
 

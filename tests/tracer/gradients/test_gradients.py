@@ -10,7 +10,10 @@ from torch.nn.utils import parametrizations
 
 from tests import zoo
 from tests.oracles.gradients import check_gram, check_rows, cosine_error, gram, per_example
+from tracer.archive.gradients import rebuild
 from tracer.gradients import Backward, Plan, inner_products, products, windows
+from tracer.gradients import forms as kinds
+from tracer.gradients.collect import Blocks, compact
 from tracer.gradients.forms import Correlation, Form, Full, Outer, Scatter
 from tracer.gradients.leftover import Leftover
 from tracer.gradients.products import gram_of_pairs, gram_of_rows
@@ -43,9 +46,9 @@ class Calls(nn.Module):
 class Tied(nn.Module):
     """A table of words that is also the last layer."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: int = 7) -> None:
         super().__init__()
-        self.words = nn.Embedding(7, 3)
+        self.words = nn.Embedding(words, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(torch.tanh(self.words(x)), self.words.weight)
@@ -182,12 +185,59 @@ def test_embedding(padding: int | None) -> None:
     assert cosine_error(inner_products(forms["0.weight"]), gram([expected])) < 1e-6
 
 
+@pytest.mark.parametrize("padding", [None, 3])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_lookup_added_to_every_example_alike(padding: int | None, first: bool) -> None:
+    torch.manual_seed(0)
+    table = nn.Embedding(7, 3, padding_idx=padding)
+    table.weight.data.normal_()
+
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.places = nn.Embedding(5, 3), table
+
+        def forward(self, x: Tensor) -> Tensor:
+            places = self.places(torch.tensor([[3, 1, 3, 0]]))
+            h = torch.add(places, self.words(x)) if first else torch.sub(self.words(x), places, alpha=2)
+            return torch.tanh(h) + self.places(torch.tensor(2))
+
+    model, x, y = Positions(), torch.randint(0, 5, (6, 4)), torch.rand(6)
+    plan, forms = forms_of(trace(model, x, y, squares), model, x, y)
+    expected = per_example(model, squares, x, y)["places.weight"]
+    assert not plan.leftover
+    torch.testing.assert_close(forms["places.weight"].rows(), expected)
+    assert cosine_error(inner_products(forms["places.weight"]), gram([expected])) < 1e-6
+
+
 def test_a_table_tied_to_the_last_layer_adds_both_uses() -> None:
     torch.manual_seed(0)
     model, x, y = Tied(), torch.randint(0, 7, (4, 5)), torch.rand(4)
     _, forms = forms_of(trace(model, x, y, squares), model, x, y)
     expected = per_example(model, squares, x, y)["words.weight"]
     torch.testing.assert_close(forms["words.weight"].rows(), expected, rtol=1e-4, atol=1e-5)
+    assert cosine_error(inner_products(forms["words.weight"]), gram([expected])) < 1e-6
+
+
+def test_a_large_tied_table_is_kept_as_factors(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(products, "_BLOCK", {"cpu": 200})  # several blocks of rows
+    model, x, y = Tied(300), torch.randint(0, 300, (4, 5)), torch.rand(4)
+    x[:, 1] = x[:, 0]
+    plan, forms = forms_of(trace(model, x, y, squares), model, x, y)
+    small = compact(forms, plan.partner)
+    assert isinstance(small["words.weight"], kinds.Tied)
+    expected = per_example(model, squares, x, y)["words.weight"]
+    half = small["words.weight"].scaled(torch.full((4,), 0.5))
+    assert cosine_error(inner_products(half), gram([expected / 2])) < 1e-6
+    blocks = Blocks(4, small, {"words.weight": tuple(expected.shape)}, plan)
+    values = torch.zeros(blocks.size)
+    for start in (0, 2):  # in two chunks
+        tensors = {k: t[start : start + 2] for k, t in small["words.weight"].tensors.items()}
+        blocks.write(values, start, {"words.weight": kinds.Tied(**tensors)})
+    assert [block["form"] for block in blocks.blocks] == ["outer", "scatter"]
+    rows = rebuild(blocks.blocks, "words.weight", lambda start, stop: values.numpy()[start:stop])
+    torch.testing.assert_close(torch.from_numpy(rows), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_row_the_loss_ignores_has_zero_gradient() -> None:
@@ -197,7 +247,7 @@ def test_a_row_the_loss_ignores_has_zero_gradient() -> None:
     assert not forms["w"].rows().any() and not inner_products(forms["w"]).any()
 
 
-@pytest.mark.parametrize(("name", "way"), [("weight norm", "vmap"), ("LSTM", "loop"), ("GPT", "vmap")])
+@pytest.mark.parametrize(("name", "way"), [("weight norm", "vmap"), ("LSTM", "loop")])
 def test_what_no_rule_covers_is_left_over(name: str, way: str) -> None:
     torch.manual_seed(0)
     loss: Callable[[Tensor, Tensor], Tensor] = squares

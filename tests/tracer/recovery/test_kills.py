@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 import tracer
-from tests.damage import copied
+from tests.damage import an_object_each, copied
 from tests.loops import blobs, mlp
 from tests.power import Disk, write_state
 from tests.recording import put_row
@@ -69,7 +69,8 @@ def recorded(path: Path, steps: int = 4) -> Path:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return recorded(tmp_path_factory.mktemp("kills") / "run.zarr")
+    with an_object_each():
+        return recorded(tmp_path_factory.mktemp("kills") / "run.zarr")
 
 
 def sound(path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import tracer
+from tests.damage import an_object_each
 from tests.recording import declare, put, put_row
 from tests.synthetic import write_archive
 from tracer.archive.source import Source
@@ -26,7 +27,8 @@ from tracer.writer import Writer
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("remote") / "run.zarr"
-    write_archive(path)
+    with an_object_each():
+        write_archive(path)
     return path
 
 

@@ -65,6 +65,9 @@ class Elsewhere(Instrument):
         if minibatch:
             self._note("Minibatches are captured on rank 0 only; of this rank the ids are recorded")
 
+    def announce(self, path: str) -> None:
+        """Say nothing: rank 0 does."""
+
     @property
     def layout(self) -> dict[str, Any]:
         """Nothing."""

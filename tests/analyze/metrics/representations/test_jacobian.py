@@ -61,9 +61,16 @@ def test_outputs_twice_as_large_are_twice_as_sensitive(states):
 
 
 def test_undefined_norms_are_left_out():
-    found = summary(np.array([2.0, np.nan]), np.array([1, 1]), 3)
+    found = summary(np.array([2.0, np.nan]), np.array([1, 1]), np.arange(3))
     assert found["mean"] == 2.0 and found["n_examples"] == 1
     np.testing.assert_array_equal(found["class_mean"], [np.nan, 2.0, np.nan])
+
+
+def test_only_classes_that_are_there_have_a_mean():
+    given = replayed.examples(4, (2,))
+    given.targets.copy_(torch.tensor([1, 1, 2, 2]))
+    result = jacobian(replayed.States([replayed.state_of(nn.Linear(2, 3).double(), given)], given))
+    assert result["label"].tolist() == [1, 2] and result["class_mean"].shape == (1, 2)
 
 
 def test_words_have_no_derivative():

@@ -91,7 +91,7 @@ def test_order_of_examples_does_not_matter(states):
 
 def test_a_step_that_moves_nothing_is_undefined():
     table = np.array([[1.0, 0.4, 0.2], [np.nan] * 3, [0.3, 0.1, 1.0]])
-    found = summary(table, np.array([0, 0, 1]), 3)
+    found = summary(table, np.array([0, 0, 1]), np.arange(3))
     assert found["n_undefined"] == 2
     assert found["within"] == pytest.approx(0.4) and found["between"] == pytest.approx(0.2)
     assert np.isnan(found["by_class"][2]).all() and np.isnan(found["by_class"][1, 1])

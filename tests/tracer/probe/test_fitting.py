@@ -1,0 +1,110 @@
+"""What is taken of a probe where nobody said: into memory, into bytes beside the weights, into training steps."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tracer.errors import RecordError
+from tracer.probe import Probe
+from tracer.probe.fitting import Fitted, Needs, Work, batch_of, fit
+
+STREAMS = ["outputs", "masks", "gradients"]
+GB = 1 << 30
+
+
+def needs(**changes: object) -> Needs:
+    """A network of three units; masks take a byte an example, gradients 1,000 a unit."""
+    known = Needs(
+        stream=lambda stream, count: count,
+        exact=3000,
+        gradients="gram",
+        gram=lambda n: 0,
+        example=10,
+        padded=0,
+        held={("a",): 1000, ("b",): 1000, ("c",): 1000},
+        chunks=(8, 64),
+        weights=GB,
+        work=None,
+    )
+    return replace(known, **changes)  # type: ignore[arg-type]
+
+
+def probes(n: int = 40, **capture: int) -> dict[str, Probe]:
+    return {
+        name: Probe(torch.zeros(n, 2), torch.zeros(n, dtype=torch.int64), split=name, capture=capture)
+        for name in ("train", "test")
+    }
+
+
+def taken(fitted: Fitted, stream: str) -> list[int]:
+    return [counts.get(stream, 0) for counts in fitted.counts.values()]
+
+
+def test_what_fits_is_taken_whole_and_nothing_is_said() -> None:
+    fitted = fit(probes(), STREAMS, needs(), GB)
+    assert [taken(fitted, stream) for stream in STREAMS] == [[40, 40]] * 3
+    assert len(fitted.groups) == 1 and fitted.notes == []
+
+
+def test_layers_go_in_groups_before_any_example_is_left_out() -> None:
+    # 80 examples of 1,000 bytes a unit: 240 kB together.
+    fitted = fit(probes(), STREAMS, needs(), 330_000)
+    assert taken(fitted, "gradients") == [40, 40]
+    assert fitted.groups == [[("c",), ("b",)], [("a",)]]
+    (note,) = fitted.notes
+    assert "2 groups of layers" in note and "memory=" in note
+
+
+def test_then_fewer_examples_have_gradients() -> None:
+    fitted = fit(probes(), STREAMS, needs(), 60_000)  # one unit of 80 examples alone takes 80 kB
+    assert taken(fitted, "gradients") == [16, 16] and taken(fitted, "outputs") == [40, 40]
+    assert "Gradients of 16 examples of a probe are recorded, not of 40" in fitted.notes[0]
+    assert "capture={'gradients': 40}" in fitted.notes[0]
+
+
+def test_what_was_asked_for_is_taken_or_refused_with_a_number_that_fits() -> None:
+    fitted = fit(probes(gradients=40), STREAMS, needs(), 240_000)
+    assert taken(fitted, "gradients") == [40, 40] and len(fitted.groups) == 3
+    with pytest.raises(
+        RecordError, match=r"more than memory=58.6 KiB.*\(16 examples of each probe would fit\)"
+    ):
+        fit(probes(gradients=40), STREAMS, needs(), 60_000)
+
+
+def test_a_snapshot_takes_a_few_training_steps() -> None:
+    # Five steps of ten examples are 150 passes; 80 examples, and 80 with gradients, would be 320.
+    work = Work(example=10**9, rows=0, batch=10)
+    fitted = fit(probes(), STREAMS, needs(work=work), GB)
+    assert taken(fitted, "gradients") == [8, 8] and taken(fitted, "outputs") == [40, 40]
+    assert needs(work=work).cost(fitted.counts) == (80 - 16 + 4 * 16) * 10**9 <= 5 * work.step
+    assert "longer than 5 training steps" in fitted.notes[0]
+    twice = fit(probes(), STREAMS, needs(work=work), GB, cost=10)
+    assert sum(taken(twice, "gradients")) > 16
+    asked = fit(probes(gradients=40), STREAMS, needs(work=work), GB)
+    assert taken(asked, "gradients") == [40, 40] == taken(asked, "outputs")
+
+
+def test_small_networks_are_not_counted_in_steps() -> None:
+    fitted = fit(probes(), STREAMS, needs(work=Work(example=1000, rows=5, batch=1)), GB)
+    assert taken(fitted, "gradients") == [40, 40]
+
+
+def test_exact_gradients_and_masks_take_little_beside_the_weights() -> None:
+    much = needs(gradients="auto", exact=400_000, weights=0, stream=lambda stream, count: 100_000 * count)
+    fitted = fit(probes(100), ["masks", "gradients"], much, GB)
+    assert taken(fitted, "gradients") == [16, 16] and taken(fitted, "masks") == [64, 64]
+    assert "over 6.00 MiB a snapshot" in fitted.notes[0]
+    assert taken(fit(probes(100, gradients=100), ["gradients"], much, GB), "gradients") == [100, 100]
+
+
+def test_gradients_that_are_only_multiplied_are_no_bytes() -> None:
+    many = needs(gradients="auto", exact=10**8, weights=0)
+    assert taken(fit(probes(), STREAMS, many, GB), "gradients") == [40, 40]
+
+
+def test_a_training_step_has_fewer_sequences_than_images() -> None:
+    images = torch.zeros(3, 4)
+    assert batch_of(Probe(images, torch.zeros(3, dtype=torch.int64))) == 64
+    assert batch_of(Probe(images, images)) == 64
+    assert [batch_of(Probe(images, torch.zeros(3, t, dtype=torch.int64))) for t in (64, 2000)] == [16, 8]

@@ -1,0 +1,105 @@
+"""What a model's passes take, from its sizes alone: a run on tensors without values, before anything is traced."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tracer.network.copies import private_copy, quiet
+from tracer.network.cost import work_of
+from tracer.network.objective import Objective, call_model, objective_of
+from tracer.network.pytree import first_tensor, leaves_of, rebuild
+from tracer.network.torch_internals import fake_tensors
+from tracer.ops import op
+
+_EXAMPLES = 2
+
+
+@dataclass
+class Estimate:
+    """Of one example, nearly: a table has a few rows more or less.
+
+    nbytes: of all results that are no views. work, calls: operations of the forward pass, and how many were called.
+    outputs: numbers in the output. units, masked: of all nonlinearities, and of those that have a mask. sites: how
+    many. held: numbers in the gradients of each module that owns parameters, as rows or as factors, by path.
+    """
+
+    nbytes: int = 0
+    work: int = 0
+    calls: int = 0
+    outputs: int = 0
+    units: int = 0
+    masked: int = 0
+    sites: int = 0
+    held: dict[str, int] = field(default_factory=dict)
+
+
+def estimate(
+    model: nn.Module, inputs: Any, targets: Any, *, loss: Any = None, objective: Objective | None = None
+) -> Estimate | None:
+    """The estimate of a model; None where it does not run on tensors without values. The model is only read."""
+    found = Estimate()
+    try:
+        with quiet(grad=False), fake_tensors() as fake:
+            replica = private_copy(model)
+            few = [_without_values(fake, tree) for tree in (inputs, targets)]
+            for name, module in replica.named_modules():
+                if any(p.requires_grad for p in module.parameters(recurse=False)):
+                    module.register_forward_hook(_holding(found.held, name))
+            with _Watch(found):
+                if loss is None and objective is None:
+                    outputs = call_model(replica, few[0])
+                else:
+                    outputs = objective_of(loss, objective)(replica, *few).outputs
+            found.outputs = first_tensor(outputs).numel() // _EXAMPLES  # type: ignore[union-attr]
+    except Exception:  # whatever the model asks of values that are not there
+        return None
+    return found
+
+
+def _without_values(fake: Any, tree: Any) -> Any:
+    return rebuild(tree, iter([fake.from_tensor(leaf[:_EXAMPLES]) for leaf in leaves_of(tree)]))
+
+
+def _holding(held: dict[str, int], name: str) -> Any:
+    def hook(module: nn.Module, given: tuple[Any, ...], out: Any) -> None:
+        rows = sum(p.numel() for p in module.parameters(recurse=False) if p.requires_grad)
+        tensors = [first_tensor(tree) for tree in (list(given), out)]
+        factors = sum(tensor.numel() for tensor in tensors if tensor is not None) // _EXAMPLES
+        held[name] = held.get(name, 0) + min(rows, factors or rows)
+
+    return hook
+
+
+class _Watch(TorchDispatchMode):
+    """Adds up what runs under it."""
+
+    def __init__(self, found: Estimate) -> None:
+        super().__init__()
+        self._found = found
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func._schema.returns and func._schema.returns[0].alias_info is not None:
+            return out
+        found, results = self._found, _tensors(out)
+        found.calls += 1
+        found.nbytes += sum(result.numel() * result.element_size() for result in results) // _EXAMPLES
+        found.work += work_of(func, args, out, _tensors([args, kwargs]), results) // _EXAMPLES
+        activation = op(str(func)).activation
+        if activation is not None and results:
+            units = prod(results[0].shape[1:])
+            found.sites += 1
+            found.units += units
+            found.masked += units if activation.mask else 0
+        return out
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in torch.utils._pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
