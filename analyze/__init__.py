@@ -6,22 +6,36 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from analyze.catalogue import available_metrics
     from analyze.comparison import compare
+    from analyze.comparison.curves import curves
     from analyze.contract import metric
     from analyze.engine import run
     from analyze.errors import AnalysisError
     from analyze.results import Results, load
+    from analyze.watch.trackers import mirror_metrics
 
 _HOME = {
     "run": "analyze.engine",
     "compare": "analyze.comparison",
+    "curves": "analyze.comparison.curves",
     "available_metrics": "analyze.catalogue",
     "metric": "analyze.contract",
+    "mirror_metrics": "analyze.watch.trackers",
     "Results": "analyze.results",
     "load": "analyze.results",
     "AnalysisError": "analyze.errors",
 }
 
-__all__ = ["AnalysisError", "Results", "available_metrics", "compare", "load", "metric", "run"]
+__all__ = [
+    "AnalysisError",
+    "Results",
+    "available_metrics",
+    "compare",
+    "curves",
+    "load",
+    "metric",
+    "mirror_metrics",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,9 +1,11 @@
 """Every metric there is, by name."""
 
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,15 +23,15 @@ def available_metrics() -> dict[str, Metric]:
     >>> available_metrics()["stiffness"].variables["cosine"]
     ('step', 'pair', 'layer')
     """
-    found: dict[str, Metric] = {}
+    metrics: dict[str, Metric] = {}
     home = import_module("analyze.metrics")
     modules = pkgutil.walk_packages(home.__path__, prefix=f"{home.__name__}.")
     for name in sorted(info.name for info in modules if not info.ispkg):
-        _add(found, cards_of(import_module(name)))
+        _add(metrics, cards_of(import_module(name)))
     for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
         loaded = entry.load()
-        _add(found, cards_of(loaded) if isinstance(loaded, ModuleType) else [card_of(loaded)])
-    return dict(sorted(found.items()))
+        _add(metrics, cards_of(loaded) if isinstance(loaded, ModuleType) else [card_of(loaded)])
+    return dict(sorted(metrics.items()))
 
 
 def cards_of(module: ModuleType) -> list[Metric]:
@@ -37,6 +39,30 @@ def cards_of(module: ModuleType) -> list[Metric]:
     values = vars(module).values()
     cards = [value.card for value in values if isinstance(getattr(value, "card", None), Metric)]
     return [card for card in cards if card.module == module.__name__]
+
+
+def metrics_of_file(path: str | Path) -> list[Metric]:
+    """Cards of the metrics that a file of the user's defines; its code is run.
+
+    The file becomes a module named as it is, found after all others, so that worker processes find it too. Raises
+    MissingTraceError where there is no such file or it defines none, ValueError for a name that is taken.
+    """
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise MissingTraceError(
+            f"there is no file {str(path)!r}; -m takes a metric's name or a file that defines some"
+        )
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))
+    module = import_module(file.stem)
+    if Path(module.__file__ or "").resolve() != file:
+        raise ValueError(f"{str(path)!r} is called like another module, {module.__file__}; rename the file")
+    cards = cards_of(module)
+    if not cards:
+        raise MissingTraceError(f"{str(path)!r} defines no metric; decorate a function with @analyze.metric")
+    known = dict(available_metrics())
+    _add(known, cards)
+    return cards
 
 
 def card_of(item: "str | Metric | Callable[..., Any]", known: Mapping[str, Metric] | None = None) -> Metric:
@@ -54,11 +80,11 @@ def card_of(item: "str | Metric | Callable[..., Any]", known: Mapping[str, Metri
     return card
 
 
-def _add(found: dict[str, Metric], cards: Iterable[Metric]) -> None:
+def _add(metrics: dict[str, Metric], cards: Iterable[Metric]) -> None:
     for card in cards:
-        other = found.get(card.name)
+        other = metrics.get(card.name)
         if other is not None and other.function is not card.function:
             raise ValueError(
                 f"two metrics are called {card.name!r}: in {other.module} and in {card.module}; rename one"
             )
-        found[card.name] = card
+        metrics[card.name] = card

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from analyze.reference import Reference
+from analyze.summary import Choice, declared
 from tracer.errors import did_you_mean
 
 Scope = Literal["all", "probe", "train", "test"]
@@ -42,6 +43,7 @@ class Metric:
     integers: tuple[str, ...] = ()
     makes: tuple[tuple[str, ...], ...] = ()
     passes: Callable[[Mapping[str, Any], int], float] | None = field(default=None, repr=False)
+    summary: dict[str, dict[str, tuple[str, ...]]] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled as the name of its function: another process has the card, and what is in it, itself.
@@ -79,7 +81,7 @@ class Metric:
     def source(self) -> str:
         """Digest of the module's source: results computed by another version of it are recomputed."""
         path = inspect.getsourcefile(self.function)
-        text = Path(path).read_bytes() if path and Path(path).exists() else self.function.__code__.co_code
+        text = Path(path).read_bytes() if path and Path(path).exists() else _code(self.function)
         return hashlib.sha256(text).hexdigest()[:16]
 
     def bounds_of(self, variable: str) -> tuple[float, float] | None:
@@ -115,7 +117,7 @@ def metric(
     reads: Iterable[str],
     variables: Mapping[str, tuple[str, ...]],
     title: str,
-    reference: References,
+    reference: References = (),
     scope: Scope = "all",
     optional: Iterable[str] | Mapping[str, Mapping[str, Any]] = (),
     lag: bool = False,
@@ -131,8 +133,11 @@ def metric(
     integers: Iterable[str] = (),
     makes: Iterable[tuple[str, ...]] = (),
     passes: Callable[[Mapping[str, Any], int], float] | None = None,
+    summary: Iterable[str] | Mapping[str, Choice] | None = None,
 ) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., dict[str, Any]]]:
     """Give a function its card and return the function itself.
+
+    `reference` is the paper that defined it, or several; a metric of one's own has none.
 
     `reads` names the arrays the function takes, in the order of its parameters; `name.variable` is a result
     of another metric (parameter `name_variable`). Keyword parameters with a default are options except
@@ -148,6 +153,9 @@ def metric(
     `passes(options, snapshots)` says how many forward passes of all examples running the network at so many
     snapshots is worth (a backward pass counts as two): what does not fit into the budget of an analysis is left
     out by it.
+    `summary` names the variables that tell the metric in a few numbers, or maps them to labels by dimension, such as
+    `{"cosine": {"pair": "train-train"}}`: what is printed, tabled and compared across runs. See
+    `analyze.summary.declared`.
 
     >>> from analyze.reference import FORT_2019
     >>> @metric(reads=("losses",), variables={"worst": ("step",)}, title="Worst loss", reference=FORT_2019)
@@ -183,12 +191,35 @@ def metric(
             integers=tuple(integers),
             makes=tuple(makes),
             passes=passes,
+            summary=None if summary is None else declared(function.__name__, dict(variables), summary),
         )
         _check_parameters(card)
         function.card = card  # type: ignore[attr-defined]
         return function
 
     return attach
+
+
+def _code(function: Callable[..., Any]) -> bytes:
+    """What a function without a file does, such as one of a notebook: its code, and that of functions it names."""
+    told, waiting, seen = list[str](), [function], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        codes = [one.__code__]
+        for code in codes:  # grows: functions within are constants of their code
+            inner = [item for item in code.co_consts if inspect.iscode(item)]
+            plain = [item for item in code.co_consts if not inspect.iscode(item)]
+            told.append(repr((code.co_code, plain, code.co_names, code.co_varnames)))
+            codes += inner
+            named = [one.__globals__.get(name) for name in code.co_names]
+            waiting += [
+                item for item in named if inspect.isfunction(item) and item.__module__ == one.__module__
+            ]
+        told.append(repr((one.__defaults__, one.__kwdefaults__)))
+    return "\n".join(told).encode()
 
 
 def _check_parameters(card: Metric) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analyze.tables import PROVENANCE, tidy
+from analyze.tables import PROVENANCE, RUN, tidy
 from tracer.errors import MissingTraceError, did_you_mean
 from tracer.store.files import claimed
 
@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
+    from analyze.contract import Metric
+    from analyze.findings import Finding
     from tracer.archive import Archive
 
 
 class Results(Mapping[str, "xr.Dataset"]):
     """Metric name to Dataset, with provenance in the attributes of each.
 
-    skipped: name to reason. coming: names of metrics that are still being computed.
+    skipped: name to reason. coming: names of metrics that are still being computed. cards: those of metrics that
+    were handed to `analyze.run` as functions, such as one's own in a notebook, by name.
     """
 
     def __init__(
@@ -32,8 +35,10 @@ class Results(Mapping[str, "xr.Dataset"]):
         *,
         archive: Archive | None = None,
         coming: Sequence[str] = (),
+        cards: Mapping[str, Metric] | None = None,
     ) -> None:
         self._datasets = dict(datasets)
+        self.cards = dict(cards or {})
         self.coming = tuple(coming)
         self.skipped = dict(skipped or {})
         self.archive = archive
@@ -66,23 +71,49 @@ class Results(Mapping[str, "xr.Dataset"]):
             for metric, data in self._datasets.items()
         }
 
+    @property
+    def findings(self) -> list[Finding]:
+        """What can be said of the run in sentences, with numbers and their intervals: see `analyze.findings`."""
+        from analyze.findings import findings
+
+        return findings(self)
+
+    def summary(self) -> pd.DataFrame:
+        """The numbers that tell each result, as its metric declares them: one row a number, named in full.
+
+        Columns: `metric`, `variable`, `of` (its labels), `first` (first defined value; NaN without steps), `last` (at
+        the last snapshot), `units`, `n` (values behind the last one: examples of a mean, else 1) and `undefined`.
+        """
+        from analyze.summary import table
+
+        return table(self._datasets)
+
     def to_parquet(self, path: str | Path) -> None:
         """Write `to_dataframe` as one Parquet file; ImportError without the extra `parquet`."""
         self.to_dataframe().to_parquet(path, index=False)
 
-    def to_dataframe(self) -> pd.DataFrame:
-        """One row a value: `metric`, `variable`, the labels of its dimensions, `value`.
+    def to_dataframe(self, *names: str) -> pd.DataFrame:
+        """One row a value: `metric`, `variable`, the labels of its dimensions, `value`; of all metrics, or of some.
 
-        Columns of dimensions a variable does not have are empty.
+        Columns of dimensions a variable does not have are empty. `attrs` of the table say of which run it is.
+        MissingTraceError for a result that is not there.
         """
         import pandas as pd
 
-        frames = [tidy(data).assign(metric=name) for name, data in self._datasets.items()]
+        chosen = {name: self[name] for name in names or self}
+        frames = [tidy(data).assign(metric=name) for name, data in chosen.items()]
         if not frames:
             return pd.DataFrame(columns=["metric", "variable", "value"])
         table = pd.concat(frames, ignore_index=True)
         middle = [name for name in table.columns if name not in ("metric", "variable", "value")]
-        return table[["metric", "variable", *middle, "value"]]
+        table = table[["metric", "variable", *middle, "value"]]
+        table.attrs |= {key: text for key, text in self._of_run().items() if text}
+        return table
+
+    def _of_run(self) -> dict[str, str]:
+        """Name, path and attributes of the run, as the results say."""
+        first = next(iter(self._datasets.values()), None)
+        return {} if first is None else {name: str(first.attrs.get(name, "")) for name in RUN}
 
     def figure(self, name: str) -> Figure:
         """The metric's own figure, as the report shows it; a notebook displays it.
@@ -90,9 +121,9 @@ class Results(Mapping[str, "xr.Dataset"]):
         MissingTraceError for a result that is not there, or whose metric is unknown here or draws nothing.
         """
         from analyze import plot
-        from analyze.catalogue import card_of
+        from analyze.catalogue import available_metrics, card_of
 
-        data, drawn = self[name], card_of(name).plot
+        data, drawn = self[name], card_of(name, available_metrics() | self.cards).plot
         if drawn is None:
             raise MissingTraceError(
                 f"metric {name!r} has no figure; plot its variables, such as results[{name!r}]"

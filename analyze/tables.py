@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+RUN = ("run", "path", "attributes")  # its name, where it is, and what tells it from others, as JSON
 PROVENANCE = ("run_id", "archive_digest", "archive_state", "tracer_version")
 
 

@@ -9,9 +9,24 @@ import analyze
 import cli
 from analyze.arrays import SOURCES
 from analyze.engine import plan  # noqa: F401  (declares the arrays of the archive)
+from analyze.summary import in_words
 
 HERE = Path(__file__).parent
 WIDTH = 100
+
+
+COMPLETION = (
+    "Commands, options and names of metrics complete with the Tab key after one line in the shell's own file:",
+    "",
+    "| shell | in | line |",
+    "|---|---|---|",
+    '| bash | `~/.bashrc` | `eval "$(_TRACER_COMPLETE=bash_source tracer)"` |',
+    '| zsh | `~/.zshrc` | `eval "$(_TRACER_COMPLETE=zsh_source tracer)"` |',
+    "| fish | `~/.config/fish/completions/tracer.fish` | `_TRACER_COMPLETE=fish_source tracer \\| source` |",
+    "",
+    "Tables fit the terminal: text is shortened, numbers never; columns for which there is no room are named below.",
+    "What is not printed to a terminal is whole. Progress is a line on a terminal, in a file a line every ten seconds.",
+)
 
 
 def command_line() -> str:
@@ -21,7 +36,7 @@ def command_line() -> str:
         "",
         "What `tracer COMMAND --help` says. Data goes to stdout, notes and progress to stderr;",
     ]
-    parts += ["exit codes: 0 fine, 1 a finding or a refused input, 2 usage.", ""]
+    parts += ["exit codes: 0 fine, 1 a finding or a refused input, 2 usage.", "", *COMPLETION, ""]
     parts += [_help(cli.main, "tracer")]
     for name, command in sorted(cli.main.commands.items()):
         parts += [f"## tracer {name}", "", _help(command, f"tracer {name}")]
@@ -39,6 +54,7 @@ def metrics() -> str:
             "Formula": f"`{card.formula}`" if card.formula else "",
             "Reads": ", ".join(f"`{name}`" for name in card.reads),
             "Returns": variables,
+            "Told by": in_words(card.summary or {}),
             "Options": options,
             "Cost": card.cost,
             "Figure": card.reading,

@@ -21,7 +21,7 @@ POSITIONAL = {
     "path_distance": "its cloud shows some of the pairs",
 }
 # Norms of the weights without the margin are defined whatever the margin is.
-DEFINED_WITHOUT_ARGUMENTS = {"capacity"}
+DEFINED_WITHOUT_ARGUMENTS = {"capacity", "norm_measures"}
 # Fewer draws and steps of the metrics that run a network again; each one's own test looks at its numbers.
 QUICK = {
     "cna_landscape": {"points": 3},
@@ -29,8 +29,13 @@ QUICK = {
     "hessian": {"draws": 2, "nodes": 4, "trace_draws": 3, "top": 2},
     "image_functions": {"paths": 3},
     "local_elasticity": {"examples": 5},
+    "local_learning_coefficient": {"chains": 2, "draws": 3, "burn_in": 1, "checks": False},
+    "loss_plane": {"points": 2},
+    "mode_connectivity": {"points": 3},
     "ntk_alignment": {"examples": 6},
     "pac_bayes": {"n_noise": 2, "bisections": 3},
+    "pac_bayes_measures": {"draws": 2, "halvings": 2, "restarts": 1, "iterations": 1},
+    "pgdl": {"draws": 2},
     "regions": {"pairs": 3, "samples": 8},
     "sharpness": {"iterations": 2},
 }

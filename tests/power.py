@@ -3,6 +3,7 @@
 `Disk(base)` follows every call below a folder that writes, names or removes files. After a power cut a file holds what
 it held when it was last synced, and a directory its names of then; names changed since may have come through or not, in
 any selection, and so may bytes of files not synced. After kill -9 all is there that was called for until then.
+At the end of watching what was followed is compared with what is there: no call that changes a file goes unnoticed.
 """
 
 import os
@@ -18,6 +19,8 @@ from unittest import mock
 from tracer.writer import place
 
 _WRITING = os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_RDWR
+NONE, ALL, LAST, SOME = range(4)  # of the changes of names that are not synced
+THE_END = "the end"
 State = dict[str, bytes | None]  # path below the folder to bytes, None for a directory
 
 
@@ -38,7 +41,8 @@ Change = list[tuple[Node, str, Node | None]]  # names of directories set or, wit
 class Crash:
     """What may be on the disk after a system call, and what had been acknowledged by then.
 
-    killed: what is there if the process ends here; states: what may be there if the power is cut.
+    killed: what is there if the process ends here; states: what may be there if the power is cut, by which of
+    the changes of names not synced came through: `NONE`, `ALL`, the `LAST` alone, `SOME` of them.
     """
 
     after: str
@@ -176,11 +180,17 @@ class Disk:
     # ---- crashes ----
 
     def _crash(self, after: str) -> None:
-        all_names = [(change, True) for change in self._pending]
-        some = [(change, self._dice.random() < 0.5) for change in self._pending]
-        states = [self._state([], False), self._state(all_names, False), self._state(some, True)]
-        killed = dict(self._seen(self._root, ""))
-        self.crashes.append(Crash(after, self.acknowledged, killed, states if self._power else []))
+        states = self._states() if self._power else []
+        self.crashes.append(Crash(after, self.acknowledged, dict(self._seen(self._root, "")), states))
+
+    def _states(self) -> list[State]:
+        some = [change for change in self._pending if self._dice.random() < 0.5]
+        return [
+            self._state([], False),
+            self._state(self._pending, False),
+            self._state(self._pending[-1:], False),
+            self._state(some, True),
+        ]
 
     def _seen(self, node: Node, prefix: str) -> Iterator[tuple[str, bytes | None]]:
         for name, child in (node.names or {}).items():
@@ -188,10 +198,10 @@ class Disk:
             if child.names is not None:
                 yield from self._seen(child, f"{prefix}{name}/")
 
-    def _state(self, changes: list[tuple[Change, bool]], torn: bool) -> State:
+    def _state(self, changes: list[Change], torn: bool) -> State:
         overlay: dict[Node, dict[str, Node]] = {}
-        for change, through in changes:
-            for node, name, target in change if through else []:
+        for change in changes:
+            for node, name, target in change:
                 names = overlay.setdefault(node, dict(node.synced_names))
                 if target is None:
                     names.pop(name, None)
@@ -219,6 +229,12 @@ class Disk:
             mock.patch.object(place, "_renameat2", self._after(place._renameat2, self.renamed_at_once)),
         ):
             yield
+        self._crash(THE_END)
+        there = {
+            str(path.relative_to(self.base)): None if path.is_dir() else path.read_bytes()
+            for path in self.base.rglob("*")
+        }
+        assert self.crashes[-1].killed == there, "a file was changed by a call that is not followed"
 
     def _patches(self) -> dict[str, Callable[..., Any]]:
         def opened(fd: int, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> None:

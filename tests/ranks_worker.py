@@ -14,12 +14,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import tracer
 from tests.loops import blobs, mlp
-from tracer.errors import ArchiveError, RecordError
+from tracer.errors import ArchiveError
 
 N, BATCH, EPOCHS = 26, 3, 2  # of 26 examples: a sampler for 4 processes repeats two
 
@@ -116,16 +118,62 @@ def resumed(folder: Path, rank: int, world: int) -> None:
         (folder / f"{rank}-refused").write_text(str(error))
 
 
-def sharded(folder: Path, rank: int, world: int) -> None:
-    """FSDP2."""
-    from torch.distributed.fsdp import fully_shard
+class Pieces(Run):
+    """As a run, of a model of which each rank holds a part of every layer (FSDP2)."""
 
-    model = mlp()
-    fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (world,)))
-    try:
-        tracer.record(folder / "run.zarr", model, torch.optim.SGD(model.parameters(), lr=0.1))
-    except RecordError as error:
-        (folder / f"{rank}-refused").write_text(str(error))
+    def __init__(self, rank: int, world: int) -> None:
+        super().__init__(rank, world)
+        self.model = mlp()
+        for layer in (self.model[0], self.model):
+            fully_shard(layer, mesh=init_device_mesh("cpu", (world,)))
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
+
+    def evaluate(self) -> None:
+        """A forward pass without a backward one: the outer module goes on holding its parameters whole."""
+        with torch.no_grad():
+            self.model(blobs(N)[0])
+
+    def save(self, file: Path) -> None:
+        """This rank's pieces of weights and momentum, losses and random state."""
+        found = {name: p.to_local().detach().numpy() for name, p in self.model.named_parameters()}
+        for number, state in enumerate(self.optimizer.state.values()):
+            found[f"momentum {number}"] = state["momentum_buffer"].to_local().numpy()
+        np.savez(file, **found, losses=np.array(self.losses), random=torch.get_rng_state().numpy())
+
+
+def sharded(folder: Path, rank: int, world: int) -> None:
+    """Two epochs of FSDP2 without recording, and with it, taken up in between; what each state was gathered."""
+    x, y = blobs(N)
+    for recorded in (False, True):
+        run = Pieces(rank, world)
+        gathered: list[dict[str, np.ndarray]] = []
+
+        def after(run: Pieces = run, gathered: list[dict[str, np.ndarray]] = gathered) -> None:
+            gathered.append(
+                {name: p.full_tensor().detach().numpy() for name, p in run.model.named_parameters()}
+            )
+
+        for number in range(EPOCHS):
+            if not recorded:
+                run.epoch(number, after=after)
+                run.evaluate()
+                continue
+            options: dict[str, Any] = {"probes": {"train": (x[:6], y[:6])}, "minibatch": True, "budget": 0.5}
+            with run.record(folder, resume=True, **options) as recorder:
+                assert recorder.plan(steps=10).steps == 10
+                run.epoch(number, recorder)
+                run.evaluate()
+                recorder.flush()
+                (folder / f"{rank}-notes").write_text("\n".join(recorder.notes))
+        run.model.reshard()
+        run.save(folder / f"{rank}-{recorded}.npz")
+        if not recorded:
+            names = {
+                f"{step} {name}": values
+                for step, state in enumerate(gathered, 1)
+                for name, values in state.items()
+            }
+            np.savez(folder / f"{rank}-gathered.npz", **names)
 
 
 def main(folder: Path, rank: int, world: int, *tasks: str) -> None:

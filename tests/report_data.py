@@ -32,7 +32,14 @@ def generalization(train, test):
     error = xr.concat([series(train), series(test)], dim=xr.IndexVariable("probe", ["train", "test"]))
     error = error.transpose("step", "probe")
     gap = error.sel(probe="test") - error.sel(probe="train")
-    return xr.Dataset({"error": error, "loss": error * 2, "gap_error": gap, "gap_loss": gap * 2})
+    values = {
+        "error": error,
+        "loss": error * 2,
+        "loss_error": error * 0 + 0.01,
+        "gap_error": gap,
+        "gap_loss": gap * 2,
+    }
+    return xr.Dataset(values | {"n_examples": ("probe", [512, 1000])})
 
 
 def stiffness(train, cross):
@@ -40,8 +47,9 @@ def stiffness(train, cross):
     parts = [series(values, layer=LAYERS) for values in (train, train, cross)]
     cosine = xr.concat(parts, dim=pairs).transpose("step", "pair", "layer")
     n_undefined = xr.zeros_like(cosine).astype(np.int64)
-    n_pairs = xr.DataArray([3, 3, 9], dims="pair", coords={"pair": pairs})
-    return xr.Dataset({"cosine": cosine, "sign": cosine, "n_undefined": n_undefined, "n_pairs": n_pairs})
+    n_pairs = xr.DataArray([8128, 8128, 16384], dims="pair", coords={"pair": pairs})
+    values = {"cosine": cosine, "sign": cosine, "cosine_error": xr.zeros_like(cosine) + 0.005}
+    return xr.Dataset(values | {"n_undefined": n_undefined, "n_pairs": n_pairs})
 
 
 def class_stiffness(within, between):

@@ -10,7 +10,7 @@ def main() -> None:
     """Run the `tracer` command, or stop with the path of the file that took its place.
 
     Any distribution may ship a module called `cli`, and the last one installed overwrites the others
-    silently. The source is read before it is imported, so that a stranger's code is not run.
+    silently. The source is read before it is imported, so that code from elsewhere is not run.
     """
     spec = find_spec("cli")
     if spec is None:

@@ -74,16 +74,16 @@ def closure(names: Sequence[str]) -> list[Source]:
     >>> sorted(source.name for source in closure(["cosine"]))
     ['cosine', 'gram']
     """
-    found: dict[str, Source] = {}
+    sources: dict[str, Source] = {}
     waiting = list(names)
     while waiting:
         name = waiting.pop()
         if name not in SOURCES:
             raise MissingTraceError(f"no array is called {name!r}; {did_you_mean(name, SOURCES)}")
-        if name not in found:
-            found[name] = SOURCES[name]
+        if name not in sources:
+            sources[name] = SOURCES[name]
             waiting.extend(SOURCES[name].needs)
-    return list(found.values())
+    return list(sources.values())
 
 
 @dataclass
@@ -92,7 +92,8 @@ class View:
 
     `counts` holds, for each probe, how many of its first examples belong; `lead` is the snapshot before the
     first of `steps` when snapshots are compared in time; `sites` restricts masks to some sites, by position;
-    `replay` holds what the user chose for running the network again.
+    `replay` holds what the user chose for running the network again; `worker` what all views of one worker
+    share, for as long as it lives.
     """
 
     archive: Archive
@@ -105,6 +106,7 @@ class View:
     cache: dict[str, Any] = field(default_factory=dict, repr=False)
     statics: dict[str, Any] = field(default_factory=dict, repr=False)
     replay: Mapping[str, Any] = field(default_factory=dict)
+    worker: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def get(self, name: str) -> Any:
         """The array of that name, read-only so that no metric can change what the next one sees."""

@@ -55,3 +55,16 @@ def _minibatch_loss(view: View) -> np.ndarray:
     starts = _minibatch_offsets(view)
     means = np.add.reduceat(losses, starts[:-1]) / np.diff(starts) if len(losses) else logged
     return np.where(np.isnan(logged), means, logged)
+
+
+@source("n_train", of="rows")
+def _n_train(view: View) -> int:
+    """How many training examples there are: in the set that was recorded, else seen in training, else probed."""
+    try:
+        return len(view.archive.data.ids)
+    except MissingTraceError:
+        runs = [view.archive] if view.archive.world_size == 1 else view.archive.ranks.values()
+        ids = np.concatenate([run.array("steps", "ids") for run in runs])
+    if len(ids):
+        return len(np.unique(ids))
+    return sum(probe.n for probe in view.archive.probes.values() if probe.split == "train")

@@ -190,8 +190,8 @@ def _epoch_end(view: View) -> np.ndarray:
 def _lr(view: View) -> np.ndarray:
     rows = view.archive.rows
     rate = np.asarray(rows["lr"], np.float64)
-    found = np.searchsorted(rows["step"], view.steps)
-    return rate.reshape(len(rate), -1)[found]
+    at = np.searchsorted(rows["step"], view.steps)
+    return rate.reshape(len(rate), -1)[at]
 
 
 @source("descent_rate", "step", "param_group", needs=("lr",))

@@ -76,22 +76,26 @@ def compare(
     for number, run in enumerate(runs, start=1):
         tell(number, len(runs), f"reading {run.name}")
         rows.append(measures_of(run, names, at))
-    given = _attributes(runs, attributes or {})
+    by_name = _attributes(runs, attributes or {})
     labels = select(
         list(dict.fromkeys(label for row in rows for label in row if label not in TARGETS)), measures
     )
-    table = _table(runs, given, [*against, *labels], rows)
-    chosen = _named(axes, given) if axes is not None else choose_axes(given)
-    where = None if environments is None else given[_named([environments], given)[0]]
-    design = Design.of([given[name] for name in chosen], len(runs), where)
+    table = _table(runs, by_name, [*against, *labels], rows)
+    chosen = _named(axes, by_name) if axes is not None else choose_axes(by_name)
+    where = None if environments is None else by_name[_named([environments], by_name)[0]]
+    design = Design.of([by_name[name] for name in chosen], len(runs), where)
     counts = draws(len(runs), bootstrap, seed)
-    found = _correlate(table, labels, against, design, counts, max(1, jobs), tell)
-    found = found.assign_coords(
-        axis=chosen, environment=_environment_names(design, chosen, given, environments)
+    correlated = _correlate(table, labels, against, design, counts, max(1, jobs), tell)
+    correlated = correlated.assign_coords(
+        axis=chosen, environment=_environment_names(design, chosen, by_name, environments)
     )
-    found.attrs |= {"at": str(at), "bootstrap": bootstrap, "seed": seed, "axes": ", ".join(chosen)}
+    correlated.attrs |= {"at": str(at), "bootstrap": bootstrap, "seed": seed, "axes": ", ".join(chosen)}
     return Comparison(
-        table, found, runs=runs, attributes=list(given), skipped={run.name: run.skipped for run in runs}
+        table,
+        correlated,
+        runs=runs,
+        attributes=list(by_name),
+        skipped={run.name: run.skipped for run in runs},
     )
 
 
@@ -147,14 +151,14 @@ def _correlate(
 
 def _table(
     runs: Sequence[Run],
-    given: Mapping[str, Sequence[Any]],
+    attributes: Mapping[str, Sequence[Any]],
     labels: Sequence[str],
     rows: Sequence[Mapping[str, float]],
 ) -> pd.DataFrame:
     import pandas as pd
 
     measured = {label: [row.get(label, np.nan) for row in rows] for label in labels}
-    columns = {"title": [str(run.facts.get("title", run.name)) for run in runs], **given, **measured}
+    columns = {"title": [str(run.facts.get("title", run.name)) for run in runs], **attributes, **measured}
     return pd.DataFrame(columns, index=pd.Index([run.name for run in runs], name="run"))
 
 
@@ -170,17 +174,17 @@ def _attributes(runs: Sequence[Run], added: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def _environment_names(
-    design: Design, axes: Sequence[str], given: Mapping[str, Sequence[Any]], environments: str | None
+    design: Design, axes: Sequence[str], attributes: Mapping[str, Sequence[Any]], environments: str | None
 ) -> np.ndarray:
     """Such as `width 64 -> 128 (lr 0.1)`, or the values of the attribute."""
 
     def value(axis: int, code: int) -> Any:
-        return given[axes[axis]][int(np.flatnonzero(design.labels[axis] == code)[0])]
+        return attributes[axes[axis]][int(np.flatnonzero(design.labels[axis] == code)[0])]
 
     if environments is not None:
-        codes = Design.of([given[environments]], len(given[environments])).labels[0]
+        codes = Design.of([attributes[environments]], len(attributes[environments])).labels[0]
         first = [int(np.flatnonzero(codes == name[0])[0]) for name in design.names]
-        return np.array([given[environments][run] for run in first], str)
+        return np.array([attributes[environments][run] for run in first], str)
     named = []
     for axis, low, high, *others in design.names:
         fixed = ", ".join(f"{axes[k]} {value(k, code)}" for k, code in enumerate(others) if code >= 0)
@@ -193,10 +197,12 @@ def _silent(done: int, total: int, text: str) -> None:
     """Tell nobody of progress."""
 
 
-def _named(names: Sequence[str], given: Mapping[str, Sequence[Any]]) -> list[str]:
+def _named(names: Sequence[str], attributes: Mapping[str, Sequence[Any]]) -> list[str]:
     for name in names:
-        if name not in given:
-            raise MissingTraceError(f"no run has an attribute called {name!r}; {did_you_mean(name, given)}")
+        if name not in attributes:
+            raise MissingTraceError(
+                f"no run has an attribute called {name!r}; {did_you_mean(name, attributes)}"
+            )
     return list(names)
 
 

@@ -100,7 +100,7 @@ class Comparison:
         data = self.correlations
         plain_data = {str(name): array.values.tolist() for name, array in data.data_vars.items()}
         labels = {dim: [str(v) for v in data[dim].values] for dim in ("statistic", "axis", "environment")}
-        found = {
+        document = {
             measure: {
                 target: _cell({name: values[i][j] for name, values in plain_data.items()}, labels)
                 for j, target in enumerate(self.targets)
@@ -108,7 +108,7 @@ class Comparison:
             for i, measure in enumerate(self.measures)
         }
         runs = {str(name): row for name, row in self.table.to_dict("index").items()}
-        return {"runs": runs, "correlations": found, "settings": dict(data.attrs), "skipped": self.skipped}
+        return {"runs": runs, "correlations": document, "settings": dict(data.attrs), "skipped": self.skipped}
 
     def __repr__(self) -> str:
         lines = [f"<Comparison: {len(self.table)} runs, {len(self.measures)} measures>"]

@@ -63,8 +63,8 @@ class Design:
             pairs, keys = _changes(labels, parts)
         else:
             of_run = codes([environments], n_runs)[0]
-            given = [part.pairs for part in parts] or [_all_pairs(n_runs)]
-            pairs = np.concatenate(given)
+            each = [part.pairs for part in parts] or [_all_pairs(n_runs)]
+            pairs = np.concatenate(each)
             pairs = pairs[of_run[pairs[:, 0]] == of_run[pairs[:, 1]]]
             keys = of_run[pairs[:, :1]]
         names, where = np.unique(keys, axis=0, return_inverse=True)
@@ -75,16 +75,16 @@ class Design:
 
 
 def _part(labels: NDArray[np.int64], axis: int) -> Part:
-    found, where, number = [], [], 0
+    differing, where, number = [], [], 0
     for runs in groups(np.delete(labels, axis, 0)):
         pairs = runs[_all_pairs(len(runs))]
         pairs = pairs[labels[axis, pairs[:, 0]] != labels[axis, pairs[:, 1]]]
         if len(pairs):
-            found.append(pairs)
+            differing.append(pairs)
             where.append(np.full(len(pairs), number))
             number += 1
     none = np.empty((0, 2), np.int64)
-    return Part(axis, np.concatenate([none, *found]), np.concatenate([none[:, 0], *where]), number)
+    return Part(axis, np.concatenate([none, *differing]), np.concatenate([none[:, 0], *where]), number)
 
 
 def _changes(labels: NDArray[np.int64], parts: Sequence[Part]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -110,9 +110,9 @@ def codes(axes: Sequence[ArrayLike], n_runs: int) -> NDArray[np.int64]:
     """Number of each label among the sorted distinct labels of its axis: (axis, run)."""
     rows = []
     for labels in axes:
-        given = list(np.asarray(labels, dtype=object))
-        known = {label: k for k, label in enumerate(sorted(set(given), key=_sortable))}
-        rows.append([known[label] for label in given])
+        values = list(np.asarray(labels, dtype=object))
+        known = {label: k for k, label in enumerate(sorted(set(values), key=_sortable))}
+        rows.append([known[label] for label in values])
     return np.array(rows, np.int64).reshape(len(rows), n_runs)
 
 

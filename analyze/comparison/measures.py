@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from analyze.comparison.plain import plain
 from analyze.comparison.runs import Run
 from analyze.saved.store import ResultStore
+from analyze.summary import lines
 from tracer.errors import MissingTraceError, did_you_mean
 from tracer.store.files import write_whole
 
@@ -21,16 +21,6 @@ if TYPE_CHECKING:
 
 At = str | int
 KEPT = "measures.json"
-# Dimensions whose every label makes a measure of its own, and those of a network's parts, which differ
-# between architectures: of these the whole network counts where a result has it, else the mean of the parts.
-LABELLED = {"probe", "pair", "factors", "kind", "q", "sigma", "rho", "alpha", "noise", "estimator", "rank"}
-PARTS = {"layer", "site", "place"}
-WHOLE = "all"
-# Counts that describe the network; the others only say how much a value rests on.
-COUNTS = {
-    "n_patterns", "n_patterns_network", "n_dead", "n_always_on", "n_negative", "n_unforgettable",
-    "n_forgotten", "n_never_learned",
-}  # fmt: skip
 TARGETS = {
     "gap_error": "generalization.gap_error",
     "gap_loss": "generalization.gap_loss",
@@ -49,72 +39,38 @@ PERIODS = {"early": 0.25, "mid": 0.5}
 Series = tuple[list[int], list[float]]
 
 
-def measure_dims(dims: Sequence[str], name: str) -> bool:
-    """Whether a variable is a measure: one number a step, or a few labelled ones, that mean something.
-
-    >>> measure_dims(("step", "pair", "layer"), "cosine"), measure_dims(("step", "example"), "slope")
-    (True, False)
-    >>> measure_dims(("step", "probe"), "n_undefined")
-    False
-    """
-    if name.startswith("n_") and name not in COUNTS:
-        return False
-    return set(dims) <= LABELLED | PARTS | {"step"}
-
-
 def series(data: xr.Dataset, metric: str) -> dict[str, Series]:
-    """Measures of a result: label such as `stiffness.cosine[train-train, all]` to steps and values.
+    """The numbers that tell a result: label such as `stiffness.cosine[train-train, all]` to steps and values.
 
     A variable without `step` has one value and no step.
     """
-    found: dict[str, Series] = {}
-    for name, array in data.data_vars.items():
-        if not measure_dims([str(dim) for dim in array.dims], str(name)):
-            continue
-        steps = [int(step) for step in data["step"].values] if "step" in array.dims else []
-        labels = {
-            str(dim): [
-                str(v) for v in (array[dim].values if dim in array.coords else range(array.sizes[dim]))
-            ]
-            for dim in array.dims
-            if dim != "step"
-        }
-        values = array.transpose(..., *(["step"] if steps else [])).values
-        for label, picked in _labelled(f"{metric}.{name}", labels, np.asarray(values, np.float64)):
-            found[label] = steps, [float(value) for value in np.atleast_1d(picked)]
-    return found
+    return {line.label: (list(line.steps), line.values.tolist()) for line in lines(metric, data)}
 
 
-def final_of_summary(entry: Mapping[str, Any], metric: str) -> dict[str, float] | None:
-    """Last value of every measure from a metric's part of `summary.json`; None where it lacks one."""
-    found: dict[str, float] = {}
-    for name, about in entry["variables"].items():
-        if not measure_dims(list(about["dims"]), name):
-            continue
-        if "last" not in about:
-            return None
-        labels, values = _unnested(about["last"], [dim for dim in about["dims"] if dim != "step"])
-        for label, value in _labelled(f"{metric}.{name}", labels, values):
-            found[label] = float(value)
-    return found
+def final_of_summary(entry: Mapping[str, Any]) -> dict[str, float] | None:
+    """Last value of every measure from a metric's part of `summary.json`; None where it does not tell."""
+    told = entry.get("summary")
+    if told is None:
+        return None
+    return {label: math.nan if ends["last"] is None else float(ends["last"]) for label, ends in told.items()}
 
 
 def measures_of(run: Run, names: Sequence[str], at: At) -> dict[str, float]:
     """Every measure of the metrics at one time of a run, and every target."""
     stored = run.stored()
-    found: dict[str, float] = {}
+    finals: dict[str, float] = {}
     if at == "final":
-        found, names = _finals(run, names, stored)
-    kept = Kept(run, stored)
-    targets = dict(_chosen(kept.of("generalization"), None)) if at not in ("final", "best") else {}
-    step = _step(at, kept) if names or at != "final" else None
+        finals, names = _finals(run, names, stored)
+    cache = Kept(run, stored)
+    targets = dict(_chosen(cache.of("generalization"), None)) if at not in ("final", "best") else {}
+    step = _step(at, cache) if names or at != "final" else None
     for name in names:
-        found |= _chosen(kept.of(name), step)
-    kept.write()
+        finals |= _chosen(cache.of(name), step)
+    cache.write()
     # What is to be explained is where training ended, however early a measure is taken.
-    ends = targets or found
-    found = {label: value for label, value in found.items() if not label.startswith(ECHOES)}
-    return found | {name: ends[label] for name, label in TARGETS.items() if label in ends}
+    ends = targets or finals
+    finals = {label: value for label, value in finals.items() if not label.startswith(ECHOES)}
+    return finals | {name: ends[label] for name, label in TARGETS.items() if label in ends}
 
 
 class Kept:
@@ -132,15 +88,15 @@ class Kept:
         if metric not in self.stored:
             return {}
         mark = str(self.stored[metric].get("fingerprint", ""))
-        kept = self.content.get(metric)
-        if kept is None or kept["fingerprint"] != mark:
-            found = series(ResultStore(self.run.analysis).read(metric), metric)
-            kept = self.content[metric] = {"fingerprint": mark, "series": found}
+        entry = self.content.get(metric)
+        if entry is None or entry["fingerprint"] != mark:
+            read = series(ResultStore(self.run.analysis).read(metric), metric)
+            entry = self.content[metric] = {"fingerprint": mark, "series": read}
             self.changed = True
         # JSON has no word for undefined and infinite numbers: they are null and text.
         return {
             label: (steps, [math.nan if value is None else float(value) for value in values])
-            for label, (steps, values) in kept["series"].items()
+            for label, (steps, values) in entry["series"].items()
         }
 
     def write(self) -> None:
@@ -187,24 +143,24 @@ def _finals(
     """Last values from `summary.json`, and the metrics it does not answer for."""
     file = run.analysis / "summary.json"
     summary = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"metrics": {}}
-    entries, found, left = summary["metrics"], dict[str, float](), list[str]()
+    entries, finals, left = summary["metrics"], dict[str, float](), list[str]()
     for name in names:
         current = name in entries and (
             name in stored and entries[name].get("created") == stored[name].get("created")
         )
-        values = final_of_summary(entries[name], name) if current else None
+        values = final_of_summary(entries[name]) if current else None
         if values is None:
             left.append(name)
         else:
-            found |= values
-    return found, left
+            finals |= values
+    return finals, left
 
 
-def _step(at: At, kept: Kept) -> int | None:
+def _step(at: At, last: Kept) -> int | None:
     """The step meant; None is the last one of each measure."""
     if isinstance(at, int) or at == "final":
         return at if isinstance(at, int) else None
-    outcome = kept.of("generalization")
+    outcome = last.of("generalization")
     if at in PERIODS:
         steps = next(iter(outcome.values()), ([0], []))[0]
         return int(PERIODS[at] * steps[-1]) if steps else None
@@ -214,54 +170,11 @@ def _step(at: At, kept: Kept) -> int | None:
     return steps[int(np.nanargmin(losses))]
 
 
-def _chosen(found: Mapping[str, Series], step: int | None) -> Iterator[tuple[str, float]]:
+def _chosen(finals: Mapping[str, Series], step: int | None) -> Iterator[tuple[str, float]]:
     """Value of each series at the last snapshot up to a step; NaN where it begins later."""
-    for label, (steps, values) in found.items():
+    for label, (steps, values) in finals.items():
         if not steps:
             yield label, values[0]
             continue
         place = len(steps) if step is None else int(np.searchsorted(steps, step, side="right"))
         yield label, values[place - 1] if place else math.nan
-
-
-def _labelled(
-    name: str, labels: Mapping[str, Sequence[str]], values: np.ndarray
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Values of each combination of labels: of ranks the first, of parts of a network the whole or mean."""
-    if labels.get("pair", [""])[0].isdigit():
-        return  # pairs of examples that the metric drew, not pairs of splits
-    sizes = {}
-    for dim, given in labels.items():
-        parts = [WHOLE] if WHOLE in given else ["mean"]
-        sizes[dim] = parts if dim in PARTS else given[:1] if dim == "rank" else given
-    for place in product(*(range(len(given)) for given in sizes.values())):
-        picked = values
-        for (dim, shown), position in zip(sizes.items(), place, strict=True):
-            if shown == ["mean"] and labels[dim] != ["mean"]:
-                picked = _mean_first(picked)
-            else:
-                picked = picked[list(labels[dim]).index(shown[position])]
-        words = ", ".join(shown[position] for shown, position in zip(sizes.values(), place, strict=True))
-        yield f"{name}[{words}]" if words else name, picked
-
-
-def _mean_first(values: np.ndarray) -> np.ndarray:
-    defined = ~np.isnan(values)
-    total, count = np.where(defined, values, 0.0).sum(0), defined.sum(0)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _unnested(value: Any, dims: Sequence[str]) -> tuple[dict[str, list[str]], np.ndarray]:
-    """Labels and array of the nested objects of a summary."""
-    labels: dict[str, list[str]] = {}
-    inner = value
-    for dim in dims:
-        labels[dim] = list(inner)
-        inner = next(iter(inner.values()))
-
-    def numbers(part: Any) -> Any:
-        if isinstance(part, Mapping):
-            return [numbers(item) for item in part.values()]
-        return math.nan if part is None else float(part)
-
-    return labels, np.asarray(numbers(value), np.float64)

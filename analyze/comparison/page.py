@@ -84,35 +84,35 @@ def _topics(shown: list[dict[str, Any]], tables: list[dict[str, Any]], skipped: 
 
 
 def _figures(comparison: Comparison) -> list[tuple[str, str, str, str, Draw]]:
-    found: list[tuple[str, str, str, str, Draw]] = []
+    panels: list[tuple[str, str, str, str, Draw]] = []
     for target in comparison.targets[:1]:
         word = figures.WORDS[target]
-        found.append((
+        panels.append((
             "bars", target, f"Correlation with the {word}",
             "One row a variable, its closest label; + and − say whether it grows or falls with the target. "
             "Whiskers span 95 % of resamples of the runs; one that crosses 0 is no evidence.",
             figures.bars,
         ))  # fmt: skip
-        found.append((
+        panels.append((
             "scatters", target, f"Closest measures against the {word}",
             "A point a run. A correlation can rest on two groups of runs: look before you believe it.",
             figures.scatters,
         ))  # fmt: skip
         if comparison.correlations.sizes["environment"]:
-            found.append((
+            panels.append((
                 "environments", target, "Sign error over environments",
                 "How often the measure orders two runs wrongly, in each environment. A measure that explains "
                 "the target rises at the left; one that reaches the top late fails somewhere.",
                 figures.environments,
             ))  # fmt: skip
         if figures.OVERLAP in comparison.measures and comparison.table[figures.OVERLAP].notna().any():
-            found.append((
+            panels.append((
                 "path_overlap", target, f"Early-to-mid path similarity against the {word}",
                 "Whether paths that settle before the learning rate first falls go with generalization: "
                 "a point a run.",
                 figures.overlap,
             ))  # fmt: skip
-    return found
+    return panels
 
 
 def _drawing(draw: Draw, comparison: Comparison, target: str) -> Callable[[], Figure]:

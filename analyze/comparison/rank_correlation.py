@@ -146,10 +146,10 @@ class _Pair:
     def orders(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Signs of all differences (run, run_2) of measure and target, 0 where a run is left out."""
         both = np.outer(self.valid, self.valid)
-        found = [
+        orders = [
             np.where(both, np.sign(r[:, None] - r[None]), 0).astype(np.float32) for r in (self.x, self.y)
         ]
-        return found[0], found[1]
+        return orders[0], orders[1]
 
 
 def agreement(x: ArrayLike, y: ArrayLike, design: Design, counts: Counts) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def agreement(x: ArrayLike, y: ArrayLike, design: Design, counts: Counts) -> dic
     """
     pair = _Pair.of(x, y)
     exact = _Found.of(pair, design, pair.everyone)
-    values, kept = exact.statistics[0].copy(), pair.valid
+    values, valid = exact.statistics[0].copy(), pair.valid
     values[0] = pearson(*pair.raw)  # stabler than moments about a common centre
     again = _Found.of(pair, design, counts).statistics
     defined = ~np.isnan(again)
@@ -171,7 +171,7 @@ def agreement(x: ArrayLike, y: ArrayLike, design: Design, counts: Counts) -> dic
         "low": np.where(np.isnan(values), np.nan, low),
         "high": np.where(np.isnan(values), np.nan, high),
         "n_resamples": defined.sum(0),
-        "n_runs": int(kept.sum()),
+        "n_runs": int(valid.sum()),
         "axis": exact.axes[0],
         "environment": exact.errors[0],
     }
@@ -351,7 +351,7 @@ def _quantile(values: Floats, share: float) -> Floats:
 
 
 def _percentile(values: Floats, defined: NDArray[np.bool_], share: float) -> Floats:
-    columns = [column[kept] for column, kept in zip(values.T, defined.T, strict=True)]
+    columns = [column[rows] for column, rows in zip(values.T, defined.T, strict=True)]
     return np.array([np.percentile(column, share) if len(column) else np.nan for column in columns])
 
 
@@ -366,5 +366,5 @@ def _size(x: Floats) -> float:
 
 def _defined(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
     first, second = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    kept = ~(np.isnan(first) | np.isnan(second))
-    return first[kept], second[kept]
+    both = ~(np.isnan(first) | np.isnan(second))
+    return first[both], second[both]

@@ -14,17 +14,13 @@ from analyze.catalogue import available_metrics, card_of
 from analyze.engine.distribute import Routine, Workers, address
 from analyze.engine.fingerprint import sources
 from analyze.saved.store import ResultStore
+from tracer.archive.attributes import attributes_of, name_of
 from tracer.errors import ArchiveError
 from tracer.store.files import claimed, write_whole
 
 FACTS = "run.json"
 SUFFIXES = (".zarr", ".zip")
 SEEDS = ("seed", "random_seed")  # what repeats a configuration is no axis of it
-# Parts of a card that describe the recording or the machine, or are read by name below.
-NOT_ATTRIBUTES = {
-    "model", "optimizer", "loss", "snapshots", "environment", "gradients", "probes", "minibatch", "data",
-    "foreign_ops", "attributes",
-}  # fmt: skip
 
 
 @dataclass
@@ -52,7 +48,7 @@ class Run:
     @property
     def name(self) -> str:
         """Name of the analysis directory without its suffix."""
-        return self.analysis.name.removesuffix(".analysis")
+        return name_of(str(self.analysis))
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -67,15 +63,15 @@ class Run:
         if self._stored is not None:
             return self._stored
         store, digest = ResultStore(self.analysis), self.facts.get("digest")
-        found: dict[str, dict[str, Any]] = {}
+        stored: dict[str, dict[str, Any]] = {}
         for name in store.names():
             text = (store.root / name / "zarr.json").read_text(encoding="utf-8")
             attributes = dict(json.loads(text)["attributes"])
             mine = not self.path or attributes.get("sources") == sources()
             if mine and (digest is None or attributes.get("archive_digest", digest) == digest):
-                found[name] = attributes
-        self._stored = found
-        return found
+                stored[name] = attributes
+        self._stored = stored
+        return stored
 
     def computing(
         self, names: Iterable[str], workers: Workers, memory: int | str = "2GB", pieces: int | None = None
@@ -143,12 +139,12 @@ class Pages:
         names = ResultStore(self.analysis).names()
         if not names:
             return False
-        kept = load(self.analysis)
-        if self.digest not in {data.attrs.get("archive_digest") for data in kept.values()}:
+        page = load(self.analysis)
+        if self.digest not in {data.attrs.get("archive_digest") for data in page.values()}:
             return False
         with open(self.archive) as archive:
             save(
-                Results(kept, self.skipped, archive=archive), Path(self.analysis)
+                Results(page, self.skipped, archive=archive), Path(self.analysis)
             )  # who asked for it has the claim
         return True
 
@@ -171,9 +167,9 @@ def read_facts(path: str, analysis: Path) -> dict[str, Any]:
     """
     kept_at, mark = analysis / FACTS, _mark(path)
     if kept_at.is_file():
-        kept = json.loads(kept_at.read_text(encoding="utf-8"))
-        if mark is None or kept.get("mark") == mark:
-            return dict(kept)
+        stored = json.loads(kept_at.read_text(encoding="utf-8"))
+        if mark is None or stored.get("mark") == mark:
+            return dict(stored)
     if not path:
         return {"title": analysis.name.removesuffix(".analysis")}
     facts = _facts(path) | {"mark": mark}
@@ -186,41 +182,15 @@ def _facts(path: str) -> dict[str, Any]:
     from tracer.archive import open
 
     with open(path) as archive:
-        given = attributes_of(archive.card)
+        attributes = attributes_of(archive.card)
         sizes = archive.rows["n_ids"]
         sizes = sizes[sizes > 0]
         if len(sizes):
             # The most common size: the last batch of an epoch is often smaller.
             values, counts = np.unique(sizes, return_counts=True)
-            given.setdefault("batch_size", int(values[counts.argmax()]))
+            attributes.setdefault("batch_size", int(values[counts.argmax()]))
         title = str(archive.attributes.get("title") or Path(path).stem)
-        return {"title": title, "run_id": archive.run_id, "digest": archive.digest, "attributes": given}
-
-
-def attributes_of(card: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of a card that may tell runs apart, those the user added first.
-
-    Of the optimizer, its class and the settings of its first group of parameters; of the model, its class and
-    number of parameters; anything else a card holds as single values, and all of `attributes`.
-
-    >>> card = {"width": 64, "optimizer": {"class": "torch.optim.sgd.SGD", "groups": [{"lr": 0.1}]}}
-    >>> attributes_of(card)
-    {'width': 64, 'optimizer': 'SGD', 'lr': 0.1}
-    """
-    found = {name: value for name, value in card.items() if name not in NOT_ATTRIBUTES and _is_plain(value)}
-    found |= {name: value for name, value in _mapping(card.get("attributes")).items() if _is_plain(value)}
-    optimizer, model = card.get("optimizer"), card.get("model")
-    for name, part in (("model", model), ("optimizer", optimizer), ("loss", card.get("loss"))):
-        text = _mapping(part).get("class", part)
-        if isinstance(text, str):
-            found[name] = text.rpartition(".")[2] if name != "loss" else text
-    for name, value in next(iter(_mapping(optimizer).get("groups", [])), {}).items():
-        value = "/".join(map(str, value)) if isinstance(value, list) else value
-        if _is_plain(value):
-            found.setdefault(name, value)
-    if "n_parameters" in _mapping(model):
-        found["n_parameters"] = int(_mapping(model)["n_parameters"])
-    return found
+        return {"title": title, "run_id": archive.run_id, "digest": archive.digest, "attributes": attributes}
 
 
 def choose_axes(table: Mapping[str, Sequence[Any]]) -> list[str]:
@@ -250,14 +220,6 @@ def _mark(path: str) -> list[int] | None:
         return None
     about = place.stat()
     return [about.st_mtime_ns, about.st_size]
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float | bool)
 
 
 def wanted_metrics(measures: Sequence[str] | None, runs: Sequence[Run]) -> list[str]:

@@ -22,6 +22,7 @@ from analyze.engine.fingerprint import Fingerprints
 from analyze.engine.incremental import Way, held
 from analyze.engine.memory import parse_memory
 from analyze.engine.plan import Plan, make_plan
+from analyze.engine.progress import Progress, shown
 from analyze.engine.replayed import with_activations
 from analyze.errors import AnalysisError
 from analyze.results import Results
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     from tracer.archive import Archive
 
-Progress = Callable[[int, int, str], None]
 Arrived = Callable[[Results], object]
 Finished = Callable[[str, "xr.Dataset"], object]
 Snapshots = Literal["few", "all"] | Collection[int]
@@ -69,12 +69,13 @@ def run(
     does under `if __name__ == "__main__"`). `scheduler`, the address of a Dask cluster or a client of it, has the
     blocks computed there instead: each task then keeps to `memory`, workers have this version of tracer and
     reach the archive by the same path or URL. `options` maps a metric's name to its options.
-    `progress(done, total, text)` is called as blocks finish. With `output`, results are kept in that directory
-    snapshot by snapshot, as they are finished: what is there is computed again only where tracer, the metric, its
-    options or what it read of the archive changed. `replay` holds settings for running the network again:
-    `device`, `model` (a function that returns the module, or (module, loss), for an archive without a usable
-    network), `data` (a function that returns the training set, where no inputs are stored), `memory` (bytes of
-    one pass), `examples` (of which activations are computed where none are recorded).
+    `progress(done, total, text)` is called as blocks finish; in a notebook they are shown without it. With
+    `output`, results are kept in that directory snapshot by snapshot, as they are finished: what is there is
+    computed again only where tracer, the metric, its options or what it read of the archive changed. `replay`
+    holds settings for running the network again: `device`, `model` (a function that returns the module, or
+    (module, loss), for an archive without a usable network), `data` (a function that returns the training set,
+    where no inputs are stored), `memory` (bytes of one pass), `examples` (of which activations are computed
+    where none are recorded).
 
     Metrics of stored arrays come first, those that run the network again after them, cheapest first:
     `arrived(results)` is called when the first are done and again with each of the others, and
@@ -90,7 +91,7 @@ def run(
     """
     opened = _opened(archive)
     explicit = metrics is not None
-    with claimed(output), recruit(jobs, scheduler) as workers:
+    with claimed(output), recruit(jobs, scheduler) as workers, shown(progress) as told:
         session = Session(
             opened,
             metrics,
@@ -98,7 +99,7 @@ def run(
             memory=memory,
             options=options,
             snapshots=snapshots,
-            progress=progress,
+            progress=told,
             output=output,
             replay=replay,
             patience=math.inf if explicit else patience,
@@ -134,6 +135,8 @@ class Session:
         apart: bool = False,
     ) -> None:
         self.wanted, self.options = _wanted(metrics), dict(options or {})
+        known = available_metrics()
+        self.own = {name: card for name, card in self.wanted.items() if name not in known}
         _check_options(self.options, self.wanted)
         self.replay, self.patience, self.snapshots = dict(replay or {}), patience, snapshots
         self.opened, self.archive = archive, with_activations(archive, self.replay)
@@ -184,10 +187,10 @@ class Session:
 
     def results(self) -> Results:
         """Results of the metrics that were asked for, why others are missing, and which are still to come."""
-        kept = {name: self.done[name] for name in self.wanted if name in self.done}
+        computed = {name: self.done[name] for name in self.wanted if name in self.done}
         skipped = {name: self.failed[name].message for name in self.wanted if name in self.failed}
         coming = [name for name in self.coming if name in self.wanted]
-        return Results(kept, skipped, archive=self.opened, coming=coming)
+        return Results(computed, skipped, archive=self.opened, coming=coming, cards=self.own)
 
     def _compute(self, plans: Sequence[Plan]) -> Routine[None]:
         """Compute metrics that do not read each other's results."""

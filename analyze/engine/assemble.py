@@ -12,6 +12,7 @@ import numpy as np
 from analyze.arrays import closure
 from analyze.engine.plan import Plan
 from analyze.errors import AnalysisError
+from tracer.archive.attributes import attributes_of, name_of
 from tracer.errors import MissingTraceError
 from tracer.spec.release import version
 
@@ -201,6 +202,7 @@ def _provenance(plan: Plan, archive: Archive) -> dict[str, Any]:
         "metric": card.name,
         "title": card.title,
         "meaning": card.meaning,
+        **({} if card.summary is None else {"summary": json.dumps(card.summary)}),
         "formula": card.formula,
         "reading": card.reading,
         "reference": "; ".join(str(reference) for reference in card.reference),
@@ -215,5 +217,11 @@ def _provenance(plan: Plan, archive: Archive) -> dict[str, Any]:
 
 
 def of_commit(archive: Archive) -> dict[str, str]:
-    """Attributes that say of which commit of a run a result holds, computed from it or from an earlier one."""
-    return {"archive_digest": str(archive.digest), "archive_state": str(archive.state)}
+    """Attributes that say of which commit of which run a result holds, computed from it or from an earlier one."""
+    return {
+        "run": name_of(str(archive.path)),
+        "path": str(archive.path),
+        "attributes": json.dumps(attributes_of(archive.card), default=str),
+        "archive_digest": str(archive.digest),
+        "archive_state": str(archive.state),
+    }

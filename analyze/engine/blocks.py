@@ -96,14 +96,14 @@ def blocks_of(
 
 def _sharing(plans: Sequence[Plan]) -> list[list[Plan]]:
     """Plans in groups, such that no array is read by two of them."""
-    found: list[tuple[set[str], list[Plan]]] = []
+    groups: list[tuple[set[str], list[Plan]]] = []
     for plan in plans:
         names, members = {entry.name for entry in closure(plan.arrays) if not entry.static}, [plan]
-        for other in [one for one in found if one[0] & names]:
-            found.remove(other)
+        for other in [one for one in groups if one[0] & names]:
+            groups.remove(other)
             names, members = names | other[0], other[1] + members
-        found.append((names, members))
-    return [members for _, members in found]
+        groups.append((names, members))
+    return [members for _, members in groups]
 
 
 def _nbytes(plans: Sequence[Plan], archive: Archive, sites: tuple[int, ...] | None = None) -> int:
@@ -187,6 +187,7 @@ class Worker:
 
     def __init__(self, archive: Archive, replay: Mapping[str, Any] | None = None) -> None:
         self.archive, self.replay = archive, dict(replay or {})
+        self.shared: dict[str, Any] = {}
         self.statics: dict[Examples, dict[str, Any]] = {}
         self.given_up: dict[str, tuple[int, Outcome]] = {}
 
@@ -241,7 +242,7 @@ class Worker:
     ) -> View:
         statics = self.statics.setdefault(examples, {})
         where = {"steps": block.steps, "lead": block.lead, "shared": shared, "statics": statics}
-        where["replay"] = self.replay
+        where |= {"replay": self.replay, "worker": self.shared}
         if sites is not None:
             return plan.view(self.archive, examples, sites=sites, **where)
         if examples not in views:

@@ -84,19 +84,19 @@ _local = threading.local()  # threads of a worker share no archive, so that none
 
 
 def _worker(task: Task) -> Worker:
-    kept: OrderedDict[tuple[str, str], Worker] = _local.__dict__.setdefault("kept", OrderedDict())
+    workers: OrderedDict[tuple[str, str], Worker] = _local.__dict__.setdefault("kept", OrderedDict())
     key = task.session, task.archive
-    if key not in kept:
+    if key not in workers:
         from tracer.archive import open
 
         archive = open(task.archive)
         if archive.run_id != task.run_id:
             raise ArchiveError(f"it sees another run at {task.archive!r}")
-        kept[key] = Worker(with_activations(archive, task.replay), task.replay)
-    kept.move_to_end(key)
-    while len(kept) > KEPT:
-        kept.popitem(last=False)[1].archive.close()
-    return kept[key]
+        workers[key] = Worker(with_activations(archive, task.replay), task.replay)
+    workers.move_to_end(key)
+    while len(workers) > KEPT:
+        workers.popitem(last=False)[1].archive.close()
+    return workers[key]
 
 
 @dataclass
@@ -191,9 +191,9 @@ class Cluster(Workers):
         self._client = _client(scheduler) if isinstance(scheduler, str) else scheduler
         address = self._client.scheduler.address if self._client.scheduler else ""
         self.name = f"the cluster at {address}"
-        found = sum(self._client.nthreads().values())
+        threads = sum(self._client.nthreads().values())
         # A cluster that grows with its load begins with none.
-        self.n, self.name = max(2, found), self.name if found else f"{self.name}, which waits for workers"
+        self.n, self.name = max(2, threads), self.name if threads else f"{self.name}, which waits for workers"
         self._executor = self._client.get_executor(pure=False, retries=TRIES - 1)
 
     def close(self) -> None:
@@ -225,7 +225,7 @@ def _client(address: str) -> Client:
 
 @contextmanager
 def recruit(jobs: int | Literal["auto"] = 1, scheduler: str | Client | None = None) -> Iterator[Workers]:
-    """Workers on a cluster, else `jobs` processes, else this process; they are let go at the end.
+    """Workers on a cluster, else `jobs` processes, else this process; they are released at the end.
 
     `auto`: a process a core, for long work only.
     """

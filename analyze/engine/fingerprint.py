@@ -164,15 +164,15 @@ class Fingerprints:
 
     def _streams(self, plan: Plan, step: int) -> list[Any]:
         """Digests of the stored arrays of a snapshot."""
-        found: list[Any] = []
+        digests: list[Any] = []
         for entry in closure(plan.arrays):
             if entry.stream and not entry.static and entry.stream != "minibatch":
-                found += [self._archive.digest_of(path, step) for _, path in _paths(plan, entry)]
+                digests += [self._archive.digest_of(path, step) for _, path in _paths(plan, entry)]
             if entry.of == "network" and not entry.static and not plan.replays:
-                found.append(self._network(step))
+                digests.append(self._network(step))
             if entry.of == "finite":
-                found += self._finite(plan, step)
-        return [*found, self._replayed(step)] if plan.replays else found
+                digests += self._finite(plan, step)
+        return [*digests, self._replayed(step)] if plan.replays else digests
 
     def _finite(self, plan: Plan, step: int) -> list[str]:
         """What tells whether the network gave numbers."""

@@ -146,14 +146,14 @@ def stream_steps(archive: Archive, stream: str, probe: str) -> tuple[int, ...]:
     """Steps at which a stream was recorded, of one probe where it belongs to probes; empty if never."""
     try:
         if stream in ("weights", "gram"):
-            found = archive.steps(stream)
+            steps = archive.steps(stream)
         elif stream == "minibatch":
-            found = archive.minibatch.steps
+            steps = archive.minibatch.steps
         else:
-            found = archive.probes[probe].steps(stream)
+            steps = archive.probes[probe].steps(stream)
     except MissingTraceError:
         return ()
-    return tuple(int(step) for step in found)
+    return tuple(int(step) for step in steps)
 
 
 def captured(archive: Archive, stream: str, probe: str) -> int:

@@ -91,8 +91,8 @@ class _Archive:
         key = (name, int(step))
         if key not in self._kept:
             state = self.replay.at(step)
-            found = state.activations(state.probe(name, self.count(self._archive.probes[name])))
-            self._kept[key] = {site: values.numpy() for site, values in found.items()}
+            activations = state.activations(state.probe(name, self.count(self._archive.probes[name])))
+            self._kept[key] = {site: values.numpy() for site, values in activations.items()}
         self._kept.move_to_end(key)
         while len(self._kept) > 1 and sum(map(_nbytes, self._kept.values())) > KEPT:
             self._kept.popitem(last=False)
@@ -123,5 +123,5 @@ class _Probe:
 
     def activations(self, site: str, step: int) -> np.ndarray:
         """Outputs of a site, float32 (example, unit)."""
-        found = self._of.activations(self._view.name, step)
-        return found[site] if site in found else self._view.activations(site, step)
+        values = self._of.activations(self._view.name, step)
+        return values[site] if site in values else self._view.activations(site, step)

@@ -171,6 +171,50 @@ def std_defined(values: ArrayLike, axis: int) -> Floats:
     return np.sqrt(mean_defined(np.square(values - mean), axis)[0])
 
 
+def histogram(values: ArrayLike, bins: int) -> Floats:
+    """How many values (n,) that are not NaN fall in each of `bins` equal bins on [0, 1], NaN where there is none.
+
+    >>> histogram([0.1, 0.7, 0.8, np.nan], 2), histogram([np.nan], 2)
+    (array([1., 2.]), array([nan, nan]))
+    """
+    values = np.asarray(values, np.float64)
+    defined = values[~np.isnan(values)]
+    if not defined.size:
+        return np.full(bins, np.nan)
+    return np.histogram(defined, bins, range=(0.0, 1.0))[0].astype(np.float64)
+
+
+def standard_error(values: ArrayLike) -> Floats:
+    """Standard error of the mean along the last axis, of values that are not NaN; NaN with fewer than two.
+
+    >>> standard_error([1.0, 3.0, np.nan])
+    array(1.)
+    """
+    values = np.asarray(values, np.float64)
+    n = (~np.isnan(values)).sum(-1)
+    return np.asarray(divide(std_defined(values, -1), np.sqrt(np.where(n > 1, n - 1, np.nan))))
+
+
+def pair_mean_error(values: ArrayLike, same: bool) -> Floats:
+    """Standard error, over the examples drawn, of a mean over pairs of examples: a jackknife.
+
+    values (..., example, example_2), NaN where a pair does not count; `same` says that both axes are the same
+    examples, whose pairs stand in the table twice. The means of each example's pairs are what varies. Larger than the
+    truth where pairs are independent of each other. NaN with fewer than three examples of one split, or two of each
+    of two. Source: Efron & Stein 1981, doi 10.1214/aos/1176345462.
+    """
+    values = np.asarray(values, np.float64)
+    spread = []
+    for axis in (-1, -2)[: 1 if same else 2]:
+        means, _ = mean_defined(values, axis)
+        n = (~np.isnan(means)).sum(-1)
+        variance = std_defined(means, -1) ** 2
+        # Leaving out an example takes both its row and its column of a table of one set of examples.
+        scale = divide(4 * (n - 1), (n - 2.0).clip(0) ** 2) if same else divide(1, (n - 1.0).clip(0))
+        spread.append(variance * scale)
+    return np.asarray(np.sqrt(sum(spread)))
+
+
 def running_mean(values: ArrayLike, window: int) -> Floats:
     """Means of every `window` consecutive values (n,): shape (n - window + 1,), empty when n < window.
 

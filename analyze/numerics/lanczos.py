@@ -72,7 +72,7 @@ def density(nodes: Floats, weights: Floats, grid: Floats, width: float) -> Float
 
 def largest(product: Product, size: int, count: int, seed: int, tolerance: float) -> Floats:
     """Largest eigenvalues, decreasing (count,), NaN beyond the size; of a small matrix, from all of it."""
-    found = np.full(count, np.nan)
+    eigenvalues = np.full(count, np.nan)
     if size <= max(2 * count + 2, 40):
         table = np.stack([product(column) for column in np.eye(size)])
         values = np.linalg.eigvalsh((table + table.T) / 2)[::-1]
@@ -89,5 +89,5 @@ def largest(product: Product, size: int, count: int, seed: int, tolerance: float
             values = stopped.eigenvalues
         values = np.sort(values)[::-1]
     values = values[:count]
-    found[: len(values)] = values
-    return found
+    eigenvalues[: len(values)] = values
+    return eigenvalues

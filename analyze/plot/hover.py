@@ -28,8 +28,8 @@ def panels(figure: Figure) -> list[dict[str, Any]]:
 
 def pale(axes: Axes) -> bool:
     """Whether the colours of an axes, or of its colour bar, mean nothing where they are lightest."""
-    found = [*axes.images, *axes.collections, getattr(getattr(axes, "_colorbar", None), "mappable", None)]
-    maps = [one.get_cmap() for one in found if one is not None and one.get_array() is not None]
+    mappables = [*axes.images, *axes.collections, getattr(getattr(axes, "_colorbar", None), "mappable", None)]
+    maps = [one.get_cmap() for one in mappables if one is not None and one.get_array() is not None]
     return any(_light(cmap(0.0)) > _light(cmap(1.0)) or _light(cmap(0.5)) > 0.8 for cmap in maps)
 
 
@@ -62,8 +62,8 @@ def _panel(axes: Axes) -> dict[str, Any]:
         }
         for x in xs
     ]
-    found = {"xs": rows, "lines": lines, "points": points[:POINTS], "cells": cells}
-    return about | {key: value for key, value in found.items() if value}
+    panel = {"xs": rows, "lines": lines, "points": points[:POINTS], "cells": cells}
+    return about | {key: value for key, value in panel.items() if value}
 
 
 def _curves(axes: Axes) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
@@ -148,10 +148,10 @@ def _centres(first: float, last: float, count: int) -> list[float]:
 
 def _names(axis: Any, values: Any) -> list[str]:
     """Names of positions on an axis: those it was given, else its tick labels, else the numbers."""
-    given = dict(enumerate(getattr(axis, NAMES, ())))
-    if not given and type(axis.get_major_formatter()).__name__ == "FixedFormatter":
-        given = dict(zip(axis.get_majorticklocs(), axis.get_major_formatter().seq, strict=False))
-    return [str(given.get(value, f"{value:.4g}")) for value in values]
+    labels = dict(enumerate(getattr(axis, NAMES, ())))
+    if not labels and type(axis.get_major_formatter()).__name__ == "FixedFormatter":
+        labels = dict(zip(axis.get_majorticklocs(), axis.get_major_formatter().seq, strict=False))
+    return [str(labels.get(value, f"{value:.4g}")) for value in values]
 
 
 def _label(axes: Axes, which: str) -> str:

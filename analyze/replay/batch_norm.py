@@ -28,9 +28,9 @@ def statistics(network: Network, tensors: Mapping[str, Tensor], chunks: Sequence
     Each chunk is normalised by its own statistics; those of several chunks are averaged by their sizes. A
     network for a fixed number of examples is refused.
     """
-    found: dict[str, Tensor] = {}
+    averages: dict[str, Tensor] = {}
     if not batch_norms(network):
-        return found
+        return averages
     total = 0
     with settled(grad=False):
         for inputs in chunks:
@@ -43,9 +43,9 @@ def statistics(network: Network, tensors: Mapping[str, Tensor], chunks: Sequence
             n = len(inputs if isinstance(inputs, Tensor) else inputs[0])
             total += n
             for name, value in seen.items():
-                before = found.get(name, torch.zeros_like(value))
-                found[name] = before + (value - before) * (n / total)
-    return found
+                before = averages.get(name, torch.zeros_like(value))
+                averages[name] = before + (value - before) * (n / total)
+    return averages
 
 
 def _measure(row: Row, values: tuple[Any, ...], seen: dict[str, Tensor]) -> Any:

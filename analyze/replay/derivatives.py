@@ -42,8 +42,8 @@ def with_losses(
             seen.append(losses.detach())
             if not losses.requires_grad:
                 continue
-            found = torch.autograd.grad(losses.sum(), list(live.values()), allow_unused=True)
-            for name, piece in zip(live, found, strict=True):
+            gradients = torch.autograd.grad(losses.sum(), list(live.values()), allow_unused=True)
+            for name, piece in zip(live, gradients, strict=True):
                 if piece is not None:
                     total[name] += piece / examples.n
     return torch.cat(seen), total
@@ -77,8 +77,8 @@ def per_example(state: State, examples: Examples, chunks: Bounds) -> Named:
     if state.dtype == torch.float64:  # what is stored of gradients is float32
         pieces = [_rows(state, examples, start, stop) for start, stop in chunks]
         return {name: torch.cat([piece[name] for piece in pieces]) for name in state.parameters}
-    seen, found = _recorded(state, examples, chunks, "exact")
-    blocks, values = seen.attributes["probes/_/gradients"]["blocks"], found["probes/_/gradients"]["values"]
+    seen, arrays = _recorded(state, examples, chunks, "exact")
+    blocks, values = seen.attributes["probes/_/gradients"]["blocks"], arrays["probes/_/gradients"]["values"]
 
     def rebuilt(name: str) -> Tensor:
         rows = factors.rebuild(blocks, name, lambda start, stop: values[start:stop])
@@ -89,8 +89,8 @@ def per_example(state: State, examples: Examples, chunks: Bounds) -> Named:
 
 def gram(state: State, examples: Examples, chunks: Bounds) -> Tensor:
     """Inner products of gradients, float64 (layer, example, example)."""
-    _, found = _recorded(state, examples, chunks, "gram")
-    return torch.from_numpy(found["gram"]["gram"])
+    _, arrays = _recorded(state, examples, chunks, "gram")
+    return torch.from_numpy(arrays["gram"]["gram"])
 
 
 def _recorded(state: State, examples: Examples, chunks: Bounds, mode: str) -> tuple[FillPass, dict[str, Any]]:

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analyze.numerics import mean_defined
+from tracer.errors import MissingTraceError
 from tracer.probe.memory import chunk_sizes
 
 if TYPE_CHECKING:
@@ -36,3 +38,13 @@ def both(
             outputs.append(out.double().cpu().numpy())
             losses.append(loss.double().cpu().numpy())
     return np.concatenate(outputs), np.concatenate(losses)
+
+
+def loss_and_error(state: State, examples: Examples) -> tuple[float, float]:
+    """Mean loss and share of wrong answers, added up in float64; NaN for an error that is not known."""
+    outputs, losses = both(state, examples)
+    try:
+        right = float(mean_defined(state.correct(examples, torch.from_numpy(outputs)))[0])
+    except MissingTraceError:
+        right = np.nan
+    return float(losses.mean()), 1.0 - right

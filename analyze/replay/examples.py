@@ -82,9 +82,9 @@ def join(parts: Sequence[Examples]) -> Examples:
         return parts[0]
     trees = []
     for kind in ("inputs", "targets"):
-        given = [getattr(item, kind) for item in parts]
-        leaves = zip(*(leaves_of(tree) for tree in given), strict=True)
-        trees.append(rebuild(given[0], iter([torch.cat(same) for same in leaves])))
+        same_kind = [getattr(item, kind) for item in parts]
+        leaves = zip(*(leaves_of(tree) for tree in same_kind), strict=True)
+        trees.append(rebuild(same_kind[0], iter([torch.cat(same) for same in leaves])))
     chunks, start = [], 0
     for item in parts:
         chunks += [(start + a, start + b) for a, b in item.chunks or ((0, item.n),)]

@@ -36,17 +36,17 @@ def image_terms(state: State, examples: Examples) -> dict[str, Form]:
     network = state.network
     n = examples.n
     plan = Plan.of(network)
-    found: dict[str, Form] = {}
+    terms: dict[str, Form] = {}
     inputs, targets = (part(tree, 0, n, network.batch) for tree in (examples.inputs, examples.targets))
     with torch.inference_mode(False), torch.enable_grad():
-        backward = Backward(plan, n, network.batch or n, lambda unit, forms: found.update(forms))
+        backward = Backward(plan, n, network.batch or n, lambda unit, forms: terms.update(forms))
         _, losses = network.run(state.tensors, inputs, targets, visit=backward.visit)
         if losses is None:
             raise MissingTraceError(
                 "this network was recorded without a loss, so examples have no image functions"
             )
         backward.run(losses)
-    return {name: form for name, form in found.items() if isinstance(form, Outer | Correlation)}
+    return {name: form for name, form in terms.items() if isinstance(form, Outer | Correlation)}
 
 
 def image_function(term: Form, example: int, x: Tensor) -> Tensor:

@@ -78,9 +78,9 @@ def layer_margins(state: State, examples: Examples) -> tuple[list[str], np.ndarr
     moments: dict[str, list[Any]] = {place: [0.0, 0.0] for place in places}
     for start, stop in bounds(state, examples):
         chunk = _Chunk(state, part(inputs, start, stop), names, real)
-        margin, found = chunk.margins(labels[start:stop], targets[start:stop], examples.rule)
+        margin, by_place = chunk.margins(labels[start:stop], targets[start:stop], examples.rule)
         margins.append(margin)
-        lengths.append([found[place] for place in places])
+        lengths.append([by_place[place] for place in places])
         for place in places:
             values = chunk.values[place]
             moments[place][0] = moments[place][0] + values.sum(0)
@@ -111,13 +111,13 @@ class _Chunk:
         self._n = len(leaves_of(inputs)[0])
         size = state.network.batch
         self._padded = size or self._n
-        given = part(inputs, 0, self._n, size)
+        leaf = part(inputs, 0, self._n, size)
         self._tensors: dict[str, tuple[Row | None, Tensor]] = {}
         with torch.inference_mode(False), torch.enable_grad():
             if real:
-                given = given.detach().clone().requires_grad_()
-                self._tensors[" input"] = (None, given)
-            self.outputs, _ = state.network.run(state.tensors, given, visit=self._visit)
+                leaf = leaf.detach().clone().requires_grad_()
+                self._tensors[" input"] = (None, leaf)
+            self.outputs, _ = state.network.run(state.tensors, leaf, visit=self._visit)
         self.values = {
             place: self._rows(row, value.detach()) for place, (row, value) in self._tensors.items()
         }
@@ -139,11 +139,11 @@ class _Chunk:
             total = self._difference(scores[0], labels, rule).sum()
             tensors = [value for _, value in self._tensors.values()]
             slopes = torch.autograd.grad(total, tensors, allow_unused=True)
-        found = {}
+        lengths = {}
         for (place, (row, value)), slope in zip(self._tensors.items(), slopes, strict=True):
             rows = self._rows(row, torch.zeros_like(value) if slope is None else slope)
-            found[place] = rows.square().sum(1).sqrt().cpu().numpy()
-        return margin, found
+            lengths[place] = rows.square().sum(1).sqrt().cpu().numpy()
+        return margin, lengths
 
     def _difference(self, scores: np.ndarray, labels: np.ndarray, rule: Correctness | None) -> Tensor:
         """Score of the true class less that of the runner-up, with its graph."""

@@ -46,15 +46,17 @@ class Kink:
         """Intervals between neighbouring points in which it bends, and where, as a share of each."""
         if _pools(self.row):
             return _changes(values, pooled)
-        found = [_crossings(values - threshold) for threshold in self.thresholds]
-        return np.concatenate([pair[0] for pair in found]), np.concatenate([pair[1] for pair in found])
+        crossings = [_crossings(values - threshold) for threshold in self.thresholds]
+        return np.concatenate([pair[0] for pair in crossings]), np.concatenate(
+            [pair[1] for pair in crossings]
+        )
 
 
 def kinks(network: Network) -> list[Kink]:
     """The rows that bend, in order; MissingTraceError for a network that is not piecewise linear."""
     moving: set[int] = set()
     sites = {site.row: site for site in network.sites}
-    found = []
+    bends = []
     for index in network.needed([network.output]):
         row = network.rows[index]
         depends = [_moves(argument, moving) for argument in row.args]
@@ -64,15 +66,15 @@ def kinks(network: Network) -> list[Kink]:
             continue
         moving.add(index)
         if index in sites:
-            found.append(Kink(row, sites[index].argument, _thresholds(row, sites[index])))
+            bends.append(Kink(row, sites[index].argument, _thresholds(row, sites[index])))
         elif _pools(row):
-            found.append(Kink(row))
+            bends.append(Kink(row))
         elif not (_is_affine(row, depends) or _only_gates(network, index, sites)):
             raise MissingTraceError(
                 f"{row.op} in {row.module or 'the network'} is not piecewise linear, so linear regions "
                 "cannot be counted"
             )
-    return found
+    return bends
 
 
 def breakpoints(
@@ -106,15 +108,15 @@ class _Line:
 
     def events(self, kink: Kink, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Intervals between neighbouring points in which a row bends, and where in each."""
-        found = []
+        events = []
         first = 0
         while first < len(points) - 1:
             # Chunks share a point, so that no interval lies between them.
             last = min(first + self._chunk, len(points))
             intervals, shares = kink.events(*self._given(kink, points[first:last]))
-            found.append((intervals + first, shares))
+            events.append((intervals + first, shares))
             first = last - 1
-        return np.concatenate([pair[0] for pair in found]), np.concatenate([pair[1] for pair in found])
+        return np.concatenate([pair[0] for pair in events]), np.concatenate([pair[1] for pair in events])
 
     def _given(self, kink: Kink, points: np.ndarray) -> tuple[Tensor, Tensor | None]:
         state, seen = self._state, []
@@ -159,16 +161,16 @@ def _changes(values: Tensor, windows: Tensor | None) -> tuple[np.ndarray, np.nda
     left, right = windows[:-1][interval, window], windows[1:][interval, window]
     slope = right - left
     top = left.argmax(1, keepdim=True)
-    found: list[tuple[Tensor, Tensor]] = []
+    changes: list[tuple[Tensor, Tensor]] = []
     for _ in range(left.shape[1]):
         steeper = slope - slope.gather(1, top)
         behind = left.gather(1, top) - left
         meeting = torch.where(steeper > zero, behind / steeper.clamp(min=zero or 1.0), torch.inf)
         share, top = meeting.min(1, keepdim=True)
         here = share[:, 0] < 1
-        found.append((interval[here], share[here, 0]))
+        changes.append((interval[here], share[here, 0]))
         interval, left, slope, top = interval[here], left[here], slope[here], top[here]
-    joined = [torch.cat([pair[side] for pair in found]).cpu().numpy() for side in (0, 1)]
+    joined = [torch.cat([pair[side] for pair in changes]).cpu().numpy() for side in (0, 1)]
     return joined[0], joined[1]
 
 
@@ -179,15 +181,15 @@ def _refined(points: np.ndarray, intervals: np.ndarray, shares: np.ndarray) -> n
     known = np.concatenate([np.ones(len(points), bool), np.zeros(len(new), bool)])
     order = np.lexsort((~known, joint))
     joint, known = joint[order], known[order]
-    kept: list[int] = []
+    distinct: list[int] = []
     for position in range(len(joint)):
         if known[position]:
-            while kept and not known[kept[-1]] and joint[position] - joint[kept[-1]] < APART:
-                kept.pop()
-            kept.append(position)
-        elif joint[position] - joint[kept[-1]] >= APART:
-            kept.append(position)
-    return joint[kept]
+            while distinct and not known[distinct[-1]] and joint[position] - joint[distinct[-1]] < APART:
+                distinct.pop()
+            distinct.append(position)
+        elif joint[position] - joint[distinct[-1]] >= APART:
+            distinct.append(position)
+    return joint[distinct]
 
 
 def _windows(row: Row, values: tuple[Any, ...]) -> Tensor:
@@ -270,14 +272,16 @@ def counter(state: State, samples: int, limit: int) -> Count:
 
     NaN where the network gives no numbers for one of them.
     """
-    twin = state.double()
-    bends = kinks(twin.network)
+    exact = state.double()
+    bends = kinks(exact.network)
 
     def count(start: Tensor, stop: Tensor) -> tuple[float, float]:
         ends = (start.double(), stop.double())
-        if not bool(torch.isfinite(twin.outputs(torch.stack(ends))).all()):
+        if not bool(torch.isfinite(exact.outputs(torch.stack(ends))).all()):
             return np.nan, np.nan
-        found = breakpoints(twin, *ends, bends, limit)
-        return np.nan if found is None else len(found) + 1.0, changes_seen(twin, *ends, bends, samples) + 1.0
+        breaks = breakpoints(exact, *ends, bends, limit)
+        return np.nan if breaks is None else len(breaks) + 1.0, changes_seen(
+            exact, *ends, bends, samples
+        ) + 1.0
 
     return count

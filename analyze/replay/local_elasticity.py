@@ -23,15 +23,17 @@ def elasticities(state: State, examples: Examples, lr: float) -> tuple[np.ndarra
     example's own outputs; kernelized: the loss has no slope).
     """
     projected(state.network)  # refuses outputs that are not one tensor with the examples first
-    twin, given = state.double(), examples.double()
-    before = twin.outputs(given).reshape(given.n, -1)
-    relative, kernelized = np.full((2, given.n, given.n), np.nan)
-    for i in range(given.n):
-        one = given.take([i])
-        gradient = twin.gradient(one)
-        moved = twin.with_tensors({name: twin.tensors[name] - lr * slope for name, slope in gradient.items()})
-        change = (before - moved.outputs(given).reshape(given.n, -1)).cpu().numpy()
-        slope = _loss_slope(twin, one).cpu().numpy().ravel()
+    exact, sample = state.double(), examples.double()
+    before = exact.outputs(sample).reshape(sample.n, -1)
+    relative, kernelized = np.full((2, sample.n, sample.n), np.nan)
+    for i in range(sample.n):
+        one = sample.take([i])
+        gradient = exact.gradient(one)
+        moved = exact.with_tensors(
+            {name: exact.tensors[name] - lr * slope for name, slope in gradient.items()}
+        )
+        change = (before - moved.outputs(sample).reshape(sample.n, -1)).cpu().numpy()
+        slope = _loss_slope(exact, one).cpu().numpy().ravel()
         own = np.linalg.norm(change[i])
         if own > 0:
             relative[i] = np.linalg.norm(change, axis=1) / own

@@ -100,18 +100,18 @@ def _products(
     state: State, network: Network, inputs: Any, targets: Tensor, n: int, excluded: dict[str, str]
 ) -> Tensor:
     plan = Plan.of(network, excluded)
-    found: list[Tensor] = []
+    products: list[Tensor] = []
     with torch.inference_mode(False), torch.enable_grad():
         backward = Backward(
             plan,
             n,
             len(targets),
-            lambda unit, forms: found.extend(inner_products(form) for form in forms.values()),
+            lambda unit, forms: products.extend(inner_products(form) for form in forms.values()),
         )
         _, losses = network.run(state.tensors, inputs, targets, visit=backward.visit)
         assert losses is not None
         backward.run(losses)
         if plan.leftover:
             rows = Leftover(network, list(plan.leftover)).rows(state.tensors, inputs, targets, n)
-            found += [flat @ flat.T for flat in (value.flatten(1).double() for value in rows.values())]
-    return torch.stack(found).sum(0)
+            products += [flat @ flat.T for flat in (value.flatten(1).double() for value in rows.values())]
+    return torch.stack(products).sum(0)

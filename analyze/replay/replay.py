@@ -18,8 +18,6 @@ from tracer.rerun import reproduces
 from tracer.rerun.stored import Networks, probe_of, tensors_of, to_device
 from tracer.spec.correctness import Correctness
 
-_KEPT = " replay"  # among the settings of the process, so that blocks share what was read and checked
-
 
 class Replay:
     """The archive's network with the weights of any snapshot.
@@ -138,10 +136,9 @@ def networks_of(view: View) -> Networks:
 
 
 def _replay(view: View) -> Replay:
-    kept = view.replay if isinstance(view.replay, dict) else {}
-    if _KEPT not in kept:
-        kept[_KEPT] = getattr(view.archive, "replay", None) or replay_of(view.archive, view.replay)
-    replay: Replay = kept[_KEPT]
+    if "replay" not in view.worker:  # shared by its blocks: what was read and checked once stays so
+        view.worker["replay"] = getattr(view.archive, "replay", None) or replay_of(view.archive, view.replay)
+    replay: Replay = view.worker["replay"]
     return replay
 
 

@@ -132,8 +132,8 @@ class History:
 
     def minibatch(self, step: int) -> Examples:
         """The examples of the update that produced a step."""
-        found = self.training.examples(self._replay.archive.ids(step))
-        return found.double() if self._first.dtype == torch.float64 else found
+        minibatch = self.training.examples(self._replay.archive.ids(step))
+        return minibatch.double() if self._first.dtype == torch.float64 else minibatch
 
     def points(self, image: int | None = None) -> Iterator[Point]:
         """The state after every update, step 0 first.
@@ -187,10 +187,10 @@ class History:
         # Before the first update the weights are known exactly: a difference is one of inputs or of the loss.
         recorded = float(self._rows["loss"][index])
         if self._rows["step"][index] == 1 and np.isfinite(recorded):
-            found = state.loss(minibatch)
-            if abs(found - recorded) > LOSS_TOLERANCE * max(abs(recorded), 1e-6):
+            loss = state.loss(minibatch)
+            if abs(loss - recorded) > LOSS_TOLERANCE * max(abs(recorded), 1e-6):
                 raise MissingTraceError(
-                    f"the minibatch of update 1 has loss {found:.6g} where {recorded:.6g} is recorded: "
+                    f"the minibatch of update 1 has loss {loss:.6g} where {recorded:.6g} is recorded: "
                     f"{_OTHERWISE}, so the history of the weights cannot be made again"
                 )
 

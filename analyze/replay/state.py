@@ -61,15 +61,15 @@ class State:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the parameters, float64 for a twin."""
+        """Of the parameters, float64 after `double`."""
         return next((t.dtype for t in self.tensors.values() if t.is_floating_point()), torch.float32)
 
     def probe(self, name: str, limit: int | None = None) -> Examples:
         """The examples of a probe, or its first `limit`."""
         if self._probe is None:
             raise MissingTraceError(f"this state knows no probes, {name!r} neither; give inputs and targets")
-        found = self._probe(name).first(limit)
-        return found.double() if self.dtype == torch.float64 else found
+        examples = self._probe(name).first(limit)
+        return examples.double() if self.dtype == torch.float64 else examples
 
     # ---- other states ----
 
@@ -93,11 +93,11 @@ class State:
         """
         chosen = self._examples(examples)
         chunks = [part(chosen.inputs, a, b) for a, b in self._chunks(chosen, derivative=False)]
-        found = batch_norm.statistics(self.network, self.tensors, chunks)
-        return self.with_tensors(found) if found else self
+        statistics = batch_norm.statistics(self.network, self.tensors, chunks)
+        return self.with_tensors(statistics) if statistics else self
 
     def double(self) -> State:
-        """Its twin in float64, network, weights and constants: slower, and exact to 1e-15."""
+        """The same state in float64, network, weights and constants: slower, and exact to 1e-15."""
         tensors = {name: t.double() if t.is_floating_point() else t for name, t in self.tensors.items()}
         return self._other(as_double(self.network), tensors)
 
@@ -108,8 +108,8 @@ class State:
 
     def flat(self, tensors: Mapping[str, Tensor] | None = None) -> Tensor:
         """Trainable parameters (or a gradient with their names) end to end, (P,)."""
-        given = self.tensors if tensors is None else tensors
-        return torch.cat([given[name].reshape(-1) for name in self.parameters])
+        named = self.tensors if tensors is None else tensors
+        return torch.cat([named[name].reshape(-1) for name in self.parameters])
 
     def unflat(self, vector: Tensor) -> dict[str, Tensor]:
         """The reverse of `flat`: by name, each in its shape; feed it to `with_tensors`."""
@@ -132,8 +132,8 @@ class State:
     ) -> Tensor:
         """Loss of each example, (example,)."""
         chosen = self._with_targets(examples, targets)
-        found = [losses for _, losses in self._run(chosen, masks, losses=True) if losses is not None]
-        return torch.cat(found)
+        pieces = [losses for _, losses in self._run(chosen, masks, losses=True) if losses is not None]
+        return torch.cat(pieces)
 
     def loss(
         self, examples: Given, targets: Any = None, *, masks: Mapping[str, Tensor] | None = None
@@ -182,8 +182,8 @@ class State:
 
     def sums(self, examples: Given) -> tuple[np.ndarray, np.ndarray]:
         """Sums of the outputs of each call and of each site: float64 (example, call) and (example, site)."""
-        found = self._observe(self._examples(examples), "sums")
-        return found["pre"], found["post"]
+        sums = self._observe(self._examples(examples), "sums")
+        return sums["pre"], sums["post"]
 
     # ---- backward ----
 
@@ -198,8 +198,8 @@ class State:
         """Mean loss of the examples, added up in float64, and its gradient by trainable parameter: of one pass."""
         chosen = self._with_targets(examples, targets)
         chunks = self._chunks(chosen, derivative=True)
-        losses, found = derivatives.with_losses(self, chosen, chunks, {})
-        return float(losses.double().mean()), found
+        losses, gradients = derivatives.with_losses(self, chosen, chunks, {})
+        return float(losses.double().mean()), gradients
 
     def per_example_gradients(self, examples: Given, targets: Any = None) -> dict[str, Tensor]:
         """Gradient of each example's loss: (example, *shape) by trainable parameter; all are held at once."""
@@ -218,14 +218,14 @@ class State:
 
     # ---- inside ----
 
-    def _examples(self, given: Given) -> Examples:
-        if isinstance(given, str):
-            return self.probe(given)
-        chosen = given if isinstance(given, Examples) else Examples(given)
+    def _examples(self, examples: Given) -> Examples:
+        if isinstance(examples, str):
+            return self.probe(examples)
+        chosen = examples if isinstance(examples, Examples) else Examples(examples)
         return chosen.double() if self.dtype == torch.float64 else chosen
 
-    def _with_targets(self, given: Given, targets: Any) -> Examples:
-        chosen = self._examples(given)
+    def _with_targets(self, examples: Given, targets: Any) -> Examples:
+        chosen = self._examples(examples)
         if targets is not None:
             chosen = self._examples(Examples(chosen.inputs, targets, chosen.chunks))
         if chosen.targets is None and self.network.targets:
@@ -242,8 +242,8 @@ class State:
         """Bounds of the chunks: those of the probe, cut further where a derivative needs more memory."""
         backward, forward = chunk_sizes(self.network, self.memory, None)
         limit = backward if derivative else forward
-        given = examples.chunks or [(0, examples.n)]
-        return [(a, min(a + limit, stop)) for start, stop in given for a in range(start, stop, limit)]
+        chunks = examples.chunks or [(0, examples.n)]
+        return [(a, min(a + limit, stop)) for start, stop in chunks for a in range(start, stop, limit)]
 
     def _run(
         self, examples: Examples, masks: Mapping[str, Tensor] | None, *, losses: bool
@@ -271,8 +271,8 @@ class State:
         inputs = part(examples.inputs, start, stop, size)
         targets = part(examples.targets, start, stop, size) if losses else None
         fixed = {name: part(mask, start, stop, size).contiguous() for name, mask in masks.items()}
-        outputs, found = self.network.run(tensors, inputs, targets, masks=fixed, visit=visit)
-        return outputs[: stop - start], None if found is None else found[: stop - start]
+        outputs, computed = self.network.run(tensors, inputs, targets, masks=fixed, visit=visit)
+        return outputs[: stop - start], None if computed is None else computed[: stop - start]
 
     def _observe(self, examples: Examples, stream: str) -> dict[str, np.ndarray]:
         bounds = self._chunks(examples, derivative=False)

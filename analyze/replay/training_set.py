@@ -71,17 +71,17 @@ def _given(replay: Replay, data: Any) -> Training:
     inputs, targets = data if isinstance(data, tuple) and len(data) == 2 else _stacked(data)
     inputs, targets = _numbers(inputs), _numbers(targets)
     checked = _check_digests(replay, inputs)
-    found = _made(replay, inputs, targets, np.arange(len(inputs)), "given")
+    training = _made(replay, inputs, targets, np.arange(len(inputs)), "given")
     for name in replay.probes:
         if _holds_training(replay, name):
-            checked += _check_probe(found, replay.probe(name))
+            checked += _check_probe(training, replay.probe(name))
     if not checked:
         raise MissingTraceError(
             "the training set given with data= cannot be checked: the archive holds neither digests of "
             "training examples (record with data=dataset) nor a probe of split 'train' that shares an id "
             "with it"
         )
-    return found
+    return training
 
 
 def _check_digests(replay: Replay, inputs: np.ndarray) -> int:
@@ -101,10 +101,10 @@ def _check_digests(replay: Replay, inputs: np.ndarray) -> int:
     return len(view.ids)
 
 
-def _check_probe(found: Training, probe: Examples) -> int:
+def _check_probe(training: Training, probe: Examples) -> int:
     assert probe.ids is not None
-    rows = [row for row, id_ in enumerate(probe.ids) if int(id_) in found.where]
-    mine, theirs = found.examples(probe.ids[rows]), probe.take(rows)
+    rows = [row for row, id_ in enumerate(probe.ids) if int(id_) in training.where]
+    mine, theirs = training.examples(probe.ids[rows]), probe.take(rows)
     for own, stored in ((mine.inputs, theirs.inputs), (mine.targets, theirs.targets)):
         if isinstance(stored, Tensor) and not torch.equal(own.to(stored.dtype), stored):
             raise ArchiveError(

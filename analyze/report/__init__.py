@@ -10,7 +10,7 @@ import xarray as xr
 
 from analyze.catalogue import available_metrics
 from analyze.contract import Metric
-from analyze.report import findings as sentences
+from analyze.findings import findings
 from analyze.report import page
 from analyze.report.entries import chapters, entry, grid, title_of
 from analyze.report.references import number_references
@@ -49,23 +49,23 @@ def render(
 
     `entries` keeps what was made of each result, by name and fingerprint, for the page to be made again sooner.
     """
-    cards = available_metrics()
+    cards = available_metrics() | getattr(results, "cards", {})
     folder = None if figures is None else Path(figures)
-    kept = {} if entries is None else entries
+    cache = {} if entries is None else entries
     for name, data in results.items():
         key = name, str(data.attrs.get("fingerprint", ""))
-        if key not in kept or not key[1]:
-            kept[key] = entry(name, data, cards.get(name), folder)
-    shown = [kept[name, str(data.attrs.get("fingerprint", ""))] for name, data in results.items()]
+        if key not in cache or not key[1]:
+            cache[key] = entry(name, data, cards.get(name), folder)
+    shown = [cache[name, str(data.attrs.get("fingerprint", ""))] for name, data in results.items()]
     groups = chapters(shown)
-    found = _findings(results)
+    findings = _findings(results)
     skipped = _skipped(getattr(results, "skipped", {}), cards)
     references = number_references(groups)
     run = run_section(archive, results) if archive is not None else None
     return page.render(
         "report.html",
-        topics=_topics(found, run is not None, groups, skipped is not None, bool(references)),
-        findings=found,
+        topics=_topics(findings, run is not None, groups, skipped is not None, bool(references)),
+        findings=findings,
         groups=groups,
         references=references,
         skipped=skipped,
@@ -76,9 +76,9 @@ def render(
 
 
 def _topics(
-    found: Sequence[Any], has_run: bool, groups: Sequence[dict[str, Any]], skipped: bool, references: bool
+    findings: Sequence[Any], has_run: bool, groups: Sequence[dict[str, Any]], skipped: bool, references: bool
 ) -> list[dict[str, Any]]:
-    first = [("findings", "Findings")] if found else []
+    first = [("findings", "Findings")] if findings else []
     first += [("trained", "What was trained"), ("recorded", "What was recorded")] if has_run else []
     last = [("skipped", "Not computed")] if skipped else []
     last += [("references", "References")] if references else []
@@ -94,7 +94,7 @@ def _topics(
 def _findings(results: Mapping[str, xr.Dataset]) -> list[dict[str, str]]:
     return [
         {"sentence": one.sentence, "metric": one.metric, "title": title_of(one.metric, results[one.metric])}
-        for one in sentences.findings(results)
+        for one in findings(results)
     ]
 
 

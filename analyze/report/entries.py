@@ -16,7 +16,7 @@ from analyze import plot
 from analyze.contract import Metric
 from analyze.report import svg
 from analyze.report.explore import explore
-from analyze.report.listing import result_rows
+from analyze.summary import lines
 
 # In reading order; a metric's folder is its chapter, and what the folder says of itself the chapter's line.
 CHAPTERS = (
@@ -51,7 +51,8 @@ def entry(name: str, data: xr.Dataset, card: Metric | None, figures: Path | None
         "reading": tidy(about["reading"]),
         "undefined": undefined(data, card),
         "options": options(data),
-        "summary": values(data),
+        "summary": values(name, data),
+        "variables": variables(data),
     }
 
 
@@ -158,16 +159,29 @@ def tidy(doc: str) -> str:
     return doc.replace("`", "")
 
 
-def values(data: xr.Dataset) -> dict[str, Any]:
-    """Each variable with its axes, its mean at the first and the last snapshot, and its gaps."""
-    rows = []
-    for row in result_rows({"": data}):
-        sizes = data[row["variable"]].sizes
-        axes = " × ".join(f"{dim} {count}" for dim, count in sizes.items()) or "one number"
-        first = "" if "step" not in sizes else _shown(row["first"])
-        rows.append([row["variable"], axes, first, _shown(row["last"]), f"{row['undefined']:,}"])
-    head = ["variable", "axes", "first step", "last step", "undefined"]
-    return grid(head, rows, numeric=(2, 3, 4), caption="Means over every axis but step.", shown=True)
+def values(name: str, data: xr.Dataset) -> dict[str, Any]:
+    """The numbers that tell the result, at the first and the last snapshot."""
+    rows = [
+        [
+            f"{line.variable} [{line.of}]" if line.of else line.variable,
+            _shown(line.first) if line.steps else "",
+            _shown(line.last),
+            "" if line.units == "1" else line.units,
+        ]
+        for line in lines(name, data)
+    ]
+    head = ["number", "first step", "last step", "unit"]
+    return grid(head, rows, numeric=(1, 2), caption="What tells this metric in a few numbers.", shown=True)
+
+
+def variables(data: xr.Dataset) -> str:
+    """Every variable with its axes.
+
+    >>> variables(xr.Dataset({"cosine": (("step", "layer"), np.zeros((2, 3))), "n": ((), 1)}))
+    'cosine (step 2 × layer 3), n (one number)'
+    """
+    axes = {name: " × ".join(f"{dim} {n}" for dim, n in data[name].sizes.items()) for name in data.data_vars}
+    return ", ".join(f"{name} ({shown or 'one number'})" for name, shown in axes.items())
 
 
 def grid(
@@ -220,5 +234,5 @@ def _figure(name: str, data: xr.Dataset, card: Metric | None, figures: Path | No
         return None, f"The figure could not be drawn ({type(error).__name__}: {error}); the values are below."
 
 
-def _shown(mean: float | None) -> str:
-    return "undefined" if mean is None else f"{mean:.4g}".replace("-", "−")
+def _shown(value: float) -> str:
+    return "undefined" if np.isnan(value) else f"{value:.4g}".replace("-", "−")

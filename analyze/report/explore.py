@@ -31,9 +31,9 @@ def explore(data: xr.Dataset, order: Iterable[str] = ()) -> dict[str, Any] | Non
     views: dict[str, View] = {}
     variables: dict[str, dict[str, Any]] = {}
     for dims, arrays in sorted(_groups(data, list(order)).items(), key=lambda item: _rank(item[0])):
-        found = [view for view in _views(arrays[0]) if view["name"] not in views]
-        if found:
-            views |= {view["name"]: view | {"variables": [str(a.name) for a in arrays]} for view in found}
+        more = [view for view in _views(arrays[0]) if view["name"] not in views]
+        if more:
+            views |= {view["name"]: view | {"variables": [str(a.name) for a in arrays]} for view in more}
             variables |= {str(array.name): _variable(array, dims) for array in arrays}
     if not views:
         return None

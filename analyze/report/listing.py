@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from analyze.contract import Metric
+from analyze.summary import in_words, lines
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -35,6 +34,7 @@ def card_text(card: Metric) -> str:
         "reads": ", ".join(card.reads),
         "needs": card.needs,
         "returns": "\n".join(variables),
+        "told by": in_words(card.summary or {}),
         "bounds": ", ".join(f"{name} in [{b[0]:g}, {b[1]:g}]" for name, b in bounds.items() if b),
         "options": "\n".join(f"{name} = {value!r}" for name, value in card.options.items()),
         "cost": card.cost,
@@ -50,28 +50,5 @@ def card_text(card: Metric) -> str:
 
 
 def result_rows(results: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
-    """One row per variable: its mean at the first and the last step, its size and its undefined values."""
-    rows = []
-    for metric, data in results.items():
-        for name, array in data.items():
-            if array.dtype.kind not in "fiu":
-                continue
-            in_time = "step" in array.dims and array.sizes["step"] > 0
-            rows.append(
-                {
-                    "metric": metric,
-                    "variable": str(name),
-                    "first": defined_mean(array.isel(step=0)) if in_time else None,
-                    "last": defined_mean(array.isel(step=-1) if in_time else array),
-                    "values": array.size,
-                    "undefined": int(np.isnan(array).sum()) if array.dtype.kind == "f" else 0,
-                }
-            )
-    return rows
-
-
-def defined_mean(array: xr.DataArray) -> float | None:
-    """Mean of the values that are not NaN, in float64; None where there is none."""
-    numbers = np.asarray(array, np.float64)
-    defined = numbers[~np.isnan(numbers)]
-    return float(defined.mean()) if defined.size else None
+    """One row per number that tells a result: its first and last value, and how many are undefined."""
+    return [line.row() for name, data in results.items() for line in lines(name, data)]

@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 
 from analyze import plot
+from analyze.findings.evidence import ends, number, percent, select
 from analyze.report import svg
 from analyze.report.entries import grid, text
-from analyze.report.findings import ends, number, percent, select
 from tracer.archive.summary import duration, summarize
 from tracer.errors import byte_size
 

@@ -15,9 +15,11 @@ import numpy as np
 from analyze import plot
 from analyze.catalogue import available_metrics
 from analyze.contract import Metric
+from analyze.findings import findings
 from analyze.numerics.processes import cores, pool
 from analyze.saved.seals import Seals
 from analyze.saved.store import ResultStore
+from analyze.summary import lines
 from analyze.tables import PROVENANCE, neutral, tidy
 from tracer.store.files import write_whole
 
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 LARGEST_TABLE = 1_000_000  # values of one variable; larger ones are in results.zarr alone
 FEW = 6  # figures that are drawn sooner here than in another process
-LARGEST_SUMMARY = 64  # values of one variable at the last snapshot
 
 
 class Pages:
@@ -84,9 +85,10 @@ class Pages:
                 store.save(name, data)
             self.add(name, data)
         store.consolidate()
+        cards = available_metrics() | results.cards if self._waiting else {}
         for name, data in self._waiting.items():
             mark = str(data.attrs.get("fingerprint", ""))
-            note = write_files(available_metrics().get(name), data, *self._missing(name, data))
+            note = write_files(cards.get(name), data, *self._missing(name, data))
             self._drawn[name] = mark, note
         for name, (mark, future) in self._under_way.items():
             self._drawn[name] = mark, future.result()
@@ -175,41 +177,33 @@ def summary(results: Results, notes: Mapping[str, str]) -> dict[str, Any]:
     about = {} if first is None else {name: first.attrs.get(name) for name in PROVENANCE}
     return {
         **about,
-        "metrics": {name: _entry(data, notes.get(name, "")) for name, data in results.items()},
+        "findings": [finding.to_dict() for finding in findings(results)],
+        "metrics": {name: _entry(name, data, notes.get(name, "")) for name, data in results.items()},
         "skipped": dict(results.skipped),
         **({"coming": list(results.coming)} if getattr(results, "coming", ()) else {}),
     }
 
 
-def _entry(data: xr.Dataset, note: str) -> dict[str, Any]:
+def _entry(name: str, data: xr.Dataset, note: str) -> dict[str, Any]:
     names = ("title", "meaning", "reference", "options", "lag", "created")
     about = {name: data.attrs[name] for name in (*names, "fingerprint") if name in data.attrs}
-    entry = {**about, "variables": {str(name): _variable(data[name]) for name in data.data_vars}}
+    told = {
+        line.label: {"first": _number(line.first), "last": _number(line.last)} for line in lines(name, data)
+    }
+    variables = {str(name): _variable(data[name]) for name in data.data_vars}
+    entry = {**about, "summary": told, "variables": variables}
     return entry | ({"note": note} if note else {})
 
 
 def _variable(array: xr.DataArray) -> dict[str, Any]:
     finite = array.values[np.isfinite(array.values)]
-    about: dict[str, Any] = {
+    return {
         "dims": {str(dim): int(extent) for dim, extent in array.sizes.items()},
         "units": array.attrs.get("units", "1"),
         "n_nan": int(array.attrs.get("n_nan", 0)),
         "smallest": _number(finite.min()) if finite.size else None,
         "largest": _number(finite.max()) if finite.size else None,
     }
-    last = array.isel(step=-1) if "step" in array.dims else array
-    if last.size <= LARGEST_SUMMARY and "example" not in last.dims:
-        about["last"] = _nested(last)
-    return about
-
-
-def _nested(array: xr.DataArray) -> Any:
-    """Values as nested objects keyed by the labels of each dimension."""
-    if not array.dims:
-        return _number(array.item())
-    dim = array.dims[0]
-    labels = array.coords[dim].values if dim in array.coords else range(array.sizes[dim])
-    return {str(label): _nested(array.isel({dim: position})) for position, label in enumerate(labels)}
 
 
 def _number(value: Any) -> Any:

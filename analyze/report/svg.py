@@ -133,16 +133,16 @@ def luminance(color: Sequence[float]) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def _themed(found: re.Match[str]) -> str:
-    kind, color = found[1], found[2]
+def _themed(match: re.Match[str]) -> str:
+    kind, color = match[1], match[2]
     if color == "#000000":
         return f"{kind}: currentColor"
-    return found[0] if on_dark(color) == color else f"{kind}: var(--ink-{color[1:]},{color})"
+    return match[0] if on_dark(color) == color else f"{kind}: var(--ink-{color[1:]},{color})"
 
 
-def _shared(found: re.Match[str]) -> str:
+def _shared(match: re.Match[str]) -> str:
     """A group whose marks all have one style states it once."""
-    return f'<g{found[1]} style="{found[3]}">' + found[2].replace(f' style="{found[3]}"', "") + "</g>"
+    return f'<g{match[1]} style="{match[3]}">' + match[2].replace(f' style="{match[3]}"', "") + "</g>"
 
 
 def _picture(figure: Figure, label: str) -> str:

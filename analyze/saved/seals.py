@@ -41,10 +41,10 @@ class Seals:
             stamp = about.st_ino, about.st_mtime_ns, about.st_size
             if self._known is not None and self._known[0] == stamp:
                 return self._known[1]
-            found = {} if about.st_size > _LARGEST else json.loads(self._file.read_text(encoding="utf-8"))
+            document = {} if about.st_size > _LARGEST else json.loads(self._file.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return {}
-        self._known = stamp, found if isinstance(found, dict) else {}
+        self._known = stamp, document if isinstance(document, dict) else {}
         return self._known[1]
 
 

@@ -57,10 +57,13 @@ def test_directory_holds_tables_figures_and_a_report(results, saved):
 def test_summary_is_strict_json_with_the_last_values(results, saved):
     text = (saved / "summary.json").read_text()
     summary = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
-    gamma = summary["metrics"]["margin"]["variables"]["gamma"]
-    assert gamma["last"]["train"] == pytest.approx(float(results["margin"]["gamma"].sel(probe="train")[-1]))
+    entry = summary["metrics"]["margin"]
+    gamma, last = entry["variables"]["gamma"], entry["summary"]["margin.gamma[train]"]["last"]
+    assert last == pytest.approx(float(results["margin"]["gamma"].sel(probe="train")[-1]))
     assert gamma["dims"] == {"step": 5, "probe": 2} and gamma["n_nan"] == 0
-    assert "last" not in summary["metrics"]["path_self_similarity"]["variables"]["similarity"]
+    assert not any(
+        "similarity.similarity" in name for name in summary["metrics"]["path_self_similarity"]["summary"]
+    )
     assert summary["run_id"] == results["margin"].attrs["run_id"]
     assert summary["skipped"] == {"cka": "needs activations"}
 
@@ -148,10 +151,12 @@ def test_half_written_results_do_not_count(results, tmp_path):
 
 
 def test_numbers_json_has_no_word_for(tmp_path):
-    data = xr.Dataset({"a": ("q", [math.nan, math.inf, 1.5])}, {"q": [0.1, 0.2, 0.3]})
+    data = xr.Dataset(
+        {"a": ("q", [math.nan, math.inf, 1.5])}, {"q": [0.1, 0.2, 0.3]}, {"summary": '{"a": {"q": "each"}}'}
+    )
     Results({"made_up": data}).save(tmp_path)
     entry = json.loads((tmp_path / "summary.json").read_text())["metrics"]["made_up"]
-    assert entry["variables"]["a"]["last"] == {"0.1": None, "0.2": "inf", "0.3": 1.5}
+    assert [ends["last"] for ends in entry["summary"].values()] == [None, "inf", 1.5]
     assert entry["note"] == "no figure: the metric has no plot"
 
 

@@ -20,9 +20,8 @@ OPTIONS = contract.QUICK | {"image_functions": {"history": "none"}}
 FACTS = {
     "regions": {"id_from", "id_to"},
     "minibatch_cna": {"loss"},  # of the update that broke the weights, taken before it
-    "path_cross_similarity": {"histogram"},
-    "activation_cross_similarity": {"histogram"},
     "cna_landscape": {"explained"},
+    "norm_measures": {"params"},
     "expected_sharpness": {"n_draws"},
 }
 

@@ -122,7 +122,7 @@ def fuzz(
         with os.fdopen(read) as pipe:
             for line in pipe:
                 done += 1
-                if show and done % 5000 == 0:
+                if show and done % 1000 == 0:
                     print(f"{done} cases", file=sys.stderr, flush=True)
                 if not line.endswith("\n"):
                     break

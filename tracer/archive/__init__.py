@@ -13,7 +13,7 @@ from tracer.archive import ranks
 from tracer.archive.digests import Digests
 from tracer.archive.probes import ProbeView
 from tracer.archive.source import Source
-from tracer.archive.training import DataView, MinibatchView
+from tracer.archive.training import DataView, MinibatchView, Rows
 from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
 from tracer.spec import HOW
 
@@ -155,9 +155,12 @@ class Archive:
         return _union([steps[at] for steps, at in ends])
 
     @cached_property
-    def rows(self) -> dict[str, np.ndarray]:
-        """Every update: step, epoch, time, n_ids, loss, skipped, scalars (step,); lr (step, param_group)."""
-        columns = {}
+    def rows(self) -> Rows:
+        """Every update: step, epoch, time, n_ids, loss, skipped, scalars (step,); lr (step, param_group).
+
+        A dict of arrays; `rows.to_dataframe()` is a pandas table.
+        """
+        columns = Rows()
         for array in self._source.children("steps"):
             name = self._source.group_attributes(f"steps/{array}").get("logged_as", array)
             if array != "ids":
@@ -271,7 +274,7 @@ class Archive:
 
         The constants are tensors of the model that are neither parameters nor buffers, by name.
         """
-        self._need("network", "record traces the network by itself unless torch.export refused the model")
+        self._need("network", self._how_to_replay)
         versions = self._source.group_attributes("network")["versions"]
         valid = [entry for entry in versions if step is None or entry["from_step"] <= step]
         if not valid:
@@ -283,6 +286,17 @@ class Archive:
         table = self._source.read(f"network/table_{entry['version']}").tobytes()
         constants = entry.get("constants", {})
         return table, {name: self._source.read(f"network/{array}") for name, array in constants.items()}
+
+    @property
+    def _how_to_replay(self) -> str:
+        if self.card.get("network") == "eager":
+            return (
+                "the model was probed itself, since it could not be traced; give one that can be, with the same "
+                "weights, by `tracer analyze --model pkg.module:factory`"
+            )
+        if not self.probes:
+            return "it is traced where record() is given probes, which `tracer analyze --model` needs too"
+        return "give your own by `tracer analyze --model pkg.module:factory`"
 
     # ---- probes ----
 

@@ -172,9 +172,9 @@ class ProbeView:
 
     def _site(self, name: str) -> dict[str, Any]:
         sites = self._source.attributes.get("sites", [])
-        found = next((site for site in sites if site["name"] == name), None)
-        if found is None:
+        match = next((site for site in sites if site["name"] == name), None)
+        if match is None:
             raise MissingTraceError(
                 f"there is no site {name!r}; {did_you_mean(name, [site['name'] for site in sites])}"
             )
-        return found
+        return match

@@ -41,50 +41,50 @@ def present(source: Source) -> list[int]:
 
 def connect(source: Source, rank: int) -> Source:
     """The archive of another rank. Errors: ArchiveError if it cannot be read or belongs to another run."""
-    found = Source(source.path, within=within(rank))
+    rank_source = Source(source.path, within=within(rank))
     try:
-        check(source, found, rank)
+        check(source, rank_source, rank)
     except BaseException:
-        found.close()
+        rank_source.close()
         raise
-    return found
+    return rank_source
 
 
-def check(source: Source, found: Source, rank: int) -> None:
+def check(source: Source, rank_source: Source, rank: int) -> None:
     """Refuse an archive that is not that of this rank of this run."""
-    told = found.attributes.get("rank")
-    if found.record["run_id"] != source.record["run_id"]:
-        raise ArchiveError(f"{found.path!r} belongs to another run; restore it from a copy")
+    told = rank_source.attributes.get("rank")
+    if rank_source.record["run_id"] != source.record["run_id"]:
+        raise ArchiveError(f"{rank_source.path!r} belongs to another run; restore it from a copy")
     if told != {"rank": rank, "world_size": world_size(source)}:
-        raise ArchiveError(f"{found.path!r} is not that of rank {rank} of {world_size(source)}")
+        raise ArchiveError(f"{rank_source.path!r} is not that of rank {rank} of {world_size(source)}")
 
 
 def readable(source: Source) -> tuple[dict[int, Source], bool]:
     """The archives of other ranks that can be read, and whether any is there; a warning names the others."""
-    found, there = {}, present(source)
+    sources, there = {}, present(source)
     for rank in there:
         try:
-            found[rank] = connect(source, rank)
+            sources[rank] = connect(source, rank)
         except ArchiveError as error:
             warnings.warn(
                 f"what rank {rank} recorded of {source.path!r} is not shown: {error}",
                 UserWarning,
                 stacklevel=5,
             )
-    return found, bool(there)
+    return sources, bool(there)
 
 
 def every(source: Source) -> dict[int, Source]:
     """The archives of all other ranks that are there. Errors: ArchiveError if one cannot be read."""
-    found: dict[int, Source] = {}
+    sources: dict[int, Source] = {}
     try:
         for rank in present(source):
-            found[rank] = connect(source, rank)
+            sources[rank] = connect(source, rank)
     except BaseException:
-        for part in found.values():
+        for part in sources.values():
             part.close()
         raise
-    return found
+    return sources
 
 
 def last_step(source: Source) -> int:

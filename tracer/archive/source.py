@@ -148,8 +148,8 @@ class Source:
 
     def _read_part(self, path: str, selection: Any) -> np.ndarray:
         self._check_cost(path, selection)
-        found = self._chunks.read(self.layout(path), selection)
-        return np.asarray(self._array(path)[selection]) if found is None else found
+        values = self._chunks.read(self.layout(path), selection)
+        return np.asarray(self._array(path)[selection]) if values is None else values
 
     def _array(self, path: str) -> zarr.Array:
         from tracer.store.decoders import bounded
@@ -217,17 +217,17 @@ class Source:
             streams = (
                 isinstance(self.store, DirectoryStore) and path.rpartition("/")[0] in self.record["rows"]
             )
-            found = (
+            layout = (
                 plan((1, *node["shape"][1:]), np.dtype(node["data_type"]))
                 if streams and node["shape"]
                 else None
             )
-            if found is not None:
+            if layout is not None:
                 dots = node["chunk_key_encoding"]["configuration"] == {"separator": "."}
                 chunk_shape = node["chunk_grid"]["configuration"]["chunk_shape"]
-                known = dots and found.codecs == node["codecs"] and list(found.chunk_shape) == chunk_shape
-                found = found if known else None
-            self._rows[path] = found
+                known = dots and layout.codecs == node["codecs"] and list(layout.chunk_shape) == chunk_shape
+                layout = layout if known else None
+            self._rows[path] = layout
         return self._rows[path]
 
     def steps(self, group: str) -> np.ndarray:

@@ -32,6 +32,15 @@ def summarize(archive: Archive) -> dict[str, Any]:
     }
 
 
+def progress_of(archive: Archive) -> dict[str, Any]:
+    """How far a run is, and of what: updates, epochs, loss, snapshots, seconds, model; None where not known."""
+    trained = _trained(archive)
+    named = {"updates": "updates", "epochs": "epochs", "loss": "last_loss"}
+    told = {name: trained[key] for name, key in named.items()}
+    model = str(trained["model"] or "").rpartition(".")[2] or None
+    return {**told, "snapshots": len(archive.snapshots), "seconds": trained["seconds"], "model": model}
+
+
 def duration(seconds: float) -> str:
     """A length of time in the units that suit it.
 
@@ -116,26 +125,26 @@ def _manner(card: dict[str, Any]) -> dict[str, Any]:
 
 def _layers(archive: Archive) -> list[dict[str, Any]]:
     tensors = {tensor["name"]: tensor for tensor in archive.tensors}
-    found = []
+    layers = []
     for layer in archive.layer_table:
         mine = [tensors[name] for name in layer["parameters"] if name in tensors]
-        found.append(
+        layers.append(
             {
                 "layer": layer["name"],
                 "parameters": sum(math.prod(tensor["shape"]) for tensor in mine),
                 "shapes": ", ".join(f"{_leaf(tensor['name'])} {_times(tensor['shape'])}" for tensor in mine),
             }
         )
-    return found
+    return layers
 
 
 def _streams(archive: Archive) -> list[dict[str, Any]]:
-    found = []
+    streams = []
     for stream in (*STREAMS, "gram"):
         for probe in [None] if stream in ("weights", "gram") else [view.name for view in _in_order(archive)]:
             steps = _steps(archive, stream, probe)
             if len(steps):
-                found.append(
+                streams.append(
                     {
                         "stream": stream,
                         "probe": probe,
@@ -146,7 +155,7 @@ def _streams(archive: Archive) -> list[dict[str, Any]]:
                         "bytes": _stream_bytes(archive, stream, probe),
                     }
                 )
-    return found
+    return streams
 
 
 def _in_order(archive: Archive) -> list[ProbeView]:
@@ -248,8 +257,8 @@ def _settings(optimizer: Any) -> str | None:
     """Hyper-parameters of the first group that are numbers and not 0, for one line."""
     groups = optimizer.get("groups") if isinstance(optimizer, dict) else None
     usual = groups[0] if groups else {}
-    kept = {key: value for key, value in usual.items() if value and not isinstance(value, bool | str)}
-    return named(kept)
+    numbers = {key: value for key, value in usual.items() if value and not isinstance(value, bool | str)}
+    return named(numbers)
 
 
 def named(items: dict[str, Any]) -> str | None:

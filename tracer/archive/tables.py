@@ -114,21 +114,21 @@ def _is_block(block: Mapping[str, Any], n_blocks: int, room: int, shape: list[in
         return False
     if any(part["offset"] + prod(part["shape"]) > room for part in parts):
         return False
-    found = {part["name"]: part["shape"] for part in parts}
+    shapes = {part["name"]: part["shape"] for part in parts}
     match block["form"]:
         case "full":
-            return "grad" not in found or len(found["grad"]) > 0
+            return "grad" not in shapes or len(shapes["grad"]) > 0
         case "outer":
-            a, z = found.get("a"), found.get("z")
+            a, z = shapes.get("a"), shapes.get("z")
             return a is None or z is None or (len(a) == len(z) == 3 and a[:2] == z[:2])
         case "conv":
-            return _is_convolution(block, found, shape)
+            return _is_convolution(block, shapes, shape)
         case "sum":
             return is_size(block.get("source")) and block["source"] < n_blocks
         case "zero":
             return _sizes(block.get("shape")) and block["shape"] == shape
         case "scatter":
-            index, z = found.get("index"), found.get("z")
+            index, z = shapes.get("index"), shapes.get("z")
             if index is None or z is None or shape is None or block.get("shape") != shape:
                 return False
             return len(z) == 3 and z[:2] == index and shape[1:] == z[2:]
@@ -136,9 +136,9 @@ def _is_block(block: Mapping[str, Any], n_blocks: int, room: int, shape: list[in
 
 
 def _is_convolution(
-    block: Mapping[str, Any], found: Mapping[str, list[int]], shape: list[int] | None
+    block: Mapping[str, Any], shapes: Mapping[str, list[int]], shape: list[int] | None
 ) -> bool:
-    a, z, groups = found.get("a"), found.get("z"), block.get("groups")
+    a, z, groups = shapes.get("a"), shapes.get("z"), block.get("groups")
     fields = [block.get(name) for name in ("kernel", "stride", "padding", "dilation")]
     if a is None or z is None or len(a) != len(z) or len(a) < 3 or not is_size(groups) or not groups:
         return False

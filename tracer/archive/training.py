@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,12 +11,33 @@ from tracer import bits
 from tracer.archive.source import Source
 from tracer.errors import MissingTraceError, did_you_mean
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _HOW = {
     "loss": 'minibatch={"loss"} and a loss',
     "correct": 'minibatch={"correct"} and targets that are classes',
     "pre": 'minibatch={"sums"} and probes',
     "post": 'minibatch={"sums"} and probes',
 }
+
+
+class Rows(dict[str, np.ndarray]):
+    """Every update, by column, as `Archive.rows` has it."""
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """One row an update, by step; the rates of several parameter groups are `lr_0`, `lr_1`, ..."""
+        import pandas as pd
+
+        columns: dict[str, np.ndarray] = {}
+        for name, values in self.items():
+            if values.ndim == 1:
+                columns[name] = values
+            elif values.shape[1] == 1:
+                columns[name] = values[:, 0]
+            else:
+                columns |= {f"{name}_{k}": values[:, k] for k in range(values.shape[1])}
+        return pd.DataFrame(columns).set_index("step")
 
 
 class MinibatchView:

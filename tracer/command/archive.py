@@ -5,11 +5,111 @@ from typing import Any
 
 import click
 
-from tracer.command.console import Bar, debug_option, emit, format_option, note
+from tracer.command.console import (
+    Bar,
+    debug_option,
+    emit,
+    emit_tree,
+    examples,
+    format_option,
+    note,
+    sentence,
+)
+from tracer.command.parameters import Assignment, imported
 from tracer.spec import PROBE_STREAMS
 
 
-@click.command("verify")
+@click.command(
+    "list", epilog=examples("tracer list", "tracer list runs --format csv", "tracer list s3://bucket/runs")
+)
+@click.argument("place", metavar="[DIRECTORY]", default=".")
+@format_option
+@debug_option
+def list_command(place: str, form: str) -> None:
+    """List the archives of a directory.
+
+    DIRECTORY is searched with its folders, four deep; a URL may be given too. An archive that cannot be read is
+    listed with the reason.
+    """
+    from tracer.archive.listing import archives_in
+
+    rows = [_listed(path) for path in archives_in(place)]
+    emit(rows, form)
+    if not rows:
+        note(f"no archives in {place}")
+
+
+def _listed(path: str) -> dict[str, Any]:
+    from tracer.archive import open
+    from tracer.archive.summary import duration, progress_of
+    from tracer.errors import TracerError
+
+    facts: dict[str, Any] = dict.fromkeys(("updates", "epochs", "loss", "snapshots", "time", "model"))
+    try:
+        with open(path) as archive:
+            facts |= progress_of(archive)
+            state = archive.state
+    except TracerError as error:
+        state = sentence(error)
+    seconds = facts.pop("seconds", None)
+    facts["time"] = None if seconds is None else duration(seconds)
+    return {"archive": path, **facts, "state": state}
+
+
+@click.command(
+    "info", epilog=examples("tracer info runs/mlp.zarr", 'tracer info runs/mlp.zarr --set title="My run"')
+)
+@click.argument("run")
+@click.option(
+    "--set",
+    "settings",
+    type=Assignment(),
+    multiple=True,
+    help="First set title, licence, notes or anything else; repeatable.",
+    metavar="NAME=VALUE",
+)
+@format_option
+@debug_option
+def info_command(run: str, settings: tuple[tuple[str, str | None], ...], form: str) -> None:
+    """Show what an archive holds.
+
+    RUN is a directory, a .zip file or a URL. Prints what was trained and what was recorded of it.
+    """
+    import tracer
+    from tracer.archive.summary import summarize
+    from tracer.command.summary import describe
+
+    if settings:
+        from tracer.share.attributes import set_attributes
+
+        set_attributes(run, dict(settings))
+    with tracer.open(run) as archive:
+        summary = summarize(archive)
+    emit_tree(summary, form, lambda: describe(summary))
+
+
+@click.command("check", epilog=examples("tracer check train:main"))
+@click.argument("function", metavar="MODULE:FUNCTION")
+@format_option
+@debug_option
+def check_command(function: str, form: str) -> None:
+    """Prove that recording leaves a training function unchanged.
+
+    MODULE:FUNCTION is found from the current directory and takes `record`, which it uses as it would use
+    tracer.record. It runs twice without recording and once with it. Exit code 1 unless nothing changed.
+    """
+    import tracer
+
+    verdict = tracer.check(imported(function))
+    emit([{"quantity": name, "outcome": outcome} for name, outcome in verdict.table.items()], form)
+    note(verdict.summary)
+    if not verdict:
+        raise click.exceptions.Exit(1)
+
+
+@click.command(
+    "verify", epilog=examples("tracer verify runs/mlp.zarr", "tracer verify runs/mlp.zarr --full --replay")
+)
 @click.argument("run")
 @click.option("--full", is_flag=True, help="Also every checksum, and every array decoded.")
 @click.option(
@@ -64,7 +164,13 @@ def _take(context: click.Context, option: click.Parameter, value: str | None) ->
         raise click.BadParameter(f"{value!r} is not a number of examples, nor `all`") from None
 
 
-@click.command("materialize")
+@click.command(
+    "materialize",
+    epilog=examples(
+        "tracer materialize runs/mlp.zarr",
+        "tracer materialize runs/mlp.zarr --gradients 256 --masks all -o runs/more.zarr",
+    ),
+)
 @click.argument("run")
 @_streams
 @click.option("--probe", metavar="NAME", help="Add this probe; --data says of what.")
@@ -91,7 +197,6 @@ def materialize_command(
     """
     from tracer.apart import shared
     from tracer.materialize import materialize
-    from tracer.recorder.neutrality import imported
 
     if (probe is None) != (data is None):
         raise click.UsageError("--probe NAME and --data MODULE:FACTORY go together")
@@ -107,4 +212,4 @@ def materialize_command(
         note(text)
 
 
-COMMANDS = (verify_command, materialize_command)
+COMMANDS = (list_command, info_command, check_command, verify_command, materialize_command)

@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import sys
+import time
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar
@@ -17,14 +18,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def printable(text: str) -> str:
-    r"""Text whose control characters are shown, not obeyed: names in an archive may come from a stranger.
+    r"""Text whose control characters are shown, not obeyed: names in an archive may come from anywhere.
 
     >>> printable("a\x1b[2Jb\u202ec\nd") == "a\\x1b[2Jb\\u202ec\nd"
     True
     """
-    kept = "\n\t"
+    whitespace = "\n\t"
     return "".join(
-        char if char in kept or not unicodedata.category(char).startswith("C") else ascii(char)[1:-1]
+        char if char in whitespace or not unicodedata.category(char).startswith("C") else ascii(char)[1:-1]
         for char in text
     )
 
@@ -53,10 +54,14 @@ def sentence(error: BaseException) -> str:
     return f"unexpected {type(error).__name__}: {text}; run again with --debug to see where"
 
 
+EVERY = 10.0  # seconds between lines of progress where there is no terminal
+
+
 class Bar:
-    """One line of progress on stderr that rewrites itself; silent where stderr is not a terminal."""
+    """Progress on stderr: one line that rewrites itself on a terminal, else a line every ten seconds."""
 
     def __enter__(self) -> Self:
+        self._last = time.monotonic()
         return self
 
     def __call__(self, done: int, total: int, text: str = "") -> None:
@@ -64,6 +69,9 @@ class Bar:
         if sys.stderr.isatty():
             room = shutil.get_terminal_size().columns - 1
             click.echo("\r\x1b[K" + f"  {done}/{total}  {printable(text)}"[:room], err=True, nl=False)
+        elif time.monotonic() - self._last >= EVERY:
+            self._last = time.monotonic()
+            note(f"  {done}/{total}  {text}")
 
     def __exit__(self, *exception: object) -> None:
         if sys.stderr.isatty():
@@ -153,7 +161,7 @@ def emit_tree(tree: Mapping[str, Any], form: str, text: Callable[[], str]) -> No
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Align rows under their keys, cut to the terminal where there is one.
+    """Align rows under their keys, fitted to the terminal where there is one: numbers are never cut.
 
     >>> print(table([{"metric": "cna", "value": 0.25}, {"metric": "stiffness", "value": None}]))
     metric     value
@@ -163,32 +171,55 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return "nothing"
     keys = list(rows[0])
+    right = [all(_is_number(row[key]) for row in rows) for key in keys]
     cells = [keys, *([_cell(row[key]) for key in keys] for row in rows)]
     limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    widths = fit([max(len(line[i]) for line in cells) for i in range(len(keys))], limit)
-    right = [all(_is_number(row[key]) for row in rows) for key in keys]
-    return "\n".join(
+    widths = fit([max(len(line[i]) for line in cells) for i in range(len(keys))], limit, right)
+    lines = [
         "  ".join(
             _cut(cell, width).rjust(width) if flush else _cut(cell, width).ljust(width)
-            for cell, width, flush in zip(line, widths, right, strict=True)
+            for cell, width, flush in zip(line, widths, right, strict=False)
         ).rstrip()
         for line in cells
-    )
+    ]
+    if len(widths) < len(keys):
+        lines.append(f"no room for {', '.join(keys[len(widths) :])}; --format json or csv shows all")
+    return "\n".join(lines)
 
 
-def fit(widths: list[int], limit: int | None, smallest: int = 6) -> list[int]:
-    """Narrow the widest columns until all fit into a line of `limit` characters, two apart; never the first.
+def fit(widths: list[int], limit: int | None, fixed: Sequence[bool] = (), smallest: int = 12) -> list[int]:
+    """Widths of the columns that fit into a line of `limit` characters, two apart: of the first so many.
 
-    >>> fit([10, 40, 60], 80)
-    [10, 33, 33]
+    Columns of text are narrowed first, the widest of them most, down to `smallest`. The first, and those that are
+    `fixed`, such as numbers, keep their width; where that is not enough, columns are left out from the last on.
+
+    >>> fit([10, 40, 60], 80), fit([10, 8, 30, 8], 40, [False, True, False, True])
+    ([10, 33, 33], [10, 8, 18])
     """
-    first, *others = widths
-    room = None if limit is None else limit - first - 2 * len(others)
-    while room is not None and others and sum(others) > room and max(others) > smallest:
-        # The last of the widest: what stands further left is read first.
-        last = max(range(len(others)), key=lambda i: (others[i], i))
-        others[last] -= 1
-    return [first, *others]
+    if limit is None:
+        return list(widths)
+    flags = [True, *(list(fixed) or [False] * len(widths))[1:]]
+    for count in range(len(widths), 0, -1):
+        chosen = widths[:count]
+        room = limit - 2 * (count - 1)
+        while sum(chosen) > room:
+            free = [i for i in range(count) if not flags[i] and chosen[i] > smallest]
+            if not free:
+                break
+            # The last of the widest: what stands further left is read first.
+            chosen[max(free, key=lambda i: (chosen[i], i))] -= 1
+        if sum(chosen) <= room:
+            return chosen
+    return widths[:1]
+
+
+def examples(*lines: str) -> str:
+    r"""The end of a command's help: what one may type.
+
+    >>> examples("tracer list runs")
+    '\x08\nExample:\n  tracer list runs'
+    """
+    return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
 
 
 def pairs(items: Mapping[str, Any], indent: str = "  ") -> str:

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from tracer.command.console import Bar, debug_option, note
+from tracer.command.console import Bar, debug_option, examples, note
+from tracer.command.parameters import imported
 
 _NEW = click.Path(path_type=Path)
 
@@ -28,22 +29,12 @@ class StepsType(click.ParamType):
             self.fail(f"{value!r} is not START:STOP:STRIDE or a list such as 0,100,200", param, ctx)
 
 
-class Assignment(click.ParamType):
-    """NAME=VALUE: the value is text; NAME= alone removes what was set."""
-
-    name = "assignment"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str | None]:
-        """The name and the value."""
-        name, equals, text = str(value).partition("=")
-        if not name or not equals:
-            self.fail(f"{value!r} is not NAME=VALUE, for example licence=CC0-1.0", param, ctx)
-        return name, text or None
-
-
-@click.command("pack")
+@click.command(
+    "pack",
+    epilog=examples(
+        "tracer pack runs/mlp.zarr", "tracer pack runs/mlp.zarr --zip --no-gradients -o small.zip"
+    ),
+)
 @click.argument("run")
 @click.option("-o", "--output", type=_NEW, help="Write here instead of in place; must not exist.")
 @click.option("--zip", "zipped", is_flag=True, help="Write one zip file, RUN.zip unless --output says else.")
@@ -68,13 +59,13 @@ def pack_command(
     """
     from tracer.share.packs import pack
 
-    kept = {"probes": list(probes) or None, "sites": list(sites) or None, "steps": steps}
+    selection = {"probes": list(probes) or None, "sites": list(sites) or None, "steps": steps}
     with Bar() as bar:
-        made = pack(run, output, zip=zipped, gradients=not no_gradients, progress=bar, **kept)
+        made = pack(run, output, zip=zipped, gradients=not no_gradients, progress=bar, **selection)
     click.echo(made)
 
 
-@click.command("unpack")
+@click.command("unpack", epilog=examples("tracer unpack mlp.zip -o runs/mlp.zarr"))
 @click.argument("run")
 @click.option("-o", "--output", type=_NEW, help="Write here instead of in place; must not exist.")
 @debug_option
@@ -89,7 +80,7 @@ def unpack_command(run: str, output: Path | None) -> None:
         click.echo(unpack(run, output, progress=bar))
 
 
-@click.command("export")
+@click.command("export", epilog=examples("tracer export runs/mlp.zarr mlp.h5"))
 @click.argument("run")
 @click.argument("file", type=_NEW)
 @click.option("--no-compression", is_flag=True, help="Store values as they are: larger, faster.")
@@ -102,7 +93,13 @@ def export_command(run: str, file: Path, no_compression: bool) -> None:
         click.echo(export_hdf5(run, file, compression=None if no_compression else "gzip", progress=bar))
 
 
-@click.command("import")
+@click.command(
+    "import",
+    epilog=examples(
+        "tracer import mlp.h5 runs/mlp.zarr",
+        "tracer import checkpoints runs/mlp.zarr --model train:model --probes train:probes",
+    ),
+)
 @click.argument("source", type=_NEW)
 @click.argument("output", type=_NEW)
 @click.option("--model", metavar="MODULE:FUNCTION", help="Of a folder of weights: makes the model.")
@@ -110,10 +107,12 @@ def export_command(run: str, file: Path, no_compression: bool) -> None:
     "--probes", metavar="MODULE:FUNCTION", help="Of a folder of weights: returns the probes by name."
 )
 @click.option("--loss", metavar="MODULE:FUNCTION", help="Of a folder of weights [cross entropy].")
+@click.option("--pattern", metavar="GLOB", help="Files of weights in the folder [**/*.safetensors].")
 @click.option(
-    "--pattern", default="**/*.safetensors", show_default=True, help="Files of weights in the folder."
+    "--epochs/--steps", default=None, help="What the numbers in the names count [what the names say]."
 )
-@click.option("--epochs", is_flag=True, help="The numbers in the names of the files are epochs, not steps.")
+@click.option("--entry", metavar="NAME", help="Of several states in a file, the one to read.")
+@click.option("--revision", multiple=True, help="Of a model on the Hub; repeat it [all but main].")
 @click.option("--load-pt", is_flag=True, help="Also read files of torch.save; only tensors are loaded.")
 @debug_option
 def import_command(
@@ -122,17 +121,20 @@ def import_command(
     model: str | None,
     probes: str | None,
     loss: str | None,
-    pattern: str,
-    epochs: bool,
+    pattern: str | None,
+    epochs: bool | None,
+    entry: str | None,
+    revision: tuple[str, ...],
     load_pt: bool,
 ) -> None:
-    """Make an archive of an HDF5 export, or of a folder of saved weights.
+    """Make an archive of an HDF5 export, or of saved weights in a folder or on the Hub (hf://owner/name).
 
-    A folder holds one state_dict a snapshot, with its step in the name of the file; --model and --probes name
-    functions, found from the current directory, that make what recording would have been given.
+    A folder holds one state_dict a snapshot, with its step in the name of the file, and a model on the Hub one in
+    each revision; --model and --probes name functions, found from the current directory, that make what recording
+    would have been given.
     """
     with Bar() as bar:
-        if not source.is_dir():
+        if not source.is_dir() and not str(source).startswith("hf:"):
             from tracer.share.hdf5 import import_hdf5
 
             click.echo(import_hdf5(source, output, progress=bar))
@@ -142,7 +144,6 @@ def import_command(
         from torch.nn.functional import cross_entropy
 
         from tracer.recorder.checkpoints import import_checkpoints
-        from tracer.recorder.neutrality import imported
 
         made = import_checkpoints(
             source,
@@ -153,12 +154,20 @@ def import_command(
             pattern=pattern,
             epochs=epochs,
             load_pt=load_pt,
+            entry=entry,
+            revisions=revision or None,
             progress=bar,
         )
     click.echo(made)
 
 
-@click.command("push")
+@click.command(
+    "push",
+    epilog=examples(
+        "tracer push runs/mlp.zarr s3://bucket/mlp.zarr",
+        "tracer push runs/mlp.zarr hf://datasets/me/runs/mlp.zarr",
+    ),
+)
 @click.argument("run")
 @click.argument("url")
 @click.option("--jobs", type=click.IntRange(1), default=8, show_default=True, help="Objects sent at a time.")
@@ -177,7 +186,7 @@ def push_command(run: str, url: str, jobs: int, overwrite: bool) -> None:
     click.echo(url)
 
 
-@click.command("pull")
+@click.command("pull", epilog=examples("tracer pull s3://bucket/mlp.zarr runs/mlp.zarr"))
 @click.argument("url")
 @click.argument("output", type=_NEW)
 @click.option(

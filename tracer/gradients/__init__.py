@@ -2,7 +2,7 @@
 
 One forward pass, one `autograd.grad` with respect to the *outputs* of the rows that use parameters: each
 row's back-propagated signal z and its input a make the gradients (`tracer.gradients.rules`); no weight gradient is
-computed. A signal is used and let go the moment it arrives.
+computed. A signal is used and freed the moment it arrives.
 
 Stored exact gradients ("blocks"). The gradients of one probe at one snapshot are one flat float32 array; the
 attribute `blocks` of its group lists one block for every tensor:
@@ -144,8 +144,8 @@ def _names(piece: Piece) -> tuple[str, ...]:
 
 
 def _without(piece: Piece, excluded: Mapping[str, str]) -> Piece:
-    kept = [None if name in excluded else name for name in (piece.weight, piece.bias)]
-    return replace(piece, weight=kept[0], bias=kept[1])
+    names = [None if name in excluded else name for name in (piece.weight, piece.bias)]
+    return replace(piece, weight=names[0], bias=names[1])
 
 
 def _piece(network: Network, row: Row, layer_of: Mapping[str, str]) -> tuple[list[Piece], str]:
@@ -159,15 +159,15 @@ def _piece(network: Network, row: Row, layer_of: Mapping[str, str]) -> tuple[lis
     axis, inner = _example_place(network, row)
     if axis is None:
         return [], f"the example axis of {row.name} is unknown"
-    found = [_parameter(row, position, layer_of) for position in positions]
-    if operand is not None and None not in found:
+    parameters = [_parameter(row, position, layer_of) for position in positions]
+    if operand is not None and None not in parameters:
         return [], f"{row.op} combines two parameters"
-    if found == [None, None]:
+    if parameters == [None, None]:
         return [], f"{row.op} uses the parameter as its input"
     others = [key for kind, key in row.references() if kind == "tensor" and key in layer_of]
-    if len(others) != len([name for name in found if name]):
+    if len(others) != len([name for name in parameters if name]):
         return [], f"{row.op} uses the parameter twice"
-    piece = Piece(row.name, row.op, name, found[0], found[1], axis, inner)
+    piece = Piece(row.name, row.op, name, parameters[0], parameters[1], axis, inner)
     return [piece], f"{row.op} uses it as its input"
 
 
@@ -288,8 +288,8 @@ def combine(unit: Unit, uses: Sequence[tuple[Piece, Form | None, Form | None]]) 
         if weight is not None and piece.weight:
             rows.setdefault(piece.weight, []).append(weight.rows())
         if piece.bias and (bias is not None or (weight is not None and weight.bias)):
-            found = bias.rows() if bias is not None else weight.bias_rows()  # type: ignore[union-attr]
-            rows.setdefault(piece.bias, []).append(found)
+            forms = bias.rows() if bias is not None else weight.bias_rows()  # type: ignore[union-attr]
+            rows.setdefault(piece.bias, []).append(forms)
     return {
         name: Full(torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]) for name, parts in rows.items()
     }

@@ -131,7 +131,7 @@ def _described(form: Form) -> list[tuple[dict[str, Any], dict[str, str]]]:
 
 
 class Collector:
-    """Gathers one snapshot: gradients arrive chunk after chunk, layer after layer, and are let go early."""
+    """Gathers one snapshot: gradients arrive chunk after chunk, layer after layer, and are freed early."""
 
     def __init__(
         self,

@@ -43,15 +43,15 @@ class Leftover:
     ) -> dict[str, Tensor]:
         network = self._network
         leaves, dims = [], []
-        for given, declared in ((inputs, network.inputs), (targets, network.targets)):
-            for leaf, entry in zip(leaves_of(given), declared, strict=True):
+        for tree, declared in ((inputs, network.inputs), (targets, network.targets)):
+            for leaf, entry in zip(leaves_of(tree), declared, strict=True):
                 leaves.append(leaf[:n] if entry["batched"] else leaf)
                 dims.append(0 if entry["batched"] else None)
 
         def loss(parameters: dict[str, Tensor], *example: Tensor) -> Tensor:
             single = iter([x if dim is None else x[None] for x, dim in zip(example, dims, strict=True)])
-            given, wanted = rebuild(inputs, single), rebuild(targets, single)
-            return network.run({**fixed, **parameters}, given, wanted)[1].sum()  # type: ignore[union-attr]
+            tree, wanted = rebuild(inputs, single), rebuild(targets, single)
+            return network.run({**fixed, **parameters}, tree, wanted)[1].sum()  # type: ignore[union-attr]
 
         each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, *dims))
         with sdpa_kernel(SDPBackend.MATH), _without_fallback():  # fused attention knows no vmap
@@ -64,8 +64,8 @@ class Leftover:
         with torch.enable_grad():
             parameters = {name: tensor.requires_grad_() for name, tensor in own.items()}
             for i in range(n):
-                given, wanted = self._example(inputs, targets, i)
-                losses = self._network.run({**fixed, **parameters}, given, wanted)[1]
+                example, wanted = self._example(inputs, targets, i)
+                losses = self._network.run({**fixed, **parameters}, example, wanted)[1]
                 _note(out, i, parameters, losses[0], keep=False)  # type: ignore[index]
         return out
 
@@ -83,10 +83,10 @@ class Leftover:
 
     def _example(self, inputs: Any, targets: Any, i: int) -> tuple[Any, Any]:
         trees = []
-        for given, declared in ((inputs, self._network.inputs), (targets, self._network.targets)):
-            pairs = zip(leaves_of(given), declared, strict=True)
+        for tree, declared in ((inputs, self._network.inputs), (targets, self._network.targets)):
+            pairs = zip(leaves_of(tree), declared, strict=True)
             leaves = [x[i : i + 1] if entry["batched"] else x for x, entry in pairs]
-            trees.append(rebuild(given, iter(leaves)))
+            trees.append(rebuild(tree, iter(leaves)))
         return trees[0], trees[1]
 
 
@@ -108,7 +108,7 @@ def _zeros(own: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
 
 
 def _note(out: dict[str, Tensor], i: int, parameters: dict[str, Tensor], loss: Tensor, keep: bool) -> None:
-    found = torch.autograd.grad(loss, list(parameters.values()), retain_graph=keep, allow_unused=True)
-    for name, gradient in zip(parameters, found, strict=True):
+    gradients = torch.autograd.grad(loss, list(parameters.values()), retain_graph=keep, allow_unused=True)
+    for name, gradient in zip(parameters, gradients, strict=True):
         if gradient is not None:
             out[name][i] = gradient

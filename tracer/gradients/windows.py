@@ -78,7 +78,7 @@ def weight_gradients(a: Tensor, z: Tensor, geometry: Geometry, out: Tensor | Non
     step = max(1, _GROUPED // torch.Size(shape).numel())
     for x, signal, place in zip(a.split(step), z.split(step), out.split(step), strict=True):
         k = len(x)
-        found = kernels.convolution_backward(
+        gradients = kernels.convolution_backward(
             signal.reshape(1, k * outputs, *z.shape[2:]),
             x.reshape(1, k * channels, *a.shape[2:]),
             place.view(k * outputs, *shape[1:]),  # looked at for its shape only
@@ -91,7 +91,7 @@ def weight_gradients(a: Tensor, z: Tensor, geometry: Geometry, out: Tensor | Non
             k * geometry.groups,
             [False, True, False],
         )[1]
-        place.copy_(found.view(place.shape))
+        place.copy_(gradients.view(place.shape))
     return out
 
 

@@ -37,12 +37,12 @@ class Recording(Following, TrainerCallback):
     `run.log` and `run.notes`.
     """
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Begin the recording: weights are those of a checkpoint already, if there is one."""
-        train_dataloader = given["train_dataloader"]
+        train_dataloader = others["train_dataloader"]
         if self._options.get("probes") and not {"loss", "objective"} & self._options.keys():
-            self._options["objective"] = objective_of_head(given["model"])
-        self._start(given["model"], given["optimizer"], _length(train_dataloader))
+            self._options["objective"] = objective_of_head(others["model"])
+        self._start(others["model"], others["optimizer"], _length(train_dataloader))
         self._waiting: deque[tuple[Any, Any]] = deque()
         self._loader, self._in_epoch = train_dataloader, False
         self._replaced = [
@@ -73,9 +73,9 @@ class Recording(Following, TrainerCallback):
         """An update was made."""
         self._log_loss()
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """An evaluation was made."""
-        self._log_metrics(given["metrics"])
+        self._log_metrics(others["metrics"])
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """An epoch ended, if all its batches were trained on."""
@@ -88,9 +88,9 @@ class Recording(Following, TrainerCallback):
         if self.run is not None and self._following:
             self.run.flush()
 
-    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """The summary of the training is there; afterwards the best weights may be put in place of the last."""
-        if "train_runtime" in given["logs"]:
+        if "train_runtime" in others["logs"]:
             self._stop()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -119,13 +119,13 @@ class Filling:
             self._archive, step, self._networks.at(step), tensors, self._examples_of
         )
         streams = {"gradients" if group == "gram" else group.rpartition("/")[2] for group in groups}
-        found = self._pass(step, tensors).run(tensors, streams)
+        arrays = self._pass(step, tensors).run(tensors, streams)
         for group in groups:
-            if group not in found:
+            if group not in arrays:
                 raise MissingTraceError(
                     f"the network of step {step} gives no {group!r}, that of other steps does"
                 )
-        return {group: found[group] for group in groups}
+        return {group: arrays[group] for group in groups}
 
     def _examples_of(self, name: str) -> tuple[Any, Any]:
         if name not in self._given:

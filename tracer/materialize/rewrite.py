@@ -123,7 +123,7 @@ class _Copy:
             self._tree.stream(group, declared)
 
     def _layout(self, group: str, along: str = "step") -> Declared:
-        found = {}
+        declared = {}
         for name in self._names(group):
             array, dims = self._array(f"{group}/{name}"), self._dims(f"{group}/{name}")
             if dims[:1] != (along,):
@@ -131,8 +131,8 @@ class _Copy:
                     f"{self._archive.path!r} holds {f'{group}/{name}'!r} along {dims}, which this release "
                     "cannot carry over: use the release that recorded it"
                 )
-            found[name] = (array.dtype, tuple(array.shape[1:]), dims[1:])
-        return found
+            declared[name] = (array.dtype, tuple(array.shape[1:]), dims[1:])
+        return declared
 
     def _names(self, group: str) -> list[str]:
         """Arrays of a group, without the two columns every stream has."""

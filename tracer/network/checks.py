@@ -132,10 +132,10 @@ def _gradients(losses: Tensor, weights: Tensor, parameters: Mapping[str, Tensor]
     if not losses.requires_grad:
         return {name: torch.zeros_like(tensor) for name, tensor in parameters.items()}
     total = (losses * weights.to(losses)).sum()
-    found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
     return {
         name: torch.zeros_like(tensor) if gradient is None else gradient
-        for (name, tensor), gradient in zip(parameters.items(), found, strict=True)
+        for (name, tensor), gradient in zip(parameters.items(), gradients, strict=True)
     }
 
 

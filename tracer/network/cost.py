@@ -1,4 +1,4 @@
-"""What a stranger's table would cost, before it is run: every row on the `meta` device, nothing computed.
+"""What an untrusted table would cost, before it is run: every row on the `meta` device, nothing computed.
 
 A table of a few lines can ask for any amount of memory or time (`full`, `expand` and a sum, a convolution
 with enormous padding). The sizes follow from the weights and inputs, so each row is run on tensors that have
@@ -15,9 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tracer import ops
 from tracer.errors import ArchiveError
-from tracer.network.footprint import _ends, _meta
 from tracer.network.program import Program
-from tracer.network.pytree import leaves_of
+from tracer.network.pytree import leaves_of, rebuild
 from tracer.network.table import DTYPES
 from tracer.ops import op
 
@@ -54,11 +53,11 @@ def _walked(
     network: "Network", tensors: Mapping[str, Tensor], inputs: Any, targets: Any, size: int | None
 ) -> tuple[dict[int, tuple[int, ...]], int]:
     declared = size is not None
-    given = [*tensors.values(), *leaves_of(inputs), *leaves_of(targets), *network.constants.values()]
+    roots = [*tensors.values(), *leaves_of(inputs), *leaves_of(targets), *network.constants.values()]
     if size is None:
-        size = sum(map(_bytes, given))
+        size = sum(map(_bytes, roots))
     limits = _limits(size)
-    if sum(map(_bytes, given)) > limits[0]:
+    if sum(map(_bytes, roots)) > limits[0]:
         raise ArchiveError(
             "the network table declares inputs larger than anything the archive holds could be worth; get the "
             "archive from its author again"
@@ -69,7 +68,7 @@ def _walked(
     n = _examples(network, inputs)
     ends, live, said = _ends(network.rows), dict[int, int](), dict[int, tuple[int, ...]]()
     held = work = 0
-    kept = torch.is_grad_enabled()  # then nothing is let go
+    differentiable = torch.is_grad_enabled()  # then nothing is freed
     values = program.start(leaves)
     with torch.no_grad():
         for call, arguments, slot, dead, index in program.steps:
@@ -91,7 +90,7 @@ def _walked(
                 raise _too_much(row)
             for used in dead:
                 values[used] = None
-            for over in () if kept else ends.get(index, ()):
+            for over in () if differentiable else ends.get(index, ()):
                 held -= live.pop(over, 0)
     return said, work
 
@@ -117,6 +116,24 @@ def weighed(row: "Row", call: Callable[..., Any]) -> Callable[..., Any]:
         return call(*arguments)
 
     return checked
+
+
+def _meta(tree: Any) -> Any:
+    return rebuild(tree, iter([leaf.to(_META) for leaf in leaves_of(tree)]))
+
+
+def _ends(rows: list["Row"]) -> dict[int, list[int]]:
+    """Row -> rows whose memory is free after it; an output lives as long as what may be a view of it."""
+    last = list(range(len(rows)))
+    for index in range(len(rows) - 1, -1, -1):
+        views = op(rows[index].op).may_be_view
+        for kind, key in rows[index].references():
+            if kind == "row":
+                last[key] = max(last[key], last[index] if views else index)
+    ends: dict[int, list[int]] = {}
+    for key, index in enumerate(last):
+        ends.setdefault(index, []).append(key)
+    return ends
 
 
 def _size(leaf: Any) -> Any:
@@ -180,12 +197,12 @@ class _Meter(TorchDispatchMode):
         if any(argument.name == "device" for argument in func._schema.arguments):
             kwargs["device"] = _META  # else what an operation makes from nothing would be made in memory
         out = func(*args, **kwargs)
-        given = _tensors([args, kwargs])
+        operands = _tensors([args, kwargs])
         results = _tensors(out)
         if not all(result._is_view() for result in results):
             self.largest = sum(_bytes(result) for result in results)
             self.made += self.largest
-            self.work += work_of(func, args, out, given, results)
+            self.work += work_of(func, args, out, operands, results)
         if self.made > self._limits[0] or self.work > self._limits[1]:
             raise _Excess
         return out
@@ -199,16 +216,19 @@ def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def work_of(func: Any, args: Any, out: Any, given: list[Tensor], results: list[Tensor]) -> int:
+def work_of(func: Any, args: Any, out: Any, operands: list[Tensor], results: list[Tensor]) -> int:
     """Operations on numbers that one call of PyTorch's makes, from the sizes of what it is given and returns."""
     from torch.utils.flop_counter import flop_registry
 
-    moved = _PER_ELEMENT * sum(tensor.numel() for tensor in [*given, *results])
+    moved = _PER_ELEMENT * sum(tensor.numel() for tensor in [*operands, *results])
     if func._overloadpacket in flop_registry:
         return moved + int(flop_registry[func._overloadpacket](*args, out_val=out))
     effort = ops.effort(str(func))
     if effort == "window" and isinstance(args[1], list | tuple):
         return moved + sum(result.numel() for result in results) * max(1, prod(args[1]))
     if effort == "matrix":
-        return moved + 64 * max(tensor.numel() for tensor in given) * given[0].shape[-1] * given[-1].shape[-1]
+        return (
+            moved
+            + 64 * max(tensor.numel() for tensor in operands) * operands[0].shape[-1] * operands[-1].shape[-1]
+        )
     return moved

@@ -162,14 +162,14 @@ class Reader:
 
 
 def _needed(outputs: list[fx.Node]) -> set[fx.Node]:
-    found: set[fx.Node] = set()
+    needed: set[fx.Node] = set()
     waiting = list(outputs)
     while waiting:
         node = waiting.pop()
-        if node not in found:
-            found.add(node)
+        if node not in needed:
+            needed.add(node)
             waiting += node.all_input_nodes
-    return found
+    return needed
 
 
 def _batched(value: Any) -> bool:

@@ -69,12 +69,12 @@ def _independence(network: Network, tensors: Mapping[str, Tensor], inputs: Any, 
     if again:
         return Independence(False, draws(again[0]), again[0].module)
     wrong: dict[str, None] = {}
-    for changed, kept in _variations(base, size):
+    for changed, position in _variations(base, size):
         mixing: list[Row] = []
         joint: list[Row] = []
         with suppress(Exception):  # of another example than any given: the model may refuse it
-            other = network.run(tensors, *changed, visit=_compare(first, mixing, joint, kept, size))
-            if not _all_same(result, other, kept, size):
+            other = network.run(tensors, *changed, visit=_compare(first, mixing, joint, position, size))
+            if not _all_same(result, other, position, size):
                 return _mixes(network, mixing, joint)
             wrong |= dict.fromkeys(row.name for row in mixing)
     if network.batch is None and _changes_alone(network, tensors, base, result, size):
@@ -118,9 +118,9 @@ def _mixes(network: Network, mixing: Sequence[Row], joint: Sequence[Row]) -> Ind
     )
 
 
-def _all_same(result: Sequence[Any], other: Sequence[Any], kept: Sequence[int], size: int) -> bool:
+def _all_same(result: Sequence[Any], other: Sequence[Any], position: Sequence[int], size: int) -> bool:
     return all(
-        a is None or b is None or same(_at(a, kept, size), _at(b, kept, size))
+        a is None or b is None or same(_at(a, position, size), _at(b, position, size))
         for a, b in zip(result, other, strict=True)
     )
 
@@ -150,7 +150,7 @@ def _keep(values: dict[str, Any]) -> Any:
 
 
 def _compare(
-    base: Mapping[str, Any], differing: list[Row], joint: list[Row], kept: Sequence[int], size: int
+    base: Mapping[str, Any], differing: list[Row], joint: list[Row], position: Sequence[int], size: int
 ) -> Any:
     """A visitor noting rows where the examples at `kept` differ from `base`, and rows of no example that do."""
 
@@ -158,20 +158,20 @@ def _compare(
         before = base[row.name]
         if not isinstance(out, Tensor) or not isinstance(before, Tensor):
             return
-        if len(kept) < size:
+        if len(position) < size:
             if row.axis is None:
                 if not same(before, out):
                     joint.append(row)
                 return
-            before, out = (_at(by_example(value, row, size), kept, size) for value in (before, out))
+            before, out = (_at(by_example(value, row, size), position, size) for value in (before, out))
         if not same(before, out):
             differing.append(row)
 
     return visit
 
 
-def _at(value: Tensor, kept: Sequence[int], size: int) -> Tensor:
-    return value[list(kept)] if value.ndim and value.shape[0] == size else value
+def _at(value: Tensor, position: Sequence[int], size: int) -> Tensor:
+    return value[list(position)] if value.ndim and value.shape[0] == size else value
 
 
 def _change(tree: Any, size: int) -> Any:

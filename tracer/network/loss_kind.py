@@ -137,8 +137,8 @@ def _matched(
     loss: Any, calls: list[Call], outputs: Tensor, targets: Tensor, slopes: Tensor | None
 ) -> Correctness:
     asked = [call for call in calls if call[0] not in _NUMBERS]
-    found = [_rule(*call, outputs, targets) for call in asked]
-    rules = list(dict.fromkeys(rule for rule in found if rule is not None))
+    matches = [_rule(*call, outputs, targets) for call in asked]
+    rules = list(dict.fromkeys(rule for rule in matches if rule is not None))
     if len(rules) == 1:
         return _counted(rules[0], loss, outputs, targets, slopes)
     if rules:
@@ -157,12 +157,12 @@ def _matched(
     return _guessed(loss, outputs, targets, slopes)
 
 
-def _rule(function: Any, given: dict[str, Any], outputs: Tensor, targets: Tensor) -> Correctness | None:
+def _rule(function: Any, options: dict[str, Any], outputs: Tensor, targets: Tensor) -> Correctness | None:
     """What one call of a classification loss says, if it was given these outputs and targets."""
-    scores, true = given["input"].detach(), given["target"].detach()
+    scores, true = options["input"].detach(), options["target"].detach()
     if function in _BINARY:
         return _binary(function, scores, true, outputs, targets)
-    return _class(given.get("ignore_index"), scores, true, outputs, targets)
+    return _class(options.get("ignore_index"), scores, true, outputs, targets)
 
 
 def _binary(

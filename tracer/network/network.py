@@ -136,7 +136,7 @@ class Network:
         its positional arguments (defaults filled in), may return another output. until: name of a row to stop
         after; returns (its output, None).
         masks: by site name, bool (example, unit) or in the shape of the output: the nonlinearity is replaced
-        by its linear pieces (`tracer.network.fixed_masks`). Each value is let go after its last use.
+        by its linear pieces (`tracer.network.fixed_masks`). Each value is freed after its last use.
         """
         if targets is not None and self.no_loss:
             raise ArchiveError(self.no_loss)
@@ -164,7 +164,7 @@ class Network:
         evaluate(index, row, call, arguments): the row, its positional arguments (defaults filled in, the table's
         numbers and lists decoded), and its operation with keyword arguments bound: `call(*arguments)` computes
         what the row computes, refused as in `run` where it would take too much. leaves: what stands for weights,
-        constants and inputs, by reference: of any type, nothing is asked of them. Each value is let go after its
+        constants and inputs, by reference: of any type, nothing is asked of them. Each value is freed after its
         last use.
         """
         program = self._program(_CPU, None, False)
@@ -213,7 +213,7 @@ class Network:
         return other
 
     def _weigh(self, tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> dict[int, tuple[int, ...]]:
-        """Refuse a stranger's table that would take too much for tensors of these sizes; see `tracer.network.cost`."""
+        """Refuse an untrusted table that would take too much for tensors of these sizes; see `tracer.network.cost`."""
         sizes = tuple(tuple(leaf.shape) for leaf in [*leaves_of(inputs), *leaves_of(targets)])
         sizes += tuple(tuple(tensor.shape) for tensor in tensors.values())
         key = sizes, torch.is_grad_enabled(), targets is None
@@ -229,14 +229,14 @@ class Network:
         masks: Mapping[int, tuple[Site, Tensor]],
     ) -> None:
         for call, arguments, slot, dead, index in program.steps:
-            given = arguments(values)
+            operands = arguments(values)
             if index in masks:
                 site, mask = masks[index]
-                out = frozen(site, self.rows[index], given, mask)
+                out = frozen(site, self.rows[index], operands, mask)
             else:
-                out = call(*given)
+                out = call(*operands)
             if visit is not None:
-                other = visit(self.rows[index], given, out)
+                other = visit(self.rows[index], operands, out)
                 out = out if other is None else other
             values[slot] = out
             for used in dead:
@@ -254,10 +254,10 @@ class Network:
     ) -> dict[Reference, Any]:
         """What rows may refer to besides rows, by reference: weights, constants, and the checked inputs."""
         named: dict[Reference, Any] = dict(self._on(device))
-        for kind, given, declared in (("input", inputs, self.inputs), ("target", targets, self.targets)):
+        for kind, tree, declared in (("input", inputs, self.inputs), ("target", targets, self.targets)):
             if kind == "target" and targets is None:
                 continue
-            leaves = leaves_of(given)
+            leaves = leaves_of(tree)
             if len(leaves) != len(declared):
                 raise RecordError(
                     f"the network was traced with {len(declared)} {kind} tensors, got {len(leaves)}"
@@ -322,13 +322,13 @@ def _declared(entries: Sequence[dict[str, Any]]) -> list[Tensor]:
 def _held_to(sizes: Mapping[str, tuple[int, ...]], visit: Visit | None) -> Visit:
     """The visit, after a look whether a row made what it was weighed as."""
 
-    def look(row: Row, given: tuple[Any, ...], out: Any) -> Any:
+    def look(row: Row, values: tuple[Any, ...], out: Any) -> Any:
         if row.name in sizes and tuple(out.shape) != sizes[row.name]:
             raise ArchiveError(
                 f"row {row.name!r} of the network table ({row.op}) gives {list(out.shape)} where the table says "
                 f"{list(sizes[row.name])}, so what follows is not run; get the archive from its author again"
             )
-        return None if visit is None else visit(row, given, out)
+        return None if visit is None else visit(row, values, out)
 
     return look
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tracer.errors import MissingTraceError, RecordError
 from tracer.network.copies import private_copy
-from tracer.network.pytree import first_tensor
+from tracer.network.pytree import first_tensor, whole
 from tracer.spec.correctness import Correctness
 
 Objective = Callable[[nn.Module, Any, Any], Any]
@@ -68,7 +68,7 @@ def objective_of(loss: Any, objective: Objective | None) -> Callable[[nn.Module,
     if objective is not None:
         if loss is not None:
             raise RecordError("give either loss or objective, not both")
-        return lambda model, inputs, targets: scored(objective(model, inputs, targets))
+        return lambda model, inputs, targets: scored(objective(model, whole(inputs), targets))
     losses = per_example(loss)
 
     def standard(model: nn.Module, inputs: Any, targets: Any) -> Scored:
@@ -152,6 +152,7 @@ def aligned_rule(outputs: Tensor, targets: Tensor) -> Correctness:
 
 def call_model(model: nn.Module, inputs: Any) -> Any:
     """The model on a tensor, a tuple of positional or a dict of keyword arguments."""
+    inputs = whole(inputs)
     if isinstance(inputs, dict):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
@@ -171,8 +172,8 @@ def _unreduced(loss: Callable[..., Any]) -> tuple[Callable[..., Any], int | None
     if "reduction" in parameters:
         ignore = parameters.get("ignore_index")
         default = ignore.default if ignore is not None else None
-        given = loss.keywords.get("ignore_index", default) if isinstance(loss, functools.partial) else default
-        return functools.partial(loss, reduction="none"), given
+        index = loss.keywords.get("ignore_index", default) if isinstance(loss, functools.partial) else default
+        return functools.partial(loss, reduction="none"), index
     return loss, None
 
 
@@ -184,10 +185,10 @@ def _parameters(loss: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _n_examples(outputs: Any) -> Any:
-    found = first_tensor(outputs)
-    if found is None:
+    tensor = first_tensor(outputs)
+    if tensor is None:
         raise RecordError("the model's output holds no floating-point tensor, so there is nothing to record")
-    return found.shape[0]
+    return tensor.shape[0]
 
 
 def _over_examples(values: Tensor, targets: Any, ignore_index: int | None) -> Tensor:
@@ -202,5 +203,5 @@ def _over_examples(values: Tensor, targets: Any, ignore_index: int | None) -> Te
     )
     if ignore_index is None or not classes:
         return values.mean(axes)
-    kept = targets != ignore_index
-    return values.sum(axes) / kept.sum(axes)
+    counted = targets != ignore_index
+    return values.sum(axes) / counted.sum(axes)

@@ -8,10 +8,11 @@ import torch
 
 _REDUCED = ("tf32", "bf16")
 _SETTINGS = {"cuda": ("matmul",), "cudnn": ("conv", "rnn"), "mkldnn": ("matmul", "conv", "rnn")}
-_KINDS: list[Any] = [
-    getattr(getattr(torch.backends, library), operation)
+_KINDS: list[Any] = [  # none before PyTorch 2.9, which has the older settings alone
+    kind
     for library, operations in _SETTINGS.items()
     for operation in operations
+    if hasattr(kind := getattr(getattr(torch.backends, library), operation, None), "fp32_precision")
 ]
 
 
@@ -22,7 +23,7 @@ def full_precision() -> AbstractContextManager[Any]:
     was recorded.
     """
     reduced = [(kind, now) for kind in _KINDS if (now := kind.fp32_precision) in _REDUCED]
-    return _raised(reduced) if reduced else nullcontext()
+    return _raised(reduced) if reduced or not _KINDS else nullcontext()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Rows compiled to steps: no JSON is walked while they run, each value is let go after its last use."""
+"""Rows compiled to steps: no JSON is walked while they run, each value is freed after its last use."""
 
 import operator
 from collections import Counter
@@ -63,15 +63,15 @@ def resolve(name: str) -> Callable[..., Any]:
     """The function behind an operation's name; ArchiveError where this torch has none."""
     if name in _PYTHON:
         return _PYTHON[name]
-    found: Any = torch.ops
+    target: Any = torch.ops
     for part in name.split("."):
-        found = getattr(found, part, None)
-    if not isinstance(found, torch._ops.OpOverload):
+        target = getattr(target, part, None)
+    if not isinstance(target, torch._ops.OpOverload):
         raise ArchiveError(
             f"operation {name!r} of the network table does not exist in torch {torch.__version__}: "
             "use the release that recorded it"
         )
-    return found
+    return target
 
 
 class Program:
@@ -189,7 +189,7 @@ def _in_place(rows: Sequence[Row], results: Iterable[tuple[str, Any]]) -> dict[i
     """
     uses = Counter(key for row in rows for kind, key in row.references() if kind == "row")
     uses.update(key for kind, key in results if kind == "row")
-    found = {}
+    operations = {}
     for index, row in enumerate(rows):
         in_place = op(row.op).in_place
         if in_place is None or row.kwargs or not isinstance(row.args[0], dict):
@@ -201,8 +201,8 @@ def _in_place(rows: Sequence[Row], results: Iterable[tuple[str, Any]]) -> dict[i
         fresh = op(before.op).rule is not None or (op(before.op).fresh and _fresh_item(rows, before))
         same = before.shape is not None and before.shape == row.shape and before.dtype == row.dtype
         if fresh and same:
-            found[index] = resolve(in_place)
-    return found
+            operations[index] = resolve(in_place)
+    return operations
 
 
 def _fresh_item(rows: Sequence[Row], row: Row) -> bool:

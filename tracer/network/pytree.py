@@ -6,6 +6,15 @@ from typing import Any
 from torch import Tensor
 
 
+class Shared:
+    """A tensor that all examples have in common, such as one edge index: the same in every batch, and no leaf."""
+
+    __slots__ = ("tensor",)
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
 def leaves_of(tree: Any) -> list[Tensor]:
     """The tensors of a nested input, in order (dict entries by key).
 
@@ -36,6 +45,25 @@ def rebuild(tree: Any, leaves: Iterator[Tensor]) -> Any:
     return tree
 
 
+def shared_in(tree: Any) -> list[Tensor]:
+    """The tensors that all examples share, in order."""
+    items = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, tuple | list) else ()
+    return [item.tensor for item in items if isinstance(item, Shared)]
+
+
+def whole(tree: Any) -> Any:
+    """The same nested input as the user's code takes it: with the tensors that all examples share."""
+    device = next((leaf.device for leaf in leaves_of(tree)), None)
+
+    def put_back(item: Any) -> Any:
+        return item.tensor.to(device) if isinstance(item, Shared) else item
+
+    if isinstance(tree, dict):
+        return {key: put_back(item) for key, item in tree.items()}
+    plain = isinstance(tree, tuple | list) and not hasattr(tree, "_fields")
+    return type(tree)(map(put_back, tree)) if plain else tree
+
+
 def first_tensor(tree: Any) -> Tensor | None:
     """The first floating-point tensor of a model's output that has axes, dataclasses and mappings included."""
     if isinstance(tree, Tensor):
@@ -45,7 +73,7 @@ def first_tensor(tree: Any) -> Tensor | None:
     elif hasattr(tree, "values"):
         tree = list(tree.values())
     if isinstance(tree, tuple | list):
-        return next((found for item in tree if (found := first_tensor(item)) is not None), None)
+        return next((tensor for item in tree if (tensor := first_tensor(item)) is not None), None)
     return None
 
 

@@ -141,13 +141,13 @@ class _Known:
             "target": range(len(table["targets"])),
         }
 
-    def _constants(self, entries: list[Any], given: Mapping[str, Tensor]) -> list[str]:
+    def _constants(self, entries: list[Any], arrays: Mapping[str, Tensor]) -> list[str]:
         for entry in entries:
             _need(isinstance(entry, dict) and _is_name(entry.get("name")), "a constant has no name")
             name = entry["name"]
-            _need(name in given, f"its constant {name!r} is not in the archive")
+            _need(name in arrays, f"its constant {name!r} is not in the archive")
             _need(
-                constant_entry(name, given[name]) == entry,
+                constant_entry(name, arrays[name]) == entry,
                 f"the values of its constant {name!r} have changed",
             )
         return [entry["name"] for entry in entries]

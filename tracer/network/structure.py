@@ -22,11 +22,11 @@ def site_names(
     rows: Sequence[Row], activation_modules: Collection[str], zeros: Collection[str]
 ) -> dict[int, str]:
     """Row index -> site name: the module's path, or `path:op` if functional; `#k` from the second call on."""
-    found = {index: nonlinearity(rows, row, zeros) for index, row in enumerate(rows) if not row.loss}
-    inside = {part for one in found.values() if one is not None for part in one.inside}
+    site_of = {index: nonlinearity(rows, row, zeros) for index, row in enumerate(rows) if not row.loss}
+    inside = {part for one in site_of.values() if one is not None for part in one.inside}
     calls: Counter[str] = Counter()
     names = {}
-    for index, one in found.items():
+    for index, one in site_of.items():
         if one is not None and index not in inside:
             row = rows[index]
             base = row.module if row.module in activation_modules else f"{row.module}:{one.name}"
@@ -40,11 +40,11 @@ def find_sites(rows: Sequence[Row], names: Mapping[int, str], zeros: Collection[
     sites = []
     for index, name in names.items():
         row = rows[index]
-        found = nonlinearity(rows, row, zeros)
+        kind = nonlinearity(rows, row, zeros)
         shape = per_example(row)
-        if found is None:
+        if kind is None:
             continue
-        activation = found.activation
+        activation = kind.activation
         sites.append(
             Site(
                 name=name,
@@ -56,8 +56,8 @@ def find_sites(rows: Sequence[Row], names: Mapping[int, str], zeros: Collection[
                 has_mask=activation.mask is not None and shape is not None,
                 kind=activation.mask,
                 slope=_slope(row, activation),
-                argument=found.argument,
-                scale=found.scale,
+                argument=kind.argument,
+                scale=kind.scale,
             )
         )
     return sites
@@ -147,7 +147,7 @@ def owner(parameter: str) -> str:
     >>> owner("block.fc.weight"), owner("fc.parametrizations.weight.original0"), owner("scale")
     ('block.fc', 'fc', 'scale')
     """
-    before, found, _ = parameter.partition(".parametrizations.")
-    if found:
+    before, separator, _ = parameter.partition(".parametrizations.")
+    if separator:
         return before
     return parameter.rpartition(".")[0] or parameter

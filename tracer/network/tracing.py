@@ -21,6 +21,7 @@ from tracer.network.pytree import examples_in, first_tensor, leaves_of, rebuild,
 from tracer.network.structure import find_calls, find_layers, find_sites, site_names, zero_constants
 from tracer.network.table import Row
 from tracer.network.torch_internals import hushed
+from tracer.network.value_checks import unchecked
 from tracer.ops import kernels
 from tracer.ops.decompositions import decompositions, is_primitive
 
@@ -37,13 +38,14 @@ class _Together(nn.Module):
 
     def forward(self, *leaves: Tensor) -> tuple[Tensor, ...]:
         objective, inputs, targets = self._rest
-        given = iter(leaves)
-        inputs, targets = rebuild(inputs, given), rebuild(targets, given)
+        leaf = iter(leaves)
+        inputs, targets = rebuild(inputs, leaf), rebuild(targets, leaf)
         before = [(module, dict(module.__dict__)) for module in self.model.modules()]
         try:
-            if objective is None:
-                return (_recorded(call_model(self.model, inputs)),)
-            outputs, losses, correct = objective(self.model, inputs, targets)
+            with unchecked():
+                if objective is None:
+                    return (_recorded(call_model(self.model, inputs)),)
+                outputs, losses, correct = objective(self.model, inputs, targets)
         finally:
             # Tensors that a forward pass caches in attributes (weight norm does) would be refused by export.
             for module, attributes in before:
@@ -103,14 +105,14 @@ def trace(
 
 def _fixed(model: nn.Module, goal: Any, examples: _Examples, chunk: int) -> Network:
     """A table for exactly `chunk` examples; a second, larger one shows where the examples lie."""
-    given = examples.first(chunk)
+    few = examples.first(chunk)
     try:
-        draft = _export(model, goal, given)
+        draft = _export(model, goal, few)
     except RecordError:
         raise
     except Exception as error:
         raise RecordError(_refused(model, error)) from error
-    sizes = _sizes(draft, model, given)
+    sizes = _sizes(draft, model, few)
     rows = _with_sizes(draft.rows, sizes, sizes, chunk, chunk + 1)
     for larger in (chunk + 1, 2 * chunk):
         more = examples.first(larger)
@@ -121,7 +123,7 @@ def _fixed(model: nn.Module, goal: Any, examples: _Examples, chunk: int) -> Netw
         if [row.op for row in other.rows] == [row.op for row in draft.rows]:
             rows = _with_sizes(draft.rows, sizes, _sizes(other, model, more), chunk, larger)
             break
-    return _network(draft, rows, model, given, examples.batched, chunk)
+    return _network(draft, rows, model, few, examples.batched, chunk)
 
 
 def _export(
@@ -132,13 +134,13 @@ def _export(
 ) -> Draft:
     """One export; batched: which tensors hold a variable number of examples (None: all sizes are fixed)."""
     inputs, targets = trees
-    given = [inputs] if goal is None else [inputs, targets]
+    arguments = [inputs] if goal is None else [inputs, targets]
     shapes = None
     if batched is not None:
         batch = torch.export.Dim("batch")
-        flags = [flag for part in batched[: len(given)] for flag in part]
+        flags = [flag for part in batched[: len(arguments)] for flag in part]
         shapes = (tuple({0: batch} if flag else None for flag in flags),)
-    leaves = leaves_of(given)
+    leaves = leaves_of(arguments)
     together = _Together(model, goal, inputs, targets)
     together.__dict__["training"] = False
     program = torch.export.export(together, tuple(leaves), dynamic_shapes=shapes, strict=False)
@@ -190,18 +192,18 @@ def _detach_no_grad(module: fx.GraphModule) -> None:
 
 
 def _recorded(outputs: Any) -> Tensor:
-    found = first_tensor(outputs)
-    if found is None:
+    first = first_tensor(outputs)
+    if first is None:
         raise RecordError("the model's output holds no floating-point tensor, so there is nothing to record")
-    return found
+    return first
 
 
-def _sizes(draft: Draft, model: nn.Module, given: tuple[Any, Any]) -> list[Any]:
+def _sizes(draft: Draft, model: nn.Module, trees: tuple[Any, Any]) -> list[Any]:
     """(size, dtype) of every row's output on real examples; None where it is no tensor."""
     leaves: dict[tuple[str, Any], Any] = {
         ("constant", name): value for name, value in draft.constants.items()
     }
-    for kind, tree in zip(("input", "target"), given, strict=True):
+    for kind, tree in zip(("input", "target"), trees, strict=True):
         leaves |= {(kind, index): leaf for index, leaf in enumerate(leaves_of(tree))}
     leaves |= {("tensor", name): tensor for name, tensor in named_tensors(model).items()}
     device = leaves["input", 0].device
@@ -232,13 +234,13 @@ def _network(
     draft: Draft,
     rows: list[Row],
     model: nn.Module,
-    given: tuple[Any, Any],
+    arguments: tuple[Any, Any],
     batched: Sequence[Sequence[bool]],
     batch: int | None,
 ) -> Network:
     declared = [
         [_declared(leaf, flag) for leaf, flag in zip(leaves_of(tree), flags, strict=True)]
-        for tree, flags in zip(given, batched, strict=True)
+        for tree, flags in zip(arguments, batched, strict=True)
     ]
     places: dict[tuple[str, int], Place] = {
         (kind, index): input_place(entry["shape"])
@@ -266,7 +268,7 @@ def _network(
         layers=find_layers(rows, trainable),
         batch=batch,
     )
-    _check_losses(network, model, given)
+    _check_losses(network, model, arguments)
     return network
 
 
@@ -284,24 +286,24 @@ def _activation_modules(model: nn.Module) -> frozenset[str]:
     )
 
 
-def _check_losses(network: Network, model: nn.Module, given: tuple[Any, Any]) -> None:
-    n = examples_in(given[0])
+def _check_losses(network: Network, model: nn.Module, arguments: tuple[Any, Any]) -> None:
+    n = examples_in(arguments[0])
     if network.losses is None:
         return
     with torch.no_grad():
-        _, losses = network.run(named_tensors(model), *given)
+        _, losses = network.run(named_tensors(model), *arguments)
     if losses is None or losses.shape != (n,):
         shape = None if losses is None else tuple(losses.shape)
         raise RecordError(f"the objective must give one loss per example: expected shape ({n},), got {shape}")
     if network.correct is not None:
-        check_correct(network, model, given, n)
+        check_correct(network, model, arguments, n)
 
 
-def check_correct(network: Any, model: nn.Module, given: tuple[Any, Any], n: int) -> None:
+def check_correct(network: Any, model: nn.Module, arguments: tuple[Any, Any], n: int) -> None:
     """RecordError where an objective's `correct` is not one number for each example."""
     heard = Heard(network)
     with torch.no_grad():
-        network.run(named_tensors(model), *given, visit=heard)
+        network.run(named_tensors(model), *arguments, visit=heard)
     if heard.value is None or heard.value.shape != (n,):
         shape = None if heard.value is None else tuple(heard.value.shape)
         raise RecordError(

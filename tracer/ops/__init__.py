@@ -1,6 +1,6 @@
 """What each ATen operation means to us: one record an operation, the only place that knows.
 
-A record also is the permission to run the operation from a stranger's archive. So only named, functional overloads
+A record also is the permission to run the operation from an archive from elsewhere. So only named, functional overloads
 have one: none that write in place, read files or foreign memory. Adding an operation is one record in the file of its
 kind (`docs/add-an-op.md`); no other code names operations.
 """

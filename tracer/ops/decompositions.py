@@ -18,18 +18,18 @@ def decompositions(targets: Iterable[Any]) -> Decompositions:
     """For each of these overloads that has no record: how PyTorch writes it in others, where it does."""
     from torch._decomp import decomposition_table
 
-    found: Decompositions = {}
+    table: Decompositions = {}
     for target in targets:
         if not isinstance(target, torch._ops.OpOverload) or alias(str(target)) in OPS:
             continue
         if str(target) in _OWN:
-            found[target] = _OWN[str(target)]
+            table[target] = _OWN[str(target)]
         elif target in decomposition_table:
-            found[target] = decomposition_table[target]
+            table[target] = decomposition_table[target]
         elif torch._C._dispatch_has_kernel_for_dispatch_key(target.name(), _COMPOSITE):
             # Its own `decompose` looks this table up first.
-            found[target] = partial(target._op_dk, _COMPOSITE)
-    return found
+            table[target] = partial(target._op_dk, _COMPOSITE)
+    return table
 
 
 def is_primitive(target: Any) -> bool:
@@ -43,4 +43,22 @@ def _broadcast_tensors(tensors: list[Tensor]) -> list[Tensor]:
     return [tensor if tensor.shape == size else tensor.expand(size) for tensor in tensors]
 
 
-_OWN: dict[str, Callable[..., Any]] = {"aten.broadcast_tensors.default": _broadcast_tensors}
+def _zeros(size: Any, *, dtype: Any = None, layout: Any = None, device: Any = None, **_: Any) -> Tensor:
+    """Memory that is written before it is read may as well be zero, and then no run differs from another."""
+    return torch.zeros(size, dtype=dtype, layout=layout, device=device)
+
+
+def _new_zeros(tensor: Tensor, size: Any, *, dtype: Any = None, device: Any = None, **_: Any) -> Tensor:
+    return tensor.new_zeros(size, dtype=dtype, device=device)
+
+
+def _zeros_like(tensor: Tensor, *, dtype: Any = None, device: Any = None, **_: Any) -> Tensor:
+    return torch.zeros_like(tensor, dtype=dtype, device=device)
+
+
+_OWN: dict[str, Callable[..., Any]] = {
+    "aten.broadcast_tensors.default": _broadcast_tensors,
+    "aten.empty.memory_format": _zeros,
+    "aten.new_empty.default": _new_zeros,
+    "aten.empty_like.default": _zeros_like,
+}

@@ -41,10 +41,10 @@ def schema_of(op: str) -> Any:
     """The declared arguments of an ATen operation; None for Python's own."""
     if not op.startswith("aten."):
         return None
-    found: Any = torch.ops
+    target: Any = torch.ops
     for part in op.split("."):
-        found = getattr(found, part)
-    return found._schema
+        target = getattr(target, part)
+    return target._schema
 
 
 @cache

@@ -10,24 +10,24 @@ def recurrent(gates: int) -> Constraint:
     """
 
     def holds(operands: Operands) -> str | None:
-        given, hx, params = operands["input"], operands["hx"], operands["params"]
+        inputs, hx, params = operands["input"], operands["hx"], operands["params"]
         states = list(hx) if isinstance(hx, list | tuple) else [hx]
-        if given.ndim != 3 or 0 in given.shape or not given.is_floating_point():
-            return wrong("input", given, "be floating-point with three axes, none empty")
+        if inputs.ndim != 3 or 0 in inputs.shape or not inputs.is_floating_point():
+            return wrong("input", inputs, "be floating-point with three axes, none empty")
         if len(states) != (2 if gates == 4 else 1) or any(state.ndim != 3 for state in states):
             return wrong("hx", hx, "be the state with three axes (an LSTM's two)")
-        if any(tensor.dtype != given.dtype for tensor in [*states, *params]):
-            return wrong("params", list(params), f"be of the dtype of input, {seen(given)}, and hx too")
+        if any(tensor.dtype != inputs.dtype for tensor in [*states, *params]):
+            return wrong("params", list(params), f"be of the dtype of input, {seen(inputs)}, and hx too")
         out, hidden = states[0].shape[2], states[-1].shape[2]
         sides = 2 if operands["bidirectional"] else 1
         n = operands["num_layers"] * sides
-        batch = given.shape[0 if operands["batch_first"] else 1]
+        batch = inputs.shape[0 if operands["batch_first"] else 1]
         for state, width in zip(states, (out, hidden), strict=False):
             if list(state.shape) != [n, batch, width] or not width:
                 return wrong("hx", hx, f"have shape {[n, batch, width]}")
         wanted: list[list[int]] = []
         for layer in range(operands["num_layers"] if n <= len(params) else 0):
-            width = out * sides if layer else given.shape[2]
+            width = out * sides if layer else inputs.shape[2]
             one = [[gates * hidden, width], [gates * hidden, out]]
             one += [[gates * hidden]] * 2 if operands["has_biases"] else []
             one += [[out, hidden]] if out != hidden else []
@@ -43,11 +43,11 @@ def cell(gates: int) -> Constraint:
     """One step of the same."""
 
     def holds(operands: Operands) -> str | None:
-        given, hx = operands["input"], operands["hx"]
+        inputs, hx = operands["input"], operands["hx"]
         states = list(hx) if isinstance(hx, list | tuple) else [hx]
-        if given.ndim != 2 or len(states) != (2 if gates == 4 else 1) or states[0].ndim != 2:
-            return wrong("input", given, "have two axes, and hx the state (an LSTM's two)")
-        (batch, width), hidden = given.shape, states[0].shape[1]
+        if inputs.ndim != 2 or len(states) != (2 if gates == 4 else 1) or states[0].ndim != 2:
+            return wrong("input", inputs, "have two axes, and hx the state (an LSTM's two)")
+        (batch, width), hidden = inputs.shape, states[0].shape[1]
         if any(list(state.shape) != [batch, hidden] for state in states):
             return wrong("hx", hx, f"have shape {[batch, hidden]}")
         for name, shape in (

@@ -57,8 +57,8 @@ def written_out(rows: Sequence[Row], row: Row, zeros: Collection[str]) -> Writte
             x, gate = row.args[position], row.args[other]
             if _positive_of(rows, gate) == x:
                 return Written(_known("relu"), position, short(row.op))
-            if (found := _gated(rows, position, x, gate)) is not None:
-                return found
+            if (written := _gated(rows, position, x, gate)) is not None:
+                return written
     if row.op in ("aten.where.self", "aten.where.ScalarOther"):
         condition, value, otherwise = row.args[:3]
         if _positive_of(rows, condition) == value and is_zero(rows, otherwise, zeros):

@@ -1,7 +1,7 @@
 """Probe: a named, fixed set of examples of one split, examined at snapshots."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, default_collate
 from tracer.errors import RecordError, did_you_mean
 from tracer.ids import resolve
 from tracer.network.copies import to_numpy
-from tracer.network.pytree import leaves_of, rebuild
+from tracer.network.pytree import Shared, leaves_of, rebuild, shared_in
 from tracer.network.randomness import untouched_random_state
 from tracer.probe.passes import ProbePass
 from tracer.spec import PROBE_STREAMS, STREAMS
@@ -36,8 +36,9 @@ class Probe:
     only a digest of each, so that the archive gives none away (and nothing can be replayed on them). capture:
     how many examples, the first n, each stream takes (None: all), over the defaults in `CAPTURE`, which are
     lowered to what fits (`tracer.probe.fitting`).
-    asked: streams whose number was given, and is not lowered to what fits. varying: whether two readings of an example
-    differ, as random augmentation makes them.
+    shared: names or places of inputs that all examples have in common, such as one edge index; they become
+    constants of the network. asked: streams whose number was given, and is not lowered to what fits. varying: whether
+    two readings of an example differ, as random augmentation makes them.
     RecordError where lengths differ, ids repeat, or nothing is given.
 
     >>> probe = Probe(torch.zeros(3, 2), torch.tensor([0, 1, 0]), capture={"masks": 2})
@@ -56,13 +57,14 @@ class Probe:
         group: Any = None,
         raw: Any = None,
         capture: Mapping[str, int | None] | None = None,
+        shared: Iterable[str | int] = (),
     ) -> None:
         self.varying = False
         if _is_dataset(inputs):
             with untouched_random_state(inputs):
                 inputs, targets, known, self.varying = _items(inputs, targets)
             ids = known if ids is None else ids
-        self.inputs = _tensors(inputs, "inputs")
+        self.inputs = _tensors(_with_shared(inputs, list(shared)), "inputs")
         self.targets = None if targets is None else _tensors(targets, "targets")
         self.n = len(leaves_of(self.inputs)[0])
         self.ids = _ids(np.arange(self.n) if ids is None else ids)
@@ -165,9 +167,10 @@ class Probe:
 
 def named_probes(probes: Mapping[str, Any]) -> dict[str, Probe]:
     """The probes of a recording by name; RecordError for two of one split, or a name that is no folder's."""
-    found = {name: Probe.from_any(name, value) for name, value in probes.items()}
+    named = {name: Probe.from_any(name, value) for name, value in probes.items()}
+    _check_shared(named)
     by_split: dict[str | None, str] = {}
-    for name, probe in found.items():
+    for name, probe in named.items():
         if not name or name != name.strip() or any(sign in name for sign in "/\\.:\0"):
             raise RecordError(f"{name!r} cannot name a probe: use letters, digits, '-' and '_'")
         other = by_split.setdefault(probe.split, name)
@@ -175,7 +178,21 @@ def named_probes(probes: Mapping[str, Any]) -> dict[str, Probe]:
             raise RecordError(
                 f"probes {other!r} and {name!r} are both of split {probe.split!r}: join them, or give split="
             )
-    return found
+    return named
+
+
+def _check_shared(probes: Mapping[str, Probe]) -> None:
+    """RecordError where probes differ in what all examples have in common: one network holds it."""
+    first: list[Tensor] | None = None
+    for name, probe in probes.items():
+        shared = shared_in(probe.inputs)
+        same = first is None or [x.shape for x in shared] == [x.shape for x in first]
+        if not same or not all(torch.equal(a, b) for a, b in zip(shared, first or [], strict=False)):
+            raise RecordError(
+                f"Probe {name!r} shares other inputs among its examples than the first probe does: give such inputs "
+                "once for each example, examples first"
+            )
+        first = shared
 
 
 def _digest_of(*parts: np.ndarray) -> np.ndarray:
@@ -258,10 +275,32 @@ def _tensors(value: Any, what: str) -> Any:
         )
     if len({len(leaf) for leaf in leaves}) > 1:
         raise RecordError(
-            f"the tensors of {what} hold {[len(leaf) for leaf in leaves]} examples, expected one number"
+            f"the tensors of {what} hold {[len(leaf) for leaf in leaves]} examples, expected one number; name inputs "
+            "that all examples have in common, as in Probe(inputs, targets, shared=['edge_index'])"
         )
     with torch.inference_mode(False), torch.no_grad():
         return rebuild(value, iter([leaf.detach().clone() for leaf in leaves]))
+
+
+def _with_shared(inputs: Any, shared: Sequence[str | int]) -> Any:
+    """The inputs with those that all examples have in common marked so."""
+    if not shared:
+        return inputs
+    items = dict(inputs) if isinstance(inputs, Mapping) else None
+    if isinstance(inputs, tuple | list):
+        items = dict(enumerate(inputs))
+    known = [] if items is None else list(items)
+    for name in shared:
+        if items is None or name not in items:
+            raise RecordError(f"shared= names {name!r}, and the inputs are {known or 'a single tensor'}")
+        value = items[name]
+        if not isinstance(value, Tensor | np.ndarray):
+            raise RecordError(
+                f"input {name!r} is shared and a {type(value).__name__}, expected a tensor or array"
+            )
+        items[name] = Shared(torch.as_tensor(value).detach().clone())
+    assert items is not None
+    return items if isinstance(inputs, Mapping) else tuple(items.values())
 
 
 def _ids(value: Any) -> np.ndarray:

@@ -270,9 +270,9 @@ class ProbePass:
         if not counts:
             return
         batch = p.batch(stop - start)
-        found = self._looks_of(frozenset(counts))
-        chunk = Chunk(found, arrays, start, counts, batch)
-        watchers = [chunk.visit] if found else []
+        looks = self._looks_of(frozenset(counts))
+        chunk = Chunk(looks, arrays, start, counts, batch)
+        watchers = [chunk.visit] if looks else []
         if collector is None or "gradients" not in counts:
             with torch.no_grad():
                 chunk.finish(*p.through(tensors, start, stop, watchers))

@@ -65,7 +65,7 @@ class Survey:
         for name, layer in self.plan.layer_of.items():
             rest = self.leftover is not None and name in self.plan.leftover
             ways[layer].add(self.leftover.way if rest and self.leftover else "rows")
-        return {layer: "+".join(sorted(found)) for layer, found in ways.items()}
+        return {layer: "+".join(sorted(kinds)) for layer, kinds in ways.items()}
 
 
 def left_over(

@@ -19,7 +19,7 @@ from tracer.recorder.optimizers import in_use
 from tracer.recorder.place import check_free, clear, placed
 from tracer.recorder.preparation import check_model
 from tracer.recorder.recorder import Recorder
-from tracer.recorder.resume import Seam, find, has_begun
+from tracer.recorder.resume import ResumePoint, find, has_begun
 from tracer.recovery.resume import resume as take_up
 from tracer.schedule import Schedule, by_stream
 from tracer.writer import Writer
@@ -91,16 +91,17 @@ def record(
     Errors: RecordError and ArchiveError, in one sentence, before training starts and with nothing written.
     """
     check_model(model)
-    process = ranks.here(model)
+    process, in_pieces = ranks.here(), ranks.sharded(model)
     path = placed(Path(path), exists, resuming=resume is not False, several=process.world_size > 1)
-    kept: Any = {"durability": durability, "on_error": on_error}
+    options: Any = {"durability": durability, "on_error": on_error}
+    schedules = by_stream(snapshots)
     if process.rank:
         elsewhere: Any = (
-            lambda: ranks.Elsewhere(model, minibatch),
-            lambda _: ranks.begin(path, model, process, resume, title, **kept),
+            lambda: ranks.Elsewhere(model, minibatch, lends=in_pieces is not None),
+            lambda _: ranks.begin(path, model, process, resume, title, **options),
         )
-        return Recorder(optimizer, {}, *elsewhere)
-    schedules, share = by_stream(snapshots), Budget(budget)
+        return Recorder(optimizer, {"weights": schedules["weights"]} if in_pieces else {}, *elsewhere)
+    share = Budget(None if in_pieces else budget)
     mirrored = None if mirror is None else Mirror(mirror)
     captured = wanted(minibatch, schedules["masks"])
     for name, value in (("memory", memory), ("cost", cost), ("batch_size", batch_size)):
@@ -109,8 +110,8 @@ def record(
     if gradients not in GRADIENTS:
         raise RecordError(f"gradients={gradients!r}, expected one of {', '.join(map(repr, GRADIENTS))}.")
     with untouched_random_state():
-        found = named_probes(probes or {})
-    if found and loss is None and objective is None:
+        named = named_probes({} if in_pieces else probes or {})
+    if named and loss is None and objective is None:
         raise RecordError(
             "Probes are given but no loss, so per-example losses and gradients have no meaning: pass loss=, "
             "for example loss=F.cross_entropy, or objective=."
@@ -120,9 +121,12 @@ def record(
         check_free(path, exists)
 
     def instrument() -> Instrument:
+        if in_pieces:
+            streams, resuming = schedules.keys() - {"weights"}, resume is not False
+            return ranks.Sharded(model, in_pieces, streams, resuming=resuming, budget=budget is not None)
         made = Instrument(
             model,
-            found,
+            named,
             loss=loss,
             objective=objective,
             streams=schedules.keys() - {"weights"},
@@ -137,7 +141,7 @@ def record(
             made.notes.append(_NO_PROBES)
         return made
 
-    def writer(ready: Instrument) -> tuple[Writer, Seam | None]:
+    def writer(ready: Instrument) -> tuple[Writer, ResumePoint | None]:
         training_set = None if data is None else dataset.read(data, inputs=data_inputs)
         if training_set is not None:
             ready.notes += training_set.notes
@@ -160,23 +164,23 @@ def record(
             "notes": ready.notes,
             **ready.tables,
         }
-        seam = None
+        resumed = None
         if again:
             ranks.check_world(path, process)
-            seam = ranks.unhurried(lambda: find(path, ready, None if resume is True else resume))
-            made = take_up(path, step=seam.step, **kept)
+            resumed = ranks.unhurried(lambda: find(path, ready, None if resume is True else resume))
+            made = take_up(path, step=resumed.step, **options)
         else:
             if exists == "overwrite":
                 clear(path)
-            made = Writer(path, attributes=described, **kept)
+            made = Writer(path, attributes=described, **options)
         try:
             process.declare(made)
-            ready.declare(made, seam)
+            ready.declare(made, resumed)
             if training_set is not None:
                 training_set.write(made)
         except BaseException:
             made.close("interrupted")
             raise
-        return made, seam
+        return made, resumed
 
     return Recorder(optimizer, schedules, instrument, writer, share, mirrored)

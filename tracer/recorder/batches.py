@@ -149,8 +149,8 @@ def noted_in_place(
 
 def _inside(loader: Any) -> Any:
     """The DataLoader in one of Accelerate's or Fabric's, which give its batches one for one; else the loader."""
-    kept = "_dataloader" if type(loader).__name__ == "_FabricDataLoader" else "base_dataloader"
-    return getattr(loader, kept, loader)
+    attribute = "_dataloader" if type(loader).__name__ == "_FabricDataLoader" else "base_dataloader"
+    return getattr(loader, attribute, loader)
 
 
 def _with_ids(

@@ -38,7 +38,7 @@ class Budget:
         return [{"streams": sorted(streams), "steps": steps} for streams, steps in self._gaps.items()]
 
     def start(self, mark: Callable[[], Mark] | None = None) -> None:
-        """Training starts now; `mark` where it runs on a device that works behind the clock's back."""
+        """Training starts now; `mark` where it runs on a device that works asynchronously."""
         self._started, self._taken = self._clock(), 0.0
         self._mark = None if self.share is None else mark
 

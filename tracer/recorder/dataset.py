@@ -35,14 +35,14 @@ class TrainingSet:
 
     def write(self, writer: Writer) -> None:
         """Write the group `data`."""
-        given = {
+        trees = {
             "id": self.ids,
             "label": self.labels,
             "alpha": self.alpha,
             "digest": self.digests,
             "inputs": self.inputs,
         }
-        arrays = {name: values for name, values in given.items() if values is not None}
+        arrays = {name: values for name, values in trees.items() if values is not None}
         dims = {
             name: ("example", *(f"{name}_{axis}" for axis in range(1, values.ndim)))
             for name, values in arrays.items()
@@ -67,8 +67,8 @@ def read(dataset: Any, *, inputs: bool = False) -> TrainingSet:
         )
     with untouched_random_state(dataset):
         first_of = {int(id_): i for i, id_ in reversed([*enumerate(_ids(dataset))])}
-        found = _Reading(dataset, [first_of[id_] for id_ in sorted(first_of)])
-        return found.training_set(np.array(sorted(first_of), np.int64), inputs)
+        reading = _Reading(dataset, [first_of[id_] for id_ in sorted(first_of)])
+        return reading.training_set(np.array(sorted(first_of), np.int64), inputs)
 
 
 class _Reading:
@@ -88,7 +88,7 @@ class _Reading:
             return made
         labels: list[Any] = []
         digests: list[bytes] = []
-        kept: list[np.ndarray] = []
+        images: list[np.ndarray] = []
         entropies: list[float] = []
         low, high, pixels = np.inf, -np.inf, True
         for i in self._chosen:
@@ -96,7 +96,7 @@ class _Reading:
             labels.append(label)
             digests.append(blake2b(array.tobytes(), digest_size=16).digest())
             if keep:
-                kept.append(array)
+                images.append(array)
             smallest, largest = _extremes(array)
             low, high = min(low, smallest), max(high, largest)
             top = 255.0 if array.dtype == np.uint8 else 1.0
@@ -109,7 +109,7 @@ class _Reading:
             entropies = [_entropy(self._numbers(i)[0], low, high) for i in self._chosen]
         made.alpha = np.array(entropies)
         made.labels = self._stack(labels, "labels")
-        made.inputs = self._stack(kept, "inputs") if keep else None
+        made.inputs = self._stack(images, "inputs") if keep else None
         return made
 
     def _problem(self) -> str:

@@ -36,7 +36,7 @@ from tracer.recorder.preparation import (
     unreached,
     untraced,
 )
-from tracer.recorder.resume import Seam
+from tracer.recorder.resume import ResumePoint
 from tracer.recorder.structure import Structure, surviving, tensors_of, told
 from tracer.schedule import Schedule
 from tracer.spec.correctness import Correctness
@@ -124,11 +124,12 @@ class Instrument:
         name, probe = next(iter(self._probes.items()))
         self._inputs, self._targets = some(probe, device_of(named_tensors(self.model)), self._few)
         check_accepted(self.model, name, self._inputs, self._targets, **self._goal)
-        given = (self.model, self._inputs, self._targets)
+        chunk = self._options["chunk"] or min(64, max(probe.n for probe in self._probes.values()))
+        arguments = (self.model, self._inputs, self._targets)
         try:
-            self.network = trace(*given, **self._goal, chunk=self._options["chunk"] or 64)
+            self.network = trace(*arguments, **self._goal, chunk=chunk)
         except (RecordError, ArchiveError) as refusal:
-            self.network = untraced(*given, **self._goal, refusal=refusal)
+            self.network = untraced(*arguments, **self._goal, refusal=refusal)
 
     def _examine(self) -> None:
         assert self.network is not None
@@ -156,9 +157,8 @@ class Instrument:
                 "torch.view_as_complex takes them"
             )
             self._options["gradients"] = "none"
-        if isinstance(network, Network) and (
-            refusal := unreadable(network, tensors, example_bytes(self._probes))
-        ):
+        size = example_bytes(self._probes)
+        if isinstance(network, Network) and (refusal := unreadable(network, tensors, size)):
             self._note(
                 f"everything is recorded, but readers of the archive refuse to run it again: {refusal}"
             )
@@ -230,10 +230,10 @@ class Instrument:
         static = {} if self._pass is None else self._pass.static
         return {group: attributes for group, (_, _, attributes) in static.items()}
 
-    def declare(self, writer: Writer, seam: Seam | None = None) -> None:
+    def declare(self, writer: Writer, resumed: ResumePoint | None = None) -> None:
         """Declare every stream and write what does not change: the probes and the network's table.
 
-        seam: where an archive is taken up, which then holds all this already and has to agree.
+        resumed: where an archive is taken up, which then holds all this already and has to agree.
         """
         writer.stream("weights", self._weights.arrays)
         if self._pass is not None:
@@ -243,12 +243,12 @@ class Instrument:
                 writer.stream(group, declared, self._pass.attributes.get(group, {}))
         if self.in_flight is not None:
             self.in_flight.declare(writer)
-        if seam is not None:
-            self._versions, self._free = list(seam.versions), seam.free
-            self._next_check = seam.step + 1
+        if resumed is not None:
+            self._versions, self._free = list(resumed.versions), resumed.free
+            self._next_check = resumed.step + 1
         known = self._versions[-1]["digest"] if self._versions else None
         if isinstance(self.network, Network) and self.network.digest != known:
-            self._write_table(writer, from_step=0 if seam is None else seam.step + 1)
+            self._write_table(writer, from_step=0 if resumed is None else resumed.step + 1)
 
     def _write_table(self, writer: Writer, from_step: int) -> None:
         assert isinstance(self.network, Network)

@@ -46,11 +46,11 @@ class Mirror:
 def _url(target: Any) -> str | None:
     run = getattr(target, "run", None)  # the module wandb logs to its run of the moment
     for holder, name in product((target, run), ("url", "get_url")):
-        found = getattr(holder, name, None)
+        url = getattr(holder, name, None)
         try:
-            found = found() if callable(found) else found
+            url = url() if callable(url) else url
         except Exception:
             continue
-        if isinstance(found, str):
-            return found
+        if isinstance(url, str):
+            return url
     return None

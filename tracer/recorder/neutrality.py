@@ -5,11 +5,9 @@ runs already differ, training itself is not repeatable and nothing can be claime
 """
 
 import hashlib
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -85,28 +83,6 @@ def check(train: Callable[[Callable[..., Any]], Any]) -> Verdict:
         same = "identical" if first.digests[name] == recorded.digests[name] else "changed"
         table[name] = same if repeatable else "not repeatable"
     return Verdict(table, first.steps)
-
-
-def imported(name: str) -> Callable[..., Any]:
-    """The function that `module:function` names, looked for in the current directory first."""
-    module, colon, function = name.partition(":")
-    if not colon or not module or not function:
-        raise RecordError(f"{name!r} does not name a function: write module:function, such as train:main.")
-    before = list(sys.path)
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = getattr(import_module(module), function, None)
-    except ModuleNotFoundError as error:
-        if error.name != module.partition(".")[0]:
-            raise
-        raise RecordError(
-            f"There is no module {module!r} in {Path.cwd()} or among those installed."
-        ) from None
-    finally:
-        sys.path[:] = before
-    if not callable(found):
-        raise RecordError(f"Module {module!r} has no function {function!r}.")
-    return found
 
 
 def digest(value: Any) -> str:

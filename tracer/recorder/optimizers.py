@@ -94,29 +94,29 @@ class Updates:
         return any(optimizer is ours for ours in self.optimizers)
 
 
-def in_use(given: Any) -> list[Optimizer]:
+def in_use(optimizers: Any) -> list[Optimizer]:
     """The torch optimizers that make updates now. RecordError where they cannot be heard."""
-    return list(unwrapped(given() if _is_function(given) else given))
+    return list(unwrapped(optimizers() if _is_function(optimizers) else optimizers))
 
 
-def _is_function(given: Any) -> bool:
-    return callable(given) and not hasattr(given, "step")
+def _is_function(value: Any) -> bool:
+    return callable(value) and not hasattr(value, "step")
 
 
-def unwrapped(given: Any) -> Iterator[Optimizer]:
+def unwrapped(value: Any) -> Iterator[Optimizer]:
     """The torch optimizers that what the user gives stands for. RecordError where its steps cannot be heard."""
-    if given is None:
+    if value is None:
         return
-    if isinstance(given, list | tuple):
-        for one in given:
+    if isinstance(value, list | tuple):
+        for one in value:
             yield from unwrapped(one)
         return
-    if any(kind.__name__ in _TRANSPARENT for kind in type(given).__mro__):
-        yield from unwrapped(given.optimizer)
+    if any(kind.__name__ in _TRANSPARENT for kind in type(value).__mro__):
+        yield from unwrapped(value.optimizer)
         return
-    if not isinstance(given, Optimizer) or "_optimizer_step_post_hooks" not in vars(given):
-        raise RecordError(f"optimizer= got a {type(given).__name__}, whose steps cannot be heard: {_REMEDY}.")
-    yield given
+    if not isinstance(value, Optimizer) or "_optimizer_step_post_hooks" not in vars(value):
+        raise RecordError(f"optimizer= got a {type(value).__name__}, whose steps cannot be heard: {_REMEDY}.")
+    yield value
 
 
 def _inside(optimizer: Optimizer) -> Iterator[Optimizer]:

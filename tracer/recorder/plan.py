@@ -101,16 +101,16 @@ def make_plan(
             each = [prod(shape) * np.dtype(dtype).itemsize for dtype, shape, *_ in arrays.values()]
             rows = tuple(snapshot_rows(size)[0] for size in each if size)
             sizes[stream] = (sizes[stream][0] + sum(each), sizes[stream][1] + rows)
-    sizes = {stream: found for stream, found in sizes.items() if found[1]}
+    sizes = {stream: size for stream, size in sizes.items() if size[1]}
     whole = measure(frozenset(sizes))
     if steps is None:
-        shares = tuple(Share(stream, *found, None) for stream, found in sizes.items())
+        shares = tuple(Share(stream, *size, None) for stream, size in sizes.items())
         return Plan(shares, None, whole, None)
     due = due_streams({stream: schedules[stream] for stream in sizes}, steps, steps_per_epoch)
     costs = {streams: whole if streams == frozenset(sizes) else measure(streams) for streams in due}
     shares = tuple(
-        Share(stream, *found, sum(n for streams, n in due.items() if stream in streams))
-        for stream, found in sizes.items()
+        Share(stream, *size, sum(n for streams, n in due.items() if stream in streams))
+        for stream, size in sizes.items()
     )
     return Plan(shares, steps, whole, sum(n * costs[streams] for streams, n in due.items()))
 
@@ -159,7 +159,7 @@ def due_streams(
     for step in range(steps + 1):
         ends = bool(steps_per_epoch) and step > 0 and step % (steps_per_epoch or 1) == 0
         always = step in (0, steps)
-        found = frozenset(stream for stream, s in renewed.items() if s.due(step, ends) or always)
-        if found:
-            due[found] = due.get(found, 0) + 1
+        streams = frozenset(stream for stream, s in renewed.items() if s.due(step, ends) or always)
+        if streams:
+            due[streams] = due.get(streams, 0) + 1
     return due

@@ -108,9 +108,9 @@ def check_accepted(
         except RecordError as error:
             raise RecordError(f"Probe {name!r}: {error}") from error
         except Exception as error:
-            given = _told(outputs) if isinstance(outputs, torch.Tensor) else kind_of
+            what = _told(outputs) if isinstance(outputs, torch.Tensor) else kind_of
             raise RecordError(
-                f"Probe {name!r}: the loss refuses outputs {given} with targets {_told(targets)} ({_cause(error)}): "
+                f"Probe {name!r}: the loss refuses outputs {what} with targets {_told(targets)} ({_cause(error)}): "
                 "bring the targets into the form of the training batches, or pass objective=(model, inputs, targets) "
                 "-> (outputs, losses)."
             ) from error
@@ -135,10 +135,10 @@ def _floating(tree: Any) -> int:
     return sum(map(_floating, tree)) if isinstance(tree, tuple | list) else 0
 
 
-def untraced(*given: Any, refusal: Exception, **goal: Any) -> EagerNetwork:
+def untraced(*arguments: Any, refusal: Exception, **goal: Any) -> EagerNetwork:
     """The model itself in the table's place; why it could not be traced where that is no way either."""
     try:
-        return EagerNetwork(*given, **goal, reason=str(refusal))
+        return EagerNetwork(*arguments, **goal, reason=str(refusal))
     except RecordError:
         raise
     except Exception as error:
@@ -254,8 +254,8 @@ def unreached(
                 return []
             if not losses.requires_grad:
                 continue
-            found = torch.autograd.grad(losses.sum(), list(live.values()), allow_unused=True)
-        for name, gradient in zip(live, found, strict=True):
+            gradients = torch.autograd.grad(losses.sum(), list(live.values()), allow_unused=True)
+        for name, gradient in zip(live, gradients, strict=True):
             if gradient is not None:
                 del unreached[name]
     if not unreached:

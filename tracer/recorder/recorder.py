@@ -31,7 +31,7 @@ from tracer.recorder.mirror import Mirror
 from tracer.recorder.optimizers import Updates
 from tracer.recorder.plan import Plan, make_plan, seconds_of
 from tracer.recorder.preparation import in_one_sentence
-from tracer.recorder.resume import Seam
+from tracer.recorder.resume import ResumePoint
 from tracer.recorder.row import Row
 from tracer.recorder.uncounted import LAST, STRANGER, Uncounted
 from tracer.schedule import Schedule
@@ -49,7 +49,7 @@ class Recorder:
         optimizer: Any,
         schedules: dict[str, Schedule],
         instrument: Callable[[], Instrument],
-        writer: Callable[[Instrument], tuple[Writer, Seam | None]],
+        writer: Callable[[Instrument], tuple[Writer, ResumePoint | None]],
         budget: Budget | None = None,
         mirror: Mirror | None = None,
     ) -> None:
@@ -78,7 +78,7 @@ class Recorder:
         self._written = -1  # the last step whose row is in the archive, perhaps while it is open
         # The last steps of which a snapshot, and a row, were given to the writer.
         self._begun = self._ended = -1
-        self._seam: Seam | None = None
+        self._resume_point: ResumePoint | None = None
         self._writer: Writer | None = None
 
     # What the user calls.
@@ -86,12 +86,12 @@ class Recorder:
     def __enter__(self) -> Self:
         with untouched_random_state(), in_one_sentence(lambda: self._writer):
             self._instrument = self._make_instrument()
-            self._writer, self._seam = self._make_writer(self._instrument)
+            self._writer, self._resume_point = self._make_writer(self._instrument)
             self._tell(stacklevel=3)
             self._instrument.announce(str(self._writer.path))
-            self._begin(self._seam)
+            self._begin(self._resume_point)
             self._uncounted = Uncounted(self._instrument.model)
-            if self._uncounted.is_stranger(self._updates.groups):
+            if self._uncounted.is_unknown(self._updates.groups):
                 self.note(STRANGER)
         self._updates.start()
         if self._instrument.in_flight is not None:
@@ -111,16 +111,16 @@ class Recorder:
             return f"<Recorder of {str(self._writer.path)!r}: closed>"
         return f"<Recorder of {str(self._writer.path)!r}: update {self._row.step}, epoch {self._row.epoch}>"
 
-    def _begin(self, seam: Seam | None) -> None:
+    def _begin(self, resumed: ResumePoint | None) -> None:
         """Open the first row, or again the one after which an archive is taken up."""
-        if seam is None:
+        if resumed is None:
             self._row = Row(step=0, epoch=0, rates=self._updates.rates)
             self._snapshot(always=True)
         else:
-            self._first = seam.step
-            self._row = Row(step=seam.step, epoch=seam.epoch, rates=self._updates.rates)
-            self._epoch, self._written, self._taken = seam.epochs, seam.step, dict(seam.taken)
-            self._begun = self._ended = seam.step
+            self._first = resumed.step
+            self._row = Row(step=resumed.step, epoch=resumed.epoch, rates=self._updates.rates)
+            self._epoch, self._written, self._taken = resumed.epochs, resumed.step, dict(resumed.taken)
+            self._begun = self._ended = resumed.step
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -196,7 +196,7 @@ class Recorder:
     @property
     def resumed(self) -> int | None:
         """The step after which an archive was taken up (`resume=`), None for a new one."""
-        return None if self._seam is None else self._seam.step
+        return None if self._resume_point is None else self._resume_point.step
 
     def flush(self) -> None:
         """Commit everything up to the update just made, its weights included, and wait until that is done.
@@ -235,7 +235,9 @@ class Recorder:
             self.note(self._uncounted.sentence(row.step))
             self._add_uncounted(row)
         self._snapshot(always=True)
-        self._finish("complete" if row.step > self._first or self._seam is not None else "interrupted")
+        self._finish(
+            "complete" if row.step > self._first or self._resume_point is not None else "interrupted"
+        )
 
     @property
     def notes(self) -> list[str]:
@@ -260,8 +262,8 @@ class Recorder:
 
     def _updated(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         refuse_capture()
-        found = found_overflow(optimizer)
-        self._update(0.0 if found is None else number("skipped", found))
+        overflow = found_overflow(optimizer)
+        self._update(0.0 if overflow is None else number("skipped", overflow))
 
     def _update(self, overflow: Number = 0.0) -> None:
         row = self._open()
@@ -372,7 +374,9 @@ class Recorder:
             self._row = None
         writer = self._writer_in_use()
         self._write_rows(wait=True)
-        before = ([], []) if self._seam is None else (self._seam.notes, self._seam.gaps)
+        before = (
+            ([], []) if self._resume_point is None else (self._resume_point.notes, self._resume_point.gaps)
+        )
         notes = [*before[0], *(note for note in self._instrument.notes if note not in before[0])]
         writer.attributes("", {"notes": notes, "gaps": [*before[1], *self._budget.gaps]})
         writer.close(state=state)

@@ -21,7 +21,7 @@ _TABLES = ("sites", "calls", "layers")
 
 
 @dataclass(frozen=True)
-class Seam:
+class ResumePoint:
     """The last step that is kept. epoch: of its update; epochs: how many had ended. taken: stream to its last step.
 
     versions, free: those of the network that are kept, and the first number no version has. notes, gaps: of
@@ -72,7 +72,7 @@ def _is_blank(path: Path) -> bool:
         return not len(archive.rows["step"])
 
 
-def find(path: Path, ready: "Instrument", step: int | None = None) -> Seam:
+def find(path: Path, ready: "Instrument", step: int | None = None) -> ResumePoint:
     """Find the latest snapshot with exactly the weights the model has now (or look at that of ``step`` alone).
 
     RecordError where the model or the probes are others, or the weights are those of no snapshot.
@@ -89,7 +89,7 @@ def find(path: Path, ready: "Instrument", step: int | None = None) -> Seam:
         steps = [int(at) for at in recorded[whole]]
         for at in reversed(steps if step is None else [at for at in steps if at == step]):
             if _same(archive, at, weights):
-                return _seam(archive, at)
+                return resume_point(archive, at)
     last = f"the last of {len(steps)} is of step {steps[-1]}" if steps else "there is none"
     wanted = "any snapshot" if step is None else f"the snapshot of step {step}"
     raise RecordError(
@@ -138,7 +138,8 @@ def _check_streams(archive: Archive, ready: "Instrument") -> None:
                 )
 
 
-def _seam(archive: Archive, step: int) -> Seam:
+def resume_point(archive: Archive, step: int) -> ResumePoint:
+    """What a recording that goes on after `step` has to know of the one before."""
     source = archive._source
     epoch = archive.epoch_of(step)
     ended = step == 0 or step in archive.epoch_ends
@@ -150,7 +151,7 @@ def _seam(archive: Archive, step: int) -> Seam:
             taken[group.rpartition("/")[2]] = step
     if "gram" in taken:  # recorded with the gradients, of which it may be all that is kept
         taken["gradients"] = step
-    return Seam(
+    return ResumePoint(
         step,
         epoch,
         epoch if ended else max(0, epoch - 1),

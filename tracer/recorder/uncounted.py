@@ -67,7 +67,7 @@ class Uncounted:
             for witness, version in zip(self._witnesses, self._versions, strict=True)
         )
 
-    def is_stranger(self, groups: Iterable[dict[str, Any]]) -> bool:
+    def is_unknown(self, groups: Iterable[dict[str, Any]]) -> bool:
         """Whether groups of an optimizer hold parameters, but none of the model's."""
         held = {id(parameter) for group in groups for parameter in group["params"]}
         return bool(held) and not held & {id(parameter) for parameter in self._model.parameters()}

@@ -107,13 +107,13 @@ class _Repair:
     def _told(self, step: int, known: int | None) -> str:
         findings = self._report.findings
         more = f" and {len(findings) - 1} more" if len(findings) > 1 else ""
-        kept = f"; what was cut or replaced is in {str(self._cut.path)!r}" if self._cut else ""
+        copy = f"; what was cut or replaced is in {str(self._cut.path)!r}" if self._cut else ""
         if not findings:
             why = "was left by a process that ended and is marked as interrupted"
-            return f"{str(self._folder)!r} {why} at step {step}{kept}"
+            return f"{str(self._folder)!r} {why} at step {step}{copy}"
         if step != known:
-            return f"{str(self._folder)!r} now ends at step {step} instead of {known} ({findings[0]}{more}){kept}"
-        return f"{str(self._folder)!r} keeps every step; mended: {findings[0]}{more}{kept}"
+            return f"{str(self._folder)!r} now ends at step {step} instead of {known} ({findings[0]}{more}){copy}"
+        return f"{str(self._folder)!r} keeps every step; mended: {findings[0]}{more}{copy}"
 
     # ---- where to cut ----
 

@@ -75,12 +75,12 @@ def restore(
     attributes = {name: value for name, value in source.attributes.items() if name != "tracer"}
     tree = Tree(committer, record, attributes)
     nodes = _Nodes(examination, rest)
-    kept, loose = nodes.manifest(rebuild, record["commit"] + 1)
+    table, loose = nodes.manifest(rebuild, record["commit"] + 1)
     if (
         source.record["state"] != "recording"
     ):  # only then may documents of single arrays say less than the root
         committer.amend(source.store.root, _reopen)
-    tree.adopt(nodes.groups(), nodes.arrays, nodes.layouts, nodes.columns, rest.rows, kept, loose)
+    tree.adopt(nodes.groups(), nodes.arrays, nodes.layouts, nodes.columns, rest.rows, table, loose)
     tree.write_nodes()
     tree.commit()
     tree.settle()
@@ -103,14 +103,14 @@ def sound_rows(examination: Examination, path: str) -> np.ndarray:
     for number in range(grid.counts[0]):
         numbers = (number, *[0] * (len(grid.shape) - 1))
         key, wanted = grid.key(numbers), min(grid.chunk[0], grid.shape[0] - number * grid.chunk[0])
-        found = np.empty((0, *grid.chunk[1:]), grid.dtype)
+        values = np.empty((0, *grid.chunk[1:]), grid.dtype)
         if key in inventory.sizes:
-            found = objects.first_values(inventory.reader(key), inventory.sizes[key], grid)[:wanted]
-        torn = examination.record["tails"].get(key) == crc_of(found)  # only its end: it is written anew
-        if key in examination.bad and len(found) == wanted and not torn:
-            found = found[:0]  # sound by itself, but not what was committed: another object in its place
-        parts.append(found)
-        if len(found) < wanted:
+            values = objects.first_values(inventory.reader(key), inventory.sizes[key], grid)[:wanted]
+        torn = examination.record["tails"].get(key) == crc_of(values)  # only its end: it is written anew
+        if key in examination.bad and len(values) == wanted and not torn:
+            values = values[:0]  # sound by itself, but not what was committed: another object in its place
+        parts.append(values)
+        if len(values) < wanted:
             break
     return np.concatenate([np.empty((0, *grid.chunk[1:]), grid.dtype), *parts])
 
@@ -133,7 +133,7 @@ class _Nodes:
 
     def groups(self) -> dict[str, GroupNode]:
         """All groups; of the networks only the versions that hold up to the last step kept."""
-        found = {}
+        groups = {}
         for path, node in self._nodes.items():
             if node["node_type"] == "group":
                 attributes = dict(node["attributes"])
@@ -142,8 +142,8 @@ class _Nodes:
                     attributes["versions"] = [
                         v for v in versions if v["from_step"] <= max(0, self._rest.step)
                     ]
-                found[path] = GroupNode(attributes)
-        return found
+                groups[path] = GroupNode(attributes)
+        return groups
 
     def _array(self, path: str) -> ArrayNode:
         node, grid = self._nodes[path], self._examination.grids[path]
@@ -210,19 +210,19 @@ class _Nodes:
         """The rows of the manifest that stay as they are, and the objects to be entered anew."""
         if rebuild:
             every = self._examination.expected
-            kept, rest = np.empty((0, len(spec.MANIFEST_FIELDS)), np.int64), self._entries(every, commit)
+            rows, rest = np.empty((0, len(spec.MANIFEST_FIELDS)), np.int64), self._entries(every, commit)
         else:
             table = self._source.read(MANIFEST)
             inside = [self._stays(int(row[0]), int(row[1])) for row in table]
             first = inside.index(False) if False in inside else len(table)
-            kept, rest = (
+            rows, rest = (
                 table[:first],
                 [row for row, stay in zip(table[first:], inside[first:], strict=True) if stay],
             )
             # Taken up before, and killed before the manifest held these again.
             rest += self._entries(self._source.record["tails"], commit)
-        self._load_manifest(kept)
-        return kept, [self._loose(row) for row in rest]
+        self._load_manifest(rows)
+        return rows, [self._loose(row) for row in rest]
 
     def _stays(self, number: int, row: int) -> bool:
         """Whether an object is kept as it is: not left out, and not open again."""
@@ -233,7 +233,7 @@ class _Nodes:
 
     def _entries(self, keys: Iterable[str], commit: int) -> list[np.ndarray]:
         """Rows of the manifest for those of the objects that are sound and will not change."""
-        examination, found = self._examination, []
+        examination, entries = self._examination, []
         for key in keys:
             path, numbers = examination.expected[key]
             number = self._numbers[path]
@@ -241,8 +241,8 @@ class _Nodes:
                 continue
             size = examination.inventory.sizes[key]
             crc = objects.check(examination.inventory.reader(key), size, examination.grids[path])
-            found.append(np.array(entry(number, numbers, (size, crc), commit), np.int64))
-        return found
+            entries.append(np.array(entry(number, numbers, (size, crc), commit), np.int64))
+        return entries
 
     def _loose(self, row: np.ndarray) -> Loose:
         path = self._listed()[int(row[0])]
@@ -255,9 +255,9 @@ class _Nodes:
             )
         return Loose(grid.key(numbers), crc_of(values), row)
 
-    def _load_manifest(self, kept: np.ndarray) -> None:
+    def _load_manifest(self, table: np.ndarray) -> None:
         column = self.columns[MANIFEST][0]
-        column.load(len(kept), kept[max(0, len(kept) - 1) // len(column.tail) * len(column.tail) :])
+        column.load(len(table), table[max(0, len(table) - 1) // len(column.tail) * len(column.tail) :])
 
     def dropped(self) -> Iterable[str]:
         """Keys of the objects that were named before and are not any more."""

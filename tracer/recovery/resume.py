@@ -87,7 +87,9 @@ def _take_up(path: Path, step: int | None, sync: bool, lock: Lock) -> TakenUp:
     def same(array: str, values: np.ndarray) -> bool:
         return held.read(array).tobytes() == values.tobytes()
 
-    last = {group: int(found[n - 1]) if (n := rest.rows[group]) else -1 for group, found in steps.items()}
+    last = {
+        group: int(recorded[n - 1]) if (n := rest.rows[group]) else -1 for group, recorded in steps.items()
+    }
     return TakenUp(
         source.record["run_id"], wanted, lock, restored.tree, held.nodes, list(rest.rows), last, same
     )

@@ -109,13 +109,13 @@ def _losses(view: Any, step: int) -> np.ndarray | None:
         return None
 
 
-def _same(found: np.ndarray, stored: np.ndarray, what: str, step: int) -> bool:
-    if np.array_equal(found, stored, equal_nan=True):
+def _same(replayed: np.ndarray, stored: np.ndarray, what: str, step: int) -> bool:
+    if np.array_equal(replayed, stored, equal_nan=True):
         return True
     scale = RELATIVE * float(np.nan_to_num(np.abs(stored)).max(initial=0.0))
-    if found.shape == stored.shape and np.allclose(found, stored, RELATIVE, scale, equal_nan=True):
+    if replayed.shape == stored.shape and np.allclose(replayed, stored, RELATIVE, scale, equal_nan=True):
         return False
-    gap = np.nan_to_num(np.abs(found - stored)).max() if found.shape == stored.shape else np.inf
+    gap = np.nan_to_num(np.abs(replayed - stored)).max() if replayed.shape == stored.shape else np.inf
     raise ArchiveError(
         f"replaying step {step} does not reproduce the recorded {what}: the largest difference is {gap:.3g}, "
         f"where rounding makes {scale:.1g}, so weights, network or outputs of the archive were changed; "

@@ -27,8 +27,8 @@ class FillPass(ProbePass):
         gradients: str,
         sizes: tuple[int, int],
     ) -> list[Examples]:
-        found = super()._examples(probes, tensors, streams, gradients, sizes)
-        for p in found:
+        examples = super()._examples(probes, tensors, streams, gradients, sizes)
+        for p in examples:
             stored = self._wants[p.name].chunks
             covered = bool(stored) and stored[-1][1] >= max(p.taken.values(), default=0)
             backward = [(start, stop) for start, stop in stored if start < p.n_gradients]
@@ -36,7 +36,7 @@ class FillPass(ProbePass):
                 stop <= p.n_gradients and stop - start <= sizes[0] for start, stop in backward
             ):
                 p.chunks = stored
-        return found
+        return examples
 
     @property
     def chunks(self) -> dict[str, list[tuple[int, int]]]:

@@ -103,11 +103,11 @@ def _first_probe(archive: Archive) -> Probe:
 
 def _check_tensors(archive: Archive, model: nn.Module) -> None:
     stored = {row["name"]: tuple(row["shape"]) for row in archive.tensors}
-    given = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
-    differing = sorted(name for name in stored.keys() | given.keys() if stored.get(name) != given.get(name))
+    shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
+    differing = sorted(name for name in stored.keys() | shapes.keys() if stored.get(name) != shapes.get(name))
     if differing:
         name = differing[0]
-        here, there = given.get(name, "absent"), stored.get(name, "absent")
+        here, there = shapes.get(name, "absent"), stored.get(name, "absent")
         raise ArchiveError(
             f"the module of model= is not the recorded one: tensor {name!r} is {here} in it and {there} in "
             f"the archive ({len(differing)} differ); build it as it was trained"
@@ -117,12 +117,12 @@ def _check_tensors(archive: Archive, model: nn.Module) -> None:
 def tensors_of(archive: Archive, step: int, device: torch.device) -> dict[str, Tensor]:
     """Parameters and buffers by name as they were in training, in their dtype; each in memory of its own."""
     weights = archive.weights(step)
-    found = {}
+    tensors = {}
     for row in archive.tensors:
         # A copy lies in memory as PyTorch lays it out: products may differ in the last bit otherwise.
         tensor = torch.from_numpy(np.array(weights[row["name"]])).clone()
-        found[row["name"]] = tensor.to(device, DTYPES[row["source_dtype"]])
-    return found
+        tensors[row["name"]] = tensor.to(device, DTYPES[row["source_dtype"]])
+    return tensors
 
 
 def probe_of(
@@ -145,12 +145,12 @@ def probe_of(
 
 
 def _stored(view: ProbeView, kind: str, declared: Sequence[Mapping[str, Any]] | None) -> Any:
-    found = [view._static(kind)]
-    if found[0] is None:
-        found = []
-        while (values := view._static(f"{kind}_{len(found)}")) is not None:
-            found.append(values)
-    leaves = [torch.from_numpy(np.array(values)) for values in found]
+    arrays = [view._static(kind)]
+    if arrays[0] is None:
+        arrays = []
+        while (values := view._static(f"{kind}_{len(arrays)}")) is not None:
+            arrays.append(values)
+    leaves = [torch.from_numpy(np.array(values)) for values in arrays]
     if declared is not None and len(declared) == len(leaves):
         pairs = zip(leaves, declared, strict=True)
         leaves = [leaf.to(DTYPES[entry["dtype"]]) for leaf, entry in pairs]

@@ -43,7 +43,7 @@ def wanted(
     archive: Archive, networks: Networks, step: int, takes: Mapping[str, Take], new: Mapping[str, Probe]
 ) -> dict[str, Wanted]:
     """Every probe of the archive, then the new ones; `takes`: what the user asked for, by stream."""
-    found: dict[str, Wanted] = {}
+    missing: dict[str, Wanted] = {}
     cards = archive.card.get("probes", {})
     for name, view in archive.probes.items():
         recorded = _recorded(archive, view)
@@ -51,19 +51,19 @@ def wanted(
         capture = cards.get(name, {}).get("capture") if recorded else None
         probe = probe_of(view, networks.at(step), capture)
         chunks = [(int(start), int(stop)) for start, stop in view.chunks]
-        found[name] = Wanted(probe, recorded, _added(name, probe, takes, recorded), chunks)
-    splits = {item.probe.split: name for name, item in found.items()}
-    usual = {stream for item in found.values() for stream in item.all} or set(PROBE_STREAMS)
+        missing[name] = Wanted(probe, recorded, _added(name, probe, takes, recorded), chunks)
+    splits = {item.probe.split: name for name, item in missing.items()}
+    usual = {stream for item in missing.values() for stream in item.all} or set(PROBE_STREAMS)
     for name, probe in new.items():
-        if name in found:
+        if name in missing:
             raise RecordError(f"the archive already has a probe {name!r}: choose another name")
         if probe.split in splits:
             raise RecordError(
                 f"probes {splits[probe.split]!r} and {name!r} are both of split {probe.split!r}: give split="
             )
         asked = takes if any(takes.values()) else dict.fromkeys(usual)
-        found[name] = Wanted(probe, added=_added(name, probe, asked, {}), new=True)
-    return found
+        missing[name] = Wanted(probe, added=_added(name, probe, asked, {}), new=True)
+    return missing
 
 
 def _recorded(archive: Archive, view: ProbeView) -> dict[str, int]:

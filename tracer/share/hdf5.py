@@ -56,10 +56,10 @@ def export_hdf5(
                     _write(content, file.require_group(ranks.within(rank) or "/"), compression, progress)
             with h5py.File(part, "r") as file:
                 for rank, written in contents_of(file, part).items():
-                    found = difference(contents[rank], written)
-                    if found is not None:
+                    differs = difference(contents[rank], written)
+                    if differs is not None:
                         raise ArchiveError(
-                            f"the file written differs from the archive in {found}; check the disk"
+                            f"the file written differs from the archive in {differs}; check the disk"
                         )
     finally:
         for one in (source, *others.values()):
@@ -115,11 +115,11 @@ def _check_room(whole: Mapping[int, Content], folder: Path) -> None:
 
 def _check(content: Content, written: Source) -> None:
     try:
-        found = difference(content, ArchiveContent(written))
+        differs = difference(content, ArchiveContent(written))
     finally:
         written.close()
-    if found is not None:
-        raise ArchiveError(f"the archive written differs from the file in {found}; check the disk")
+    if differs is not None:
+        raise ArchiveError(f"the archive written differs from the file in {differs}; check the disk")
 
 
 def _open(path: str | os.PathLike[str]) -> h5py.File:

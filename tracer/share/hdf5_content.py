@@ -148,16 +148,16 @@ class Hdf5Content:
 def contents_of(file: h5py.File, path: Path) -> dict[int, Hdf5Content]:
     """What each process of a run recorded. Errors: ArchiveError for a file that is no export, or would harm."""
     bounds = Bounds(path)
-    found = {0: Hdf5Content(file, bounds)}
+    contents = {0: Hdf5Content(file, bounds)}
     with reading(path):
-        ranks = file[RANKS] if RANKS in found[0].groups else {}
-        world = found[0].groups.get(RANKS, {}).get("world_size", 1)
+        ranks = file[RANKS] if RANKS in contents[0].groups else {}
+        world = contents[0].groups.get(RANKS, {}).get("world_size", 1)
         for name in ranks:
             number = int(name) if name.isdecimal() and len(name) < 9 else 0
             if str(number) != name or not 0 < number < world or not _is_hard(ranks, name):
                 raise ArchiveError(f"'{RANKS}/{name}' is a link or a name that no archive holds")
-            found[number] = Hdf5Content(ranks[name], bounds)
-    return found
+            contents[number] = Hdf5Content(ranks[name], bounds)
+    return contents
 
 
 def _walk(file: h5py.Group, bounds: Bounds) -> Iterator[tuple[str, Any]]:
@@ -197,12 +197,12 @@ def _attributes(node: Any) -> dict[str, Any]:
     if len(names) > _ATTRIBUTES:
         raise ArchiveError(f"{node.name!r} has more than {_ATTRIBUTES} attributes")
     texts = parse(str(_scalar(node, JSON)).encode()) if JSON in names else []
-    found = {}
+    attributes = {}
     for name in names:
         if name not in RESERVED:
             value = _scalar(node, name)
-            found[name] = parse(str(value).encode()) if name in texts else value
-    return json.loads(json.dumps(found, allow_nan=True))
+            attributes[name] = parse(str(value).encode()) if name in texts else value
+    return json.loads(json.dumps(attributes, allow_nan=True))
 
 
 def _scalar(node: Any, name: str) -> Any:

@@ -150,11 +150,11 @@ def _zipped(file: Path) -> Iterator[Path]:
 def _compare(content: Content, written: Path, within: str) -> None:
     source = Source(written, within)
     try:
-        found = difference(content, ArchiveContent(source))
+        differs = difference(content, ArchiveContent(source))
     finally:
         source.close()
-    if found is not None:
+    if differs is not None:
         raise ArchiveError(
-            f"what was written differs from the original in {found}, so the original was left as it is; "
+            f"what was written differs from the original in {differs}, so the original was left as it is; "
             "check the disk with `tracer verify`"
         )

@@ -134,8 +134,10 @@ class _Push:
         moved = [other.run(overwrite) for other in self._others]
         there = self._listed()
         sealed = self._parts.sealed
-        kept = [key for key in sealed if noted.get(key) == sealed[key] and there.get(key) == sealed[key][0]]
-        known = {key: sealed[key] for key in kept}
+        unchanged = [
+            key for key in sealed if noted.get(key) == sealed[key] and there.get(key) == sealed[key][0]
+        ]
+        known = {key: sealed[key] for key in unchanged}
         missing = sorted(sealed.keys() - known.keys())
         sent = 0
         for batch in _batches(missing):
@@ -152,7 +154,7 @@ class _Push:
         if self._fs.exists(f"{self._base}/{_JOURNAL}"):
             self._fs.rm_file(f"{self._base}/{_JOURNAL}")
         nbytes = sum(sealed[key][0] for key in missing)
-        return Moved(*map(sum, zip(Moved(sent, len(kept), nbytes), *moved, strict=True)))
+        return Moved(*map(sum, zip(Moved(sent, len(unchanged), nbytes), *moved, strict=True)))
 
     def _noted(self, overwrite: bool) -> dict[str, tuple[int, int]]:
         """Sealed objects that are there by the word of an earlier push, or of the archive there."""
@@ -165,12 +167,12 @@ class _Push:
         except ArchiveError:
             raise ArchiveError(f"something else is at {self._url!r}; choose another place") from None
         try:
-            found = Parts.of(earlier).sealed
+            sealed = Parts.of(earlier).sealed
             same = earlier.record["run_id"] == self._source.record["run_id"]
         finally:
             earlier.close()
-        if same and all(self._parts.sealed.get(key) == entry for key, entry in found.items()):
-            return noted | found
+        if same and all(self._parts.sealed.get(key) == entry for key, entry in sealed.items()):
+            return noted | sealed
         if not overwrite:
             what = "this run in another form" if same else "another run"
             raise ArchiveError(
@@ -185,11 +187,12 @@ class _Push:
         root = self._base.strip("/")
         self._fs.invalidate_cache()
         try:
-            found = self._fs.find(self._base, detail=True)
+            listing = self._fs.find(self._base, detail=True)
         except FileNotFoundError:
             return {}
         return {
-            name.strip("/").removeprefix(root).lstrip("/"): int(info["size"]) for name, info in found.items()
+            name.strip("/").removeprefix(root).lstrip("/"): int(info["size"])
+            for name, info in listing.items()
         }
 
     def _read(self, key: str) -> bytes | None:

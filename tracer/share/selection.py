@@ -27,10 +27,10 @@ class Selection:
 
     def rows(self, rows: Mapping[str, int]) -> dict[str, int]:
         """Committed rows of what is kept."""
-        kept = {group: n for group, n in rows.items() if not self.drops(group)}
+        chosen = {group: n for group, n in rows.items() if not self.drops(group)}
         return {
             group: len(self.axes[f"{group}/step"][0]) if f"{group}/step" in self.axes else n
-            for group, n in kept.items()
+            for group, n in chosen.items()
         }
 
 
@@ -66,10 +66,10 @@ def _choose_probes(source: Source, probes: Collection[str], chosen: Selection) -
     if out:
         chosen.left_out["probes"] = out
     table = source.group_attributes("gram").get("probes", [])
-    kept = np.repeat([name in probes for name, _ in table], [n for _, n in table])
+    examples = np.repeat([name in probes for name, _ in table], [n for _, n in table])
     if out and source.has("gram/gram"):
-        _take(chosen, "gram/gram", 2, np.flatnonzero(kept))
-        _take(chosen, "gram/gram", 3, np.flatnonzero(kept))
+        _take(chosen, "gram/gram", 2, np.flatnonzero(examples))
+        _take(chosen, "gram/gram", 3, np.flatnonzero(examples))
         chosen.attributes["gram"] = {"probes": [entry for entry in table if entry[0] in probes]}
     return [f"probes/{name}" for name in out]
 
@@ -77,21 +77,21 @@ def _choose_probes(source: Source, probes: Collection[str], chosen: Selection) -
 def _choose_sites(source: Source, sites: Collection[str], chosen: Selection) -> None:
     table = source.attributes.get("sites", [])
     _known(sites, [site["name"] for site in table], "site", source)
-    kept = [site["name"] in sites for site in table]
-    if all(kept):
+    listed = [site["name"] in sites for site in table]
+    if all(listed):
         return
     chosen.left_out["sites"] = [site["name"] for site in table if site["name"] not in sites]
     masked = [site for site in table if site.get("start") is not None]
     units, start, made = [], 0, []
-    for site in (site for site, keep in zip(table, kept, strict=True) if keep):
+    for site in (site for site, keep in zip(table, listed, strict=True) if keep):
         if site.get("start") is not None:
             units.append(np.arange(site["start"], site["start"] + site["n_units"]))
             site, start = {**site, "start": start}, start + site["n_units"]
         made.append(site)
     chosen.attributes[""] = {"sites": made}
     indices = {
-        "site": np.flatnonzero(kept),
-        "activations_unit": np.flatnonzero(np.repeat(kept, [site["n_units"] for site in table])),
+        "site": np.flatnonzero(listed),
+        "activations_unit": np.flatnonzero(np.repeat(listed, [site["n_units"] for site in table])),
         "unit": np.concatenate([np.empty(0, np.int64), *units]),
     }
     total = sum(site["n_units"] for site in masked)
@@ -107,15 +107,15 @@ def _choose_sites(source: Source, sites: Collection[str], chosen: Selection) -> 
 def _choose_steps(source: Source, steps: Steps, chosen: Selection) -> None:
     groups = [group for group in source.streams() if not chosen.drops(group)]
     everything = np.unique(np.concatenate([np.empty(0, np.int64), *map(source.steps, groups)]))
-    kept = everything[_matches(everything, steps)]
-    if not len(kept):
+    wanted = everything[_matches(everything, steps)]
+    if not len(wanted):
         raise ArchiveError(
             f"none of the {len(everything)} snapshots of {source.path!r} is at the steps asked for"
         )
-    if len(kept) < len(everything):
-        chosen.left_out["snapshots"] = len(everything) - len(kept)
+    if len(wanted) < len(everything):
+        chosen.left_out["snapshots"] = len(everything) - len(wanted)
     for group in groups:
-        rows = np.flatnonzero(np.isin(source.steps(group), kept))
+        rows = np.flatnonzero(np.isin(source.steps(group), wanted))
         for name in source.children(group):
             node = source.nodes[f"{group}/{name}"]
             if node["node_type"] == "array" and node["dimension_names"][:1] == ["step"]:
@@ -127,14 +127,14 @@ def _matches(values: np.ndarray, steps: Steps) -> np.ndarray:
     if not isinstance(steps, slice):
         return np.isin(values, np.fromiter(steps, np.int64))
     start = 0 if steps.start is None else steps.start
-    kept = values >= start
+    chosen = values >= start
     if steps.stop is not None:
-        kept &= values < steps.stop
+        chosen &= values < steps.stop
     if steps.step is not None:
         if steps.step <= 0:
             raise ArchiveError(f"steps are selected with a positive stride, not {steps.step}")
-        kept &= (values - start) % steps.step == 0
-    return kept
+        chosen &= (values - start) % steps.step == 0
+    return chosen
 
 
 def _take(chosen: Selection, path: str, axis: int, indices: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Decompression that never makes more than a chunk holds, however much a stranger's bytes promise."""
+"""Decompression that never makes more than a chunk holds, however much untrusted bytes promise."""
 
 import zlib
 from collections.abc import Iterator

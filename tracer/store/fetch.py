@@ -40,10 +40,10 @@ class Place:
         """Bytes of an object; None where the other side does not say."""
         if self.is_http:
             return self._ask(key, lambda place: self._head(place))
-        found = self._ask(key, lambda place: self.filesystem.info(place))
-        if found.get("type") == "directory":
+        info = self._ask(key, lambda place: self.filesystem.info(place))
+        if info.get("type") == "directory":
             raise FileNotFoundError(self._name(key))
-        return None if found.get("size") is None else int(found["size"])
+        return None if info.get("size") is None else int(info["size"])
 
     def read(self, start: int, stop: int, key: str = "") -> bytes:
         """Bytes ``start`` to ``stop`` of an object, fewer where it ends before."""

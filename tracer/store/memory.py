@@ -39,7 +39,7 @@ class Recycled:
     def _return(self, memory: np.ndarray) -> None:
         with self._lock:
             self._free.append(memory)
-            while sum(kept.nbytes for kept in self._free) > self._limit:
+            while sum(buffer.nbytes for buffer in self._free) > self._limit:
                 self._free.pop(0)
 
 

@@ -51,7 +51,7 @@ def _decompress(name: str | None, data: np.ndarray, into: np.ndarray) -> None:
         header = data[:16].tobytes()
         whole = len(header) == 16 and int.from_bytes(header[12:], "little") == len(data)
         size = int.from_bytes(header[4:8], "little") if whole else None
-    if size != len(into):  # before anything is decompressed: the bytes may come from a stranger
+    if size != len(into):  # before anything is decompressed: the bytes may come from anywhere
         raise ValueError(f"an inner chunk holds {size} bytes instead of {len(into)}")
     {"zstd": zstd, "blosc": blosc}[str(name)].decompress(data, into)
 
@@ -118,13 +118,13 @@ class Chunks:
                 yield numbers[number], self._keep(key, number, decode(layout, piece))
 
     def _index(self, key: str, n: int) -> np.ndarray:
-        found = self._known(key, -1)
-        if found is None:
+        index = self._known(key, -1)
+        if index is None:
             data = self._fetch(key, -(16 * n + 4))
             if len(data) != 16 * n + 4 or _crc(data[:-4]) != data[-4:].tobytes():
                 raise ValueError(f"the index of {key!r} is damaged")
-            found = self._keep(key, -1, np.frombuffer(data[:-4], "<u8").reshape(n, 2))
-        return found
+            index = self._keep(key, -1, np.frombuffer(data[:-4], "<u8").reshape(n, 2))
+        return index
 
     def _fetch(self, key: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         try:
@@ -134,10 +134,10 @@ class Chunks:
 
     def _known(self, key: str, number: int) -> np.ndarray | None:
         with self._lock:
-            found = self._kept.get((key, number))
-            if found is not None:
+            cached = self._kept.get((key, number))
+            if cached is not None:
                 self._kept.move_to_end((key, number))
-            return found
+            return cached
 
     def _keep(self, key: str, number: int, values: np.ndarray) -> np.ndarray:
         with self._lock:

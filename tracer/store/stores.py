@@ -58,19 +58,19 @@ class DirectoryStore(Store):
 
     def files(self) -> Listing:
         """Every file below the directory."""
-        found = Listing()
+        listing = Listing()
         for entry, key in _walk(self.folder, ""):
             try:
                 info = entry.stat(follow_symlinks=False)
             except FileNotFoundError:  # a recording goes on meanwhile
                 continue
             if stat.S_ISLNK(info.st_mode):
-                found.odd.append((key, "is a link"))
+                listing.odd.append((key, "is a link"))
             elif not stat.S_ISREG(info.st_mode):
-                found.odd.append((key, "is no ordinary file"))
+                listing.odd.append((key, "is no ordinary file"))
             else:
-                found.sizes[key] = info.st_size
-        return found
+                listing.sizes[key] = info.st_size
+        return listing
 
     def stamp(self) -> tuple[int, ...]:
         """Which file the root document is, and of when."""

@@ -62,8 +62,8 @@ class UrlStore(Store):
         """Bytes of those objects that are there, several asked for at a time."""
         asked = list(keys)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            found = pool.map(self.size, asked)
-            return {key: size for key, size in zip(asked, found, strict=True) if size is not None}
+            sizes = pool.map(self.size, asked)
+            return {key: size for key, size in zip(asked, sizes, strict=True) if size is not None}
 
     def files(self) -> Listing | None:
         """Every object below the URL; None for a web server, whose pages are no listing."""
@@ -71,6 +71,6 @@ class UrlStore(Store):
             return None
         root = self.place.base.strip("/")
         self.place.filesystem.invalidate_cache()
-        found = self.place.filesystem.find(self.place.base, detail=True)
-        names = {name.strip("/").removeprefix(root).lstrip("/"): info for name, info in found.items()}
+        listing = self.place.filesystem.find(self.place.base, detail=True)
+        names = {name.strip("/").removeprefix(root).lstrip("/"): info for name, info in listing.items()}
         return Listing({name: int(info["size"]) for name, info in names.items()})

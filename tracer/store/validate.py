@@ -1,4 +1,4 @@
-"""What a root document may say, checked before anything acts on it: it may come from a stranger.
+"""What a root document may say, checked before anything acts on it: it may come from anywhere.
 
 A name must not lead out of the archive, a size must be a size, a codec must be one that only decodes, and
 what tables promise must lie within the arrays. Everything else about the values is up to checksums.

@@ -203,18 +203,18 @@ class ZipStore(Store):
 
     def files(self) -> Listing:
         """Every member, and what is odd about the file as a whole if this is the archive at its top."""
-        found = Listing({name: info.file_size for name, info in self.members.items()})
+        listing = Listing({name: info.file_size for name, info in self.members.items()})
         for info in [] if self._within else self._zip.infolist():
             name = info.filename
             if is_escape(name):
-                found.odd.append((name, "leads out of the archive"))
-                found.sizes.pop(name.removeprefix(self.prefix), None)
+                listing.odd.append((name, "leads out of the archive"))
+                listing.sizes.pop(name.removeprefix(self.prefix), None)
             elif stat.S_ISLNK(info.external_attr >> 16):
-                found.odd.append((name, "is a link"))
-                found.sizes.pop(name.removeprefix(self.prefix), None)
+                listing.odd.append((name, "is a link"))
+                listing.sizes.pop(name.removeprefix(self.prefix), None)
             elif not name.endswith("/") and not name.startswith(self.prefix):
-                found.odd.append((name, "lies beside the archive in the zip file"))
-        return found
+                listing.odd.append((name, "lies beside the archive in the zip file"))
+        return listing
 
     def faults(self, full: bool) -> Iterator[tuple[str, str]]:
         """Headers that disagree, or are not as this release writes them where most are; full: sums of contents."""

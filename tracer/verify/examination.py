@@ -212,17 +212,17 @@ class Examination:
         from tracer.store.validate import parse
 
         try:
-            found = parse(document)
+            parsed = parse(document)
         except ValueError as error:
             return f"is no JSON ({error})"
         text = to_json(node).encode()
         if document == text:
             return None
         if self.record["state"] == "recording":
-            near = is_older(found, node) or is_older(node, found)  # it may be newer than the root read here
+            near = is_older(parsed, node) or is_older(node, parsed)  # it may be newer than the root read here
             return None if near else "is not what any commit wrote"
         own = text in self.source.store.root  # then this writer made both, and byte by byte the same
-        return "is not what the root says of it" if own or found != node else None
+        return "is not what the root says of it" if own or parsed != node else None
 
     def _checksums(self) -> None:
         """Every object whole: its checksums, and the one the manifest has of it."""

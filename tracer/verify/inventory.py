@@ -23,8 +23,8 @@ class Inventory:
         self._store = connect(location, within)
         listing = self._store.files()
         self.listed = listing is not None
-        found = listing or Listing()
-        self.sizes, self.odd = found.sizes, found.odd
+        files = listing or Listing()
+        self.sizes, self.odd = files.sizes, files.odd
 
     @property
     def folder(self) -> Path | None:

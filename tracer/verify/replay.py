@@ -72,9 +72,9 @@ class _Replay:
         if network not in self._passes:
             self._passes[network] = self._pass(network, step, tensors)
         streams = {"gradients" if group == "gram" else group.rpartition("/")[2] for group in groups}
-        found = self._passes[network].run(tensors, streams)
+        replayed = self._passes[network].run(tensors, streams)
         for group in groups:
-            for name, values in found.get(group, {}).items():
+            for name, values in replayed.get(group, {}).items():
                 stored = self._archive._source.snapshot(f"{group}/{name}", step)
                 explain = partial(self._margins, network, tensors, group.split("/")[1:2])
                 self._array(f"{group}/{name}", step, values, stored, explain)
@@ -93,14 +93,14 @@ class _Replay:
         self,
         path: str,
         step: int,
-        found: np.ndarray,
+        replayed: np.ndarray,
         stored: np.ndarray,
         margins: Callable[[np.ndarray], np.ndarray],
     ) -> None:
-        if found.shape != stored.shape:
-            self._report.add("replay", path, f"has shape {stored.shape} where replay gives {found.shape}")
+        if replayed.shape != stored.shape:
+            self._report.add("replay", path, f"has shape {stored.shape} where replay gives {replayed.shape}")
             return
-        for what, ours, theirs in self._pieces(path, found, stored):
+        for what, ours, theirs in self._pieces(path, replayed, stored):
             if np.array_equal(ours, theirs, equal_nan=ours.dtype.kind == "f"):
                 continue
             if path.endswith("/bits"):
@@ -119,18 +119,18 @@ class _Replay:
                 rounding[path] = max(gap, rounding.get(path, 0.0))
 
     def _pieces(
-        self, path: str, found: np.ndarray, stored: np.ndarray
+        self, path: str, replayed: np.ndarray, stored: np.ndarray
     ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """Parts whose values are of one magnitude: layers of inner products, parts of gradient blocks."""
         if path == "gram/gram":
-            yield from zip(self._archive.layers, found, stored, strict=True)
+            yield from zip(self._archive.layers, replayed, stored, strict=True)
         elif path.endswith("/gradients/values"):
             for block in self._archive._source.group_attributes(path.rpartition("/")[0])["blocks"]:
                 for one in block["parts"]:
                     span = slice(one["offset"], one["offset"] + int(np.prod(one["shape"])))
-                    yield f"{one['name']} of {block['tensor']!r}", found[span], stored[span]
+                    yield f"{one['name']} of {block['tensor']!r}", replayed[span], stored[span]
         else:
-            yield "values", found, stored
+            yield "values", replayed, stored
 
     def _margins(
         self, network: Network, tensors: Mapping[str, torch.Tensor], probe: list[str], bits: np.ndarray

@@ -289,7 +289,7 @@ class Writer:
             self._ready()
 
     def close(self, state: Literal["complete", "interrupted"] = "complete") -> None:
-        """Commit everything and let go of the archive. A second call does nothing.
+        """Commit everything and release the archive. A second call does nothing.
 
         Errors: ArchiveError if anything could not be written, now or earlier; what was whole before that is
         committed all the same.

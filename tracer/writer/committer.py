@@ -37,5 +37,5 @@ class Committer(Directory):
         change(document["attributes"])
         digest = document["attributes"]["tracer"]["digest"] = _BLANK
         text = to_json(document)
-        found = document_digest(text.encode())
-        self.publish_text(ROOT, text.replace(f'"digest":"{digest}"', f'"digest":"{found}"', 1), last=True)
+        renewed = document_digest(text.encode())
+        self.publish_text(ROOT, text.replace(f'"digest":"{digest}"', f'"digest":"{renewed}"', 1), last=True)

@@ -118,9 +118,9 @@ class Declared:
         if arrays.keys() != declared.keys():
             raise RecordError(f"stream {group!r} takes the arrays {sorted(declared)}, got {sorted(arrays)}")
         for name, (dtype, shape, _) in declared.items():
-            given = arrays[name]
-            parts = [given] if isinstance(given, np.ndarray) else given
-            got = given.shape if isinstance(given, np.ndarray) else (sum(map(len, parts)),)
+            array = arrays[name]
+            parts = [array] if isinstance(array, np.ndarray) else array
+            got = array.shape if isinstance(array, np.ndarray) else (sum(map(len, parts)),)
             if any(part.dtype != dtype for part in parts) or got != shape:
                 raise RecordError(
                     f"'{group}/{name}' at step {step} should be {dtype} {shape}, got {parts[0].dtype} {got}"

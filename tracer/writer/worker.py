@@ -62,8 +62,8 @@ class Worker:
 
     def commit(self, always: Job) -> None:
         """Commit everything given so far now, then call `always`."""
-        given = self._given
-        self.send(lambda: self._commit(given), always)
+        rows = self._given
+        self.send(lambda: self._commit(rows), always)
 
     def rewind(self) -> None:
         """Leave out the snapshots given since all was last whole."""
@@ -71,8 +71,8 @@ class Worker:
 
     def stop(self, state: str) -> None:
         """Commit everything, release the archive, end the thread."""
-        given = self._given
-        self.send(lambda: self._commit(given), lambda: self._last_commit(state))
+        rows = self._given
+        self.send(lambda: self._commit(rows), lambda: self._last_commit(state))
         self._inbox.put(None)
 
     def join(self, timeout: float | None = None) -> None:
@@ -92,11 +92,11 @@ class Worker:
                 return
             if isinstance(message, int):
                 if time.monotonic() >= self._due:
-                    self._attempt(lambda given=message: self._commit(given))  # type: ignore[misc]
+                    self._attempt(lambda rows=message: self._commit(rows))  # type: ignore[misc]
                 continue
-            job, always, (sent, given) = message
+            job, always, (sent, rows) = message
             if sent == self._done and self.error is None:  # just before this job all was whole
-                self._whole = given, self.tree.written
+                self._whole = rows, self.tree.written
             self._attempt(job)
             self._attempt(always, even_after_failure=True)
             self._done += 1
@@ -111,22 +111,22 @@ class Worker:
             self._due = time.monotonic() + _INTERVAL
 
     def _commit_if_idle(self) -> None:
-        sent, given = self._mark
+        sent, rows = self._mark
         self._due = time.monotonic() + _INTERVAL
         if sent == self._done:  # else a step is half way: its end brings the next mark
-            self._commit(given)
+            self._commit(rows)
 
-    def _commit(self, given: int) -> None:
+    def _commit(self, rows: int) -> None:
         started = time.monotonic()
-        self._take_rows(given)
+        self._take_rows(rows)
         self.tree.commit()
         self._whole = self._taken, 0
         ended = time.monotonic()
         self._due = ended + max(_INTERVAL, (ended - started) / _SHARE)
 
-    def _take_rows(self, given: int) -> None:
-        rows = [self._rows.popleft() for _ in range(given - self._taken)]
-        self._taken = max(self._taken, given)
+    def _take_rows(self, until: int) -> None:
+        rows = [self._rows.popleft() for _ in range(until - self._taken)]
+        self._taken = max(self._taken, until)
         if rows:
             self.tree.rows(rows)
 
@@ -135,9 +135,9 @@ class Worker:
         # possible at all; a commit that failed is only tried again.
         try:
             if self.error is not None:
-                given, written = self._whole
+                rows, written = self._whole
                 self.tree.give_up(written)
-                self._take_rows(given)
+                self._take_rows(rows)
             self.tree.close(state if self.error is None else "interrupted")
         finally:
             self._release()

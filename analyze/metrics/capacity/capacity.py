@@ -10,6 +10,7 @@ import numpy as np
 
 from analyze import plot
 from analyze.contract import metric
+from analyze.metrics.outcome.margin import counted
 from analyze.reference import BRUCKNER_2019, GAIN_2019, NEYSHABUR_2017
 from analyze.replay.paths import Affine, MaxPool, Units, path_sums
 from analyze.replay.paths.operator_norm import TOLERANCE, map_norm
@@ -43,15 +44,21 @@ class Magnitudes:
 
 @metric(
     reads=("weights", "networks", "margin.gamma"),
+    optional=("margin.n_examples", "margin.n_undefined"),
     variables={
         **dict.fromkeys(MEASURES, ("step", "factors")),
         **{f"log10_{name}": ("step", "factors") for name in MEASURES},
         **dict.fromkeys((*NORMS, "spectral_sum_slide"), ("step",)),
         "n_layers": ("step",),
+        "n_margins": ("step",),
     },
     scope="train",
     bounds=dict.fromkeys((*MEASURES, *NORMS, "spectral_sum_slide"), (0, np.inf)),
     units={f"log10_{name}": "log10" for name in MEASURES},
+    summary={
+        **{f"log10_{name}": {"factors": "dropped"} for name in MEASURES},
+        **{name: {} for name in (*NORMS, "spectral_sum_slide")},
+    },
     title="Capacity measures",
     formula="γ⁻²∏|W|_F²,  γ⁻²(Σ_paths ∏|w|)²,  γ⁻²Σ_paths ∏w²,  γ⁻²∏σ_max²",
     cost="some 5 forward passes of one example in float64, 20 to 60 forward and backward in float32, a step",
@@ -66,6 +73,8 @@ def capacity(
     networks: Sequence[Network],
     margin_gamma: np.ndarray,
     *,
+    margin_n_examples: np.ndarray | None = None,
+    margin_n_undefined: np.ndarray | None = None,
     include_bias: bool = False,
     maxpool: MaxPool = "sum",
     units: Units = "unrolled",
@@ -74,7 +83,8 @@ def capacity(
     """Four capacity measures: norms of all weights over the squared margin.
 
     `weights` holds one mapping from tensor name to values per step, `networks` the network that holds at that
-    step, `margin_gamma` (step,) the margin γ of the training examples. A layer i of the d = `n_layers` is a
+    step, `margin_gamma` (step,) the margin γ of the training examples, taken from `n_margins` of them (0 where their
+    number was not handed over). A layer i of the d = `n_layers` is a
     linear layer or convolution with the BatchNorm after it folded in (a BatchNorm that cannot be folded is
     a layer of its own), once for every time it is applied, shortcuts included; h_i are the units of its
     output.
@@ -108,12 +118,12 @@ def capacity(
     {'l2': [[500.0, 8000.0]], 'l1_path': [[484.0, 7744.0]],
      'l2_path': [[292.0, 9344.0]], 'spectral': [[500.0, 1000.0]]}
     """
-    found = []
+    norms = []
     for position, tensors in enumerate(weights):
         sums = path_sums(networks[position], tensors, include_bias=include_bias, maxpool=maxpool, units=units)
-        found.append(magnitudes(sums.maps, sums.log, units, frobenius))
+        norms.append(magnitudes(sums.maps, sums.log, units, frobenius))
     gamma = np.asarray(margin_gamma, np.float64)
-    parts = [measures(each, value) for each, value in zip(found, gamma, strict=True)]
+    parts = [measures(each, value) for each, value in zip(norms, gamma, strict=True)]
     names = [*MEASURES, *(f"log10_{name}" for name in MEASURES), *NORMS, "spectral_sum_slide"]
     shapes = {name: (0, 2) if name.removeprefix("log10_") in MEASURES else (0,) for name in names}
     return {
@@ -121,7 +131,8 @@ def capacity(
             name: np.array([part[name] for part in parts]).reshape(len(parts), *shapes[name][1:])
             for name in names
         },
-        "n_layers": np.array([len(each.h) for each in found], np.int64),
+        "n_layers": np.array([len(each.h) for each in norms], np.int64),
+        "n_margins": counted(gamma, margin_n_examples, margin_n_undefined),
         "factors": np.array(FACTORS),
         "attrs": {"spectral_tolerance": TOLERANCE, "include_bias": int(include_bias), "maxpool": maxpool},
     }
@@ -150,25 +161,25 @@ def _operator_square(layer: Affine) -> float:
         return float(layer.apply(torch.ones(1, *layer.inputs, dtype=torch.float64), squares).sum())
 
 
-def measures(found: Magnitudes, gamma: float) -> dict[str, Any]:
+def measures(norms: Magnitudes, gamma: float) -> dict[str, Any]:
     """Every measure of one network from its magnitudes and the margin γ; (factors,) or single numbers."""
     gamma = gamma if gamma > 0 else np.nan
     with np.errstate(divide="ignore", over="ignore"):
-        frobenius = 2 * np.log(found.frobenius).sum()
-        spectral = 2 * np.log(found.spectral).sum()
+        frobenius = 2 * np.log(norms.frobenius).sum()
+        spectral = 2 * np.log(norms.spectral).sum()
         logs = {
-            "l2": np.array([frobenius, frobenius + len(found.h) * np.log(4.0)]),
-            "l1_path": 2 * np.array([found.path[1, False], found.path[1, True]]),
-            "l2_path": np.array([found.path[2, False], found.path[2, True]]),
-            "spectral": np.array([spectral, spectral + np.log(found.h).sum()]),
+            "l2": np.array([frobenius, frobenius + len(norms.h) * np.log(4.0)]),
+            "l1_path": 2 * np.array([norms.path[1, False], norms.path[1, True]]),
+            "l2_path": np.array([norms.path[2, False], norms.path[2, True]]),
+            "spectral": np.array([spectral, spectral + np.log(norms.h).sum()]),
         }
         result: dict[str, Any] = {}
         for name, value in logs.items():
             over_margin = value - 2 * np.log(gamma)
             result[name], result[f"log10_{name}"] = np.exp(over_margin), over_margin / np.log(10.0)
-        plain = (found.path[1, False], found.path[2, False], frobenius, spectral)
+        plain = (norms.path[1, False], norms.path[2, False], frobenius, spectral)
         result |= {name: np.exp(value) for name, value in zip(NORMS, plain, strict=True)}
-    return {**result, "spectral_sum_slide": found.spectral.sum() / gamma**2}
+    return {**result, "spectral_sum_slide": norms.spectral.sum() / gamma**2}
 
 
 def plot_capacity(result: xr.Dataset, figure: Figure) -> None:
@@ -183,6 +194,8 @@ def plot_capacity(result: xr.Dataset, figure: Figure) -> None:
         plot.line(right, steps, np.log10(finite), color=plot.PALETTE[k], label=name.replace("_", "-"))
     defined = int(result["log10_l2"].sel(factors="dropped").notnull().sum())
     where = "" if defined == steps.size else f" (above 0 at {defined} of {steps.size} steps)"
+    n = int(result["n_margins"][-1])
+    where += f" of {n} examples" if n else ""
     left.set(title=f"Over the squared margin γ²{where}", ylabel="log₁₀ capacity (factors dropped)")
     if not defined:
         left.text(0.5, 0.5, "γ is not above 0 at any step", ha="center", transform=left.transAxes)

@@ -26,6 +26,7 @@ NAMES = ("frobenius", "spectral_exact", "spectral_reshaped", "nuclear", "l1", "d
     reads=("weights", "initial_weights", "layer_tensors", "network"),
     variables=dict.fromkeys((*NAMES, "n_iterations"), ("step", "layer")),
     bounds=(0, np.inf),
+    summary=("frobenius", "spectral_exact", "distance_from_init"),
     title="Layer norms",
     formula="|W|_F, σ_max, Σσ, Σ|w|, |W - W_0|_F",
     cost="one singular value decomposition per layer and step; 20 to 60 convolutions and back for a norm",

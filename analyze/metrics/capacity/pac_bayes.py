@@ -52,6 +52,7 @@ VALUES = ("sigma", "flatness", "complexity", "drop", "drop_error")
     bounds={"sigma": (0, np.inf), "flatness": (0, np.inf), "drop_error": (0, np.inf), "accuracy": (0, 1)},
     integers=("at_limit",),
     units={"complexity": "nat"},
+    summary={"sigma": {"noise": "each"}, "complexity": {"noise": "each"}},
     title="PAC-Bayes flatness",
     formula="σ: largest with |E acc(w + N(0, σ²)) - acc(w)| ≤ 0.1;  1/σ²;  |w - w⁰|²/4σ² + log(m/σ) + 10",
     cost="1 + 2 · (3 + bisections) · n_noise forward passes a step: by default 261 of at most 512 examples",

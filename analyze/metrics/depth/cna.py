@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     },
     scope="probe",
     bounds={"pearson": (-1, 1), "spearman": (-1, 1)},
+    summary=("pearson", "spearman"),
     title="Cognitive Neural Activation (CNA)",
     formula="CNA = corr(α(x), β(x) | x ∈ X)",
     cost="O(steps · examples)",

@@ -37,6 +37,7 @@ Curve = tuple[np.ndarray, np.ndarray]
         "curve_complexity": (0, 1),
         "curve_slope": (0, 1),
     },
+    summary=("polygon", "absolute", "lobe"),
     title="CNA-Area",
     formula="area between the smoothed (α, β) curves of the training and of the test examples",
     cost="n log n per step",

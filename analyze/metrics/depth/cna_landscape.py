@@ -43,6 +43,7 @@ LABELS = {"cna": "CNA", "loss": "log₁₀ loss", "error": "error"}
     whole=True,
     bounds={"cna": (-1, 1), "error": (0, 1), "explained": (0, 1)},
     units={"loss": "nat"},
+    summary={"explained": {"component": "each"}},
     title="CNA landscape",
     formula="CNA(w̄ + c₁v₁ + c₂v₂), v the first two principal components of the weights w_s",
     cost="2 forward passes of at most 512 examples at every point of the grid (21 × 21), 3 with BatchNorm",
@@ -92,24 +93,24 @@ def cna_landscape(
     plane = principal_plane(load, len(states))
     last = states[int(np.flatnonzero(np.isfinite(plane.trajectory[:, 0]))[-1])]
     axes = [grid(plane.trajectory[:, component], points, margin) for component in range(2)]
-    given = states.examples(examples)
-    alpha = np.asarray(complexity_entropy)[: given.n]
-    found = {name: np.full((points, points), np.nan) for name in LABELS}
+    sample = states.examples(examples)
+    alpha = np.asarray(complexity_entropy)[: sample.n]
+    planes = {name: np.full((points, points), np.nan) for name in LABELS}
     normalised = False
     for i, j in np.ndindex(points, points):
-        state, changed = _at(last, plane.weights([axes[0][i], axes[1][j]]), given)
+        state, changed = _at(last, plane.weights([axes[0][i], axes[1][j]]), sample)
         normalised |= changed
-        for name, value in _quantities(state, given, alpha).items():
-            found[name][i, j] = value
+        for name, value in _quantities(state, sample, alpha).items():
+            planes[name][i, j] = value
     about = {
         "quantity": quantity,
         "batch_norm": "statistics taken anew from the examples at every place" if normalised else "none",
         "n_parameters": len(plane.mean),
-        "n_examples": given.n,
+        "n_examples": sample.n,
     }
     names = np.array(["pc1", "pc2"])
     return {
-        **found,
+        **planes,
         "trajectory": plane.trajectory,
         "explained": plane.explained,
         "pc1": axes[0],
@@ -119,24 +120,24 @@ def cna_landscape(
     }
 
 
-def _at(last: Any, weights: np.ndarray, given: Any) -> tuple[Any, bool]:
+def _at(last: Any, weights: np.ndarray, sample: Any) -> tuple[Any, bool]:
     """The network with these weights, and whether it has statistics that were taken anew."""
     import torch
 
     moved = last.with_tensors(last.unflat(torch.from_numpy(weights).to(last.device)))
-    renewed = moved.with_batch_norm_from(given)
+    renewed = moved.with_batch_norm_from(sample)
     return renewed, renewed is not moved
 
 
-def _quantities(state: Any, given: Any, alpha: np.ndarray) -> dict[str, float]:
+def _quantities(state: Any, sample: Any, alpha: np.ndarray) -> dict[str, float]:
     from analyze.replay.evaluate import both
 
-    outputs, losses = both(state, given)
-    pre = state.sums(given)[0][:, :-1]
+    outputs, losses = both(state, sample)
+    pre = state.sums(sample)[0][:, :-1]
     slope = depth_slope(pre) if pre.shape[1] >= 2 else np.full(len(pre), np.nan)
     finite = np.isfinite(slope).all()
     try:
-        error = float(1 - mean_defined(state.correct(given, outputs))[0])
+        error = float(1 - mean_defined(state.correct(sample, outputs))[0])
     except MissingTraceError:
         error = np.nan
     cna = float(pearson(alpha, slope)) if finite else np.nan

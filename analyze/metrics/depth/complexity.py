@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     variables={"entropy": ("example",), "compression": ("example",)},
     bounds={"entropy": (0, np.inf), "compression": (0, np.inf)},
     units={"entropy": "bit"},
+    summary=("entropy", "compression"),
     title="Input complexity",
     formula="α(x) = -Σ_b p_b log2 p_b",
     cost="one histogram and one compression an example, once",

@@ -24,6 +24,7 @@ STEPS_AT_ONCE = 4096
     variables={"pearson": ("step",), "n_examples": ("step",), "loss": ("step",)},
     bounds={"pearson": (-1, 1)},
     units={"loss": "loss"},
+    summary=("pearson",),
     title="CNA of each minibatch",
     formula="corr(α, β) over the minibatch; β = slope of the pre-activation sums over depth",
     cost="one correlation per update",

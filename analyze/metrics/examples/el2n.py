@@ -37,6 +37,7 @@ PAUL_2021 = Reference(
         "n_undefined": ("step", "probe"),
     },
     bounds=(0, float(np.sqrt(2))),
+    summary=("mean",),
     title="EL2N scores",
     formula="EL2N(i) = |softmax(f(x_i)) − onehot(y_i)|₂",
     cost="reads stored outputs; O(steps · examples · classes)",

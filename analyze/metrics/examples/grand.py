@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     },
     bounds=(0, np.inf),
     units="gradient norm",
+    summary=("mean",),
     title="GraNd scores",
     formula="GraNd(i) = |g_i|, g_i the loss gradient of example i",
     cost="reads the diagonal of stored Gram matrices",

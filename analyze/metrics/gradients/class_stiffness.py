@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 CELLS = ("step", "layer", "label", "label_2")
 CURVES = ("step", "layer")
+MEANS = (
+    *("cosine", "sign"),
+    *(f"{kind}_{where}" for kind in ("cosine", "sign") for where in ("within", "between", "super")),
+)
+ERRORS = ("cosine_error", "cosine_within_error", "cosine_between_error")
 
 
 @metric(
@@ -27,15 +32,14 @@ CURVES = ("step", "layer")
     optional=("true_labels",),
     variables={
         **dict.fromkeys(("cosine", "sign", "n_undefined"), CELLS),
-        **{
-            f"{kind}_{where}": CURVES
-            for kind in ("cosine", "sign")
-            for where in ("within", "between", "super")
-        },
+        **dict.fromkeys(MEANS[2:], CURVES),
+        "cosine_error": CELLS,
+        **dict.fromkeys(ERRORS[1:], CURVES),
         "n_pairs": ("label", "label_2"),
     },
     scope="train",
-    bounds=(-1, 1),
+    bounds={**dict.fromkeys(MEANS, (-1, 1)), **dict.fromkeys(ERRORS, (0, np.inf))},
+    summary=("cosine_within", "cosine_between"),
     title="Class stiffness",
     formula="S(a,b) = mean_{i∈a, j∈b, i≠j} S(i,j)  within = mean_a S(a,a)  between = mean_{a≠b} S(a,b)",
     cost="reads stored Gram matrices; O(steps · layers · examples²)",
@@ -64,6 +68,8 @@ def class_stiffness(
     is given. Pairs with a zero gradient have no cosine: they are left out and counted in `n_undefined`
     (`zero="as_zero"` counts them as 0). A cell without pairs, such as the diagonal of a class with one
     example, is NaN and left out of the means. `classes="true"` groups by the labels before corruption.
+    `cosine_error`, `cosine_within_error` and `cosine_between_error` are standard errors over the examples drawn of each
+    class (a jackknife), NaN with fewer than three of a class.
 
     >>> gradients = np.array([[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0]])
     >>> gram = (gradients @ gradients.T)[None, None]
@@ -89,6 +95,7 @@ def class_stiffness(
         result[kind] = divide(_cells(np.where(defined, values, 0.0), indicator), used)
         result |= {f"{kind}_{name}": mean for name, mean in _means(result[kind], names, superclass).items()}
         if kind == "cosine":
+            result |= dict(zip(ERRORS, _errors(values, defined, indicator), strict=True))
             pairs = _cells(distinct.astype(np.float64), indicator)
             result["n_undefined"] = _unordered(pairs - used)
             result["n_pairs"] = _unordered(pairs)
@@ -98,6 +105,35 @@ def class_stiffness(
 def _cells(values: np.ndarray, indicator: np.ndarray) -> np.ndarray:
     """Sums of (..., example, example_2) over the examples of two classes."""
     return indicator.T @ values @ indicator
+
+
+def _errors(
+    values: np.ndarray, defined: np.ndarray, indicator: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Standard errors of the cells (..., class, class), of the mean of the diagonal, and of that of all else."""
+    rows = divide(np.where(defined, values, 0.0) @ indicator, defined @ indicator)  # (..., example, class)
+    own, count = indicator.astype(bool), indicator.shape[1]
+    variance, n = _variances(rows, indicator)
+    halves = divide(variance, (n - 1).clip(0))
+    cells = np.sqrt(halves + halves.swapaxes(-1, -2))
+    diagonal = np.arange(count)
+    single, size = variance[..., diagonal, diagonal], n[..., diagonal, diagonal]
+    # Leaving out an example takes both its row and its column.
+    cells[..., diagonal, diagonal] = np.sqrt(single * divide(4 * (size - 1), (size - 2).clip(0) ** 2))
+    within = np.sqrt((cells[..., diagonal, diagonal] ** 2).sum(-1)) / count
+    other = mean_defined(np.where(own, np.nan, rows), -1)[0][..., None]
+    variance, n = _variances(other, indicator)
+    between = 2 / count * np.sqrt(divide(variance, (n - 1).clip(0)).sum((-1, -2)))
+    return cells, within, between
+
+
+def _variances(rows: np.ndarray, indicator: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Population variance (..., class, column) over the examples of each class, and of how many."""
+    known = ~np.isnan(rows)
+    n = indicator.T @ known.astype(np.float64)
+    means = divide(indicator.T @ np.where(known, rows, 0.0), n)
+    off = np.where(known, rows - indicator @ np.nan_to_num(means), 0.0)
+    return divide(indicator.T @ off**2, n), n
 
 
 def _unordered(pairs: np.ndarray) -> np.ndarray:

@@ -53,6 +53,7 @@ CHATTERJEE_ZIELINSKI_2020 = Reference(
     },
     bounds={"m_coherence": (0, np.inf), "alpha": (0, 1)},
     units={"m_coherence": "examples"},
+    summary=("m_coherence", "alpha"),
     title="Gradient coherence",
     formula="m-coherence = |Σ_i g_i|² / Σ_i |g_i|²;  α = m-coherence / n",
     cost="reads stored Gram matrices; O(steps · layers · examples²)",

@@ -42,6 +42,7 @@ SANKARARAMAN_2020 = Reference(
     },
     bounds={"eta": (0, np.inf), "min_cosine": (-1, 1), "conflicting": (0, 1)},
     units={"eta": "squared gradient norm"},
+    summary=("min_cosine", "conflicting"),
     title="Gradient confusion",
     formula="η = max(0, −min_{i≠j} g_i·g_j);  min cosine = min_{i≠j} g_i·g_j / (|g_i||g_j|)",
     cost="reads stored Gram matrices; O(steps · layers · examples²)",

@@ -90,6 +90,7 @@ def _ratios(tensors: Mapping[str, ArrayLike], name: str) -> NDArray[np.float64]:
         "n_parameters": ("step", "probe", "layer"),
     },
     bounds=(0, np.inf),
+    summary=("median", "mean"),
     title="Gradient signal-to-noise ratio",
     formula="GSNR(θ_j) = (mean_i ∂L_i/∂θ_j)² / var_i ∂L_i/∂θ_j",
     cost=(

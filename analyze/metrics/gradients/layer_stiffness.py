@@ -28,6 +28,7 @@ DIMS = ("step", "layer", "kind")
     variables={"mean": DIMS, "std": DIMS, "n_anchors": DIMS},
     scope="train",
     bounds={"mean": (-1, 1), "std": (0, 1)},
+    summary={"mean": {"kind": "cosine"}},
     title="Stiffness through the layers",
     formula="S_l(i) = mean_{j∈R, j≠i} S(g_i^l, g_j^l)  R: the same number of examples of each class",
     cost="reads stored Gram matrices; O(steps · layers · examples²)",
@@ -46,14 +47,18 @@ def layer_stiffness(
     *,
     gradients: Sequence[Mapping[str, np.ndarray]] | None = None,
     per_class: int = 20,
+    reference: Literal["lowest", "random"] = "lowest",
+    seed: int = 0,
     zero: Literal["nan", "as_zero"] = "nan",
     per_tensor: bool = False,
 ) -> dict[str, Any]:
     """Mean and spread over examples of their stiffness with a class-balanced reference set, layer by layer.
 
     `gram` and `cosine` are (step, layer, example, example_2), `labels` and `ids` (example,), `layer` the
-    names. The reference set holds the k lowest ids of each class, k = min(`per_class`, smallest class); it
-    is kept in attribute `reference_ids`. Every training example is an anchor i; `mean` and `std`
+    names. The reference set holds k examples of each class, k = min(`per_class`, smallest class), kept in
+    attribute `reference_ids`: those of lowest id, or with `reference="random"` drawn by `seed`, as the paper
+    has it. Lowest ids are the default because they are the same in every run of a data set, however much
+    was recorded; where ids are in the order of anything, draw. Every training example is an anchor i; `mean` and `std`
     (population) run over the `n_anchors` whose stiffness is defined. A zero gradient has no cosine (NaN,
     left out; `zero="as_zero"` counts 0) and sign 0. `per_tensor=True` splits layers into their tensors,
     which needs recorded gradients.
@@ -65,10 +70,12 @@ def layer_stiffness(
     >>> result["mean"][0, 0].round(4).tolist(), result["attrs"]["reference_ids"]
     ([0.3333, 0.3333], '0 1 2 3')
     """
+    if reference not in ("lowest", "random"):
+        raise ValueError(f"reference= is 'lowest' or 'random', got {reference!r}")
     if per_tensor:
         gram, layer = _tensor_grams(gradients)
         cosine = _cosine(gram)
-    chosen = reference_set(labels, ids, per_class)
+    chosen = reference_set(labels, ids, per_class, seed if reference == "random" else None)
     keep = ids[:, None] != ids[chosen]
     with np.errstate(invalid="ignore"):
         signs = np.sign(gram[..., chosen])
@@ -83,11 +90,16 @@ def layer_stiffness(
             columns[name].append(column)
     result = {name: np.stack(parts, axis=-1) for name, parts in columns.items()}
     attributes = {"reference_ids": " ".join(map(str, ids[chosen])), "per_class": len(chosen) // _n(labels)}
+    attributes |= {"reference": reference, "seed": seed} if reference == "random" else {}
     return {**result, "kind": list(KINDS), "layer": layer, "attrs": attributes}
 
 
-def reference_set(labels: np.ndarray, ids: np.ndarray, per_class: int = 20) -> np.ndarray:
+def reference_set(
+    labels: np.ndarray, ids: np.ndarray, per_class: int = 20, seed: int | None = None
+) -> np.ndarray:
     """Positions of the k lowest ids of each class, k = min(`per_class`, smallest class), in order of id.
+
+    With a seed, of k drawn without replacement.
 
     >>> reference_set(np.array([1, 0, 1, 0, 0]), np.array([9, 8, 7, 6, 5]), 1)
     array([4, 2])
@@ -95,7 +107,11 @@ def reference_set(labels: np.ndarray, ids: np.ndarray, per_class: int = 20) -> n
     order = np.argsort(ids, kind="stable")
     names = classes_in(labels)
     k = min([per_class, *(int((labels == name).sum()) for name in names)])
-    rows = [order[labels[order] == name][:k] for name in names]
+    members = [order[labels[order] == name] for name in names]
+    if seed is not None:
+        draw = np.random.default_rng(seed)
+        members = [draw.permutation(rows) for rows in members]
+    rows = [those[:k] for those in members]
     chosen = np.concatenate([np.empty(0, np.int64), *rows]).astype(np.int64)
     return chosen[np.argsort(ids[chosen], kind="stable")]
 

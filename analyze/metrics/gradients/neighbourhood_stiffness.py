@@ -29,6 +29,7 @@ MARKERS = ("o", "s", "^", "D", "v")  # classes, where few enough to tell apart
     scope="train",
     bounds={"cosine": (-1, 1), "sign": (-1, 1)},
     units={"position": "input units"},
+    summary=("cosine",),
     title="Neighbourhood stiffness",
     formula="N_i = sum_j w_ij S(i, j) / sum_j w_ij over the nearest neighbours j of i",
     cost="n² distances once, n² per step",
@@ -125,8 +126,8 @@ def positions(inputs: np.ndarray) -> tuple[np.ndarray, float]:
     # The sign of a principal component is arbitrary; fix it so that reruns draw the same picture.
     signs = np.sign(right[np.arange(len(right)), np.abs(right).argmax(1)])
     shown = np.zeros((len(rows), 2))
-    kept = min(2, len(scale))
-    shown[:, :kept] = (left * scale * signs)[:, :kept]
+    n_axes = min(2, len(scale))
+    shown[:, :n_axes] = (left * scale * signs)[:, :n_axes]
     return shown, float(divide(np.square(scale[:2]).sum(), np.square(scale).sum()))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from analyze import plot
 from analyze.contract import metric
-from analyze.numerics import divide, mean_defined, pairs_of
+from analyze.numerics import divide, mean_defined, pair_mean_error, pairs_of
 from analyze.reference import FORT_2019, WALKER_2023
 
 if TYPE_CHECKING:
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     variables={
         "cosine": ("step", "pair", "layer"),
         "sign": ("step", "pair", "layer"),
+        "cosine_error": ("step", "pair", "layer"),
+        "sign_error": ("step", "pair", "layer"),
         "n_undefined": ("step", "pair", "layer"),
         "n_pairs": ("pair",),
     },
-    bounds=(-1, 1),
+    bounds={"cosine": (-1, 1), "sign": (-1, 1), "cosine_error": (0, np.inf), "sign_error": (0, np.inf)},
+    summary=("cosine", "sign"),
     title="Stiffness",
     formula="S_cos(A,B) = mean_{i∈A, j∈B} g_i·g_j / |g_i||g_j|; S_sign(A,B) = mean_{i∈A, j∈B} sign(g_i·g_j)",
     cost="reads stored Gram matrices; O(steps · layers · examples²)",
@@ -49,7 +52,8 @@ def stiffness(
     pair of splits, `train-train` and so on; its means run over the `n_pairs` unordered pairs of examples that
     are not the same (split, id). A zero gradient has no direction: its cosines are left out of the mean and
     counted in `n_undefined` (`zero="as_zero"` counts them as 0 instead), while sign(0) = 0 is included. NaN
-    where no pair is left.
+    where no pair is left. `cosine_error` and `sign_error` are the standard errors of both means over the examples
+    drawn (a jackknife), NaN with fewer than three of one split or two of each of two.
 
     >>> gradients = np.array([[1.0, 0.0], [3.0, 0.0], [0.0, 2.0]])
     >>> gram = (gradients @ gradients.T)[None, None]
@@ -61,12 +65,14 @@ def stiffness(
     """
     pairs = split_pairs(split)
     shape = (len(gram), len(pairs), gram.shape[1])
-    result = {name: np.full(shape, np.nan) for name in ("cosine", "sign")}
+    result = {name: np.full(shape, np.nan) for name in ("cosine", "sign", "cosine_error", "sign_error")}
     undefined = np.zeros(shape, np.int64)
     used = np.zeros(len(pairs), np.int64)
     for p, (first, second) in enumerate(pairs):
         rows, columns = distinct_pairs(split, ids, first, second)
         used[p] = len(rows)
+        block = np.ix_(np.arange(gram.shape[1]), split == first, split == second)
+        left_out = ids[split == first][:, None] == ids[split == second] if first == second else None
         for step in range(len(gram)):  # one at a time, so that the pairs stay in the caches
             cosines, products = (pairs_of(values[step], rows, columns) for values in (cosine, gram))
             known = np.count_nonzero(~np.isnan(products), -1)
@@ -76,6 +82,12 @@ def stiffness(
             result["cosine"][step, p] = mean_defined(cosines, -1)[0]
             signs = np.count_nonzero(products > 0, -1) - np.count_nonzero(products < 0, -1)
             result["sign"][step, p] = divide(signs, known)
+            for name, values in (("cosine", cosine[step][block]), ("sign", np.sign(gram[step][block]))):
+                if name == "cosine" and zero == "as_zero":
+                    values = np.where(np.isnan(values) & ~np.isnan(gram[step][block]), 0.0, values)
+                if left_out is not None:
+                    values[:, left_out] = np.nan
+                result[f"{name}_error"][step, p] = pair_mean_error(values, first == second)
     names = [f"{first}-{second}" for first, second in pairs]
     return {**result, "n_undefined": undefined, "n_pairs": used, "pair": names}
 

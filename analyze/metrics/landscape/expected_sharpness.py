@@ -32,6 +32,7 @@ SIGMA = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
     scope="train",
     bounds={"gain_error": (0, np.inf), "kl": (0, np.inf)},
     units={"gain": "nat", "gain_error": "nat", "kl": "nat"},
+    summary={"gain": {"sigma": "0.01"}, "kl": {"sigma": "0.01"}},
     title="Expected sharpness",
     formula="E_{v_i ~ N(0, σ_i²)} L(w+v) - L(w);  KL = Σ (w_i - w⁰_i)² / 2σ_i²;  σ_i = σ (10|w_i| + 1)",
     cost="1 + 2 · pairs · noise levels forward passes a step: by default 61 passes of at most 512 examples",
@@ -84,8 +85,8 @@ def expected_sharpness(
             moved = moved - near.flat(initial_weights).double()
         for k, scale in enumerate(sigma):
             spread = scale * (10 * near.weights.abs() + 1 if noise == "magnitude" else near.weights * 0 + 1)
-            found = rises(near.loss, spread, base, pairs=pairs, seed=seed)
-            gain[position, k], error[position, k], count[position, k] = mean_and_error(found)
+            rise = rises(near.loss, spread, base, pairs=pairs, seed=seed)
+            gain[position, k], error[position, k], count[position, k] = mean_and_error(rise)
             kl[position, k] = float((moved**2 / (2 * spread.double() ** 2)).sum())
     return {
         "gain": gain,

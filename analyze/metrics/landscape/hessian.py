@@ -50,6 +50,7 @@ BINS = 201
     scope="train",
     bounds={"trace_error": (0, np.inf), "density": (0, np.inf), "ritz_weight": (0, 1)},
     units="nat / weight²",
+    summary={"eigenvalue": {"rank": "first"}, "trace": {}, "edge": {}},
     title="Hessian of the loss",
     formula="H = ∇²L(w);  tr H ≈ mean_v vᵀHv, v of signs;  density from Lanczos quadrature",
     cost=(
@@ -96,29 +97,29 @@ def hessian(
     >>> found["eigenvalue"].tolist(), float(found["trace"]), float(found["trace_error"])
     ([4.0, 1.0], 5.0, 0.0)
     """
-    given = states.examples(examples)
+    sample = states.examples(examples)
     options: dict[str, Any] = {"top": top, "trace_draws": trace_draws, "draws": draws, "nodes": nodes}
     options |= {"tolerance": tolerance, "seed": seed}
     rows = []
     for state in states:
         rows.append(
-            _of_state(state.double() if double else state, given.double() if double else given, options)
+            _of_state(state.double() if double else state, sample.double() if double else sample, options)
         )
-    found = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    return {**found, "rank": np.arange(1, top + 1), "attrs": {"n_examples": given.n}}
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    return {**columns, "rank": np.arange(1, top + 1), "attrs": {"n_examples": sample.n}}
 
 
-def _of_state(state: Any, given: Any, options: dict[str, Any]) -> dict[str, Any]:
+def _of_state(state: Any, sample: Any, options: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     size = len(state.flat())
 
     def product(vector: np.ndarray) -> np.ndarray:
         direction = torch.from_numpy(np.array(vector)).to(state.device, state.dtype)
-        image = state.hvp(state.unflat(direction), given)
+        image = state.hvp(state.unflat(direction), sample)
         return np.asarray(state.flat(image).double().cpu().numpy())
 
-    if not np.isfinite(state.loss(given)):
+    if not np.isfinite(state.loss(sample)):
         empty = spectrum(lambda v: v, 50, **options)  # for the shapes
         return {name: np.full(np.shape(value), np.nan) for name, value in empty.items()}
     return spectrum(product, size, **options)

@@ -44,6 +44,7 @@ RHO = (0.01, 0.05, 0.1, 0.5, 1.0)
     scope="train",
     bounds={"gradient_norm": (0, np.inf)},
     units={"sam": "nat", "asam": "nat"},
+    summary={"sam": {"rho": "0.05"}, "asam": {"rho": "0.5"}, "gradient_norm": {}},
     title="SAM sharpness",
     formula="L(w + ρ g/|g|) - L(w);  ASAM: L(w + ρ T²g/|Tg|) - L(w), T = |w|",
     cost="1 gradient and 1 + 2 · radii forward passes a step: by default 11 of at most 512 examples",

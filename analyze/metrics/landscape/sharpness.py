@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     scope="train",
     bounds={"max_gain": (0, np.inf), "keskar": (0, np.inf), "gain": (0, np.inf)},
     units={"max_gain": "nat", "gain": "nat", "loss": "nat", "keskar": "%"},
+    summary=("max_gain", "keskar"),
     title="Sharpness",
     formula="max_{|v_i| ≤ α(|w_i|+1)} L(w+v) - L(w);  keskar: 100 · the same / (1 + L(w))",
     cost=(
@@ -80,10 +81,10 @@ def sharpness(
     loss = np.full(len(states), np.nan)
     for position in range(len(states)):
         near = Neighbourhood(states[position], chosen)
-        found = largest_gains(
+        gains = largest_gains(
             near.loss, near.both, near.weights, radii, starts=starts, iterations=iterations, seed=seed
         )
-        gain[position], loss[position] = found
+        gain[position], loss[position] = gains
     settings = {"alpha": alpha, "starts": starts, "iterations": iterations, "seed": seed}
     return {
         "max_gain": gain[:, -1],

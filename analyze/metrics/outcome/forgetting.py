@@ -50,6 +50,7 @@ READING = (
         "n_undefined": ("step", "probe"),
     },
     bounds=(0, 1),
+    summary=("accuracy",),
     title="Correctness of each example",
     formula="correct(i) = 1 where the largest output is that of the label, else 0",
     cost="reads stored outputs; O(steps · examples · classes)",
@@ -85,6 +86,7 @@ def correctness(correct: np.ndarray) -> dict[str, Any]:
     | dict.fromkeys(COUNTS, ("probe",)),
     bounds={"events": (0, np.inf)},
     units={"events": "events", "first_correct": "steps"},
+    summary=("n_unforgettable", "n_forgotten", "n_never_learned"),
     title="Forgetting events between snapshots",
     formula=(
         "events(i) = #{s : example i is correct at snapshot s and wrong at the next};  ∞ if never correct"
@@ -134,6 +136,7 @@ def forgetting(correctness_correct: ArrayLike, step: ArrayLike) -> dict[str, Any
     | dict.fromkeys(COUNTS, ()),
     bounds={"events": (0, np.inf)},
     units={"events": "events", "first_correct": "presentations"},
+    summary=("n_unforgettable", "n_forgotten", "n_never_learned"),
     title="Forgetting events",
     formula=(
         "events(i) = #{k : example i is correct at its k-th presentation and wrong at the next};  ∞ if "

@@ -8,7 +8,7 @@ import numpy as np
 
 from analyze import plot
 from analyze.contract import metric
-from analyze.numerics import mean_defined
+from analyze.numerics import mean_defined, standard_error
 from analyze.reference import JIANG_2019, NEYSHABUR_2017
 
 if TYPE_CHECKING:
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     variables={
         "loss": ("step", "probe"),
         "error": ("step", "probe"),
+        "loss_error": ("step", "probe"),
         "gap_loss": ("step",),
         "gap_error": ("step",),
         "n_undefined": ("step", "probe"),
         "n_examples": ("probe",),
     },
-    bounds={"error": (0, 1), "gap_error": (-1, 1)},
+    bounds={"error": (0, 1), "loss_error": (0, np.inf), "gap_error": (-1, 1)},
+    summary=("loss", "error", "gap_loss", "gap_error"),
     title="Loss, error and generalization gap",
     formula="gap = test - train",
     cost="reads stored outputs; O(steps · examples · classes)",
@@ -47,7 +49,7 @@ def generalization(
     `losses` and `correct` are (step, example), `probe` and `split` (example,). The gap is that of split
     `against` minus that of split `train`, NaN where one of them is not recorded. Losses that are NaN are
     left out of the mean and counted in `n_undefined`. `error` is NaN where outputs and targets are not
-    those of a classifier.
+    those of a classifier. `loss_error` is the standard error of the mean loss over examples, NaN with fewer than two.
 
     >>> losses = np.array([[0.1, 0.3, 1.0]])
     >>> names = np.array(["train", "train", "test"])
@@ -64,6 +66,7 @@ def generalization(
         result[name] = np.stack([mean_defined(values[:, rows], 1)[0] for rows in of_probe], axis=1)
         means = {side: mean_defined(values[:, rows], 1)[0] for side, rows in of_split.items()}
         result[f"gap_{name}"] = means[against] - means["train"]
+    result["loss_error"] = np.stack([standard_error(losses[:, rows]) for rows in of_probe], axis=1)
     undefined = [np.isnan(losses[:, rows]).sum(1) for rows in of_probe]
     counts = {
         "n_undefined": np.stack(undefined, axis=1),

@@ -43,6 +43,7 @@ Q = (0.05, 0.25, 0.5, 0.75, 0.95)
     },
     scope="probe",
     units={"quantile": "distance / spread", "mean": "distance / spread"},
+    summary=("mean",),
     title="Layer margins",
     formula="d_l(x) = (f_y - max_{c≠y} f_c) / ‖∇_{h_l}(f_y - f_c)‖, over √(total variance of h_l)",
     cost="one forward and one backward pass of at most 512 examples a probe and snapshot",
@@ -74,10 +75,10 @@ def layer_margin(
 
     if normalise not in ("total_variation", "none"):
         raise ValueError(f"normalise is 'total_variation' or 'none', got {normalise!r}")
-    given = states.examples(examples)
+    sample = states.examples(examples)
     rows = []
     for state in states:
-        places, margin, lengths, variance = layer_margins(state, given)
+        places, margin, lengths, variance = layer_margins(state, sample)
         rows.append(
             margins(margin, lengths, variance if normalise == "total_variation" else np.ones(len(places)))
         )

@@ -29,6 +29,7 @@ QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5)
         "n_examples": ("probe",),
     },
     scope="probe",
+    summary={"gamma": {}, "quantile": {"q": "0.5"}},
     title="Margin",
     formula="margin_i = f(x_i)[y_i] - max_{c≠y_i} f(x_i)[c]  γ = the ⌈εm⌉-th smallest margin",
     cost="reads stored outputs; O(steps · examples log examples)",
@@ -90,6 +91,14 @@ def rank(level: float, m: int) -> int:
     """
     exact = Fraction(repr(float(level))) * m
     return max(1, -(-exact.numerator // exact.denominator))
+
+
+def counted(gamma: np.ndarray, examples: np.ndarray | None, undefined: np.ndarray | None) -> np.ndarray:
+    """Of how many margins each γ (step,) is, int64; 0 where that was not handed over."""
+    if examples is None:
+        return np.zeros(len(gamma), np.int64)
+    gone = 0 if undefined is None else np.nan_to_num(np.asarray(undefined, np.float64))
+    return (int(examples) - gone + np.zeros(len(gamma))).astype(np.int64)
 
 
 def plot_margin(result: xr.Dataset, figure: Figure) -> None:

@@ -31,6 +31,7 @@ REFUSED = "history"  # attribute: why the updates could not be made again
     whole=True,
     bounds={"reconstruction_error": (0, np.inf), "fixed_path_accuracy": (0, 1)},
     units={"fixed_path_loss": "nat"},
+    summary={"reconstruction_error": {"layer": ("all", "last")}},
     title="Image functions and fixed paths",
     formula="w_T = w_0 - Σ_t η_t/|B_t| Σ_i z_i p_i a_iᵀ;  p_i^s | H_t: gates of step s, weights of step t",
     cost=(
@@ -73,26 +74,26 @@ def image_functions(
     >>> round(float(relative_error(np.array([3.0, 4.0]), np.array([3.0, 3.0]))), 4)
     0.2357
     """
-    found: dict[str, Any] = {REFUSED: "not tried", "n_updates": 0}
+    terms: dict[str, Any] = {REFUSED: "not tried", "n_updates": 0}
     layers = len(states[0].layers)
     error = np.full((len(states), layers + 1), np.nan)
     parts: dict[int, Any] = {}
     if history != "none":
         try:
-            error, parts, found = _made_again(states, image, double)
+            error, parts, terms = _made_again(states, image, double)
         except MissingTraceError as refusal:
             if history == "required" or image is not None:
                 raise
-            found[REFUSED] = str(refusal)
+            terms[REFUSED] = str(refusal)
     chosen = [int(position) for position in np.unique(plot.pick(range(len(states)), paths))]
-    given = states.examples(examples)
-    loss, accuracy = _fixed_paths(states, given, chosen, parts)
+    sample = states.examples(examples)
+    loss, accuracy = _fixed_paths(states, sample, chosen, parts)
     return {
         "reconstruction_error": error,
         "fixed_path_loss": loss,
         "fixed_path_accuracy": accuracy,
         "step_2": np.array([states.steps[position] for position in chosen], np.int64),
-        "attrs": {**found, "image": "all" if image is None else image, "n_examples": given.n},
+        "attrs": {**terms, "image": "all" if image is None else image, "n_examples": sample.n},
     }
 
 
@@ -119,11 +120,11 @@ def _made_again(
         stored = states.replay.at(point.step).tensors
         for column, names in enumerate(layers):
             pairs = [(point.weights.get(name, stored[name]), stored[name]) for name in names]
-            made, kept = (
+            made, terms = (
                 np.concatenate([np.ravel(side.double().cpu()) for side in both])
                 for both in zip(*pairs, strict=True)
             )
-            error[rows[point.step], column] = relative_error(made, kept)
+            error[rows[point.step], column] = relative_error(made, terms)
         if image is not None:
             parts[point.step] = point.part
     return (
@@ -134,22 +135,22 @@ def _made_again(
 
 
 def _fixed_paths(
-    states: Any, given: Any, chosen: list[int], parts: dict[int, Any]
+    states: Any, sample: Any, chosen: list[int], parts: dict[int, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Loss and accuracy (weights, paths)."""
     from analyze.replay.evaluate import both
 
-    packed = [_packed(states[position].masks(given)) for position in chosen]
+    packed = [_packed(states[position].masks(sample)) for position in chosen]
     loss, accuracy = np.full((2, len(states), len(chosen)), np.nan)
     for row, state in enumerate(states):
         if parts:
             zeros = {name: state.tensors[name] * 0 for name in state.parameters}
             state = state.with_tensors(zeros | parts[state.step])
         for column, bits in enumerate(packed):
-            outputs, losses = both(state, given, _unpacked(bits, given.n, state.device))
+            outputs, losses = both(state, sample, _unpacked(bits, sample.n, state.device))
             loss[row, column] = losses.mean()
             try:
-                accuracy[row, column] = mean_defined(state.correct(given, outputs))[0]
+                accuracy[row, column] = mean_defined(state.correct(sample, outputs))[0]
             except MissingTraceError:
                 accuracy[row, column] = np.nan
     return loss, accuracy

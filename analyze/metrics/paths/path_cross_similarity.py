@@ -8,7 +8,7 @@ import numpy as np
 
 from analyze import plot
 from analyze.contract import metric
-from analyze.numerics import divide, mean_defined, pairs_of, std_defined
+from analyze.numerics import divide, histogram, mean_defined, pairs_of, std_defined
 from analyze.reference import GUPTA_2022
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ DIMS = ("step", "probe", "site")
     each="site",
     bounds={"mean": (0, 1), "std": (0, 0.5), "histogram": (0, np.inf)},
     units={"histogram": "pairs"},
+    summary=("mean",),
     title="Path cross-similarity",
     formula="R_ij = |p_i∩p_j∩p'_i∩p'_j| / sqrt(|p_i∩p_j| |p'_i∩p'_j|), i < j, p' one comparison earlier",
     cost="O(steps · units · examples²) bit operations",
@@ -43,8 +44,8 @@ def path_cross_similarity(
     The overlaps are counts (step, site, example, example_2): units on for both examples now, before, and
     both times. Over unordered pairs of different examples: `mean`, `std` (population), `n_undefined`, the
     pairs that share no unit at one of the snapshots (NaN, left out), and `histogram`, counts in `bins`
-    equal bins on [0, 1]. NaN where no pair is defined, as at the first snapshot. Two identical snapshots
-    give exactly 1.
+    equal bins on [0, 1]. All but `n_undefined` are NaN where no pair is defined, as at the first snapshot.
+    Two identical snapshots give exactly 1.
 
     >>> now, before, both = (np.array([[[[9, count], [count, 9]]]]) for count in (4, 9, 3))
     >>> path_cross_similarity(now, before, both)["mean"]
@@ -52,21 +53,21 @@ def path_cross_similarity(
     """
     shape = overlap.shape[:2]
     mean, std = np.full(shape, np.nan), np.full(shape, np.nan)
-    undefined, histogram = np.zeros(shape, np.int64), np.zeros((*shape, bins))
+    undefined, counts = np.zeros(shape, np.int64), np.full((*shape, bins), np.nan)
     pairs = np.triu_indices(overlap.shape[-1], 1)
     # One snapshot at a time: the pairs of all of them at once would double the memory.
     for step in range(shape[0]):
         now, before, both = (
-            pairs_of(counts[step], *pairs) for counts in (overlap, overlap_previous, overlap_joint)
+            pairs_of(overlaps[step], *pairs) for overlaps in (overlap, overlap_previous, overlap_joint)
         )
         values = divide(both, np.sqrt(now.astype(np.float64) * before))
         mean[step], used = mean_defined(values, -1)
         std[step] = std_defined(values, -1)
         undefined[step] = values.shape[-1] - used
         for site, row in enumerate(values):
-            histogram[step, site] = np.histogram(row[~np.isnan(row)], bins, range=(0.0, 1.0))[0]
+            counts[step, site] = histogram(row, bins)
     middles = (np.arange(bins) + 0.5) / bins
-    return {"mean": mean, "std": std, "n_undefined": undefined, "histogram": histogram, "bin": middles}
+    return {"mean": mean, "std": std, "n_undefined": undefined, "histogram": counts, "bin": middles}
 
 
 def plot_path_cross_similarity(result: xr.Dataset, figure: Figure) -> None:

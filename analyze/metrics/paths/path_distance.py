@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     each="site",
     bounds={"pearson": (-1, 1), "spearman": (-1, 1), "distance": (0, np.inf), "overlap": (0, np.inf)},
     units={"distance": "input units", "overlap": "units"},
+    summary=("pearson", "spearman"),
     title="Path overlap against input distance",
     formula="points (|x_i - x_j|, p_i·p_j) over pairs i < j",
     cost="n² log n per step and site",

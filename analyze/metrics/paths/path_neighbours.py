@@ -29,6 +29,7 @@ UNDEFINED = -np.finfo(np.float64).max  # below every similarity
     lag=True,
     bounds={"rank": (-1, np.inf), "turnover": (0, 1)},
     integers=("rank",),
+    summary=("turnover",),
     title="Nearest neighbours by path",
     formula="rank of j around i by decreasing p_i·p_j;  turnover = 1 - |top6 ∩ top6′| / |top6 ∪ top6′|",
     cost="n log n per step, site and baseline",

@@ -54,6 +54,7 @@ def count_distinct(overlap: NDArray, count: NDArray) -> NDArray[np.int64]:
         "n_units": ("site",),
     },
     bounds={"hamming": (0, 1), "hamming_std": (0, 0.5)},
+    summary=("n_patterns_network", "hamming", "n_dead"),
     title="Activation patterns",
     formula="patterns = #{distinct p_i};  Hamming(i, j) = (|p_i| + |p_j| − 2 |p_i ∧ p_j|) / units",
     cost="reads overlaps of stored masks; O(steps · sites · examples²)",

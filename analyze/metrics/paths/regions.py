@@ -50,6 +50,7 @@ HANIN_2019_FEW = Reference(
     scope="probe",
     bounds={"regions": (1, np.inf), "sampled": (1, np.inf), "density": (0, np.inf), "mean": (1, np.inf)},
     units={"density": "1 / input distance"},
+    summary=("mean",),
     title="Linear regions",
     formula="1 + #{t in (0, 1): a unit of f(a + t(b - a)) switches}",
     cost="a forward pass of all breakpoints (at most 2,000) a nonlinearity, for 10 pairs a probe and step",
@@ -89,23 +90,23 @@ def regions(
     """
     from analyze.replay.linear_regions import counter
 
-    given = states.examples()
-    inputs = given.inputs
+    sample = states.examples()
+    inputs = sample.inputs
     if not hasattr(inputs, "is_floating_point") or not inputs.is_floating_point():
         raise MissingTraceError(
             "inputs are not one tensor of real numbers, so there is no segment between them"
         )
-    chosen = chosen_pairs(np.asarray(labels)[: given.n], pairs, seed)
-    found = np.full((len(states), len(chosen), 2), np.nan)
+    chosen = chosen_pairs(np.asarray(labels)[: sample.n], pairs, seed)
+    counts = np.full((len(states), len(chosen), 2), np.nan)
     for row, state in enumerate(states):
         count = counter(state, samples, limit)
         for column, (first, second) in enumerate(chosen):
-            found[row, column] = count(inputs[first], inputs[second])
+            counts[row, column] = count(inputs[first], inputs[second])
     lengths = np.array([float((inputs[a].double() - inputs[b].double()).norm()) for a, b in chosen])
-    exact = found[..., 0]
+    exact = counts[..., 0]
     return {
         "regions": exact,
-        "sampled": found[..., 1],
+        "sampled": counts[..., 1],
         "density": divide(exact, np.broadcast_to(lengths, exact.shape)),
         "mean": mean_defined(exact, 1)[0],
         "std": std_defined(exact, 1),

@@ -9,7 +9,7 @@ import numpy as np
 
 from analyze import plot
 from analyze.contract import metric
-from analyze.numerics import divide, mean_defined, std_defined
+from analyze.numerics import divide, histogram, mean_defined, std_defined
 from analyze.reference import GUPTA_2022
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ UNITS_AT_ONCE = 8192  # float64 copies of 512 examples then stay below 100 MB
     scope="probe",
     lag=True,
     bounds={"mean": (-1, 1), "std": (0, 1), "histogram": (0, np.inf)},
+    summary=("mean",),
     title="Cross activation similarity",
     formula="R_ij = (a_i∘a_j)·(a′_i∘a′_j) / (|a_i∘a_j| |a′_i∘a′_j|)",
     cost="n² N per step and site (three matrix products)",
@@ -51,7 +52,8 @@ def activation_cross_similarity(
     for activations that are never negative (else in [-1, 1]). Over unordered pairs of different examples:
     `mean`, `std` (population), `n_undefined`, the pairs that share no activation at one of the snapshots
     (NaN, left out), and `histogram`, counts in `bins` equal bins on [0, 1], a value below 0 in the first.
-    NaN where no pair is defined, as at the first snapshot. Two identical snapshots give exactly 1.
+    All but `n_undefined` are NaN where no pair is defined, as at the first snapshot. Two identical snapshots
+    give exactly 1.
 
     >>> now = [np.array([[[1.0, 2.0], [1.0, 1.0]]])]
     >>> before = [np.array([[[1.0, 0.0], [2.0, 5.0]]])]
@@ -60,17 +62,16 @@ def activation_cross_similarity(
     """
     shape = (len(activations[0]), len(activations))
     mean, std = np.full(shape, np.nan), np.full(shape, np.nan)
-    undefined, histogram = np.zeros(shape, np.int64), np.zeros((*shape, bins))
+    undefined, counts = np.zeros(shape, np.int64), np.full((*shape, bins), np.nan)
     for site, (now, before) in enumerate(zip(activations, activations_previous, strict=True)):
         for step in range(shape[0]):
             values = cross_similarity(now[step], before[step])
             mean[step, site], used = mean_defined(values)
             std[step, site] = std_defined(values, axis=0)
             undefined[step, site] = len(values) - used
-            kept = np.clip(values[~np.isnan(values)], 0.0, 1.0)
-            histogram[step, site] = np.histogram(kept, bins, range=(0.0, 1.0))[0]
+            counts[step, site] = histogram(np.clip(values, 0.0, 1.0), bins)
     middles = (np.arange(bins) + 0.5) / bins
-    return {"mean": mean, "std": std, "n_undefined": undefined, "histogram": histogram, "bin": middles}
+    return {"mean": mean, "std": std, "n_undefined": undefined, "histogram": counts, "bin": middles}
 
 
 def cross_similarity(now: np.ndarray, before: np.ndarray) -> np.ndarray:

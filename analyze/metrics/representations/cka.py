@@ -53,6 +53,7 @@ def linear_cka(x: ArrayLike, y: ArrayLike, *, estimator: Estimator = "biased") -
         "n_undefined": ("step", "probe"),
     },
     bounds=(-1, 1),
+    summary=("to_first",),
     title="CKA",
     formula="CKA(X, Y) = ⟨K, L⟩ / (‖K‖ ‖L‖), K = X Xᵀ and L = Y Yᵀ of centred activations",
     makes=[("any_site", "example", "example_2")] * 3,

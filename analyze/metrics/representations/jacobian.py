@@ -43,6 +43,7 @@ NOVAK_2018 = Reference(
     scope="probe",
     bounds=(0, np.inf),
     units="output / input",
+    summary=("mean",),
     title="Input-output Jacobian",
     formula="E_x ‖∂f(x)/∂x‖_F",
     cost="one forward pass, and a backward pass for every output, of 256 examples a probe and snapshot",
@@ -69,14 +70,14 @@ def jacobian(states: Any, *, softmax: bool = False, examples: int = 256) -> dict
     """
     from analyze.replay.input_gradients import jacobian_norms
 
-    given = states.examples(examples)
-    labels = _labels(given, states[0])
+    sample = states.examples(examples)
+    labels = _labels(sample, states[0])
     classes = classes_used(states, labels, examples)
-    rows = [summary(jacobian_norms(state, given, softmax), labels, classes) for state in states]
-    found = {
+    rows = [summary(jacobian_norms(state, sample, softmax), labels, classes) for state in states]
+    norms = {
         name: np.array([row[name] for row in rows]) for name in ("mean", "std", "class_mean", "n_examples")
     }
-    return {**found, "label": classes, "attrs": {"outputs": "softmax" if softmax else "scores"}}
+    return {**norms, "label": classes, "attrs": {"outputs": "softmax" if softmax else "scores"}}
 
 
 def summary(norms: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def summary(norms: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> dict[
     }
 
 
-def _labels(given: Any, state: Any) -> np.ndarray:
+def _labels(sample: Any, state: Any) -> np.ndarray:
     """Labels (example,), -1 where there are none."""
     from tracer.errors import MissingTraceError
 
@@ -99,10 +100,10 @@ def _labels(given: Any, state: Any) -> np.ndarray:
     size = tuple(row.size(2) or (2,))[1:]
     classes = int(size[0]) if len(size) == 1 and size[0] > 1 else 2 if not size or size == (1,) else 0
     try:
-        labels = given.labels
+        labels = sample.labels
     except MissingTraceError:
-        return np.full(given.n, -1)
-    return labels if labels.ndim == 1 and classes else np.full(given.n, -1)
+        return np.full(sample.n, -1)
+    return labels if labels.ndim == 1 and classes else np.full(sample.n, -1)
 
 
 def plot_jacobian(result: xr.Dataset, figure: Figure) -> None:

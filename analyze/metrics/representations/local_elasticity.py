@@ -36,6 +36,7 @@ KINDS = ("relative", "kernelized")
         "n_undefined": ("step", "probe", "kind"),
     },
     scope="probe",
+    summary={"within": {"kind": "relative"}, "between": {"kind": "relative"}},
     title="Local elasticity",
     formula="S_rel(x, x') = |f⁺(x') - f(x')| / |f⁺(x) - f(x)|; S_ker = g·(f(x') - f⁺(x')) / η|g|², g = ∂L/∂f",
     cost="32 forward passes of 32 examples and a backward pass of each, a probe and snapshot, in float64",
@@ -68,17 +69,17 @@ def local_elasticity(
     """
     from analyze.replay.local_elasticity import elasticities
 
-    given = states.examples(examples)
-    labels = given.labels
+    sample = states.examples(examples)
+    labels = sample.labels
     classes = classes_used(states, labels, examples)
     rows, sizes = [], []
     for state, rates in zip(states, lr, strict=True):
         sizes.append(_step_size(step_size, rates))
-        rows.append([summary(table, labels, classes) for table in elasticities(state, given, sizes[-1])])
-    found = {name: np.array([[kind[name] for kind in row] for row in rows]) for name in rows[0][0]}
-    about = {"n_examples": given.n, "step_size": "recorded" if step_size is None else step_size}
+        rows.append([summary(table, labels, classes) for table in elasticities(state, sample, sizes[-1])])
+    columns = {name: np.array([[kind[name] for kind in row] for row in rows]) for name in rows[0][0]}
+    about = {"n_examples": sample.n, "step_size": "recorded" if step_size is None else step_size}
     return {
-        **found,
+        **columns,
         "kind": np.array(KINDS),
         "label": classes,
         "label_2": classes,
@@ -86,9 +87,9 @@ def local_elasticity(
     }
 
 
-def _step_size(given: float | None, rates: np.ndarray) -> float:
-    if given is not None:
-        return float(given)
+def _step_size(sample: float | None, rates: np.ndarray) -> float:
+    if sample is not None:
+        return float(sample)
     rate = float(rates[0]) if len(rates) else 0.0
     return rate if np.isfinite(rate) and rate > 0 else 1e-3
 

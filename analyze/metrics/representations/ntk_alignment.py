@@ -60,6 +60,7 @@ FORT_2020 = Reference(
     scope="probe",
     whole=True,
     bounds={"alignment": (-1, 1), "velocity": (0, 2), "trace": (0, np.inf), "effective_rank": (1, np.inf)},
+    summary={"alignment": {"kind": "centred"}, "velocity": {}, "effective_rank": {}},
     title="Neural tangent kernel",
     formula="K_ij = Σ_c ⟨∇f_c(x_i), ∇f_c(x_j)⟩;  A = ⟨K, YYᵀ⟩ / (‖K‖ ‖YYᵀ‖);  velocity = 1 - A(K_s, K_s')",
     cost="one forward and one backward pass for every output of at most 64 examples a probe and snapshot",
@@ -90,9 +91,9 @@ def ntk_alignment(
     """
     from analyze.replay.output_kernel import output_kernel
 
-    given = states.examples(examples)
-    target = target_kernel(given)
-    kernels = np.stack([output_kernel(state, given, projections).cpu().numpy() for state in states])
+    sample = states.examples(examples)
+    target = target_kernel(sample)
+    kernels = np.stack([output_kernel(state, sample, projections).cpu().numpy() for state in states])
     ends = [step for step, end in zip(states.steps, epoch_end, strict=True) if end]
     steps, lag = compared(states.steps, ends)
     velocity = np.full(len(kernels), np.nan)
@@ -106,27 +107,27 @@ def ntk_alignment(
     return {
         "alignment": np.array(pairs, float),
         "velocity": velocity,
-        "trace": traces / given.n,
+        "trace": traces / sample.n,
         "effective_rank": rank,
         "kind": np.array(["plain", "centred"]),
         "attrs": {
             "compared": lag,
-            "n_examples": given.n,
+            "n_examples": sample.n,
             "outputs": "all" if projections is None else projections,
         },
     }
 
 
-def target_kernel(given: Any) -> np.ndarray:
+def target_kernel(sample: Any) -> np.ndarray:
     """YYᵀ (example, example_2) of one-hot labels, or of the targets themselves where they are no classes."""
     from tracer.errors import MissingTraceError
     from tracer.spec.correctness import IGNORED
 
     try:
-        labels = given.labels
+        labels = sample.labels
         return ((labels[:, None] == labels[None, :]) & (labels != IGNORED)).astype(np.float64)
     except MissingTraceError:
-        values = given.targets.double().reshape(given.n, -1).cpu().numpy()
+        values = sample.targets.double().reshape(sample.n, -1).cpu().numpy()
         return np.asarray(values @ values.T)
 
 
@@ -145,10 +146,10 @@ def centred(kernel: ArrayLike) -> np.ndarray:
            [0., 0.]])
     """
     values = np.asarray(kernel, np.float64)
-    found = values - values.mean(0) - values.mean(1)[:, None] + values.mean()
+    result = values - values.mean(0) - values.mean(1)[:, None] + values.mean()
     return (
-        found
-        if np.abs(found).max(initial=0) > 1e-12 * np.abs(values).max(initial=0)
+        result
+        if np.abs(result).max(initial=0) > 1e-12 * np.abs(values).max(initial=0)
         else np.zeros_like(values)
     )
 

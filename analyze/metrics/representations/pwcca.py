@@ -53,6 +53,7 @@ def projection_weighted(x: Subspace, y: Subspace) -> float:
         "n_undefined": ("step", "probe"),
     },
     bounds=(0, 1),
+    summary=("to_first",),
     title="PWCCA",
     formula="Σ_i α_i ρ_i / Σ_i α_i, ρ_i the canonical correlations, α_i = Σ_j |⟨h_i, x_j⟩|",
     cost=(

@@ -115,6 +115,7 @@ def canonical_correlations(x: Subspace, y: Subspace) -> Floats:
         "n_undefined": ("step", "probe"),
     },
     bounds=(0, 1),
+    summary=("to_first",),
     title="SVCCA",
     formula=(
         "mean canonical correlation of the singular directions that hold 99 % of the variance of each site"

@@ -163,8 +163,8 @@ class Pass:
     def _parents(self, index: int) -> Iterator[int]:
         row, site = self.rows[index], self.sites.get(index)
         # A hand-written ReLU also reads the sign of its argument, which is no way for a path.
-        given = row.references() if site is None else references(row.args[site.argument])
-        return (key for kind, key in given if kind == "row")
+        arguments = row.references() if site is None else references(row.args[site.argument])
+        return (key for kind, key in arguments if kind == "row")
 
     def _folded(self) -> dict[int, int]:
         """Affine row -> the BatchNorm row folded into it."""
@@ -197,8 +197,8 @@ class Pass:
             self.powered: Any = None
             results = []
             for self.literal in (False, True):
-                given = Call(self, index, row, in_lane(args, self.literal), arguments, call)
-                results.append(self._lane(given, site))
+                operands = Call(self, index, row, in_lane(args, self.literal), arguments, call)
+                results.append(self._lane(operands, site))
             return Lanes(results)
         except MissingTraceError as error:
             return Refused(index, error)  # unless nothing but the gate of a hand-written ReLU needs it
@@ -291,7 +291,7 @@ def in_lane(values: Any, literal: bool) -> Any:
 def refusals_in(values: Any) -> list[Refused]:
     """What could not be computed among nested arguments."""
     if isinstance(values, list):
-        return [found for value in values for found in refusals_in(value)]
+        return [refused for value in values for refused in refusals_in(value)]
     return [values] if isinstance(values, Refused) else []
 
 

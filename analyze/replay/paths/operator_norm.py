@@ -85,11 +85,11 @@ def map_norm(
             basis = torch.eye(math.prod(inputs), dtype=torch.float64).reshape(-1, *inputs)
             columns = apply(basis, scaled).reshape(len(basis), -1)
         return Norm(float(singular_values(columns.numpy())[0]) * largest)
-    found, vector = _lanczos(apply, scaled.float(), tuple(inputs), tolerance)
+    norm, vector = _lanczos(apply, scaled.float(), tuple(inputs), tolerance)
     with torch.no_grad():
         exact = apply(vector.double().reshape(1, *inputs), scaled)
     value = float(torch.linalg.vector_norm(exact) / torch.linalg.vector_norm(vector.double()))
-    return found._replace(value=value * largest)
+    return norm._replace(value=value * largest)
 
 
 def _one_position(

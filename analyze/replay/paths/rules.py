@@ -172,8 +172,8 @@ def max_pool(call: Call) -> Any:
     from torch.nn import functional
 
     phi, pool = call.args[0], call.record.pool
-    found = call.again(phi.value)
-    out = found[0] if isinstance(found, tuple) else found
+    outputs = call.again(phi.value)
+    out = outputs[0] if isinstance(outputs, tuple) else outputs
     dims = out.dim() - 2
     if call.run.maxpool == "sum" and pool is not None:
         if pool.whole:
@@ -185,7 +185,7 @@ def max_pool(call: Call) -> Any:
             dilation = each(call.args[4] if len(call.args) > 4 else 1, dims)
             out = window_sum(phi.value, out.shape[2:], *window(call, dims), dilation)
     summed = phi._replace(value=out)
-    return [summed] if isinstance(found, tuple) else summed
+    return [summed] if isinstance(outputs, tuple) else summed
 
 
 def affine(call: Call) -> Phi:
@@ -207,9 +207,9 @@ def affine(call: Call) -> Phi:
     def apply(x: Tensor, w: Tensor) -> Tensor:
         if rule.name == "addmm":
             return x @ w
-        given = list(args)
-        given[rule.input], given[rule.weight] = x, w
-        return call.function(*given)
+        operands = list(args)
+        operands[rule.input], operands[rule.weight] = x, w
+        return call.function(*operands)
 
     out = phi._replace(value=apply(phi.value, run.powered))
     stored = call.given[rule.weight]

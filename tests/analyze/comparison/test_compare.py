@@ -172,20 +172,7 @@ def test_measures_of_results_and_of_their_summary_agree():
     for name, data in results(0.1, 0.5, 0.7).items():
         entry = summary(Results({name: data}), {})["metrics"][name]
         expected = {label: values[-1] for label, (_, values) in measures.series(data, name).items()}
-        assert measures.final_of_summary(entry, name) == pytest.approx(expected) and expected
-
-
-def test_parts_of_a_network_count_as_their_mean():
-    data = xr.Dataset(
-        {
-            "mean": (("step", "probe", "site"), [[[1.0, np.nan, 3.0]]]),
-            "histogram": (("step", "bin"), [[1.0]]),
-        },
-        {"step": [4], "probe": ["train"], "site": ["a", "b", "c"]},
-    )
-    assert measures.series(data, "paths") == {"paths.mean[train, mean]": ([4], [2.0])}
-    drawn = xr.Dataset({"regions": (("step", "pair"), [[1.0, 2.0]])}, {"step": [4]})
-    assert measures.series(drawn, "regions") == {}, "pairs of examples have no names"
+        assert measures.final_of_summary(entry) == pytest.approx(expected) and expected
 
 
 def test_a_missing_analysis_is_computed_and_saved(tmp_path):

@@ -3,14 +3,40 @@
 import csv
 import io
 import json
+import shlex
+import shutil
+import sys
 
+import numpy as np
 import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 import analyze
 import cli
+from analyze.command.analysis import beside
 from tests.synthetic import write_archive
+from tracer.archive import open as open_archive
+
+OWN = """
+from analyze import metric
+
+
+@metric(reads=("losses",), variables={"worst": ("step",)}, title="Worst loss")
+def my_metric(losses, *, k=1):
+    'The k-th largest loss of any example.'
+    return {"worst": -__import__("numpy").sort(-losses, axis=-1)[:, k - 1]}
+
+
+def plot_my_metric(result, figure):
+    figure.subplots().plot(result["step"], result["worst"])
+"""
+
+
+def forget(module):
+    """As if the module had never been loaded."""
+    if module in sys.modules:
+        sys.path.remove(sys.modules.pop(module).__file__.rpartition("/")[0])
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +66,28 @@ def test_every_command_has_help(name):
 @pytest.mark.parametrize("name", ["analyze", "info", "metrics"])
 def test_commands_with_data_share_the_format_option(name):
     assert "--format [table|json|csv]" in tracer(name, "--help").stdout
+
+
+def commands():
+    return [(name, line) for name in cli.main.commands for line in shown(cli.main.commands[name])]
+
+
+def shown(command):
+    return [line.strip() for line in command.epilog.splitlines() if line.strip().startswith("tracer ")]
+
+
+@pytest.mark.parametrize("name", cli.main.commands)
+def test_every_help_ends_with_examples_of_that_very_command(name):
+    assert all(line.split()[1] == name for line in shown(cli.main.commands[name]))
+    assert tracer(name, "-h").stdout.rstrip().splitlines()[-1].strip() in shown(cli.main.commands[name])
+
+
+@pytest.mark.parametrize(("name", "line"), commands())
+def test_every_example_of_a_help_can_be_typed(name, line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_metric.py").write_text(OWN)
+    cli.main.commands[name].make_context(name, shlex.split(line)[2:])
+    forget("my_metric")
 
 
 def test_a_misspelt_command_is_corrected():
@@ -85,6 +133,28 @@ def test_debug_shows_the_exception(arguments, tmp_path):
     assert type(result.exception).__name__ == "ArchiveError"
 
 
+# -- list -----------------------------------------------------------------------------------------
+
+
+def test_list_names_every_archive_of_a_directory_and_what_ails_one(run, tmp_path):
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    shutil.copytree(run, tmp_path / "deep" / "er" / "b.zarr")
+    shutil.copytree(run, tmp_path / "a.zarr")
+    (tmp_path / "a.zarr" / "zarr.json").write_text("{")
+    (tmp_path / "linked.zarr").symlink_to(run)
+    (tmp_path / "a.analysis" / "results.zarr").mkdir(parents=True)
+    (tmp_path / "a.analysis" / "results.zarr" / "zarr.json").write_text("{}")
+    (tmp_path / "other.zip").write_bytes(b"PK")
+    result = tracer("list", tmp_path, "--format", "csv")
+    assert (result.exit_code, result.stderr) == (0, "")
+    broken, whole = rows(result.stdout)
+    assert broken["archive"] == str(tmp_path / "a.zarr") and "zarr.json" in broken["state"]
+    assert whole["archive"] == str(tmp_path / "deep" / "er" / "b.zarr")
+    assert (whole["updates"], whole["epochs"], whole["state"]) == ("8", "2", "complete")
+    assert "no archives in" in tracer("list", tmp_path / "a.analysis").stderr
+    assert tracer("list", tmp_path / "none").exit_code == 1
+
+
 # -- metrics -------------------------------------------------------------------------------------
 
 
@@ -95,6 +165,10 @@ def test_metrics_lists_every_metric_with_its_source():
     assert "arXiv:1901.09491" in listed["stiffness"]["source"]
     table = tracer("metrics").stdout.splitlines()
     assert len(table) == len(listed) + 1
+    assert table[0].split() == ["metric", "title", "what", "it", "is"]
+    card = analyze.available_metrics()["stiffness"]
+    assert [line.split("  ")[0] for line in table[1:]] == sorted(listed)
+    assert any(card.title in line and card.meaning in line for line in table)
 
 
 def test_metrics_with_a_name_shows_the_whole_card():
@@ -155,7 +229,7 @@ def test_analyze_writes_beside_the_run_and_prints_the_values(run):
     ],
 )
 def test_results_go_beside_a_local_run_and_here_for_a_remote_one(run, place):
-    assert cli._beside(run).as_posix() == place
+    assert beside(run).as_posix() == place
 
 
 def test_a_rerun_computes_nothing_unless_forced(run, tmp_path):
@@ -167,6 +241,60 @@ def test_a_rerun_computes_nothing_unless_forced(run, tmp_path):
     first = computed()
     assert computed() == first
     assert computed("--force")[0] >= first[0]
+
+
+def test_a_metric_of_ones_own_file_is_computed_drawn_and_reported(run, tmp_path):
+    file = tmp_path / "my_metric.py"
+    file.write_text(OWN)
+    try:
+        shown = tracer(
+            "analyze", run, "-o", tmp_path / "out", "-m", file, "--set", "my_metric.k=2", "--format", "csv"
+        )
+        assert shown.exit_code == 0, shown.stderr
+        (row,) = rows(shown.stdout)
+        assert (row["metric"], row["variable"]) == ("my_metric", "worst")
+        with open_archive(run) as archive:
+            losses = np.concatenate([probe.losses(8) for probe in archive.probes.values()])
+        assert float(row["last"]) == np.sort(losses.astype(float))[-2]
+        assert (tmp_path / "out" / "figures" / "my_metric.svg").is_file()
+        assert "Worst loss" in (tmp_path / "out" / "report.html").read_text()
+        assert "my_metric: Worst loss" in tracer("metrics", file).stdout
+    finally:
+        forget("my_metric")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("absent.py", None, "there is no file"),
+        ("empty_one.py", "x = 1", "defines no metric"),
+        ("json.py", "x = 1", "is called like another module"),
+        ("taken.py", OWN.replace("my_metric", "stiffness"), "two metrics are called 'stiffness'"),
+    ],
+)
+def test_a_file_that_defines_no_metric_is_a_usage_error(name, text, message, tmp_path):
+    before = list(sys.path), set(sys.modules)
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    result = tracer("analyze", "run.zarr", "-m", tmp_path / name)
+    sys.path[:] = before[0]
+    for loaded in set(sys.modules) - before[1] & {"empty_one", "taken"}:
+        sys.modules.pop(loaded)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in " ".join(result.stderr.split())
+
+
+def test_several_runs_are_analyzed_one_after_another_and_one_that_fails_costs_no_other(run, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(run, tmp_path / f"{name}.zarr")
+    (tmp_path / "b.zarr" / "zarr.json").write_text("{")
+    result = tracer("analyze", f"{tmp_path}/*.zarr", "-m", "el2n", "--format", "csv")
+    assert result.exit_code == 1
+    assert {row["run"] for row in rows(result.stdout)} == {"a"}
+    assert f"Error: {tmp_path / 'b.zarr'}: " in result.stderr
+    assert (tmp_path / "a.analysis" / "report.html").is_file()
+    again = tracer("analyze", tmp_path / "a.zarr", tmp_path / "b.zarr", "-o", tmp_path / "out")
+    assert again.exit_code == 2 and "--output is for one run" in again.stderr
 
 
 def test_options_are_set_by_metric_and_name(run, tmp_path):

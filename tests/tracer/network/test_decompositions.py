@@ -14,6 +14,8 @@ from tests.attacks.hostile import MEMORY
 from tracer.errors import ArchiveError, MissingTraceError
 from tracer.network import Network, read, trace
 from tracer.network.copies import named_tensors
+from tracer.network.ctc import ctc_loss
+from tracer.network.independence import independence
 from tracer.network.reading import unreadable
 from tracer.rerun.stored import Networks
 from tracer.verify import verify
@@ -209,3 +211,61 @@ def test_outputs_that_depend_on_targets_are_weighed_with_them() -> None:
     assert torch.equal(network.run(named_tensors(made), X, Y)[0], made(X) * Y)
     with pytest.raises(MissingTraceError, match="needs target 0"):
         network.run(named_tensors(made), X)
+
+
+# ---- what PyTorch looks up in values ----
+
+
+@pytest.mark.parametrize("zero_infinity", [False, True])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_the_ctc_loss_is_that_of_pytorch(reduction: str, zero_infinity: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(9, 5, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    letters = torch.randint(1, 4, (5, 4), generator=generator)
+    heard, said = torch.tensor([9, 8, 9, 7, 5]), torch.tensor([0, 4, 2, 3, 4])
+    letters[4] = 1  # four alike need seven steps
+    given = (letters, heard, said, 0, reduction, zero_infinity)
+    ours, theirs = (loss(scores.log_softmax(2), *given) for loss in (ctc_loss, F.ctc_loss))
+    torch.testing.assert_close(ours, theirs)
+    assert bool(torch.isinf(theirs).any()) != zero_infinity
+    if zero_infinity:  # the slope of an infinite loss is none
+        torch.testing.assert_close(*(torch.autograd.grad(loss.sum(), scores)[0] for loss in (ours, theirs)))
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_variance_is_not_looked_at(full: bool) -> None:
+    def loss(o: Tensor, t: Tensor) -> Tensor:
+        small = o[:, 0].abs() * 1e-6 + torch.where(t[:, 0] > 0.5, 0.2, 0.0)  # some below eps
+        return F.gaussian_nll_loss(o[:, 0], t[:, 0], small, full=full, reduction="none")
+
+    made = model()
+    network = read_again(trace(made, X, Y, loss))
+    ours, theirs = network.run(dict(made.named_parameters()), X, Y)[1], loss(made(X), Y)
+    assert ours is not None
+    torch.testing.assert_close(ours, theirs)
+    given = list(made.parameters())
+    torch.testing.assert_close(*(torch.autograd.grad(loss.sum(), given) for loss in (ours, theirs)))
+
+
+def test_distributions_check_nothing_while_traced_and_everything_after() -> None:
+    def loss(o: Tensor, t: Tensor) -> Tensor:
+        return -torch.distributions.Normal(o[:, 0], 1.0).log_prob(t[:, 0])
+
+    network = read_again(trace(model(), X, Y, loss))
+    assert network.losses is not None
+    with pytest.raises(ValueError, match="constraint"):
+        torch.distributions.Normal(0.0, -1.0)
+
+
+def test_memory_that_is_filled_later_is_no_random_number() -> None:
+    class Filled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            out = x.new_empty(len(x), 7)
+            out[:, :3] = x[:, 4:]
+            out[:, 3:] = torch.empty_like(x[:, :4]).copy_(x[:, :4])
+            return out
+
+    made = model(Filled())
+    network = read_again(trace(made, X, Y, F.mse_loss))
+    torch.testing.assert_close(network.run(named_tensors(made), X)[0], made(X))
+    assert network.random_rows == [] and independence(network, named_tensors(made), X, Y).holds

@@ -16,7 +16,6 @@ from tracer.network import Network, read
 from tracer.network import trace as trace_network
 from tracer.network.copies import named_tensors, private_copy
 from tracer.network.fixed_masks import by_example
-from tracer.network.footprint import peak_bytes
 
 
 @pytest.fixture(params=zoo.EACH)
@@ -303,15 +302,6 @@ def test_objectives_with_several_inputs_and_dict_outputs() -> None:
     )
     with pytest.raises(RecordError, match=r"expected shape \(3,\), got \(\)"):
         trace_network(model, inputs, targets, objective=lambda m, i, t: (o := m(**i)["scores"], o.mean()))
-
-
-def test_memory_is_foreseen_without_allocating_it() -> None:
-    model, x, y = zoo.build("MLP")
-    network = zoo.traced("MLP")
-    assert peak_bytes(network, named_tensors(model), x, y) == 5 * (16 + 16) * 4
-    assert peak_bytes(network, named_tensors(model), x, y, keep=True) == 5 * (4 * 16 + 4 + 1) * 4
-    huge = torch.empty(1 << 40, 3, 2, 2, device="meta")
-    assert peak_bytes(network, named_tensors(model), huge) == (1 << 40) * (16 + 16) * 4
 
 
 def table(**changes: Any) -> tuple[bytes, Network]:

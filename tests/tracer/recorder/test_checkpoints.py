@@ -12,7 +12,8 @@ from torch import nn
 import tracer
 from tests.loops import blobs, mlp
 from tracer.errors import RecordError
-from tracer.recorder.checkpoints import import_checkpoints, load_into
+from tracer.recorder.checkpoint_files import load_into
+from tracer.recorder.checkpoints import import_checkpoints
 from tracer.verify import verify
 
 safetensors = pytest.importorskip("safetensors.torch", reason="pip install tracer-nn[test]")

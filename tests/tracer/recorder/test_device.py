@@ -32,16 +32,16 @@ META = torch.device("meta")  # knows shapes and no values: to look at one raises
 
 @pytest.fixture
 def slow(monkeypatch):
-    """Everything goes through a slow lane, and little may be on its way."""
-    lane = SlowLane()
-    monkeypatch.setattr(device, "lane_of", lambda _: lane)
+    """Everything goes through a slow stream, and little may be on its way."""
+    stream = SlowLane()
+    monkeypatch.setattr(device, "copy_stream_of", lambda _: stream)
     monkeypatch.setattr(device.Transfer, "limit", 20_000)
-    return lane
+    return stream
 
 
 def test_late_copies_in_any_order_make_the_same_archive(tmp_path, slow, monkeypatch):
     with monkeypatch.context() as plain:
-        plain.setattr(device, "lane_of", lambda _: None)
+        plain.setattr(device, "copy_stream_of", lambda _: None)
         record_everything(tmp_path / "plain.zarr")
     record_everything(tmp_path / "slow.zarr")
     expected, found = everything(tmp_path / "plain.zarr"), everything(tmp_path / "slow.zarr")
@@ -96,7 +96,7 @@ class Fails(SlowLane):
 
 
 def test_a_device_that_fails_is_heard_of(tmp_path, monkeypatch):
-    monkeypatch.setattr(device, "lane_of", lambda _: Fails())
+    monkeypatch.setattr(device, "copy_stream_of", lambda _: Fails())
     with pytest.raises((RuntimeError, RecordError), match="device lost"):
         run_loop(tmp_path / "run.zarr")
 
@@ -140,8 +140,8 @@ def test_capture_in_flight_on_an_accelerator_looks_at_no_value(name, monkeypatch
             self.fetched += len(pairs)
             return torch.cuda.Event  # never asked
 
-    lane = NoCopy()
-    monkeypatch.setattr(device, "lane_of", lambda _: lane)
+    stream = NoCopy()
+    monkeypatch.setattr(device, "copy_stream_of", lambda _: stream)
     model, x, y = zoo.build(name, n=5)
     network = zoo.traced(name)
     with torch.no_grad():
@@ -155,7 +155,7 @@ def test_capture_in_flight_on_an_accelerator_looks_at_no_value(name, monkeypatch
         zoo.loss(model(inputs), targets).backward()
     captured = flight.collect()
     flight.detach()
-    assert captured.masked and lane.fetched > 2
+    assert captured.masked and stream.fetched > 2
     assert not notes or name == "GPT"  # whose words have no one class
 
 

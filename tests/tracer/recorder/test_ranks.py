@@ -129,22 +129,43 @@ def test_all_ranks_are_taken_up_where_rank_0_is(two):
         assert "run.zarr exists: choose another path" in (folder / f"{rank}-refused").read_text()
 
 
-def test_sharded_models_are_refused_on_every_rank(two):
+def test_of_a_model_in_pieces_ids_scalars_and_gathered_weights_are_recorded(two):
     folder = two / "sharded"
+    with tracer.open(folder / "run.zarr") as archive, np.load(folder / "0-gathered.npz") as gathered:
+        assert_ids(archive, 2)
+        steps = archive.rows["step"].tolist()
+        assert archive.steps("weights").tolist() == steps == list(range(1 + EPOCHS * 5))
+        for step in steps[1:]:
+            for name, values in archive.weights(step).items():
+                np.testing.assert_array_equal(values, gathered[f"{step} {name}"])
+        assert not archive.probes and archive.snapshots.tolist() == steps
+        for rank, part in archive.ranks.items():
+            with np.load(folder / f"{rank}-True.npz") as own:
+                np.testing.assert_array_equal(part.rows["loss"][1:], own["losses"])
+            np.testing.assert_array_equal(part.rows["mine"][1:], rank)
+            assert [entry["step"] for entry in part.attributes["tracer"]["resumes"]] == [5]
+    off, budget = (folder / "0-notes").read_text().splitlines()
+    assert "(0.weight, ...) are sharded" in off and budget.startswith("Budget= is off")
+    assert all(
+        stream in off for stream in ("outputs", "masks", "sums", "activations", "gradients", "minibatch")
+    )
+    assert verify(folder / "run.zarr", full=True).ok
+
+
+def test_a_model_in_pieces_trains_as_without_recording(two):
     for rank in range(2):
-        assert "(0.weight) are sharded over processes" in (folder / f"{rank}-refused").read_text()
-    assert not (folder / "run.zarr").exists()
+        with (
+            np.load(two / f"sharded/{rank}-False.npz") as bare,
+            np.load(two / f"sharded/{rank}-True.npz") as own,
+        ):
+            assert bare.files == own.files
+            for name, values in bare.items():
+                assert values.tobytes() == own[name].tobytes(), (rank, name)
 
 
-class Sharded(torch.nn.Parameter):
-    """Stands for a parameter of which each process holds a part."""
+def test_flat_parameters_are_refused(tmp_path):
+    class FullyShardedDataParallel(torch.nn.Sequential):
+        """Stands for FSDP1, which needs an accelerator."""
 
-    def full_tensor(self):
-        raise AssertionError("a collective must not be called on one rank alone")
-
-
-def test_sharded_parameters_are_refused_by_name(tmp_path):
-    model = mlp()
-    model[2].weight = Sharded(model[2].weight.detach())
-    with pytest.raises(RecordError, match=r"2\.weight.*sharded over processes"):
-        tracer.record(tmp_path / "a.zarr", model, None)
+    with pytest.raises(RecordError, match="fully_shard"):
+        tracer.record(tmp_path / "a.zarr", FullyShardedDataParallel(mlp()), None)

@@ -78,12 +78,12 @@ def sound(path: Path) -> None:
     assert report.ok, str(report)
 
 
-def holds(path: Path, seam: int = 99, factor: float = 1.0) -> int:
-    """The last step, of an archive that is whole and has what was recorded; after `seam` with a factor."""
+def holds(path: Path, resumed: int = 99, factor: float = 1.0) -> int:
+    """The last step, of an archive that is whole and has what was recorded; after `resumed` with a factor."""
     sound(path)
     with tracer.open(path) as archive:
         n = len(archive.rows["step"])
-        expected = [step * (factor if step > seam else 1.0) for step in range(n)]
+        expected = [step * (factor if step > resumed else 1.0) for step in range(n)]
         assert archive.rows["loss"].tolist() == expected
         if n:
             assert archive.steps("weights").tolist() == archive.steps("outputs").tolist() == list(range(n))
@@ -131,6 +131,16 @@ def killed(disk: Disk, scratch: Path, check: Check) -> int:
             for old in folder:
                 shutil.rmtree(old)
     return len(seen)
+
+
+def changed(disk: Disk) -> int:
+    """How many files of the archive are there at the end that were not at the beginning, or were other ones.
+
+    Each is changed by a call of its own, so there are more states than that. A file that is written again as it
+    was makes none.
+    """
+    first, last = disk.crashes[0].killed, disk.crashes[-1].killed
+    return sum(name.startswith("run.zarr/") and first.get(name) != data for name, data in last.items())
 
 
 def is_repaired(path: Path) -> None:
@@ -222,7 +232,14 @@ def test_setting_attributes(small: Path, tmp_path: Path) -> None:
     assert killed(disk, tmp_path, check) >= 3
 
 
-@pytest.mark.parametrize("name", ["weights/float32/c.2.0", "manifest/objects/c.0.0", "steps/loss/zarr.json"])
+MENDED = {  # files that a repair changes: what was damaged, what is cut away, the root, documents of other numbers
+    "weights/float32/c.2.0": 0,
+    "manifest/objects/c.0.0": 0,
+    "steps/loss/zarr.json": 0,
+}
+
+
+@pytest.mark.parametrize("name", MENDED)
 def test_repairing(small: Path, tmp_path: Path, name: str) -> None:
     (base := tmp_path / "disk").mkdir()
     path = copied(small, base / "run.zarr")
@@ -237,7 +254,7 @@ def test_repairing(small: Path, tmp_path: Path, name: str) -> None:
         assert holds(path) == last
         goes_on(path)
 
-    assert killed(disk, tmp_path, check) > 5
+    assert killed(disk, tmp_path, check) > changed(disk) >= MENDED[name]
 
 
 def test_materializing(tmp_path: Path) -> None:

@@ -40,17 +40,17 @@ def path(small: Path, tmp_path: Path) -> Path:
     return copied(small, tmp_path / "run.zarr")
 
 
-def check(path: Path, last: int, seam: int, factor: float = 1.0) -> None:
-    """Every row and snapshot up to `last`; those after `seam` recorded with another factor."""
+def check(path: Path, last: int, resumed: int, factor: float = 1.0) -> None:
+    """Every row and snapshot up to `last`; those after `resumed` recorded with another factor."""
     report = verify(path, full=True)
     assert report.ok, str(report)
     with tracer.open(path) as archive:
         assert archive.rows["step"].tolist() == list(range(last + 1))
-        expected = [step * (factor if step > seam else 1.0) for step in range(last + 1)]
+        expected = [step * (factor if step > resumed else 1.0) for step in range(last + 1)]
         assert archive.rows["loss"].tolist() == expected
         assert [len(archive.ids(step)) for step in range(last + 1)] == [s % 3 + 1 for s in range(last + 1)]
         for row, step in enumerate(archive.steps("weights")):
-            values = weights(int(step), factor if step > seam else 1.0)
+            values = weights(int(step), factor if step > resumed else 1.0)
             assert np.array_equal(archive._source.read("weights/float32", row), values)
         assert archive.steps("outputs").tolist() == list(range(0, last + 1, 2))
     with xr.open_datatree(path, engine="zarr", consolidated=False) as tree:
@@ -125,10 +125,10 @@ def test_many_objects_on_both_sides_of_the_seam(tmp_path: Path) -> None:
 
     go(writer, 0, 9000)
     writer.close()
-    for seam in (8192, 4095, 60):
-        writer = resume(writer.path, step=seam)
+    for resumed in (8192, 4095, 60):
+        writer = resume(writer.path, step=resumed)
         assert verify(writer.path, full=True).ok
-        go(writer, seam + 1, 9000)
+        go(writer, resumed + 1, 9000)
         writer.close()
         report = verify(writer.path, full=True)
         assert report.ok, str(report)

@@ -12,7 +12,8 @@ import cli
 import tracer
 from tests.synthetic import write_archive
 from tracer.command.console import Commands
-from tracer.command.share import COMMANDS, Assignment
+from tracer.command.parameters import Assignment
+from tracer.command.share import COMMANDS
 from tracer.verify import verify
 
 save_file = pytest.importorskip("safetensors.torch", reason="pip install tracer-nn[test]").save_file

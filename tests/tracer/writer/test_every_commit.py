@@ -210,16 +210,16 @@ def test_taking_up_again_is_sound_after_every_commit(tmp_path: Path) -> None:
     rows(writer, 0, spec.TAIL_ROWS + 10)
     put(writer, spec.TAIL_ROWS + 9)
     writer.close()
-    for seam in (spec.TAIL_ROWS + 8, spec.TAIL_ROWS, spec.TAIL_ROWS - 1, 3):
-        writer = resume(writer.path, step=seam)
-        sound(writer.path, seam + 1)
-        for step in range(seam + 1, seam + 4):
+    for resumed in (spec.TAIL_ROWS + 8, spec.TAIL_ROWS, spec.TAIL_ROWS - 1, 3):
+        writer = resume(writer.path, step=resumed)
+        sound(writer.path, resumed + 1)
+        for step in range(resumed + 1, resumed + 4):
             rows(writer, step, step + 1)
             put(writer, step)
             writer.flush()
             sound(writer.path, step + 1)
         writer.close()
-        sound(writer.path, seam + 4)
+        sound(writer.path, resumed + 4)
 
 
 def raw(path: Path, column: str, number: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 A snapshot's tensors are its own: weights are cloned, and probes observed, on the stream of the training, before
 the next update can touch anything. A side stream then copies them into pinned memory; the writing thread
 waits for that copy, writes from it and gives the memory back. The training thread waits only where more is
-on its way than the limit. Tensors on the processor need none of this: there is no lane for them.
+on its way than the limit. Tensors on the processor need none of this: there is no stream for them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +40,7 @@ class Mark(Event, Protocol):
         """Milliseconds between two that were reached."""
 
 
-class Lane(Protocol):
+class CopyStream(Protocol):
     """The way off one device."""
 
     def allocate(self, size: int) -> np.ndarray:
@@ -68,7 +68,7 @@ class CudaLane:
         return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
 
     def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> Event:
-        """See `Lane`."""
+        """See `CopyStream`."""
         self._side.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._side):
             for host, tensor in pairs:
@@ -79,21 +79,21 @@ class CudaLane:
         return done
 
     def mark(self) -> Mark:
-        """See `Lane`."""
+        """See `CopyStream`."""
         event = torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(self._device))
         return event
 
 
 @cache
-def lane_of(device: torch.device) -> Lane | None:
+def copy_stream_of(device: torch.device) -> CopyStream | None:
     """The way off a device; None where tensors are simply read."""
     return CudaLane(device) if device.type == "cuda" else None
 
 
-def readable(given: Given) -> Tensor:
+def readable(value: Given) -> Tensor:
     """A tensor as NumPy can hold it, without gradient; flat ones in a list are copied end to end."""
-    tensor = torch.cat(given).detach() if isinstance(given, list) else given.detach()
+    tensor = torch.cat(value).detach() if isinstance(value, list) else value.detach()
     return tensor.to(_IN_NUMPY.get(tensor.dtype, tensor.dtype)).contiguous()
 
 
@@ -119,7 +119,7 @@ class Shipment:
         self._give_back()
 
 
-class Parcel(NamedTuple):
+class PendingCopies(NamedTuple):
     """Arrays of a snapshot, to be read between the `wait` and the `release` of their shipment."""
 
     arrays: dict[str, np.ndarray]
@@ -137,53 +137,53 @@ class Transfer:
     def __init__(self) -> None:
         self._pools: dict[torch.device, Staging] = {}
 
-    def send(self, tensors: Mapping[str, Given]) -> Parcel:
+    def send(self, tensors: Mapping[str, Given]) -> PendingCopies:
         """Set tensors of one device going; single ones must be nobody else's. Waits only while too much is out.
 
         Flat ones in a list, of types that NumPy has, are to lie end to end. What is on the processor is copied
         here and now.
         """
-        device = next((one.device for given in tensors.values() for one in _each(given)), torch.device("cpu"))
-        lane = lane_of(device)
-        if lane is None:
+        device = next((one.device for value in tensors.values() for one in _each(value)), torch.device("cpu"))
+        stream = copy_stream_of(device)
+        if stream is None:
             return self._copy(device, tensors)
-        ready = {name: readable(given) for name, given in tensors.items()}
-        pool = self._pools.setdefault(device, Staging(self.limit, lane.allocate))
+        ready = {name: readable(value) for name, value in tensors.items()}
+        pool = self._pools.setdefault(device, Staging(self.limit, stream.allocate))
         buffers = pool.take([tensor.nbytes for tensor in ready.values()])
         hosts = [host_for(*pair) for pair in zip(ready.values(), buffers, strict=True)]
-        event = lane.fetch(list(zip(hosts, ready.values(), strict=True)))
+        event = stream.fetch(list(zip(hosts, ready.values(), strict=True)))
         arrays = dict(zip(ready, (host.numpy() for host in hosts), strict=True))
-        return Parcel(arrays, Shipment(event, pool, buffers))
+        return PendingCopies(arrays, Shipment(event, pool, buffers))
 
-    def _copy(self, device: torch.device, tensors: Mapping[str, Given]) -> Parcel:
+    def _copy(self, device: torch.device, tensors: Mapping[str, Given]) -> PendingCopies:
         pool = self._pools.setdefault(device, Staging(self.limit))
         sizes = [
-            sum(part.numel() * _stored(part.dtype).itemsize for part in _each(given))
-            for given in tensors.values()
+            sum(part.numel() * _stored(part.dtype).itemsize for part in _each(tensor))
+            for tensor in tensors.values()
         ]
         buffers = pool.take(sizes)
         with torch.inference_mode(False):
             pairs = zip(buffers, tensors.values(), strict=True)
             arrays = dict(zip(tensors, (_copied(*pair) for pair in pairs), strict=True))
-        return Parcel(arrays, Shipment(None, pool, buffers))
+        return PendingCopies(arrays, Shipment(None, pool, buffers))
 
 
-def _copied(buffer: np.ndarray, given: Given) -> np.ndarray:
+def _copied(buffer: np.ndarray, tensor: Given) -> np.ndarray:
     """A copy in a buffer, made by torch: the weights of a model must not be seen by NumPy."""
-    parts = _each(given)
+    parts = _each(tensor)
     flat = torch.from_numpy(buffer.view(str(_stored(parts[0].dtype)).removeprefix("torch.")))
-    if isinstance(given, list):
+    if isinstance(tensor, list):
         torch.cat([part.detach().cpu() for part in parts], out=flat)
         return flat.numpy()
-    return flat.view(given.shape).copy_(given.detach()).numpy()
+    return flat.view(tensor.shape).copy_(tensor.detach()).numpy()
 
 
 def _stored(dtype: torch.dtype) -> torch.dtype:
     return _IN_NUMPY.get(dtype, dtype)
 
 
-def _each(given: Given) -> list[Tensor]:
-    return given if isinstance(given, list) else [given]
+def _each(value: Given) -> list[Tensor]:
+    return value if isinstance(value, list) else [value]
 
 
 def fetched(groups: Mapping[str, Mapping[str, Given]]) -> dict[str, dict[str, np.ndarray]]:
@@ -196,8 +196,8 @@ def fetched(groups: Mapping[str, Mapping[str, Given]]) -> dict[str, dict[str, np
 
 def mark_on(model: nn.Module) -> Callable[[], Mark] | None:
     """What marks points in the work of a model's device; None where the clock on the wall tells all."""
-    lane = next((lane_of(parameter.device) for parameter in model.parameters()), None)
-    return None if lane is None else lane.mark
+    stream = next((copy_stream_of(parameter.device) for parameter in model.parameters()), None)
+    return None if stream is None else stream.mark
 
 
 def refuse_capture() -> None:

@@ -44,5 +44,5 @@ class Skips:
 
 def found_overflow(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
     """What a scaler told a fused optimizer in the update just made: not 0 if skipped. None: no scaler."""
-    found = getattr(optimizer, "found_inf", None)
-    return found if isinstance(found, torch.Tensor) else None
+    overflow = getattr(optimizer, "found_inf", None)
+    return overflow if isinstance(overflow, torch.Tensor) else None

@@ -11,26 +11,26 @@ from tracer.network.copies import to_numpy
 from tracer.recorder import device
 
 
-class Later:
+class PendingArrays:
     """Tensors by name, nobody else's; those on CUDA are copied to the host in the background.
 
-    >>> Later({"loss": torch.tensor([0.5])}).read()["loss"]
+    >>> PendingArrays({"loss": torch.tensor([0.5])}).read()["loss"]
     array([0.5], dtype=float32)
     """
 
     def __init__(self, tensors: Mapping[Any, Tensor]) -> None:
         self._host: dict[Any, Tensor] = {}
         away: dict[torch.device, list[tuple[Tensor, Tensor]]] = {}
-        for key, given in tensors.items():
-            tensor = device.readable(given)
-            lane = device.lane_of(tensor.device)
+        for key, value in tensors.items():
+            tensor = device.readable(value)
+            stream = device.copy_stream_of(tensor.device)
             self._host[key] = (
-                tensor.cpu() if lane is None else device.host_for(tensor, lane.allocate(tensor.nbytes))
+                tensor.cpu() if stream is None else device.host_for(tensor, stream.allocate(tensor.nbytes))
             )
-            if lane is not None:
+            if stream is not None:
                 away.setdefault(tensor.device, []).append((self._host[key], tensor))
-        lanes = ((device.lane_of(place), pairs) for place, pairs in away.items())
-        self._events = [lane.fetch(pairs) for lane, pairs in lanes if lane is not None]
+        streams = ((device.copy_stream_of(place), pairs) for place, pairs in away.items())
+        self._events = [stream.fetch(pairs) for stream, pairs in streams if stream is not None]
 
     @property
     def ready(self) -> bool:

@@ -6,7 +6,7 @@ import torch
 
 from tracer.errors import RecordError
 from tracer.recorder import device
-from tracer.recorder.device.pending import Later
+from tracer.recorder.device.pending import PendingArrays
 
 
 class Awaited:
@@ -14,7 +14,7 @@ class Awaited:
 
     def __init__(self, value: torch.Tensor) -> None:
         # float64 holds every loss dtype exactly.
-        self._later = Later({"": value.detach().to(torch.float64, copy=True)})
+        self._later = PendingArrays({"": value.detach().to(torch.float64, copy=True)})
 
     @property
     def ready(self) -> bool:
@@ -42,7 +42,7 @@ def number(name: str, value: Any) -> Number:
             f"run.log({name}=...) got a tensor of shape {tuple(value.shape)}, expected one number: "
             "reduce it first, for example with .mean()."
         )
-    return float(value.item()) if device.lane_of(value.device) is None else Awaited(value)
+    return float(value.item()) if device.copy_stream_of(value.device) is None else Awaited(value)
 
 
 def ready(value: Number) -> bool:

@@ -51,7 +51,7 @@ class Weights:
         In the place of one that is gone or has another shape now stands NaN (0 where the dtype has none).
         """
         pieces: dict[str, list[torch.Tensor]] = {name: [] for name in self.sizes}
-        live = named_tensors(self._model)
+        live = whole(named_tensors(self._model))
         home = next((tensor.device for tensor in live.values()), None)  # a model may lie on several
         for row in self.table:
             tensor, dtype = live.get(row["name"]), DTYPES[row["array"]]
@@ -71,6 +71,19 @@ class Weights:
     def read(self) -> dict[str, np.ndarray]:
         """A copy in memory of the host, end to end, waited for."""
         return {name: to_numpy(torch.cat(parts)) for name, parts in self.take().items()}
+
+
+def whole(tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    """Tensors by name as one process holds them.
+
+    Where several hold them in pieces, copies on the host, gathered one by one: every process has to ask for them.
+    """
+    if not any(hasattr(tensor, "full_tensor") for tensor in tensors.values()):
+        return tensors
+    return {
+        name: (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).cpu()
+        for name, tensor in tensors.items()
+    }
 
 
 def _fits(tensor: torch.Tensor, row: Mapping[str, Any]) -> bool:

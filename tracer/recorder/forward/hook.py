@@ -20,9 +20,9 @@ class Hook:
     def __init__(self, observe: Callable[..., None]) -> None:
         self._observe = observe
 
-    def __call__(self, *given: Any) -> None:
+    def __call__(self, *arguments: Any) -> None:
         """Observe."""
-        self._observe(*given)
+        self._observe(*arguments)
 
     def __reduce__(self) -> Any:
         return getattr, (nullcontext(), "__exit__")  # which takes any arguments and returns None

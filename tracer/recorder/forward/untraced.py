@@ -101,7 +101,7 @@ class EagerNetwork:
         how = "" if self.batch is None else "one example at a time, "
         return (
             f"a private copy of the model itself is probed, {how}which is slower, since {self.reason}; "
-            "metrics that replay the network will need `--model`"
+            "metrics that replay the network will need a model that can be traced, by `--model`"
         )
 
     def chunk(self, memory: int) -> int:
@@ -140,8 +140,8 @@ class EagerNetwork:
         n, order = examples_in(inputs), list[Key]()
         for i in range(n):
             one = Discovery(self)
-            given = [take(tree, torch.tensor([i]), n) for tree in (inputs, targets)]
-            self._pass(one, given[0], given[1], 1)
+            example = [take(tree, torch.tensor([i]), n) for tree in (inputs, targets)]
+            self._pass(one, example[0], example[1], 1)
             at = 0
             for key, (row, size) in one.found.items():
                 if key in self._found:
@@ -198,9 +198,9 @@ class EagerNetwork:
             )
         if self.batch is not None and not self.random_rows:
             return Independence(True, "examples are seen one by one")
-        found = independence(self, tensors, inputs, targets)  # type: ignore[arg-type]
+        result = independence(self, tensors, inputs, targets)  # type: ignore[arg-type]
         # Where examples are merged with another axis, both orders are tried before the place is unknown.
-        return independence(self, tensors, inputs, targets) if found.wrong_axes else found  # type: ignore[arg-type]
+        return independence(self, tensors, inputs, targets) if result.wrong_axes else result  # type: ignore[arg-type]
 
     def forget_axes(self, names: Sequence[str]) -> None:
         """Look for the examples of these rows elsewhere; at last, say that their place is unknown."""

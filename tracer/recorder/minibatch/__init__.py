@@ -20,7 +20,7 @@ from tracer.probe.observe import Units
 from tracer.recorder.forward.hook import Hook
 from tracer.recorder.forward.observer import Watch
 from tracer.recorder.minibatch.capture import Captured, Part, Slot, part_of
-from tracer.recorder.minibatch.losses import Judge
+from tracer.recorder.minibatch.losses import MinibatchLosses
 from tracer.schedule import Schedule
 from tracer.spec.correctness import Correctness
 from tracer.writer import Writer
@@ -96,7 +96,7 @@ class InFlight:
         self.watch = Watch(model, network if inside else None, sums="sums" in inside)
         self._names = set(wanted) - set(self._impossible(wanted, loss, objective))
         self._masks = wanted.get("masks") if "masks" in self._names else None
-        self._judge = Judge(
+        self._losses = MinibatchLosses(
             loss, losses="loss" in self._names, correct="correct" in self._names, note=note, rule=rule
         )
         self._units = Units.of([] if network is None else network.sites)
@@ -218,12 +218,12 @@ class InFlight:
         part = Part(self.watch.end())
         if outputs is None:  # an exception passed
             return
-        if self._judge.wanted:
+        if self._losses.wanted:
             if slot.targets is None:
                 scores = first_tensor(outputs)
                 part.outputs, part.version = outputs, scores._version if scores is not None else 0
             else:
-                self._judge(part, outputs, part_of(slot.targets, slot.filled, part.seen.n, slot.n))
+                self._losses(part, outputs, part_of(slot.targets, slot.filled, part.seen.n, slot.n))
         slot.parts.append(part)
         slot.filled += part.seen.n
 
@@ -246,7 +246,7 @@ class InFlight:
     def targets(self, captured: Captured | None, targets: Any) -> None:
         """Take the targets of the examples of an update."""
         if captured is not None:
-            captured.judge(targets, self._judge)
+            captured.add_losses(targets, self._losses)
 
     def _compare_names(self) -> None:
         if self.watch.unknown:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tracer.network.pytree import leaves_of, rebuild
 from tracer.probe.observe import Units
-from tracer.recorder.device.pending import Later
+from tracer.recorder.device.pending import PendingArrays
 from tracer.recorder.forward.observer import Seen
 
 
@@ -49,8 +49,8 @@ class Captured:
             start += slot.n
         whole = sum(part.seen.n for _, part in self._parts) == self.n
         self.masked = whole and bool(self._parts) and all(part.seen.bits for _, part in self._parts)
-        self._values = [Later(_tensors(part, self.masked)) for _, part in self._parts]
-        self._verdicts = [Later(_verdicts(part)) for _, part in self._parts]
+        self._values = [PendingArrays(_tensors(part, self.masked)) for _, part in self._parts]
+        self._verdicts = [PendingArrays(_verdicts(part)) for _, part in self._parts]
 
     @property
     def empty(self) -> bool:
@@ -67,18 +67,18 @@ class Captured:
         """Whether outputs still wait for their targets."""
         return any(part.outputs is not None for _, part in self._parts)
 
-    def judge(self, targets: Any, judge: Callable[[Part, Any, Any], None]) -> None:
+    def add_losses(self, targets: Any, losses: Callable[[Part, Any, Any], None]) -> None:
         """Compute what needs targets, given those of the whole update."""
         for i, (start, part) in enumerate(self._parts):
             if part.outputs is not None:
-                judge(part, part.outputs, part_of(targets, start, part.seen.n, self.n))
+                losses(part, part.outputs, part_of(targets, start, part.seen.n, self.n))
                 part.outputs = None
-                self._verdicts[i] = Later(_verdicts(part))
+                self._verdicts[i] = PendingArrays(_verdicts(part))
 
     def fill(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Put values in the order of the ids into arrays by name; where nothing was captured they stay."""
-        for (start, part), *found in zip(self._parts, self._values, self._verdicts, strict=True):
-            for (name, columns), values in (pair for later in found for pair in later.read().items()):
+        for (start, part), *pending in zip(self._parts, self._values, self._verdicts, strict=True):
+            for (name, columns), values in (pair for later in pending for pair in later.read().items()):
                 if name in arrays:
                     rows = arrays[name][start : start + part.seen.n]
                     rows[(slice(None), list(columns)) if columns else slice(None)] = values
@@ -103,16 +103,16 @@ class Captured:
 def _tensors(part: Part, masked: bool) -> dict[tuple[str, tuple[int, ...]], Tensor]:
     """Everything seen inside the model, by array and columns."""
     seen = part.seen
-    found: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+    tensors: dict[tuple[str, tuple[int, ...]], Tensor] = {}
     for name, sums in (("pre", seen.pre), ("post", seen.post)):
         if len({(total.dtype, total.device) for total in sums.values()}) == 1:
             # One copy off the device instead of one for each column.
-            found[name, tuple(sums)] = torch.stack(list(sums.values()), 1)
+            tensors[name, tuple(sums)] = torch.stack(list(sums.values()), 1)
         else:
-            found |= {(name, (position,)): total[:, None] for position, total in sums.items()}
+            tensors |= {(name, (position,)): total[:, None] for position, total in sums.items()}
     if masked:
-        found |= {("bits", (position,)): packed for position, packed in (seen.bits or {}).items()}
-    return found
+        tensors |= {("bits", (position,)): packed for position, packed in (seen.bits or {}).items()}
+    return tensors
 
 
 def _verdicts(part: Part) -> dict[tuple[str, tuple[int, ...]], Tensor]:

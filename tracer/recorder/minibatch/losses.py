@@ -16,7 +16,7 @@ from tracer.recorder.minibatch.capture import Part
 from tracer.spec.correctness import Correctness
 
 
-class Judge:
+class MinibatchLosses:
     """Computes losses and correctness of the examples of a forward pass, as far as they are wanted and known.
 
     note: takes sentences for the user where they turn out not to be. rule: what is correct, where that is known before

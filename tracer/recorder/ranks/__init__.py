@@ -1,7 +1,8 @@
 """Training on several processes: rank 0 records the run, every other rank its own ids, losses and times.
 
 Nothing is sent between processes and none waits for another: they meet at the path alone. What a rank records
-is an archive within that of the run, begun once rank 0's is there.
+is an archive within that of the run, begun once rank 0's is there. Only weights that processes hold in pieces
+are gathered, by all of them at the same snapshots.
 """
 
 import dataclasses
@@ -19,12 +20,15 @@ from tracer.archive import Archive
 from tracer.archive.ranks import within
 from tracer.errors import ArchiveError, RecordError
 from tracer.network.copies import to_numpy, unwrap, unwrapped_name
-from tracer.recorder import resume as seams
-from tracer.recorder.instrument import Instrument
+from tracer.recorder import resume as resume_points
+from tracer.recorder.device.weights import whole
+from tracer.recorder.ranks.instruments import Elsewhere, Sharded, sharded
 from tracer.recorder.ranks.writer import Parent, RankWriter
-from tracer.recorder.resume import Seam
+from tracer.recorder.resume import ResumePoint
 from tracer.recovery.resume import resume as take_up
 from tracer.writer import Writer
+
+__all__ = ["Elsewhere", "Process", "Sharded", "begin", "check_world", "here", "sharded", "unhurried"]
 
 _TRIES = 5  # of reading an archive that rank 0 takes up meanwhile
 
@@ -41,50 +45,18 @@ class Process(NamedTuple):
             writer.attributes("ranks", {"world_size": self.world_size})
 
 
-def here(model: nn.Module) -> Process:
-    """The process this is. RecordError for models that are held in pieces."""
-    split = next((name for name, p in unwrap(model).named_parameters() if hasattr(p, "full_tensor")), None)
-    if split is not None or type(model).__name__ == "FullyShardedDataParallel":
-        raise RecordError(
-            f"The parameters of this model ({split or 'FullyShardedDataParallel'}) are sharded over "
-            "processes, and none holds the network that a probe has to go through: record the model under "
-            "DistributedDataParallel, or a run of it on one process."
-        )
+def here() -> Process:
+    """The process this is."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return Process(torch.distributed.get_rank(), torch.distributed.get_world_size())
     return Process(0, 1)
 
 
-class Elsewhere(Instrument):
-    """What other ranks have for the instrument of rank 0: it observes nothing."""
-
-    def __init__(self, model: nn.Module, minibatch: Any) -> None:
-        super().__init__(
-            model, {}, loss=None, objective=None, streams=(), gradients="none", memory=0, chunk=None
-        )
-        if minibatch:
-            self._note("Minibatches are captured on rank 0 only; of this rank the ids are recorded")
-
-    def announce(self, path: str) -> None:
-        """Say nothing: rank 0 does."""
-
-    @property
-    def layout(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def snapshot(self, *given: Any, **named: Any) -> None:
-        """Take nothing."""
-
-    def observe(self, *given: Any, **named: Any) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-
 def begin(
     path: Path, model: nn.Module, process: Process, resume: bool | int, title: str | None, **options: Any
-) -> tuple[Any, Seam | None]:
+) -> tuple[Any, ResumePoint | None]:
     """The writer of a rank other than 0, and where it goes on. Errors: as `tracer.record`."""
+    parameters = {} if resume is False else _parameters(model)
     own, parent = path / within(process.rank), Parent(path.absolute())
     updates = (parent.record() or {}).get("committed_step")
     if resume is not False and updates is not None:
@@ -94,8 +66,8 @@ def begin(
                 f"cannot resume {str(path)!r}: rank {process.rank} has recorded nothing in it; resume on the ranks "
                 "that have, or record into a new archive"
             )
-        seam = unhurried(lambda: _seam(path, model, None if resume is True else resume))
-        return take_up(own, step=seam.step, **options), seam
+        resumed = unhurried(lambda: resume_point(path, parameters, None if resume is True else resume))
+        return take_up(own, step=resumed.step, **options), resumed
     if path.is_file() or (resume is False and (updates or own.exists())):
         raise ArchiveError(f"{path} exists: choose another path or remove it; an archive holds one run.")
     described = {"title": f"{title or path.stem}, rank {process.rank}", "rank": process._asdict()}
@@ -112,13 +84,13 @@ def check_world(path: Path, process: Process) -> None:
             )
 
 
-def _seam(path: Path, model: nn.Module, step: int | None) -> Seam:
+def resume_point(path: Path, parameters: Mapping[str, np.ndarray], step: int | None) -> ResumePoint:
     """Where rank 0 goes on: at the latest snapshot with the parameters the model has now."""
     with archives.open(path) as archive:
-        return _latest(archive, _parameters(model), step)
+        return _latest(archive, parameters, step)
 
 
-def unhurried(find: Callable[[], Seam]) -> Seam:
+def unhurried(find: Callable[[], ResumePoint]) -> ResumePoint:
     """What `find` returns, tried again where another rank drops what it reads after the step in question."""
     for _ in range(_TRIES):
         with suppress(ArchiveError):
@@ -126,7 +98,7 @@ def unhurried(find: Callable[[], Seam]) -> Seam:
     return find()
 
 
-def _latest(archive: Archive, parameters: Mapping[str, np.ndarray], step: int | None) -> Seam:
+def _latest(archive: Archive, parameters: Mapping[str, np.ndarray], step: int | None) -> ResumePoint:
     whole = np.isin(steps := archive.steps("weights"), archive.rows["step"])
     for at in reversed([int(at) for at in steps[whole] if step is None or at == step]):
         stored = archive.weights(at)
@@ -134,7 +106,7 @@ def _latest(archive: Archive, parameters: Mapping[str, np.ndarray], step: int | 
             name in stored and stored[name].tobytes() == now.tobytes() for name, now in parameters.items()
         ):
             # What rank 0 noted stays rank 0's.
-            return dataclasses.replace(seams._seam(archive, at), taken={}, notes=[], gaps=[])
+            return dataclasses.replace(resume_points.resume_point(archive, at), taken={}, notes=[], gaps=[])
     raise RecordError(
         f"cannot resume {archive.path!r}: every rank has updates up to step {min(archive.committed.values())}, and no "
         "snapshot until then has the weights of the model; load a checkpoint saved after run.flush() on every "
@@ -144,4 +116,5 @@ def _latest(archive: Archive, parameters: Mapping[str, np.ndarray], step: int | 
 
 def _parameters(model: nn.Module) -> dict[str, np.ndarray]:
     """Parameters by name as archives hold them. Buffers may differ between ranks."""
-    return {unwrapped_name(name): to_numpy(p) for name, p in unwrap(model).named_parameters()}
+    named = {unwrapped_name(name): p.detach() for name, p in unwrap(model).named_parameters()}
+    return {name: to_numpy(p) for name, p in whole(named).items()}

@@ -12,6 +12,9 @@ def test_products_by_hand_keep_the_sign_and_the_undefined():
     np.testing.assert_array_equal(result["absolute"], [0.5, -0.5, np.nan, np.nan])
     np.testing.assert_array_equal(result["lobe"], [0.25, -0.25, np.nan, np.nan])
     np.testing.assert_array_equal(result["gamma"], gamma)
+    assert result["n_margins"].tolist() == [0, 0, 0, 0]
+    counts = {"margin_n_examples": np.array(50), "margin_n_undefined": np.array([0, 3, 0, 50])}
+    assert cna_margin(area, area, area, gamma, **counts)["n_margins"].tolist() == [50, 47, 50, 0]
 
 
 def test_scaling_the_scores_scales_it_with_them():

@@ -80,3 +80,27 @@ def test_labels_before_corruption(gradients):
     )
     with pytest.raises(MissingTraceError, match="true_targets"):
         run(gradients, classes="true")
+
+
+def test_standard_errors_are_those_of_leaving_out_one_example_of_a_class():
+    rng = np.random.default_rng(4)
+    labels = np.repeat([0, 1, 2], [3, 4, 5])
+    gradients = rng.normal(size=(1, 1, 12, 3)) + rng.normal(size=(3, 3))[labels]
+    result = run(gradients, labels, np.arange(12))
+    names = {"cosine_within_error": "cosine_within", "cosine_between_error": "cosine_between"}
+    for error, mean in names.items():
+        variance = 0.0
+        for members in (np.flatnonzero(labels == label) for label in range(3)):
+            less = [
+                run(np.delete(gradients, k, 2), np.delete(labels, k), np.arange(11))[mean].item()
+                for k in members
+            ]
+            variance += (len(members) - 1) / len(members) * np.square(np.subtract(less, np.mean(less))).sum()
+        assert result[error].item() == pytest.approx(np.sqrt(variance)), error
+    assert np.isfinite(result["cosine_error"]).all()
+
+
+def test_a_class_of_two_has_no_standard_error_within():
+    result = run(np.random.default_rng(5).normal(size=(1, 1, 5, 3)), np.array([0, 0, 0, 1, 1]), np.arange(5))
+    assert np.isfinite(result["cosine_error"][0, 0]).tolist() == [[True, True], [True, False]]
+    assert np.isnan(result["cosine_within_error"]).all() and np.isfinite(result["cosine_between_error"]).all()

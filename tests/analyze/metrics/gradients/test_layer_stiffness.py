@@ -49,6 +49,24 @@ def test_reference_set_is_balanced_and_lowest():
     assert len(reference_set(LABELS, IDS, 20)) == 6
 
 
+def test_reference_set_can_be_drawn(gradients):
+    result = run(gradients, per_class=2, reference="random", seed=3)
+    reference = [int(name) for name in result["attrs"]["reference_ids"].split()]
+    assert result["attrs"]["seed"] == 3 and sorted(LABELS[np.isin(IDS, reference)]) == [0, 0, 1, 1]
+    expected = slow(gradients[0, 0], IDS, reference)
+    got = np.stack([result["mean"][0, 0], result["std"][0, 0]], axis=-1)
+    np.testing.assert_allclose(got, expected, atol=1e-14)
+    sets = {
+        run(gradients, per_class=2, reference="random", seed=k)["attrs"]["reference_ids"] for k in range(9)
+    }
+    assert len(sets) > 1
+    order = np.random.default_rng(0).permutation(8)
+    again = run(gradients[:, :, order], LABELS[order], IDS[order], per_class=2, reference="random", seed=3)
+    assert again["attrs"] == result["attrs"]
+    with pytest.raises(ValueError, match="'lowest' or 'random'"):
+        run(gradients, reference="first")
+
+
 def test_zero_gradient_has_no_cosine(gradients):
     gradients[0, 0, 0] = 0.0
     result = run(gradients)

@@ -63,3 +63,36 @@ def test_length_of_gradients_does_not_matter():
     plain, scaled = (stiffness(*grams(g), SPLIT, IDS) for g in (gradients, longer))
     np.testing.assert_allclose(plain["cosine"], scaled["cosine"], rtol=1e-12)
     np.testing.assert_array_equal(plain["sign"], scaled["sign"])
+
+
+def test_standard_errors_are_those_of_leaving_out_one_example():
+    rng = np.random.default_rng(2)
+    gradients = rng.normal(size=(1, 1, 9, 4)) + rng.normal(size=4)
+    result = stiffness(*grams(gradients), SPLIT, IDS)
+    for name in ("cosine", "sign"):
+        without = [
+            stiffness(*grams(np.delete(gradients, k, 2)), np.delete(SPLIT, k), np.arange(8))[name][0, 1, 0]
+            for k in np.flatnonzero(SPLIT == "test")
+        ]
+        jackknife = np.sqrt(3 / 4 * np.square(np.subtract(without, np.mean(without))).sum())
+        assert result[f"{name}_error"][0, 1, 0] == pytest.approx(jackknife)
+
+
+def test_standard_errors_cover_the_mean_of_all_examples():
+    rng = np.random.default_rng(3)
+    centre, within = rng.normal(size=6), 0
+    everyone = stiffness(
+        *grams(rng.normal(size=(1, 1, 400, 6)) + centre), np.array(["train"] * 400), np.arange(400)
+    )
+    for _ in range(60):
+        some = stiffness(
+            *grams(rng.normal(size=(1, 1, 20, 6)) + centre), np.array(["train"] * 20), np.arange(20)
+        )
+        off = abs(some["cosine"].item() - everyone["cosine"].item())
+        within += off < 1.96 * some["cosine_error"].item()
+    assert 50 <= within <= 60
+
+
+def test_two_examples_have_no_standard_error():
+    result = stiffness(*grams(np.ones((1, 1, 2, 3))), np.array(["train"] * 2), np.arange(2))
+    assert np.isnan(result["cosine_error"]).all() and result["cosine"].item() == pytest.approx(1)

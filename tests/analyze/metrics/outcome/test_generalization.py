@@ -19,6 +19,7 @@ def test_two_probes_by_hand():
     np.testing.assert_allclose(result["error"], [[1 / 3, 1.0]])
     np.testing.assert_allclose([result["gap_loss"], result["gap_error"]], [[4.0], [2 / 3]])
     assert result["n_examples"].tolist() == [3, 2]
+    np.testing.assert_allclose(result["loss_error"], [[1 / np.sqrt(3), 1.0]])
 
 
 def test_agrees_with_lists_on_an_archive(tmp_path):

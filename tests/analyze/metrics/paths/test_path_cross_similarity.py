@@ -50,6 +50,7 @@ def test_pairs_that_share_nothing_are_undefined():
     assert result["n_undefined"].item() == 2 and result["histogram"].tolist() == [[[0, 0, 0, 1]]]
     nothing = run(now & False, before)
     assert np.isnan(nothing["mean"]).all() and nothing["n_undefined"].item() == 3
+    assert np.isnan(nothing["histogram"]).all()
 
 
 def test_going_back_in_time_is_the_same():

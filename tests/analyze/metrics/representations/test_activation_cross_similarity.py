@@ -40,7 +40,7 @@ def test_agrees_with_products_unit_by_unit():
         mean, std = (np.mean(defined), np.std(defined)) if defined else (np.nan, np.nan)
         assert result["mean"][step, site] == pytest.approx(mean, rel=1e-12, nan_ok=True)
         assert result["std"][step, site] == pytest.approx(std, rel=1e-10, nan_ok=True)
-        counts, _ = np.histogram(defined, 50, (0, 1))
+        counts = np.histogram(defined, 50, (0, 1))[0] if defined else np.full(50, np.nan)
         np.testing.assert_array_equal(result["histogram"][step, site], counts)
     assert result["n_undefined"][0].tolist() == [21, 21]
 

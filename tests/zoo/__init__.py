@@ -9,6 +9,9 @@ from torch.nn import functional as F
 
 from tracer.network import Network, trace
 
+# Modules of cases (`tests.zoo.case`): what people train, each recorded, compared, replayed and analyzed.
+FAMILIES = ("losses", "tasks", "sequences", "graphs", "vision", "language")
+
 
 class MLP(nn.Sequential):
     """Two hidden layers on flat images."""

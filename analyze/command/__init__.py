@@ -1,0 +1,1 @@
+"""The commands that compute, compare, list and watch: parse, call, print."""

@@ -1,0 +1,150 @@
+"""What a finding is made of, how results are read for one, and how its numbers are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from analyze.findings.intervals import Interval
+
+Datasets = Mapping[str, xr.Dataset]
+Kind = Literal["description", "difference", "no difference"]
+NAMES = {"train": "training", "val": "validation"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One claim about a run.
+
+    name: what it is about. kind: whether it tells a difference, that none can be told, or only what is there.
+    intervals: each number with the ends of its interval. n: how many examples it rests on, and `examples` which.
+    refines: the finding that it says more of, if any.
+    """
+
+    name: str
+    metric: str
+    sentence: str
+    kind: Kind
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    n: int = 0
+    examples: str = ""
+    refines: str = ""
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Its numbers by name."""
+        return {name: one.value for name, one in self.intervals.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        spans = {name: {"value": v.value, "low": v.low, "high": v.high} for name, v in self.intervals.items()}
+        words = {
+            key: getattr(self, key)
+            for key in ("name", "metric", "kind", "sentence", "n", "examples", "refines")
+        }
+        return {**words, "intervals": spans}
+
+
+@dataclass(frozen=True)
+class Ends:
+    """First and last defined value of a series over steps."""
+
+    first_step: int
+    first: float
+    last_step: int
+    last: float
+
+
+def ends(values: xr.DataArray) -> Ends | None:
+    """First and last defined value of an array over `step`; None where every value is undefined.
+
+    >>> ends(xr.DataArray([np.nan, 0.5, 0.25], coords={"step": [0, 10, 20]}, dims="step"))
+    Ends(first_step=10, first=0.5, last_step=20, last=0.25)
+    """
+    defined = values.dropna("step")
+    if defined.sizes["step"] == 0:
+        return None
+    steps, numbers = defined["step"].values, defined.values.astype(np.float64)
+    return Ends(int(steps[0]), float(numbers[0]), int(steps[-1]), float(numbers[-1]))
+
+
+def select(results: Datasets, metric: str, variable: str, **labels: str) -> xr.DataArray | None:
+    """One series of a result by coordinate labels; None where the metric, variable or label is absent."""
+    if metric not in results or variable not in results[metric]:
+        return None
+    array = results[metric][variable]
+    for dim, label in labels.items():
+        if dim not in array.dims or label not in array[dim].values:
+            return None
+        array = array.sel({dim: label})
+    return array
+
+
+def number_at(results: Datasets, metric: str, variable: str, step: int | None = None, **labels: str) -> float:
+    """One number of a result, at a step where it has steps; NaN where there is none."""
+    array = select(results, metric, variable, **labels)
+    if array is not None and "step" in array.dims and step is not None:
+        array = array.sel(step=step) if step in array["step"].values else None
+    return float(array) if array is not None and array.ndim == 0 else float("nan")
+
+
+def count(results: Datasets, metric: str, variable: str, **labels: str) -> int:
+    """A count of a result; 0 where there is none."""
+    value = number_at(results, metric, variable, **labels)
+    return int(value) if np.isfinite(value) else 0
+
+
+def whom(results: Datasets, probe: str, n: int) -> str:
+    """Which examples: `128 of the 512 training examples` where the probe holds more."""
+    total = count(results, "generalization", "n_examples", probe=probe)
+    of = f"{n:,} of the {total:,}" if n < total else f"{n:,}"
+    return f"{of} {NAMES.get(probe, probe)} examples"
+
+
+def kind_of(apart: bool) -> Kind:
+    """Kind of a finding that looked for a difference."""
+    return "difference" if apart else "no difference"
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A share as a percentage.
+
+    >>> percent(0.0334), percent(0.05, 0)
+    ('3.3%', '5%')
+    """
+    return f"{100 * value:.{digits}f}%"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number with a true minus sign, and no minus on zero.
+
+    >>> number(-0.256), number(-0.001), number(1234.5, 0)
+    ('−0.26', '0.00', '1,234')
+    """
+    text = f"{value:,.{digits}f}"
+    if float(text.replace(",", "")) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", "−")
+
+
+def figures(value: float, digits: int = 3) -> str:
+    """A number of any size in so many significant digits.
+
+    >>> figures(0.08731), figures(-2.5)
+    ('0.0873', '−2.5')
+    """
+    return f"{value:.{digits}g}".replace("-", "−")
+
+
+def span(one: Interval, digits: int = 2, scale: float = 1.0) -> str:
+    """The ends of an interval in words: `0.07 to 0.13`."""
+    return f"{number(scale * one.low, digits)} to {number(scale * one.high, digits)}"
+
+
+def told(one: Interval, digits: int = 2) -> str:
+    """A number with its interval: `0.10 (0.07 to 0.13)`."""
+    return f"{number(one.value, digits)} ({span(one, digits)})"

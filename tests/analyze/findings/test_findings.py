@@ -1,0 +1,240 @@
+"""Findings say what is so, only where the numbers allow it, and do not contradict each other."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from analyze.findings import findings, intervals
+from analyze.findings.evidence import ends
+from analyze.report.save import summary
+from analyze.results import Results
+from tests.analyze.findings import made
+
+CENTRES = np.eye(made.CLASSES)
+LABELS = np.repeat(np.arange(made.CLASSES), 20)
+
+
+def said(results):
+    return {one.name: one for one in findings(results)}
+
+
+def test_two_runs_of_opposite_truth_get_opposite_sentences():
+    rng = np.random.default_rng(0)
+    honest = said(made.classified(rng, 0.0, 0.06))["generalization"]
+    by_heart = said(made.classified(rng, 0.0, 0.8))["generalization"]
+    assert (
+        "a generalization gap of" in honest.sentence
+        and "That is better than guessing (80% wrong)" in honest.sentence
+    )
+    assert (
+        "learned its training labels by heart" in by_heart.sentence
+        and "no better than guessing" in by_heart.sentence
+    )
+    assert "by heart" not in honest.sentence
+    assert honest.kind == by_heart.kind == "difference" and honest.n == 1000
+    assert honest.intervals["gap"].high < by_heart.intervals["gap"].low
+
+
+def test_a_gap_that_may_be_chance_is_no_gap():
+    few = said(made.classified(np.random.default_rng(1), 0.1, 0.14, 50, 50))["generalization"]
+    assert few.kind == "no difference" and "no gap between them can be told" in few.sentence
+    many = said(made.classified(np.random.default_rng(1), 0.1, 0.14, 8000, 8000))["generalization"]
+    assert many.kind == "difference" and "a generalization gap of" in many.sentence
+
+
+def test_an_untrained_network_is_said_to_be_one():
+    text = said(made.classified(np.random.default_rng(2), 0.8, 0.8))["generalization"].sentence
+    assert "it has learned nothing yet" in text and "by heart" not in text
+
+
+def test_one_probe_and_regression_have_findings_too():
+    rng = np.random.default_rng(3)
+    loss = np.array([[4.0], [1.0], [0.5]]) * rng.uniform(0.5, 1.5, (3, 200))
+    alone = said({"generalization": made.outcome(loss, None)})["generalization"]
+    assert "200 training examples, down from" in alone.sentence and alone.kind == "difference"
+    flat = said({"generalization": made.outcome(rng.random((3, 200)), rng.random((3, 90)))})["generalization"]
+    assert flat.kind == "no difference" and "no gap can be told" in flat.sentence
+    apart = said({"generalization": made.outcome(loss, 4 * loss)})["generalization"]
+    assert "a generalization gap of" in apart.sentence
+
+
+def test_a_test_loss_that_rises_again_is_told_with_its_best_step():
+    rng = np.random.default_rng(4)
+    noise = rng.uniform(0.8, 1.2, (3, 300))
+    results = {"generalization": made.outcome(noise * [[2.0], [1.0], [0.1]], noise * [[2.0], [1.0], [1.5]])}
+    rise = said(results)["turning point"]
+    assert (
+        "least at step 50" in rise.sentence
+        and rise.refines == "generalization"
+        and rise.intervals["rise"].low > 0
+    )
+    steady = {"generalization": made.outcome(noise, noise * [[2.0], [1.5], [1.0]])}
+    assert "turning point" not in said(steady)
+
+
+def test_examples_that_help_each_other_and_the_share_of_pairs():
+    rng = np.random.default_rng(5)
+    text = said(made.gradients(rng.normal(size=(80, 6)) + 1.0))["stiffness"]
+    assert "lowers the loss of others on average" in text.sentence and text.kind == "difference"
+    assert text.examples == "80 training examples" and text.n == 80
+
+
+def test_a_mean_of_zero_is_balance_and_not_absence():
+    rng = np.random.default_rng(6)
+    text = said(made.gradients(rng.normal(size=(80, 5))))["stiffness"].sentence
+    assert "neither lowers nor raises" in text and "a balance of the two, not their absence" in text
+    assert "hardly" not in text
+
+
+def test_classes_refine_the_mean_and_never_deny_it():
+    rng = np.random.default_rng(7)
+    centres = CENTRES - 1.3 / made.CLASSES
+    results = made.gradients(made.of_classes(rng, LABELS, centres, 0.1), LABELS)
+    found = said(results)
+    text = found["class_stiffness"]
+    assert text.refines == "stiffness" and text.sentence.startswith(
+        "Behind this mean, pairs of one class help each other"
+    )
+    assert "pairs of two classes harm each other" in text.sentence and "costs the others" in text.sentence
+    assert (
+        text.kind == "difference" and "Of 10 pairs of classes 0 help each other and 10 harm" in text.sentence
+    )
+    del results["stiffness"]
+    assert said(results)["class_stiffness"].sentence.startswith("Pairs of one class")
+
+
+def test_shuffled_labels_show_no_difference_between_classes():
+    rng = np.random.default_rng(8)
+    vectors = made.of_classes(rng, LABELS, CENTRES)
+    true = said(made.gradients(vectors, LABELS))["class_stiffness"]
+    shuffled = said(made.gradients(vectors, rng.permutation(LABELS)))["class_stiffness"]
+    assert true.kind == "difference" and shuffled.kind == "no difference"
+    assert (
+        "no difference can be told" in shuffled.sentence and "help each other more" not in shuffled.sentence
+    )
+
+
+def test_classes_that_are_two_names_of_one_are_found():
+    rng = np.random.default_rng(9)
+    centres = (CENTRES - 1 / made.CLASSES)[[0, 0, 1, 2, 3]]
+    text = said(made.gradients(made.of_classes(rng, LABELS, centres, 0.1), LABELS))[
+        "class_stiffness"
+    ].sentence
+    assert (
+        "Of 10 pairs of classes 1 help each other" in text and "classes 0 and 1 help each other most" in text
+    )
+
+
+def test_what_a_step_does_to_unseen_examples_is_told_apart():
+    rng = np.random.default_rng(10)
+    train = rng.normal(size=(60, 6)) + 1.0
+    other = said(made.gradients(train, test=rng.normal(size=(60, 6)) - 1.0))["stiffness"].sentence
+    assert "It raises the loss of test examples" in other and "less than among training examples by" in other
+    same = said(made.gradients(train, test=rng.normal(size=(60, 6)) + 1.0))["stiffness"].sentence
+    assert "It lowers the loss of test examples" in same and "no different from training examples" in same
+
+
+def noise(seed):
+    """A run in which nothing is different from anything else."""
+    rng = np.random.default_rng(seed)
+    vectors, labels = rng.normal(size=(90, 40)), rng.integers(0, 4, 90)
+    results = made.gradients(vectors, labels, test=rng.normal(size=(60, 40)))
+    wrong = rng.random((3, 600)) < 0.7
+    losses = rng.exponential(size=(3, 600))
+    results["generalization"] = made.outcome(losses[:, :400], losses[:, 400:], 1.0 - wrong)
+    slope, alpha = rng.normal(size=(3, 400)), rng.normal(size=400)
+    pearson = [[np.corrcoef(row, alpha)[0, 1]] for row in slope]
+    results["cna"] = labelled({"pearson": pearson, "n_examples": [[400]] * 3}, probe=["train"])
+    errors = rng.binomial(30, 0.4, (3, 10)) / 30
+    results["error_by_complexity"] = labelled({"error": errors}, group=np.arange(10)).assign(
+        n_examples=("group", [30] * 10)
+    )
+    similarity = rng.beta(8, 2, (3, 2, 200))
+    results["path_self_similarity"] = labelled(
+        {"similarity": similarity}, site=["a", "b"], example=np.arange(200)
+    )
+    return results
+
+
+def labelled(variables, **coords):
+    return xr.Dataset(
+        {name: (("step", *coords), np.asarray(values, float)) for name, values in variables.items()},
+        {"step": made.STEPS, **coords},
+    )
+
+
+def test_twenty_runs_of_noise_give_no_finding_of_a_difference():
+    for seed in range(20):
+        found = findings(noise(seed))
+        assert [one.sentence for one in found if one.kind == "difference"] == []
+        assert {"generalization", "stiffness", "class_stiffness"} <= {one.name for one in found}
+
+
+def test_depth_complexity_and_paths_are_told_where_there_is_something():
+    results = noise(0)
+    results["cna"]["pearson"][:] = 0.4
+    results["error_by_complexity"]["error"][:] = np.linspace(0.0, 0.9, 10)
+    results["path_self_similarity"]["similarity"][0] *= 0.5
+    results["path_self_similarity"]["similarity"][-1, 1] *= 0.9
+    found = said(results)
+    assert "the more its layer sums grow with depth" in found["cna"].sentence
+    assert "wrong more often: of the 30 most complex" in found["error_by_complexity"].sentence
+    assert "Paths through the network settle" in found["path_self_similarity"].sentence
+    assert "at site b change more than elsewhere" in found["path_self_similarity"].sentence
+
+
+def test_the_margin_is_told_with_the_interval_of_its_quantile():
+    values = np.sort(np.random.default_rng(0).normal(3, 1, 2000))
+    q = np.array([0.01, 0.05, 0.1, 0.25, 0.5])
+    quantiles = np.quantile(values, q)
+    data = labelled({"gamma": [[quantiles[1]]] * 3}, probe=["train"])
+    data["quantile"] = (("step", "probe", "q"), np.stack([[quantiles]] * 3))
+    data = data.assign_coords(q=q).assign(n_examples=("probe", [2000]))
+    one = said({"margin": data})["margin"]
+    assert "All but the worst 5% of 2,000 training examples" in one.sentence
+    assert one.intervals["gamma"].low < quantiles[1] < one.intervals["gamma"].high
+    few = data.assign(n_examples=("probe", [40]))
+    assert "margin" not in said({"margin": few})
+
+
+@pytest.mark.parametrize(
+    "name", ["generalization", "stiffness", "class_stiffness", "cna", "path_self_similarity"]
+)
+def test_undefined_values_make_no_sentence(name):
+    results = noise(0)
+    blank = {key: array * np.nan for key, array in results[name].items() if array.dtype.kind == "f"}
+    results[name] = results[name].assign(blank)
+    assert name not in said(results)
+    del results[name]
+    assert name not in said(results)
+
+
+def test_findings_travel_with_results_and_their_summary():
+    results = Results(made.classified(np.random.default_rng(0), 0.0, 0.06))
+    (first, *_) = results.findings
+    (kept, *_) = summary(results, {})["findings"]
+    assert (
+        kept["sentence"] == first.sentence and kept["intervals"]["gap"]["low"] == first.intervals["gap"].low
+    )
+    assert kept["n"] == 1000 and kept["examples"] == "500 training examples and 500 test examples"
+
+
+def test_which_examples_are_some_of_those_watched():
+    results = noise(0)
+    assert said(results)["stiffness"].examples == "90 of the 400 training examples"
+
+
+def test_intervals_of_shares_hold_what_they_promise():
+    rng, inside = np.random.default_rng(0), 0
+    for _ in range(300):
+        one, two = (intervals.share(rng.binomial(40, p) / 40, 40) for p in (0.05, 0.3))
+        inside += not intervals.difference_of_shares(one, two).below(0.25)
+        inside += not intervals.difference_of_shares(one, two).above(0.25)
+    assert inside == 600
+    assert intervals.share(np.nan, 10) is None and intervals.mean(0.1, np.nan, 50) is None
+
+
+def test_ends_skip_undefined_values():
+    series = xr.DataArray([np.nan, 1.0, 2.0, np.nan], coords={"step": [0, 1, 2, 3]}, dims="step")
+    assert ends(series).first_step == 1 and ends(series).last == 2.0
+    assert ends(series * np.nan) is None

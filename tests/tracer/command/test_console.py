@@ -1,0 +1,62 @@
+"""What the command line prints: tables that fit, numbers that stay whole, progress that is seen anywhere."""
+
+import os
+import sys
+
+import pytest
+
+from tracer.command import console
+from tracer.command.console import Bar, fit, table
+
+ROWS = [
+    {
+        "measure": "stiffness.cosine[train-train, all]",
+        "target": "gap in error",
+        "tau": -0.1234,
+        "count": 12345678,
+    },
+    {"measure": "cna", "target": "a target with a very long name indeed", "tau": None, "count": 1},
+]
+
+
+def on_terminal(monkeypatch, columns):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((columns, 24)))
+
+
+@pytest.mark.parametrize("columns", range(20, 120, 7))
+def test_a_table_fits_the_terminal_and_never_cuts_a_number(monkeypatch, columns):
+    on_terminal(monkeypatch, columns)
+    lines = table(ROWS).splitlines()
+    head = [line for line in lines if not line.startswith("no room for ")]
+    assert max(map(len, head)) <= max(columns, len(ROWS[0]["measure"]))
+    assert len(head) == 3 and head[1].startswith(ROWS[0]["measure"])
+    for name, text in (("tau", "-0.1234"), ("count", "12345678")):
+        hidden = [line for line in lines if line.startswith("no room for ") and name in line]
+        assert (text in head[1].split()) != bool(hidden), "whole, or said to be left out"
+
+
+def test_a_table_that_is_no_terminal_s_is_whole():
+    assert ROWS[1]["target"] in table(ROWS)
+
+
+def test_text_gives_way_before_columns_are_left_out():
+    assert fit([10, 30, 8], 40, [False, False, True]) == [10, 18, 8]
+    assert fit([10, 30, 8], 33, [False, False, True]) == [10, 21]
+    assert fit([10, 30, 8], 5, [False, False, True]) == [10]
+
+
+def test_progress_is_a_line_each_ten_seconds_where_there_is_no_terminal(monkeypatch, capsys):
+    now = iter([0.0, 3.0, 9.9, 10.0, 10.0, 19.0, 20.5, 20.5])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(now))
+    with Bar() as bar:
+        for done in range(1, 6):
+            bar(done, 5, f"block {done}")
+    assert capsys.readouterr().err == "  3/5  block 3\n  5/5  block 5\n"
+
+
+def test_progress_on_a_terminal_is_one_line_that_goes_away(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Bar() as bar:
+        bar(1, 2, "\x1b[2J")
+    assert capsys.readouterr().err == "\r\x1b[K  1/2  \\x1b[2J\r\x1b[K"

@@ -1,0 +1,92 @@
+"""Which archives there are in a directory, below a URL, or by a pattern."""
+
+import glob
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tracer.errors import ArchiveError
+from tracer.spec import RANKS
+from tracer.store.fetch import Place
+from tracer.store.store import ROOT, is_remote, local_path
+
+DEEPEST = 4  # folders below a directory in which archives are looked for
+
+
+def archives_in(location: str | os.PathLike[str]) -> list[str]:
+    """Paths of the archives of a directory, its folders and zip files included, in order; or itself, if it is one.
+
+    Links are not followed, and names that begin with a point are left out. Of a URL the folders right below it
+    are looked at. Errors: ArchiveError where there is no such directory, or its server has no listing.
+    """
+    text = os.fspath(location)
+    if is_remote(text):
+        return _below_url(text)
+    place = local_path(text)
+    if is_archive(place):
+        return [text]
+    if not place.is_dir():
+        raise ArchiveError(f"there is no directory and no archive at {text!r}; check the path")
+    return [str(path) for path in _below(place, DEEPEST)]
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a directory or a zip file of this machine looks like an archive, without reading it."""
+    if path.is_dir():
+        return (path / ROOT).is_file() and (path / "steps").is_dir()
+    if path.suffix != ".zip" or not path.is_file():
+        return False
+    try:
+        with zipfile.ZipFile(path) as opened:
+            names = opened.namelist()
+    except (OSError, zipfile.BadZipFile, NotImplementedError):
+        return False
+    return any(name == ROOT or name.endswith(f".zarr/{ROOT}") for name in names)
+
+
+def matching(pattern: str) -> list[str]:
+    """What a pattern such as `runs/*.zarr` matches, sorted: paths of this machine, or URLs."""
+    if not is_remote(pattern):
+        return sorted(glob.glob(str(local_path(pattern)), recursive=True))  # noqa: PTH207 (patterns may be absolute)
+    place = Place(pattern)
+    names = sorted(place.filesystem.glob(place.base))
+    return [place.filesystem.unstrip_protocol(name) for name in names]
+
+
+def is_pattern(location: str) -> bool:
+    """Whether a path has a wildcard, and is not the path of something that is called so."""
+    return glob.has_magic(location.partition("?")[0] if is_remote(location) else location) and not (
+        not is_remote(location) and os.path.lexists(local_path(location))
+    )
+
+
+def _below(folder: Path, depth: int) -> Iterator[Path]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:  # it was removed meanwhile, or is not for us to read
+        return
+    for entry in entries:
+        path = Path(entry.path)
+        if entry.name.startswith(".") or entry.name.endswith(".part") or entry.is_symlink():
+            continue
+        if is_archive(path):
+            yield path
+        elif depth and entry.is_dir(follow_symlinks=False) and not (path / ROOT).exists():
+            yield from _below(path, depth - 1)
+
+
+def _below_url(url: str) -> list[str]:
+    place = Place(url)
+    if place.is_http:
+        return [url]  # whose pages are no listing: opening it says whether it is an archive
+    place.filesystem.invalidate_cache()
+    if place.filesystem.exists(f"{place.base}/{ROOT}") or url.endswith(".zip"):
+        return [url]
+    try:
+        inside = sorted(place.filesystem.ls(place.base, detail=False))
+    except OSError as error:
+        raise ArchiveError(f"cannot list {url!r}: {error}") from error
+    names = [name.rstrip("/") for name in inside if name.rstrip("/").rpartition("/")[2] != RANKS]
+    chosen = [name for name in names if name.endswith(".zip") or place.filesystem.exists(f"{name}/{ROOT}")]
+    return [place.filesystem.unstrip_protocol(name) for name in chosen]
