@@ -11,6 +11,7 @@ from torch import Tensor
 from analyze.arrays.classes import class_margins, class_scores
 from analyze.replay.evaluate import bounds
 from analyze.replay.examples import Examples
+from analyze.replay.output_kernel import check_outputs, directions
 from tracer.errors import MissingTraceError
 from tracer.network.fixed_masks import by_example
 from tracer.network.pytree import leaves_of
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
     from analyze.replay.state import State
 
 
-def jacobian_norms(state: State, examples: Examples, softmax: bool) -> np.ndarray:
+def jacobian_norms(
+    state: State, examples: Examples, softmax: bool, projections: int | None = None
+) -> np.ndarray:
     """Frobenius norm of the derivative of each example's outputs by its inputs, float64 (example,).
 
-    softmax: of the probabilities instead, for outputs (example, class). MissingTraceError where inputs are no
-    real numbers.
+    softmax: of the probabilities instead, for outputs (example, class). projections: from that many random
+    combinations of the outputs, whose squares are the squared norm on average. MissingTraceError where inputs are no
+    real numbers, or there are too many outputs for one backward pass each.
     """
     inputs = examples.inputs
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
@@ -34,11 +38,14 @@ def jacobian_norms(state: State, examples: Examples, softmax: bool) -> np.ndarra
             "inputs are not one tensor of real numbers, so outputs have no derivative by them"
         )
     return np.concatenate(
-        [_jacobian(state, inputs[start:stop], softmax) for start, stop in bounds(state, examples)]
+        [
+            _jacobian(state, inputs[start:stop], softmax, projections)
+            for start, stop in bounds(state, examples)
+        ]
     )
 
 
-def _jacobian(state: State, inputs: Tensor, softmax: bool) -> np.ndarray:
+def _jacobian(state: State, inputs: Tensor, softmax: bool, projections: int | None) -> np.ndarray:
     n = len(inputs)
     with torch.inference_mode(False), torch.enable_grad():
         moving = inputs.detach().clone().requires_grad_()
@@ -51,10 +58,12 @@ def _jacobian(state: State, inputs: Tensor, softmax: bool) -> np.ndarray:
             outputs = outputs.softmax(1)
         flat = outputs.reshape(n, -1)
         squares = np.zeros(n)
-        for column in range(flat.shape[1]):
-            (slope,) = torch.autograd.grad(
-                flat[:, column].sum(), moving, retain_graph=True, allow_unused=True
-            )
+        check_outputs(flat.shape[1], projections)
+        few = projections is not None and projections < flat.shape[1]
+        signs = directions(state, projections).flatten(1) if few else None
+        for k in range(flat.shape[1] if signs is None else len(signs)):
+            output = flat[:, k] if signs is None else flat @ signs[k]
+            (slope,) = torch.autograd.grad(output.sum(), moving, retain_graph=True, allow_unused=True)
             if slope is not None:
                 squares += slope.reshape(n, -1).double().square().sum(1).cpu().numpy()
     return np.sqrt(squares)

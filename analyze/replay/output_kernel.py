@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from analyze.replay.examples import Examples
     from analyze.replay.state import State
 
+MOST = 4096  # outputs that are differentiated one by one
 SCORES = "an output that is one tensor with the examples first"
 
 
@@ -53,6 +54,15 @@ def projected(network: Network) -> Network:
     return network.derived(rows=rows, losses=("row", len(rows) - 1), targets=[declared])
 
 
+def check_outputs(size: int, count: int | None) -> None:
+    """MissingTraceError where every output would be differentiated, and there are too many."""
+    if count is None and size > MOST:
+        raise MissingTraceError(
+            f"each of {size:,} outputs would take a backward pass, more than {MOST:,}: estimate it without bias with "
+            "the option projections=64"
+        )
+
+
 def directions(state: State, count: int | None = None, seed: int = 0) -> Tensor:
     """Vectors in the space of outputs whose outer products add up to the identity: (direction, output...).
 
@@ -63,6 +73,7 @@ def directions(state: State, count: int | None = None, seed: int = 0) -> Tensor:
     row = network.rows[network.output[1]]
     shape = (row.size(2) or (2,))[1:]
     size, dtype = torch.Size(shape).numel(), DTYPES[row.dtype or "float32"]
+    check_outputs(size, count)
     if count is None or count >= size:
         return torch.eye(size, dtype=dtype, device=state.device).reshape(size, *shape)
     generator = torch.Generator().manual_seed(seed)

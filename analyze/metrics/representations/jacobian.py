@@ -56,14 +56,17 @@ NOVAK_2018 = Reference(
     reference=NOVAK_2018,
     passes=lambda options, snapshots: snapshots * 10,
 )
-def jacobian(states: Any, *, softmax: bool = False, examples: int = 256) -> dict[str, Any]:
+def jacobian(
+    states: Any, *, softmax: bool = False, examples: int = 256, projections: int | None = None
+) -> dict[str, Any]:
     """Mean Frobenius norm of the derivative of the outputs by the inputs, and its mean within each class.
 
     `states` holds the network at every snapshot and the examples of a probe, of which the first `examples`
     are taken. `mean` and `std` are (step), over examples; `class_mean` (step, label), of the classes among them. The
     outputs are the network's own (scores before the softmax), or with `softmax` the probabilities they stand for, as
-    in the paper. NaN norms are left out; `n_examples` (step) says how many are used. MissingTraceError where inputs
-    are no real numbers.
+    in the paper. `projections` estimates squared norms without bias from that many random combinations of the outputs,
+    where a network has too many. NaN norms are left out; `n_examples` (step) says how many are used. MissingTraceError
+    where inputs are no real numbers, or there are more than 4,096 outputs without `projections`.
 
     >>> summary(np.array([1.0, 3.0, 5.0]), np.array([0, 0, 2]), np.array([0, 2]))["class_mean"].tolist()
     [2.0, 5.0]
@@ -73,7 +76,7 @@ def jacobian(states: Any, *, softmax: bool = False, examples: int = 256) -> dict
     sample = states.examples(examples)
     labels = _labels(sample, states[0])
     classes = classes_used(states, labels, examples)
-    rows = [summary(jacobian_norms(state, sample, softmax), labels, classes) for state in states]
+    rows = [summary(jacobian_norms(state, sample, softmax, projections), labels, classes) for state in states]
     norms = {
         name: np.array([row[name] for row in rows]) for name in ("mean", "std", "class_mean", "n_examples")
     }

@@ -94,7 +94,7 @@ def test_exact_gradients_and_masks_take_little_beside_the_weights() -> None:
     much = needs(gradients="auto", exact=400_000, weights=0, stream=lambda stream, count: 100_000 * count)
     fitted = fit(probes(100), ["masks", "gradients"], much, GB)
     assert taken(fitted, "gradients") == [16, 16] and taken(fitted, "masks") == [64, 64]
-    assert "over 6.00 MiB a snapshot" in fitted.notes[0]
+    assert "over 6.0 MiB a snapshot" in fitted.notes[0]
     assert taken(fit(probes(100, gradients=100), ["gradients"], much, GB), "gradients") == [100, 100]
 
 

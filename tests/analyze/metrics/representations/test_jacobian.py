@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from analyze.metrics.representations.jacobian import jacobian, summary
-from analyze.replay import Examples
+from analyze.replay import Examples, output_kernel
 from tests import replayed
 from tests.oracles import jacobian as slow
 from tests.oracles import mlp
@@ -64,6 +64,18 @@ def test_undefined_norms_are_left_out():
     found = summary(np.array([2.0, np.nan]), np.array([1, 1]), np.arange(3))
     assert found["mean"] == 2.0 and found["n_examples"] == 1
     np.testing.assert_array_equal(found["class_mean"], [np.nan, 2.0, np.nan])
+
+
+def test_projections_estimate_squared_norms_and_many_outputs_need_them(monkeypatch):
+    torch.manual_seed(0)
+    given = replayed.examples(4, (2,))
+    states = replayed.States([replayed.state_of(nn.Linear(2, 40).double(), given)], given)
+    exact = jacobian(states)["mean"].item()
+    assert jacobian(states, projections=40)["mean"].item() == exact
+    assert jacobian(states, projections=30)["mean"].item() == pytest.approx(exact, rel=0.5)
+    monkeypatch.setattr(output_kernel, "MOST", 39)
+    with pytest.raises(MissingTraceError, match=r"each of 40 outputs.*projections=64"):
+        jacobian(states)
 
 
 def test_only_classes_that_are_there_have_a_mean():
