@@ -19,17 +19,12 @@ _ROW = 10**6  # what running one row costs beside its operations
 _PRODUCTS = 3  # matrices of inner products, float64, that are made on the way to one
 _BACKWARD = 3  # forward passes that a forward and a backward pass are worth
 _SHARE = 4  # the part of the memory that a stream other than gradients takes at most by default
-_WEIGHTS, _LEAST = (
-    1.5,
-    6 << 20,
-)  # bytes of a snapshot's probes by default: so many times the weights', or this
+_WEIGHTS = 1.5  # bytes of a snapshot's probes by default: so many times those of the weights,
+_LEAST = 6 << 20  # or this many
 _GRADIENTS = 2 / 3  # of these bytes those of exact gradients
 _FEWEST = {"gradients": 16, "masks": 64}  # examples that are taken even where they are more bytes
-_BATCH, _TARGETS, _SEQUENCES = (
-    64,
-    1024,
-    8,
-)  # examples of a training step; where they have many targets, at least 8
+_BATCH = 64  # examples of a training step;
+_TARGETS, _SEQUENCES = 1024, 8  # where each has many targets, so many of these, and at least 8 examples
 
 IN_FLIGHT = "the examples in flight (chunk)"
 
