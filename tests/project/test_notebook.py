@@ -45,7 +45,9 @@ def test_the_tutorial_runs(notebook, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     client(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert not [output for output in shown if output.output_type == "error" or output.get("name") == "stderr"]
+    told = [output for output in shown if output.get("name") == "stderr"]
+    assert not [output for output in shown if output.output_type == "error"]
+    assert all(line.startswith("Recording into") for output in told for line in output.text.splitlines())
     assert sum("image/png" in output.get("data", {}) for output in shown) == 3
     pages = [output["data"]["text/html"] for output in shown if "text/html" in output.get("data", {})]
     assert "true.zarr" in pages[0] and "path_self_similarity" in pages[1] and "gap_error" in pages[2]

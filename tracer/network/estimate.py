@@ -43,10 +43,11 @@ def estimate(
 ) -> Estimate | None:
     """The estimate of a model; None where it does not run on tensors without values. The model is only read."""
     found = Estimate()
+    real = [_first(tree) for tree in (inputs, targets)]
     try:
         with quiet(grad=False), fake_tensors() as fake:
             replica = private_copy(model)
-            few = [_without_values(fake, tree) for tree in (inputs, targets)]
+            few = [rebuild(tree, iter(map(fake.from_tensor, leaves_of(tree)))) for tree in real]
             for name, module in replica.named_modules():
                 if any(p.requires_grad for p in module.parameters(recurse=False)):
                     module.register_forward_hook(_holding(found.held, name))
@@ -61,8 +62,8 @@ def estimate(
     return found
 
 
-def _without_values(fake: Any, tree: Any) -> Any:
-    return rebuild(tree, iter([fake.from_tensor(leaf[:_EXAMPLES]) for leaf in leaves_of(tree)]))
+def _first(tree: Any) -> Any:
+    return rebuild(tree, iter([leaf[:_EXAMPLES] for leaf in leaves_of(tree)]))
 
 
 def _holding(held: dict[str, int], name: str) -> Any:
@@ -86,13 +87,15 @@ class _Watch(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func._schema.returns and func._schema.returns[0].alias_info is not None:
+        alias = func._schema.returns[0].alias_info if func._schema.returns else None
+        if alias is not None and not alias.is_write:  # a view
             return out
         found, results = self._found, _tensors(out)
         found.calls += 1
-        found.nbytes += sum(result.numel() * result.element_size() for result in results) // _EXAMPLES
+        if alias is None:  # else it is written in place
+            found.nbytes += sum(result.numel() * result.element_size() for result in results) // _EXAMPLES
         found.work += work_of(func, args, out, _tensors([args, kwargs]), results) // _EXAMPLES
-        activation = op(str(func)).activation
+        activation = op(str(func).replace("_.", ".")).activation
         if activation is not None and results:
             units = prod(results[0].shape[1:])
             found.sites += 1

@@ -169,7 +169,10 @@ def examples_for_checks(
     off = () if gradients != "none" else ("gradients",)
     streams = [stream for stream in PROBE_STREAMS if stream in options["streams"] and stream not in off]
     needs = _needs(found, options["chunk"], gradients, memory, weights)
-    fitting.fit(probes, streams, needs, int(_SURE * memory))
+    try:
+        fitting.fit(probes, streams, needs, int(_SURE * memory))
+    except RecordError:
+        fitting.fit(probes, streams, needs, memory)  # refuses too, and says how much there is
     return max(2, min(TRACED_WITH, memory // (_KEPT * max(1, found.nbytes))))
 
 
