@@ -44,6 +44,7 @@ class Metric:
     makes: tuple[tuple[str, ...], ...] = ()
     passes: Callable[[Mapping[str, Any], int], float] | None = field(default=None, repr=False)
     summary: dict[str, dict[str, tuple[str, ...]]] | None = None
+    beside: str = ""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled as the name of its function: another process has the card, and what is in it, itself.
@@ -134,6 +135,7 @@ def metric(
     makes: Iterable[tuple[str, ...]] = (),
     passes: Callable[[Mapping[str, Any], int], float] | None = None,
     summary: Iterable[str] | Mapping[str, Choice] | None = None,
+    beside: str = "",
 ) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., dict[str, Any]]]:
     """Give a function its card and return the function itself.
 
@@ -155,7 +157,8 @@ def metric(
     out by it.
     `summary` names the variables that tell the metric in a few numbers, or maps them to labels by dimension, such as
     `{"cosine": {"pair": "train-train"}}`: what is printed, tabled and compared across runs. See
-    `analyze.summary.declared`.
+    `analyze.summary.declared`. `beside` names a metric that says the same in other units, such as accuracy beside
+    error: the report shows both in one section.
 
     >>> from analyze.reference import FORT_2019
     >>> @metric(reads=("losses",), variables={"worst": ("step",)}, title="Worst loss", reference=FORT_2019)
@@ -192,6 +195,7 @@ def metric(
             makes=tuple(makes),
             passes=passes,
             summary=None if summary is None else declared(function.__name__, dict(variables), summary),
+            beside=beside,
         )
         _check_parameters(card)
         function.card = card  # type: ignore[attr-defined]

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import tracer
 from analyze.replay import Examples, State
-from tracer.network import trace
 from tracer.network.copies import named_tensors
+from tracer.network.memo import trace_once
 
 
 class States(list):
@@ -44,7 +44,7 @@ def examples(n=6, shape=(4,), classes=3, seed=1, dtype=torch.float64) -> Example
 
 def state_of(model: nn.Module, given: Examples, loss=F.cross_entropy, step=0) -> State:
     few = given.first(4)
-    network = trace(model, few.inputs, few.targets, loss)
+    network = trace_once(model, few.inputs, few.targets, loss)
     return State(
         step, network, {name: value.detach().clone() for name, value in named_tensors(model).items()}
     )

@@ -3,7 +3,8 @@
     done = shared().call(function, *arguments, memory=2 << 30)
 
 One process is kept for all calls of this one. It is started when first needed, as a fresh interpreter with
-this one's path, and again where it died. Calls and results travel through pipes between the two.
+this one's path, and again where it died. Calls and results travel through pipes between the two; what comes back
+is read as plain values (`tracer.answers`), so that an archive that took the process over gets no further.
 """
 
 import atexit
@@ -20,6 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
+from tracer import answers
 from tracer.errors import ArchiveError
 
 ROOM = 8 << 30  # bytes of memory besides four times what a call is allowed for its arrays
@@ -49,11 +51,11 @@ class Apart:
         progress: Progress | None = None,
         **named: Any,
     ) -> Any:
-        """What a function, known by its module and name, returns over there.
+        """What a function, known by its module and name, returns over there, as `tracer.answers` reads it.
 
         memory: bytes that its arrays may take; over there no more than four times as much and 8 GiB is had.
         progress: called here as the function, which then is given one, calls its own. Errors: what the
-        function raises; WorkerDiedError where the process ends.
+        function raises; WorkerDiedError where the process ends, or answers what is no answer.
         """
         content = pickle.dumps((function, arguments, named, memory, progress is not None))
         with self._lock:
@@ -62,18 +64,21 @@ class Apart:
             try:
                 send(process.stdin, _RESULT, content)
                 while True:
-                    kind, content = receive(process.stdout)
+                    kind, content = receive(process.stdout, most=ROOM + 4 * memory)
+                    value = answers.read(content)
                     if kind != _PROGRESS:
                         break
                     if progress is not None:
-                        progress(*pickle.loads(content))
+                        progress(*value)
             except (EOFError, OSError):
                 raise WorkerDiedError(_how(self._ended())) from None
+            except answers.ForeignAnswerError as error:
+                self._ended(kill=True)
+                raise WorkerDiedError(str(error)) from None
             except BaseException:
                 self._ended(kill=True)  # its answer would be taken for that of the next call
                 raise
-        value = pickle.loads(content)
-        if kind == _ERROR:
+        if kind == _ERROR and isinstance(value, Exception):
             raise value
         return value
 
@@ -129,12 +134,14 @@ def send(pipe: IO[bytes], kind: bytes, content: bytes) -> None:
     pipe.flush()
 
 
-def receive(pipe: IO[bytes]) -> tuple[bytes, bytes]:
-    """Read a message; EOFError where the other end is gone."""
+def receive(pipe: IO[bytes], most: int | None = None) -> tuple[bytes, bytes]:
+    """Read a message of at most so many bytes; EOFError where the other end is gone."""
     head = pipe.read(_HEAD.size)
     if len(head) < _HEAD.size:
         raise EOFError
     kind, length = _HEAD.unpack(head)
+    if most is not None and length > most:
+        raise answers.ForeignAnswerError
     content = pipe.read(length)
     if len(content) < length:
         raise EOFError
@@ -161,15 +168,10 @@ def _answer(content: bytes, outgoing: IO[bytes]) -> tuple[bytes, bytes]:
         function, arguments, named, memory, tells = pickle.loads(content)
         _limit("RLIMIT_DATA", ROOM + 4 * memory)
         if tells:
-            named["progress"] = lambda *what: send(outgoing, _PROGRESS, pickle.dumps(what))
-        return _RESULT, pickle.dumps(function(*arguments, **named))
+            named["progress"] = lambda *what: send(outgoing, _PROGRESS, answers.written(what))
+        return _RESULT, answers.written(function(*arguments, **named))
     except Exception as error:
-        try:
-            content = pickle.dumps(error)
-            pickle.loads(content)
-        except Exception:  # an error with parts of its own, of a library
-            content = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
-        return _ERROR, content
+        return _ERROR, answers.written(error)
 
 
 def _limit(name: str, most: int) -> None:

@@ -63,8 +63,12 @@ def _n_train(view: View) -> int:
     try:
         return len(view.archive.data.ids)
     except MissingTraceError:
-        runs = [view.archive] if view.archive.world_size == 1 else view.archive.ranks.values()
+        pass
+    runs = [view.archive] if view.archive.world_size == 1 else view.archive.ranks.values()
+    try:
         ids = np.concatenate([run.array("steps", "ids") for run in runs])
+    except MissingTraceError:
+        ids = np.empty(0)
     if len(ids):
         return len(np.unique(ids))
     return sum(probe.n for probe in view.archive.probes.values() if probe.split == "train")

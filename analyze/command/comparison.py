@@ -53,6 +53,9 @@ def compare_command(runs: tuple[str, ...], output: Path | None, at: str, form: s
     when = int(at) if at.removeprefix("-").isdigit() else at
     with Bar() as bar:
         comparison = analyze.compare(runs, at=when, progress=bar, **chosen)
+    if form == "table":
+        for line in (comparison.answer, *comparison.notes):
+            click.echo(line)
     emit(comparison.rows(), form)
     if output is not None:
         note(f"page: {comparison.save(output) / 'comparison.html'}")

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyze.catalogue import available_metrics
 from analyze.comparison.comparison import Comparison
+from analyze.comparison.competition import reason
 from analyze.comparison.factorial_design import Design
+from analyze.comparison.inference import aliases, corrected, joint_intervals, p_value
 from analyze.comparison.measures import TARGETS, At, check_at, measures_of, select
+from analyze.comparison.patterns import runs_at
 from analyze.comparison.rank_correlation import STATISTICS, Counts, agreement, draws
-from analyze.comparison.runs import Run, choose_axes, read_run, wanted_metrics
+from analyze.comparison.runs import Run, choose_axes, wanted_metrics
 from analyze.engine.distribute import Workers, by_turns, recruit
 from tracer.errors import MissingTraceError, did_you_mean
 
@@ -30,7 +34,7 @@ __all__ = ["Comparison", "compare"]
 
 
 def compare(
-    paths: Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path],
     *,
     measures: Sequence[str] | None = None,
     against: Sequence[str] = AGAINST,
@@ -47,19 +51,21 @@ def compare(
 ) -> Comparison:
     """Compare runs: every measure of each, and how it agrees with `against` across them.
 
-    `paths` are archives, or analyses of them; of an archive the analysis beside it is read, and what it
-    lacks is computed and saved there. `measures` names metrics, `metric.variable` or labels such as
-    `cna.pearson[train]`; by default everything any of the runs has saved (where none has, all that needs
-    no replay). Measures are taken at the `final` snapshot, at that of least test loss (`best`), after a
-    quarter (`early`) or half (`mid`) of the training, or at the last one up to a step; the targets at the
-    end, or where it is best. `attributes` maps names of runs to values added to what their cards say.
+    `paths` are archives, or analyses of them, patterns such as `runs/*.zarr`, or directories of archives; of an
+    archive the analysis beside it is read, and what it lacks is computed and saved there. `measures` names metrics,
+    `metric.variable` or labels such as `cna.pearson[train]`; by default everything any of the runs has saved (where
+    none has, all that needs no replay). Measures are taken at the `final` snapshot, at that of least test loss
+    (`best`), after a quarter (`early`) or half (`mid`) of the training, or at the last one up to a step; the targets
+    at the end, or where it is best. `attributes` maps names of runs to values added to what their cards say.
     What is missing of all runs is computed by `jobs` processes or, with the address of a Dask cluster as
     `scheduler`, there: see `analyze.run`.
 
-    Statistics, with 95 % intervals of a `bootstrap` over runs: see `analyze.comparison.rank_correlation`.
-    `axes` are the attributes that were varied, by default those in which the runs differ and that do not follow from
-    others; `environments` is an attribute whose values are the environments of the sign error, by default
-    each change of one axis.
+    A measure competes for a target only if it does not read what the target is made of (see
+    `analyze.comparison.competition`); what else was measured is shown apart. `Comparison.answer` says in a sentence
+    what follows the target, corrected for how many measures compete. Statistics, with 95 % intervals of a `bootstrap`
+    over runs: see `analyze.comparison.rank_correlation`. `axes` are the attributes that were varied, by default those
+    in which the runs differ and that do not follow from others; `environments` is an attribute whose values are the
+    environments of the sign error, by default each change of one axis.
 
     Errors: MissingTraceError for an unknown measure, target or attribute; ArchiveError for a path of neither;
     ValueError for fewer than two runs, runs of equal names or an unknown time.
@@ -67,7 +73,7 @@ def compare(
     check_at(at)
     _check_targets(against)
     tell = progress or _silent
-    runs = [read_run(path) for path in paths]
+    runs = runs_at(paths)
     _check_runs(runs)
     names = wanted_metrics(measures, runs)
     with recruit(jobs, scheduler) as workers:
@@ -111,7 +117,7 @@ def _compute(
 
 def _correlate(
     table: pd.DataFrame,
-    labels: Sequence[str],
+    labels: list[str],
     against: Sequence[str],
     design: Design,
     counts: Counts,
@@ -130,6 +136,8 @@ def _correlate(
         for number, row in enumerate(pool.map(one, labels), start=1):
             tell(number, len(labels), "correlating")
             rows.append(row)
+    cards = available_metrics()
+    apart = np.array([[reason(label, target, cards) for target in against] for label in labels], object)
     shapes = {"axis": len(design.parts), "environment": len(design.names)}
 
     def stacked(key: str, length: int | None, kind: type) -> np.ndarray:
@@ -145,8 +153,43 @@ def _correlate(
     variables["n_runs"], variables["n_undefined"] = (dims, n_runs), (dims, len(table) - n_runs)
     variables["granulated"] = (*dims, "axis"), stacked("axis", shapes["axis"], float)
     variables["sign_error"] = (*dims, "environment"), stacked("environment", shapes["environment"], float)
+    variables["apart"] = dims, apart.reshape(n_runs.shape)
+    variables |= _joint(table, labels, against, apart, rows)
     coords = {"measure": list(labels), "target": list(against), "statistic": list(STATISTICS)}
     return xr.Dataset(variables, coords=coords)
+
+
+def _joint(
+    table: pd.DataFrame,
+    labels: list[str],
+    against: Sequence[str],
+    apart: np.ndarray,
+    rows: Sequence[Sequence[Mapping[str, Any]]],
+) -> dict[str, Any]:
+    """Chances of Kendall's correlations, corrected for how many measures compete, and intervals that hold together.
+
+    Measures that order the runs alike count once: others of a kind have the numbers of the first, whose place in
+    `alias_of` they have.
+    """
+    shape = len(labels), len(against)
+    joint = {name: np.full(shape, np.nan) for name in ("p", "p_corrected", "joint_low", "joint_high")}
+    first = np.full(shape, -1)
+    for column, target in enumerate(against):
+        competing = [k for k in range(len(labels)) if not apart[k, column]]
+        kinds = aliases({labels[k]: table[labels[k]] for k in competing})
+        heads = [k for k in competing if labels[k] in kinds]
+        joint["p"][heads, column] = [p_value(table[labels[k]], table[target]) for k in heads]
+        joint["p_corrected"][heads, column] = corrected(joint["p"][heads, column])
+        again = [rows[k][column]["resamples"] for k in heads]
+        values = [rows[k][column]["value"][STATISTICS.index("kendall")] for k in heads]
+        if again:
+            low, high = joint_intervals(values, np.stack(again, 1))
+            joint["joint_low"][heads, column], joint["joint_high"][heads, column] = low, high
+        for k in heads:
+            others = [labels.index(name) for name in kinds[labels[k]]]
+            first[[k, *others], column] = k
+    dims = ("measure", "target")
+    return {**{name: (dims, values) for name, values in joint.items()}, "alias_of": (dims, first)}
 
 
 def _table(
@@ -214,7 +257,10 @@ def _check_targets(against: Sequence[str]) -> None:
 
 def _check_runs(runs: Sequence[Run]) -> None:
     if len(runs) < 2:
-        raise ValueError(f"a comparison needs at least two runs, got {len(runs)}")
+        about = (
+            f"; tracer analyze {runs[0].path or runs[0].analysis} tells what there is of one" if runs else ""
+        )
+        raise ValueError(f"a comparison needs at least two runs, got {len(runs)}{about}")
     names = [run.name for run in runs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyze.comparison.inference import answer
+from analyze.comparison.measures import WORDS
 from analyze.comparison.plain import plain
+from analyze.comparison.rank_correlation import QUANTILE
 from analyze.comparison.runs import Run
 from analyze.tables import neutral
 from tracer.store.files import claimed, write_whole
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 SHOWN = 12
+SIGNED = ("pearson", "spearman", "kendall", "granulated")  # that turn round with their measure
 
 
 class Comparison:
@@ -55,28 +60,128 @@ class Comparison:
         return [str(name) for name in self.correlations["measure"].values]
 
     def ranked(self, target: str, statistic: str = "kendall") -> list[str]:
-        """Measures by the size of their correlation with a target, without those that have none."""
-        sizes = np.abs(self.correlations["value"].sel(target=target, statistic=statistic).values)
+        """Measures that compete for a target, by the size of their correlation; those that order runs alike once."""
+        data = self.correlations.sel(target=target)
+        sizes = np.abs(data["value"].sel(statistic=statistic).values)
+        first = data["alias_of"].values
         # A stable order: measures of equal size stay as they are in the table.
         order = np.argsort(-sizes, kind="stable")
-        return [self.measures[k] for k in order if not np.isnan(sizes[k])]
+        return [self.measures[k] for k in order if not np.isnan(sizes[k]) and first[k] == k]
+
+    def aliases(self, measure: str, target: str) -> list[str]:
+        """Other measures that compete for the target and order the runs as this one does, or the other way round."""
+        first = self.correlations["alias_of"].sel(target=target).values
+        place = self.measures.index(measure)
+        return [name for k, name in enumerate(self.measures) if first[k] == place and k != place]
+
+    def apart(self, target: str) -> dict[str, str]:
+        """Measures that do not compete for a target, with the reason, the closest first."""
+        data = self.correlations.sel(target=target)
+        sizes = np.nan_to_num(np.abs(data["value"].sel(statistic="kendall").values), nan=-1.0)
+        reasons = data["apart"].values
+        return {self.measures[k]: str(reasons[k]) for k in np.argsort(-sizes, kind="stable") if reasons[k]}
+
+    @property
+    def answer(self) -> str:
+        """In a sentence: which measures follow the first target, or why that cannot be told from these runs."""
+        return self.answer_for(self.targets[0]) if self.targets else ""
+
+    def answer_for(self, target: str) -> str:
+        """The same of any target."""
+        goal = self.table[target].to_numpy(float)
+        goal = goal[np.isfinite(goal)]
+        names = self.ranked(target)
+        data = self.correlations.sel(target=target, measure=names)
+        value = data["value"].sel(statistic="kendall").values
+        ends = (data[key].values for key in ("p_corrected", "joint_low", "joint_high"))
+        return answer(
+            WORDS[target], len(goal), float(np.ptp(goal)) if len(goal) else 0.0, names, value, *ends
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader should know before believing any of it: runs that are the same, attributes some runs lack."""
+        told = []
+        measured = self.table[[name for name in self.measures if name in self.table]]
+        twins = measured[measured.duplicated(keep=False) & measured.notna().any(axis=1)]
+        if len(twins):
+            told.append(
+                f"{', '.join(map(str, twins.index))} have the same numbers throughout: they count as several runs."
+            )
+        for name in self.attributes:
+            lacking = [str(run) for run, value in self.table[name].items() if value is None or value != value]
+            if 0 < len(lacking) < len(self.table):
+                some = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+                told.append(
+                    f"{some} have no attribute {name!r}, so that it is no axis; give it with attributes=."
+                )
+        return told
+
+    @cached_property
+    def turned(self) -> xr.Dataset:
+        """`correlations` with every measure that falls as a target grows turned round: all that follow it rise with it.
+
+        `sign` is -1 where a measure was turned. Of turned measures only the mean of sign errors has an interval.
+        """
+        import xarray as xr
+
+        data = self.correlations
+        sign = xr.where(data["value"].sel(statistic="kendall", drop=True) < 0, -1.0, 1.0)
+        error = xr.where(sign < 0, 1 - data["sign_error"], data["sign_error"])
+        value, low, high = (data[key].copy() for key in ("value", "low", "high"))
+        for name in SIGNED:
+            at = {"statistic": name}
+            value.loc[at], low.loc[at], high.loc[at] = (
+                value.sel(at) * sign,
+                xr.where(sign < 0, -data["high"].sel(at), low.sel(at)),
+                xr.where(sign < 0, -data["low"].sel(at), high.sel(at)),
+            )
+        at = {"statistic": "sign_error_mean"}
+        value.loc[at] = xr.where(sign < 0, 1 - value.sel(at), value.sel(at))
+        low.loc[at] = xr.where(sign < 0, 1 - data["high"].sel(at), low.sel(at))
+        high.loc[at] = xr.where(sign < 0, 1 - data["low"].sel(at), high.sel(at))
+        for name in ("sign_error_90", "sign_error_max"):
+            at = {"statistic": name}
+            sorted_errors = np.sort(error.values, -1)
+            known = (~np.isnan(sorted_errors)).sum(-1)
+            share = 1.0 if name == "sign_error_max" else QUANTILE
+            place = np.clip(np.ceil(share * known).astype(int) - 1, 0, max(0, error.sizes["environment"] - 1))
+            if error.sizes["environment"]:
+                worst = np.take_along_axis(sorted_errors, place[..., None], -1)[..., 0]
+                value.loc[at] = np.where(sign.values < 0, worst, value.sel(at))
+            for end in (low, high):
+                end.loc[at] = xr.where(sign < 0, np.nan, end.sel(at))
+        return data.assign(value=value, low=low, high=high, sign_error=error, sign=sign)
 
     def rows(self, target: str | None = None) -> list[dict[str, Any]]:
-        """One row a measure and target, strongest first: what the command line prints."""
-        data = self.correlations
+        """One row a measure and target, strongest first, those apart last: what the command line prints.
+
+        Numbers are of the measure turned so that it rises with the target; `falls` says which were. `also` names those
+        that order the runs alike, `apart` says why a measure does not compete.
+        """
+        data = self.turned
         names = [str(name) for name in data["statistic"].values]
-        value, low, high = (data[key].values for key in ("value", "low", "high"))
-        tau = names.index("kendall")
         rows: list[dict[str, Any]] = []
         for name in [target] if target else self.targets:
-            column = self.targets.index(name)
-            for measure in self.ranked(name):
-                place = self.measures.index(measure), column
-                row = dict(zip(names, value[place].tolist(), strict=True))
-                row |= {"kendall_low": float(low[place][tau]), "kendall_high": float(high[place][tau])}
-                counts = {key: int(data[f"n_{key}"].values[place]) for key in ("runs", "undefined")}
+            for measure in (*self.ranked(name), *self.apart(name)):
+                one = data.sel(target=name, measure=measure)
+                row = dict(zip(names, one["value"].values.tolist(), strict=True))
+                tau = one.sel(statistic="kendall")
+                row |= {"kendall_low": float(tau["low"]), "kendall_high": float(tau["high"])}
+                row["p_corrected"] = float(one["p_corrected"])
+                counts = {key: int(one[f"n_{key}"]) for key in ("runs", "undefined")}
                 shown = {key: None if np.isnan(number) else number for key, number in row.items()}
-                rows.append({"measure": measure, "target": name, **shown, **counts})
+                about = {"falls": bool(one["sign"] < 0), "also": ", ".join(self.aliases(measure, name))}
+                rows.append(
+                    {
+                        "measure": measure,
+                        "target": name,
+                        **shown,
+                        **counts,
+                        **about,
+                        "apart": str(one["apart"].item()),
+                    }
+                )
         return rows
 
     def save(self, path: str | Path) -> Path:
@@ -108,14 +213,22 @@ class Comparison:
             for i, measure in enumerate(self.measures)
         }
         runs = {str(name): row for name, row in self.table.to_dict("index").items()}
-        return {"runs": runs, "correlations": document, "settings": dict(data.attrs), "skipped": self.skipped}
+        answers = {target: self.answer_for(target) for target in self.targets}
+        about = {"answers": answers, "notes": self.notes}
+        return {
+            **about,
+            "runs": runs,
+            "correlations": document,
+            "settings": dict(data.attrs),
+            "skipped": self.skipped,
+        }
 
     def __repr__(self) -> str:
-        lines = [f"<Comparison: {len(self.table)} runs, {len(self.measures)} measures>"]
+        lines = [f"<Comparison: {len(self.table)} runs, {len(self.measures)} measures>", f"  {self.answer}"]
         if self.targets:
             rows = self.rows(self.targets[0])[:SHOWN]
             lines += [
-                f"  {row['measure']}: Kendall {row['kendall']:.3f} with {row['target']}" for row in rows
+                f"  {row['measure']}: Kendall {_shown(row['kendall'])} with {row['target']}" for row in rows
             ]
         return "\n".join(lines)
 
@@ -129,7 +242,7 @@ class Comparison:
         rows = "".join(f"<tr>{cells(row)}</tr>" for row in shown)
         target = html.escape(self.targets[0]) if self.targets else ""
         head = f"<tr><th>measure</th><th>Kendall with {target}</th><th>95 % interval</th><th>runs</th></tr>"
-        count = f"<p>{len(self.table)} runs, {len(self.measures)} measures</p>"
+        count = f"<p>{html.escape(self.answer)} {len(self.table)} runs, {len(self.measures)} measures.</p>"
         return f"{count}<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
 
 
@@ -145,6 +258,7 @@ def _cell(one: Mapping[str, Any], labels: Mapping[str, Sequence[str]]) -> dict[s
     }
     return {
         **statistics,
+        **{key: one[key] for key in ("p", "p_corrected", "joint_low", "joint_high", "apart")},
         "n_runs": one["n_runs"],
         "n_undefined": one["n_undefined"],
         "granulated_by_axis": dict(zip(labels["axis"], one["granulated"], strict=True)),

@@ -47,7 +47,7 @@ def curves(
     `runs` are paths of archives or of their analyses, patterns, or directories of archives. `measure` is
     `metric.variable`, or a metric of one variable. Keywords choose labels of its dimensions, one or a list:
     `pair="train-train"`, `layer="fc1"`. Of `layer` and `site` the whole network is taken unless one is chosen,
-    where the metric has it, else the mean over them. Other dimensions stay, as columns of the table and panels of the
+    where the metric has it, else the last one. Other dimensions stay, as columns of the table and panels of the
     figure. `by` names attributes of the runs: runs that agree in them are one group, one colour, and if they are
     several, a band. What an analysis lacks is computed and saved beside its archive, by `jobs` processes.
 
@@ -123,7 +123,7 @@ class Curves:
     """What `curves` returns.
 
     table: one row a value: run, path, step, epoch, attributes, labels, value. by: attributes that make groups.
-    labels: columns that tell panels apart. note: what was averaged over. skipped: runs without it, with reasons.
+    labels: columns that tell panels apart. note: which part of the network it is of. skipped: runs without it, and why.
     """
 
     table: pd.DataFrame
@@ -206,7 +206,7 @@ class Curves:
 def series(data: xr.Dataset, metric: str, variable: str, labels: Mapping[str, Any]) -> pd.DataFrame:
     """Values of a variable over the snapshots of one run: step, epoch, dimensions that are left, value.
 
-    `attrs["note"]` says what was averaged over.
+    `attrs["note"]` says which part of the network was taken, if it is not the whole.
     """
     import pandas as pd
 
@@ -224,16 +224,16 @@ def series(data: xr.Dataset, metric: str, variable: str, labels: Mapping[str, An
         if name not in dims:
             known = [dim for dim in dims if dim != "step"]
             raise MissingTraceError(f"{metric}.{variable} has no {name}; {did_you_mean(name, known)}")
-    averaged = []
+    last = []
     for dim in [dim for dim in dims if dim != "step"]:
         names = [str(value) for value in _coordinate(array, dim)]
         if dim in labels:
             array = array.isel({dim: [_place(names, one, dim) for one in _listed(labels[dim])]})
         elif dim in PARTS and WHOLE in names:
             array = array.isel({dim: names.index(WHOLE)})
-        elif dim in PARTS:
-            array = array.mean(dim, skipna=True)
-            averaged.append(dim)
+        elif dim in PARTS and names:
+            array = array.isel({dim: -1})
+            last.append(f"last {dim}")
         elif len(names) > MOST:
             raise MissingTraceError(
                 f"{metric}.{variable} has {len(names)} values of {dim}: choose some, {dim}={names[0]!r}"
@@ -251,7 +251,7 @@ def series(data: xr.Dataset, metric: str, variable: str, labels: Mapping[str, An
     # A label that was chosen alone is no panel of its own.
     table = pd.DataFrame(rows, columns=["step", "epoch", *left, "value"])
     table = table.drop(columns=[dim for dim in left if dim in labels and len(_listed(labels[dim])) == 1])
-    table.attrs["note"] = f"mean over {' and '.join(averaged)}s" if averaged else ""
+    table.attrs["note"] = "; ".join(last)
     return table
 
 

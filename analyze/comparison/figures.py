@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analyze import plot
+from analyze.comparison.measures import WORDS
 from analyze.comparison.rank_correlation import STATISTICS
 
 if TYPE_CHECKING:
@@ -18,21 +19,13 @@ if TYPE_CHECKING:
 BARS, SCATTERS, LINES = 24, 6, 5
 BAND = 0.9  # of a bar's slot that its bars take
 OVERLAP = "path_overlap_ratio.ratio_mean"
-WORDS = {
-    "gap_error": "gap in error",
-    "gap_loss": "gap in loss",
-    "test_error": "test error",
-    "test_loss": "test loss",
-}
 
 
 def leaders(comparison: Comparison, target: str, count: int) -> list[str]:
     """The measures that follow a target most closely, one label of each variable."""
     best: dict[str, str] = {}
     for label in comparison.ranked(target):
-        # Training error and loss are half of the gap itself.
-        if not label.startswith("generalization."):
-            best.setdefault(label.partition("[")[0].replace(".log10_", "."), label)
+        best.setdefault(label.partition("[")[0], label)
     return list(best.values())[:count]
 
 
@@ -44,22 +37,24 @@ def bars(comparison: Comparison, figure: Figure, target: str) -> None:
     places = np.arange(len(labels))
     shown = ("kendall", "pearson")
     height = BAND / len(shown)
-    data = comparison.correlations.sel(measure=labels, target=target)
+    data = comparison.turned.sel(measure=labels, target=target)
     for k, name in enumerate(shown):
-        value, low, high = (data[key].sel(statistic=name).values for key in ("value", "low", "high"))
-        size, side = np.abs(value), np.where(value < 0, -1.0, 1.0)
-        ends = np.sort(np.stack([low * side, high * side]), axis=0)
+        size, *span = (data[key].sel(statistic=name).values for key in ("value", "low", "high"))
+        ends = np.stack(span)
         at = places + (k - (len(shown) - 1) / 2) * height
         color = plot.PALETTE[0] if k == 0 else plot.PALETTE[4]
         axes.barh(at, size, height * 0.92, color=color, label=name.capitalize())
         drawn = np.isfinite(ends).all(0)
         reach = np.stack([size - ends[0], ends[1] - size])[:, drawn].clip(0)
         axes.errorbar(size[drawn], at[drawn], xerr=reach, fmt="none", ecolor="0.25", elinewidth=0.7)
-    signs = ["−" if value < 0 else "+" for value in data["value"].sel(statistic="kendall").values]
+    signs = ["−" if sign < 0 else "+" for sign in data["sign"].values]
     axes.set_yticks(places, [f"{label}  {sign}" for label, sign in zip(labels, signs, strict=True)])
     axes.invert_yaxis()
     axes.axvline(0, color="0.3", linewidth=0.7)
-    axes.set(xlabel=f"|correlation| with the {WORDS[target]}, and 95 % interval", xlim=(None, 1.02))
+    axes.set(
+        xlabel=f"correlation with the {WORDS[target]}, each measure turned to rise with it, and 95 % interval",
+        xlim=(None, 1.02),
+    )
     if labels:
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2)
 
@@ -84,12 +79,11 @@ def environments(comparison: Comparison, figure: Figure, target: str) -> None:
     """Share of environments in which the sign error is at most so large, for the leading measures."""
     axes = plot.panels(figure, 1, height=2.8)[0]
     for k, label in enumerate(leaders(comparison, target, LINES)):
-        errors = comparison.correlations["sign_error"].sel(measure=label, target=target).values
+        one = comparison.turned.sel(measure=label, target=target)
+        errors = one["sign_error"].values
         errors = np.sort(errors[~np.isnan(errors)])
         if len(errors):
-            # A measure that falls as the gap grows orders just as well: it is turned round.
-            tau = comparison.correlations["value"].sel(measure=label, target=target, statistic="kendall")
-            errors, name = (np.sort(1 - errors), f"− {label}") if float(tau) < 0 else (errors, label)
+            name = f"− {label}" if one["sign"] < 0 else label
             share = np.arange(1, len(errors) + 1) / len(errors)
             color = plot.PALETTE[k % len(plot.PALETTE)]
             axes.step([0, *errors, 1], [0, *share, 1], where="post", label=name, color=color)

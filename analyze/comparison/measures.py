@@ -27,14 +27,12 @@ TARGETS = {
     "test_error": "generalization.error[test]",
     "test_loss": "generalization.loss[test]",
 }
-# The same numbers as a target under another name: they would correlate perfectly and say nothing.
-ECHOES = (
-    "generalization.gap_",
-    "generalization.error[test]",
-    "generalization.loss[test]",
-    "correctness.",
-    "cna.loss[test]",
-)
+WORDS = {
+    "gap_error": "gap in error",
+    "gap_loss": "gap in loss",
+    "test_error": "test error",
+    "test_loss": "test loss",
+}
 PERIODS = {"early": 0.25, "mid": 0.5}
 Series = tuple[list[int], list[float]]
 
@@ -69,7 +67,7 @@ def measures_of(run: Run, names: Sequence[str], at: At) -> dict[str, float]:
     cache.write()
     # What is to be explained is where training ended, however early a measure is taken.
     ends = targets or finals
-    finals = {label: value for label, value in finals.items() if not label.startswith(ECHOES)}
+    finals = {label: value for label, value in finals.items() if label not in TARGETS.values()}
     return finals | {name: ends[label] for name, label in TARGETS.items() if label in ends}
 
 

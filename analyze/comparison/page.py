@@ -13,6 +13,7 @@ import xarray as xr
 
 from analyze import plot
 from analyze.comparison import figures
+from analyze.comparison.measures import WORDS
 from analyze.report import page, svg
 from analyze.report.entries import grid
 from tracer.store.files import write_whole
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 Draw = Callable[["Comparison", "Figure", str], None]
 ROWS = 60  # measures in the table of the page; correlations.csv has all
 HEAD = (
-    "measure", "Kendall", "95 % interval", "Pearson", "Spearman", "granulated", "CMI", "sign error", "worst",
+    "measure", "Kendall", "95 % interval", "p", "Pearson", "Spearman", "granulated", "CMI", "sign error", "worst",
     "runs",
 )  # fmt: skip
 
@@ -55,12 +56,20 @@ def render(comparison: Comparison, shown: list[dict[str, Any]], folder: Path) ->
     attrs = comparison.correlations.attrs
     axes = [name for name in str(attrs.get("axes", "")).split(", ") if name]
     tables = [
-        {"target": name, "title": figures.WORDS[name], "grid": _table(comparison, name)}
+        {
+            "target": name,
+            "title": WORDS[name],
+            "answer": comparison.answer_for(name),
+            "grid": _table(comparison, name),
+            "apart": _apart(comparison, name),
+        }
         for name in comparison.targets
     ]
     return page.render(
         "comparison.html",
         topics=_topics(shown, tables, bool(comparison.skipped)),
+        answer=comparison.answer,
+        notes=comparison.notes,
         lede=_lede(comparison, axes),
         tiles=_tiles(comparison, axes),
         figures=shown,
@@ -86,7 +95,7 @@ def _topics(shown: list[dict[str, Any]], tables: list[dict[str, Any]], skipped: 
 def _figures(comparison: Comparison) -> list[tuple[str, str, str, str, Draw]]:
     panels: list[tuple[str, str, str, str, Draw]] = []
     for target in comparison.targets[:1]:
-        word = figures.WORDS[target]
+        word = WORDS[target]
         panels.append((
             "bars", target, f"Correlation with the {word}",
             "One row a variable, its closest label; + and − say whether it grows or falls with the target. "
@@ -132,7 +141,7 @@ def _tiles(comparison: Comparison, axes: list[str]) -> list[dict[str, str]]:
         values = values[np.isfinite(values)]
         if len(values):
             note = f"{_number(values.min())} to {_number(values.max())}"
-            name = f"median {figures.WORDS[target]}"
+            name = f"median {WORDS[target]}"
             tiles.append({"name": name, "value": _number(float(np.median(values))), "note": note})
     return tiles
 
@@ -140,17 +149,32 @@ def _tiles(comparison: Comparison, axes: list[str]) -> list[dict[str, str]]:
 def _table(comparison: Comparison, target: str) -> dict[str, Any]:
     rows = [
         [
-            row["measure"],
+            f"{'− ' if row['falls'] else ''}{row['measure']}"
+            + (f" (as {row['also']})" if row["also"] else ""),
             _share(row["kendall"]),
             f"{_share(row['kendall_low'])} to {_share(row['kendall_high'])}",
+            _share(row["p_corrected"]),
             *(_share(row[key]) for key in ("pearson", "spearman", "granulated", "cmi")),
             *(_share(row[key]) for key in ("sign_error_mean", "sign_error_max")),
             f"{row['runs']:,}",
         ]
         for row in comparison.rows(target)[:ROWS]
+        if not row["apart"]
     ]
-    caption = f"Agreement of each measure with the {figures.WORDS[target]} across runs"
+    caption = f"Agreement of each measure with the {WORDS[target]} across runs"
     return grid(HEAD, rows, numeric=range(1, len(HEAD)), caption=caption)
+
+
+def _apart(comparison: Comparison, target: str) -> dict[str, Any] | None:
+    """Measures that read what the target is made of, and why they do not compete."""
+    rows = [
+        [f"{'− ' if row['falls'] else ''}{row['measure']}", _share(row["kendall"]), row["apart"]]
+        for row in comparison.rows(target)
+        if row["apart"]
+    ]
+    head = ["measure", "Kendall", "why it does not compete"]
+    caption = f"Measures that do not compete for the {WORDS[target]}"
+    return grid(head, rows, numeric=[1], caption=caption) if rows else None
 
 
 def _runs(comparison: Comparison, axes: list[str], folder: Path) -> dict[str, Any]:
@@ -161,7 +185,7 @@ def _runs(comparison: Comparison, axes: list[str], folder: Path) -> dict[str, An
     for name, row in comparison.table.iterrows():
         cells = [_number(row[c]) if isinstance(row[c], float) else str(row[c]) for c in columns]
         rows.append({"name": str(name), "link": links.get(str(name), ""), "cells": cells})
-    return {"head": ["run", *(figures.WORDS.get(c, c) for c in columns)], "rows": rows, "axes": len(axes)}
+    return {"head": ["run", *(WORDS.get(c, c) for c in columns)], "rows": rows, "axes": len(axes)}
 
 
 def _link(report: Path, folder: Path) -> str:

@@ -157,7 +157,8 @@ def agreement(x: ArrayLike, y: ArrayLike, design: Design, counts: Counts) -> dic
 
     `counts` (resample, run) are the bootstrap's draws, as `draws` makes them. `low` and `high` are the 2.5th
     and the 97.5th percentile of the resamples in which the statistic is defined. Also `n_runs`, the runs with
-    both values, `axis` (axis,), tau of each axis, and `environment` (environment,), its sign errors.
+    both values, `axis` (axis,), tau of each axis, and `environment` (environment,), its sign errors,
+    and `resamples` (resample,), Kendall's correlations.
     """
     pair = _Pair.of(x, y)
     exact = _Found.of(pair, design, pair.everyone)
@@ -171,6 +172,7 @@ def agreement(x: ArrayLike, y: ArrayLike, design: Design, counts: Counts) -> dic
         "low": np.where(np.isnan(values), np.nan, low),
         "high": np.where(np.isnan(values), np.nan, high),
         "n_resamples": defined.sum(0),
+        "resamples": again[:, STATISTICS.index("kendall")],
         "n_runs": int(valid.sum()),
         "axis": exact.axes[0],
         "environment": exact.errors[0],

@@ -17,7 +17,7 @@ from analyze.engine.apart import Apart
 from analyze.engine.assemble import of_commit
 from analyze.engine.blocks import Block, Outcome, Worker, blocks_of
 from analyze.engine.cost import Prices, few, in_words, within
-from analyze.engine.distribute import DIED, Job, Routine, Task, Workers, address, complete, recruit
+from analyze.engine.distribute import DIED, Job, Routine, Workers, complete, recruit
 from analyze.engine.fingerprint import Fingerprints
 from analyze.engine.incremental import Way, held
 from analyze.engine.memory import parse_memory
@@ -305,9 +305,7 @@ class Session:
     def _begin(self, block: Block) -> Job | None:
         if not self.workers.n:
             return None
-        where, sources = address(str(self.archive.path)), tuple(plan.card.source for plan in block.plans)
-        run = str(self.archive.run_id)
-        return self.workers.begin(Task(self._id, where, run, self.replay, block.trimmed(), sources))
+        return self.workers.begin(self.apart.task(block, self._id))
 
     def _outcomes(self, block: Block, job: Job | None) -> Routine[dict[str, Outcome]]:
         if all(name in self.failed for name in block.names):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from analyze.arrays import closure
 from analyze.engine.blocks import Block, Outcome, Worker
-from analyze.engine.distribute import Task, address, packed, perform
-from analyze.engine.fingerprint import sources
-from tracer.apart import WorkerDiedError, shared
+from analyze.engine.distribute import Task, address, in_a_process_of_its_own, packed
 
 _NETWORK = frozenset({"states", "network", "networks"})
 
@@ -24,23 +24,18 @@ class Apart:
 
     def compute(self, block: Block, session: str) -> dict[str, Outcome]:
         """Outcomes by metric, as `Worker.compute`."""
-        content = packed(self._task(block, session)) if self._runs_network(block) else None
+        task = self.task(block, session)
+        content = None if task.apart is None else packed(replace(task, apart=None))
         if content is None:
             return self._here.compute(block)
-        try:
-            outcomes: dict[str, Outcome] = shared().call(perform, content, sources(), memory=self._memory)
-            return outcomes
-        except WorkerDiedError as error:
-            return dict.fromkeys(block.names, Outcome(message=str(error)))
+        return in_a_process_of_its_own(content, block.names, self._memory)
 
-    @property
-    def _where(self) -> str:
-        return address(str(self._here.archive.path))
-
-    def _task(self, block: Block, session: str) -> Task:
+    def task(self, block: Block, session: str) -> Task:
+        """A block as another process needs it."""
         sources = tuple(plan.card.source for plan in block.plans)
-        run = str(self._here.archive.run_id)
-        return Task(session, self._where, run, self._here.replay, block.trimmed(), sources)
+        where, run = address(str(self._here.archive.path)), str(self._here.archive.run_id)
+        memory = self._memory if self._runs_network(block) else None
+        return Task(session, where, run, self._here.replay, block.trimmed(), sources, memory)
 
     def _runs_network(self, block: Block) -> bool:
         if not self.wanted:

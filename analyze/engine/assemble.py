@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyze.arrays import closure
+from analyze.engine.names import described
 from analyze.engine.plan import Plan
 from analyze.errors import AnalysisError
+from analyze.plot import time_scale
 from tracer.archive.attributes import attributes_of, name_of
 from tracer.errors import MissingTraceError
 from tracer.spec.release import version
@@ -224,4 +226,6 @@ def of_commit(archive: Archive) -> dict[str, str]:
         "attributes": json.dumps(attributes_of(archive.card), default=str),
         "archive_digest": str(archive.digest),
         "archive_state": str(archive.state),
+        "time_axis": time_scale(archive.snapshots),
+        "part_names": json.dumps(described(archive), ensure_ascii=False),
     }

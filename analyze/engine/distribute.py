@@ -10,10 +10,10 @@ from __future__ import annotations
 import pickle
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from analyze.engine.blocks import Block, Outcome, Worker
@@ -21,6 +21,8 @@ from analyze.engine.fingerprint import sources
 from analyze.engine.replayed import with_activations
 from analyze.errors import AnalysisError
 from analyze.numerics.processes import cores, pool
+from tracer.answers import ForeignAnswerError
+from tracer.apart import WorkerDiedError, shared
 from tracer.errors import ArchiveError
 from tracer.spec.release import version
 from tracer.store.store import is_remote, local_path
@@ -39,7 +41,11 @@ DIED = f"the process that computed it died {TRIES} times, perhaps for lack of me
 
 @dataclass(frozen=True)
 class Task:
-    """Some metrics on some snapshots of one archive: all that another process needs to know."""
+    """Some metrics on some snapshots of one archive: all that another process needs to know.
+
+    apart: bytes of memory for a process of their own, which runs an archive's network; None where whoever does the
+    task computes them.
+    """
 
     session: str
     archive: str
@@ -47,11 +53,15 @@ class Task:
     replay: Mapping[str, Any]
     block: Block
     sources: tuple[str, ...]
+    apart: int | None = None
 
     def __call__(self) -> dict[str, Outcome]:
         """Compute the block; ArchiveError or AnalysisError where this process cannot compute as the sender."""
         if self.sources != tuple(plan.card.source for plan in self.block.plans):
             raise AnalysisError(f"it has another version of {', '.join(self.block.names)}")
+        if self.apart is not None:
+            inner = pickle.dumps(replace(self, apart=None))
+            return in_a_process_of_its_own(inner, self.block.names, self.apart)
         outcomes = _worker(self).compute(self.block)
         for outcome in outcomes.values():
             outcome.error = None  # it may hold what cannot travel; the message says it
@@ -67,6 +77,18 @@ def packed(task: Any) -> bytes | None:
         return pickle.dumps(task)
     except (pickle.PicklingError, AttributeError, TypeError):
         return None
+
+
+def in_a_process_of_its_own(task: bytes, names: Sequence[str], memory: int) -> dict[str, Outcome]:
+    """Outcomes, by metric, of a task that is done where a crash takes nothing else with it."""
+    try:
+        answer = shared().call(perform, task, sources(), memory=memory)
+        outcomes = {name: Outcome(**answer[name]) for name in names}
+    except WorkerDiedError as error:
+        return dict.fromkeys(names, Outcome(message=str(error)))
+    except (TypeError, KeyError):  # whoever answers so is no worker of ours any more
+        return dict.fromkeys(names, Outcome(message=str(ForeignAnswerError())))
+    return outcomes
 
 
 def perform(task: bytes, code: str) -> Any:

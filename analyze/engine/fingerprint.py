@@ -154,7 +154,10 @@ class Fingerprints:
         rows = archive.rows
         row = np.searchsorted(rows["step"], step)
         update = [np.asarray(rows[name])[row : row + 1].tolist() for name in ("lr", "loss")]
-        about = [step, archive.epoch_of(step), step in archive.epoch_ends, str(update)]
+        # Whether an epoch ends is known of all streams together: two arrays of each are read for it.
+        asked = plan.lag or any(entry.name == "epoch_end" for entry in closure(plan.arrays))
+        ends = step in archive.epoch_ends if asked else None
+        about = [step, archive.epoch_of(step), ends, str(update)]
         results = [
             self._known[name.partition(".")[0]].at.get(step, "")
             for name, array in sorted(plan.results.items())

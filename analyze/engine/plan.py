@@ -111,7 +111,7 @@ def make_plan(
     for array in plan.results.values():
         if "probe" in array.dims:
             probes = [name for name in probes if name in array["probe"].values]
-    if not probes and any("example" in entry.dims for entry in reads):
+    if not probes and (card.scope == "probe" or any("example" in entry.dims for entry in reads)):
         raise MissingTraceError(
             f"needs a probe with everything {card.name} reads; record one with probes={{...}}"
         )

@@ -141,10 +141,21 @@ def figures(value: float, digits: int = 3) -> str:
 
 
 def span(one: Interval, digits: int = 2, scale: float = 1.0) -> str:
-    """The ends of an interval in words: `0.07 to 0.13`."""
+    """The ends of an interval in words, with digits enough to tell an end from 0.
+
+    >>> span(Interval(0.02, 0.003, 0.04)), span(Interval(0.0, -0.1, 0.1))
+    ('0.003 to 0.040', '−0.10 to 0.10')
+    """
+    digits = _enough(one, digits, scale)
     return f"{number(scale * one.low, digits)} to {number(scale * one.high, digits)}"
 
 
 def told(one: Interval, digits: int = 2) -> str:
     """A number with its interval: `0.10 (0.07 to 0.13)`."""
-    return f"{number(one.value, digits)} ({span(one, digits)})"
+    return f"{number(one.value, _enough(one, digits))} ({span(one, digits)})"
+
+
+def _enough(one: Interval, digits: int, scale: float = 1.0) -> int:
+    while digits < 5 and any(end and round(scale * end, digits) == 0 for end in (one.low, one.high)):
+        digits += 1
+    return digits

@@ -147,8 +147,8 @@ def classes(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
     else:
         lead = "Behind this mean, pairs" if "stiffness" in said else "Pairs"
         text = (
-            f"{lead} of one class {_verb(within)} (mean cosine {told(within)}); pairs of two classes {_verb(between)} "
-            f"({told(between)}). {_upshot(within, between)}"
+            f"{lead} of one class {_verb(within)}, mean cosine {told(within)}; pairs of two classes {_verb(between)}, "
+            f"{told(between)}. {_upshot(within, between)}"
         )
     text += _cells(results, step, intervals)
     kind = kind_of(apart.excludes(0))
@@ -206,7 +206,7 @@ def _cells(results: Datasets, step: int, intervals: dict[str, Interval]) -> str:
         float(one[named]), float((one - half)[named]), float((one + half)[named])
     )
     most = "help each other" if helps.any() else "harm each other"
-    return f"{text}; classes {first} and {second} {most} most ({told(intervals['strongest pair'])})."
+    return f"{text}; classes {first} and {second} {most} most, {told(intervals['strongest pair'])}."
 
 
 def _upper(array: xr.DataArray, step: int, cells: list[tuple[int, int]]) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,7 +42,9 @@ def distinct(distance: Floats) -> NDArray[np.int64]:
 
 
 def weighting(distance: Floats, t: float) -> tuple[Floats, float]:
-    """Weights w (n,) with Σ_j exp(-t d_ij) w_j = 1 for every i, and the condition number; NaN where it is too large.
+    """Weights w (n,) with Σ_j exp(-t d_ij) w_j = 1 for every i, and an estimate of the condition number (1-norm).
+
+    By Cholesky decomposition. NaN where the condition is above 1e12, or the matrix not positive definite.
 
     The magnitude at scale t is their sum.
 
@@ -51,10 +55,13 @@ def weighting(distance: Floats, t: float) -> tuple[Floats, float]:
     similar = np.exp(-t * distance)
     if not len(similar) or not np.isfinite(similar).all():
         return np.full(len(similar), np.nan), np.nan
-    condition = float(np.linalg.cond(similar))
-    if not condition <= SINGULAR:
-        return np.full(len(similar), np.nan), condition
-    return np.linalg.solve(similar, np.ones(len(similar))), condition
+    from scipy.linalg import lapack
+
+    factor, failed = lapack.dpotrf(similar)
+    reciprocal = 0.0 if failed else float(lapack.dpocon(factor, np.linalg.norm(similar, 1))[0])
+    if reciprocal < 1 / SINGULAR:
+        return np.full(len(similar), np.nan), 1 / reciprocal if reciprocal else np.inf
+    return lapack.dpotrs(factor, np.ones(len(similar)))[0].ravel(), 1 / reciprocal
 
 
 def hops(distance: Floats, k: int) -> Floats:
@@ -106,7 +113,7 @@ def betti(distance: Floats, scale: float, degrees: int = 2) -> list[int]:
     return numbers + [0] * (degrees - len(numbers))
 
 
-def _simplex_tree():  # type: ignore[no-untyped-def]
+def _simplex_tree() -> Any:
     from tracer.errors import missing_package
 
     try:

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from html import escape
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart with any common form of colour blindness, without the pale yellow.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 SPLIT_COLORS = {"train": PALETTE[0], "test": PALETTE[1], "val": PALETTE[2], "validation": PALETTE[2]}
+_SCALE: ContextVar[str] = ContextVar("time scale of the run that is drawn", default="")
 GREY = "0.6"
+SHARED = "tracer_names_and_handles"  # attribute of a legend that several axes of a figure share
+LEGEND = 95  # characters that stand in a row of it
 APOSTROPHE = "'"
 SEQUENTIAL = "viridis"
 DIVERGING = "RdBu_r"
@@ -56,8 +60,29 @@ def draw(plot: Callable[[xr.Dataset, Figure], None], result: xr.Dataset) -> Figu
 
     with matplotlib.rc_context(STYLE), _uncollected():
         figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
-        plot(result, figure)
+        scale = _SCALE.set(str(result.attrs.get("time_axis", "")))
+        try:
+            plot(_described(result), figure)
+        finally:
+            _SCALE.reset(scale)
         return figure
+
+
+def _described(result: xr.Dataset) -> xr.Dataset:
+    """The result with layers and sites called by name, kind and shape, as far as its attributes tell them."""
+    try:
+        names = json.loads(result.attrs.get("part_names", "{}"))
+        layers, sites = (dict(names.get(kind, {})) for kind in ("layer", "site"))
+    except (TypeError, ValueError, AttributeError, RecursionError):
+        return result
+    renamed = {}
+    for dim in ("layer", "layer_2", "site", "site_2", "place"):
+        known = layers if dim.startswith("layer") else sites
+        if dim in result.coords and result[dim].dims == (dim,):
+            told = [str(known.get(str(name), name)) for name in result[dim].values]
+            if len(set(told)) == len(told):
+                renamed[dim] = told
+    return result.assign_coords(renamed)
 
 
 def save_svg(figure: Figure, path: str | Path | IO[bytes], description: str = "") -> None:
@@ -183,11 +208,22 @@ def color_of(name: str, position: int = 0) -> str:
     return SPLIT_COLORS.get(name, PALETTE[(position + 2) % len(PALETTE)])
 
 
+def time_scale(steps: ArrayLike) -> Literal["linear", "log"]:
+    """Scale of the time axis of a run with snapshots at these steps: logarithmic where most of them are early.
+
+    >>> time_scale([0, 1, 2, 4, 8, 16, 100]), time_scale(range(0, 100, 10))
+    ('log', 'linear')
+    """
+    steps = np.asarray(steps)
+    early = len(steps) >= 5 and steps[-1] >= 20 and np.median(steps) < steps[-1] / 8
+    return "log" if early else "linear"
+
+
 def step_axis(axes: Axes, steps: ArrayLike, label: str = "step") -> None:
-    """Label the time axis; logarithmic where most snapshots are early (log-spaced schedules)."""
+    """Label the time axis, with the scale of the run: the same in all figures of it."""
     steps = np.asarray(steps)
     axes.set_xlabel(label)
-    if len(steps) >= 5 and steps[-1] >= 20 and np.median(steps) < steps[-1] / 8:
+    if len(steps) > 1 and (_SCALE.get() or time_scale(steps)) == "log":
         axes.set_xscale("symlog", linthresh=1)
         axes.set_xlim(steps[0] - 0.4, 1.3 * steps[-1])
         axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
@@ -217,9 +253,69 @@ def zero_line(axes: Axes, at: float = 0.0) -> None:
 
 
 def legend(axes: Axes, **options: Any) -> None:
-    """Legend of an axes, when it has anything to say."""
-    if axes.get_legend_handles_labels()[0]:
+    """Legend of an axes, off its curves: above the panels, together with that of the others of the figure.
+
+    Where two axes give one colour and style two names, each keeps its own; a place given in `options` is kept too.
+    """
+    figure = axes.get_figure()
+    handles, names = axes.get_legend_handles_labels()
+    if not handles or figure is None:
+        return
+    old = next((one for one in figure.legends if getattr(one, SHARED, None) is not None), None)
+    shared = dict(getattr(old, SHARED)) if old is not None else {}
+    looks = {name: _look(handle) for name, handle in shared.items()}
+    clash = any(
+        (name in looks and looks[name] != _look(handle))
+        or (name not in looks and _look(handle) in looks.values())
+        for handle, name in zip(handles, names, strict=True)
+    )
+    wide = sum(len(name) + 5 for name in {*shared, *names})
+    if "bbox_to_anchor" in options or not _constrained(figure):
         axes.legend(**options)
+        return
+    if clash or wide > 2 * LEGEND:
+        height = axes.get_position().height * figure.get_size_inches()[1]  # type: ignore[union-attr]
+        columns = max(1, int(0.45 * LEGEND / (max(map(len, names)) + 5)))
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.45 / height), "ncols": columns}
+        axes.legend(**{**options, **below, "title": None})
+        return
+    shared |= dict(zip(names, handles, strict=True))
+    if old is not None:
+        old.remove()
+    columns = len(shared) if wide <= LEGEND else -(-len(shared) // 2)
+    about = {name: value for name, value in options.items() if name in ("title", "markerscale")}
+    drawn = figure.legend([*shared.values()], [*shared], loc="outside upper left", ncols=columns, **about)
+    if "title" in about:
+        drawn.set_title("")
+    setattr(drawn, SHARED, shared)
+
+
+def _look(handle: Any) -> tuple[Any, ...]:
+    color = (
+        handle.get_color()
+        if hasattr(handle, "get_color")
+        else getattr(handle, "get_facecolor", lambda: None)()
+    )
+    style = handle.get_linestyle() if hasattr(handle, "get_linestyle") else ""
+    return str(color), str(style), type(handle).__name__
+
+
+def _constrained(figure: Any) -> bool:
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    return isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine)
+
+
+def around_zero(values: ArrayLike) -> tuple[float, float]:
+    """Limits of a diverging scale: as far on either side of 0 as all but the farthest hundredth of the values reach.
+
+    >>> around_zero([0.1, -0.25, float("nan")])
+    (-0.25, 0.25)
+    """
+    sizes = np.abs(np.asarray(values, np.float64))
+    sizes = sizes[np.isfinite(sizes)]
+    reach = float(np.quantile(sizes, 0.99, method="higher")) if sizes.size else 0.0
+    return (-reach, reach) if reach > 0 else (-1.0, 1.0)
 
 
 def heat(
@@ -253,12 +349,38 @@ def heat_over_time(
     ticks: int = 5,
     **options: Any,
 ) -> Any:
-    """Heat map of (row, step): one column a snapshot, labelled by its step; rows labelled by name."""
-    image = heat(axes, values, **options)
-    name_ticks(axes.xaxis, np.asarray(steps), limit=ticks)
+    """Heat map of (row, step) on the time axis that lines have: a snapshot reaches half way to its neighbours."""
+    steps = np.asarray(steps)
+    places = _time_places(steps)
+    count = max(len(steps), min(120, hover.CELLS // max(1, len(rows)))) if len(steps) > 1 else 1
+    columns = np.linspace(places[0], places[-1], count)
+    nearest = np.abs(columns[:, None] - places).argmin(1)
+    image = heat(axes, np.asarray(values)[:, nearest], **options)
     name_ticks(axes.yaxis, rows, limit=24)
+    shown = _spaced(places, ticks)
+    at = np.interp(places[shown], columns, np.arange(count)) if count > 1 else np.zeros(1)
+    axes.xaxis.set_ticks(at, [f"{steps[k]:,}" for k in shown])
+    setattr(axes.xaxis, hover.NAMES, [str(step) for step in steps[nearest]])
     axes.set_xlabel("step")
     return image
+
+
+def _time_places(steps: np.ndarray) -> np.ndarray:
+    """Where steps lie on the time axis: of a logarithmic one as matplotlib's `symlog` has it."""
+    steps = steps.astype(np.float64)
+    if (_SCALE.get() or time_scale(steps)) != "log":
+        return steps
+    return np.where(steps > 1, 10 / 9 + np.log10(np.maximum(steps, 1)), steps * 10 / 9)
+
+
+def _spaced(places: np.ndarray, most: int) -> list[int]:
+    """Positions of places that keep a distance from each other, the first and the last among them."""
+    room = (places[-1] - places[0]) / most
+    shown = [0]
+    for k in range(1, len(places) - 1):
+        if places[k] - places[shown[-1]] >= room and places[-1] - places[k] >= room:
+            shown.append(k)
+    return shown if len(places) == 1 else [*shown, len(places) - 1]
 
 
 def name_ticks(axis: Any, names: Sequence[object] | np.ndarray, limit: int = 24, **style: Any) -> None:

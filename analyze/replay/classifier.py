@@ -33,7 +33,9 @@ def classified(state: State, examples: Examples) -> Classified:
     MissingTraceError where the outputs are not those of one linear layer, or its input is not one row an example.
     """
     name = _last(state.network)
-    features, outputs, weights = [], [], None
+    features: list[np.ndarray] = []
+    outputs: list[np.ndarray] = []
+    weights: np.ndarray | None = None
 
     def visit(row: Any, values: tuple[Any, ...], _: Any) -> None:
         nonlocal weights

@@ -11,8 +11,10 @@ import xarray as xr
 from analyze.catalogue import available_metrics
 from analyze.contract import Metric
 from analyze.findings import findings
+from analyze.findings.intervals import CONFIDENCE
 from analyze.report import page
-from analyze.report.entries import chapters, entry, grid, title_of
+from analyze.report.choice import leading
+from analyze.report.entries import chapters, entry, grid, joined, title_of
 from analyze.report.references import number_references
 from analyze.report.run import run_section
 from tracer.store.files import write_whole
@@ -57,15 +59,22 @@ def render(
         if key not in cache or not key[1]:
             cache[key] = entry(name, data, cards.get(name), folder)
     shown = [cache[name, str(data.attrs.get("fingerprint", ""))] for name, data in results.items()]
-    groups = chapters(shown)
-    findings = _findings(results)
-    skipped = _skipped(getattr(results, "skipped", {}), cards)
-    references = number_references(groups)
+    empty = {
+        one["name"]: one["undefined"]["rule"] or "every value is undefined" for one in shown if one["empty"]
+    }
+    spoken = _findings(results)
+    sections = joined([one for one in shown if not one["empty"]])
+    first = leading(sections, [one["metric"] for one in spoken])
+    groups = chapters([one for one in sections if one not in first])
+    skipped = _skipped({**getattr(results, "skipped", {}), **empty}, cards)
+    references = number_references([{"entries": first}, *groups])
     run = run_section(archive, results) if archive is not None else None
     return page.render(
         "report.html",
-        topics=_topics(findings, run is not None, groups, skipped is not None, bool(references)),
-        findings=findings,
+        topics=_topics(spoken, run is not None, first, groups, skipped is not None, bool(references)),
+        findings=spoken,
+        confidence=CONFIDENCE,
+        first=first,
         groups=groups,
         references=references,
         skipped=skipped,
@@ -76,19 +85,27 @@ def render(
 
 
 def _topics(
-    findings: Sequence[Any], has_run: bool, groups: Sequence[dict[str, Any]], skipped: bool, references: bool
+    findings: Sequence[Any],
+    has_run: bool,
+    first: Sequence[dict[str, Any]],
+    groups: Sequence[dict[str, Any]],
+    skipped: bool,
+    references: bool,
 ) -> list[dict[str, Any]]:
-    first = [("findings", "Findings")] if findings else []
-    first += [("trained", "What was trained"), ("recorded", "What was recorded")] if has_run else []
+    top = [("findings", "Findings")] if findings else []
+    run = [("trained", "What was trained"), ("recorded", "What was recorded")] if has_run else []
     last = [("skipped", "Not computed")] if skipped else []
     last += [("references", "References")] if references else []
-    middle = [page.topic(one["name"], [(e["name"], e["title"]) for e in one["entries"]]) for one in groups]
     topics = [
-        page.topic("This run", first),
-        *middle,
-        page.topic("Appendix", [*last, ("provenance", "Provenance")]),
+        page.topic("This run", [*top, *_links(first)]),
+        *(page.topic(one["name"], _links(one["entries"])) for one in groups),
+        page.topic("Appendix", [*run, *last, ("provenance", "Provenance")]),
     ]
     return [topic for topic in topics if topic["links"]]
+
+
+def _links(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(one["name"], one["title"]) for entry in entries for one in (entry, *entry["also"])]
 
 
 def _findings(results: Mapping[str, xr.Dataset]) -> list[dict[str, str]]:

@@ -15,8 +15,9 @@ import xarray as xr
 from analyze import plot
 from analyze.contract import Metric
 from analyze.report import svg
+from analyze.report.choice import changed
 from analyze.report.explore import explore
-from analyze.summary import lines
+from analyze.summary import Line, lines
 
 # In reading order; a metric's folder is its chapter, and what the folder says of itself the chapter's line.
 CHAPTERS = (
@@ -36,6 +37,7 @@ HEADLINES = (
 def entry(name: str, data: xr.Dataset, card: Metric | None, figures: Path | None = None) -> dict[str, Any]:
     """What the report shows of one metric, even of one that is not installed here."""
     figure, trouble = _figure(name, data, card, figures)
+    told = lines(name, data)
     about = {key: str(data.attrs.get(key, "")) for key in ("meaning", "formula", "reading")}
     return {
         "name": name,
@@ -53,7 +55,49 @@ def entry(name: str, data: xr.Dataset, card: Metric | None, figures: Path | None
         "options": options(data),
         "summary": values(name, data),
         "variables": variables(data),
+        "beside": card.beside if card else "",
+        "also": [],
+        "score": changed(told),
+        "line": line_of(told),
+        "empty": is_empty(data),
+        "files": files_of(name, figures),
     }
+
+
+def is_empty(data: xr.Dataset) -> bool:
+    """Whether not one of its numbers is defined."""
+    numbers = [array for array in data.values() if array.dtype.kind == "f" and array.size]
+    return bool(numbers) and not any(bool(array.notnull().any()) for array in numbers)
+
+
+def line_of(told: Sequence[Line]) -> str:
+    """What a metric shows, in a line: its first number that is defined, at the first and the last snapshot."""
+    for line in told:
+        if np.isfinite(line.last):
+            first = f"{_shown(line.first)} → " if len(line.steps) > 1 and np.isfinite(line.first) else ""
+            return f"{line.variable.replace('_', ' ')}{f' ({line.of})' if line.of else ''} {first}{_shown(line.last)}"
+    return ""
+
+
+def files_of(name: str, figures: Path | None) -> list[tuple[str, str]]:
+    """Names and addresses, from the page, of the files beside it with the figure and the numbers of a metric."""
+    if figures is None or not re.fullmatch(r"\w+", name):
+        return []
+    places = [("figure", figures.name, "svg"), ("numbers", "tables", "csv")]
+    return [
+        (what, f"{folder}/{name}.{kind}")
+        for what, folder, kind in places
+        if (figures.parent / folder / f"{name}.{kind}").is_file()
+    ]
+
+
+def joined(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Entries without those that say the same as another, which have become part of that one's section."""
+    by_name = {one["name"]: one | {"also": []} for one in entries}
+    for one in by_name.values():
+        if one["beside"] in by_name:
+            by_name[one["beside"]]["also"].append(one)
+    return [one for one in by_name.values() if one["beside"] not in by_name]
 
 
 def title_of(name: str, data: xr.Dataset) -> str:
@@ -100,6 +144,7 @@ def chapters(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "name": name.capitalize(),
             "about": _about(name),
+            "line": _line(claimed[name]),
             "anchor": f"chapter-{number}",
             "entries": claimed[name],
         }
@@ -112,6 +157,12 @@ def chapter_of(card: Metric | None) -> str:
     """The folder of `analyze/metrics` a metric is in; `other measures` for one from elsewhere."""
     folder = card.module.removeprefix("analyze.metrics.").partition(".")[0] if card else ""
     return folder if folder in CHAPTERS else CHAPTERS[-1]
+
+
+def _line(entries: Sequence[dict[str, Any]]) -> str:
+    """What a chapter shows, in a line: its metrics that changed most."""
+    told = [one for one in sorted(entries, key=lambda one: -one.get("score", 0.0)) if one.get("line")]
+    return "; ".join(f"{one['title']}: {one['line']}" for one in told[:3])
 
 
 def _about(chapter: str) -> str:

@@ -9,7 +9,8 @@ from analyze.reference import Reference
 def number_references(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each publication once, in the order the page cites them; gives every entry its numbers as `cites`."""
     listed: dict[str, dict[str, Any]] = {}
-    for entry in (entry for group in groups for entry in group["entries"]):
+    sections = [section for group in groups for section in group["entries"]]
+    for entry in (one for section in sections for one in (section, *section.get("also", ()))):
         entry["cites"] = []
         for reference in entry["references"]:
             if reference.key not in listed:

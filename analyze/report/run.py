@@ -25,7 +25,7 @@ def run_section(archive: Archive, results: Mapping[str, xr.Dataset]) -> dict[str
     """Everything the page says about the run itself, as the template expects it."""
     summary = summarize(archive)
     trained, recorded = summary["trained"], summary["recorded"]
-    curves, caption = _curves(archive, results)
+    curves, caption = _curves(archive)
     return {
         "title": summary["title"],
         "lede": _lede(summary),
@@ -44,36 +44,29 @@ def run_section(archive: Archive, results: Mapping[str, xr.Dataset]) -> dict[str
     }
 
 
-def draw_curves(archive: Archive, results: Mapping[str, xr.Dataset], figure: Figure) -> None:
-    """Training loss of every update beside the error of each probe, over steps."""
+def draw_curves(archive: Archive, figure: Figure) -> None:
+    """Training loss of every update, over steps."""
     rows = archive.rows
-    error = select(results, "generalization", "error")
-    shown = error is not None and "probe" in error.dims
-    axes = plot.panels(figure, 2 if shown else 1, columns=2, height=2.5, sharex=False, sharey=False)
-    axes[0].plot(rows["step"], rows["loss"], color=plot.GREY, linewidth=0.6, label="minibatch")
-    axes[0].plot(*_smooth(rows["step"], rows["loss"]), color=plot.PALETTE[6], label="running mean")
-    axes[0].set(title="Loss of each minibatch, and its running mean", xlabel="step", ylabel="loss")
-    if shown and error is not None:
-        for position, probe in enumerate(error["probe"].values):
-            one = error.sel(probe=probe)
-            plot.line(axes[1], one["step"], one, label=str(probe), color=plot.color_of(str(probe), position))
-        top = 1.05 * float(error.max()) if error.notnull().any() else 1.0
-        axes[1].set(title="Share of examples classified wrongly", xlabel="step", ylabel="error")
-        axes[1].set_ylim(0, top or 1.0)
-        plot.legend(axes[1])
+    (axes,) = plot.panels(figure, 1, height=2.5)
+    axes.plot(rows["step"], rows["loss"], color=plot.GREY, linewidth=0.6, label="minibatch")
+    axes.plot(*_smooth(rows["step"], rows["loss"]), color=plot.PALETTE[6], label="running mean")
+    axes.set(title="Loss of each minibatch, and its running mean", ylabel="loss")
+    plot.step_axis(axes, rows["step"])
 
 
-def _curves(archive: Archive, results: Mapping[str, xr.Dataset]) -> tuple[Any, str]:
+def _curves(archive: Archive) -> tuple[Any, str]:
     from markupsafe import Markup
 
     if not np.isfinite(archive.rows["loss"]).any():
         return None, ""
 
     def curves(_: Any, figure: Figure) -> None:
-        draw_curves(archive, results, figure)
+        draw_curves(archive, figure)
 
-    label = "Training loss of each update, and the error of each probe"
-    return Markup(svg.fragment(lambda: plot.draw(curves, xr.Dataset()), "curves", label)), label + "."
+    label, scale = "Training loss of each update", {"time_axis": plot.time_scale(archive.snapshots)}
+    return Markup(
+        svg.fragment(lambda: plot.draw(curves, xr.Dataset(attrs=scale)), "curves", label)
+    ), label + "."
 
 
 def _smooth(steps: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -40,8 +40,16 @@ CHARTS = (
     Chart("gap_error", "Gap in error, test − train", "generalization", "gap_error"),
     Chart("stiffness", "Stiffness, train with train", "stiffness", "cosine", {"pair": "train-train"}),
     Chart("stiffness_test", "Stiffness, train with test", "stiffness", "cosine", {"pair": "train-test"}),
-    Chart("path_change", "Path self similarity", "path_self_similarity", "mean", {"probe": "train"}),
-    Chart("path_overlap", "Path similarity of examples", "path_cross_similarity", "mean", {"probe": "train"}),
+    Chart(
+        "path_change", "Path self similarity, last site", "path_self_similarity", "mean", {"probe": "train"}
+    ),
+    Chart(
+        "path_overlap",
+        "Path similarity of examples, last site",
+        "path_cross_similarity",
+        "mean",
+        {"probe": "train"},
+    ),
     Chart("cna", "CNA on train", "cna", "pearson", {"probe": "train"}),
     Chart("margin", "Margin on train", "margin", "gamma", {"probe": "train"}),
 )
@@ -89,7 +97,7 @@ def _each(chart: Chart, runs: Sequence[Drawn], x: Axis) -> list[dict[str, Any]]:
         if key not in one.lines:
             found = [(one.path, one.path, {}, one.data[chart.metric])]
             bands = gathered(found, chart.metric, chart.variable, x=x, labels=one.labels(chart)).bands()
-            line = {"group": one.name, "key": one.key, "n": 1}
+            line: dict[str, Any] = {"group": one.name, "key": one.key, "n": 1}
             one.lines[key] = [line | {"x": _numbers(bands[x]), "y": _numbers(bands["mean"])}]
         told += one.lines[key]
     return told

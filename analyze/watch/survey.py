@@ -22,7 +22,7 @@ from tracer.archive import open as open_archive
 from tracer.archive.attributes import attributes_of, name_of
 from tracer.archive.listing import archives_in
 from tracer.archive.summary import progress_of
-from tracer.errors import ArchiveError, first_line
+from tracer.errors import first_line
 from tracer.store.store import is_remote, local_path
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class Watched:
     key: str
     path: str
     stamp: Any = None
+    commit: str = ""  # of which the facts are
+    computed: float = 0.0  # when its metrics were
     facts: dict[str, Any] = field(default_factory=dict)
     probes: dict[str, str] = field(default_factory=dict)  # split to name
     data: dict[str, xr.Dataset] = field(default_factory=dict)
@@ -68,6 +70,7 @@ class Survey:
         self.place, self.every = place, every
         self.version = 0
         self.trouble = ""
+        self._listed = -REMOTE
         self.runs: dict[str, Watched] = {}
         self._folder = Path(tempfile.mkdtemp(prefix="tracer-watch-"))
         self._lock, self._ended = threading.Lock(), threading.Event()
@@ -92,9 +95,34 @@ class Survey:
 
     def looking(self) -> Iterator[None]:
         """The same in pieces, after each of which the page has something new."""
+        yield from self._read()
+        while (due := [run for run in self.runs.values() if run.due]) and not self._ended.is_set():
+            # Each in its turn; of those that were never computed the ones that train, for which somebody waits.
+            self._compute(min(due, key=lambda run: (run.computed, run.facts["state"] != "recording")))
+            yield
+            yield from self._read()
+
+    def _go(self) -> None:
+        while not self._ended.is_set():
+            for _ in self.looking():
+                if self._ended.is_set():
+                    return
+            self._ended.wait(self.every)
+
+    def _read(self) -> Iterator[None]:
+        """Which runs there are, and the facts of those that have changed."""
+        now = time.monotonic()
+        if not is_remote(self.place) or now - self._listed >= REMOTE:
+            self._listed = now
+            self._list()
+        for run in list(self.runs.values()):
+            if self._refresh(run):
+                yield
+
+    def _list(self) -> None:
         try:
             paths, trouble = archives_in(self.place), ""
-        except (ArchiveError, OSError) as error:
+        except Exception as error:  # of a place elsewhere, anything; it may answer again
             paths, trouble = [], first_line(error)
         known = {_key(path): path for path in paths}
         with self._lock:
@@ -105,40 +133,31 @@ class Survey:
             self.version += changed
         for key in gone:
             shutil.rmtree(self._folder / key, ignore_errors=True)
-        for run in list(self.runs.values()):
-            if self._refresh(run):
-                yield
-        # Those that train are what somebody is waiting for.
-        for run in sorted(self.runs.values(), key=lambda run: run.facts.get("state") != "recording"):
-            if run.due and not self._ended.is_set():
-                self._compute(run)
-                yield
-
-    def _go(self) -> None:
-        while not self._ended.is_set():
-            for _ in self.looking():
-                if self._ended.is_set():
-                    return
-            self._ended.wait(self.every)
 
     def _refresh(self, run: Watched) -> bool:
+        """Read the facts of a run that has changed; whether it has."""
         stamp = _stamp(run.path)
         if stamp is not None and stamp == run.stamp:
             return False
         try:
             with open_archive(run.path) as archive:
+                commit = f"{archive.digest} {archive.state}"
+                if commit == run.commit:
+                    run.stamp = stamp
+                    return False
                 facts, training = _facts(archive), _training(archive)
                 probes = {view.split: name for name, view in archive.probes.items()}
         except Exception as error:  # what is wrong with one run is told beside it
-            facts, training, probes = {"state": "unreadable", "note": first_line(error)}, None, {}
+            facts = {"state": "unreadable", "note": first_line(error)}
+            commit, training, probes = facts["note"], None, {}
         with self._lock:
-            same = facts == run.facts
-            run.stamp, run.facts, run.probes = stamp, facts, probes
-            run.due = training is not None and not same
+            changed = commit != run.commit
+            run.stamp, run.commit, run.probes, run.due = stamp, commit, probes, training is not None
             if training is not None:
                 run.data, run.lines = run.data | {"training": training}, {}
-            self.version += not same
-        return not same
+            run.facts = facts | (_outcome(run) if training is not None else {})
+            self.version += changed
+        return changed
 
     def _compute(self, run: Watched) -> None:
         note, results = "", None
@@ -150,7 +169,7 @@ class Survey:
         except Exception as error:
             note = first_line(error)
         with self._lock:
-            run.due = False
+            run.due, run.computed = False, time.monotonic()
             if results is not None:
                 run.results = results
                 run.data, run.lines = {"training": run.data["training"], **results}, {}

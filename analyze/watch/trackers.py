@@ -20,11 +20,11 @@ TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 
 def mirror_metrics(results: Mapping[str, xr.Dataset], mirror: Any) -> int:
-    """Send the measures of results to a tracker, step by step, and return how many values were sent.
+    """Send the numbers that tell results to a tracker, step by step, and return how many values were sent.
 
-    The measures are those of `analyze.compare`, by names such as `stiffness/cosine/train-train/all`. `mirror` has
-    `add_scalar(name, value, step)`, as TensorBoard's writer, or `log({name: value}, step=step)`, as a run of
-    Weights & Biases. Undefined values are left out; of one value a run, the step is the last of its metric's others,
+    They are those of `Results.summary`, at every snapshot, by names such as `stiffness/cosine/train-train/all`.
+    `mirror` has `add_scalar(name, value, step)`, as TensorBoard's writer, or `log({name: value}, step=step)`, as a run
+    of Weights & Biases. Undefined values are left out; of one value a run, the step is the last of its metric's others,
     else 0. TypeError for any other object.
     """
     add, log = getattr(mirror, "add_scalar", None), getattr(mirror, "log", None)

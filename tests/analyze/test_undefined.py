@@ -21,7 +21,6 @@ FACTS = {
     "regions": {"id_from", "id_to"},
     "minibatch_cna": {"loss"},  # of the update that broke the weights, taken before it
     "cna_landscape": {"explained"},
-    "norm_measures": {"params"},
     "expected_sharpness": {"n_draws"},
 }
 

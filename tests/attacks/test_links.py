@@ -89,36 +89,47 @@ def pipe(place: Path, victim: Path) -> None:
     os.mkfifo(place)
 
 
-def planted(small: Path, scratch: Path, plant: Plant) -> Iterator[tuple[str, Path, Path]]:
-    """(what, archive, another archive): each component of the archive in turn replaced by what leads to the other."""
-    beside = [f"run.zarr.{ending}" for ending in ("lock", "part", "cut-1", "original")]
+BESIDE = [f"run.zarr.{ending}" for ending in ("lock", "part", "cut-1", "original")]
+
+
+@pytest.fixture
+def other(small: Path, tmp_path: Path) -> Path:
+    """A folder with another archive, and what may lie beside one."""
+    folder = copied(small, tmp_path / "other" / "run.zarr").parent
+    for name in BESIDE:
+        if name.endswith(("part", "original")):
+            shutil.copytree(small, folder / name)
+        else:
+            (folder / name).write_text("mine")
+    return folder
+
+
+def planted(small: Path, scratch: Path, other: Path, plant: Plant) -> Iterator[tuple[str, Path]]:
+    """(what, archive): each component of the archive in turn replaced by what leads to the other archive."""
     inside = [f"run.zarr/{file.relative_to(small)}" for file in sorted(small.rglob("*"))]
-    for number, name in enumerate([*beside, *inside]):
-        place = scratch / str(number)
-        other = copied(small, place / "other" / "run.zarr")
-        copied(small, place / "own" / "run.zarr")
-        victim = place / "other" / name
-        if name in beside:
-            shutil.copytree(small, victim) if name.endswith(("part", "original")) else victim.write_text(
-                "mine"
-            )
+    for number, name in enumerate([*BESIDE, *inside]):
+        victim = other / name
         if plant is not link and not victim.is_file():
             continue
-        target = place / "own" / name
+        place = scratch / str(number)
+        copied(small, place / "run.zarr")
+        target = place / name
         if target.is_dir():
             shutil.rmtree(target)
         else:
             target.unlink(missing_ok=True)
         plant(target, victim)
-        yield name, place / "own" / "run.zarr", other.parent
+        yield name, place / "run.zarr"
+        shutil.rmtree(place)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=["resume", "record", "repair", "pack", "attributes"])
 @pytest.mark.parametrize("plant", [link, second_name, pipe])
-def test_nothing_outside_is_touched(small: Path, tmp_path: Path, command: Command, plant: Plant) -> None:
-    n = 0
-    for name, path, other in planted(small, tmp_path, plant):
-        before = contents(other)
+def test_nothing_outside_is_touched(
+    small: Path, other: Path, tmp_path: Path, command: Command, plant: Plant
+) -> None:
+    before, n = contents(other), 0
+    for name, path in planted(small, tmp_path, other, plant):
         with suppress(ArchiveError):  # one sentence, or it is done without following
             command(path)
         assert contents(other) == before, name

@@ -3,6 +3,7 @@
 import ast
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -229,15 +230,17 @@ HOME = Path(tracer.__file__).parent
 SOURCES = [*HOME.rglob("*.py"), *Path(analyze.__file__).parent.rglob("*.py"), HOME.parent / "cli.py"]
 
 
+@cache
+def called(file: Path) -> set[str]:
+    """Names of what a product file calls: classes, functions, methods."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    functions = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return {str(getattr(f, "id", None) or getattr(f, "attr", None)) for f in functions}
+
+
 def uses(name: str) -> set[str]:
-    """Product files that name a class, function or method."""
-    found = set()
-    for file in SOURCES:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
-        if any(name in (getattr(f, "id", None), getattr(f, "attr", None)) for f in called):
-            found.add(str(file.relative_to(HOME.parent)))
-    return found
+    """Product files that call it."""
+    return {str(file.relative_to(HOME.parent)) for file in SOURCES if name in called(file)}
 
 
 def test_rows_are_compiled_and_read_in_one_room() -> None:

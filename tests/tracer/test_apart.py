@@ -1,10 +1,16 @@
 """The process kept for networks of archives: its answers are those of this one, its death is one failed metric."""
 
 import os
+import pickle
+import random
 import signal
+import struct
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xarray as xr
 from click.testing import CliRunner
@@ -12,10 +18,14 @@ from click.testing import CliRunner
 import analyze
 import cli
 import tracer
+from analyze.engine.apart import Apart as EngineApart
+from analyze.engine.blocks import Block, Worker
+from analyze.engine.plan import make_plan
 from tests.dying import crashing
 from tests.loops import record_everything
+from tracer import answers
 from tracer.apart import Apart, WorkerDiedError
-from tracer.errors import ArchiveError
+from tracer.errors import ArchiveError, MissingTraceError, RecordError
 from tracer.verify import verify
 
 NAMES = ["jacobian", "cna"]
@@ -79,10 +89,113 @@ def test_memory_is_limited(apart: Apart) -> None:
     assert len(apart.call(bytes, 1 << 20, memory=1 << 30)) == 1 << 20
 
 
-def test_results_are_those_of_this_process(run: Path) -> None:
-    here, there = analyze.run(run, NAMES), analyze.run(run, NAMES, apart=True)
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_results_are_those_of_this_process(run: Path, jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = analyze.run(run, NAMES), analyze.run(run, NAMES, apart=True, jobs=jobs)
     for name in NAMES:
-        xr.testing.assert_equal(here[name], there[name])
+        xr.testing.assert_identical(here[name], there[name])
+
+
+def test_a_process_of_several_runs_no_network_itself(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks go to processes whose answers are unpickled: each has a process of its own for networks."""
+    asked: list[bytes] = []
+    monkeypatch.setattr(Apart, "call", lambda self, function, task, code, memory: asked.append(task) or {})
+    with tracer.open(run) as archive:
+        plans = [
+            make_plan(analyze.available_metrics()[name], {}, archive, {}) for name in ("jacobian", "cna")
+        ]
+        elsewhere = EngineApart(Worker(archive, {}), 1 << 30, wanted=True)
+        ran, stored = (elsewhere.task(Block(0, [plan], (0,)), "a session") for plan in plans)
+        assert "no answer" in ran()["jacobian"].message and len(asked) == 1
+        assert stored.apart is None
+
+
+class Evil:
+    """Unpickled it makes a file; as an answer it is nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> object:
+        return Path.touch, (self.path,)
+
+
+def taken_over(content: bytes, kind: bytes, claimed: int) -> None:
+    """What an archive's code would do in there: answer in words of its own."""
+    message = struct.pack("<cQ", kind, claimed) + content
+    sys.modules["__main__"].send = lambda pipe, *_: (pipe.write(message), pipe.flush())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", [b"r", b"e", b"p", b"x"])
+def test_an_answer_is_never_unpickled(apart: Apart, tmp_path: Path, kind: bytes) -> None:
+    content = pickle.dumps(Evil(tmp_path / "hacked"))
+    for claimed in (len(content), 1 << 60):
+        with pytest.raises(WorkerDiedError, match="what is no answer; do not trust this archive"):
+            apart.call(taken_over, content, kind, claimed, progress=print)
+    assert list(tmp_path.iterdir()) == []
+    assert apart.call(len, "it goes on") == 10
+
+
+VALUES = {
+    "nothing": None,
+    "numbers": [1, -(2**70), 0.1, float("inf"), True],
+    "texts": ("a", "\N{GREEK SMALL LETTER PI}", b"\0\xff"),
+    "keys that are no texts": {1: "a", ("b", 2): {"c": []}},
+    "arrays": [
+        np.arange(6.0).reshape(2, 3),
+        np.zeros((0, 3), np.int32),
+        np.array(True),
+        np.array(["a", "bc"]),
+    ],
+    "scalars": (np.float32(0.1), np.int64(-3), np.bool_(False)),
+    "objects": np.array([["a", None], [1, "b"]], object),
+    "in another order": np.asfortranarray(np.arange(6).reshape(2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_plain_values_come_back_as_they_were(name: str) -> None:
+    value, back = VALUES[name], answers.read(answers.written(VALUES[name]))
+    assert pickle.dumps(as_lists(back)) == pickle.dumps(as_lists(value))
+    assert not isinstance(back, np.ndarray) or back.flags.writeable
+
+
+def as_lists(value: object) -> object:
+    match value:
+        case np.ndarray() | np.generic():
+            return type(value).__name__, str(value.dtype), value.shape, value.tolist()
+        case list() | tuple():
+            return type(value).__name__, [as_lists(item) for item in value]
+    return value
+
+
+def test_bytes_that_are_no_answer_are_refused() -> None:
+    rng, seen = random.Random(0), Counter[str]()
+    whole = answers.written([VALUES[name] for name in sorted(VALUES)])
+    for _ in range(2000):
+        data = bytearray(whole)
+        for _ in range(rng.choice([1, 1, 3])):
+            at = rng.randrange(len(data))
+            data[at : at + rng.choice([0, 1, 4])] = rng.choice([b"", b"9", b"[", b'"', rng.randbytes(2)])
+        try:
+            answers.read(bytes(data))
+            seen["read"] += 1
+        except answers.ForeignAnswerError:
+            seen["refused"] += 1
+    assert seen["refused"] > 1000
+
+
+def test_what_is_no_value_is_not_sent(apart: Apart) -> None:
+    with pytest.raises(TypeError, match="a Evil cannot be sent"):
+        apart.call(Evil, Path("x"))
+
+
+@pytest.mark.parametrize("error", [MissingTraceError("no"), KeyError("k"), RecordError("r"), ValueError("v")])
+def test_errors_keep_their_kind(error: Exception) -> None:
+    back = answers.read(answers.written(error))
+    assert type(back) is type(error) and back.args == error.args
+    assert type(answers.read(answers.written(UnicodeDecodeError("a", b"", 0, 1, "b")))) is RuntimeError
+    assert type(answers.read(answers.written(KeyboardInterrupt()))) is RuntimeError
 
 
 def test_a_crash_is_one_failed_metric(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

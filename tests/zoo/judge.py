@@ -106,8 +106,8 @@ def difference(case: Case, archive: Any, step: int = 2) -> str:
     return "equal" if gradients else "off"
 
 
-def judge(case: Case, folder: Path, *, report: bool = True) -> Verdict:
-    """Record, compare, replay and analyze a case; anything but a refusal in one sentence is raised."""
+def judge(case: Case, folder: Path, *, metrics: bool = True, report: bool = True) -> Verdict:
+    """Record, compare, replay and analyze a case, with a report; anything but a refusal in one sentence is raised."""
     path = folder / "run.zarr"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RecordWarning)
@@ -118,7 +118,7 @@ def judge(case: Case, folder: Path, *, report: bool = True) -> Verdict:
     with tracer.open(path) as archive:
         network = archive.card["network"]
         gradients = difference(case, archive) if archive.probes else "off"
-    replayed, metrics = "", 0
+    replayed, computed = "", 0
     if network == "table":
         checked = verify(path, full=True, replay=True)
         replayed = "yes" if checked.ok else "; ".join(map(str, checked.findings))
@@ -127,9 +127,10 @@ def judge(case: Case, folder: Path, *, report: bool = True) -> Verdict:
         assert any(variable.notnull().any() for variable in value.data_vars.values()), "all NaN"
     except (tracer.TracerError, analyze.AnalysisError) as error:
         replayed = str(error)
-    if report:
-        results = analyze.run(path, patience=5)
-        results.save(folder / "run.analysis")
-        assert (folder / "run.analysis" / "report.html").is_file()
-        metrics = len(results)
-    return Verdict(network, gradients, replayed, metrics, tuple(notes))
+    if metrics or report:
+        results = analyze.run(path, patience=2)
+        computed = len(results)
+        if report:
+            results.save(folder / "run.analysis")
+            assert (folder / "run.analysis" / "report.html").is_file()
+    return Verdict(network, gradients, replayed, computed, tuple(notes))

@@ -26,7 +26,8 @@ def marked(case):
 
 @pytest.mark.parametrize("case", map(marked, CASES))
 def test_what_becomes_of_a_case(tmp_path, case):
-    verdict = judge(case, tmp_path, report=case.name not in QUICK)
+    whole = case.name not in QUICK
+    verdict = judge(case, tmp_path, metrics=whole, report=whole)
     assert verdict.sound, verdict
     said = " ".join(verdict.notes)
     assert case.refused in said and case.off in said
@@ -35,6 +36,7 @@ def test_what_becomes_of_a_case(tmp_path, case):
     assert verdict.gradients == ("" if case.refused else "off" if case.off else "equal"), verdict
 
 
+@pytest.mark.slow
 def test_names_are_those_of_the_page():
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names) and set(names) >= QUICK

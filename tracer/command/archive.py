@@ -128,6 +128,7 @@ def verify_command(run: str, full: bool, replay: bool, repair: bool, device: str
     """
     from tracer.apart import WorkerDiedError, shared
     from tracer.verify import verify
+    from tracer.verify.report import Report
 
     if repair:
         from tracer.recovery.repair import repair as mend
@@ -135,7 +136,7 @@ def verify_command(run: str, full: bool, replay: bool, repair: bool, device: str
         note(str(mend(run)))
     asked: dict[str, Any] = {"full": full, "replay": replay, "device": device}
     try:
-        report = shared().call(verify, run, **asked) if replay else verify(run, **asked)
+        report = Report.of(shared().call(verify, run, **asked)) if replay else verify(run, **asked)
     except WorkerDiedError as error:
         report = verify(run, full=full)
         report.add("replay", "network", str(error))
@@ -196,7 +197,7 @@ def materialize_command(
     have stored.
     """
     from tracer.apart import shared
-    from tracer.materialize import materialize
+    from tracer.materialize import Materialized, materialize
 
     if (probe is None) != (data is None):
         raise click.UsageError("--probe NAME and --data MODULE:FACTORY go together")
@@ -204,7 +205,7 @@ def materialize_command(
     asked: dict[str, Any] = {**streams, "probes": added, "device": device, "output": output}
     with Bar() as bar:
         if model is None and added is None:  # what the caller gives is run here
-            done = shared().call(materialize, run, **asked, progress=bar)
+            done = Materialized(**shared().call(materialize, run, **asked, progress=bar))
         else:
             done = materialize(run, **asked, model=None if model is None else imported(model), progress=bar)
     click.echo(f"added {', '.join(map(str, done.added)) or 'nothing'} to {done.path}")

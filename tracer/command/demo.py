@@ -60,15 +60,13 @@ def train(
             "train": tracer.Probe(x_train, y_train, true_targets=true_labels, capture={"masks": 256}),
             "test": tracer.Probe(x_test, y_test, capture={"masks": 256}),
         }
-        # Metrics that run the network again are the slow ones, and they go by the snapshots of the weights.
-        often, seldom = tracer.epochs(every=4) | tracer.log_spaced(), tracer.epochs(every=20)
         with tracer.record(
             path,
             model,
             optimizer,
             loss=F.cross_entropy,
             probes=probes,
-            snapshots={"default": often, "weights": seldom},
+            snapshots=tracer.epochs(every=4) | tracer.log_spaced(),
         ) as run:
             for epoch in range(epochs):
                 losses = []

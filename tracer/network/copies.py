@@ -150,11 +150,11 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     replica = type(module).__new__(type(module))
     memo[id(module)] = replica
     state: dict[str, Any] = {}
-    for name, value in _state(module).items():
+    for name, value in state_of(module).items():
         if name == "_modules":
             state[name] = {key: child and _copy_module(child, memo) for key, child in value.items()}
         elif name in HOOKS:
-            state[name] = {key: _copy_value(hook, memo) for key, hook in value.items() if _of_torch(hook)}
+            state[name] = {key: _copy_value(hook, memo) for key, hook in value.items() if of_torch(hook)}
         else:
             state[name] = _copy_value(value, memo)
     if "_original_forward" in state and "forward" in state:
@@ -164,7 +164,7 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     return replica
 
 
-def _state(module: nn.Module) -> dict[str, Any]:
+def state_of(module: nn.Module) -> dict[str, Any]:
     """Attributes of a module; its own `__getstate__` is asked where the user's class has one.
 
     (Lightning leaves its trainer out there. Those of torch are not asked: recurrent modules change themselves
@@ -184,7 +184,8 @@ def _copy_value(value: Any, memo: dict[int, Any]) -> Any:
         return value
 
 
-def _of_torch(hook: Any) -> bool:
+def of_torch(hook: Any) -> bool:
+    """Whether a hook is part of the function: those of `torch.nn.utils` are (pruning, weight and spectral norm)."""
     home = getattr(hook, "__module__", None) or type(hook).__module__
     return home.startswith("torch.nn.utils")
 

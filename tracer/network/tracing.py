@@ -26,6 +26,7 @@ from tracer.ops import kernels
 from tracer.ops.decompositions import decompositions, is_primitive
 
 _FEW = 3  # examples in a trace with a variable number of them
+_MANY = 1 << 31  # more examples than go through at once
 
 
 class _Together(nn.Module):
@@ -137,7 +138,8 @@ def _export(
     arguments = [inputs] if goal is None else [inputs, targets]
     shapes = None
     if batched is not None:
-        batch = torch.export.Dim("batch")
+        # Up to 2.8 PyTorch asks of a recurrent layer whether there are 2**63 - 1 examples, if nothing rules it out.
+        batch = torch.export.Dim("batch", max=_MANY)
         flags = [flag for part in batched[: len(arguments)] for flag in part]
         shapes = (tuple({0: batch} if flag else None for flag in flags),)
     leaves = leaves_of(arguments)

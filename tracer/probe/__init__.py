@@ -260,6 +260,8 @@ def _tensors(value: Any, what: str) -> Any:
             value = torch.as_tensor(np.asarray(value))
         except TypeError:
             raise RecordError(f"{what} are an array of {np.asarray(value).dtype}, expected numbers") from None
+        except ValueError as error:
+            raise RecordError(f"{what} are no array of numbers: {str(error).splitlines()[0]}") from None
     elif isinstance(value, tuple | dict):
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         converted = {key: torch.as_tensor(x) if isinstance(x, np.ndarray) else x for key, x in pairs}
@@ -314,7 +316,12 @@ def _ids(value: Any) -> np.ndarray:
 def _array(value: Any) -> np.ndarray | None:
     if value is None:
         return None
-    return to_numpy(value) if isinstance(value, Tensor) else np.array(value)
+    try:
+        return to_numpy(value) if isinstance(value, Tensor) else np.array(value)
+    except ValueError as error:
+        raise RecordError(
+            f"ids, true_targets, group or raw are no array: {str(error).splitlines()[0]}"
+        ) from None
 
 
 def _capture(wanted: Mapping[str, int | None]) -> dict[str, int | None]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tracer.errors import RecordError, byte_size
-from tracer.probe.memory import EXACT_LIMIT, gradient_mode
+from tracer.probe.memory import COPIES, EXACT_LIMIT, gradient_mode
 
 if TYPE_CHECKING:
     from tracer.probe import Probe
@@ -86,6 +86,8 @@ class Needs:
             mode, _ = gradient_mode(self.gradients, n * self.exact)
             parts["gradients"] = n * self.exact if mode == "exact" else 0
             parts["inner products of gradients"] = self.gram(n)
+        # One array waits to be written while the others are there; more of them only where there is room.
+        parts[COPIES] = max(self.weights, *parts.values()) if parts else self.weights
         most = max((max(taken.values(), default=0) for taken in counts.values()), default=0)
         largest = max((taken.get("gradients", 0) for taken in counts.values()), default=0)
         flight = max(2 * min(self.chunks[0], largest), min(self.chunks[1], most), self.padded)
@@ -137,10 +139,14 @@ class Needs:
 
 @dataclass
 class Fitted:
-    """What a snapshot takes. counts: by probe and stream. groups: of units, one backward pass each."""
+    """What a snapshot takes. counts: by probe and stream. groups: of units, one backward pass each.
+
+    room: bytes of the memory that are left for copies that wait to be written.
+    """
 
     counts: Counts
     groups: list[list[Names]]
+    room: int
     notes: list[str] = field(default_factory=list)
 
 
@@ -201,7 +207,13 @@ class _Fitting:
                 f"Gradients are taken in {len(groups)} groups of layers, a backward pass each, with the same result: "
                 f"one pass would take memory={held}."
             )
-        return Fitted(self.counts, groups, notes)
+        return Fitted(self.counts, groups, self._room(groups), notes)
+
+    def _room(self, groups: list[list[Names]]) -> int:
+        needs, parts = self._needs, self._needs.parts(self.counts)
+        several = needs.passes(self.counts) > 1
+        held = max(sum(needs.held[names] for names in group) for group in groups) if several else 0
+        return self._memory - sum(parts.values()) - needs.n_gradients(self.counts) * held + parts[COPIES]
 
     def _stage(self, lower: Callable[[], None], why: str) -> list[str]:
         """The reason, where a stage lowers anything."""
@@ -209,9 +221,9 @@ class _Fitting:
         lower()
         return [why] if self.counts != before else []
 
-    def _share(self) -> None:
+    def _share(self, share: int = _SHARE) -> None:
         for stream in self._others():
-            self._cap([stream], lambda counts, s=stream: self._bytes(counts, s) <= self._memory // _SHARE)  # type: ignore[misc]
+            self._cap([stream], lambda counts, s=stream: self._bytes(counts, s) <= self._memory // share)  # type: ignore[misc]
 
     def _hasten(self) -> None:
         if self._quick(self.counts):
@@ -224,8 +236,21 @@ class _Fitting:
         self._cap(self._others(), self._quick)
 
     def _hold(self) -> None:
-        if not self._fits(self.counts):
+        """Fewer examples with gradients; where that leaves less than two of a probe, less of the other streams too."""
+        if self._fits(self.counts):
+            return
+        before, best = self.counts, -1
+        n = self._needs.n_gradients
+        enough = sum(min(2, taken.get("gradients", 0)) for taken in before.values())
+        for share in (_SHARE << k for k in range(5)):
+            tried, self.counts = self.counts, before
+            self._share(share)
             self._cap(["gradients"], self._fits)
+            if not self._fits(self.counts) or n(self.counts) <= best:
+                self.counts = tried
+            best = n(self.counts) if self._fits(self.counts) else -1
+            if best >= enough:
+                return
 
     @property
     def _light(self) -> int:
@@ -248,7 +273,7 @@ class _Fitting:
 
     def _snapshot_bytes(self, counts: Counts) -> int:
         parts = self._needs.parts(counts)
-        return sum(size for name, size in parts.items() if name != IN_FLIGHT)
+        return sum(size for name, size in parts.items() if name not in (IN_FLIGHT, COPIES))
 
     def _others(self) -> list[str]:
         """Streams other than gradients."""

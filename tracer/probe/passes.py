@@ -42,16 +42,18 @@ class ProbePass:
 
     tensors: live parameters and buffers by name; their device is where the passes run. streams: what may ever
     be asked for. gradients: "exact", "gram", "none", or "auto" (exact up to 64 MiB a snapshot). memory: bytes
-    that one pass may use, and cost: training steps of `batch` examples that it may take: what was not asked for is
-    fitted into both, what was asked for and does not fit is refused with the figure. chunk: examples that go through
-    together (default: what fits). excluded: parameters (name: why) whose rules are not to be trusted.
+    that a pass and what it leaves to be written may use, and cost: training steps of `batch` examples that it may
+    take: what was not asked for is fitted into both, what was asked for and does not fit is refused with the figure.
+    chunk: examples that go through together (default: what fits). excluded: parameters (name: why) whose rules are not
+    to be trusted.
 
     probes: as they are taken now, each stream with its number of examples. steps: training steps that a snapshot is
     worth, None where that is not known. device: where the probes are. streams: what is recorded. mode, reason: how
     gradients are kept, and why. ways: by layer, "rows", "vmap" or "loop". layout: {group: {array: (dtype, shape,
     dims)}} of one snapshot; attributes: {group: {...}}; static: {group: (arrays, dims, attributes)} of the probes
     themselves; sites: rows of the table of sites, with the first unit of each; notes: sentences for the user; lowered:
-    the same of what was not asked for and is less than usual.
+    the same of what was not asked for and is less than usual; room: bytes of `memory` for copies that wait to be
+    written.
     RecordError, naming the probe, where examples do not fit the network.
     """
 
@@ -104,6 +106,7 @@ class ProbePass:
         self.batch = None if work is None else work.batch
         self.steps = None if work is None else spent / work.step
         self.lowered = fitted.notes
+        self.room = fitted.room
         self.notes = [note for p in self._probes for note in _absent_classes(p)]
 
     # Preparing.

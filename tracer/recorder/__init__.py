@@ -10,6 +10,7 @@ from tracer.errors import RecordError
 from tracer.network.randomness import untouched_random_state
 from tracer.probe import fitting, named_probes
 from tracer.recorder import card, dataset, ranks
+from tracer.recorder.arguments import check_arguments
 from tracer.recorder.budget import Budget
 from tracer.recorder.instrument import Instrument
 from tracer.recorder.messages import RecordWarning
@@ -90,6 +91,8 @@ def record(
 
     Errors: RecordError and ArchiveError, in one sentence, before training starts and with nothing written.
     """
+    words: Any = {"durability": durability, "on_error": on_error, "resume": resume, "budget": budget}
+    check_arguments(path, model, optimizer, probes, **words, title=title, attributes=attributes, data=data)
     check_model(model)
     process, in_pieces = ranks.here(), ranks.sharded(model)
     path = placed(Path(path), exists, resuming=resume is not False, several=process.world_size > 1)

@@ -1,4 +1,4 @@
-"""Saved weights as they lie in files: found in a folder or on the Hub, read, and loaded into a model."""
+"""Saved weights as they lie in files: looked for in a folder or on the Hub, read, and loaded into a model."""
 
 import os
 import re
@@ -84,17 +84,17 @@ def files_of_hub(
 
 def parts_of(file: Path) -> list[Path]:
     """All files of the snapshot that a file belongs to, in order."""
-    found = _PART.fullmatch(file.stem)
-    if found is None:
+    named = _PART.fullmatch(file.stem)
+    if named is None:
         return [file]
-    width, start = len(found[2]), file.stem[: -len(f"{found[2]}-of-{found[3]}")]
+    width, start = len(named[2]), file.stem[: -len(f"{named[2]}-of-{named[3]}")]
     names = [
-        f"{start}{k:0{width}}-of-{found[3]}{file.suffix}" for k in range(1, min(int(found[3]), _MANY) + 1)
+        f"{start}{k:0{width}}-of-{named[3]}{file.suffix}" for k in range(1, min(int(named[3]), _MANY) + 1)
     ]
     lost = next((name for name in names if not (file.parent / name).is_file()), None)
     if lost is not None:
         raise RecordError(
-            f"{file.name!r} is one of {int(found[3])} files of a snapshot, of which {lost!r} is missing"
+            f"{file.name!r} is one of {int(named[3])} files of a snapshot, of which {lost!r} is missing"
         )
     return [file.parent / name for name in names]
 
@@ -144,16 +144,16 @@ def _told(names: Sequence[str]) -> str:
 def _states(contents: Mapping[str, Any], file: Path, entry: str | None) -> dict[str, dict[str, Tensor]]:
     """Everything in a file that is the state of a module, by name; the file itself is ""."""
     if _is_state(contents):
-        found = {"": dict(contents)}
+        states = {"": dict(contents)}
     else:
-        found = {str(name): dict(value) for name, value in contents.items() if _is_state(value)}
+        states = {str(name): dict(value) for name, value in contents.items() if _is_state(value)}
     if entry is not None:
-        if entry not in found:
-            raise RecordError(f"{file.name!r} holds no state {entry!r}; {did_you_mean(entry, found)}")
-        found = {entry: found[entry]}
-    if not found:
+        if entry not in states:
+            raise RecordError(f"{file.name!r} holds no state {entry!r}; {did_you_mean(entry, states)}")
+        states = {entry: states[entry]}
+    if not states:
         raise RecordError(f"{file.name!r} is no state_dict: save model.state_dict(), or convert it")
-    return found
+    return states
 
 
 def _is_state(value: Any) -> bool:
@@ -218,8 +218,8 @@ def _read(file: Path, load_pt: bool) -> dict[str, Any]:
     try:
         contents = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle raises anything
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        cause = named[1] if named else str(error).splitlines()[0]
+        name = re.search(r"GLOBAL ([\w.]+)", str(error))
+        cause = name[1] if name else str(error).splitlines()[0]
         raise RecordError(
             f"{file.name!r} holds more than tensors ({cause}), which are not loaded: where you trust it, save its "
             "state_dict alone"

@@ -33,9 +33,9 @@ def steps_of(names: Sequence[str]) -> tuple[dict[str, int | None], bool]:
     1000
     """
     for counts, pattern in _LABELLED:
-        found = {name: _deepest(name, pattern) for name in names}
-        if any(step is not None for step in found.values()):
-            return found, counts == "epochs"
+        labelled = {name: _deepest(name, pattern) for name in names}
+        if any(step is not None for step in labelled.values()):
+            return labelled, counts == "epochs"
     values: dict[str, set[str]] = defaultdict(set)
     many: dict[str, int] = defaultdict(int)
     for name in names:

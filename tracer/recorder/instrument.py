@@ -10,10 +10,11 @@ import numpy as np
 from torch import nn
 
 from tracer.errors import ArchiveError, RecordError, first_line
-from tracer.network import Network, trace
+from tracer.network import Network
 from tracer.network.checks import closure, currency
 from tracer.network.copies import named_tensors, to_numpy
 from tracer.network.independence import independence
+from tracer.network.memo import trace_once
 from tracer.network.objective import Objective
 from tracer.network.reading import unreadable
 from tracer.probe import Probe, fitting
@@ -67,6 +68,7 @@ class Instrument:
     ) -> None:
         self.model = model
         self.notes: list[str] = []
+        self.announced: list[str] = []  # those that need no warning
         self._probes = dict(probes)
         self._goal: dict[str, Any] = {"loss": loss, "objective": objective}
         self._options: dict[str, Any] = {
@@ -103,7 +105,7 @@ class Instrument:
         self._lost: set[str] = set()  # tensors that the archive has no longer a place for
         self._structure = Structure(model)
         self._said: set[str] = set()  # names of tensors whose change was noted
-        self._transfer = Transfer()
+        self._transfer = Transfer(memory if self._pass is None else self._pass.room)
         self.in_flight: InFlight | None = None
         if minibatch:
             # Without a pass the archive has no tables of sites that sums and masks could refer to.
@@ -127,7 +129,7 @@ class Instrument:
         chunk = self._options["chunk"] or min(64, max(probe.n for probe in self._probes.values()))
         arguments = (self.model, self._inputs, self._targets)
         try:
-            self.network = trace(*arguments, **self._goal, chunk=chunk)
+            self.network = trace_once(*arguments, **self._goal, chunk=chunk)
         except (RecordError, ArchiveError) as refusal:
             self.network = untraced(*arguments, **self._goal, refusal=refusal)
 
@@ -167,7 +169,8 @@ class Instrument:
         # Which parameters a model that branches on values uses, a few examples cannot tell.
         known = isinstance(network, Network) or network.batch is None
         useless = unreached(network, tensors, self._inputs, self._targets) if known else []
-        for note in [*useless, *self._pass.notes, *self._pass.lowered]:
+        self.announced = self._pass.lowered
+        for note in [*useless, *self._pass.notes, *self.announced]:
             self._note(note)
 
     def _note(self, sentence: str) -> None:
@@ -213,11 +216,6 @@ class Instrument:
     def announce(self, path: str) -> None:
         """Say in one line what a snapshot takes, and in one each what was lowered."""
         announce_snapshots(path, self.layout, self._pass)
-
-    @property
-    def announced(self) -> list[str]:
-        """Notes that are announced, and so need no warning."""
-        return [] if self._pass is None else self._pass.lowered
 
     @property
     def weights(self) -> dict[str, np.ndarray]:

@@ -14,8 +14,8 @@ from tracer.network.checks import some as first_of
 from tracer.network.copies import named_tensors, private_copy, quiet, unwrap
 from tracer.network.estimate import Estimate, estimate
 from tracer.network.loss_kind import judged
-from tracer.network.objective import Objective, call_model, objective_of, per_example
-from tracer.network.pytree import examples_in, leaves_of, rebuild, take
+from tracer.network.objective import Objective, Scored, call_model, objective_of, per_example
+from tracer.network.pytree import examples_in, first_tensor, leaves_of, rebuild, take
 from tracer.network.table import DTYPES
 from tracer.probe import Probe, fitting
 from tracer.probe.memory import chunks_of
@@ -77,7 +77,7 @@ def check_accepted(
         replica = private_copy(model)
         if objective is not None:
             try:
-                objective_of(None, objective)(replica, inputs, targets)
+                check_scored(objective_of(None, objective)(replica, inputs, targets), examples_in(inputs))
             except RecordError as error:
                 raise RecordError(f"Probe {name!r}: {error}") from error
             except Exception as error:
@@ -114,6 +114,27 @@ def check_accepted(
                 "bring the targets into the form of the training batches, or pass objective=(model, inputs, targets) "
                 "-> (outputs, losses)."
             ) from error
+
+
+def check_scored(scored: Scored, n: int) -> None:
+    """RecordError where what an objective returned of n examples is not outputs and a number for each of them."""
+    outputs = first_tensor(scored.outputs)
+    if outputs is None or len(outputs) != n:
+        told = "hold no floating-point tensor" if outputs is None else f"have shape {list(outputs.shape)}"
+        raise RecordError(f"the objective's outputs {told}, expected one of {n} examples, examples first")
+    for name, value in (("losses", scored.losses), ("correct", scored.correct)):
+        if value is None and name == "correct":
+            continue
+        if not isinstance(value, torch.Tensor) or value.shape != (n,):
+            told = (
+                f"of shape {list(value.shape)}"
+                if isinstance(value, torch.Tensor)
+                else f"a {type(value).__name__}"
+            )
+            one = "one loss per example" if name == "losses" else "one number for each example"
+            raise RecordError(
+                f"the objective must give {one}: {name} are {told}, expected a tensor of shape [{n}]"
+            )
 
 
 def _told(tree: Any) -> str:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from tracer.archive import Archive
 from tracer.archive.probes import ProbeView
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
-from tracer.network import Network, read, trace
+from tracer.network import Network, read
 from tracer.network.copies import named_tensors, private_copy
+from tracer.network.memo import trace_once
 from tracer.network.pytree import leaves_of, rebuild
 from tracer.network.table import DTYPES
 from tracer.probe import Probe
@@ -72,7 +73,7 @@ class Networks:
             None if tree is None else rebuild(tree, iter([leaf[index] for leaf in leaves_of(tree)]))
             for tree in (probe.inputs, probe.targets)
         ]
-        self._own = trace(self.model, few[0], few[1] if self.loss else None, self.loss)
+        self._own = trace_once(self.model, few[0], few[1] if self.loss else None, self.loss)
         return self._own
 
 

@@ -1,6 +1,7 @@
 """What verifying an archive tells."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 LISTED = 1000  # findings of one kind that are listed one by one
 
@@ -38,6 +39,11 @@ class Report:
     notes: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     rounding: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> "Report":
+        """The report that another process made, from its fields."""
+        return cls(**{**fields, "findings": [Finding(**finding) for finding in fields["findings"]]})
 
     @property
     def ok(self) -> bool:

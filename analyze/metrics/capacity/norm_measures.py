@@ -14,7 +14,6 @@ from analyze.metrics.capacity.pac_bayes import DZIUGAITE_2020
 from analyze.numerics import divide
 from analyze.reference import JIANG_2019
 from analyze.replay.folded import Folded, fold
-from tracer.errors import MissingTraceError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -48,7 +47,7 @@ OTHERS = (
 )
 NAMES = (*OTHERS[:2], *SPECTRAL, *OTHERS[2:], *(f"{name}_fft" for name in SPECTRAL))
 SCALES = ("raw", "rescaled")
-AFFORDABLE = 2e9  # multiplications of a snapshot up to which norms by Fourier transform are computed unasked
+AFFORDABLE = 2e8  # multiplications of a snapshot up to which norms by Fourier transform are computed unasked
 
 
 @metric(
@@ -99,10 +98,10 @@ def norm_measures(
     `log_sum_of_spec` ln d + (1/d) Σ ln s² (despite its name d times the geometric mean). `log_prod_of_fro`,
     `log_sum_of_fro` with f. `fro_dist` Σ|D|²_F, `dist_spec_init` Σ|D|²₂, `param_norm` Σ f², `l2` and `l2_dist` the
     roots of `param_norm` and `fro_dist`. `path_norm`: sum of the outputs for an input of ones with every parameter
-    squared, biases too (NaN where paths are not defined). `_over_margin` subtracts 2 ln γ from logarithms, and divides
-    `path_norm` by γ². `_fft`: with the largest singular value over the Fourier transform of the kernel, padded to the
-    size of the input image whatever the layer's own, Frobenius norms being those of the kernel; a linear layer keeps
-    its plain norm. `fft="auto"` computes them where they cost little, else NaN.
+    squared, biases too (NaN where inputs are no real numbers). `_over_margin` subtracts 2 ln γ from logarithms, and
+    divides `path_norm` by γ². `_fft`: with the largest singular value over the Fourier transform of the kernel, padded
+    to the size of the input image whatever the layer's own, Frobenius norms being those of the kernel; a linear layer
+    keeps its plain norm. `fft="auto"` computes them where they cost little, else NaN.
 
     `rescaled` is ½ (v - ln m) of names that begin with log_ and √(v/m) of others, `m` being the number of training
     examples `n_train` unless stated. NaN for every measure with γ where γ is not above 0 (`absolute=True` takes |γ|,
@@ -116,7 +115,7 @@ def norm_measures(
     [64.0, 16.0, 100.0]
     >>> [float(found[name]) for name in ("fro_over_spec", "fro_dist", "dist_spec_init", "param_norm")]  # 41/16
     [2.5625, 5.0, 5.0, 29.0]
-    >>> round(rescaled("log_prod_of_spec", np.log(64), 16) / np.log(2), 6)
+    >>> round(rescaled("log_prod_of_spec", math.log(64), 16) / math.log(2), 6)
     1.0
     """
     count = n_train if m is None else m
@@ -128,7 +127,7 @@ def norm_measures(
         network = networks[step]
         now, before = fold(network, tensors), fold(network, initial_weights)
         layers[step], unfolded[step] = len(now.weights), now.n_unfolded
-        for name, value in _of_snapshot(network, tensors, now, before, float(gammas[step]), fft).items():
+        for name, value in _of_snapshot(network, now, before, float(gammas[step]), fft).items():
             values[name][step] = value, rescaled(name, value, count)
     return {
         **values,
@@ -141,21 +140,13 @@ def norm_measures(
     }
 
 
-def _of_snapshot(
-    network: Network, tensors: Mapping[str, np.ndarray], now: Folded, before: Folded, gamma: float, fft: str
-) -> dict[str, float]:
+def _of_snapshot(network: Network, now: Folded, before: Folded, gamma: float, fft: str) -> dict[str, float]:
     matrices, initial = now.matrices(), before.matrices()
     if not all(np.isfinite(each).all() for each in (*matrices, *initial)):
         return {}
     found = closed_forms(matrices, initial, gamma)
-    try:
-        from analyze.replay.paths import Pass
-
-        total = Pass(network, tensors, 2, include_bias=True, maxpool="max").totals()[False]
-        found["path_norm"] = _exp(total)
-        found["path_norm_over_margin"] = _exp(total - 2 * _log(gamma))
-    except MissingTraceError:
-        pass
+    found["path_norm"] = path_norm(network, now)
+    found["path_norm_over_margin"] = found["path_norm"] / gamma**2
     shape = network.inputs[0]["shape"] if network.inputs else ()
     if len(shape) == 4 and fft != "never" and (fft == "always" or _effort(matrices, shape) <= AFFORDABLE):
         norms, moved = (
@@ -166,6 +157,30 @@ def _of_snapshot(
             f"{name}_fft": value for name, value in _spectral(matrices, initial, gamma, norms, moved).items()
         }
     return found
+
+
+def path_norm(network: Network, folded: Folded) -> float:
+    """Sum of the outputs for one input of ones, with every parameter squared; NaN where inputs are no real numbers."""
+    import torch
+
+    from analyze.replay.float64 import as_double
+    from tracer.rerun import settled
+
+    double = as_double(network)
+    n = double.batch or 1
+    shapes = [[n, *each["shape"][1:]] if each["batched"] else each["shape"] for each in double.inputs]
+    if not all(each["dtype"] == "float64" for each in double.inputs):
+        return np.nan
+    ones = tuple(torch.ones(shape, dtype=torch.float64) for shape in shapes)
+    squared = set(double.parameters)
+    tensors = {}
+    for name, value in folded.tensors.items():
+        tensor = torch.from_numpy(np.array(value))
+        tensor = tensor.double() if tensor.is_floating_point() else tensor
+        tensors[name] = tensor**2 if name in squared else tensor
+    with settled(grad=False):
+        outputs, _ = double.run(tensors, ones[0] if len(ones) == 1 else ones)
+    return float(outputs.sum()) / n
 
 
 def closed_forms(
@@ -227,13 +242,16 @@ def _log(value: Any) -> Any:
         return np.log(value)
 
 
-def _exp(value: float) -> float:
-    with np.errstate(over="ignore"):
-        return float(np.exp(value))
-
-
 def _norm(weight: np.ndarray) -> float:
-    return float(np.linalg.norm(weight.reshape(len(weight), -1), 2)) if weight.size else 0.0
+    if not weight.size:
+        return 0.0
+    flat = weight.reshape(len(weight), -1)
+    flat = flat if len(flat) <= flat.shape[1] else flat.T
+    size = np.abs(flat).max(initial=0.0)
+    if not size:
+        return 0.0
+    # Squares lose nothing of the largest singular value, and are far cheaper than all of them.
+    return float(size * np.sqrt(np.linalg.eigvalsh((flat / size) @ (flat / size).T)[-1]))
 
 
 def fourier_norm(weight: np.ndarray, image: tuple[int, ...]) -> float:
@@ -271,7 +289,7 @@ def margin_tenth(margins: np.ndarray, *, absolute: bool = False) -> float:
 def rescaled(name: str, value: float, m: int) -> float:
     """A measure as the papers' tables have it, of m training examples."""
     if name.startswith("log_"):
-        return 0.5 * (value - math.log(m)) if m > 0 else np.nan
+        return 0.5 * (float(value) - math.log(m)) if m > 0 else np.nan
     return math.sqrt(value / m) if value >= 0 and m > 0 else np.nan
 
 

@@ -71,7 +71,7 @@ def plot_cna(result: xr.Dataset, figure: Figure) -> None:
     for k, probe in enumerate(result["probe"].values):
         color = plot.color_of(str(probe), k)
         at = result.sel(probe=probe)
-        plot.line(axes[0], result["step"], at["loss"], label=str(probe), color=color)
+        plot.line(axes[0], result["step"], at["loss"], label=f"{probe}, loss", color=color)
         plot.line(axes[1], result["step"], at["pearson"], label=f"{probe}, Pearson", color=color)
         plot.line(
             axes[1], result["step"], at["spearman"], label=f"{probe}, Spearman", color=color, linestyle=":"
@@ -79,4 +79,4 @@ def plot_cna(result: xr.Dataset, figure: Figure) -> None:
     plot.zero_line(axes[1])
     for panel in axes:
         plot.step_axis(panel, result["step"])
-        plot.legend(panel)
+    plot.legend(axes[1])

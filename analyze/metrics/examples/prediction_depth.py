@@ -86,7 +86,8 @@ def prediction_depth(
 
     (step, probe): `mean`, `mean_relative` (depth over L - 1, to compare networks of different depth), and
     `slope_spearman`, the rank correlation of depth with `depth_slope`, NaN where that was not computed.
-    `vote_accuracy` (step, probe, place) is the share of votes that equal the label. With fewer than k times as many
+    `vote_accuracy` (step, probe, place) is the share of votes that equal the label, of examples with
+    finite scores. With fewer than k times as many
     references (`n_reference`) as classes votes become the classes' shares. Sites inside a residual block are places
     as well; the paper probes blocks.
 
@@ -116,6 +117,7 @@ def prediction_depth(
     slopes = depth_slope_slope if np.shape(depth_slope_slope) == depth.shape else np.full(depth.shape, np.nan)
     right = np.where(votes >= 0, votes == labels, np.nan)
     right[:, :, labels < 0] = np.nan
+    right = np.where(own[:, None] >= 0, right, np.nan)
     return {
         "depth": depth,
         "mean": mean,

@@ -155,7 +155,7 @@ def _means(
 
 
 def plot_class_stiffness(result: xr.Dataset, figure: Figure) -> None:
-    """Class matrices at a few snapshots (limits ±1), and the curves within and between classes."""
+    """Class matrices at a few snapshots, on one scale, and the curves within and between classes."""
     steps = result["step"].values
     shown = plot.pick(steps, 3)
     titles = [f"cosine, step {steps[k]}" for k in shown]
@@ -163,9 +163,10 @@ def plot_class_stiffness(result: xr.Dataset, figure: Figure) -> None:
         figure, len(shown) + 2, columns=3, height=2.3, titles=titles, sharex=False, sharey=False
     )
     image: Any = None
+    limits = plot.around_zero(result["cosine"].isel(step=shown, layer=-1))
     for panel, k in zip(axes, shown, strict=False):
         table = result["cosine"].isel(step=k, layer=-1).values
-        image = plot.heat(panel, table, limits=(-1, 1), cmap=plot.DIVERGING)
+        image = plot.heat(panel, table, limits=limits, cmap=plot.DIVERGING)
         panel.set_aspect("equal")
         plot.name_ticks(panel.xaxis, result["label_2"].values, limit=10)
         plot.name_ticks(panel.yaxis, result["label"].values, limit=10)

@@ -69,6 +69,7 @@ def count_zero(gram: ArrayLike) -> NDArray[np.int64]:
     bounds={"diversity": (0, np.inf), "batch_size_bound": (0, np.inf)},
     units={"batch_size_bound": "examples"},
     summary=("diversity", "batch_size_bound"),
+    beside="gradient_coherence",
     title="Gradient diversity",
     formula="Δ = Σ_i |g_i|² / |Σ_i g_i|²;  batch-size bound = n Δ",
     cost="reads stored Gram matrices; O(steps · layers · examples²)",

@@ -56,6 +56,7 @@ MCCANDLISH_2018 = Reference(
         "effective_rank": "directions",
     },
     summary=("noise_scale", "effective_rank"),
+    beside="gradient_coherence",
     title="Gradient noise",
     formula=(
         "C = (1/n) Σ_i (g_i − ḡ)(g_i − ḡ)ᵀ;  tr C, its largest eigenvalues λ_k;  noise scale = tr C / "

@@ -126,7 +126,7 @@ def plot_stiffness(result: xr.Dataset, figure: Figure) -> None:
             result[name].isel(pair=0).values.T,
             result["step"].values,
             layers,
-            limits=(-1, 1),
+            limits=plot.around_zero(result[name].isel(pair=0)),
             cmap=plot.DIVERGING,
             colorbar=f"{name} stiffness",
         )

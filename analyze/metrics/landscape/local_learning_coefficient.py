@@ -99,15 +99,15 @@ def local_learning_coefficient(
     with ε h_max of at most 0.2, h_max = nβ · (largest curvature) + γ.
 
     All (step,): `llc` is the mean over the chains of nβ (mean L - L(w*)), never clipped, `llc_sd` their standard
-    deviation (ddof 1), `loss` L(w*), `step_size`, `step_times_curvature` ε h_max. `checks` repeats it all at half the
-    step (`llc_half_step`) and half and twice γ (`llc_half_gamma`, `llc_double_gamma`), else NaN. `r_hat` over chains;
-    `share_below` of the draws with L below L(w*), large where w* is no minimum; `share_plateau` of the chains whose
-    halves' means differ by less than a standard deviation; `n_diverged` chains with a loss that is not finite are left
-    out. `trace` (step, chain, draw) are the losses. `trustworthy` is 1 where nothing diverged, all chains have their
-    plateau, `r_hat` is below 1.1, at most 5 % of the draws lie below, and the repetitions, which must have been made,
-    differ by less than a tenth or two standard deviations. For a quadratic loss a finite chain gives
-    `analyze.numerics.langevin.quadratic_coefficient`: γ pulls λ down and ε pushes it up. Random numbers depend on
-    `seed` alone. NaN where L(w*) is not finite or n < 2.
+    deviation (ddof 1), `loss` L(w*), `step_size`, `step_times_curvature` ε h_max (NaN for a given step without checks).
+    `checks` repeats it all at half the step (`llc_half_step`) and half and twice γ (`llc_half_gamma`,
+    `llc_double_gamma`), else NaN. `r_hat` over chains; `share_below` of the draws with L below L(w*), large where w* is
+    no minimum; `share_plateau` of the chains whose halves' means differ by less than a standard deviation; `n_diverged`
+    chains with a loss that is not finite are left out. `trace` (step, chain, draw) are the losses. `trustworthy` is 1
+    where nothing diverged, all chains have their plateau, `r_hat` is below 1.1, at most 5 % of the draws lie below, and
+    the repetitions, which must have been made, differ by less than a tenth or two standard deviations. For a quadratic
+    loss a finite chain gives `analyze.numerics.langevin.quadratic_coefficient`: γ pulls λ down and ε pushes it up.
+    Random numbers depend on `seed` alone. NaN where L(w*) is not finite or n < 2.
 
     >>> rows = np.random.default_rng(0)
     >>> both = lambda w: (float(w @ w) / 2, w)
@@ -125,7 +125,8 @@ def local_learning_coefficient(
         around = _Around(states[position], chosen, batch)
         if not (np.isfinite(around.loss) and np.isfinite(n_beta)):
             continue
-        top = n_beta * around.curvature(seed) + gamma
+        asked = checks or step_size is None
+        top = n_beta * around.curvature(seed) + gamma if asked else np.nan
         step = (
             max((e for e in GRID if e * top <= STABLE), default=GRID[0]) if step_size is None else step_size
         )

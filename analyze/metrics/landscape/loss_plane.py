@@ -63,7 +63,7 @@ def loss_plane(
     numbers (by `seed`) at every step. NaN where a weight is not finite.
 
     >>> import torch
-    >>> normalised(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 2.0]])).round(decimals=4).tolist()
+    >>> normalised(*torch.tensor([[[3.0, 4.0]], [[0.0, 2.0]]]).double()).round(decimals=4).tolist()
     [[1.2, 1.6]]
     """
     chosen = states.examples(examples)
@@ -122,7 +122,7 @@ def direction(state: Any, seed: int, which: int) -> dict[str, Tensor]:
 
 def normalised(values: Tensor, weight: Tensor) -> Tensor:
     """Values with each slice along the first axis as long as the weight's; 0 for parameters of one axis."""
-    if weight.ndim < 2:
+    if weight.ndim < 2 or not weight.numel():
         return values * 0
     rows, own = values.double().reshape(len(weight), -1), weight.double().reshape(len(weight), -1)
     scale = own.norm(dim=1) / (rows.norm(dim=1) + 1e-10)

@@ -136,7 +136,7 @@ def between(first: Any, second: Any, examples: Any, training: Any, points: int =
             if norms
             else curves[1, :, position]
         )
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for curve, end in zip(curves, ("", "_interpolated"), strict=True):
         of_kinds = [rises(row) for row in curve]
         found |= {name + end: np.array([row[name] for row in of_kinds]) for name in NAMES}

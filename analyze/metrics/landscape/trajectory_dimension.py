@@ -43,6 +43,8 @@ FEWEST, FIRST, BETWEEN, LARGEST = 400, 200, 50, 950
 SCALES = 20
 SMALL = 0.01
 LIMIT = 1 << 30  # bytes of iterates held at once
+COLUMNS = 1 << 14  # elements of every iterate that are multiplied at once
+CLOSE = 1e-12  # of the largest square, up to which a squared distance is no difference of products
 VALUES = (
     "ph_dimension",
     "ph_dimension_sd",
@@ -111,7 +113,8 @@ def trajectory_dimension(
     = 0.01. `magnitude` (t) is Mag at `t`, 20 logarithmically spaced scales from 1/(10 D) to 1000/D, D the largest
     distance; `magnitude_dimension` is the slope of ln Mag on ln t over the `n_scales` of them at which 2 < Mag < N/2,
     from `magnitude_t_low` to `magnitude_t_high`, NaN for fewer than 4. `condition` is the largest condition number met
-    at t = √n_train and 0.01; above 1e12 what rests on it is NaN. NaN throughout where a weight or loss is not finite.
+    at t = √n_train and 0.01; from 1e12 on, which it then is, what rests on it is NaN. NaN throughout where a weight or
+    loss is not finite.
 
     >>> rows = np.arange(3.0)[:, None] * [[3.0, 4.0]]
     >>> found = of_distances(np.abs(np.subtract.outer(*[np.arange(3.0) * 5] * 2)), 4)
@@ -134,7 +137,7 @@ def trajectory_dimension(
     found: dict[str, Any] = (
         of_distances(table, n_train, alpha=alpha, redraws=redraws, seed=seed) if finite else {}
     )
-    blank = {**dict.fromkeys(VALUES, np.nan), "n_duplicates": 0, "n_scales": 0}
+    blank: dict[str, Any] = {**dict.fromkeys(VALUES, np.nan), "n_duplicates": 0, "n_scales": 0}
     blank |= {"magnitude": np.full(SCALES, np.nan), "t": np.arange(1.0, SCALES + 1)}
     between = int(step[rows[1]] - step[rows[0]]) if len(rows) > 1 else 0
     return {
@@ -176,14 +179,25 @@ def _flat(weights: Sequence[Mapping[str, np.ndarray]], rows: np.ndarray, names: 
 
 
 def distances(points: np.ndarray) -> np.ndarray:
-    """Euclidean distances (point, point) of rows (point, element), some rows at a time, added up in float64."""
-    table = np.zeros((len(points), len(points)))
-    for start in range(0, len(points), 16):
-        some = points[start : start + 16].astype(np.float64)
-        for column in range(start, len(points)):
-            table[start : start + len(some), column] = np.linalg.norm(some - points[column], axis=1)
-    upper = np.triu(table, 1)
-    return upper + upper.T
+    """Euclidean distances (point, point) of rows (point, element), added up in float64.
+
+    >>> distances(np.array([[0.0, 0.0], [3.0, 4.0], [3.0, 4.0]])).tolist()
+    [[0.0, 5.0, 5.0], [5.0, 0.0, 0.0], [5.0, 0.0, 0.0]]
+    """
+    if not np.isfinite(points).all():
+        return np.full((len(points), len(points)), np.nan)
+    gram = np.zeros((len(points), len(points)))
+    for start in range(0, points.shape[1], COLUMNS):
+        some = points[:, start : start + COLUMNS].astype(np.float64)
+        some -= some.mean(0)
+        gram += some @ some.T
+    squares = np.diagonal(gram)
+    table = np.maximum(squares[:, None] + squares - 2 * gram, 0.0)
+    # Of near points the products leave rounding alone, so they are subtracted from each other.
+    for i, j in np.argwhere(np.triu(table < CLOSE * squares.max(initial=0.0), 1)):
+        table[i, j] = table[j, i] = float(((points[i].astype(np.float64) - points[j]) ** 2).sum())
+    np.fill_diagonal(table, 0.0)
+    return np.sqrt(table)
 
 
 def of_distances(
@@ -202,7 +216,7 @@ def of_distances(
         weights, condition = weighting(table, t)
         found[name] = float(np.maximum(weights, 0).sum()) if np.isfinite(weights).all() else np.nan
         conditions.append(condition)
-    found["condition"] = min(max(conditions), 1e3 * SINGULAR)
+    found["condition"] = min(max(conditions), SINGULAR)
     scales = np.geomspace(0.1, 1000, SCALES) / table.max()
     magnitude = np.array([weighting(table, t)[0].sum() for t in scales])
     inside = np.flatnonzero((magnitude > 2) & (magnitude < len(table) / 2))

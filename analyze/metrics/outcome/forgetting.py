@@ -51,6 +51,7 @@ READING = (
     },
     bounds=(0, 1),
     summary=("accuracy",),
+    beside="generalization",
     title="Correctness of each example",
     formula="correct(i) = 1 where the largest output is that of the label, else 0",
     cost="reads stored outputs; O(steps · examples · classes)",

@@ -33,6 +33,10 @@ HANIN_2019_FEW = Reference(
     arxiv="1906.00904",
 )
 
+AMONG = (
+    2_000  # examples of whose pairs some are drawn: the list of all of more would be larger than the archive
+)
+
 
 @metric(
     reads=("states", "labels", "ids"),
@@ -75,11 +79,11 @@ def regions(
     """Number of linear regions on segments between pairs of probe inputs, exact.
 
     `states` holds the network at every snapshot and the examples of a probe; `labels` and `ids` are
-    (example,). Of all pairs of examples `pairs` are drawn with `seed` (the same at every snapshot), half of
-    them within a class where there are such; `id_from` and `id_to` (pair,) are their ids. `regions` (step,
-    pair) is 1 plus the number of different places on the segment where any unit passes 0 (or where another
-    element of a max-pooling window becomes the largest): every breakpoint is computed, in float64, and those
-    nearer than 1e-10 of the segment count once. NaN where there are more than `limit`, counted in
+    (example,). Of all pairs of the first 2,000 examples `pairs` are drawn with `seed` (the same at every
+    snapshot), half of them within a class where there are such; `id_from` and `id_to` (pair,) are their ids.
+    `regions` (step, pair) is 1 plus the number of different places on the segment where any unit passes 0 (or
+    where another element of a max-pooling window becomes the largest): every breakpoint is computed, in
+    float64, and those nearer than 1e-10 of the segment count once. NaN where there are more than `limit`, counted in
     `n_undefined`. `sampled` is the lower bound from `samples` equally spaced points, `density` (step, pair)
     regions per unit of distance between the inputs, `mean` and `std` (step) over pairs.
 
@@ -119,7 +123,8 @@ def regions(
 
 
 def chosen_pairs(labels: np.ndarray, count: int, seed: int) -> list[tuple[int, int]]:
-    """`count` different pairs of examples, half of them within a class if there are any."""
+    """`count` different pairs of the first `AMONG` examples, half of them within a class if there are any."""
+    labels = labels[:AMONG]
     first, second = np.triu_indices(len(labels), 1)
     order = np.random.default_rng(seed).permutation(len(first))
     same = labels[first[order]] == labels[second[order]]

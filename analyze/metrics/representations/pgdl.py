@@ -89,10 +89,9 @@ def pgdl(
     counts = np.zeros(len(states), np.int64)
     groups = batches(labels, draws, per_draw, seed)
     mixed = mixtures(labels, draws, per_class, seed + 1)
-    for step in range(len(states)):
+    rows = np.unique(np.concatenate(groups))
+    for step in range(len(states) if len(rows) else 0):
         state = states[step]
-        rows = np.unique(np.concatenate(groups))
-        features = np.full((chosen.n, 1), np.nan)
         first = _first_values(state, chosen.take(rows))
         features = np.full((chosen.n, first.shape[1]), np.nan)
         features[rows] = first
@@ -191,7 +190,8 @@ def _layer(network: Any) -> Any:
 def _mixup(state: Any, chosen: Any, mixed: dict[int, list[np.ndarray]]) -> tuple[float, int]:
     from analyze.replay import Examples
 
-    shares, count = [], 0
+    shares: list[float] = []
+    count = 0
     for name, groups in mixed.items():
         of_class = []
         for pairs in groups:
@@ -204,7 +204,7 @@ def _mixup(state: Any, chosen: Any, mixed: dict[int, list[np.ndarray]]) -> tuple
             of_class.append(float((guessed.argmax(1) == name).mean()))
             count += len(pairs)
         if of_class:
-            shares.append(np.mean(of_class))
+            shares.append(float(np.mean(of_class)))
     return float(mean_defined(shares)[0]) if shares else np.nan, count
 
 

@@ -20,6 +20,37 @@ const shown = value => value == null ? "undefined" : String(+value.toPrecision(4
   const topics = links.size > 24 ? [...nav.querySelectorAll("details")] : [];
   const headings = [...links.keys()].map(id => document.getElementById(id)).filter(Boolean);
   const menu = nav.querySelector("button");
+
+  // Chapters are folded; where a link, the address or a search leads into one, it opens.
+  const chapters = [...document.querySelectorAll("details.chapter")];
+  for (const chapter of chapters) chapter.open = false;
+  function unfold() {
+    const place = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    for (let box = place?.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
+    if (place?.closest(".chapter")) place.scrollIntoView();
+  }
+  addEventListener("hashchange", unfold);
+  nav.addEventListener("click", event => event.target.closest("a") && setTimeout(unfold));
+  unfold();
+  if (links.size > 12) {
+    const search = make("input", { type: "search", placeholder: "Search", "aria-label": "Search metrics" });
+    const about = new Map([...links].map(([id, link]) => {
+      const text = document.getElementById(id)?.closest("article")?.querySelector(".meaning")?.textContent ?? "";
+      return [link, `${id} ${link.textContent} ${text}`.toLowerCase()];
+    }));
+    search.addEventListener("input", () => {
+      const sought = search.value.trim().toLowerCase();
+      for (const [link, text] of about) link.parentElement.hidden = !text.includes(sought);
+      for (const topic of nav.querySelectorAll("details")) {
+        topic.hidden = !topic.querySelector("li:not([hidden])");
+        if (sought) topic.open = true;
+      }
+    });
+    search.addEventListener("keydown", event => {
+      if (event.key === "Enter") nav.querySelector("li:not([hidden]) a")?.click();
+    });
+    nav.querySelector("#topics").prepend(search);
+  }
   menu.addEventListener("click", () => toggle(menu.getAttribute("aria-expanded") !== "true"));
   nav.addEventListener("click", event => event.target.closest("a") && toggle(false));
   nav.addEventListener("keydown", event => {
@@ -33,7 +64,7 @@ const shown = value => value == null ? "undefined" : String(+value.toPrecision(4
 
   let current = null;
   function follow() {
-    const above = headings.filter(heading => heading.getBoundingClientRect().top < 140);
+    const above = headings.filter(heading => heading.checkVisibility() && heading.getBoundingClientRect().top < 140);
     const end = scrollY > 0 && innerHeight + scrollY >= document.documentElement.scrollHeight - 2;
     const link = links.get((end ? headings.at(-1) : above.at(-1) ?? headings[0]).id);
     if (link === current) return;

@@ -1,7 +1,7 @@
 "use strict";
 
 const PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A7A7A"];
-const RAMP = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [200, 190, 40]]; // numbers, dark to light
+const RAMP = [[78, 84, 200], [28, 132, 168], [60, 150, 80], [184, 132, 20], [208, 84, 40]]; // numbers; on light and dark paper
 const WIDTH = 400, HEIGHT = 220, LEFT = 50, RIGHT = 12, TOP = 10, BOTTOM = 38;
 const EVERY = 1500; // milliseconds between looking for news
 const SHOWN = 24; // groups that a legend names, and lines that a tip does
@@ -82,7 +82,7 @@ function colours(groups) {
   return new Map(order.map((group, k) => [group, numbers || many ? mixed(k / (order.length - 1)) : PALETTE[k]]));
 }
 
-const by = () => find("by").value;
+const by = () => only ? "" : find("by").value; // a browser may bring back what was chosen before
 const groupOf = run => by() ? run.attributes?.[by()] ?? "not said" : run.key;
 const mine = () => state.runs.filter(run => !only || run.key === only);
 
@@ -105,16 +105,17 @@ function row(run, colour) {
   const cells = [make("td", {}, make("span", {class: `state ${kind}`}, told))];
   if (run.note) cells[0].append(make("div", {class: "note"}, run.note));
   if (!only) cells.unshift(make("td", {}, box));
+  const report = make("td");
+  if (run.updates !== undefined) report.append(make("a", {href: `/runs/${run.key}/report.html`}, "report"));
+  if (run.computing) report.append(make("div", {class: "note"}, "computing …"));
+  cells.push(report);
   const numbers = [whole(run.updates), whole(run.epochs), figure(run.loss), figure(run.train_error), figure(run.test_error), figure(run.gap), whole(run.snapshots)];
   cells.splice(only ? 0 : 1, 0, name);
   cells.push(...numbers.map(text => make("td", {class: "number"}, text)));
   if (kind === "recording" && run.pace) cells.at(-numbers.length).append(make("div", {class: "note"}, `${figure(run.pace)} a second`));
   cells.push(make("td", {class: "number", "data-last": run.key}, since(run) === null ? "–" : ago(since(run))));
   for (const attribute of varied()) cells.push(make("td", {}, String(run.attributes?.[attribute] ?? "–")));
-  const report = make("td");
-  if (run.updates !== undefined) report.append(make("a", {href: `/runs/${run.key}/report.html`}, "report"));
-  if (run.computing) report.append(make("span", {class: "note"}, " computing …"));
-  const line = make("tr", hidden.has(run.key) ? {class: "off"} : {}, ...cells, report);
+  const line = make("tr", hidden.has(run.key) ? {class: "off"} : {}, ...cells);
   line.addEventListener("pointerenter", () => light(groupOf(run)));
   line.addEventListener("pointerleave", () => light(null));
   return line;
@@ -124,7 +125,7 @@ const varied = () => state.varied.slice(0, 4);
 
 function table() {
   const numbers = ["updates", "epochs", "loss", "train error", "test error", "gap", "snapshots", "last update"];
-  const heads = [...(only ? [] : ["draw"]), "run", "state", ...numbers, ...varied(), "report"];
+  const heads = [...(only ? [] : ["draw"]), "run", "state", "report", ...numbers, ...varied()];
   const named = heads.map(head => make("th", {scope: "col", class: numbers.includes(head) ? "number" : ""}, head));
   find("runs").tHead.replaceChildren(make("tr", {}, ...named));
   const shades = palette();
@@ -249,7 +250,7 @@ function pointed(box, svg, lines, shades, x, places) {
   svg.addEventListener("pointerleave", () => { cursor.remove(); tip.remove(); });
 }
 
-const said = group => by() && !only ? `${by()} ${group}` : String(group);
+const said = group => by() ? `${by()} ${group}` : String(group);
 
 function light(group) {
   lit = group;
@@ -258,7 +259,7 @@ function light(group) {
 }
 
 function legend(shades) {
-  if (!by() || only) { find("legend").replaceChildren(); return; }
+  if (!by()) { find("legend").replaceChildren(); return; }
   const items = [...shades].slice(0, SHOWN).map(([group, colour]) => {
     const swatch = make("span", {class: "swatch"});
     swatch.style.background = colour;
@@ -303,8 +304,7 @@ async function look() {
     const first = await ask("/state.json");
     state = first.content;
     choices();
-    const grouped = only ? "" : by();
-    const second = await ask(`/curves.json?by=${encodeURIComponent(grouped)}&x=${find("x").value}`);
+    const second = await ask(`/curves.json?by=${encodeURIComponent(by())}&x=${find("x").value}`);
     charts = second.content;
     document.body.classList.remove("lost");
     if (first.fresh || second.fresh) show();

@@ -223,7 +223,7 @@ def test_two_hundred_saved_analyses_open_no_archive(tmp_path, monkeypatch):
     comparison = analyze.compare(paths, measures=["stiffness"], bootstrap=20)
     assert len(comparison.table) == 204 and comparison.correlations.attrs["axes"] == "width, lr"
     # Facts, the attributes of three results, the summary, which says twice what is in it, and digests of each store.
-    assert len(reads) <= 9 * len(paths)
+    assert len([place for place in reads if tmp_path in place.parents]) <= 9 * len(paths)
     tau = comparison.correlations["value"].sel(statistic="granulated", target="gap_error")
     assert (tau.sel(measure="stiffness.cosine[train-test, all]") < -0.3).all()
 
@@ -274,7 +274,7 @@ def test_refusals_name_what_is_meant(compared, tmp_path):
     with pytest.raises(ValueError, match="at least two runs, got 1"):
         analyze.compare(paths[:1])
     with pytest.raises(ValueError, match="2 runs are called"):
-        analyze.compare([paths[0], paths[0]])
+        analyze.compare([paths[0], fake(tmp_path, paths[0].stem, {}, gap=0.1, cosine=1)])
     with pytest.raises(ArchiveError):
         analyze.compare([paths[0], tmp_path / "nowhere.zarr"])
 

@@ -73,14 +73,14 @@ def test_a_run_without_the_attribute_is_a_group_of_its_own():
     assert made.figure()
 
 
-def test_labels_that_are_left_are_panels_and_a_network_without_a_whole_is_averaged(folder):
+def test_labels_that_are_left_are_panels_and_of_a_network_without_a_whole_the_last_part_counts(folder):
     both = analyze.curves(f"{folder}/*s0.analysis", "generalization.error", x="step")
     assert both.labels == ("probe",) and len(both.figure().axes) == 2
     assert [axes.get_title() for axes in both.figure().axes] == ["train", "test"]
     array = ("step", "probe", "site"), np.array([[[1.0, 3.0]], [[2.0, np.nan]]])
     data = xr.Dataset({"mean": array}, {"step": [0, 1], "probe": ["train"], "site": ["a", "b"]})
     made = gathered([("r", "", {}, data)], "path_self_similarity", "mean", labels={"probe": "train"})
-    assert made.table["value"].tolist() == [2, 2] and made.note == "mean over sites"
+    assert made.table["value"].dropna().tolist() == [3] and made.note == "last site"
 
 
 def test_a_figure_has_a_line_a_group_and_a_band_where_runs_repeat(drawn):

@@ -1,5 +1,6 @@
 """What grows with the square of the examples is weighed before it is computed, and refused in one sentence."""
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,28 @@ def test_what_is_too_large_says_which_option_lifts_it(run: Path, name: str) -> N
     with pytest.raises((AnalysisError, MissingTraceError), match="record fewer examples") as caught:
         analyze.run(run, [name], memory=PAIRS // 2)
     assert "\n" not in str(caught.value)
+
+
+LIMIT = 40 << 20  # bytes: half of one number for each pair of MANY examples
+MANY = 3_300
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("large") / "run.zarr"
+    write_archive(path, steps=(0, 2), probes={"train": MANY, "test": 40}, n_gradients=8)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(analyze.available_metrics()))
+def test_no_metric_makes_what_grows_with_pairs_unasked(large: Path, name: str) -> None:
+    """Whatever a metric makes of very many examples counts as memory: it is computed within it, or refused."""
+    tracemalloc.start()
+    try:
+        analyze.run(large, [name], memory=LIMIT)
+    except (AnalysisError, MissingTraceError) as error:
+        assert "\n" not in str(error)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * LIMIT

@@ -35,7 +35,7 @@ AT_ONCE = ["complexity", "forgetting"]  # one value a run, or of every snapshot 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     path = tmp_path_factory.mktemp("long") / "run.zarr"
-    write_archive(path, steps=range(101), probes={"train": 8, "test": 6}, n_gradients=4)
+    write_archive(path, steps=range(41), probes={"train": 8, "test": 6}, n_gradients=4)
     return path
 
 
@@ -75,19 +75,19 @@ def same(first, second):
 
 
 def test_one_more_snapshot_costs_one_snapshot(path, tmp_path, computed):
-    analyze.run(until(path, 99), [*GROWING, *AT_ONCE], output=tmp_path)
+    analyze.run(until(path, 39), [*GROWING, *AT_ONCE], output=tmp_path)
     before = Counter(computed)
-    assert sum(before[name, 98] + before[name, 96] for name in GROWING) >= len(GROWING)
+    assert sum(before[name, 38] + before[name, 36] for name in GROWING) >= len(GROWING)
     computed.clear()
     grown = analyze.run(path, [*GROWING, *AT_ONCE], output=tmp_path)
     again = {name: [step for one, step in computed if one == name] for name in GROWING}
-    assert all(steps == [100] for steps in again.values()), again
-    assert [sum(name == one for one, _ in computed) for name in AT_ONCE] == [0, 101]
+    assert all(steps == [40] for steps in again.values()), again
+    assert [sum(name == one for one, _ in computed) for name in AT_ONCE] == [0, 41]
     assert same(analyze.run(path, [*GROWING, *AT_ONCE]), grown)
 
 
 def test_a_comparison_in_time_reads_two_snapshots(path, tmp_path, monkeypatch):
-    analyze.run(until(path, 99), ["path_self_similarity"], output=tmp_path, snapshots="all")
+    analyze.run(until(path, 39), ["path_self_similarity"], output=tmp_path, snapshots="all")
     reads = []
     original = Source.snapshot
     monkeypatch.setattr(
@@ -96,15 +96,15 @@ def test_a_comparison_in_time_reads_two_snapshots(path, tmp_path, monkeypatch):
         lambda self, path, step, *rest: reads.append(step) or original(self, path, step, *rest),
     )
     analyze.run(path, ["path_self_similarity"], output=tmp_path)
-    ends = [step for step in open_archive(path).epoch_ends if step < 100]
-    assert set(map(int, reads)) == {int(ends[-1]), 100}
+    ends = [step for step in open_archive(path).epoch_ends if step < 40]
+    assert set(map(int, reads)) == {int(ends[-1]), 40}
 
 
 def test_a_sum_goes_on(path, tmp_path, computed):
-    analyze.run(until(path, 60), ["tracin"], output=tmp_path)
+    analyze.run(until(path, 24), ["tracin"], output=tmp_path)
     computed.clear()
     found = analyze.run(path, ["tracin"], output=tmp_path)
-    assert sorted(step for _, step in computed) == list(range(61, 101))
+    assert sorted(step for _, step in computed) == list(range(25, 41))
     assert same(analyze.run(path, ["tracin"]), found)
 
 
@@ -120,7 +120,7 @@ def test_an_interrupted_analysis_goes_on(path, tmp_path, computed, monkeypatch):
         analyze.run(path, ["stiffness"], output=tmp_path, progress=progress)
     computed.clear()
     found = analyze.run(path, ["stiffness"], output=tmp_path)
-    assert sorted(step for _, step in computed) == list(range(32, 101))
+    assert sorted(step for _, step in computed) == list(range(32, 41))
     assert same(analyze.run(path, ["stiffness"]), found)
 
 
@@ -223,7 +223,7 @@ def test_sources_of_both_packages_count(monkeypatch, path, tmp_path, computed):
     computed.clear()
     monkeypatch.setattr("analyze.engine.fingerprint.sources", lambda: "another version")
     analyze.run(path, ["margin"], output=tmp_path)
-    assert len(computed) == 101
+    assert len(computed) == 41
 
 
 def test_values_of_settings():

@@ -1,6 +1,7 @@
 """The report and the comparison in a real browser: silent, self-contained, usable by pointer, key and reader."""
 
 import shutil
+from importlib.util import find_spec
 
 import pytest
 
@@ -9,12 +10,12 @@ import tracer
 from analyze.report import write as write_report
 from analyze.results import Results
 from tests.analyze.comparison.test_compare import grid
+from tests.needs import need
 from tests.synthetic import write_archive
 
-pytest.importorskip("playwright", reason="the extra `test` brings playwright")
+need("browser", find_spec("playwright"), "the extra `test` brings playwright")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-if BROWSER is None:
-    pytest.skip("no Chromium is installed", allow_module_level=True)
+need("browser", BROWSER, "no Chromium is installed")
 
 from playwright.sync_api import Error, sync_playwright  # noqa: E402
 
@@ -67,7 +68,7 @@ def browser():
         try:
             browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
         except Error as error:
-            pytest.skip(f"{BROWSER} does not start: {error}")
+            need("browser", None, f"{BROWSER} does not start: {error}")
         yield browser
         browser.close()
 

@@ -12,8 +12,8 @@ from analyze.watch import survey as module
 from analyze.watch.charts import CHARTS
 from analyze.watch.survey import METRICS, Survey, report_of
 from tests.synthetic import write_archive
+from tracer.archive import Archive, ranks
 from tracer.archive import open as open_archive
-from tracer.archive import ranks
 from tracer.errors import ArchiveError
 
 
@@ -89,7 +89,7 @@ def test_runs_of_one_value_of_an_attribute_are_one_band(runs, watched):
     assert [(band["group"], band["n"], band["x"]) for band in together] == [("SGD", 2, [0, 2, 4, 8])]
     assert all(
         low <= mean <= high
-        for low, mean, high in zip(*(together[0][k] for k in ("low", "mean", "high")), strict=True)
+        for low, mean, high in zip(*(together[0][k] for k in ("low", "y", "high")), strict=True)
     )
     assert lines(survey, "stiffness", by="nothing") == lines(survey, "stiffness")
 
@@ -111,6 +111,7 @@ def test_what_is_known_is_not_computed_again(runs, watched, monkeypatch):
     monkeypatch.setattr(Worker, "compute", compute)
     monkeypatch.setattr(module, "open_archive", until)
     monkeypatch.setattr(module, "_stamp", lambda path: (stamp(path), limit[0]))
+    monkeypatch.setattr(Archive, "digest", property(lambda self: f"of step {limit[0]}"))
     survey = watched(runs / "a.zarr")
     survey.look()
     assert set(seen) == {0, 2, 4} and survey.state()["runs"][0]["updates"] == 4
@@ -160,6 +161,20 @@ def test_a_run_whose_metrics_fail_says_so_and_keeps_its_facts(runs, watched, mon
     survey.look()
     run = survey.state()["runs"][0]
     assert run["note"] == "MemoryError: no room" and run["updates"] == 8 and not run["computing"]
+
+
+def test_those_that_train_come_first_and_each_has_its_turn(tmp_path, watched, monkeypatch):
+    for name, state in (("a", "complete"), ("b", "recording"), ("c", "complete")):
+        write_archive(tmp_path / f"{name}.zarr", steps=(0, 1), state=state)
+    order = []
+
+    def compute(self, run):
+        order.append(run.name)
+        run.due, run.computed = run.name == "b" and len(order) < 4, len(order)  # b goes on meanwhile
+
+    monkeypatch.setattr(Survey, "_compute", compute)
+    watched(tmp_path).look()
+    assert order == ["b", "a", "c", "b"]
 
 
 def test_nothing_is_written_to_the_directory(runs, watched):

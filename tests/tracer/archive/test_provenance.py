@@ -1,6 +1,7 @@
 """Where an archive comes from is in it and is printed; probes may keep their inputs to themselves."""
 
 import json
+import shutil
 import subprocess
 import sys
 from hashlib import blake2b
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 import analyze
 import tracer
 from tests.loops import blobs, mlp, run_loop
+from tests.needs import need
 from tracer.archive.summary import summarize
 from tracer.command.summary import describe
 from tracer.errors import MissingTraceError
@@ -100,6 +102,7 @@ def git(folder: Path, *arguments: str) -> str:
 def test_the_commit_of_the_users_code_and_whether_it_was_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    need("git", shutil.which("git"), "no git is installed")
     code = tmp_path / "code"
     code.mkdir()
     monkeypatch.setattr(sys.modules["__main__"], "__file__", str(code / "train.py"), raising=False)

@@ -1,6 +1,7 @@
 """Rules and forms against one autograd.grad an example; both routes to a Gram matrix against each other."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -134,9 +135,9 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }  # fmt: skip
 
 
-def forms_of(network: Network, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Plan, dict[str, Form]]:
+def forms_of(network: Network, model: nn.Module, x: Any, y: Tensor) -> tuple[Plan, dict[str, Form]]:
     plan, forms = Plan.of(network), dict[str, Form]()
-    backward = Backward(plan, len(x), len(x), lambda unit, found: forms.update(found))
+    backward = Backward(plan, len(y), len(y), lambda unit, found: forms.update(found))
     _, losses = network.run(named_tensors(model), x, y, visit=backward.visit)
     assert losses is not None
     backward.run(losses)
@@ -156,19 +157,51 @@ def with_statistics(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
+class Together(nn.Module):
+    """All modules side by side, each with an input of its own: tracing them one by one takes longer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts, self.inputs = nn.ModuleList(), list[Tensor]()
+        for make, shape in MODULES.values():
+            torch.manual_seed(0)
+            self.parts.append(with_statistics(make()))
+            self.inputs.append(torch.randn(4, *shape))
+
+    def forward(self, *inputs: Tensor) -> list[Tensor]:
+        return [part(x) for part, x in zip(self.parts, inputs, strict=True)]
+
+
+def losses_of_all(model: nn.Module, inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+    outputs = model(*inputs)
+    losses = [squares(output, targets) for output in outputs]
+    return outputs[0], torch.stack(losses).sum(0)
+
+
+@pytest.fixture(scope="module")
+def together() -> tuple[Together, Tensor, Plan, dict[str, Form]]:
+    model, y = Together(), torch.rand(4, generator=torch.Generator().manual_seed(2))
+    inputs = tuple(model.inputs)
+    network = trace(model, inputs, y, objective=losses_of_all)
+    return model, y, *forms_of(network, model, inputs, y)
+
+
 @pytest.mark.parametrize("name", MODULES)
-def test_rule(name: str) -> None:
-    make, shape = MODULES[name]
-    torch.manual_seed(0)
-    model, x, y = with_statistics(make()), torch.randn(4, *shape), torch.rand(4)
-    plan, forms = forms_of(trace(model, x, y, squares), model, x, y)
-    exact, theirs = (per_example(model, squares, x, y, double=double) for double in (True, False))
+def test_rule(name: str, together: tuple[Together, Tensor, Plan, dict[str, Form]]) -> None:
+    whole, y, plan, forms = together
+    place = list(MODULES).index(name)
+    model, x, prefix = whole.parts[place], whole.inputs[place], f"parts.{place}."
+    exact, theirs = (
+        {prefix + key: row for key, row in per_example(model, squares, x, y, double=double).items()}
+        for double in (True, False)
+    )
     assert not plan.leftover
-    rows = rows_of(plan, forms)
+    own = {parameter: form for parameter, form in forms.items() if parameter.startswith(prefix)}
+    rows = rows_of(plan, own)
     assert rows.keys() == exact.keys()
     for parameter, row in rows.items():
         check_rows(row, exact[parameter], theirs[parameter])
-    for parameter, form in forms.items():
+    for parameter, form in own.items():
         spoken_for = [parameter, *([plan.partner[parameter]] if form.bias else [])]
         check_gram(inner_products(form), *([found[p] for p in spoken_for] for found in (exact, theirs)))
 

@@ -260,7 +260,7 @@ def test_distributions_check_nothing_while_traced_and_everything_after() -> None
 def test_memory_that_is_filled_later_is_no_random_number() -> None:
     class Filled(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            out = x.new_empty(len(x), 7)
+            out = x.new_empty(x.shape[0], 7)
             out[:, :3] = x[:, 4:]
             out[:, 3:] = torch.empty_like(x[:, :4]).copy_(x[:, :4])
             return out

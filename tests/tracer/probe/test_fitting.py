@@ -24,7 +24,7 @@ def needs(**changes: object) -> Needs:
         padded=0,
         held={("a",): 1000, ("b",): 1000, ("c",): 1000},
         chunks=(8, 64),
-        weights=GB,
+        weights=0,
         work=None,
     )
     return replace(known, **changes)  # type: ignore[arg-type]

@@ -88,7 +88,6 @@ INPUTS = {
     "bool": X > 0,
     "strings": np.array(["a"] * 8),
     "dates": np.array(["2024-01-01"] * 8, dtype="datetime64[D]"),
-    "quantized": torch.quantize_per_tensor(X, 0.1, 0, torch.quint8),
 }
 TARGETS = {
     "classes": Y,
@@ -161,29 +160,30 @@ PROBES = {
     "all shared": lambda x, t: {"train": tracer.Probe((x,), t, shared=[0])},
 }
 OPTIONS = {
-    "optimizer": [None, "adam", 3, [], [None], lambda: None, nn.Linear(1, 1), torch.optim.SGD],
+    "optimizer": ["adam", 3, [], [None], nn.Linear(1, 1), torch.optim.SGD],
     "snapshots": ["epoch", 3, [1, 2], {"weights": 3}, {"wieghts": tracer.every(1)}, tracer.every],
     "gradients": ["exakt", None, 3, True],
     "memory": [0, -1, "1GB", None, 10, 2.5],
-    "chunk": [0, -1, "8", 2.5, 10**9],
+    "chunk": [0, -1, "8", 2.5],
     "minibatch": ["loss", ["los"], 3, {"masks": 3}],
-    "data": [3, "mnist", X, iter([1])],
+    "data": [3, "mnist", iter([1])],
     "durability": ["disk"],
     "on_error": ["ignore"],
-    "resume": ["yes", 10**6, -1],
+    "resume": ["yes", -1],
     "budget": ["5%", -0.1, 0, 7, float("nan")],
     "mirror": [3, "wandb"],
-    "attributes": [3, {"a": object()}, {1: 2}, [1]],
-    "title": [3, "\ud800"],
+    "attributes": [3, [1]],
+    "title": [3],
     "exists": ["append", True, None],
-    "path": ["", ".", 3, None, "a\0b"],
+    "path": [3, None, "a\0b", ""],
 }
 
 
 def attempt(folder, number, **given):
     """Record one update, or the sentence with which it is refused."""
     path = given.pop("path", folder / f"{number}.zarr")
-    model, optimizer = given.pop("model", None) or mlp(), given.pop("optimizer", None)
+    model = given.pop("model") if "model" in given else mlp()
+    optimizer = given.pop("optimizer", None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -211,20 +211,25 @@ ONE = {
     **{f"objective: {name}": lambda goal=goal: plain(objective=goal) for name, goal in OBJECTIVES.items()},
 }
 FINE = {
-    *(
-        "model: mlp",
-        "model: no parameters",
-        "model: gives nan",
-        "inputs: tensor",
-        "inputs: array",
-        "inputs: nan",
-    ),
+    *("model: mlp", "model: no parameters", "model: gives nan"),
+    *("inputs: tensor", "inputs: array", "inputs: nan"),
     *("targets: classes", "targets: list", "targets: one hot", "loss: cross entropy", "loss: module"),
-    *("loss: infinite", "loss: detached", "objective: plain"),
+    *("loss: infinite", "loss: detached", "loss: whole", "objective: plain"),
+}
+# For every day: those that are refused in places of their own.
+QUICK = {
+    *("model: lazy", "model: meta", "model: no module", "model: raises", "model: gives fewer"),
+    *("inputs: narrow", "inputs: ragged", "inputs: objects", "inputs: lengths", "inputs: sparse"),
+    *("targets: int32", "targets: fewer", "targets: texts", "loss: mean", "loss: text", "loss: one argument"),
+    *("objective: mean", "objective: long correct", "objective: list of losses", "objective: raises"),
 }
 
 
-@pytest.mark.parametrize("name", ONE)
+def marked(name):
+    return pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
+
+
+@pytest.mark.parametrize("name", map(marked, ONE))
 def test_one_thing_wrong(tmp_path, name):
     said = attempt(tmp_path, 0, **ONE[name]())
     assert (said is None) == (name in FINE), said
@@ -254,7 +259,7 @@ def test_an_option_of_another_form(tmp_path, name):
         except TypeError as error:  # Python's own word for what is not an argument of that kind is as clear
             said = str(error)
             assert name in said, (value, said)
-        assert said or value in (None, 10**9, 7), (name, value)
+        assert said, (name, value)
 
 
 @pytest.mark.slow

@@ -129,12 +129,11 @@ class PendingCopies(NamedTuple):
 class Transfer:
     """Sends snapshots off their device, each array into memory that is used again once it was written.
 
-    limit: bytes of pinned memory, for each device.
+    limit: bytes that are on their way together, for each device; a single larger array is sent when nothing else is.
     """
 
-    limit = 1 << 30
-
-    def __init__(self) -> None:
+    def __init__(self, limit: int = 1 << 30) -> None:
+        self._limit = limit
         self._pools: dict[torch.device, Staging] = {}
 
     def send(self, tensors: Mapping[str, Given]) -> PendingCopies:
@@ -148,7 +147,7 @@ class Transfer:
         if stream is None:
             return self._copy(device, tensors)
         ready = {name: readable(value) for name, value in tensors.items()}
-        pool = self._pools.setdefault(device, Staging(self.limit, stream.allocate))
+        pool = self._pools.setdefault(device, Staging(self._limit, stream.allocate))
         buffers = pool.take([tensor.nbytes for tensor in ready.values()])
         hosts = [host_for(*pair) for pair in zip(ready.values(), buffers, strict=True)]
         event = stream.fetch(list(zip(hosts, ready.values(), strict=True)))
@@ -156,7 +155,7 @@ class Transfer:
         return PendingCopies(arrays, Shipment(event, pool, buffers))
 
     def _copy(self, device: torch.device, tensors: Mapping[str, Given]) -> PendingCopies:
-        pool = self._pools.setdefault(device, Staging(self.limit))
+        pool = self._pools.setdefault(device, Staging(self._limit))
         sizes = [
             sum(part.numel() * _stored(part.dtype).itemsize for part in _each(tensor))
             for tensor in tensors.values()

@@ -87,7 +87,7 @@ def test_distances_of_losses():
     options = {"losses": losses, "distance": "losses"}
     found = trajectory_dimension(run_of(np.zeros((3, 3))), LAYERS, np.arange(3), 4, **options)
     assert found["e_alpha"] == 1 + 1.5
-    with pytest.raises(MissingTraceError, match="needs the losses"):
+    with pytest.raises(MissingTraceError, match="needs losses of a train probe"):
         trajectory_dimension(run_of(np.zeros((3, 3))), LAYERS, np.arange(3), 4, distance="losses")
 
 

@@ -1,3 +1,4 @@
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from analyze.metrics.paths.regions import chosen_pairs, regions
+from analyze.metrics.paths.regions import AMONG, chosen_pairs, regions
 from analyze.replay import Examples
 from analyze.replay.linear_regions import breakpoints, kinks
 from tests import replayed
@@ -162,3 +163,12 @@ def test_pairs_are_half_within_classes():
     assert len(set(chosen)) == 10 and sum(labels[a] == labels[b] for a, b in chosen) == 5
     assert chosen == chosen_pairs(labels, 10, seed=4) != chosen_pairs(labels, 10, seed=5)
     assert len(chosen_pairs(np.zeros(3, int), 10, seed=0)) == 3
+
+
+def test_pairs_of_very_many_examples_are_drawn_without_listing_all():
+    tracemalloc.start()
+    chosen = chosen_pairs(np.arange(200_000) % 3, 10, 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(set(chosen)) == 10 and all(first < second < AMONG for first, second in chosen)
+    assert peak < 50 * AMONG * AMONG  # a list of all pairs would take 10,000 times as much

@@ -10,6 +10,9 @@ from analyze.metrics.representations.pgdl import batches, davies_bouldin, mixtur
 from analyze.replay import Examples
 from tests import replayed
 from tracer.errors import MissingTraceError
+from tracer.spec.correctness import Correctness
+
+RULE = Correctness.inferred((3, 3), np.arange(3))
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def test_agrees_with_scikit_learn():
 def test_degenerate_clusters():
     points, labels = np.array([[0.0], [0.0], [1.0], [1.0]]), np.array([0, 0, 1, 1])
     assert davies_bouldin(points, labels) == 0 and davies_bouldin(points * 0 + 0.1, labels) == 0
-    assert np.isnan(davies_bouldin(points, labels * 0)) and np.isnan(davies_bouldin(points * np.inf, labels))
+    assert np.isnan(davies_bouldin(points, labels * 0)) and np.isnan(davies_bouldin(points + np.inf, labels))
     same = np.array([[-1.0], [1.0], [-2.0], [2.0], [10.0]])  # two centres are one
     assert davies_bouldin(same, np.array([0, 0, 1, 1, 2])) == pytest.approx((0.1 + 0.2 + 0.2) / 3)
 
@@ -84,6 +87,8 @@ def test_a_dense_network_is_measured_at_its_first_layer_and_nan_is_undefined(net
     expected = davies_bouldin_score(model[0](given.inputs).detach().numpy(), given.targets.numpy())
     assert result["davies_bouldin"][0] == pytest.approx(expected)
     assert np.isnan(result["consistency"][1]) and np.isnan(result["davies_bouldin"][1])
+    ignored = pgdl(replayed.States([state], Examples(given.inputs, given.targets * 0 - 100, rule=RULE)))
+    assert np.isnan(ignored["davies_bouldin"][0]) and ignored["n_pairs"][0] == 0
     numbers = Examples(torch.arange(6), torch.arange(6) % 3)
     with pytest.raises(MissingTraceError, match="no two can be averaged"):
         pgdl(replayed.States([state], numbers))

@@ -1,0 +1,126 @@
+"""What a comparison may conclude: who competes, who says the same, and whether there are runs enough to tell."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+import analyze
+from analyze.comparison import inference
+from analyze.comparison.competition import reason
+from tests.analyze.comparison.test_compare import fake, grid
+
+CARDS = analyze.available_metrics()
+TARGETS = ("gap_error", "gap_loss", "test_error", "test_loss")
+
+
+def competes(label, target="gap_error"):
+    return not reason(label, target, CARDS)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "label",
+    ["correctness.accuracy[test]", "el2n.mean[test]", "margin.gamma[test]", "stiffness.cosine[train-test, all]",
+     "grand.mean[test, all]", "error_by_complexity.error[last]", "jacobian.mean[test]", "generalization.loss[test]"],
+)  # fmt: skip
+def test_whoever_reads_labels_of_test_examples_does_not_compete(label, target):
+    assert not competes(label, target)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "label",
+    ["margin.gamma[train]", "stiffness.cosine[train-train, all]", "layer_norms.frobenius[all]", "sharpness.keskar",
+     "path_self_similarity.mean[test, last]", "cna.pearson[test]", "complexity.entropy[test]", "cna_area.polygon"],
+)  # fmt: skip
+def test_others_do(label, target):
+    assert competes(label, target)
+
+
+def test_half_of_the_gap_competes_only_for_what_it_is_no_part_of():
+    assert not competes("generalization.error[train]") and not competes("correctness.accuracy[train]")
+    assert competes("generalization.error[train]", "test_error")
+    assert "half of the gap" in reason("generalization.error[train]", "gap_error", CARDS)
+    assert not competes("somebody_elses.number") and competes("generalization.error[train]", "test_loss")
+
+
+def test_measures_that_order_runs_alike_are_one():
+    x = np.array([3.0, 1.0, 2.0, np.nan])
+    columns = {
+        "a": x,
+        "log a": np.log(x),
+        "1 / a": 1 / x,
+        "shifted": np.array([3.0, 1.0, np.nan, 2.0]),
+        "b": [1, 2, 3, 4],
+    }
+    assert inference.aliases(columns) == {"a": ["log a", "1 / a"], "shifted": [], "b": []}
+
+
+def test_chances_are_exact_and_corrected_by_holm():
+    orders = [abs(kendalltau(range(5), order).statistic) for order in itertools.permutations(range(5))]
+    assert inference.p_value(range(5), range(5)) == pytest.approx(np.mean(np.array(orders) >= 1 - 1e-9))
+    assert inference.corrected([0.02, 0.02, 0.9]).tolist() == pytest.approx([0.06, 0.06, 0.9])
+    assert np.isnan(inference.p_value([1, 1, 1], [1, 2, 3]))
+
+
+def test_runs_needed_grow_with_measures_and_shrink_with_the_correlation():
+    assert inference.runs_needed(1) == 5 and inference.runs_needed(200) == 8
+    assert inference.runs_needed(10, 0.3) > inference.runs_needed(10, 0.6) > inference.runs_needed(10, 1.0)
+
+
+def test_joint_intervals_are_wider_than_single_ones_and_hold_their_value():
+    again = np.random.default_rng(0).normal(0.3, 0.1, (500, 40))
+    low, high = inference.joint_intervals(np.full(40, 0.3), again)
+    assert (high - low > 2 * 2.5 * 0.1).all() and (low < 0.3).all()
+    assert np.isnan(inference.joint_intervals([0.3], np.empty((0, 1)))[0]).all()
+
+
+def test_too_few_runs_are_said_to_be_too_few(tmp_path):
+    paths = [fake(tmp_path, name, {}, gap=0.1 * k, cosine=k) for k, name in enumerate("abc", start=1)]
+    comparison = analyze.compare(paths, bootstrap=20)
+    assert comparison.answer.startswith("Nothing can be told from 3 runs: of 1 measures")
+    assert "It takes at least 5 runs" in comparison.answer and comparison.answer in repr(comparison)
+
+
+def test_the_answer_names_the_measure_and_how_sure_it_is(tmp_path):
+    comparison = analyze.compare(grid(tmp_path), bootstrap=100)
+    assert comparison.answer.startswith(
+        "path_overlap_ratio.ratio_mean follows the gap in error across 6 runs best"
+    )
+    assert "it grows (Kendall 1.00" in comparison.answer
+    apart = comparison.apart("gap_error")
+    assert list(apart)[-2:] and "generalization.error[train]" in apart
+    assert comparison.ranked("gap_error") == [
+        "path_overlap_ratio.ratio_mean",
+        "stiffness.cosine[train-train, all]",
+    ]
+    rows = comparison.rows("gap_error")
+    assert rows[1]["falls"] and rows[1]["kendall"] > 0.5 and rows[0]["apart"] == "" and rows[-1]["apart"]
+    signed = comparison.correlations["value"].sel(
+        measure=rows[1]["measure"], target="gap_error", statistic="kendall"
+    )
+    assert float(signed) == -rows[1]["kendall"]
+    turned = comparison.turned.sel(measure=rows[1]["measure"], target="gap_error")
+    assert float(turned["sign_error"].mean()) < 0.5
+    assert float(turned["value"].sel(statistic="sign_error_max")) == float(turned["sign_error"].max())
+
+
+def test_noise_follows_nothing(tmp_path):
+    rng = np.random.default_rng(1)
+    for k in range(8):
+        fake(tmp_path, f"r{k}", {}, gap=rng.uniform(0.1, 0.4), cosine=rng.normal(), ratio=rng.normal())
+    comparison = analyze.compare(str(tmp_path / "*.analysis"), bootstrap=50)
+    assert comparison.answer.startswith(
+        "None of 2 measures follows the gap in error across these 8 runs beyond chance"
+    )
+    assert "runs to tell" in comparison.answer
+
+
+def test_runs_of_one_gap_identical_runs_and_missing_attributes_are_told(tmp_path):
+    paths = [fake(tmp_path, name, {"lr": 1} if name != "c" else {}, gap=0.2, cosine=1.0) for name in "abc"]
+    comparison = analyze.compare(paths, bootstrap=0)
+    assert comparison.answer.startswith("All 3 runs have the same gap in error")
+    assert "a, b, c have the same numbers throughout" in comparison.notes[0]
+    assert "c have no attribute 'lr', so that it is no axis" in comparison.notes[1]

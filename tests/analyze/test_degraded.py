@@ -1,0 +1,105 @@
+"""Archives that lack something are analyzed to what they support: a report, findings, exit 0, and true sentences."""
+
+import json
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from click.testing import CliRunner
+from torch import nn
+
+import cli
+import tracer
+from tests.loops import blobs, mlp
+
+X, Y = blobs(24)
+SUMS = X.sum(1, keepdim=True)
+
+
+class Branching(nn.Module):
+    """Cannot be traced."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = mlp()
+
+    def forward(self, x):
+        return self.inner(x) if x.mean() > 0 else self.inner(-x)
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = mlp(), nn.Linear(6, 3)
+
+    def forward(self, left, right):
+        return self.left(left) + self.right(right)
+
+
+def regressor():
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1))
+
+
+def halves(x=X, y=Y, names=("train", "test"), **options):
+    cut = {"train": slice(12), "test": slice(12, None)}
+    return {
+        name: tracer.Probe(
+            {key: value[index] for key, value in x.items()} if isinstance(x, dict) else x[index],
+            y[index],
+            **options,
+        )
+        for name, index in zip(names, cut.values(), strict=True)
+    }
+
+
+NONE = {"outputs": 0, "masks": 0, "sums": 0, "gradients": 0}
+PAIR = {"left": X, "right": X.flip(0)}
+# what is recorded, and what is said of metrics that are left out
+CASES = {
+    "no probes": ({}, "record one with probes="),
+    "outputs alone": (
+        {"probes": halves(capture={**NONE, "outputs": None}), "gradients": "none"},
+        "needs `masks` of a probe",
+    ),
+    "all streams off": ({"probes": halves(capture=NONE), "gradients": "none"}, "needs `outputs` of a probe"),
+    "an eager network": ({"model": Branching, "probes": halves()}, "tracer analyze --model"),
+    "other splits": ({"probes": halves(names=("calibration", "shifted"))}, "needs a probe of split 'train'"),
+    "regression": ({"model": regressor, "y": SUMS, "loss": F.mse_loss, "probes": halves(y=SUMS)}, "mse_loss"),
+    "several inputs": ({"model": Two, "x": PAIR, "probes": halves(x=PAIR)}, "inputs are not one tensor"),
+}
+
+
+def record(path, model=mlp, x=X, y=Y, loss=F.cross_entropy, probes=None, **options):
+    torch.manual_seed(0)
+    net = model()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with tracer.record(path, net, optimizer, loss=loss, probes=probes or {}, **options) as run:
+        for _ in range(2):
+            for start in (0, 8, 16):
+                index = slice(start, start + 8)
+                batch = {key: value[index] for key, value in x.items()} if isinstance(x, dict) else x[index]
+                value = loss(net(**batch) if isinstance(batch, dict) else net(batch), y[index])
+                optimizer.zero_grad()
+                value.backward()
+                optimizer.step()
+                run.step(ids=range(start, start + 8), loss=value)
+            run.end_epoch()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::tracer.RecordWarning")
+@pytest.mark.parametrize("name", CASES)
+def test_what_an_archive_supports_is_computed(tmp_path, name):
+    options, said = CASES[name]
+    path, out = tmp_path / "run.zarr", tmp_path / "run.analysis"
+    record(path, **options)
+    result = CliRunner().invoke(cli.main, ["analyze", str(path), "-o", str(out), "--jobs", "1"])
+    assert result.exit_code == 0, result.output
+    assert "unexpected" not in result.output and "Traceback" not in result.output
+    page = (out / "report.html").read_text(encoding="utf-8")
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    told = page + json.dumps(summary) + result.output
+    assert re.sub(r"\s+", " ", said) in re.sub(r"\s+", " ", told.replace("&#39;", "'").replace("&#x27;", "'"))
+    figures = {figure.stem for figure in (out / "figures").glob("*.svg")}
+    assert figures <= set(summary["metrics"])
