@@ -18,6 +18,7 @@ from tracer.network.copies import named_tensors, private_copy
 from tracer.network.table import Row
 from tracer.probe import Probe, ProbePass
 from tracer.probe import memory as budget
+from tracer.probe.fitting import Needs
 from tracer.probe.packing import _pack_torch, pack_on
 
 Observed = dict[str, dict[str, np.ndarray]]
@@ -278,6 +279,19 @@ def test_what_takes_too_much_memory_is_refused_with_the_figure() -> None:
     stage = Stage(capture={"activations": 20})
     with pytest.raises(RecordError, match=r"takes [\d.]+ KiB, more than memory=9.8 KiB.*raise memory="):
         stage.probe_pass(memory=10_000)
+
+
+@pytest.mark.parametrize("name", ["CNN", "GPT"])
+@pytest.mark.parametrize("mode", ["exact", "gram"])
+def test_layers_in_groups_give_the_same_bits(name: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(name)
+    whole = stage.observe(gradients=mode, chunk=2)
+    monkeypatch.setattr(Needs, "groups", lambda needs, *_: [[names] for names in reversed(list(needs.held))])
+    grouped = stage.observe(gradients=mode, chunk=2)
+    assert grouped.keys() == whole.keys()
+    for group, arrays in whole.items():
+        for array, values in arrays.items():
+            np.testing.assert_array_equal(grouped[group][array], values, err_msg=f"{group}/{array}")
 
 
 def test_wrong_options_are_refused() -> None:
