@@ -172,16 +172,21 @@ def analyze_one(run: str, target: Path, force: bool = False, **settings: Any) ->
     from analyze.report.save import Pages
     from tracer.store.files import claimed
 
-    seen: list[Any] = []
+    first: list[int] = []
 
     def arrived(results: Any) -> None:
+        if first and not pages.due:
+            return
         pages.write(results)
-        for finding in findings(results) if results.coming and not seen else ():
-            note(f"- {finding.sentence}")
-        report = "" if seen else f"report: {target / 'report.html'}; "
-        if results.coming:
-            note(f"{report}still computing {', '.join(results.coming)}")
-        seen.append(results)
+        left = len(results.coming)
+        if first and left:
+            note(f"{first[0] - left} of {first[0]} are in the report")
+        elif left:
+            for finding in findings(results):
+                note(f"- {finding.sentence}")
+            coming = ", ".join(results.coming)
+            note(f"report: {target / 'report.html'}; to come, by running the network again: {coming}")
+        first.append(left)
 
     with claimed(target), Pages(target, workers=settings.get("jobs") != 1) as pages, Bar() as bar:
         kept = None if force else target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
 from importlib.util import find_spec
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 LARGEST_TABLE = 1_000_000  # values of one variable; larger ones are in results.zarr alone
 FEW = 6  # figures that are drawn sooner here than in another process
+SHARE = 5  # times as long as the page took to write, before it is written again
 
 
 class Pages:
@@ -46,6 +48,12 @@ class Pages:
         self._under_way: dict[str, tuple[str, Future[str]]] = {}
         self._entries: dict[tuple[str, str], dict[str, Any]] = {}
         self._pool: Executor | None = None
+        self._took, self._ended = 0.0, -math.inf
+
+    @property
+    def due(self) -> bool:
+        """Whether the page may be written again: writing takes a fifth of the time at most, however often asked."""
+        return time.perf_counter() - self._ended >= SHARE * self._took
 
     def __enter__(self) -> Self:
         return self
@@ -77,6 +85,7 @@ class Pages:
 
     def write(self, results: Results) -> Path:
         """Write everything; figures that cannot be drawn are named in `summary.json` and cost nothing else."""
+        begun = time.perf_counter()
         for folder in ("tables", "figures"):
             (self.path / folder).mkdir(parents=True, exist_ok=True)
         store = ResultStore(self.path)
@@ -106,6 +115,8 @@ class Pages:
             figures = self.path / "figures"
             page = report.render(results, results.archive, figures=figures, entries=self._entries)
             _replace(self.path / "report.html", page)
+        self._ended = time.perf_counter()
+        self._took = self._ended - begun
         return self.path
 
     def _missing(self, name: str, data: xr.Dataset) -> tuple[Path | None, Path | None]:

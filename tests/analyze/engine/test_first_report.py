@@ -51,6 +51,7 @@ def test_the_page_is_written_at_once_and_says_what_is_coming(path, few_metrics, 
             (write(self, results) / "report.html").read_text(encoding="utf-8")
         ),
     )
+    monkeypatch.setattr(Pages, "due", True)
     done = CliRunner().invoke(cli.main, ["analyze", str(path), "-o", str(tmp_path), "--jobs", "1"])
     assert done.exit_code == 0, done.output
     first, *_, last = pages
@@ -59,8 +60,25 @@ def test_the_page_is_written_at_once_and_says_what_is_coming(path, few_metrics, 
     assert available_metrics()["sharpness"].title in first.partition("Still computing")[2][:400]
     assert "Still computing" not in last and 'id="sharpness"' in last
     assert len(pages) == 5, "first, three more, and the end"
-    lines = [line for line in done.stderr.splitlines() if "still computing" in line]
-    assert len(lines) == 3 and lines[0].startswith("report: ")
+    lines = [line for line in done.stderr.splitlines() if "to come, by" in line or "in the report" in line]
+    assert lines[0].startswith("report: ") and lines[1:] == [
+        "1 of 3 are in the report",
+        "2 of 3 are in the report",
+    ]
+
+
+def test_writing_the_page_takes_a_fifth_of_the_time_at_most(path, tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(save.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(save, "_replace", lambda *_: now.__setitem__(0, now[0] + 1.0))
+    with Pages(tmp_path) as pages:
+        assert pages.due
+        pages.write(analyze.run(path, metrics=["margin"]))
+        assert now[0] == 2.0 and not pages.due
+        now[0] = 11.9
+        assert not pages.due
+        now[0] = 12.0
+        assert pages.due
 
 
 def test_a_figure_is_laid_out_once_to_the_same_bytes(monkeypatch):
