@@ -255,7 +255,7 @@ def test_a_table_tied_to_the_last_layer_adds_both_uses() -> None:
 def test_a_large_tied_table_is_kept_as_factors(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     monkeypatch.setattr(products, "_BLOCK", {"cpu": 200})  # several blocks of rows
-    model, x, y = Tied(300), torch.randint(0, 300, (4, 5)), torch.rand(4)
+    model, x, y = Tied(300), torch.randint(0, 300, (4, 2)), torch.rand(4)
     x[:, 1] = x[:, 0]
     plan, forms = forms_of(trace(model, x, y, squares), model, x, y)
     small = compact(forms, plan.partner)
