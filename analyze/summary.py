@@ -165,7 +165,7 @@ def in_words(summary: Summary) -> str:
 
 def lines(metric: str, data: xr.Dataset) -> list[Line]:
     """The numbers that tell a result, as its metric declared them, or the usual ones where it did not."""
-    found = []
+    found: list[Line] = []
     for variable, labels in _declaration(data).items():
         if variable in data and data[variable].dtype.kind in "fiu":
             found += _lines(metric, data[variable], labels)

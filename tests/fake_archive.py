@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from analyze.arrays import derived, recorded  # noqa: F401  (importing them declares the arrays they make)
 from tracer import bits
 
 SITES = {"relu": 11, "tanh": 4, "relu#2": 6}

@@ -137,7 +137,7 @@ def plot_memorization(result: xr.Dataset, figure: Figure) -> None:
 
     left, right = plot.panels(figure, 2, columns=2, height=2.8, sharex=False, sharey=False)
     values = result["memorization"].values
-    left.hist(values[np.isfinite(values)], np.linspace(-1, 1, 41), color=plot.PALETTE[0])
+    left.hist(values[np.isfinite(values)], np.linspace(-1, 1, 41).tolist(), color=plot.PALETTE[0])
     left.set(title=f"{result.attrs['n_runs']} runs", xlabel="memorization", ylabel="examples")
     drawn = right.scatter(result["without_example"], result["with_example"], s=9, color=plot.PALETTE[0])
     plot.name_points(drawn, [f"id {name}" for name in result["id"].values])

@@ -21,8 +21,8 @@ from analyze.engine.fingerprint import sources
 from analyze.engine.replayed import with_activations
 from analyze.errors import AnalysisError
 from analyze.numerics.processes import cores, pool
-from tracer.answers import ForeignAnswerError
 from tracer.apart import WorkerDiedError, shared
+from tracer.apart.answers import ForeignAnswerError
 from tracer.errors import ArchiveError
 from tracer.spec.release import version
 from tracer.store.store import is_remote, local_path

@@ -113,7 +113,7 @@ def make_plan(
             probes = [name for name in probes if name in array["probe"].values]
     if not probes and (card.scope == "probe" or any("example" in entry.dims for entry in reads)):
         raise MissingTraceError(
-            f"needs a probe with everything {card.name} reads; record one with probes={{...}}"
+            f"needs a probe with everything {card.name} reads; {_given_up(archive) or 'record one with probes={...}'}"
         )
     counts = {name: _count(archive, name, streams, plan.results) for name in probes}
     plan.views = _views(card, probes, counts)
@@ -181,17 +181,26 @@ def _probes(card: Metric, archive: Archive, streams: Sequence[str]) -> list[str]
         if not names:
             raise MissingTraceError(
                 f"needs a probe of split {card.scope!r}, the archive has "
-                f"{sorted({probe.split for probe in archive.probes.values()}) or 'none'}; record one"
+                f"{sorted({probe.split for probe in archive.probes.values()}) or 'none'}; "
+                f"{_given_up(archive) or 'record one'}"
             )
     for stream in streams:
         holding = [name for name in names if _holds(archive, stream, name)]
         if not holding:
             where = f" of split {card.scope!r}" if card.scope in ("train", "test") else ""
             raise MissingTraceError(
-                f"needs `{stream}` of a probe{where}, of which the archive has none; {HOW[stream]}"
+                f"needs `{stream}` of a probe{where}, of which the archive has none; "
+                f"{_given_up(archive) or HOW[stream]}"
             )
         names = holding
     return names
+
+
+def _given_up(archive: Archive) -> str:
+    """What the recording said, where it was given probes and could record none of them."""
+    wanted = not archive.probes and archive.card.get("probes")
+    notes = archive.attributes.get("notes") if wanted else None
+    return f"its recording said: {notes[0].rstrip('.')}" if notes else ""
 
 
 def _count(archive: Archive, probe: str, streams: Sequence[str], results: Mapping[str, xr.DataArray]) -> int:

@@ -94,7 +94,7 @@ def number_at(results: Datasets, metric: str, variable: str, step: int | None = 
 
 def count(results: Datasets, metric: str, variable: str, **labels: str) -> int:
     """A count of a result; 0 where there is none."""
-    value = number_at(results, metric, variable, **labels)
+    value = number_at(results, metric, variable, None, **labels)
     return int(value) if np.isfinite(value) else 0
 
 

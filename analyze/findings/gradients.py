@@ -195,7 +195,7 @@ def _cells(results: Datasets, step: int, intervals: dict[str, Interval]) -> str:
     if not (helps.any() or harms.any()):
         return ""
     counts = f"{helps.sum():,} help each other and {harms.sum():,} harm each other"
-    text = f" Of {len(cells):,} pairs of classes {counts} for certain"
+    text = f" Taken one by one, of {len(cells):,} pairs of classes {counts} for certain"
     named = (
         int(np.nanargmax(np.where(helps, one, -np.inf)))
         if helps.any()

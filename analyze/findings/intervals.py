@@ -69,11 +69,13 @@ def difference(
 
 def sample(values: ArrayLike, looks: int = 1) -> Interval | None:
     """Of the mean of values, NaN left out."""
-    values = np.asarray(values, np.float64)
-    values = values[~np.isnan(values)]
-    if len(values) < 3:
+    numbers = np.asarray(values, np.float64)
+    numbers = numbers[~np.isnan(numbers)]
+    if len(numbers) < 3:
         return None
-    return mean(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)), len(values), looks)
+    return mean(
+        float(numbers.mean()), float(numbers.std(ddof=1)) / math.sqrt(len(numbers)), len(numbers), looks
+    )
 
 
 def share(value: float, n: int) -> Interval | None:

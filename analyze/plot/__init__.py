@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analyze.plot import hover
+from analyze.plot.legends import legend as legend
 from tracer.store.files import write_whole
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 SPLIT_COLORS = {"train": PALETTE[0], "test": PALETTE[1], "val": PALETTE[2], "validation": PALETTE[2]}
 _SCALE: ContextVar[str] = ContextVar("time scale of the run that is drawn", default="")
 GREY = "0.6"
-SHARED = "tracer_names_and_handles"  # attribute of a legend that several axes of a figure share
-LEGEND = 95  # characters that stand in a row of it
 APOSTROPHE = "'"
 SEQUENTIAL = "viridis"
 DIVERGING = "RdBu_r"
@@ -110,10 +109,12 @@ def to_svg(figure: Figure, description: str = "") -> str:
         figure.savefig(buffer, format="svg", metadata=about)
     # A hundredth of a point is finer than any screen, and a third of the bytes were beyond it.
     text = re.sub(r'(?<= )(?:d|x|y)="[^"]*"', _hundredths, buffer.getvalue().decode())
+    boxes = hover.outer_boxes(figure)
     for number, (axes, panel) in enumerate(zip(figure.axes, hover.panels(figure), strict=True)):
         shown = json.dumps(panel, ensure_ascii=False, separators=(",", ":"))
         held = f" data-panel='{escape(shown, quote=False).replace(APOSTROPHE, '&#39;')}'" if panel else ""
         kind = ' class="pale"' if hover.pale(axes) else ""
+        kind += f' data-outer="{boxes[number]}"' if boxes[number] else ""
         text = text.replace(f'<g id="panel_{number}">', f'<g id="panel_{number}"{kind}{held}>', 1)
     return text
 
@@ -209,13 +210,13 @@ def color_of(name: str, position: int = 0) -> str:
 
 
 def time_scale(steps: ArrayLike) -> Literal["linear", "log"]:
-    """Scale of the time axis of a run with snapshots at these steps: logarithmic where most of them are early.
+    """Scale of the time axis of a run with snapshots at these steps: logarithmic where a third are in its first tenth.
 
     >>> time_scale([0, 1, 2, 4, 8, 16, 100]), time_scale(range(0, 100, 10))
     ('log', 'linear')
     """
     steps = np.asarray(steps)
-    early = len(steps) >= 5 and steps[-1] >= 20 and np.median(steps) < steps[-1] / 8
+    early = len(steps) >= 5 and steps[-1] >= 20 and (steps < steps[-1] / 10).mean() > 1 / 3
     return "log" if early else "linear"
 
 
@@ -250,60 +251,6 @@ def band(axes: Axes, x: ArrayLike, mean: ArrayLike, std: ArrayLike, **style: Any
 def zero_line(axes: Axes, at: float = 0.0) -> None:
     """A quiet horizontal reference."""
     axes.axhline(at, color=GREY, linewidth=0.8, zorder=0)
-
-
-def legend(axes: Axes, **options: Any) -> None:
-    """Legend of an axes, off its curves: above the panels, together with that of the others of the figure.
-
-    Where two axes give one colour and style two names, each keeps its own; a place given in `options` is kept too.
-    """
-    figure = axes.get_figure()
-    handles, names = axes.get_legend_handles_labels()
-    if not handles or figure is None:
-        return
-    old = next((one for one in figure.legends if getattr(one, SHARED, None) is not None), None)
-    shared = dict(getattr(old, SHARED)) if old is not None else {}
-    looks = {name: _look(handle) for name, handle in shared.items()}
-    clash = any(
-        (name in looks and looks[name] != _look(handle))
-        or (name not in looks and _look(handle) in looks.values())
-        for handle, name in zip(handles, names, strict=True)
-    )
-    wide = sum(len(name) + 5 for name in {*shared, *names})
-    if "bbox_to_anchor" in options or not _constrained(figure):
-        axes.legend(**options)
-        return
-    if clash or wide > 2 * LEGEND:
-        height = axes.get_position().height * figure.get_size_inches()[1]  # type: ignore[union-attr]
-        columns = max(1, int(0.45 * LEGEND / (max(map(len, names)) + 5)))
-        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.45 / height), "ncols": columns}
-        axes.legend(**{**options, **below, "title": None})
-        return
-    shared |= dict(zip(names, handles, strict=True))
-    if old is not None:
-        old.remove()
-    columns = len(shared) if wide <= LEGEND else -(-len(shared) // 2)
-    about = {name: value for name, value in options.items() if name in ("title", "markerscale")}
-    drawn = figure.legend([*shared.values()], [*shared], loc="outside upper left", ncols=columns, **about)
-    if "title" in about:
-        drawn.set_title("")
-    setattr(drawn, SHARED, shared)
-
-
-def _look(handle: Any) -> tuple[Any, ...]:
-    color = (
-        handle.get_color()
-        if hasattr(handle, "get_color")
-        else getattr(handle, "get_facecolor", lambda: None)()
-    )
-    style = handle.get_linestyle() if hasattr(handle, "get_linestyle") else ""
-    return str(color), str(style), type(handle).__name__
-
-
-def _constrained(figure: Any) -> bool:
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    return isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine)
 
 
 def around_zero(values: ArrayLike) -> tuple[float, float]:

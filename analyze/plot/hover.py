@@ -33,6 +33,35 @@ def pale(axes: Axes) -> bool:
     return any(_light(cmap(0.0)) > _light(cmap(1.0)) or _light(cmap(0.5)) > 0.8 for cmap in maps)
 
 
+def outer_boxes(figure: Figure) -> list[str]:
+    """Left, top, right and bottom of each axes with all its labels, in points as in the SVG; empty where there is none.
+
+    An axes and its colour bar have one box, so that who moves one moves the other.
+    """
+    from matplotlib.transforms import Bbox
+
+    height = figure.get_size_inches()[1] * 72
+    boxes = {axes: axes.get_tightbbox() for axes in figure.axes}
+    owner = {axes: axes for axes in figure.axes}
+    for axes in figure.axes:
+        mappable = getattr(getattr(axes, "_colorbar", None), "mappable", None)
+        drawn_on = getattr(mappable, "axes", None)
+        if drawn_on in boxes:
+            owner[axes] = drawn_on
+    told = []
+    for axes in figure.axes:
+        mine = (boxes[one] for one in figure.axes if owner[one] is owner[axes])
+        together = [box for box in mine if box is not None]
+        if not together:
+            told.append("")
+            continue
+        box = Bbox.union(together)
+        scale = 72 / figure.dpi
+        edges = (box.x0 * scale, height - box.y1 * scale, box.x1 * scale, height - box.y0 * scale)
+        told.append(" ".join(f"{edge:.1f}" for edge in edges))
+    return told
+
+
 def _panel(axes: Axes) -> dict[str, Any]:
     if hasattr(axes, "_colorbar"):
         return {}

@@ -130,6 +130,12 @@ def states_of(view: View) -> States:
     return States(_replay(view), view.steps, list(zip(view.probes, view.counts, strict=True)), view.lead)
 
 
+def last_state_of(view: View) -> State:
+    """State of the last snapshot with weights."""
+    replay = _replay(view)
+    return replay.at(int(replay.steps[-1]))
+
+
 def networks_of(view: View) -> Networks:
     """The networks of a view's archive."""
     return _replay(view).networks

@@ -25,6 +25,12 @@ def _states(view: View) -> Any:
     return _replay().states_of(view)
 
 
+@source("last_state", stream="weights", of="last")
+def _last_state(view: View) -> Any:
+    refuse_complex(view)
+    return _replay().last_state_of(view)
+
+
 @source("network", of="network")
 def _network(view: View) -> Any:
     return _replay().networks_of(view).at()

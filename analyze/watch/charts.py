@@ -95,8 +95,10 @@ def _each(chart: Chart, runs: Sequence[Drawn], x: Axis) -> list[dict[str, Any]]:
     for one in runs:
         key = chart.name, x
         if key not in one.lines:
-            found = [(one.path, one.path, {}, one.data[chart.metric])]
-            bands = gathered(found, chart.metric, chart.variable, x=x, labels=one.labels(chart)).bands()
+            drawn: list[tuple[str, str, dict[str, Any], xr.Dataset]] = [
+                (one.path, one.path, {}, one.data[chart.metric])
+            ]
+            bands = gathered(drawn, chart.metric, chart.variable, x=x, labels=one.labels(chart)).bands()
             line: dict[str, Any] = {"group": one.name, "key": one.key, "n": 1}
             one.lines[key] = [line | {"x": _numbers(bands[x]), "y": _numbers(bands["mean"])}]
         told += one.lines[key]

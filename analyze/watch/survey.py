@@ -22,7 +22,7 @@ from tracer.archive import open as open_archive
 from tracer.archive.attributes import attributes_of, name_of
 from tracer.archive.listing import archives_in
 from tracer.archive.summary import progress_of
-from tracer.errors import first_line
+from tracer.errors import TracerError, first_line
 from tracer.store.store import is_remote, local_path
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Survey:
     """
 
     def __init__(self, place: str, every: float = 2.0) -> None:
+        archives_in(place)  # a sentence now rather than an empty page
         self.place, self.every = place, every
         self.version = 0
         self.trouble = ""
@@ -75,7 +76,6 @@ class Survey:
         self._folder = Path(tempfile.mkdtemp(prefix="tracer-watch-"))
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._go, name="tracer watch", daemon=True)
-        archives_in(place)  # a sentence now rather than an empty page
 
     def start(self) -> None:
         """Look again and again until `close`."""
@@ -123,7 +123,7 @@ class Survey:
         try:
             paths, trouble = archives_in(self.place), ""
         except Exception as error:  # of a place elsewhere, anything; it may answer again
-            paths, trouble = [], first_line(error)
+            paths, trouble = [], _said(error)
         known = {_key(path): path for path in paths}
         with self._lock:
             changed = trouble != self.trouble or known.keys() != self.runs.keys()
@@ -148,7 +148,7 @@ class Survey:
                 facts, training = _facts(archive), _training(archive)
                 probes = {view.split: name for name, view in archive.probes.items()}
         except Exception as error:  # what is wrong with one run is told beside it
-            facts = {"state": "unreadable", "note": first_line(error)}
+            facts = {"state": "unreadable", "note": _said(error)}
             commit, training, probes = facts["note"], None, {}
         with self._lock:
             changed = commit != run.commit
@@ -167,7 +167,7 @@ class Survey:
                 complete(session.compute())
                 results = session.results()
         except Exception as error:
-            note = first_line(error)
+            note = _said(error)
         with self._lock:
             run.due, run.computed = False, time.monotonic()
             if results is not None:
@@ -273,6 +273,11 @@ def _stamp(path: str) -> Any:
     except OSError:
         return None
     return about.st_ino, about.st_mtime_ns, about.st_size
+
+
+def _said(error: Exception) -> str:
+    """What is wrong, in a line: in our own words where we foresaw it."""
+    return str(error) if isinstance(error, TracerError) else first_line(error)
 
 
 def _key(path: str) -> str:

@@ -18,7 +18,7 @@ from tests.attacks.hostile import bounded, change_root, look_at
 from tests.damage import copied
 from tests.synthetic import write_archive
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
-from tracer.network import read, trace
+from tracer.network import read
 from tracer.network.copies import named_tensors
 from tracer.verify import verify
 
@@ -117,7 +117,7 @@ def test_very_many_documents(changes: list[tuple[float, str, Any]]) -> None:
 @cache
 def traced(name: str) -> tuple[str, Any, Any, Any]:
     model, x, y = zoo.build(name)
-    network = trace(model, x, y, zoo.loss)
+    network = zoo.traced(name)
     return network.to_json().decode(), network.constants, named_tensors(model), (x, y)
 
 

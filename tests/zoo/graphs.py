@@ -201,6 +201,6 @@ CASES = [
         Transductive,
         lambda: (torch.randn(N, WIDTH), classes()),
         objective=transductive,
-        off="mixes examples",
+        off="mixes the examples",
     ),
 ]

@@ -230,5 +230,5 @@ CASES = [
         alone=own_loss,
     ),
     Case("CLIP, pairs alone", L, clip, image_and_text, objective=sigmoid_pairs),
-    Case("CLIP, contrastive", L, clip, image_and_text, objective=against_all, off="mixes examples"),
+    Case("CLIP, contrastive", L, clip, image_and_text, objective=against_all, off="mixes the examples"),
 ]

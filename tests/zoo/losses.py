@@ -193,7 +193,7 @@ CASES = [
     *(plain(*row, reduction) for row in PLAIN for reduction in REDUCTIONS),
     *(
         Case(
-            f"cross_entropy({reduction}), class weights",
+            f"CrossEntropyLoss with class weights({reduction})",
             "losses",
             mlp,
             given(labels),

@@ -339,6 +339,6 @@ CASES = [
         labelled,
         objective=to_centres,
     ),
-    Case("contrastive, in the batch", T, Simple, both_views, objective=contrast, off="mixes examples"),
-    Case("triplets mined in the batch", T, Simple, labelled, objective=batch_hard, off="mixes examples"),
+    Case("contrastive, in the batch", T, Simple, both_views, objective=contrast, off="mixes the examples"),
+    Case("triplets mined in the batch", T, Simple, labelled, objective=batch_hard, off="mixes the examples"),
 ]

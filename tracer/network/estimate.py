@@ -42,7 +42,7 @@ def estimate(
     model: nn.Module, inputs: Any, targets: Any, *, loss: Any = None, objective: Objective | None = None
 ) -> Estimate | None:
     """The estimate of a model; None where it does not run on tensors without values. The model is only read."""
-    found = Estimate()
+    sizes = Estimate()
     real = [_first(tree) for tree in (inputs, targets)]
     try:
         with quiet(grad=False), fake_tensors() as fake:
@@ -50,16 +50,16 @@ def estimate(
             few = [rebuild(tree, iter(map(fake.from_tensor, leaves_of(tree)))) for tree in real]
             for name, module in replica.named_modules():
                 if any(p.requires_grad for p in module.parameters(recurse=False)):
-                    module.register_forward_hook(_holding(found.held, name))
-            with _Watch(found):
+                    module.register_forward_hook(_holding(sizes.held, name))
+            with _Watch(sizes):
                 if loss is None and objective is None:
                     outputs = call_model(replica, few[0])
                 else:
                     outputs = objective_of(loss, objective)(replica, *few).outputs
-            found.outputs = first_tensor(outputs).numel() // _EXAMPLES  # type: ignore[union-attr]
+            sizes.outputs = first_tensor(outputs).numel() // _EXAMPLES  # type: ignore[union-attr]
     except Exception:  # whatever the model asks of values that are not there
         return None
-    return found
+    return sizes
 
 
 def _first(tree: Any) -> Any:
@@ -67,9 +67,9 @@ def _first(tree: Any) -> Any:
 
 
 def _holding(held: dict[str, int], name: str) -> Any:
-    def hook(module: nn.Module, given: tuple[Any, ...], out: Any) -> None:
+    def hook(module: nn.Module, inputs: tuple[Any, ...], out: Any) -> None:
         rows = sum(p.numel() for p in module.parameters(recurse=False) if p.requires_grad)
-        tensors = [first_tensor(tree) for tree in (list(given), out)]
+        tensors = [first_tensor(tree) for tree in (list(inputs), out)]
         factors = sum(tensor.numel() for tensor in tensors if tensor is not None) // _EXAMPLES
         held[name] = held.get(name, 0) + min(rows, factors or rows)
 
@@ -79,9 +79,9 @@ def _holding(held: dict[str, int], name: str) -> Any:
 class _Watch(TorchDispatchMode):
     """Adds up what runs under it."""
 
-    def __init__(self, found: Estimate) -> None:
+    def __init__(self, sizes: Estimate) -> None:
         super().__init__()
-        self._found = found
+        self._sizes = sizes
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
@@ -90,17 +90,17 @@ class _Watch(TorchDispatchMode):
         alias = func._schema.returns[0].alias_info if func._schema.returns else None
         if alias is not None and not alias.is_write:  # a view
             return out
-        found, results = self._found, _tensors(out)
-        found.calls += 1
+        sizes, results = self._sizes, _tensors(out)
+        sizes.calls += 1
         if alias is None:  # else it is written in place
-            found.nbytes += sum(result.numel() * result.element_size() for result in results) // _EXAMPLES
-        found.work += work_of(func, args, out, _tensors([args, kwargs]), results) // _EXAMPLES
+            sizes.nbytes += sum(result.numel() * result.element_size() for result in results) // _EXAMPLES
+        sizes.work += work_of(func, args, out, _tensors([args, kwargs]), results) // _EXAMPLES
         activation = op(str(func).replace("_.", ".")).activation
         if activation is not None and results:
             units = prod(results[0].shape[1:])
-            found.sites += 1
-            found.units += units
-            found.masked += units if activation.mask else 0
+            sizes.sites += 1
+            sizes.units += units
+            sizes.masked += units if activation.mask else 0
         return out
 
 

@@ -161,8 +161,8 @@ class _Telling:
         yield self._class(type(module))
         for name, tensor in module._parameters.items():
             yield name, self._weight(tensor, by_value=False)
-        for name, tensor in module._buffers.items():
-            yield name, self._weight(tensor, by_value=name in module._non_persistent_buffers_set)
+        for name, buffer in module._buffers.items():
+            yield name, self._weight(buffer, by_value=name in module._non_persistent_buffers_set)
         for name, child in module._modules.items():
             yield name, None if child is None else self.tell(unwrap(child))
         state = state_of(module)

@@ -20,9 +20,10 @@ def decompositions(targets: Iterable[Any]) -> Decompositions:
 
     table: Decompositions = {}
     for target in targets:
-        if not isinstance(target, torch._ops.OpOverload) or alias(str(target)) in OPS:
+        own = str(target) in _OWN
+        if not isinstance(target, torch._ops.OpOverload) or (alias(str(target)) in OPS and not own):
             continue
-        if str(target) in _OWN:
+        if own:
             table[target] = _OWN[str(target)]
         elif target in decomposition_table:
             table[target] = decomposition_table[target]
@@ -56,7 +57,14 @@ def _zeros_like(tensor: Tensor, *, dtype: Any = None, device: Any = None, **_: A
     return torch.zeros_like(tensor, dtype=dtype, device=device)
 
 
+def _copy(tensor: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    """What is written into a part of a tensor, in its size: copying has no derivative where it has no place."""
+    source = source.to(tensor.dtype)
+    return source if source.shape == tensor.shape else source.expand(tensor.shape)
+
+
 _OWN: dict[str, Callable[..., Any]] = {
+    "aten.copy.default": _copy,
     "aten.broadcast_tensors.default": _broadcast_tensors,
     "aten.empty.memory_format": _zeros,
     "aten.new_empty.default": _new_zeros,

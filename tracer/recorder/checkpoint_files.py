@@ -62,7 +62,7 @@ def files_of_hub(
     endpoint, cache = os.environ.get("HF_ENDPOINT"), os.environ.get("HF_HUB_CACHE")
     kinds = SAFE + (PICKLED if load_pt else ())
     patterns = [f"*.{kind}" for kind in kinds] if pattern is None else [pattern.removeprefix("**/")]
-    files = {}
+    files: dict[str, Path] = {}
     try:
         if revisions is None:
             refs = huggingface_hub.HfApi(endpoint=endpoint).list_repo_refs(name)

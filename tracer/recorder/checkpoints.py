@@ -119,8 +119,8 @@ def _in_order(
 ) -> tuple[list[tuple[int, Path]], bool]:
     """Files by step, and whether their names say that the numbers are of epochs."""
     if not files:
-        wanted = "ends in .safetensors" if pattern is None else f"matches {pattern!r}"
-        raise RecordError(f"no file in {source!r} {wanted}; give another pattern=, or load_pt=True")
+        wanted = pattern or "**/*.safetensors"
+        raise RecordError(f"no file in {source!r} matches {wanted!r}; give another pattern=, or load_pt=True")
     bare = {name: bare_name(name) for name in files}
     by_bare, epochs = ({}, False) if steps is not None else steps_of(sorted(set(bare.values())))
     by_step: dict[int, str] = {}

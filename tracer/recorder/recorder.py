@@ -76,8 +76,7 @@ class Recorder:
         self._handed_over = 0.0  # when rows last were
         self._first = 0  # the step that this recording began with
         self._written = -1  # the last step whose row is in the archive, perhaps while it is open
-        # The last steps of which a snapshot, and a row, were given to the writer.
-        self._begun = self._ended = -1
+        self._begun = self._ended = -1  # the last steps whose snapshot, and row, the writer has
         self._resume_point: ResumePoint | None = None
         self._writer: Writer | None = None
 
@@ -341,9 +340,8 @@ class Recorder:
                 self._warn_once(NAN_LOSS, row.step)
             examples = None
             if self._instrument.in_flight is not None:
-                examples = self._instrument.in_flight.write(
-                    writer, row.step, row.epoch_end, row.ids, row.minibatch
-                )
+                seen = row.step, row.epoch_end, row.ids, row.minibatch
+                examples = self._instrument.in_flight.write(writer, *seen)
             writer.row(
                 row.step,
                 epoch=row.epoch,
@@ -372,13 +370,11 @@ class Recorder:
         if self._row is not None:
             self._close_row(self._row)
             self._row = None
-        writer = self._writer_in_use()
+        writer, point = self._writer_in_use(), self._resume_point
         self._write_rows(wait=True)
-        before = (
-            ([], []) if self._resume_point is None else (self._resume_point.notes, self._resume_point.gaps)
-        )
-        notes = [*before[0], *(note for note in self._instrument.notes if note not in before[0])]
-        writer.attributes("", {"notes": notes, "gaps": [*before[1], *self._budget.gaps]})
+        before, gaps = ([], []) if point is None else (point.notes, point.gaps)
+        notes = [*before, *(note for note in self._instrument.notes if note not in before)]
+        writer.attributes("", {"notes": notes, "gaps": [*gaps, *self._budget.gaps]})
         writer.close(state=state)
 
     def _tell(self, stacklevel: int) -> None:

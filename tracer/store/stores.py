@@ -52,7 +52,7 @@ class DirectoryStore(Store):
     def size(self, key: str) -> int | None:
         """Bytes of a file."""
         try:
-            return self.local(key).stat().st_size
+            return os.stat(self._local(key)).st_size  # noqa: PTH116
         except FileNotFoundError:
             return None
 
@@ -90,22 +90,18 @@ class DirectoryStore(Store):
     @contextmanager
     def opened(self, key: str) -> Iterator[int]:
         """A descriptor of a file."""
-        fd = os.open(self.local(key), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = os.open(self._local(key), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             yield fd
         finally:
             os.close(fd)
 
-    def local(self, key: str) -> Path:
+    def _local(self, key: str) -> str:
         """The path of a file that may be opened: ArchiveError where a link leads to it or it is a device."""
-        parent = key.rpartition("/")[0]
-        if parent not in self._inside:
-            if (self.folder / parent).resolve() != self.folder.resolve() / parent:
-                raise _link(parent)
-            self._inside.add(parent)
-        file = self.folder / key
+        self._check_folder(key.rpartition("/")[0])
+        file = f"{self.where}/{key}"
         try:
-            mode = file.lstat().st_mode
+            mode = os.lstat(file).st_mode
         except OSError:
             return file
         if stat.S_ISLNK(mode):
@@ -115,6 +111,16 @@ class DirectoryStore(Store):
         if not stat.S_ISREG(mode):
             raise ArchiveError(f"{key!r} of the archive is no ordinary file; get it from its author again")
         return file
+
+    def _check_folder(self, folder: str) -> None:
+        """ArchiveError where a folder within the archive, or one around it, is a link or leads elsewhere."""
+        if folder in self._inside:
+            return
+        outer, _, name = folder.rpartition("/")
+        self._check_folder(outer)
+        if name in ("", ".", "..") or os.path.islink(f"{self.where}/{folder}"):  # noqa: PTH114
+            raise _link(folder)
+        self._inside.add(folder)
 
     def _root(self) -> bytes:
         file = self.folder / ROOT

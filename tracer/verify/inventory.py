@@ -10,6 +10,7 @@ from tracer.store.store import Listing
 from tracer.store.stores import connect
 
 Read = Callable[[int, int], bytes]
+_SMALL = 1 << 16  # bytes of a file that is read as a whole, since opening it costs more
 
 
 class Inventory:
@@ -66,5 +67,14 @@ class Inventory:
         return self.reader(key)(0, self.sizes[key])
 
     def reader(self, key: str) -> Read:
-        """Return a function of (start, stop) that reads part of a file."""
-        return lambda start, stop: self._store.read(key, start, stop)
+        """Return a function of (start, stop) that reads part of a file, of a small one from all of it."""
+        if self.sizes[key] > _SMALL:
+            return lambda start, stop: self._store.read(key, start, stop)
+        whole: list[bytes] = []
+
+        def read(start: int, stop: int) -> bytes:
+            if not whole:
+                whole.append(self._store.read(key, 0, self.sizes[key]))
+            return whole[0][start:stop]
+
+        return read

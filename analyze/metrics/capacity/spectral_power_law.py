@@ -119,8 +119,8 @@ def spectral_power_law(
         for column, layer in enumerate(layer_tensors):
             if layer not in matrices:
                 continue
-            for name, value in of_weight(tensors[matrices[layer]], seed).items():
-                (counts if name in counts else values)[name][step, column] = value
+            for name, number in of_weight(tensors[matrices[layer]], seed).items():
+                (counts if name in counts else values)[name][step, column] = number
     for value in values.values():
         value[:, -1] = mean_defined(value[:, :-1], 1)[0]
     for count in counts.values():

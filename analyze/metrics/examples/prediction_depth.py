@@ -114,7 +114,9 @@ def prediction_depth(
         depth[step, example] = depth_of(votes[step, :, example], own[step, example])
     rows = [probe == name for name in names]
     mean = np.stack([mean_defined(depth[:, at], 1)[0] for at in rows], axis=1)
-    slopes = depth_slope_slope if np.shape(depth_slope_slope) == depth.shape else np.full(depth.shape, np.nan)
+    slopes = np.full(depth.shape, np.nan)
+    if depth_slope_slope is not None and depth_slope_slope.shape == depth.shape:
+        slopes = depth_slope_slope
     right = np.where(votes >= 0, votes == labels, np.nan)
     right[:, :, labels < 0] = np.nan
     right = np.where(own[:, None] >= 0, right, np.nan)

@@ -43,9 +43,8 @@ NAMES = ("barrier", "instability", "midpoint")
 
 
 @metric(
-    reads=("states",),
+    reads=("states", "last_state"),
     scope="probe",
-    whole=True,
     variables={
         **dict.fromkeys(NAMES, ("step", "probe", "kind")),
         **{f"{name}_interpolated": ("step", "probe", "kind") for name in NAMES},
@@ -69,17 +68,20 @@ NAMES = ("barrier", "instability", "midpoint")
     reference=(FRANKLE_2020, ENTEZARI_2022, JORDAN_2022),
     passes=lambda options, snapshots: snapshots * 3 * options["points"],
 )
-def mode_connectivity(states: Any, *, points: int = 21, examples: int | None = 512) -> dict[str, Any]:
+def mode_connectivity(
+    states: Any, last_state: Any, *, points: int = 21, examples: int | None = 512
+) -> dict[str, Any]:
     """Rise of loss and error on the straight line from every snapshot to the last one.
 
-    `states` holds the network at every snapshot; the first `examples` of the probe count (None: all), `n_examples` of
-    them, in eval mode. w(t) is the mean of all parameters and buffers at `points` equally spaced t from the snapshot
-    (t = 0) to the last one (t = 1); whole numbers are those of the snapshot. All (step, kind), of loss and of error f:
-    `barrier` = max_t f(w(t)) - (1-t) f(w(0)) - t f(w(1)), at least 0; `instability` = max_t f(w(t)) - ½ (f(w(0)) +
-    f(w(1))); `midpoint` = f(w(½)) - ½ (f(w(0)) + f(w(1))), NaN for an even number of points. `curve` (step, kind, t) is
-    f(w(t)). At every t, ends included, BatchNorm's running statistics are taken anew from the first `examples` of the
-    training probes, as one pass in training mode would; the names with `_interpolated` are of the means of the recorded
-    ones, and the same without BatchNorm. NaN where a loss is not finite. `between_runs` compares two runs.
+    `states` holds the network at every snapshot, `last_state` that of the last one; the first `examples` of the probe
+    count (None: all), `n_examples` of them, in eval mode. w(t) is the mean of all parameters and buffers at `points`
+    equally spaced t from the snapshot (t = 0) to the last one (t = 1); whole numbers are those of the snapshot. All
+    (step, kind), of loss and of error f: `barrier` = max_t f(w(t)) - (1-t) f(w(0)) - t f(w(1)), at least 0;
+    `instability` = max_t f(w(t)) - ½ (f(w(0)) + f(w(1))); `midpoint` = f(w(½)) - ½ (f(w(0)) + f(w(1))), NaN for an even
+    number of points. `curve` (step, kind, t) is f(w(t)). At every t, ends included, BatchNorm's running statistics are
+    taken anew from the first `examples` of the training probes, as one pass in training mode would; the names with
+    `_interpolated` are of the means of the recorded ones, and the same without BatchNorm. NaN
+    where a loss is not finite. `between_runs` compares two runs.
 
     >>> found = rises(np.array([1.0, 5.0, 3.0]))
     >>> float(found["barrier"]), float(found["instability"]), float(found["midpoint"])
@@ -87,8 +89,7 @@ def mode_connectivity(states: Any, *, points: int = 21, examples: int | None = 5
     """
     chosen = states.examples(examples)
     training = _training(states, chosen, examples)
-    last = states[-1] if len(states) else None
-    rows = [between(states[k], last, chosen, training, points) for k in range(len(states))]
+    rows = [between(states[k], last_state, chosen, training, points) for k in range(len(states))]
     shapes = {name: (0, len(KINDS)) for name in NAMES} | {"curve": (0, len(KINDS), points)}
     names = [name + end for name in shapes for end in ("", "_interpolated")]
     found = {
@@ -177,10 +178,10 @@ def between_runs(
     from analyze.replay.replay import Replay
 
     ways = [Replay(archive) for archive in (first, second)]
-    ends = [way.at(int(way.steps[-1])) for way in ways]
+    start, end = (way.at(int(way.steps[-1])) for way in ways)
     chosen = ways[0].probe(probe).first(examples)
     training = _training(ways[0].states(), chosen, examples)
-    return between(*ends, chosen, training, points)
+    return between(start, end, chosen, training, points)
 
 
 def plot_mode_connectivity(result: xr.Dataset, figure: Figure) -> None:

@@ -167,7 +167,9 @@ def _flat(weights: Sequence[Mapping[str, np.ndarray]], rows: np.ndarray, names: 
     for row in rows:
         tensors = weights[int(row)]
         held.append(
-            np.concatenate([np.asarray(tensors[name], np.float32).ravel() for name in names] or [np.empty(0)])
+            np.concatenate(
+                [np.asarray(tensors[name], np.float32).ravel() for name in names] or [np.empty(0, np.float32)]
+            )
         )
         if held[0].nbytes * len(rows) > LIMIT:
             raise MissingTraceError(

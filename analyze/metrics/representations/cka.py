@@ -43,9 +43,16 @@ def linear_cka(x: ArrayLike, y: ArrayLike, *, estimator: Estimator = "biased") -
     return _alignment(centred_kernel(x, estimator), centred_kernel(y, estimator), estimator)
 
 
+# What every comparison of sites by their activations reads and needs.
+OF_ACTIVATIONS: dict[str, Any] = {
+    "reads": ("activations", "activations_first", "activations_last"),
+    "scope": "probe",
+    "needs": 'activations of a probe: Probe(..., capture={"activations": 512})',
+}
+
+
 @metric(
-    reads=("activations", "activations_first", "activations_last"),
-    scope="probe",
+    **OF_ACTIVATIONS,
     variables={
         "between": ("step", "probe", "site", "site_2"),
         "to_first": ("step", "probe", "site"),
@@ -63,7 +70,6 @@ def linear_cka(x: ArrayLike, y: ArrayLike, *, estimator: Estimator = "biased") -
         "Sites whose similarity to the last snapshot is high early have settled first, usually the ones "
         "near the input."
     ),
-    needs='activations of a probe: Probe(..., capture={"activations": 512})',
     reference=KORNBLITH_2019,
 )
 def cka(

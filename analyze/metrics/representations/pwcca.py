@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.contract import metric
-from analyze.metrics.representations.cka import compare_sites, plot_similarity
+from analyze.metrics.representations.cka import OF_ACTIVATIONS, compare_sites, plot_similarity
 from analyze.metrics.representations.svcca import Subspace, subspace
 from analyze.reference import Reference
 
@@ -43,8 +43,7 @@ def projection_weighted(x: Subspace, y: Subspace) -> float:
 
 
 @metric(
-    reads=("activations", "activations_first", "activations_last"),
-    scope="probe",
+    **OF_ACTIVATIONS,
     variables={
         "between": ("step", "probe", "site", "site_2"),
         "to_first": ("step", "probe", "site"),
@@ -64,7 +63,6 @@ def projection_weighted(x: Subspace, y: Subspace) -> float:
         "a site with no more examples than units, where every correlation would be 1 (record more, or set "
         "keep=0.99)."
     ),
-    needs='activations of a probe: Probe(..., capture={"activations": 512})',
     reference=MORCOS_2018,
 )
 def pwcca(

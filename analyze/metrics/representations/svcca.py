@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analyze.contract import metric
-from analyze.metrics.representations.cka import compare_sites, plot_similarity
+from analyze.metrics.representations.cka import OF_ACTIVATIONS, compare_sites, plot_similarity
 from analyze.reference import Reference
 
 if TYPE_CHECKING:
@@ -105,8 +105,7 @@ def canonical_correlations(x: Subspace, y: Subspace) -> Floats:
 
 
 @metric(
-    reads=("activations", "activations_first", "activations_last"),
-    scope="probe",
+    **OF_ACTIVATIONS,
     variables={
         "between": ("step", "probe", "site", "site_2"),
         "to_first": ("step", "probe", "site"),
@@ -127,7 +126,6 @@ def canonical_correlations(x: Subspace, y: Subspace) -> Floats:
         "1: the main directions of two sites are linear functions of each other. Compare values only of "
         "sites with few directions next to the number of examples: many directions agree by chance."
     ),
-    needs='activations of a probe: Probe(..., capture={"activations": 512})',
     reference=RAGHU_2017,
 )
 def svcca(

@@ -56,9 +56,10 @@ function hide(svg) {
 
 function show(svg, panel, x, y) {
   hide(svg);
-  const found = look(panel, x, y);
+  const [dx, dy] = panel.shift ?? [0, 0];
+  const found = look(panel, x - dx, y - dy);
   if (!found) return;
-  const marks = make("g", { class: "here" }, ...found.marks);
+  const marks = make("g", { class: "here", transform: `translate(${dx} ${dy})` }, ...found.marks);
   svg.append(marks);
   tip.replaceChildren(make("b", {}, found.head), ...found.rows.map(([color, name, value]) => {
     const swatch = make("i");
@@ -66,7 +67,7 @@ function show(svg, panel, x, y) {
     return make("div", {}, swatch, make("span", {}, name), make("span", {}, value));
   }));
   tip.hidden = false;
-  pointed = { svg, at: found.at };
+  pointed = { svg, at: [found.at[0] + dx, found.at[1] + dy] };
   put();
 }
 
@@ -85,7 +86,10 @@ addEventListener("scroll", () => { if (!tip.hidden) put(); }, { passive: true, c
 function stops(panel) {
   if (panel.cells) {
     const [left, top, right, bottom] = panel.cells.box;
-    return [centres(left, right, panel.cells.columns.length), centres(top, bottom, panel.cells.rows.length)];
+    // A snapshot is as wide as the time it stands for: one stop each.
+    const across = centres(left, right, panel.cells.columns.length);
+    const names = panel.cells.columns;
+    return [across.filter((_, k) => names[k] !== names[k - 1]), centres(top, bottom, panel.cells.rows.length)];
   }
   const middle = (panel.box[1] + panel.box[3]) / 2;
   if (!panel.lines) return [panel.points.map(point => point.at[0]), [middle]];
@@ -93,7 +97,7 @@ function stops(panel) {
 }
 
 function readable(svg) {
-  svg.panels ??= [...svg.querySelectorAll("[data-panel]")].map(group => JSON.parse(group.dataset.panel));
+  svg.panels ??= [...svg.querySelectorAll("[data-panel]")].map(group => Object.assign(JSON.parse(group.dataset.panel), { group }));
   if (!svg.panels.length || svg.classList.contains("readable")) return;
   svg.classList.add("readable");
   svg.tabIndex = 0;
@@ -101,7 +105,7 @@ function readable(svg) {
   let [number, column, row] = [0, -1, 0];
   const follow = event => {
     const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
-    const panel = svg.panels.find(one => one.box && inside(one.box, x, y));
+    const panel = svg.panels.find(({ box, shift: [dx, dy] = [0, 0] }) => box && inside(box, x - dx, y - dy));
     if (panel) show(svg, panel, x, y); else hide(svg);
   };
   svg.addEventListener("pointermove", follow);
@@ -121,7 +125,46 @@ function readable(svg) {
       [across, down] = stops(svg.panels[number]);
       [column, row] = turn > 0 ? [0, 0] : [across.length - 1, down.length - 1];
     }
-    show(svg, svg.panels[number], across[column], down[row]);
+    const [dx, dy] = svg.panels[number].shift ?? [0, 0];
+    show(svg, svg.panels[number], across[column] + dx, down[row] + dy);
   });
 }
 document.querySelectorAll(".plot > svg").forEach(readable);
+
+// On a narrow screen the panels of a figure stand below one another, as many beside each other as are legible.
+const narrow = matchMedia("(max-width: 45rem)");
+function wrap(svg) {
+  const groups = [...svg.querySelectorAll("[data-outer]")];
+  svg.whole ??= svg.getAttribute("viewBox");
+  const shifts = new Map();
+  if (narrow.matches && groups.length > 1) {
+    const boxes = [...new Set(groups.map(group => group.dataset.outer))].map(text => [text, text.split(" ").map(Number)]);
+    const head = Math.min(...boxes.map(([, box]) => box[1]));
+    const heads = [...groups[0].parentElement.children].filter(one => !one.dataset.outer).map(one => one.getBBox());
+    const whole = svg.whole.split(" ").map(Number);
+    const legend = Math.max(0, ...heads.filter(box => box.width < whole[2] - 1).map(box => box.x + box.width));
+    const width = Math.max(250, legend + 4, ...boxes.map(([, box]) => box[2] - box[0] + 18));
+    let [x, y, tallest] = [12, head, 0];
+    for (const [text, box] of boxes) {
+      const [wide, high] = [box[2] - box[0], box[3] - box[1]];
+      if (x > 12 && x + wide > width) [x, y, tallest] = [12, y + tallest + 10, 0];
+      shifts.set(text, [x - box[0], y - box[1]]);
+      [x, tallest] = [x + wide + 16, Math.max(tallest, high)];
+    }
+    svg.setAttribute("viewBox", `0 0 ${width} ${y + tallest + 6}`);
+    svg.style.aspectRatio = `${width} / ${y + tallest + 6}`;
+  } else if (svg.whole) {
+    svg.setAttribute("viewBox", svg.whole);
+    svg.style.aspectRatio = "";
+  }
+  svg.classList.toggle("wrapped", shifts.size > 0);
+  for (const group of groups) {
+    const shift = shifts.get(group.dataset.outer);
+    if (shift) group.setAttribute("transform", `translate(${shift.join(" ")})`); else group.removeAttribute("transform");
+    const panel = svg.panels?.find(one => one.group === group);
+    if (panel) panel.shift = shift;
+  }
+}
+const wrapAll = () => document.querySelectorAll(".plot > svg").forEach(wrap);
+narrow.addEventListener("change", wrapAll);
+wrapAll();

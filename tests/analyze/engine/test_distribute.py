@@ -21,7 +21,7 @@ from tests.dying import ABOUT, fails_late, fatal
 from tests.loops import record_everything
 from tests.synthetic import write_archive
 
-NAMES = ["stiffness", "tracin", "cna", "path_cross_similarity", "path_neighbours", "jacobian"]
+NAMES = ["stiffness", "tracin", "cna", "path_cross_similarity", "path_neighbours"]
 
 
 class Threads(Workers):
@@ -79,6 +79,13 @@ def test_a_cluster_gives_what_one_process_gives(path, serial, cluster):
     )
     assert same(serial, found)
     assert len({text for _, _, text in seen}) >= 5 and all(0 <= done <= total for done, total, _ in seen)
+
+
+@pytest.mark.slow
+def test_a_cluster_runs_networks_too(path, cluster):
+    """Every worker imports PyTorch for it, which takes longer than all other tests of a cluster."""
+    found = analyze.run(path, ["jacobian"], scheduler=cluster.scheduler_address)
+    assert same(analyze.run(path, ["jacobian"]), found)
 
 
 def test_a_lost_worker_is_survived(path, cluster, tmp_path):

@@ -97,7 +97,7 @@ def test_classes_refine_the_mean_and_never_deny_it():
     )
     assert "pairs of two classes harm each other" in text.sentence and "costs the others" in text.sentence
     assert (
-        text.kind == "difference" and "Of 10 pairs of classes 0 help each other and 10 harm" in text.sentence
+        text.kind == "difference" and "of 10 pairs of classes 0 help each other and 10 harm" in text.sentence
     )
     del results["stiffness"]
     assert said(results)["class_stiffness"].sentence.startswith("Pairs of one class")
@@ -121,7 +121,7 @@ def test_classes_that_are_two_names_of_one_are_found():
         "class_stiffness"
     ].sentence
     assert (
-        "Of 10 pairs of classes 1 help each other" in text and "classes 0 and 1 help each other most" in text
+        "of 10 pairs of classes 1 help each other" in text and "classes 0 and 1 help each other most" in text
     )
 
 

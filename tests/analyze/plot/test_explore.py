@@ -55,8 +55,13 @@ def test_a_map_carries_its_cells_with_full_names():
 
     text = drawn(heat)
     panel, cells = carried(text)[0], carried(text)[0]["cells"]
-    assert cells["values"] == [[0.1, 0.2, None], [1.0, 2.0, 3.0]] and cells["what"] == "norm"
-    assert cells["rows"] == ["fc1", long] and cells["columns"] == ["0", "5", "9"]
+    # A snapshot reaches half way to its neighbours, on the time axis that lines have.
+    at = [cells["columns"].index(step) for step in dict.fromkeys(cells["columns"])]
+    assert [cells["columns"][k] for k in at] == ["0", "5", "9"] and at[1] / len(
+        cells["columns"]
+    ) == pytest.approx(2.5 / 9, 0.02)
+    assert [[row[k] for k in at] for row in cells["values"]] == [[0.1, 0.2, None], [1.0, 2.0, 3.0]]
+    assert cells["rows"] == ["fc1", long] and cells["what"] == "norm"
     assert long not in re.sub(r"data-panel='[^']*'", "", text), "on the axis it is shortened"
     assert cells["box"] == pytest.approx(panel["box"], abs=0.2)
 

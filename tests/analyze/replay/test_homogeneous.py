@@ -11,14 +11,15 @@ from analyze.replay.paths.rules import refusal
 from tests.oracles.homogeneous import Units, folded
 from tests.tables import stored
 from tracer.errors import MissingTraceError
-from tracer.network import read, trace
+from tracer.network import read
+from tracer.network.memo import trace_once
 from tracer.network.table import Row
 
 
 def traced(model, *shape, batch=3):
     """Network and tensors of a model in eval mode, as they are read from an archive."""
     inputs = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
-    network = trace(model.eval(), inputs)
+    network = trace_once(model.eval(), inputs)
     named = [*model.named_parameters(), *model.named_buffers()]
     network = read(network.to_json(), network.constants)
     return network, {k: v.detach().numpy() for k, v in named}

@@ -237,3 +237,36 @@ def test_a_name_that_is_markup_stays_text(page, results, tmp_path):
     assert figure.get_by_role("combobox", name="layer").locator("option").first.inner_text() == evil
     assert page.locator("img").count() == 0 and page.locator("script").count() == 2
     assert page.evaluate(SANE) == []
+
+
+def test_panels_stand_below_one_another_where_there_is_little_room(page, report, results):
+    page.set_viewport_size({"width": 400, "height": 900})
+    page.goto(report)
+    svg = page.locator("article:has(#stiffness) .plot svg")
+    wide = "node => node.scrollWidth <= node.clientWidth"
+    assert page.locator("article:has(#stiffness) .plot").evaluate(wide), "nothing is cut off"
+    boxes = [group.bounding_box() for group in svg.locator("[data-outer][data-panel]").all()]
+    assert len(boxes) == 4 and boxes[-1]["y"] > boxes[0]["y"] + boxes[0]["height"]
+    svg.focus()
+    page.keyboard.press("ArrowRight")
+    shown = page.get_by_role("status").inner_text().replace("−", "-")
+    expected = float(results["stiffness"]["cosine"].sel(pair="train-train", layer="all")[0])
+    assert f"{float(f'{expected:.4g}')}" in shown
+    page.set_viewport_size({"width": 1280, "height": 900})
+    assert svg.get_attribute("viewBox").startswith("0 0 518.4")
+
+
+def test_chapters_are_folded_and_open_where_a_link_leads(page, results, tmp_path):
+    copies = {f"copy_{k}": results["margin"] for k in range(9)} | dict(results)
+    write_report(Results(copies), tmp_path / "report.html")
+    page.goto((tmp_path / "report.html").as_uri())
+    chapters = page.locator("details.chapter")
+    assert chapters.count() and not chapters.evaluate_all("nodes => nodes.some(node => node.open)")
+    last = chapters.last.locator("article h3").last
+    assert not last.is_visible()
+    page.evaluate("id => location.hash = id", last.get_attribute("id"))
+    last.wait_for(state="visible")
+    search = page.get_by_role("searchbox", name="Search metrics")
+    search.fill("copy_3")
+    assert page.locator("nav li:visible").count() == 1
+    assert page.evaluate(SANE) == []

@@ -191,7 +191,7 @@ def test_random_rows_are_named_and_refuse_per_example_quantities(model: nn.Modul
 )
 def test_ordinary_models_pass_all_three(name: str) -> None:
     model, x, y = zoo.build(name, dropout=0.2)
-    network = trace(model, x, y, zoo.loss)
+    network = zoo.traced(name).derived()
     before = network.digest
     assert independence(network, named_tensors(model), x, y).holds
     assert network.digest == before

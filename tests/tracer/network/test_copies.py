@@ -44,13 +44,14 @@ def test_reparametrised_modules_are_copied_and_traced(kind: str) -> None:
     replica = private_copy(model)
     model.eval()
     assert torch.equal(replica(x), model(x))
-    assert torch.equal(trace(model, x).run(named_tensors(model), x)[0], model(x))
+    network = trace(model, x)
+    assert torch.equal(network.run(named_tensors(model), x)[0], model(x))
     assert all(parameter.grad is None for parameter in replica.parameters())
     shared = {t.data_ptr() for t in named_tensors(model).values()} & {
         t.data_ptr() for t in named_tensors(replica).values()
     }
     assert not shared
-    assert [layer.name for layer in trace(model, x).layers] == ["0", "2"]
+    assert [layer.name for layer in network.layers] == ["0", "2"]
 
 
 class Stateful(nn.Module):

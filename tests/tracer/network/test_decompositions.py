@@ -269,3 +269,6 @@ def test_memory_that_is_filled_later_is_no_random_number() -> None:
     network = read_again(trace(made, X, Y, F.mse_loss))
     torch.testing.assert_close(network.run(named_tensors(made), X)[0], made(X))
     assert network.random_rows == [] and independence(network, named_tensors(made), X, Y).holds
+    given = list(made.parameters())
+    losses = network.run(dict(made.named_parameters()), X, Y)[1], (made(X) - Y) ** 2
+    torch.testing.assert_close(*(torch.autograd.grad(loss.sum(), given) for loss in losses))

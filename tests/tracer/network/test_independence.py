@@ -12,7 +12,10 @@ from tracer.network import trace
 from tracer.network.copies import named_tensors
 from tracer.network.independence import independence
 
-SEEDS = 50
+
+@pytest.fixture(scope="module", params=[12, pytest.param(50, marks=pytest.mark.slow)], ids=["some", "many"])
+def seeds(request: pytest.FixtureRequest) -> range:
+    return range(int(request.param))
 
 
 class Net(nn.Module):
@@ -56,11 +59,11 @@ def seeded(model: nn.Module, seed: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("kind", list(MIXING))
-def test_mixing_is_caught_for_any_examples(kind: str) -> None:
+def test_mixing_is_caught_for_any_examples(kind: str, seeds: range) -> None:
     between, said = MIXING[kind]
     model = Net(between)
     network = trace(model, *seeded(model, 0), F.cross_entropy)
-    for seed in range(SEEDS):
+    for seed in seeds:
         result = independence(network, named_tensors(model), *seeded(model, seed))
         assert not result.holds, seed
         assert said in result.message
@@ -80,11 +83,13 @@ ALONE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", list(ALONE))
-def test_examples_that_stay_apart_are_told_so_within_the_domain_of_their_targets(kind: str) -> None:
+def test_examples_that_stay_apart_are_told_so_within_the_domain_of_their_targets(
+    kind: str, seeds: range
+) -> None:
     last, loss, targets = ALONE[kind]
     model = Net(torch.tanh, last)
     network = trace(model, seeded(model, 0)[0], targets, loss)
-    for seed in range(SEEDS):
+    for seed in seeds:
         result = independence(network, named_tensors(model), seeded(model, seed)[0], targets)
         assert result.holds, result.message
 

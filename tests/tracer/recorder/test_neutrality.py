@@ -57,7 +57,11 @@ def training(build, shape, optimizer, **options):
 @pytest.mark.parametrize(
     ("name", "optimizer"),
     [
-        pytest.param(name, optimizer, marks=[pytest.mark.slow] * (name == "resnet18"))
+        pytest.param(
+            name,
+            optimizer,
+            marks=[pytest.mark.slow] * (name == "resnet18" or (name, optimizer) == ("cnn", "adamw")),
+        )
         for name in MODELS
         for optimizer in OPTIMIZERS
     ],

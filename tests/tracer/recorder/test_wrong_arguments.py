@@ -229,7 +229,7 @@ def marked(name):
     return pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
 
 
-@pytest.mark.parametrize("name", map(marked, ONE))
+@pytest.mark.parametrize("name", [marked(name) for name in ONE])
 def test_one_thing_wrong(tmp_path, name):
     said = attempt(tmp_path, 0, **ONE[name]())
     assert (said is None) == (name in FINE), said

@@ -90,7 +90,7 @@ def test_one_flipped_bit_is_found_in_every_file(path: Path, seed: int) -> None:
 
 
 def test_one_flipped_bit_is_found_in_every_object_of_a_packed_archive(tmp_path: Path) -> None:
-    write_archive(tmp_path / "run.zarr", steps=(0, 1, 2))
+    write_archive(tmp_path / "run.zarr", steps=(0, 1, 2), probes={"train": 8})
     path = pack(tmp_path / "run.zarr")
     names = [name for name in files_of(path) if not name.endswith("zarr.json")]
     assert len(names) > 20

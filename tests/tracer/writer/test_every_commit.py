@@ -137,7 +137,7 @@ def test_of_a_training_that_is_taken_up_again(tmp_path: Path, looked_at: list[in
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         if first:
             model.load_state_dict(state)
-        probes = {"train": (x[:12], y[:12]), "test": blobs(9, seed=7)}
+        probes = {"train": (x[:12], y[:12])}
         # At the end of an epoch further streams are taken of a step whose row is still open.
         taken = {"default": tracer.every(2) | tracer.epochs(), "outputs": tracer.every(1)}
         options: dict[str, Any] = {"snapshots": taken, "resume": True}

@@ -43,7 +43,7 @@ def test_agrees_with_modules_in_between():
     models = [conv_net(seed, given) for seed in (0, 1)]
     first = replayed.state_of(models[0], given)
     second = first.with_tensors({name: value.detach() for name, value in models[1].state_dict().items()})
-    result = mode_connectivity(replayed.States([first, second], given), points=5)
+    result = mode_connectivity(replayed.States([first, second], given), second, points=5)
     for end, reset in (("", True), ("_interpolated", False)):
         curve = [slow(*models, given.inputs, given.targets, t, reset) for t in np.linspace(0, 1, 5)]
         np.testing.assert_allclose(result[f"curve{end}"][0].T, curve, rtol=1e-8)

@@ -4,7 +4,7 @@
 
 One process is kept for all calls of this one. It is started when first needed, as a fresh interpreter with
 this one's path, and again where it died. Calls and results travel through pipes between the two; what comes back
-is read as plain values (`tracer.answers`), so that an archive that took the process over gets no further.
+is read as plain values (`tracer.apart.answers`), so that an archive that took the process over gets no further.
 """
 
 import atexit
@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from tracer import answers
+from tracer.apart import answers
 from tracer.errors import ArchiveError
 
 ROOM = 8 << 30  # bytes of memory besides four times what a call is allowed for its arrays
@@ -51,7 +51,7 @@ class Apart:
         progress: Progress | None = None,
         **named: Any,
     ) -> Any:
-        """What a function, known by its module and name, returns over there, as `tracer.answers` reads it.
+        """What a function, known by its module and name, returns over there, as `tracer.apart.answers` reads it.
 
         memory: bytes that its arrays may take; over there no more than four times as much and 8 GiB is had.
         progress: called here as the function, which then is given one, calls its own. Errors: what the
@@ -148,7 +148,7 @@ def receive(pipe: IO[bytes], most: int | None = None) -> tuple[bytes, bytes]:
     return kind, content
 
 
-def _serve() -> None:
+def serve() -> None:
     """Do what comes in, until nothing can."""
     incoming = os.fdopen(os.dup(0), "rb")
     outgoing = os.fdopen(os.dup(1), "wb")
@@ -181,7 +181,3 @@ def _limit(name: str, most: int) -> None:
         what = getattr(resource, name)
         _, hard = resource.getrlimit(what)
         resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
-
-
-if __name__ == "__main__":
-    _serve()

@@ -1,0 +1,65 @@
+"""Legends that stand off the curves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SHARED = "tracer_names_and_handles"  # attribute of a legend that several axes of a figure share
+LEGEND = 95  # characters that stand in a row of it
+
+
+def legend(axes: Axes, **options: Any) -> None:
+    """Legend of an axes, off its curves: above the panels, together with that of the others of the figure.
+
+    Where two axes give one colour and style two names, each keeps its own; a place given in `options` is kept too.
+    """
+    figure = axes.get_figure()
+    handles, names = axes.get_legend_handles_labels()
+    if not handles or figure is None:
+        return
+    old = next((one for one in figure.legends if getattr(one, SHARED, None) is not None), None)
+    shared = dict(getattr(old, SHARED)) if old is not None else {}
+    looks = {name: _look(handle) for name, handle in shared.items()}
+    clash = any(
+        (name in looks and looks[name] != _look(handle))
+        or (name not in looks and _look(handle) in looks.values())
+        for handle, name in zip(handles, names, strict=True)
+    )
+    wide = sum(len(name) + 5 for name in {*shared, *names})
+    if "bbox_to_anchor" in options or not _constrained(figure):
+        axes.legend(**options)
+        return
+    if clash or wide > 2 * LEGEND:
+        height = axes.get_position().height * figure.get_size_inches()[1]  # type: ignore[union-attr]
+        columns = max(1, int(0.45 * LEGEND / (max(map(len, names)) + 5)))
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.45 / height), "ncols": columns}
+        axes.legend(**{**options, **below, "title": None})
+        return
+    shared |= dict(zip(names, handles, strict=True))
+    if old is not None:
+        old.remove()
+    columns = len(shared) if wide <= LEGEND else -(-len(shared) // 2)
+    about = {name: value for name, value in options.items() if name in ("title", "markerscale")}
+    drawn = figure.legend([*shared.values()], [*shared], loc="outside upper left", ncols=columns, **about)
+    if "title" in about:
+        drawn.set_title("")
+    setattr(drawn, SHARED, shared)
+
+
+def _look(handle: Any) -> tuple[Any, ...]:
+    color = (
+        handle.get_color()
+        if hasattr(handle, "get_color")
+        else getattr(handle, "get_facecolor", lambda: None)()
+    )
+    style = handle.get_linestyle() if hasattr(handle, "get_linestyle") else ""
+    return str(color), str(style), type(handle).__name__
+
+
+def _constrained(figure: Any) -> bool:
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    return isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine)

@@ -1,0 +1,5 @@
+"""The process itself: answers calls until its input ends."""
+
+from tracer.apart import serve
+
+serve()
