@@ -75,10 +75,11 @@ def classes_used(states: Any, labels: np.ndarray, examples: int) -> np.ndarray:
     labels: of the examples of this one; -1 and what the loss leaves out are none.
     """
     replay, known = getattr(states, "replay", None), [labels]
-    for name in () if replay is None else replay.probes:
-        with suppress(MissingTraceError):
-            others = replay.probe(name).first(examples).labels
-            known += [others] if others.ndim == 1 else []
+    if replay is not None:
+        for name in replay.probes:
+            with suppress(MissingTraceError):
+                others = replay.probe(name).first(examples).labels
+                known += [others] if others.ndim == 1 else []
     every = np.concatenate(known)
     return np.unique(every[every >= 0])
 

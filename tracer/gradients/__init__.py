@@ -185,8 +185,8 @@ def _added(network: Network, row: Row, layer_of: Mapping[str, str]) -> list[Piec
         if operand is None or operand.name != "shift" or other.axis is None or others or len(references) != 2:
             return []
         second = other.args[1:2] == [{"row": index}]
-        names = (None, table) if second else (table, None)
-        pieces.append(Piece(other.name, other.op, "added", *names, other.axis, other.inner, row.name))
+        weight, bias = (None, table) if second else (table, None)
+        pieces.append(Piece(other.name, other.op, "added", weight, bias, other.axis, other.inner, row.name))
     return pieces
 
 
@@ -280,8 +280,8 @@ def combine(unit: Unit, uses: Sequence[tuple[Piece, Form | None, Form | None]]) 
     if unit.joint and weight_name and len(outer) == len(uses) and len({form.swapped for form in outer}) == 1:
         return {weight_name: Outer.merge(outer)}
     looked_up = [weight for _, weight, bias in uses if isinstance(weight, Scatter) and bias is None]
-    alone = len(unit.names) == 1 and weight_name and len(outer) + len(looked_up) == len(uses)
-    if alone and outer and looked_up and not any(form.swapped or form.bias for form in outer):
+    alone = len(unit.names) == 1 and len(outer) + len(looked_up) == len(uses)
+    if weight_name and alone and outer and looked_up and not any(form.swapped or form.bias for form in outer):
         return {weight_name: Tied.of(Outer.merge(outer), Scatter.merge(looked_up))}
     rows: dict[str, list[Tensor]] = {}
     for piece, weight, bias in uses:

@@ -200,7 +200,7 @@ def examples_for_checks(
 def _needs(e: Estimate, chunk: int | None, gradients: str, memory: int, weights: int) -> fitting.Needs:
     """What a probe pass would take, by an estimate."""
     one = {"outputs": 4 * e.outputs + 8, "sums": 8 * (e.sites + len(e.held)), "activations": 4 * e.units}
-    held = {(name,): 4 * size for name, size in e.held.items()}
+    held: dict[tuple[str, ...], int] = {(name,): 4 * size for name, size in e.held.items()}
 
     def stream(name: str, count: int) -> int:
         return e.masked * -(-count // 8) if name == "masks" else count * one.get(name, 0)
