@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tracer.archive import Archive
 
 Reader = Callable[["View"], Any]
-Of = Literal["", "first", "last", "rows", "data", "card", "network", "finite"]
+Of = Literal["", "first", "last", "rows", "data", "training", "card", "network", "finite"]
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def _minibatch_loss(view: View) -> np.ndarray:
     return np.where(np.isnan(logged), means, logged)
 
 
-@source("n_train", of="rows")
+@source("n_train", of="training")
 def _n_train(view: View) -> int:
     """How many training examples there are: in the set that was recorded, else seen in training, else probed."""
     try:

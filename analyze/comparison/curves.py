@@ -156,7 +156,7 @@ class Curves:
 
     def figure(self) -> Figure:
         """One panel for each label; a colour for each group, its mean, and from its lowest run to its highest."""
-        return plot.draw(lambda _, figure: self._draw(figure), None)  # type: ignore[arg-type]
+        return plot.styled(self._draw)
 
     def save(self, path: str | Path) -> Path:
         """Write the figure as SVG, or the table as CSV, by the ending of the path; ValueError for another."""

@@ -137,8 +137,9 @@ class Fingerprints:
                     ]
                 again = [self._replayed(step) for step in sorted(set(ends.values()))] if plan.replays else []
                 return _digest([own, again])
-            case "rows":
-                return _digest({name: digest_of_value(column) for name, column in archive.rows.items()})
+            case "rows" | "training":
+                rows = {name: digest_of_value(column) for name, column in archive.rows.items()}
+                return _digest(rows if entry.of == "rows" else [rows, archive.digest_of("data")])
             case "card" | "finite":
                 return _digest(archive.card)
             case "data":

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -54,16 +55,21 @@ STYLE: Any = {
 
 def draw(plot: Callable[[xr.Dataset, Figure], None], result: xr.Dataset) -> Figure:
     """Figure of a result in the house style, without touching pyplot's global state."""
+    scale = _SCALE.set(str(result.attrs.get("time_axis", "")))
+    try:
+        return styled(partial(plot, _described(result)))
+    finally:
+        _SCALE.reset(scale)
+
+
+def styled(plot: Callable[[Figure], None]) -> Figure:
+    """Figure in the house style of what is no result."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE), _uncollected():
         figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
-        scale = _SCALE.set(str(result.attrs.get("time_axis", "")))
-        try:
-            plot(_described(result), figure)
-        finally:
-            _SCALE.reset(scale)
+        plot(figure)
         return figure
 
 

@@ -155,7 +155,7 @@ def test_a_metric_of_a_notebook_is_computed_in_this_process(path, threads):
 
 def test_a_worker_with_other_code_or_without_the_archive_is_told(path, threads, monkeypatch):
     monkeypatch.setattr(distribute, "address", lambda path: path)
-    monkeypatch.setattr("analyze.engine.address", lambda path: "/nowhere/run.zarr")
+    monkeypatch.setattr("analyze.engine.apart.address", lambda path: "/nowhere/run.zarr")
     with pytest.raises(
         AnalysisError, match=r"these threads cannot do its part: there is no archive at '/now"
     ):
