@@ -60,13 +60,15 @@ def put(text: str, section: str) -> str:
 def figures(parts: dict[str, Found], folder: Path) -> list[str]:
     """Write finished figures as their scripts would have; their names."""
     names = []
+    about = parts.get("gallery", {}).get("machine")
+    hardware = {} if about is None else {"hardware": f"one {_card(about)} with {about['cores']} cores"}
     for one in parts.get("gallery", {"results": {}})["results"].get("scripts", []):
         if one["state"] != "done":
             continue
         out = folder / one["script"]
         out.mkdir()
         (out / "numbers.json").write_text(
-            json.dumps(one["numbers"], indent=1, ensure_ascii=False) + "\n", "utf-8"
+            json.dumps(one["numbers"] | hardware, indent=1, ensure_ascii=False) + "\n", "utf-8"
         )
         drawing = out / one["numbers"]["figure"]
         plain = drawing.suffix == ".svg"
@@ -82,15 +84,14 @@ def _machines(parts: dict[str, Found]) -> list[str]:
         if about is None:
             continue
         versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
-        card = (
-            f"{about['card']}, driver {about['driver']}, CUDA {about['cuda']}"
-            if about["cuda"]
-            else about["card"]
-        )
-        told.append(
-            f"Measured {about['date']} on one {card} with {about['cores']} cores; Python {about['python']}, {versions}."
-        )
+        where = f"one {_card(about)} with {about['cores']} cores"
+        told.append(f"Measured {about['date']} on {where}; Python {about['python']}, {versions}.")
     return list(dict.fromkeys(told))
+
+
+def _card(about: Found) -> str:
+    driven = f", driver {about['driver']}, CUDA {about['cuda']}" if about["cuda"] else ""
+    return f"{about['card']}{driven}"
 
 
 def _tests(found: Found) -> list[str]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 from analyze.findings.depth import cna, complexity, paths
 from analyze.findings.evidence import Datasets, Finding
+from analyze.findings.generalization import margin, outcome, turned
 from analyze.findings.gradients import classes, stiffness
-from analyze.findings.outcome import margin, outcome, turned
 
 __all__ = ["Finding", "findings"]
 

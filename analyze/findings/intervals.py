@@ -39,7 +39,7 @@ def quantile(degrees: float = math.inf, looks: int = 1) -> float:
     """Half width in standard errors: Student's with few degrees of freedom; `looks` is how many places were tried.
 
     >>> round(quantile(), 2), round(quantile(4), 1)
-    (3.61, 13.4)
+    (3.6, 11.6)
     """
     tail = 1 - ALPHA / looks / 2
     if math.isinf(degrees):

@@ -310,7 +310,8 @@ def heat_over_time(
     nearest = np.abs(columns[:, None] - places).argmin(1)
     image = heat(axes, np.asarray(values)[:, nearest], **options)
     name_ticks(axes.yaxis, rows, limit=24)
-    shown = _spaced(places, ticks)
+    longest = max(len(f"{step:,}") for step in steps)
+    shown = _spaced(places, min(ticks, max(2, 19 // longest)))  # longer numbers take more room
     at = np.interp(places[shown], columns, np.arange(count)) if count > 1 else np.zeros(1)
     axes.xaxis.set_ticks(at, [f"{steps[k]:,}" for k in shown])
     setattr(axes.xaxis, hover.NAMES, [str(step) for step in steps[nearest]])

@@ -97,7 +97,6 @@ class Loop:
                 loss=zoo.loss,
                 probes={"train": (x[probe], y[probe])},
                 snapshots=tracer.every(workload.every),
-                memory=8 << 30,
             )
 
     def train(self, updates: int) -> None:

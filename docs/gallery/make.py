@@ -24,8 +24,8 @@ Each figure is one script in `examples/figures`: it records networks with `trace
 words. The networks are far smaller than the papers': what is shown is that the measurement can be made, and what it
 gives at this size. A claim that does not hold here may hold at the size it was made for.
 
-All were made on two CPU cores at the scale the scripts have by default; `--full` is nearer to the papers, `--quick`
-only shows that a script runs. This page and those it links are written by
+Each was made on the hardware and at the scale that its page names; `--full` is nearer to the papers, `--quick` only
+shows that a script runs. This page and those it links are written by
 `docs/gallery/make.py` from what the scripts left.
 
 Exploratory runs came first. Thresholds of Walker 1, the networks and learning rates of Fort's figures and the wording
@@ -132,7 +132,7 @@ def pages() -> dict[str, str]:
 
 
 def _settings(found: dict[str, Any]) -> dict[str, Any]:
-    where = "two CPU cores" if found["device"] == "cpu" else found["device"]
+    where = found.get("hardware", "two CPU cores" if found["device"] == "cpu" else found["device"])
     made = {"scale": found["scale"], "first seed": found["seed"], "hardware": where}
     made["processor time"] = f"{found['cpu_seconds']} s, archives already there not counted"
     return {

@@ -19,7 +19,7 @@ from analyze.arrays import closure
 from analyze.engine import plan  # noqa: F401  (declares the arrays of archives)
 from cli import main
 from tests.attacks.hostile import bounded
-from tracer.apart import Apart
+from tracer.apart import Apart, answers
 from tracer.archive import Archive
 from tracer.errors import ArchiveError, MissingTraceError
 from tracer.rerun.stored import Networks
@@ -132,7 +132,8 @@ def attack(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         def here(
             _: Any, function: Any, *given: Any, memory: int = 0, progress: Any = None, **named: Any
         ) -> Any:
-            return function(*given, **named, **({} if progress is None else {"progress": progress}))
+            told = {} if progress is None else {"progress": progress}
+            return answers.read(answers.written(function(*given, **named, **told)))
 
         monkeypatch.setattr(Archive, "network", network)
         monkeypatch.setattr(Apart, "call", here)  # another process would read the sound table

@@ -127,7 +127,7 @@ class Evil:
 def taken_over(content: bytes, kind: bytes, claimed: int) -> None:
     """What an archive's code would do in there: answer in words of its own."""
     message = struct.pack("<cQ", kind, claimed) + content
-    sys.modules["__main__"]._HEAD = SimpleNamespace(pack=lambda *_: message)  # type: ignore[attr-defined]
+    sys.modules["tracer.apart"]._HEAD = SimpleNamespace(pack=lambda *_: message)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("kind", [b"r", b"e", b"p", b"x"])

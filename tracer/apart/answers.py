@@ -72,7 +72,9 @@ def _plain(value: Any, pieces: list[bytes]) -> Any:
             return str(value)
         case BaseException():
             one = len(value.args) == 1 and isinstance(value.args[0], str)
-            return {"error": type(value).__name__, "text": value.args[0] if one else str(value)}
+            lacks = value.name if isinstance(value, ImportError) else None
+            text = value.args[0] if one else str(value)
+            return {"error": type(value).__name__, "text": text, "lacks": lacks}
     if is_dataclass(value) and not isinstance(value, type):
         return _plain({field.name: getattr(value, field.name) for field in fields(value)}, pieces)
     raise TypeError(f"a {type(value).__name__} cannot be sent to another process as numbers and text")
@@ -104,8 +106,8 @@ def _value(plain: Any, pieces: memoryview) -> Any:
             return tuple(_value(item, pieces) for item in items)
         case {"items": list(items)}:
             return {_value(key, pieces): _value(item, pieces) for key, item in items}
-        case {"error": str(name), "text": str(text)}:
-            return _error(name, text)
+        case {"error": str(name), "text": str(text), "lacks": str() | None as lacks}:
+            return _error(name, text, lacks)
         case {"objects": list(items), "shape": list(shape)}:
             made = np.empty(len(items), object)
             made[:] = [_value(item, pieces) for item in items]
@@ -143,13 +145,16 @@ def _lengths(shape: list[Any]) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _error(name: str, text: str) -> Exception:
-    """An error of tracer's or of Python's own by its name; RuntimeError for those of other libraries."""
+def _error(name: str, text: str, lacks: str | None) -> Exception:
+    """An error of tracer's or of Python's own by its name; RuntimeError for those of other libraries.
+
+    lacks: the package that an ImportError is about.
+    """
     known = {error.__name__: error for error in _kinds(TracerError)}
     error = known.get(name) or getattr(builtins, name, None)
     try:
         if isinstance(error, type) and issubclass(error, Exception):
-            return error(text)
+            return error(text, name=lacks) if issubclass(error, ImportError) else error(text)
     except TypeError:  # one that takes more than a text
         pass
     return RuntimeError(f"{name}: {text}")

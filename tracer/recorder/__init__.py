@@ -1,6 +1,7 @@
 """`tracer.record`: from what the user says to a recorder, with everything refused before training starts."""
 
 from collections.abc import Callable, Collection, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,8 +108,9 @@ def record(
     share = Budget(None if in_pieces else budget)
     mirrored = None if mirror is None else Mirror(mirror)
     captured = wanted(minibatch, schedules["masks"])
-    for name, value in (("memory", memory), ("cost", cost), ("batch_size", batch_size)):
-        if value is not None and (isinstance(value, bool) or not value > 0):
+    sizes = {"memory": memory, "cost": cost} | ({} if batch_size is None else {"batch_size": batch_size})
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, Real) or not value > 0:
             raise RecordError(f"{name}={value!r}, expected a number above 0.")
     if gradients not in GRADIENTS:
         raise RecordError(f"gradients={gradients!r}, expected one of {', '.join(map(repr, GRADIENTS))}.")

@@ -213,9 +213,9 @@ class Instrument:
             "foreign_ops": [] if self.network is None else self.network.foreign,
         }
 
-    def announce(self, path: str) -> None:
+    def announce(self, writer: Writer) -> None:
         """Say in one line what a snapshot takes, and in one each what was lowered."""
-        announce_snapshots(path, self.layout, self._pass)
+        announce_snapshots(str(writer.path), self.layout, self._pass)
 
     @property
     def weights(self) -> dict[str, np.ndarray]:

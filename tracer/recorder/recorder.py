@@ -87,7 +87,7 @@ class Recorder:
             self._instrument = self._make_instrument()
             self._writer, self._resume_point = self._make_writer(self._instrument)
             self._tell(stacklevel=3)
-            self._instrument.announce(str(self._writer.path))
+            self._instrument.announce(self._writer)
             self._begin(self._resume_point)
             self._uncounted = Uncounted(self._instrument.model)
             if self._uncounted.is_unknown(self._updates.groups):

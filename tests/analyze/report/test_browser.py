@@ -1,8 +1,5 @@
 """The report and the comparison in a real browser: silent, self-contained, usable by pointer, key and reader."""
 
-import shutil
-from importlib.util import find_spec
-
 import pytest
 
 import analyze
@@ -10,20 +7,10 @@ import tracer
 from analyze.report import write as write_report
 from analyze.results import Results
 from tests.analyze.comparison.test_compare import grid
-from tests.needs import need
+from tests.browser import launched
 from tests.synthetic import write_archive
 
-need("browser", find_spec("playwright"), "the extra `test` brings playwright")
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-need("browser", BROWSER, "no Chromium is installed")
-
-from playwright.sync_api import Error, sync_playwright  # noqa: E402
-
 METRICS = ["generalization", "stiffness", "class_stiffness", "margin", "path_self_similarity"]
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-]
 # What an accessibility checker would say of a page, as a list of complaints.
 SANE = """() => {
   const said = [], all = selector => [...document.querySelectorAll(selector)];
@@ -64,13 +51,8 @@ CONTRAST = """selector => {
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
-        except Error as error:
-            need("browser", None, f"{BROWSER} does not start: {error}")
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -7,23 +7,22 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 import pytest
 
 from analyze.watch.survey import Survey
 from tests import ROOT
+from tests.analyze.report.test_browser import CONTRAST, SANE
+from tests.browser import launched
+from tests.needs import need
 from tests.synthetic import write_archive
 
-pytest.importorskip("playwright", reason="the extra `test` brings playwright")
-uvicorn = pytest.importorskip("uvicorn", reason="the extra `watch` brings uvicorn")
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-if BROWSER is None:
-    pytest.skip("no Chromium is installed", allow_module_level=True)
+need("browser", find_spec("uvicorn"), "the extra `watch` brings uvicorn")
 
-from playwright.sync_api import Error, sync_playwright  # noqa: E402
+import uvicorn  # noqa: E402
 
 from analyze.watch.app import make_app  # noqa: E402
-from tests.analyze.report.test_browser import CONTRAST, FLAGS, SANE  # noqa: E402
 
 CHILD = """
 import sys
@@ -58,13 +57,8 @@ with tracer.record(path, model, optimizer, loss=F.cross_entropy, probes=probes, 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
-        except Error as error:
-            pytest.skip(f"{BROWSER} does not start: {error}")
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @contextmanager
@@ -115,7 +109,7 @@ def test_runs_appear_are_drawn_grouped_and_removed(browser, tmp_path):
         page.locator("[data-chart=margin] .curve").wait_for()
         write_archive(folder / "b.zarr", steps=(0, 2, 8), seed=1, state="recording")
         rows(page, 2)
-        page.wait_for_function("document.querySelectorAll('[data-chart=margin] .curve').length === 2")
+        page.wait_for_function("() => document.querySelectorAll('[data-chart=margin] .curve').length === 2")
         # The times of this archive are long ago: whoever wrote it has died.
         assert texts(page, "tbody .state")[0] == "complete" and "silent for" in texts(page, "tbody .state")[1]
         assert texts(page, "#count") == ["2 runs: 1 complete, 1 silent"]
@@ -128,9 +122,9 @@ def test_runs_appear_are_drawn_grouped_and_removed(browser, tmp_path):
         page.locator("[data-chart=margin] text", has_text="epoch").wait_for()
         page.get_by_label("logarithmic time").check()
         page.get_by_label("Colour by").select_option("")
-        page.wait_for_function("document.querySelectorAll('#legend li').length === 0")
+        page.wait_for_function("() => document.querySelectorAll('#legend li').length === 0")
         page.get_by_label("draw b").uncheck()
-        page.wait_for_function("document.querySelectorAll('[data-chart=margin] .curve').length === 1")
+        page.wait_for_function("() => document.querySelectorAll('[data-chart=margin] .curve').length === 1")
 
         page.locator("[data-chart=margin] svg").hover()
         assert texts(page, ".tip li")[0].startswith("epoch ") and texts(page, ".tip li")[1].startswith("a")

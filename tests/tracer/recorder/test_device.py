@@ -35,7 +35,8 @@ def slow(monkeypatch):
     """Everything goes through a slow stream, and little may be on its way."""
     stream = SlowLane()
     monkeypatch.setattr(device, "copy_stream_of", lambda _: stream)
-    monkeypatch.setattr(device.Transfer, "limit", 20_000)
+    made = device.Transfer.__init__
+    monkeypatch.setattr(device.Transfer, "__init__", lambda self, limit=0: made(self, 20_000))
     return stream
 
 

@@ -164,6 +164,8 @@ OPTIONS = {
     "snapshots": ["epoch", 3, [1, 2], {"weights": 3}, {"wieghts": tracer.every(1)}, tracer.every],
     "gradients": ["exakt", None, 3, True],
     "memory": [0, -1, "1GB", None, 10, 2.5],
+    "cost": [0, -1, "5", None, float("nan"), True],
+    "batch_size": [0, -1, "64"],
     "chunk": [0, -1, "8", 2.5],
     "minibatch": ["loss", ["los"], 3, {"masks": 3}],
     "data": [3, "mnist", iter([1])],

@@ -90,7 +90,7 @@ class Elsewhere(Bare):
         if minibatch and not lends:
             self._note("Minibatches are captured on rank 0 only; of this rank the ids are recorded")
 
-    def announce(self, path: str) -> None:
+    def announce(self, writer: Any) -> None:
         """Say nothing: rank 0 does."""
 
     @property
