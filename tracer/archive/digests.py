@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
 
+from tracer import spec
 from tracer.archive.source import Source
 
 MANIFEST = "manifest/objects"
-ENTRIES = ("step", "epoch_end")  # of every stream; they grow with each snapshot
 
 
 class Digests:
@@ -47,7 +47,7 @@ class Digests:
         for name in sorted(self._source.children(group)):
             path = f"{group}/{name}"
             node = self._source.nodes[path]
-            if node["node_type"] == "array" and (row is None or name not in ENTRIES):
+            if node["node_type"] == "array" and (row is None or name not in spec.STREAM_COLUMNS):
                 shape = node["shape"] if row is None else node["shape"][1:]
                 digest.update(json.dumps([name, node["data_type"], shape]).encode())
                 for piece in self._pieces(path, node, row):

@@ -60,6 +60,7 @@ def restore(
     """
     source = examination.source
     record = {**source.record, "state": "recording", "committed_step": None}
+    record["format_version"] = spec.version_of(record["format_version"])
     record["resumes"] = list(record.get("resumes", []))
     if rest.rows["steps"]:
         record["committed_step"] = int(examination_steps(examination, rest.rows["steps"])[-1])
@@ -186,7 +187,7 @@ class _Nodes:
         group, _, name = path.rpartition("/")
         ragged = self._nodes[path]["dimension_names"][:1] == ["id"]
         shared = self._examination.grids[path].chunk[:1] != (1,)  # one object holds several snapshots
-        return path == MANIFEST or group == "steps" or ragged or name in ("step", "epoch_end") or shared
+        return path == MANIFEST or group == "steps" or ragged or name in spec.STREAM_COLUMNS or shared
 
     def _blocks(self, path: str, grid: ArrayLayout, n: int) -> list[Column]:
         if grid.inner is None or not grid.raw or grid.dtype is None:

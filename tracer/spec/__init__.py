@@ -15,6 +15,7 @@ from tracer.spec.format import (
     RANKS,
     ROOT_ATTRIBUTES,
     STATES,
+    STREAM_COLUMNS,
     TAIL_BYTES,
     TAIL_INNER,
     TAIL_ROWS,
@@ -27,6 +28,7 @@ from tracer.spec.format import (
     scalar_key,
     snapshot_rows,
     step_columns,
+    version_of,
 )
 from tracer.spec.streams import HOW, PROBE_STREAMS, STREAMS, Stream
 
@@ -47,6 +49,7 @@ __all__ = [
     "ROOT_ATTRIBUTES",
     "STATES",
     "STREAMS",
+    "STREAM_COLUMNS",
     "TAIL_BYTES",
     "TAIL_INNER",
     "TAIL_ROWS",
@@ -62,4 +65,5 @@ __all__ = [
     "scalar_key",
     "snapshot_rows",
     "step_columns",
+    "version_of",
 ]

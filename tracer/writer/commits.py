@@ -110,7 +110,7 @@ class Tree(Declarations):
         del self._written[first:]
         for path, (column, *_) in self._columns.items():
             group, _, name = path.rpartition("/")
-            if group in self._next and name not in ("step", "epoch_end") and column.n > self._next[group]:
+            if group in self._next and name not in spec.STREAM_COLUMNS and column.n > self._next[group]:
                 column.cut(self._next[group], partial(self._reread, path))
 
     def _reread(self, path: str, number: int) -> np.ndarray:
