@@ -141,6 +141,7 @@ def test_small_snapshots_share_a_file_and_large_ones_have_one_without_padding(tm
     assert max(big) < 4_800_000 * 1.01
     with tracer.open(path) as archive:
         assert [archive.array("a", "x", step)[7] for step in range(3)] == [0, 1, 2]
+        assert archive._source._chunks._size < 40_000  # the index alone: no snapshot is kept in memory
 
 
 def test_files_grow_with_bytes_and_not_with_snapshots(
