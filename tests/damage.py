@@ -15,9 +15,9 @@ from tracer.writer import Writer
 
 
 @contextmanager
-def an_object_each() -> Iterator[None]:
-    """Archives written here have an object for every snapshot, however small, as large ones have."""
-    with mock.patch.object(spec.format, "OBJECT_ROWS", 1):
+def objects_of(n: int) -> Iterator[None]:
+    """Archives written here have an object for every n snapshots of an array, however small these are."""
+    with mock.patch.object(spec.format, "OBJECT_ROWS", n):
         yield
 
 

@@ -26,7 +26,7 @@ TAIL_ROWS, TAIL_INNER = 4096, 256
 IDS_ROWS, IDS_INNER = 65536, 4096  # the same for the ids, many of which make one row
 TAIL_BYTES = 1 << 22  # at most, of one object of wide arrays along the ids: it is rewritten at every commit
 OBJECT_BYTES, OBJECT_ROWS = 1 << 23, 512  # of one object of small snapshots, at most
-READ_BYTES = 1 << 16  # of one inner chunk of these, as far as a snapshot is not larger
+READ_BYTES = 1 << 14  # of one inner chunk of these, as far as a snapshot is not larger
 MANIFEST_FIELDS = ("array", "row", "column", "nbytes", "crc32c", "commit")
 
 
@@ -293,7 +293,7 @@ def snapshot_rows(snapshot_bytes: int) -> tuple[int, int]:
     """Snapshots in one object of an array of a stream, and in one of its inner chunks; (1, 1): an object each.
 
     >>> snapshot_rows(1000), snapshot_rows(1 << 20), snapshot_rows(4 << 20)
-    ((512, 64), (8, 1), (1, 1))
+    ((512, 16), (8, 1), (1, 1))
     """
     if not 0 < 2 * snapshot_bytes < OBJECT_BYTES:
         return 1, 1

@@ -14,7 +14,7 @@ import xarray as xr
 from zarr.abc.store import Store
 
 import tracer
-from tests.damage import an_object_each
+from tests.damage import objects_of
 from tests.recording import declare, put
 from tests.synthetic import LAYERS, Truth, write_archive
 from tracer.archive import Archive
@@ -205,7 +205,7 @@ def test_to_xarray_reads_indexes_only(written: tuple[Path, Truth], monkeypatch: 
 
 def test_reading_a_snapshot_needs_no_other_object(tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
-    with an_object_each():
+    with objects_of(1):
         write_archive(path)
     for file in (path / "probes" / "train" / "gradients" / "values").glob("c.*"):
         if file.name != "c.3.0":

@@ -11,7 +11,7 @@ import zarr
 
 import tracer
 from tests.attacks.hostile import change_root
-from tests.damage import an_object_each
+from tests.damage import objects_of
 from tests.synthetic import write_archive
 from tracer import spec
 from tracer.errors import ArchiveError
@@ -20,7 +20,7 @@ from tracer.errors import ArchiveError
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("refusals") / "run.zarr"
-    with an_object_each():
+    with objects_of(1):
         write_archive(path, steps=(0, 1))
     return path
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tracer
-from tests.damage import an_object_each
+from tests.damage import objects_of
 from tests.recording import declare, put, put_row
 from tests.synthetic import write_archive
 from tracer.archive.source import Source
@@ -27,7 +27,7 @@ from tracer.writer import Writer
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("remote") / "run.zarr"
-    with an_object_each():
+    with objects_of(1):
         write_archive(path)
     return path
 
