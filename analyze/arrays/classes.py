@@ -61,12 +61,17 @@ def class_labels(targets: np.ndarray, rule: Correctness | None = None) -> np.nda
 
 
 def classes_in(labels: np.ndarray) -> np.ndarray:
-    """The classes there are, in order; what the loss leaves out is none.
+    """The classes there are, in order; what the loss leaves out is none. MissingTraceError where that leaves nothing.
 
     >>> classes_in(np.array([2, 0, -100, 2]))
     array([0, 2])
     """
-    return np.unique(labels[np.asarray(labels) != IGNORED])
+    classes = np.unique(labels[np.asarray(labels) != IGNORED])
+    if not len(classes):
+        raise MissingTraceError(
+            "compares classes, and the loss leaves out every example that it could look at"
+        )
+    return classes
 
 
 def classes_used(states: Any, labels: np.ndarray, examples: int) -> np.ndarray:

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 Arrived = Callable[[Results], object]
 Finished = Callable[[str, "xr.Dataset"], object]
 Snapshots = Literal["few", "all"] | Collection[int]
-PATIENCE = 60.0  # declared seconds of running the network, of all metrics together
 ANNOUNCED = 30.0  # declared seconds from which work is announced
 LONG = 10.0  # declared seconds from which starting processes pays
 
@@ -57,7 +56,7 @@ def run(
     progress: Progress | None = None,
     output: str | Path | None = None,
     replay: Mapping[str, Any] | None = None,
-    patience: float = PATIENCE,
+    patience: float | None = None,
     arrived: Arrived | None = None,
     finished: Finished | None = None,
     apart: bool = False,
@@ -82,8 +81,9 @@ def run(
     `Results.coming` names those still to come; `finished(name, dataset)` is called with each result at once.
     The network is run again at `snapshots`: `few` (the first, the last, and at most three between, evenly in
     the logarithm of the step), `all`, or steps; snapshots computed earlier stay. All such metrics together
-    take `patience` seconds as declared in `analyze.engine.cost`, by operations counted and not by a clock; the
-    dearest are left out. A metric that is named is always computed. What is not computed is in
+    take `patience` seconds as declared in `analyze.engine.cost`, by operations counted and not by a clock: by
+    default those of 300 forward and backward passes of 256 examples, but 5 at least and 60 at most. The dearest
+    are left out. A metric that is named is always computed. What is not computed is in
     `Results.skipped`, with the reason.
 
     Raises MissingTraceError where a metric asked for by name lacks what it needs, AnalysisError where it
@@ -128,7 +128,7 @@ class Session:
         progress: Progress | None = None,
         output: str | Path | None = None,
         replay: Mapping[str, Any] | None = None,
-        patience: float = math.inf,
+        patience: float | None = math.inf,
         pieces: int | None = None,
         arrived: Arrived | None = None,
         finished: Finished | None = None,
@@ -138,12 +138,12 @@ class Session:
         known = available_metrics()
         self.own = {name: card for name, card in self.wanted.items() if name not in known}
         _check_options(self.options, self.wanted)
-        self.replay, self.patience, self.snapshots = dict(replay or {}), patience, snapshots
+        self.replay, self.snapshots = dict(replay or {}), snapshots
         self.opened, self.archive = archive, with_activations(archive, self.replay)
         self.spare, self.workers = workers, Workers() if workers.spare else workers
         self.memory = parse_memory(memory)
         self._pieces = pieces
-        self.prices = Prices(self.archive, self.replay)
+        self.prices, self._patience = Prices(self.archive, self.replay), patience
         self.progress = progress or (lambda done, total, text: None)
         self.arrived = arrived or (lambda results: None)
         self.finished = finished or (lambda name, data: None)
@@ -272,7 +272,8 @@ class Session:
 
         What is there already counts as if it were not, so that the same command computes the same metrics again.
         """
-        order, over = within(self._priced, self.prices, self.patience, fewer=self.snapshots == "few")
+        patience = self.prices.patience if self._patience is None else self._patience
+        order, over = within(self._priced, self.prices, patience, fewer=self.snapshots == "few")
         left = {plan.card.name: plan for plan in plans}
         for plan, seconds in over:
             if (name := plan.card.name) not in left:
@@ -283,7 +284,7 @@ class Session:
                 continue
             self.failed[name] = Outcome(
                 message=f"would take about {in_words(seconds)} of running the network, more than is left of "
-                f"{in_words(self.patience)} after cheaper metrics; tracer analyze {self.archive.path} -m {name}"
+                f"{in_words(patience)} after cheaper metrics; tracer analyze {self.archive.path} -m {name}"
             )
         chosen = []
         for plan in [self._left(plan) for plan in order if plan.card.name in left]:

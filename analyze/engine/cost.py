@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 # two cores do in a second. Which metrics are computed must not depend on how busy the machine is.
 RATE, ROWS = 1.25e11, 2e4
 EXAMPLES = 256  # whose operations are counted
+PASSES = 300  # forward and backward of these examples, which running the network again may take unasked
+LEAST, MOST = (
+    5.0,
+    60.0,
+)  # and what that is in seconds: of small networks calls are dear, and nobody waits long unasked
 FEW = 5  # snapshots at which the network is run again unless more are asked for
 
 
@@ -37,6 +42,13 @@ class Prices:
         counts = [min(sum(counts), limit or sum(counts)) for _, counts in plan.views]
         work, rows = self._network
         return passes * sum(n * work / RATE + rows / ROWS for n in counts)
+
+    @property
+    def patience(self) -> float:
+        """Declared seconds that all metrics together take unless told: `PASSES`, within `LEAST` and `MOST`."""
+        work, rows = self._network
+        one = 3 * (EXAMPLES * work / RATE + rows / ROWS)  # a backward pass takes two forward
+        return min(max(PASSES * one, LEAST), MOST)
 
     @cached_property
     def _network(self) -> tuple[float, int]:

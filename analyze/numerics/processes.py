@@ -1,6 +1,7 @@
-"""Processes beside this one, and the threads each may take."""
+"""Processes beside this one, which end with it, and the threads each may take."""
 
 import os
+import threading
 from concurrent.futures import Executor
 
 
@@ -10,13 +11,33 @@ def cores() -> int:
 
 
 def pool(n: int) -> Executor:
-    """So many processes beside this one, which share the cores."""
+    """So many processes beside this one, which share the cores and end when this one does, however it ends."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
     threads = max(1, cores() // n) if n > 1 else 1
     # A fresh interpreter: a fork would share the locks of whatever threads the caller has running.
-    return ProcessPoolExecutor(n, get_context("spawn"), initializer=_limit_threads, initargs=(threads,))
+    return ProcessPoolExecutor(n, get_context("spawn"), initializer=_begin, initargs=(threads,))
+
+
+def _begin(threads: int) -> None:
+    _end_with_parent()
+    _limit_threads(threads)
+
+
+def _end_with_parent() -> None:
+    # Executors leave a process alone whose parent was killed: it finishes what it does, and then waits for ever.
+    from multiprocessing import parent_process
+    from multiprocessing.connection import wait
+
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
 
 
 def _limit_threads(threads: int) -> None:

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LARGEST_TABLE = 1_000_000  # values of one variable; larger ones are in results.zarr alone
 FEW = 6  # figures that are drawn sooner here than in another process
+Work = tuple[Metric | None, "xr.Dataset", Path | None, Path | None]  # of `write_files`
 SHARE = 5  # times as long as the page took to write, before it is written again
 
 
@@ -45,7 +46,7 @@ class Pages:
         self._before, self._seals = _fingerprints(self.path), Seals(self.path)
         self._waiting: dict[str, xr.Dataset] = {}
         self._drawn: dict[str, tuple[str, str]] = {}
-        self._under_way: dict[str, tuple[str, Future[str]]] = {}
+        self._under_way: dict[str, tuple[str, Future[str], Work]] = {}
         self._entries: dict[tuple[str, str], dict[str, Any]] = {}
         self._pool: Executor | None = None
         self._took, self._ended = 0.0, -math.inf
@@ -75,13 +76,16 @@ class Pages:
                 self._begin(waiting)
 
     def _begin(self, name: str) -> None:
-        assert self._pool is not None
         card = available_metrics().get(name)
-        if card is None or card.module == "__main__":
+        if self._pool is None or card is None or card.module == "__main__":
             return  # only this process knows it
         data = self._waiting.pop(name)
         mark = str(data.attrs.get("fingerprint", ""))
-        self._under_way[name] = mark, self._pool.submit(write_files, card, data, *self._missing(name, data))
+        work = card, data, *self._missing(name, data)
+        try:
+            self._under_way[name] = mark, self._pool.submit(write_files, *work), work
+        except BrokenExecutor:
+            self._waiting[name], self._pool, self._workers = data, None, False
 
     def write(self, results: Results) -> Path:
         """Write everything; figures that cannot be drawn are named in `summary.json` and cost nothing else."""
@@ -99,8 +103,10 @@ class Pages:
             mark = str(data.attrs.get("fingerprint", ""))
             note = write_files(cards.get(name), data, *self._missing(name, data))
             self._drawn[name] = mark, note
-        for name, (mark, future) in self._under_way.items():
-            self._drawn[name] = mark, future.result()
+        for name, (mark, future, work) in reversed(self._under_way.items()):
+            # What the other process has not begun is drawn here, sooner than waiting for it.
+            note = write_files(*work) if future.cancel() else _returned(future, work)
+            self._drawn[name] = mark, note
         # Only this process writes the list of digests: two would lose entries of each other's.
         fresh = [file for name in (*self._waiting, *self._under_way) for file in _names(name)]
         self._seals.seal(*(file for file in fresh if (self.path / file).is_file()))
@@ -128,6 +134,14 @@ class Pages:
             None if held else self.path / place for held, place in zip(there, places, strict=True)
         )
         return table, figure
+
+
+def _returned(future: Future[str], work: Work) -> str:
+    """What drawing in the other process came to, or drawing here where that process died."""
+    try:
+        return future.result()
+    except BrokenExecutor:
+        return write_files(*work)
 
 
 def _names(name: str) -> tuple[str, str]:

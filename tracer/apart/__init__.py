@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import os
 import pickle
+import queue
 import signal
 import struct
 import subprocess
@@ -149,18 +150,24 @@ def receive(pipe: IO[bytes], most: int | None = None) -> tuple[bytes, bytes]:
 
 
 def serve() -> None:
-    """Do what comes in, until nothing can."""
+    """Do what comes in, until nothing can: this process ends with the one that asks, in the middle of a call too."""
     incoming = os.fdopen(os.dup(0), "rb")
     outgoing = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not come between the messages
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # this process is ended by the one that waits for it
     _limit("RLIMIT_CORE", 0)
+    calls: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(incoming, calls), daemon=True).start()
     while True:
-        try:
-            _, content = receive(incoming)
-        except EOFError:
-            return
-        send(outgoing, *_answer(content, outgoing))
+        send(outgoing, *_answer(calls.get(), outgoing))
+
+
+def _listen(incoming: IO[bytes], calls: "queue.SimpleQueue[bytes]") -> None:
+    try:
+        while True:
+            calls.put(receive(incoming)[1])
+    except (EOFError, OSError):
+        os._exit(0)  # whoever asked is gone, and nobody would read what is being computed
 
 
 def _answer(content: bytes, outgoing: IO[bytes]) -> tuple[bytes, bytes]:

@@ -54,7 +54,7 @@ def draws(row: Row) -> str:
     """What to say of a row whose result is drawn anew at each run."""
     return (
         f"{whose(row)} draws random numbers in eval mode ({row.op}): every pass differs, so per-example "
-        "quantities are off"
+        "quantities are off; draw it outside, and give it to the probe as a further input, through objective="
     )
 
 

@@ -17,7 +17,7 @@ from tracer.network.pytree import examples_in, leaves_of, rebuild, take
 from tracer.network.table import Row
 
 _TOGETHER = 4  # examples run together
-_EXTREMES = (1e3, -1e3, 0.0)
+_EXTREMES = (1e3, -1e3, 1e30, 0.0)  # the largest is far beyond any threshold, and its products are infinite
 _ALONE = 1e-2  # relative; kernels for one row round otherwise, and a step function may jump there
 _SEED = 20_190_531
 

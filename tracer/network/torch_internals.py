@@ -12,6 +12,8 @@ from functools import wraps
 from types import FunctionType
 from typing import Any
 
+import torch
+
 # Where a module keeps its hooks: copies leave out those of the user's, and no method removes hooks one did not add.
 HOOKS = (
     "_forward_hooks",
@@ -96,3 +98,8 @@ def hushed() -> Iterator[None]:
             yield
         finally:
             logging.disable(disabled)
+
+
+def within_transform() -> bool:
+    """Whether a transform of `torch.func` is at work (`vmap`, `grad`), in which tensors have no values to look at."""
+    return bool(torch._C._are_functorch_transforms_active())

@@ -51,6 +51,7 @@ FIRST, SECOND = 0.1, 0.01
         "gradient_noise_final": "squared gradient norm",
     },
     summary=("train_loss", "output_entropy", "steps_to_0_1", "gradient_noise_final"),
+    makes=(),
     title="Training measures",
     formula="H = mean_i -Σ_c p_c ln p_c;  steps until the training loss is ≤ 0.1, and from there to ≤ 0.01",
     cost="reads stored outputs; O(steps · examples · classes)",

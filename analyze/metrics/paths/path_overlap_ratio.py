@@ -32,6 +32,7 @@ EARLY, MID, OTHER = 0, 1, -1
     bounds={"ratio": (0, np.inf), "ratio_mean": (0, np.inf), "similarity": (0, 1), "period": (-1, 1)},
     integers=("period",),
     summary=("ratio_mean",),
+    makes=(),
     title="Early-to-mid path similarity",
     formula="ρ = mean of R̄ before the first change of the learning rate / mean between the first and second",
     cost="none beyond path_cross_similarity",

@@ -7,18 +7,24 @@ const closest = (places, at) => places.reduce((best, place, k) =>
 const inside = ([left, top, right, bottom], x, y) => x >= left - 8 && x <= right + 8 && y >= top - 8 && y <= bottom + 8;
 const centres = (from, to, count) => Array.from({ length: count }, (_, k) => from + (to - from) * (k + 0.5) / count);
 
+// Edges of the columns of a table: those of a map over time are as wide as the time they stand for.
+function across({ map, cells: { box: [left, , right], columns: { length: count } } }) {
+  return map?.edges ?? Array.from({ length: count + 1 }, (_, k) => left + (right - left) * k / count);
+}
+
 // What a place of a panel shows: a head, rows of [colour, name, value], and the marks to draw there.
 function look(panel, x, y) {
   const { cells, points, lines = [], xs = [] } = panel;
   if (cells && inside(cells.box, x, y)) {
-    const [left, top, right, bottom] = cells.box;
-    const [column, row] = [closest(centres(left, right, cells.columns.length), x), closest(centres(top, bottom, cells.rows.length), y)];
-    const [width, height] = [(right - left) / cells.columns.length, (bottom - top) / cells.rows.length];
+    const [, top, , bottom] = cells.box, edges = across(panel);
+    const column = Math.max(0, edges.findLastIndex((edge, k) => edge <= x && k < cells.columns.length));
+    const row = closest(centres(top, bottom, cells.rows.length), y);
+    const [left, width, height] = [edges[column], edges[column + 1] - edges[column], (bottom - top) / cells.rows.length];
     return {
       head: [named(panel.y, cells.rows[row]), named(panel.x, cells.columns[column])].join(", "),
       rows: [["", cells.what || panel.title, shown(cells.values[row][column])]],
-      marks: [make("rect", { x: left + column * width, y: top + row * height, width, height })],
-      at: [left + (column + 0.5) * width, top + (row + 0.5) * height],
+      marks: [make("rect", { x: left, y: top + row * height, width, height })],
+      at: [left + 0.5 * width, top + (row + 0.5) * height],
     };
   }
   const near = points?.map(point => Math.hypot(point.at[0] - x, point.at[1] - y));
@@ -85,11 +91,8 @@ addEventListener("scroll", () => { if (!tip.hidden) put(); }, { passive: true, c
 // Places the arrow keys stop at: [across, down].
 function stops(panel) {
   if (panel.cells) {
-    const [left, top, right, bottom] = panel.cells.box;
-    // A snapshot is as wide as the time it stands for: one stop each.
-    const across = centres(left, right, panel.cells.columns.length);
-    const names = panel.cells.columns;
-    return [across.filter((_, k) => names[k] !== names[k - 1]), centres(top, bottom, panel.cells.rows.length)];
+    const [, top, , bottom] = panel.cells.box, edges = across(panel);
+    return [edges.slice(1).map((edge, k) => (edge + edges[k]) / 2), centres(top, bottom, panel.cells.rows.length)];
   }
   const middle = (panel.box[1] + panel.box[3]) / 2;
   if (!panel.lines) return [panel.points.map(point => point.at[0]), [middle]];
@@ -98,14 +101,15 @@ function stops(panel) {
 
 function readable(svg) {
   svg.panels ??= [...svg.querySelectorAll("[data-panel]")].map(group => Object.assign(JSON.parse(group.dataset.panel), { group }));
-  if (!svg.panels.length || svg.classList.contains("readable")) return;
+  const told = svg.panels.filter(panel => panel.cells || panel.points || panel.lines);
+  if (!told.length || svg.classList.contains("readable")) return;
   svg.classList.add("readable");
   svg.tabIndex = 0;
   svg.setAttribute("aria-describedby", "keys");
   let [number, column, row] = [0, -1, 0];
   const follow = event => {
     const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
-    const panel = svg.panels.find(({ box, shift: [dx, dy] = [0, 0] }) => box && inside(box, x - dx, y - dy));
+    const panel = told.find(({ box, shift: [dx, dy] = [0, 0] }) => box && inside(box, x - dx, y - dy));
     if (panel) show(svg, panel, x, y); else hide(svg);
   };
   svg.addEventListener("pointermove", follow);
@@ -117,16 +121,16 @@ function readable(svg) {
     if (event.key === "Escape") hide(svg);
     if (!move) return;
     event.preventDefault();
-    let [across, down] = stops(svg.panels[number] ?? svg.panels[number = 0]);
+    let [columns, rows] = stops(told[number] ?? told[number = 0]);
     [column, row] = [column + move[0], row + move[1]];
-    const turn = column >= across.length || row >= down.length ? 1 : (column < 0 || row < 0) ? -1 : 0;
+    const turn = column >= columns.length || row >= rows.length ? 1 : (column < 0 || row < 0) ? -1 : 0;
     if (turn) {
-      number = (number + turn + svg.panels.length) % svg.panels.length;
-      [across, down] = stops(svg.panels[number]);
-      [column, row] = turn > 0 ? [0, 0] : [across.length - 1, down.length - 1];
+      number = (number + turn + told.length) % told.length;
+      [columns, rows] = stops(told[number]);
+      [column, row] = turn > 0 ? [0, 0] : [columns.length - 1, rows.length - 1];
     }
-    const [dx, dy] = svg.panels[number].shift ?? [0, 0];
-    show(svg, svg.panels[number], across[column] + dx, down[row] + dy);
+    const [dx, dy] = told[number].shift ?? [0, 0];
+    show(svg, told[number], columns[column] + dx, rows[row] + dy);
   });
 }
 document.querySelectorAll(".plot > svg").forEach(readable);

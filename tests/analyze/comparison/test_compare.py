@@ -284,7 +284,7 @@ def test_saved_files_are_complete_and_self_contained(compared, tmp_path):
     (folder / "w32-lr0.1-s0.analysis" / "report.html").write_text("report")
     out = comparison.save(folder / "out")
     html = (out / "comparison.html").read_text()
-    assert "../w32-lr0.1-s0.analysis/report.html" in html and html.count("<svg") == 4
+    assert "../w32-lr0.1-s0.analysis/report.html" in html and html.count("<svg") == 6
     known = ("https://arxiv.org", "http-equiv", "http://www.w3.org/2000/svg")
     assert "http" not in functools.reduce(lambda text, name: text.replace(name, ""), known, html)
     assert html.count("<script") == 1  # the page's own

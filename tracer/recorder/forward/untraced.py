@@ -25,6 +25,7 @@ from tracer.network.objective import Objective, objective_of
 from tracer.network.pytree import examples_in, leaves_of, take
 from tracer.network.structure import find_layers, find_sites
 from tracer.network.table import Call, Row, per_example
+from tracer.network.torch_internals import within_transform
 from tracer.recorder.forward import observer
 from tracer.recorder.forward.discovery import Discovery, Functions, Key, Watching
 
@@ -224,7 +225,7 @@ class EagerNetwork:
             for name, tensor in tensors.items()
             if tensor.requires_grad or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
         }
-        if not torch._C._are_functorch_transforms_active():
+        if not within_transform():
             with torch.inference_mode(False), torch.no_grad():
                 for name, own in self._own.items():
                     if f"model.{name}" not in differentiable:
