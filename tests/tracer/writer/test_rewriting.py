@@ -21,10 +21,10 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     publish = Committer.publish
 
-    def noted(self: Committer, key: str, write: Callable[[int], Any]) -> Any:
-        made = publish(self, key, write)
+    def noted(self: Committer, key: str, write: Callable[[int], Any], **options: Any) -> Any:
+        made = publish(self, key, write, **options)
         if key.startswith("a/x/c."):
-            sizes.append((Path(self.path) / key).stat().st_size)
+            sizes.append((self.path / key).stat().st_size)
         return made
 
     monkeypatch.setattr(Committer, "publish", noted)
