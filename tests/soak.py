@@ -30,7 +30,7 @@ class Server:
     """The process that forks recordings. `run` lets one live for a while, then kills it."""
 
     def __init__(self) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.crash_server"],
             stdin=subprocess.PIPE,

@@ -100,7 +100,8 @@ def test_one_flipped_bit_is_found_in_every_object_of_a_packed_archive(tmp_path: 
     assert len(names) > 20
     for number, name in enumerate(names):
         data = (path / name).read_bytes()
-        for change in (next(iter(flipped(data, number, 0))), data[:-1], None):
+        flip = next(iter(flipped(data, number, 0)))
+        for change in (flip, data[:-1], None) if number % 4 == 0 else (flip,):
             (path / name).unlink() if change is None else (path / name).write_bytes(change)
             assert not verify(path, full=change is not None).ok, name
         (path / name).write_bytes(data)
