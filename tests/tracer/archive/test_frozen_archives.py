@@ -122,7 +122,7 @@ def test_it_can_be_recorded_on(path: Path, numbers: dict[str, np.ndarray], tmp_p
         unpack(path, place)
     else:
         shutil.copytree(path, place)
-    resume(place, 3).close()
+    resume(place, step=3).close()
     assert verify(place, full=True).findings == []
     with tracer.open(place) as archive:
         assert archive.attributes["tracer"]["format_version"] == spec.FORMAT_VERSION
