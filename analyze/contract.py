@@ -14,37 +14,108 @@ from analyze.summary import Choice, declared
 from tracer.errors import did_you_mean
 
 Scope = Literal["all", "probe", "train", "test"]
-Bounds = tuple[float, float] | Mapping[str, tuple[float, float]] | None
-References = Reference | tuple[Reference, ...]
+Function = Callable[..., dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Metric:
-    """Card of a metric: everything listings, figures, the engine and the tests need to know about it."""
+@dataclass(frozen=True, kw_only=True)
+class metric:
+    """Give a function its card: `@metric(...)` returns the function itself.
 
-    name: str
-    function: Callable[..., dict[str, Any]] = field(repr=False)
-    reads: tuple[str, ...]
-    variables: dict[str, tuple[str, ...]]
+    `reference` is the paper that defined it, or several; a metric of one's own has none.
+
+    `reads` names the arrays the function takes, in the order of its parameters; `name.variable` is a result
+    of another metric (parameter `name_variable`). Keyword parameters with a default are options except
+    those in `optional`: arrays handed over where the archive has them, None where not; as a mapping to
+    options, such as `{"gradients": {"per_tensor": True}}`, only where these are chosen. `variables` maps
+    what the function returns to dimensions. `scope` says which probes: `all` joint, one `probe` at a time,
+    or those of split `train` or `test`. `lag` compares snapshots in time; `whole` hands over all snapshots
+    at once, and so does having no variable with a step; `combine="sum"` hands them over one by one and adds
+    up what is returned, where NaN adds nothing; `each="site"` says that sites do not mix, so that they may be
+    handed over in groups. Names in `integers`, and names that begin with `n_`, are counts (int64).
+    `makes` has the dimensions of each float64 array that the function itself makes and that grows faster than
+    what it reads, such as a kernel over pairs of examples: it counts as memory of a snapshot, and so bounds the work.
+    Where nothing is declared, a metric that reads values of examples, and none of their pairs, is taken to make one
+    such array over pairs; `makes=()` says that it makes none.
+    `passes(options, snapshots)` says how many forward passes of all examples running the network at so many
+    snapshots is worth (a backward pass counts as two): what does not fit into the budget of an analysis is left
+    out by it.
+    `summary` names the variables that tell the metric in a few numbers, or maps them to labels by dimension, such as
+    `{"cosine": {"pair": "train-train"}}`: what is printed, tabled and compared across runs. See
+    `analyze.summary.declared`. `beside` names a metric that says the same in other units, such as accuracy beside
+    error: the report shows both in one section.
+
+    >>> from analyze.reference import FORT_2019
+    >>> @metric(reads=("losses",), variables={"worst": ("step",)}, title="Worst loss", reference=FORT_2019)
+    ... def worst_loss(losses):
+    ...     "Largest loss of any example."
+    ...     return {"worst": losses.max(-1)}
+    >>> worst_loss.card.meaning
+    'Largest loss of any example.'
+    """
+
+    reads: Iterable[str]
+    variables: Mapping[str, tuple[str, ...]]
     title: str
-    reference: tuple[Reference, ...] = field(repr=False)
+    reference: Reference | tuple[Reference, ...] = field(default=(), repr=False)
     scope: Scope = "all"
-    optional: dict[str, dict[str, Any]] = field(default_factory=dict)
+    optional: Iterable[str] | Mapping[str, Mapping[str, Any]] = ()
     lag: bool = False
     whole: bool = False
     combine: Literal["", "sum"] = ""
     each: Literal["", "site"] = ""
-    bounds: Bounds = None
+    bounds: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None
     units: str | Mapping[str, str] = "1"
     formula: str = ""
     cost: str = ""
     reading: str = ""
     needs: str = ""
-    integers: tuple[str, ...] = ()
-    makes: tuple[tuple[str, ...], ...] = ()
+    integers: Iterable[str] = ()
+    makes: Iterable[tuple[str, ...]] | None = None
     passes: Callable[[Mapping[str, Any], int], float] | None = field(default=None, repr=False)
-    summary: dict[str, dict[str, tuple[str, ...]]] | None = None
+    summary: Iterable[str] | Mapping[str, Choice] | None = None
     beside: str = ""
+
+    def __call__(self, function: Function) -> Function:
+        """The function, whose attribute `card` is its `Metric` from now on."""
+        card = Metric(**vars(self), function=function)
+        _check_parameters(card)
+        function.card = card  # type: ignore[attr-defined]
+        return function
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(metric):
+    """Card of a metric: everything listings, figures, the engine and the tests need to know about it."""
+
+    function: Function = field(repr=False)
+    reads: tuple[str, ...]
+    variables: dict[str, tuple[str, ...]]
+    reference: tuple[Reference, ...] = field(default=(), repr=False)
+    optional: dict[str, dict[str, Any]] = field(default_factory=dict)
+    integers: tuple[str, ...] = ()
+    makes: tuple[tuple[str, ...], ...] | None = None
+    summary: dict[str, dict[str, tuple[str, ...]]] | None = None
+
+    def __post_init__(self) -> None:
+        optional = self.optional if isinstance(self.optional, Mapping) else {key: {} for key in self.optional}
+        one = isinstance(self.reference, Reference)
+        plain: dict[str, Any] = {
+            "reads": tuple(self.reads),
+            "variables": dict(self.variables),
+            "reference": (self.reference,) if one else tuple(self.reference),
+            "optional": {name: dict(options) for name, options in optional.items()},
+            "integers": tuple(self.integers),
+            "makes": None if self.makes is None else tuple(self.makes),
+        }
+        if self.summary is not None:
+            plain["summary"] = declared(self.name, plain["variables"], self.summary)
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def name(self) -> str:
+        """Name of the function."""
+        return self.function.__name__
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled as the name of its function: another process has the card, and what is in it, itself.
@@ -111,97 +182,6 @@ class Metric:
                 hint = did_you_mean(name, self.options)
                 raise TypeError(f"metric {self.name!r} has no option {name!r}; {hint}")
         return self.options | dict(options)
-
-
-def metric(
-    *,
-    reads: Iterable[str],
-    variables: Mapping[str, tuple[str, ...]],
-    title: str,
-    reference: References = (),
-    scope: Scope = "all",
-    optional: Iterable[str] | Mapping[str, Mapping[str, Any]] = (),
-    lag: bool = False,
-    whole: bool = False,
-    combine: Literal["", "sum"] = "",
-    each: Literal["", "site"] = "",
-    bounds: Bounds = None,
-    units: str | Mapping[str, str] = "1",
-    formula: str = "",
-    cost: str = "",
-    reading: str = "",
-    needs: str = "",
-    integers: Iterable[str] = (),
-    makes: Iterable[tuple[str, ...]] = (),
-    passes: Callable[[Mapping[str, Any], int], float] | None = None,
-    summary: Iterable[str] | Mapping[str, Choice] | None = None,
-    beside: str = "",
-) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., dict[str, Any]]]:
-    """Give a function its card and return the function itself.
-
-    `reference` is the paper that defined it, or several; a metric of one's own has none.
-
-    `reads` names the arrays the function takes, in the order of its parameters; `name.variable` is a result
-    of another metric (parameter `name_variable`). Keyword parameters with a default are options except
-    those in `optional`: arrays handed over where the archive has them, None where not; as a mapping to
-    options, such as `{"gradients": {"per_tensor": True}}`, only where these are chosen. `variables` maps
-    what the function returns to dimensions. `scope` says which probes: `all` joint, one `probe` at a time,
-    or those of split `train` or `test`. `lag` compares snapshots in time; `whole` hands over all snapshots
-    at once, and so does having no variable with a step; `combine="sum"` hands them over one by one and adds
-    up what is returned, where NaN adds nothing; `each="site"` says that sites do not mix, so that they may be
-    handed over in groups. Names in `integers`, and names that begin with `n_`, are counts (int64).
-    `makes` has the dimensions of each float64 array that the function itself makes and that grows faster than
-    what it reads, such as a kernel over pairs of examples: it counts as memory of a snapshot.
-    `passes(options, snapshots)` says how many forward passes of all examples running the network at so many
-    snapshots is worth (a backward pass counts as two): what does not fit into the budget of an analysis is left
-    out by it.
-    `summary` names the variables that tell the metric in a few numbers, or maps them to labels by dimension, such as
-    `{"cosine": {"pair": "train-train"}}`: what is printed, tabled and compared across runs. See
-    `analyze.summary.declared`. `beside` names a metric that says the same in other units, such as accuracy beside
-    error: the report shows both in one section.
-
-    >>> from analyze.reference import FORT_2019
-    >>> @metric(reads=("losses",), variables={"worst": ("step",)}, title="Worst loss", reference=FORT_2019)
-    ... def worst_loss(losses):
-    ...     "Largest loss of any example."
-    ...     return {"worst": losses.max(-1)}
-    >>> worst_loss.card.meaning
-    'Largest loss of any example.'
-    """
-
-    def attach(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-        card = Metric(
-            name=function.__name__,
-            function=function,
-            reads=tuple(reads),
-            variables=dict(variables),
-            title=title,
-            reference=(reference,) if isinstance(reference, Reference) else tuple(reference),
-            scope=scope,
-            optional={
-                name: dict(optional[name]) if isinstance(optional, Mapping) else {} for name in optional
-            },
-            lag=lag,
-            whole=whole,
-            combine=combine,
-            each=each,
-            bounds=bounds,
-            units=units,
-            formula=formula,
-            cost=cost,
-            reading=reading,
-            needs=needs,
-            integers=tuple(integers),
-            makes=tuple(makes),
-            passes=passes,
-            summary=None if summary is None else declared(function.__name__, dict(variables), summary),
-            beside=beside,
-        )
-        _check_parameters(card)
-        function.card = card  # type: ignore[attr-defined]
-        return function
-
-    return attach
 
 
 def _code(function: Callable[..., Any]) -> bytes:

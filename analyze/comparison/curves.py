@@ -123,7 +123,8 @@ class Curves:
     """What `curves` returns.
 
     table: one row a value: run, path, step, epoch, attributes, labels, value. by: attributes that make groups.
-    labels: columns that tell panels apart. note: which part of the network it is of. skipped: runs without it, and why.
+    labels: columns that tell panels apart, of one scale if they are `alike`. note: which part of the network it is of.
+    skipped: runs without it, and why.
     """
 
     table: pd.DataFrame
@@ -133,6 +134,7 @@ class Curves:
     x: Axis = "step"
     note: str = ""
     skipped: dict[str, str] = field(default_factory=dict)
+    alike: bool = True
 
     def bands(self) -> pd.DataFrame:
         """Mean, lowest and highest value of the runs of each group: `by`, labels, x, mean, low, high, n_runs.
@@ -156,7 +158,7 @@ class Curves:
 
     def figure(self) -> Figure:
         """One panel for each label; a colour for each group, its mean, and from its lowest run to its highest."""
-        return plot.styled(self._draw)
+        return plot.styled(self.draw)
 
     def save(self, path: str | Path) -> Path:
         """Write the figure as SVG, or the table as CSV, by the ending of the path; ValueError for another."""
@@ -172,13 +174,15 @@ class Curves:
             raise ValueError(f"curves are saved as .svg or .csv, got {target.name!r}")
         return target
 
-    def _draw(self, figure: Figure) -> None:
+    def draw(self, figure: Figure) -> None:
+        """Draw into a figure."""
         bands = self.bands()
         groups = list(dict.fromkeys(zip(*(bands[name] for name in self.by or ("run",)), strict=True)))
         colors = dict(zip(groups, _colors(groups), strict=True))
         sides = list(bands.groupby(list(self.labels), sort=False)) if self.labels else [((), bands)]
         titles = [", ".join(map(str, _tuple(side))) for side, _ in sides] if self.labels else []
-        panels = plot.panels(figure, len(sides), titles=titles, height=2.4 if len(sides) > 1 else 3.0)
+        height = 2.4 if len(sides) > 1 else 3.0
+        panels = plot.panels(figure, len(sides), titles=titles, height=height, sharey=self.alike)
         for axes, (_, part) in zip(panels, sides, strict=True):
             for group, color in colors.items():
                 mine = (part[list(self.by or ("run",))].astype(object) == list(group)).all(axis=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -12,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from analyze import plot
-from analyze.comparison import figures
+from analyze.comparison import figures, over_training
 from analyze.comparison.measures import WORDS
 from analyze.report import page, svg
 from analyze.report.entries import grid
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from analyze.comparison.comparison import Comparison
 
 Draw = Callable[["Comparison", "Figure", str], None]
+COLOURED = 3  # attributes by which curves are coloured on the page
 ROWS = 60  # measures in the table of the page; correlations.csv has all
 HEAD = (
     "measure", "Kendall", "95 % interval", "p", "Pearson", "Spearman", "granulated", "CMI", "sign error", "worst",
@@ -121,6 +123,29 @@ def _figures(comparison: Comparison) -> list[tuple[str, str, str, str, Draw]]:
                 "a point a run.",
                 figures.overlap,
             ))  # fmt: skip
+        panels += _over_training(comparison, target)
+    return panels
+
+
+def _over_training(comparison: Comparison, target: str) -> list[tuple[str, str, str, str, Draw]]:
+    """Curves, once coloured by each attribute that was varied, else a line a run."""
+    if over_training.over_training(comparison, target) is None:
+        return []
+    varied = [name for name in str(comparison.correlations.attrs.get("axes", "")).split(", ") if name]
+    panels: list[tuple[str, str, str, str, Draw]] = []
+    for k, name in enumerate(varied[:COLOURED] or [""]):
+        by = f", by {name}" if name else ""
+        lines = (
+            f"A line is the mean of all runs of one {name}, its band reaches from the lowest of them to the highest: "
+            "what bands do not overlap differs by more than seeds and all else that was varied."
+            if name
+            else "A line a run."
+        )
+        panels.append((
+            f"over_training{f'_{k + 1}' if k else ''}", target,
+            f"The {WORDS[target]} and the closest measures over training{by}", lines,
+            partial(over_training.draw, by=name),
+        ))  # fmt: skip
     return panels
 
 

@@ -227,5 +227,6 @@ def of_commit(archive: Archive) -> dict[str, str]:
         "archive_digest": str(archive.digest),
         "archive_state": str(archive.state),
         "time_axis": time_scale(archive.snapshots),
+        "probe_examples": json.dumps({name: archive.probes[name].n for name in archive.probes}),
         "part_names": json.dumps(described(archive), ensure_ascii=False),
     }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyze.arrays import View, closure
-from analyze.engine.plan import Examples, Plan, made_bytes, static_bytes, view_bytes
+from analyze.engine.plan import Examples, Plan, made_by, made_bytes, static_bytes, view_bytes
 from analyze.tables import example_probe
 from tracer.errors import MissingTraceError, byte_size, missing_package
 
@@ -176,9 +176,11 @@ def _groups_of_sites(plan: Plan, archive: Archive, memory: int) -> int:
 
 
 def _too_large(plan: Plan, size: int, memory: int) -> str:
+    assumed = plan.card.makes is None and made_by(plan)
     return (
         f"one snapshot of what {plan.card.name} reads takes {byte_size(size)} and memory is limited to "
         f"{byte_size(memory)}; raise the limit or record fewer examples (capture)"
+        + (", or declare makes=() if it makes nothing for each pair of examples" if assumed else "")
     )
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tracer.archive import Archive
 
 NO_PROBE = ("weights", "minibatch")  # streams that belong to no probe
+PAIRS = ("example", "example_2")
 Examples = tuple[tuple[str, ...], tuple[int, ...]]
 
 
@@ -77,9 +78,19 @@ def made_bytes(plan: Plan, archive: Archive) -> int:
     """Bytes of what a metric's function itself makes of one snapshot."""
     views = [plan.view(archive, examples) for examples in plan.views]
     return max(
-        (8 * sum(prod(view.size(dim) for dim in dims) for dims in plan.card.makes) for view in views),
+        (8 * sum(prod(view.size(dim) for dim in dims) for dims in made_by(plan)) for view in views),
         default=0,
     )
+
+
+def made_by(plan: Plan) -> tuple[tuple[str, ...], ...]:
+    """What a metric makes, as declared; else pairs of the examples whose values it reads one by one."""
+    if plan.card.makes is not None:
+        return plan.card.makes
+    read = {dim for entry in closure(plan.arrays) for dim in entry.dims}
+    read |= {str(dim) for array in plan.results.values() for dim in array.dims}
+    alone = "example" in read and "example_2" not in read and "states" not in plan.arrays
+    return (PAIRS,) if alone else ()
 
 
 def static_bytes(archive: Archive, examples: Sequence[Examples], names: Sequence[str]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -100,9 +102,19 @@ def count(results: Datasets, metric: str, variable: str, **labels: str) -> int:
 
 def whom(results: Datasets, probe: str, n: int) -> str:
     """Which examples: `128 of the 512 training examples` where the probe holds more."""
-    total = count(results, "generalization", "n_examples", probe=probe)
+    total = watched(results, probe) or count(results, "generalization", "n_examples", probe=probe)
     of = f"{n:,} of the {total:,}" if n < total else f"{n:,}"
     return f"{of} {NAMES.get(probe, probe)} examples"
+
+
+def watched(results: Datasets, probe: str) -> int:
+    """How many examples the probe holds, of which streams may hold fewer; 0 where no result says."""
+    for data in results.values():
+        try:
+            return int(json.loads(data.attrs["probe_examples"])[probe])
+        except (KeyError, TypeError, ValueError, RecursionError):
+            continue
+    return 0
 
 
 def kind_of(apart: bool) -> Kind:
@@ -153,6 +165,16 @@ def span(one: Interval, digits: int = 2, scale: float = 1.0) -> str:
 def told(one: Interval, digits: int = 2) -> str:
     """A number with its interval: `0.10 (0.07 to 0.13)`."""
     return f"{number(one.value, _enough(one, digits))} ({span(one, digits)})"
+
+
+def sized(one: Interval) -> str:
+    """The same of a number of any size, in the digits that the width of its interval leaves certain.
+
+    >>> sized(Interval(0.1995, 0.05, 0.349)), sized(Interval(2150.0, 1900.0, 2400.0))
+    ('0.20 (0.05 to 0.35)', '2,150 (1,900 to 2,400)')
+    """
+    width = one.high - one.low
+    return told(one, max(0, 1 - math.floor(math.log10(width))) if 0 < width < math.inf else 2)
 
 
 def _enough(one: Interval, digits: int, scale: float = 1.0) -> int:

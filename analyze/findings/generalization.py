@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from analyze.findings.evidence import (
-    NAMES,
     Datasets,
     Finding,
     Kind,
@@ -18,6 +17,7 @@ from analyze.findings.evidence import (
     number_at,
     percent,
     select,
+    sized,
     span,
     told,
     whom,
@@ -25,14 +25,18 @@ from analyze.findings.evidence import (
 from analyze.findings.intervals import Interval, difference, difference_of_shares, quantile, share
 
 GENERALIZATION = "generalization"
+TOKENS = "token_prediction"
 
 
 def outcome(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
-    """What share of examples is wrong, or the loss of whatever is no classifier, and the gap to unseen examples."""
+    """What share of examples is wrong, or the loss of whatever is no classifier, and the gap to unseen examples.
+
+    Of a model that answers at every token too: no example is wrong or right as a whole.
+    """
     if GENERALIZATION not in results or "probe" not in results[GENERALIZATION].coords:
         return None
     shares, losses = (_last(results, variable) for variable in ("error", "loss"))
-    if shares:
+    if shares and not (TOKENS in results and losses):
         return _of_shares(results, shares)
     return _of_losses(results, losses) if losses else None
 
@@ -60,8 +64,10 @@ def _of_shares(results: Datasets, shares: Mapping[str, tuple[int, float]]) -> Fi
         return None
     kind: Kind
     names, step = list(wrong), max(step for step, _ in shares.values())
-    listed = [f"{percent(wrong[name].value)} of {_examples(results, name)}" for name in names[:2]]
-    text = f"After {step:,} updates the network gets {' and '.join(listed)} wrong"
+    # Where an example is right in part, as a text of many tokens is, its share that is wrong is what has a mean.
+    each, often = ("each of ", "on average ") if _in_parts(results, wrong) else ("", "")
+    listed = [f"{percent(wrong[name].value)} of {each}{_examples(results, name)}" for name in names[:2]]
+    text = f"After {step:,} updates the network gets {often}{' and '.join(listed)} wrong"
     kind, intervals = "description", dict(wrong)
     if {"train", "test"} <= set(wrong):
         gap = intervals["gap"] = difference_of_shares(wrong["train"], wrong["test"])
@@ -78,6 +84,14 @@ def _of_shares(results: Datasets, shares: Mapping[str, tuple[int, float]]) -> Fi
     n = sum(count(results, GENERALIZATION, "n_examples", probe=name) for name in names)
     about = " and ".join(_examples(results, name) for name in names)
     return Finding(GENERALIZATION, GENERALIZATION, text, kind, intervals, n, about)
+
+
+def _in_parts(results: Datasets, wrong: Mapping[str, Interval]) -> bool:
+    """Whether errors are no counts of whole examples."""
+    counts = [
+        one.value * count(results, GENERALIZATION, "n_examples", probe=name) for name, one in wrong.items()
+    ]
+    return any(abs(n - round(n)) > 1e-3 for n in counts)
 
 
 def _against_guessing(results: Datasets, wrong: Mapping[str, Interval]) -> str:
@@ -121,7 +135,9 @@ def _of_losses(results: Datasets, losses: Mapping[str, tuple[int, float]]) -> Fi
             for at, value in ((first.first_step, first.first), (step, last))
         ]
         change = difference(pairs[0], pairs[1], n) if step > first.first_step else None
-        text = f"{figures(last)} on {_examples(results, probe)}"
+        perplexity = number_at(results, TOKENS, "perplexity", step, probe=probe)
+        also = f" (perplexity {figures(perplexity)})" if np.isfinite(perplexity) else ""
+        text = f"{figures(last)}{also} on {_examples(results, probe)}"
         if change is not None:
             intervals[f"change of {probe}"] = change
             moved = f"{'up' if change.value > 0 else 'down'} from {figures(first.first)} at step {first.first_step:,}"
@@ -134,12 +150,12 @@ def _of_losses(results: Datasets, losses: Mapping[str, tuple[int, float]]) -> Fi
     step = max(step for step, _ in losses.values())
     if not intervals:
         return None
-    text = f"After {step:,} updates the mean loss is {' and '.join(texts)}"
+    text = f"After {step:,} updates the mean loss is {', and '.join(texts)}"
     gap = _gap_of_losses(results, losses)
     told_apart = [one.excludes(0) for one in intervals.values()]
     if gap is not None:
         intervals["gap"] = gap
-        apart = f"{figures(gap.value)} ({figures(gap.low)} to {figures(gap.high)})"
+        apart = sized(gap)
         text += (
             f": a generalization gap of {apart}." if gap.excludes(0) else f"; no gap can be told ({apart})."
         )
@@ -182,7 +198,7 @@ def turned(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
         return None
     text = (
         f"The loss on {_examples(results, 'test')} was least at step {best:,} ({figures(pairs[0][0])}) and has "
-        f"risen to {figures(pairs[1][0])} since, by {told(rise)}: by that measure the network was better then."
+        f"risen to {figures(pairs[1][0])} since, by {sized(rise)}: by that measure the network was better then."
     )
     return Finding(
         "turning point", GENERALIZATION, text, "difference", {"rise": rise}, n, _examples(results, "test"),
@@ -210,7 +226,7 @@ def margin(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
     text += (
         "."
         if at_end.above(0)
-        else ": capacity measures divided by the margin are undefined or rest on noise."
+        else "; as it is not above 0 for certain, capacity measures divided by it are undefined or rest on noise."
     )
     kind: Kind = "difference" if apart else "description"
     return Finding("margin", "margin", text, kind, {"gamma": at_end}, n, about)
@@ -230,5 +246,4 @@ def _gamma(results: Datasets, step: int, epsilon: float, n: int) -> Interval | N
 
 
 def _examples(results: Datasets, probe: str) -> str:
-    n = count(results, GENERALIZATION, "n_examples", probe=probe)
-    return f"{n:,} {NAMES.get(probe, probe)} examples"
+    return whom(results, probe, count(results, GENERALIZATION, "n_examples", probe=probe))

@@ -84,7 +84,7 @@ def _pairs(results: Datasets, step: int, own: Interval) -> str:
         return ""
     moved = 1 - (undefined if np.isfinite(undefined) else 0.0) / total
     helps, harms = ((moved + side * sign) / 2 for side in (1, -1))
-    hidden = "" if own.excludes(0) else " That is a balance of the two, not their absence:"
+    hidden = "" if own.excludes(0) else " That is not because they leave each other alone:"
     return (
         f"{hidden} {percent(helps, 0)} of the pairs help each other and {percent(harms, 0)} harm each other."
     )
@@ -104,7 +104,7 @@ def _unseen(results: Datasets, step: int, own: Interval, n: int, intervals: dict
         text += (
             f", {'less' if less.above(0) else 'more'} than among training examples by {told(_size(less))}"
             if less.excludes(0)
-            else ", no different from training examples"
+            else "; no difference from training examples can be told"
         )
     return text + "."
 

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -16,9 +15,12 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analyze.plot import hover
+from analyze.plot import hover, time_axis
 from analyze.plot.document import document
 from analyze.plot.legends import legend as legend
+from analyze.plot.time_axis import SCALE
+from analyze.plot.time_axis import step_axis as step_axis
+from analyze.plot.time_axis import time_scale as time_scale
 from tracer.store.files import write_whole
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart with any common form of colour blindness, without the pale yellow.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 SPLIT_COLORS = {"train": PALETTE[0], "test": PALETTE[1], "val": PALETTE[2], "validation": PALETTE[2]}
-_SCALE: ContextVar[str] = ContextVar("time scale of the run that is drawn", default="")
 GREY = "0.6"
 APOSTROPHE = "'"
 SEQUENTIAL = "viridis"
@@ -55,11 +56,11 @@ STYLE: Any = {
 
 def draw(plot: Callable[[xr.Dataset, Figure], None], result: xr.Dataset) -> Figure:
     """Figure of a result in the house style, without touching pyplot's global state."""
-    scale = _SCALE.set(str(result.attrs.get("time_axis", "")))
+    scale = SCALE.set(str(result.attrs.get("time_axis", "")))
     try:
         return styled(partial(plot, _described(result)))
     finally:
-        _SCALE.reset(scale)
+        SCALE.reset(scale)
 
 
 def styled(plot: Callable[[Figure], None]) -> Figure:
@@ -108,6 +109,10 @@ def to_svg(figure: Figure, description: str = "") -> str:
 
     for number, axes in enumerate(figure.axes):
         axes.set_gid(f"panel_{number}")
+        axes.xaxis.set_gid(f"time_{number}" if time_axis.carried(axes) else None)
+        inner = axes.get_legend()
+        if inner is not None:
+            inner.set_gid(f"legend_of_{number}")
     about = {"Date": None, "Creator": None, "Description": description or None}
     with matplotlib.rc_context(STYLE), _uncollected():
         text, boxes = document(figure, about)
@@ -119,6 +124,8 @@ def to_svg(figure: Figure, description: str = "") -> str:
         kind = ' class="pale"' if hover.pale(axes) else ""
         kind += f' data-outer="{boxes[number]}"' if boxes[number] else ""
         text = text.replace(f'<g id="panel_{number}">', f'<g id="panel_{number}"{kind}{held}>', 1)
+        text = text.replace(f'<g id="time_{number}">', '<g class="time">', 1)
+        text = text.replace(f'<g id="legend_of_{number}">', '<g class="legend">', 1)
     return text
 
 
@@ -197,29 +204,6 @@ def color_of(name: str, position: int = 0) -> str:
     return SPLIT_COLORS.get(name, PALETTE[(position + 2) % len(PALETTE)])
 
 
-def time_scale(steps: ArrayLike) -> Literal["linear", "log"]:
-    """Scale of the time axis of a run with snapshots at these steps: logarithmic where a third are in its first tenth.
-
-    >>> time_scale([0, 1, 2, 4, 8, 16, 100]), time_scale(range(0, 100, 10))
-    ('log', 'linear')
-    """
-    steps = np.asarray(steps)
-    early = len(steps) >= 5 and steps[-1] >= 20 and (steps < steps[-1] / 10).mean() > 1 / 3
-    return "log" if early else "linear"
-
-
-def step_axis(axes: Axes, steps: ArrayLike, label: str = "step") -> None:
-    """Label the time axis, with the scale of the run: the same in all figures of it."""
-    steps = np.asarray(steps)
-    axes.set_xlabel(label)
-    if len(steps) > 1 and (_SCALE.get() or time_scale(steps)) == "log":
-        axes.set_xscale("symlog", linthresh=1)
-        axes.set_xlim(steps[0] - 0.4, 1.3 * steps[-1])
-        axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
-    if len(steps) == 1:
-        axes.set_xlim(steps[0] - 1, steps[0] + 1)
-
-
 def line(axes: Axes, x: ArrayLike, y: ArrayLike, **style: Any) -> None:
     """A line, with markers where points are few enough to be told apart."""
     y = np.asarray(y, np.float64)
@@ -264,15 +248,22 @@ def heat(
 ) -> Any:
     """Image of a (row, column) table; NaN is left blank. `colorbar` is the label of its scale."""
     table = np.asarray(values, np.float64)
-    if limits is None:
-        finite = table[np.isfinite(table)]
-        limits = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    limits = limits or _extremes(table)
     image = axes.imshow(table, aspect="auto", cmap=cmap, vmin=limits[0], vmax=limits[1], origin=origin)
     if colorbar is not None:
-        figure = axes.get_figure()
-        assert figure is not None
-        figure.colorbar(image, ax=axes, label=colorbar, shrink=0.9)
+        _color_bar(axes, image, colorbar)
     return image
+
+
+def _extremes(table: np.ndarray) -> tuple[float, float]:
+    finite = table[np.isfinite(table)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+
+
+def _color_bar(axes: Axes, mappable: Any, label: str) -> None:
+    figure = axes.get_figure()
+    assert figure is not None
+    figure.colorbar(mappable, ax=axes, label=label, shrink=0.9)
 
 
 def heat_over_time(
@@ -281,42 +272,25 @@ def heat_over_time(
     steps: ArrayLike,
     rows: Sequence[object] | np.ndarray,
     *,
-    ticks: int = 5,
-    **options: Any,
+    limits: tuple[float, float] | None = None,
+    cmap: str = SEQUENTIAL,
+    colorbar: str | None = None,
+    origin: Literal["upper", "lower"] = "upper",
 ) -> Any:
     """Heat map of (row, step) on the time axis that lines have: a snapshot reaches half way to its neighbours."""
-    steps = np.asarray(steps)
-    places = _time_places(steps)
-    count = max(len(steps), min(120, hover.CELLS // max(1, len(rows)))) if len(steps) > 1 else 1
-    columns = np.linspace(places[0], places[-1], count)
-    nearest = np.abs(columns[:, None] - places).argmin(1)
-    image = heat(axes, np.asarray(values)[:, nearest], **options)
+    table, steps = np.asarray(values, np.float64), np.asarray(steps)
+    low, high = limits or _extremes(table)
+    edges = time_axis.columns(steps), np.arange(len(table) + 1) - 0.5
+    mesh = axes.pcolormesh(
+        *edges, np.ma.masked_invalid(table), cmap=cmap, vmin=low, vmax=high, rasterized=True
+    )
+    step_axis(axes, steps)
+    axes.set_ylim(*((-0.5, len(table) - 0.5) if origin == "lower" else (len(table) - 0.5, -0.5)))
     name_ticks(axes.yaxis, rows, limit=24)
-    longest = max(len(f"{step:,}") for step in steps)
-    shown = _spaced(places, min(ticks, max(2, 19 // longest)))  # longer numbers take more room
-    at = np.interp(places[shown], columns, np.arange(count)) if count > 1 else np.zeros(1)
-    axes.xaxis.set_ticks(at, [f"{steps[k]:,}" for k in shown])
-    setattr(axes.xaxis, hover.NAMES, [str(step) for step in steps[nearest]])
-    axes.set_xlabel("step")
-    return image
-
-
-def _time_places(steps: np.ndarray) -> np.ndarray:
-    """Where steps lie on the time axis: of a logarithmic one as matplotlib's `symlog` has it."""
-    steps = steps.astype(np.float64)
-    if (_SCALE.get() or time_scale(steps)) != "log":
-        return steps
-    return np.where(steps > 1, 10 / 9 + np.log10(np.maximum(steps, 1)), steps * 10 / 9)
-
-
-def _spaced(places: np.ndarray, most: int) -> list[int]:
-    """Positions of places that keep a distance from each other, the first and the last among them."""
-    room = (places[-1] - places[0]) / most
-    shown = [0]
-    for k in range(1, len(places) - 1):
-        if places[k] - places[shown[-1]] >= room and places[-1] - places[k] >= room:
-            shown.append(k)
-    return shown if len(places) == 1 else [*shown, len(places) - 1]
+    setattr(mesh, hover.NAMES, [str(step) for step in steps])
+    if colorbar is not None:
+        _color_bar(axes, mesh, colorbar)
+    return mesh
 
 
 def name_ticks(axis: Any, names: Sequence[object] | np.ndarray, limit: int = 24, **style: Any) -> None:

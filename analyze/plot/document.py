@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 72  # of an SVG document: its unit is the point
+MAP_DPI = 150  # of maps over time; anything else in a figure is lines and text
 
 
 def document(figure: Figure, about: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """What `figure.savefig(format="svg", metadata=about)` writes, and `hover.outer_boxes` as it was drawn.
+    """What `figure.savefig(format="svg", metadata=about, dpi=MAP_DPI)` writes, and `hover.outer_boxes` as it was drawn.
 
     The figure is laid out for good: with a layout engine set, saving draws all of it twice to the same end.
     """
@@ -31,8 +32,8 @@ def document(figure: Figure, about: Mapping[str, Any]) -> tuple[str, list[str]]:
         figure,
         width,
         height,
-        dpi,
-        RendererSVG(DPI * width, DPI * height, buffer, image_dpi=dpi, metadata=about),
+        MAP_DPI,
+        RendererSVG(DPI * width, DPI * height, buffer, image_dpi=MAP_DPI, metadata=about),
     )
     sheet.get_renderer = lambda: renderer
     try:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyze.plot import time_axis
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
     from matplotlib.figure import Figure
 
 SERIES, POINTS, CELLS = 12, 400, 4000  # most of a panel that can be pointed at; more is drawn only
@@ -21,7 +26,9 @@ def panels(figure: Figure) -> list[dict[str, Any]]:
     Places are in points from the left and the top, as in the SVG of the figure. `box` is left, top, right and
     bottom; `xs` are the distinct sets of abscissae (`at` places, `names`), which `lines` refer to by number.
     `points` carry their own place and text. `cells` is a table with names of rows and columns; its `box` is
-    where it lies. Values have four significant digits; None is undefined.
+    where it lies. `time` is the time axis on both scales. `map` is what a map over time is drawn again from: the
+    `edges` of its columns, and a `png` of a pixel a cell, in base 64. Values have four significant digits; None is
+    undefined.
     """
     return [_panel(axes) for axes in figure.axes]
 
@@ -69,9 +76,12 @@ def _panel(axes: Axes) -> dict[str, Any]:
     curves = list(_curves(axes))
     if curves and any(not name.startswith("_") for name, *_ in curves):
         curves = [curve for curve in curves if not curve[0].startswith("_")]
-    if cells is None and not points and not curves:
+    time = time_axis.carried(axes)
+    if cells is None and not points and not curves and not time:
         return {}
     about = {"box": _box(axes), "title": axes.get_title(), "x": _label(axes, "x"), "y": _label(axes, "y")}
+    about |= {"time": time} if time else {}
+    about |= {} if (again := next(_maps(axes), None)) is None else {"map": again}
     xs: dict[tuple[float, ...], int] = {}
     lines = []
     for name, color, x, y in curves[:SERIES]:
@@ -151,6 +161,7 @@ def _point(axes: Axes, x: float, y: float, name: str) -> dict[str, Any]:
 
 
 def _tables(axes: Axes) -> Iterator[dict[str, Any]]:
+    yield from filter(None, (_mesh_table(axes, mesh) for mesh in _meshes(axes)))
     for image in axes.images:
         array = np.ma.filled(np.ma.asarray(image.get_array(), np.float64), np.nan)
         if array.ndim != 2 or array.size > CELLS:
@@ -171,6 +182,46 @@ def _tables(axes: Axes) -> Iterator[dict[str, Any]]:
         }
 
 
+def _mesh_table(axes: Axes, mesh: QuadMesh) -> dict[str, Any] | None:
+    array, corners = _upright(axes, mesh)
+    if array.size > CELLS:
+        return None
+    (x0, y0), (x1, y1) = _places(axes, *corners[[0, -1], [0, -1]].T)
+    bar = mesh.colorbar
+    return {
+        "box": _tenths([x0, y0, x1, y1]),
+        "rows": _names(axes.yaxis, (corners[1:, 0, 1] + corners[:-1, 0, 1]) / 2),
+        "columns": list(getattr(mesh, NAMES)),
+        "values": [_short(row) for row in array],
+        "what": bar.ax.get_ylabel() if bar is not None else "",
+    }
+
+
+def _meshes(axes: Axes) -> Iterator[QuadMesh]:
+    from matplotlib.collections import QuadMesh
+
+    return (one for one in axes.collections if isinstance(one, QuadMesh) and hasattr(one, NAMES))
+
+
+def _upright(axes: Axes, mesh: QuadMesh) -> tuple[np.ndarray, np.ndarray]:
+    """Values and corners of a mesh, the row that is drawn highest first."""
+    array = np.ma.filled(np.ma.asarray(mesh.get_array(), np.float64), np.nan)
+    corners = np.asarray(mesh.get_coordinates())
+    low, high = axes.get_ylim()
+    return (array, corners) if high < low else (array[::-1], corners[::-1])
+
+
+def _maps(axes: Axes) -> Iterator[dict[str, Any]]:
+    from PIL import Image
+
+    for mesh in _meshes(axes):
+        array, corners = _upright(axes, mesh)
+        buffer = io.BytesIO()
+        Image.fromarray(mesh.to_rgba(np.ma.masked_invalid(array), bytes=True)).save(buffer, "PNG")
+        edges = _places(axes, *corners[0].T)[:, 0]
+        yield {"edges": _tenths(edges), "png": base64.b64encode(buffer.getvalue()).decode()}
+
+
 def _centres(first: float, last: float, count: int) -> list[float]:
     return [first + (last - first) * (k + 0.5) / count for k in range(count)]
 
@@ -180,7 +231,7 @@ def _names(axis: Any, values: Any) -> list[str]:
     labels = dict(enumerate(getattr(axis, NAMES, ())))
     if not labels and type(axis.get_major_formatter()).__name__ == "FixedFormatter":
         labels = dict(zip(axis.get_majorticklocs(), axis.get_major_formatter().seq, strict=False))
-    return [str(labels.get(value, f"{value:.4g}")) for value in values]
+    return [str(labels.get(value, f"{value:.{10 if float(value).is_integer() else 4}g}")) for value in values]
 
 
 def _label(axes: Axes, which: str) -> str:

@@ -29,7 +29,9 @@ def projected(network: Network) -> Network:
     So everything that is known of losses (gradients by example, kernels) is known of any combination of
     outputs. MissingTraceError where the output is not one tensor with the examples first.
     """
-    rows = [row for row in network.rows if not row.loss]
+    last = max(network.needed([network.output]), default=-1)
+    whole = max((index for index, row in enumerate(network.rows) if not row.loss), default=-1)
+    rows = network.rows[: max(last, whole) + 1]
     kind, index = network.output
     row = rows[index] if kind == "row" else None
     if row is None or row.shape is None or row.axis != 0 or row.inner != 1 or row.dtype is None:
@@ -51,7 +53,7 @@ def projected(network: Network) -> Network:
         total = [{"row": len(rows) - 1}, axes]
         rows.append(Row("projected", SUM, total, {}, "", True, row.shape[:1], row.dtype, 0))
     declared = {"batched": True, "dtype": row.dtype, "shape": list(row.size(2) or ())}
-    return network.derived(rows=rows, losses=("row", len(rows) - 1), targets=[declared])
+    return network.derived(rows=rows, losses=("row", len(rows) - 1), targets=[declared], correct=None)
 
 
 def check_outputs(size: int, count: int | None) -> None:

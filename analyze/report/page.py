@@ -12,7 +12,7 @@ from analyze.report import svg
 from tracer.spec.release import version
 
 TEMPLATES = Path(__file__).parent / "templates"
-SCRIPTS = ("page.js", "values.js", "explore.js")
+SCRIPTS = ("page.js", "values.js", "explore.js", "time.js")
 INKS = "/* inks */"  # in the styles: where the colours of the figures on dark paper go
 
 

@@ -15,7 +15,7 @@ from benchmarks.device.results import Results
 
 ROOT = Path(__file__).parents[2]
 FIGURES = ROOT / "examples" / "figures"
-PLANE = ("walker_1_boundary", "walker_4_tanh", "walker_5_leaky_relu")  # make their data themselves
+PLANE = ("walker_1_boundary", "walker_6_topology")  # make their data themselves
 
 
 def scripts(data: Path | None) -> list[str]:

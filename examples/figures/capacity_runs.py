@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from shared import Data, Run, fit, vgg
+from shared import Data, Result, Run, fit, vgg
 from torch import nn
 
 import analyze
@@ -17,7 +17,9 @@ import tracer
 from analyze import plot
 
 NORMS = {"l2": "l2 norm", "l1_path": "l1-path norm", "l2_path": "l2-path norm", "spectral": "spectral norm"}
+FITS = 0.01  # training error below which a network has learned its labels
 SHARPNESS = {"examples": 256, "starts": 1, "iterations": 5}
+SHARPER = 0.02  # nat
 SETTINGS = {
     "training": "Adam, rate 0.001, batch 32, until the mean loss of an epoch is 0.01, at most 300 epochs",
     "measures": "divided by the squared margin (its 5 % point over all training examples), without factors of "
@@ -51,37 +53,40 @@ def record(run: Run, name: str, model: partial[nn.Module], data: Data, seed: int
     )  # fmt: skip
 
 
-def measure(path: Path) -> dict[str, float]:
-    """Measures, errors and margin at the end; the norms as logarithms of base 10."""
+def measure(path: Path) -> Result:
+    """Measures, errors and margin at the end; norms as logarithms of base 10, `literal` with the printed factors."""
     results = analyze.run(
         path,
         ["capacity", "sharpness", "generalization"],
         options={"sharpness": SHARPNESS},
         output=path.with_suffix(".analysis"),
     )
-    capacity = results["capacity"].isel(step=-1).sel(factors="dropped")
+    capacity = results["capacity"].isel(step=-1)
     error = results["generalization"]["error"].isel(step=-1)
-    found = {name: float(capacity[f"log10_{name}"]) for name in NORMS}
+    found = {name: float(capacity[f"log10_{name}"].sel(factors="dropped")) for name in NORMS}
+    found |= {f"{name} literal": float(capacity[f"log10_{name}"].sel(factors="literal")) for name in NORMS}
     found["sharpness"] = float(results["sharpness"]["max_gain"].isel(step=-1))
     return found | {f"{split} error": float(error.sel(probe=split)) for split in ("train", "test")}
 
 
-def table(runs: Sequence[Sequence[Mapping[str, float]]]) -> dict[str, np.ndarray]:
-    """Measures as (setting, seed)."""
-    return {name: np.array([[one[name] for one in seeds] for seeds in runs]) for name in runs[0][0]}
+def table(runs: Sequence[Sequence[Result]]) -> dict[str, np.ndarray]:
+    """Measures as (setting, seed); NaN for a network that does not fit, errors excepted."""
+    values = {name: np.array([[one[name] for one in seeds] for seeds in runs]) for name in runs[0][0]}
+    fits = np.where(values["train error"] < FITS, 1.0, np.nan)
+    return {name: each if "error" in name else each * fits for name, each in values.items()}
 
 
 def lines(axes: Axes, x: Sequence[float], values: np.ndarray, log10: bool = False, **style: str) -> None:
     """Mean over seeds of (setting, seed) against the setting, and a band of a standard deviation."""
-    plot.band(axes, x, values.mean(1), values.std(1, ddof=1), **style)
+    plot.band(axes, x, np.nanmean(values, 1), np.nanstd(values, 1, ddof=1), **style)
     if log10:
         low, high = axes.get_ylim()
         ticks = np.unique(np.round(np.linspace(low, high, 5)))
         axes.set_yticks(ticks, [f"$10^{{{round(tick)}}}$" for tick in ticks])
 
 
-def rises(values: np.ndarray) -> float:
-    """Slope of (setting, seed) values over the number of the setting, in its standard errors over the seeds."""
-    steps = np.arange(len(values)) - (len(values) - 1) / 2
-    slopes = steps @ values / (steps @ steps)
-    return float(slopes.mean() / (slopes.std(ddof=1) / np.sqrt(len(slopes)) or np.inf))
+def slope(values: np.ndarray) -> np.ndarray:
+    """Slope (seed,) of (setting, seed) values over the number of the setting, of those that are defined."""
+    steps = np.where(np.isnan(values), np.nan, np.arange(len(values))[:, None])
+    steps = steps - np.nanmean(steps, 0)
+    return np.asarray(np.nansum(steps * values, 0) / np.nansum(steps**2, 0))

@@ -1,20 +1,21 @@
 """The small networks that the figures about many networks share, recorded and analyzed once.
 
-Nine architectures on four data sets with true labels, one of them noise; and on three of these with 10 to 50 % of the
-training labels shuffled: 198 networks as the gallery has them, 243 with `--full`. All are trained until the mean loss
-of an epoch is 0.05, so that they can be compared by how they generalize.
+Nine architectures on four data sets with true labels, one of them noise; and MLPs on three of these with 10 to 50 % of
+the training labels shuffled, each with one of five shares that takes turns over the seeds: 54 networks a seed. All are
+trained until the mean loss of an epoch is 0.05, so that they can be compared by how they generalize. A correlation over
+the networks of one seed is one value; its spread over seeds leaves these architectures and data sets as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 
-import click
+import numpy as np
 import torch
-from shared import Data, Run, cnn, fit, load, mlp
+from scipy.stats import kendalltau
+from shared import Data, Result, Run, cnn, fit, load, mlp
 from torch import nn
 
 import analyze
@@ -22,7 +23,10 @@ import tracer
 
 TRUE = ("mnist", "digits", "cifar10", "noise")
 LEARNABLE = TRUE[:3]
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
 METRICS = ("generalization", "cna", "cna_area", "cna_margin", "margin", "capacity")
+READINGS = ("absolute", "lobe", "polygon")
+NORMS = ("l2", "spectral", "l1_path", "l2_path")
 NETWORKS: dict[str, tuple[int, ...]] = {
     "mlp-64-2": (64,) * 2,
     "mlp-128-2": (128,) * 2,
@@ -36,34 +40,30 @@ NETWORKS: dict[str, tuple[int, ...]] = {
 }
 
 
-def settings(run: Run) -> list[tuple[str, str, float, int]]:
-    """Data set, network, share of labels shuffled and seed of every run."""
-    every = tuple(NETWORKS)
-    seeds = run.pick(quick=(0,), gallery=(0, 1, 2), full=(0, 1, 2))
-    names = run.pick(quick=("mlp-64-2", "cnn-8-3"), gallery=every, full=every)
-    again = run.pick(quick=(0.5,), gallery=(0.1, 0.2, 0.3, 0.4, 0.5), full=(0.1, 0.2, 0.3, 0.4, 0.5))
+def chosen(run: Run, seed: int) -> list[tuple[str, str, float]]:
+    """Data set, network and share of labels shuffled, of every network of one seed."""
+    names = run.pick(quick=("mlp-64-2", "cnn-8-3"), gallery=tuple(NETWORKS), full=tuple(NETWORKS))
     # Convolutions take longest to learn random labels.
-    shuffled = run.pick(quick=names, gallery=[name for name in every if name.startswith("mlp")], full=every)
+    again = [name for name in names if name.startswith("mlp") or run.scale != "gallery"]
+    shuffled = enumerate(product(LEARNABLE, again))
     return [
-        *((data, name, 0.0, run.seed + seed) for seed, data, name in product(seeds, TRUE, names)),
-        *((data, name, share, run.seed) for share, data, name in product(again, LEARNABLE, shuffled)),
+        *((data, name, 0.0) for data, name in product(TRUE, names)),
+        *((data, name, SHARES[(k + seed) % len(SHARES)]) for k, (data, name) in shuffled),
     ]
 
 
 def about(run: Run) -> dict[str, str]:
     """What the page says of the networks."""
     train, epochs = size(run)
-    wanted = settings(run)
-    shares = sorted({100 * share for _, _, share, _ in wanted if share})
+    wanted = chosen(run, run.seed)
     return {
         "data": f"MNIST, digits, CIFAR-10 and noise, {train} training and 1000 test examples (digits: 397)",
-        "networks": ", ".join(sorted({name for _, name, _, _ in wanted})) + " (width-depth of hidden layers)",
-        "labels shuffled": ", ".join(f"{share:.0f} %" for share in shares),
+        "networks": ", ".join(sorted({name for _, name, _ in wanted})) + " (width-depth of hidden layers)",
+        "networks a seed, and those with shuffled labels": f"{len(wanted)}, {sum(share > 0 for *_, share in wanted)}",
         "training": (
             "SGD, rate 0.05 (MLPs on CIFAR-10: 0.01), momentum 0.9, batch 32, until the mean loss of an epoch is "
             f"0.05, at most {epochs} epochs"
         ),
-        "seeds": ", ".join(str(seed) for seed in sorted({seed for _, _, _, seed in wanted})),
     }
 
 
@@ -72,36 +72,81 @@ def size(run: Run) -> tuple[int, int]:
     return run.pick(quick=(200, 20), gallery=(500, 60), full=(5000, 300))
 
 
-def networks(run: Run) -> list[Path]:
-    """Paths of all archives, in `gain_study_<scale>` beside the folder of the figure; recorded if not there yet."""
-    wanted = settings(run)
-    paths = []
-    for number, one in enumerate(wanted, start=1):
-        click.echo(
-            f"network {number} of {len(wanted)}: {one[1]} on {one[0]}, {one[2]:.0%} shuffled", err=True
-        )
-        paths.append(record(run, *one))
-    return paths
+def study(run: Run, data: str, seed: int) -> Result:
+    """All networks of one data set and seed: name, share shuffled, error, gap and every measure, as (network,)."""
+    rows = [
+        {"network": n, "shuffled": s} | measures(record(run, d, n, s, seed))
+        for d, n, s in chosen(run, seed)
+        if d == data
+    ]
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def whole(run: Run) -> list[dict[str, np.ndarray]]:
+    """The networks of all data sets, one table a seed."""
+    parts = {data: run.each(study, data) for data in TRUE}
+    tables = []
+    for k in range(len(run.seeds)):
+        rows = {data: results[k] for data, results in parts.items()}
+        table = {name: np.concatenate([row[name] for row in rows.values()]) for name in rows[TRUE[0]]}
+        table["dataset"] = np.concatenate([np.full(len(row["gap"]), data) for data, row in rows.items()])
+        tables.append(table)
+    return tables
+
+
+def kendall(table: dict[str, np.ndarray], measure: str, target: str, use: np.ndarray) -> float:
+    """Kendall's correlation over the networks in `use` for which both are defined; NaN for fewer than five."""
+    x, y = table[measure][use], table[target][use]
+    both = np.isfinite(x) & np.isfinite(y)
+    return float(kendalltau(x[both], y[both]).statistic) if both.sum() >= 5 else np.nan
+
+
+def within(table: dict[str, np.ndarray], measure: str, target: str) -> float:
+    """The same among architectures alone: mean over the data sets that can be learned, true labels only."""
+    plain = table["shuffled"] == 0
+    return float(
+        np.mean([kendall(table, measure, target, plain & (table["dataset"] == d)) for d in LEARNABLE])
+    )
+
+
+def measures(path: Path) -> dict[str, float]:
+    """What is compared of one network, at the end of training; `post`: with sums after the ReLU."""
+    found: dict[str, float] = {}
+    for where in ("pre", "post"):
+        options = {"depth_slope": {"where": where}}
+        names = METRICS if where == "pre" else METRICS[:4]
+        results = analyze.run(path, names, options=options, output=path.with_suffix(f".{where}"))
+        last = {name: results[name].isel(step=-1) for name in names}
+        for probe in ("train", "test"):
+            for kind in ("pearson", "spearman"):
+                found[f"cna {kind} {probe} {where}"] = float(last["cna"][kind].sel(probe=probe))
+        for reading in READINGS:
+            found[f"area {reading} {where}"] = float(last["cna_area"][reading])
+            found[f"margin {reading} {where}"] = float(last["cna_margin"][reading])
+        if where == "pre":
+            error = last["generalization"]["error"]
+            test, train = (float(error.sel(probe=probe)) for probe in ("test", "train"))
+            norms = last["capacity"].sel(factors="dropped")
+            found |= {"accuracy": 1 - test, "gap": test - train, "gamma": float(last["cna_margin"]["gamma"])}
+            found |= {name: float(norms[f"log10_{name}"]) for name in NORMS}
+            found["spectral sum"] = float(norms["spectral_sum_slide"])
+    return found
 
 
 def record(run: Run, name: str, network: str, share: float, seed: int) -> Path:
-    """One network before and after training, without paths and gradients, and what is compared of it."""
+    """One network before and after training, without paths and gradients."""
     train, epochs = size(run)
     if name == "digits":  # of which there are 1,797
         train = min(train, 1400)
     data = _images(name, run.data, train, 397 if name == "digits" else 1000, seed, share)
-    kind, _, depth = network.split("-")
-    facts = {"dataset": name, "network": network, "kind": kind, "depth": int(depth), "shuffled": share}
-    path = fit(
+    kind = network.partition("-")[0]
+    return fit(
         run.out.parent / f"gain_study_{run.scale}" / f"{name}-{network}-{round(100 * share)}-{seed}.zarr",
         lambda: _make(network, data), data, epochs=epochs, until=0.05, batch=32, seed=seed, device=run.device,
         # MLPs on CIFAR-10 stay at chance with a rate of 0.05.
         optimizer=partial(torch.optim.SGD, lr=0.01 if kind == "mlp" and name == "cifar10" else 0.05, momentum=0.9),
         probes=data.probes(None, raw=True, masks=0, gradients=0), snapshots=tracer.at([]), gradients="none",
-        attributes=facts | {"seed": seed},
     )  # fmt: skip
-    analyze.run(path, METRICS, output=path.with_suffix(".analysis"))
-    return path
 
 
 _images = lru_cache(maxsize=1)(load)  # networks of one data set follow each other
@@ -111,12 +156,3 @@ def _make(network: str, data: Data) -> nn.Module:
     if network.startswith("mlp"):
         return mlp([data.n_inputs, *NETWORKS[network], 10])
     return cnn(NETWORKS[network], inputs=data.x_train.shape[1])
-
-
-def parts(paths: list[Path]) -> Iterator[tuple[str, list[Path]]]:
-    """The groups of the paper's panels: with noise, without it, and with labels shuffled."""
-    shuffled = [path for path in paths if path.stem.split("-")[-2] != "0"]
-    true = [path for path in paths if path not in shuffled]
-    yield "standard data sets and noise", true
-    yield "standard data sets", [path for path in true if not path.name.startswith("noise")]
-    yield "10 to 50 % of labels shuffled", shuffled

@@ -1,7 +1,7 @@
 """The networks that the figures on image functions share, recorded once: paths at the end of every epoch.
 
 AlexNet, ResNet-18 and VGG-19 on CIFAR-10, and narrower ones for the figure that compares networks. The learning
-rate falls tenfold after half and after three quarters of the epochs.
+rate falls tenfold after half and after three quarters of the epochs; as a control it stays as it is.
 """
 
 from __future__ import annotations
@@ -10,11 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
-import xarray as xr
 from matplotlib.axes import Axes
-from numpy.typing import ArrayLike
 from shared import Run, alexnet, fit, load, resnet18, vgg, vgg19
 from torch import nn
 
@@ -42,20 +39,25 @@ def width(run: Run, name: str) -> int:
     return run.pick(quick=4, gallery=MAIN[name], full=64)
 
 
-def record(run: Run, name: str, width: int, seed: int) -> Path:
-    """One network; activations too, of AlexNet."""
+def record(run: Run, name: str, width: int, seed: int, falls: bool = True) -> Path:
+    """One network; activations too, of AlexNet. `falls`: whether the learning rate does."""
     train, test, epochs = size(run)
     data = load("cifar10", run.data, train, test, seed)
     kept = {"masks": SEEN, "gradients": 0, "activations": SEEN if name == "AlexNet" else 0}
-    ends = (epochs // 2, 3 * epochs // 4)
-    click.echo(f"{name}, width {width}, seed {seed}", err=True)
+    schedule = "" if falls else "-constant"
     return fit(
-        run.out.parent / f"imagefunction_study_{run.scale}" / f"{name}-{width}-{seed}.zarr",
-        lambda: NETWORKS[name](width), data, epochs=epochs, milestones=ends, seed=seed, device=run.device,
+        run.out.parent / f"imagefunction_study_{run.scale}" / f"{name}-{width}-{seed}{schedule}.zarr",
+        lambda: NETWORKS[name](width), data, epochs=epochs, milestones=milestones(run) if falls else (), seed=seed,
         probes={"train": data.probe("train", test, raw=True, **kept), "test": data.probe("test", test, masks=0)},
-        snapshots={"default": tracer.epochs(), "weights": tracer.at([])}, gradients="none",
+        snapshots={"default": tracer.epochs(), "weights": tracer.at([])}, gradients="none", device=run.device,
         attributes={"network": name, "width": width, "seed": seed},
     )  # fmt: skip
+
+
+def milestones(run: Run) -> tuple[int, int]:
+    """Epochs after which the learning rate falls."""
+    epochs = size(run)[2]
+    return epochs // 2, 3 * epochs // 4
 
 
 def settings(run: Run, *names: str) -> dict[str, str]:
@@ -72,28 +74,27 @@ def settings(run: Run, *names: str) -> dict[str, str]:
     }
 
 
-def distribution(axes: Axes, result: xr.Dataset) -> Any:
-    """Share of pairs (or images) by similarity, epoch by epoch, with the mean in black; one site of one probe."""
-    compared = result.isel(step=slice(1, None))
-    counts = compared["histogram"].values
-    share = 100 * counts / np.maximum(counts.sum(-1, keepdims=True), 1)
+def distribution(axes: Axes, mean: np.ndarray, histogram: np.ndarray) -> Any:
+    """Share of pairs (or images) by similarity, epoch by epoch, with the mean in black; at one site of one probe.
+
+    `mean` (epoch,), `histogram` (epoch, bin), both without the first snapshot, which compares with nothing.
+    """
+    share = 100 * histogram / np.maximum(histogram.sum(-1, keepdims=True), 1)
     epochs = np.arange(1, len(share) + 1)
     extent = (0.5, len(share) + 0.5, 0.0, 1.0)
     image = axes.imshow(share.T, origin="lower", aspect="auto", extent=extent, cmap="Blues", vmin=0, vmax=25)
-    axes.plot(epochs, compared["mean"], color="black", marker="." if len(share) < 40 else "", label="mean")
+    axes.plot(epochs, mean, color="black", marker="." if len(share) < 40 else "", label="mean")
     axes.set(xlim=extent[:2], ylim=(0, 1.02))
     return image
 
 
 def decays(axes: Axes, run: Run) -> None:
     """Mark where the learning rate falls."""
-    epochs = size(run)[2]
-    for end in (epochs // 2, 3 * epochs // 4):
+    for end in milestones(run):
         axes.axvline(end + 0.5, color=plot.PALETTE[1], linewidth=0.8, linestyle=":")
 
 
-def quarters(values: ArrayLike) -> tuple[float, float]:
-    """Mean of the first and of the last quarter of the epochs; the first snapshot compares with nothing."""
-    values = np.asarray(values, np.float64)[1:]
-    part = max(1, len(values) // 4)
-    return float(np.nanmean(values[:part])), float(np.nanmean(values[-part:]))
+def quarters(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means (...,) over the first and over the last quarter of (..., epoch)."""
+    part = max(1, values.shape[-1] // 4)
+    return np.nanmean(values[..., :part], -1), np.nanmean(values[..., -part:], -1)

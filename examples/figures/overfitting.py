@@ -20,11 +20,6 @@ SETTINGS = {
 }
 
 
-def seeds(run: Run) -> range:
-    """Seeds of this scale."""
-    return range(run.seed, run.seed + run.pick(quick=2, gallery=3, full=5))
-
-
 def record(run: Run, name: str, rate: float, seed: int) -> Path:
     """The archive of one network, in `fort_overfitting_<scale>` beside the folder of the figure."""
     n, epochs, width = run.pick(quick=(200, 6, 50), gallery=(1000, 40, 100), full=(8000, 100, 500))

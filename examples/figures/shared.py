@@ -8,23 +8,28 @@ A script is one figure of one paper. Its docstring is the text of its page in do
 
     Here: what is trained, how large, and in what it differs from the paper.
 
-    Verdict: the rule by which the verdict follows from the numbers.
+    Verdict: the checks that the claim is cut into, with the smallest effect of each that matters.
     '''
 
 and its body reads like this, with `run.pick` choosing settings by scale (`--quick`, none, `--full`):
 
     @figure(FORT_2019)
     def main(run: Run) -> None:
-        n, epochs = run.pick(quick=(200, 2), gallery=(2000, 20), full=(8000, 100))
-        data = load("mnist", run.data, train=n, test=1000, seed=run.seed)
-        path = fit(run.out / "mlp.zarr", lambda: mlp([784, 100, 10]), data, epochs=epochs, seed=run.seed)
-        results = analyze.run(path, ["stiffness"], output=path.with_suffix(".analysis"))
+        runs = run.each(measure)  # one result a seed: computed once, by what it follows from
         ...
-        finish(run, drawing, numbers, checks, settings)
+        finish(run, drawing, numbers, [Check("rises", [one["rise"] for one in runs], smallest=0.1)], settings)
+
+    def measure(run: Run, seed: int) -> dict[str, Any]:
+        n, epochs = run.pick(quick=(200, 2), gallery=(2000, 20), full=(8000, 100))
+        data = load("mnist", run.data, train=n, test=1000, seed=seed)
+        path = fit(run.out / "mlp.zarr", lambda: mlp([784, 100, 10]), data, epochs=epochs, seed=seed)
+        results = analyze.run(path, ["stiffness"], output=path.with_suffix(".analysis"))
+        return {"rise": float(...)}
 
     if __name__ == "__main__":
         main()
 
+The rules by which checks become a verdict are in `verdicts.py`.
 Figures are drawn with `canvas()` and `analyze.plot`. To put a result into the gallery, run the script and then
 `python docs/gallery/make.py figures`: it copies `figures/<script>/numbers.json` and `figure.svg` (or `.png`) to
 `docs/gallery/results/<script>.json`, `.svg` and writes every page and the table anew. Nothing is typed by hand.
@@ -35,9 +40,8 @@ from __future__ import annotations
 import json
 import platform
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,24 +49,24 @@ import click
 import matplotlib
 import numpy as np
 import torch
+from cache import Result, cached
 from fitting import fit
 from matplotlib.figure import Figure
 from networks import alexnet, cnn, mlp, resnet18, vgg, vgg19
 from PIL import Image
 from training_data import NAMES, Data, load
+from verdicts import EXPLORATORY, FINAL, Check, Outcome, decide, verdict
 
 from analyze import plot
 from analyze.reference import Reference
 
 __all__ = [
-    "NAMES", "Data", "Run", "alexnet", "canvas", "cnn", "figure", "finish", "fit", "judge", "load", "mlp",
+    "NAMES", "Check", "Data", "Result", "Run", "alexnet", "canvas", "cnn", "figure", "finish", "fit", "load", "mlp",
     "resnet18", "spread", "vgg", "vgg19"
 ]  # fmt: skip
 
 T = TypeVar("T")
-VERDICTS = ("holds", "partly", "does not hold", "cannot be told")
 LARGEST_SVG = 150_000  # bytes; a larger drawing is kept as a PNG
-Checks = Mapping[str, bool | None]
 
 
 @dataclass
@@ -77,7 +81,7 @@ class Run:
     scale: str
     device: str
     seed: int
-    began: float = field(default_factory=time.process_time)
+    spent: float = 0.0  # processor seconds of all results that were asked for
 
     @property
     def quick(self) -> bool:
@@ -87,6 +91,22 @@ class Run:
     def pick(self, *, quick: T, gallery: T, full: T) -> T:
         """The settings of this scale: a minute or two; as shown in the gallery; as in the paper."""
         return {"quick": quick, "gallery": gallery, "full": full}[self.scale]
+
+    @property
+    def seeds(self) -> range:
+        """Seeds of this scale, all final or all exploratory ones."""
+        return range(self.seed, self.seed + self.pick(quick=2, gallery=len(FINAL), full=len(FINAL)))
+
+    def each(self, measure: Callable[..., Result], *arguments: Any) -> list[Result]:
+        """`measure(run, *arguments, seed)` of every seed, from `cache` beside `out` where it was computed before."""
+        folder, results = self.out.parent / "cache", []
+        for seed in self.seeds:
+            click.echo(f"{self.script}: {measure.__name__}{arguments}, seed {seed}", err=True)
+            settings = [list(arguments), seed, self.scale, self.device]
+            result, seconds = cached(folder, settings, measure, self, *arguments, seed)
+            self.spent += seconds
+            results.append(result)
+        return results
 
 
 def figure(*paper: Reference) -> Callable[[Callable[[Run], None]], click.Command]:
@@ -105,11 +125,13 @@ def figure(*paper: Reference) -> Callable[[Callable[[Run], None]], click.Command
         @click.option("--quick", "scale", flag_value="quick", help="Tiny: does it run?")
         @click.option("--full", "scale", flag_value="full", help="The paper's size: a GPU, or hours.")
         @click.option("--device", default="cpu", help="Where to train, such as cuda.")
-        @click.option("--seed", default=0, help="Seed of data, initialisation and order.")
-        def command(scale: str | None, **options: Any) -> None:
+        @click.option("--seed", type=int, help="First seed of data, initialisation and order; "
+                      f"default {FINAL.start}, --quick {EXPLORATORY.start}.")  # fmt: skip
+        def command(scale: str | None, seed: int | None, **options: Any) -> None:
             matplotlib.rcParams.update(plot.STYLE)
             options["out"].mkdir(parents=True, exist_ok=True)
-            main(Run(script, about, paper, scale=scale or "gallery", **options))
+            first = (EXPLORATORY if scale == "quick" else FINAL).start if seed is None else seed
+            main(Run(script, about, paper, scale=scale or "gallery", seed=first, **options))
 
         return command
 
@@ -119,20 +141,6 @@ def figure(*paper: Reference) -> Callable[[Callable[[Run], None]], click.Command
 def canvas(height: float = 2.4) -> Figure:
     """An empty figure in the house style, as wide as a page; `analyze.plot.panels` divides it."""
     return Figure(figsize=(plot.WIDTH, height), layout="constrained")
-
-
-def judge(checks: Checks) -> str:
-    """The verdict that follows from the parts of a claim; None: could not be decided.
-
-    >>> judge({"a": True, "b": None}), judge({"a": False}), judge({"a": None})
-    ('partly', 'does not hold', 'cannot be told')
-    """
-    decided = [value for value in checks.values() if value is not None]
-    if not decided:
-        return "cannot be told"
-    if all(decided):
-        return "holds" if len(decided) == len(checks) else "partly"
-    return "partly" if any(decided) else "does not hold"
 
 
 def spread(values: Sequence[float] | np.ndarray, digits: int = 2) -> str:
@@ -152,45 +160,53 @@ def finish(
     run: Run,
     drawing: Figure,
     numbers: Mapping[str, Any],
-    verdict: str | Checks,
+    checks: Sequence[Check],
     settings: Mapping[str, Any],
 ) -> None:
     """Write the figure and the numbers to `run.out`, and print them.
 
-    `numbers`: label to number or text, a row each of the page's table; the first is the one that the table
-    of all figures shows. `verdict`: one of `VERDICTS`, or the
-    parts of the claim, each a sentence and whether it came out so, which `judge` sums up.
+    `numbers`: label to number or text, a row each of the page's second table. `checks`: the parts of the claim, from
+    which the verdict follows; the first is the one that the table of all figures shows.
     """
-    checks = {} if isinstance(verdict, str) else {part: _number(value) for part, value in verdict.items()}
-    verdict = verdict if isinstance(verdict, str) else judge(checks)
-    if verdict not in VERDICTS:
-        raise ValueError(f"verdict is {verdict!r}, expected one of {', '.join(VERDICTS)}")
-    name, seconds = _draw(run, drawing), round(time.process_time() - run.began)
-    found = {
+    stored = [
+        {
+            "part": check.part,
+            "unit": check.unit,
+            "smallest": check.smallest,
+            "absent": check.absent,
+            "values": [_number(value) if np.isfinite(value) else None for value in check.values],
+        }
+        for check in checks
+    ]
+    outcomes = decide([Check(**one) for one in stored])
+    left = {
         "script": run.script,
         "about": run.about,
         "papers": [[str(paper), paper.link] for paper in run.paper],
         "scale": run.scale,
-        "seed": run.seed,
+        "seeds": list(run.seeds),
         "device": run.device,
-        "figure": name,
+        "figure": _draw(run, drawing),
         "numbers": {label: _number(value) for label, value in numbers.items()},
-        "checks": checks,
-        "verdict": verdict,
+        "checks": stored,
+        "verdict": verdict(outcomes),
         "settings": {label: str(value) for label, value in settings.items()},
-        "cpu_seconds": seconds,
+        "cpu_seconds": round(run.spent),
         "versions": {"python": platform.python_version(), "torch": torch.__version__.partition("+")[0]},
     }
-    kept = run.out / "numbers.json"
-    before = json.loads(kept.read_text()) if kept.is_file() else {}
-    if all(before.get(part) == found[part] for part in ("scale", "seed", "settings")):
-        # Archives that were used again cost nothing now, but they did.
-        found["cpu_seconds"] = max(seconds, before["cpu_seconds"])
-    kept.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    width = max(len(label) for label in [*numbers, *checks, "verdict"])
-    for label, value in [*found["numbers"].items(), *checks.items(), ("verdict", verdict)]:
+    (run.out / "numbers.json").write_text(json.dumps(left, indent=1, ensure_ascii=False) + "\n")
+    width = max(len(label) for label in [*numbers, "verdict"])
+    for label, value in [*left["numbers"].items(), ("verdict", left["verdict"])]:
         click.echo(f"{label:<{width}}  {value}")
-    click.echo(f"figure: {run.out / name}", err=True)
+    for outcome in outcomes:
+        click.echo(said(outcome))
+    click.echo(f"figure: {run.out / left['figure']}; {left['cpu_seconds']} s of processor time", err=True)
+
+
+def said(one: Outcome) -> str:
+    """An outcome in a line of the terminal."""
+    interval = f"{one.mean:.3g} ({one.low:.3g} to {one.high:.3g}) {one.check.unit}".rstrip()
+    return f"{one.check.part}: {interval}; matters from {one.check.smallest:g}; power {one.power:.2f}; {one.answer}"
 
 
 def _draw(run: Run, drawing: Figure) -> str:

@@ -219,7 +219,7 @@ CASES = [
     Case(
         "EfficientNet",
         V,
-        hub("EfficientNet", width_coefficient=0.1, depth_coefficient=0.1, hidden_dim=16, depth_divisor=2),
+        hub("EfficientNet", width_coefficient=0.1, depth_coefficient=0.1, hidden_dim=128, depth_divisor=2),
         images(32),
         objective=logits,
     ),

@@ -5,7 +5,7 @@ The table holds a forward computation. It cannot show that the backward pass dif
 gives wrong numbers and no error, and so does a batch that is more than its examples (`tracer.network.independence`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,7 @@ def draws(row: Row) -> str:
     """What to say of a row whose result is drawn anew at each run."""
     return (
         f"{whose(row)} draws random numbers in eval mode ({row.op}): every pass differs, so per-example "
-        "quantities are off"
+        "quantities are off; draw it outside, and give it to the probe as a further input, through objective="
     )
 
 
@@ -110,11 +110,10 @@ def _closure(network: Network, model: nn.Module, inputs: Any, targets: Any, goal
     weights = torch.randn(size, generator=generator)
     tensors = {**named_tensors(model), **parameters}
     _, through_table = network.run(tensors, inputs, targets)
-    through_model = goal(model, inputs, targets).losses
     if through_table is None:
         return Closure(False, "the network was traced without a loss, so it has no gradients")
     ours = _gradients(through_table, weights, parameters)
-    theirs = _gradients(through_model, weights, parameters)
+    theirs = _gradients(goal(model, inputs, targets).losses, weights, parameters)
     largest = max(float(g.norm()) for g in theirs.values())
     wrong = tuple(name for name in parameters if not _close(ours[name], theirs[name], largest))
     if wrong:
@@ -122,21 +121,53 @@ def _closure(network: Network, model: nn.Module, inputs: Any, targets: Any, goal
         return Closure(
             False,
             f"the model's own backward pass differs from that of its forward computation for {shown} "
-            "(a custom autograd.Function, a tensor hook or a no_grad region): gradients are off for this run",
+            "(a custom autograd.Function, checkpoint(use_reentrant=True), a tensor hook or a no_grad region): "
+            "gradients are off for this run",
             wrong,
         )
     return Closure(True, "gradients through the table equal the model's own for every parameter")
 
 
 def _gradients(losses: Tensor, weights: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gradients of a private copy's parameters, by `backward` as in training.
+
+    What only `torch.autograd.grad` is asked for, a function that runs its part of the model again in its own backward
+    pass leaves out. Tensors that are no part of the model keep what gradient they have.
+    """
     if not losses.requires_grad:
-        return {name: torch.zeros_like(tensor) for name, tensor in parameters.items()}
+        return {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     total = (losses * weights.to(losses)).sum()
-    gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    leaves = [*parameters.values(), *_leaves(total)]
+    if any(leaf._backward_hooks or leaf._post_accumulate_grad_hooks for leaf in leaves):
+        gradients = list(torch.autograd.grad(total, list(parameters.values()), allow_unused=True))
+    else:
+        before = [leaf.grad for leaf in leaves]
+        for leaf in leaves:
+            leaf.grad = None
+        total.backward()
+        gradients = [parameter.grad for parameter in parameters.values()]
+        for leaf, gradient in zip(leaves, before, strict=True):
+            leaf.grad = gradient
     return {
-        name: torch.zeros_like(tensor) if gradient is None else gradient
-        for (name, tensor), gradient in zip(parameters.items(), gradients, strict=True)
+        name: torch.zeros_like(parameter) if gradient is None else _dense(gradient)
+        for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True)
     }
+
+
+def _leaves(total: Tensor) -> Iterator[Tensor]:
+    """Tensors that a backward pass would give a gradient to."""
+    waiting, seen = [total.grad_fn], set[Any]()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [other for other, _ in node.next_functions]
+            if isinstance(leaf := getattr(node, "variable", None), Tensor):
+                yield leaf
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    return gradient.to_dense() if gradient.is_sparse else gradient
 
 
 def _close(ours: Tensor, theirs: Tensor, largest: float) -> bool:

@@ -42,6 +42,7 @@ class Reader:
         self._tensors: dict[str, None] = {}
         self._n_inputs = n_inputs
         self._counts: Counter[str] = Counter()
+        self._before_output: set[fx.Node] = set()
         first_name: dict[int, str] = {}
         for name, module in model.named_modules(remove_duplicate=False):
             first_name.setdefault(id(module), name)
@@ -60,7 +61,8 @@ class Reader:
         """The rows that the outputs depend on; assertions and whatever else nobody needs are not read."""
         self._read_inputs()
         outputs = self._user_outputs()
-        needed = _needed([node for node in outputs if isinstance(node, fx.Node)])
+        needed = _needed(outputs)
+        self._before_output = _needed(outputs[:1])
         for node in self._program.graph.nodes:
             if node.op == "call_function" and node in needed:
                 self._read(node)
@@ -132,12 +134,14 @@ class Reader:
         )
 
     def _module(self, node: fx.Node) -> tuple[str, bool]:
-        """Path of the innermost module, and whether the row belongs to the loss."""
+        """Path of the innermost module, and whether the row belongs to the loss: outside of the model, unless the
+        outputs depend on it, as where an objective calls methods of the model other than forward.
+        """
         stack = node.meta.get("nn_module_stack") or {}
         paths = [str(path) for path, _ in stack.values()]
         inside = [path for path in paths if path == "model" or path.startswith("model.")]
         if not inside:
-            return "", bool(paths) and paths[-1] == ""
+            return "", bool(paths) and paths[-1] == "" and node not in self._before_output
         path = inside[-1].removeprefix("model").removeprefix(".").partition("@")[0]
         return self._paths.get(path, path), False
 
@@ -161,9 +165,9 @@ class Reader:
         return encode(value)
 
 
-def _needed(outputs: list[fx.Node]) -> set[fx.Node]:
+def _needed(outputs: list[Any]) -> set[fx.Node]:
     needed: set[fx.Node] = set()
-    waiting = list(outputs)
+    waiting = [node for node in outputs if isinstance(node, fx.Node)]
     while waiting:
         node = waiting.pop()
         if node not in needed:

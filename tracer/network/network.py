@@ -24,6 +24,7 @@ from tracer.network.program import Program, Visit
 from tracer.network.pytree import leaves_of
 from tracer.network.structure import find_calls, find_sites, is_random, zero_constants
 from tracer.network.table import DTYPES, Call, Layer, Row, Site, needed_rows, references
+from tracer.network.torch_internals import within_transform
 from tracer.network.writing import write
 
 if TYPE_CHECKING:
@@ -347,7 +348,7 @@ class Heard:
 
 def _unseen() -> bool:
     """Whether neither autograd nor a transform such as `vmap` looks at the intermediate values."""
-    return not torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
+    return not torch.is_grad_enabled() and not within_transform()
 
 
 def _device(tensors: Mapping[str, Tensor], inputs: Any) -> torch.device:

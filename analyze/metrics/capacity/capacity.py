@@ -59,6 +59,7 @@ class Magnitudes:
         **{f"log10_{name}": {"factors": "dropped"} for name in MEASURES},
         **{name: {} for name in (*NORMS, "spectral_sum_slide")},
     },
+    makes=(),
     title="Capacity measures",
     formula="γ⁻²∏|W|_F²,  γ⁻²(Σ_paths ∏|w|)²,  γ⁻²Σ_paths ∏w²,  γ⁻²∏σ_max²",
     cost="some 5 forward passes of one example in float64, 20 to 60 forward and backward in float32, a step",
@@ -203,4 +204,4 @@ def plot_capacity(result: xr.Dataset, figure: Figure) -> None:
     right.set(title="The norms themselves", ylabel="log₁₀ norm")
     for panel in (left, right):
         plot.step_axis(panel, steps)
-    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    plot.legend(right)

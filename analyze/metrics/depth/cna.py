@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     scope="probe",
     bounds={"pearson": (-1, 1), "spearman": (-1, 1)},
     summary=("pearson", "spearman"),
+    makes=(),
     title="Cognitive Neural Activation (CNA)",
     formula="CNA = corr(α(x), β(x) | x ∈ X)",
     cost="O(steps · examples)",

@@ -38,6 +38,7 @@ Curve = tuple[np.ndarray, np.ndarray]
         "curve_slope": (0, 1),
     },
     summary=("polygon", "absolute", "lobe"),
+    makes=(),
     title="CNA-Area",
     formula="area between the smoothed (α, β) curves of the training and of the test examples",
     cost="n log n per step",

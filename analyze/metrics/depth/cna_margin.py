@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     scope="train",
     units={"polygon": "score", "absolute": "score", "lobe": "score", "gamma": "score"},
     summary=("polygon", "absolute", "lobe"),
+    makes=(),
     title="CNA-Margin",
     formula="γ · CNA-Area",
     cost="none beyond cna_area and margin",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     bounds={"entropy": (0, np.inf), "compression": (0, np.inf)},
     units={"entropy": "bit"},
     summary=("entropy", "compression"),
+    makes=(),
     title="Input complexity",
     formula="α(x) = -Σ_b p_b log2 p_b",
     cost="one histogram and one compression an example, once",

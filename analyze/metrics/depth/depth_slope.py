@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     reads=("sums_pre", "sums_post", "call_units", "site_units"),
     variables={"slope": ("step", "example")},
     summary=("slope",),
+    makes=(),
     title="Depth slope",
     formula="β(x) = Σ_d (d - d̄)(z_d(x) - z̄) / Σ_d (d - d̄)^2",
     cost="reads stored sums; O(steps · examples · layers)",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     bounds={"error": (0, 1), "mean_complexity": (0, np.inf)},
     units={"error": "share of examples", "mean_complexity": "bits"},
     summary={"error": {"group": ("first", "last")}},
+    makes=(),
     title="Test error by input complexity",
     formula="mean 0/1 error of test examples in each tenth by input complexity α",
     cost="n per step",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from analyze import plot
 from analyze.contract import metric
 from analyze.numerics import depth_slope, pearson, running_mean
 from analyze.reference import GAIN_2019
+from tracer.errors import MissingTraceError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -20,7 +21,7 @@ STEPS_AT_ONCE = 4096
 
 @metric(
     reads=("minibatch_sums_pre", "minibatch_ids", "minibatch_offsets", "alpha", "alpha_ids"),
-    optional=("minibatch_loss",),
+    optional={"minibatch_loss": {}, "minibatch_sums_post": {"where": "post"}},
     variables={"pearson": ("step",), "n_examples": ("step",), "loss": ("step",)},
     bounds={"pearson": (-1, 1)},
     units={"loss": "loss"},
@@ -43,13 +44,16 @@ def minibatch_cna(
     alpha_ids: np.ndarray,
     *,
     minibatch_loss: np.ndarray | None = None,
+    minibatch_sums_post: np.ndarray | None = None,
+    where: Literal["pre", "post"] = "pre",
 ) -> dict[str, Any]:
     """Pearson correlation of complexity and depth slope within the minibatch of every update.
 
     `minibatch_sums_pre` (id, call) holds summed pre-activations of each example when it was trained on,
     `minibatch_ids` (id,) its id; the examples of update s are rows `minibatch_offsets[s]` to
     `minibatch_offsets[s + 1]`, (step + 1,). `alpha` and `alpha_ids` (training_id,) give the complexity of
-    each training example. The slope runs over all calls but the last (the scores). Sums are those of the
+    each training example. The slope runs over all calls but the last (the scores), or with `where="post"` over
+    `minibatch_sums_post` (id, site), sums after every nonlinearity. Sums are those of the
     training forward, so they belong to the weights before the update and to train mode.
 
     `pearson` (step,) is NaN for fewer than two examples, one hidden call, or constant complexity or slope;
@@ -61,7 +65,11 @@ def minibatch_cna(
     >>> minibatch_cna(sums, np.array([0, 1, 2, 3]), offsets, alpha, np.arange(4))["pearson"]
     array([ 1., nan])
     """
-    slope = depth_slope(minibatch_sums_pre[:, :-1])
+    if where not in ("pre", "post"):
+        raise ValueError(f"where= is 'pre' or 'post', got {where!r}")
+    if where == "post" and minibatch_sums_post is None:
+        raise MissingTraceError("this recording has no sums after the nonlinearities of its minibatches")
+    slope = depth_slope(minibatch_sums_pre[:, :-1] if where == "pre" else minibatch_sums_post)
     complexity = look_up(minibatch_ids, alpha_ids, alpha)
     sizes = np.diff(minibatch_offsets)
     used = np.concatenate([[0], np.cumsum(~np.isnan(complexity + slope))])[minibatch_offsets]

@@ -56,6 +56,7 @@ NAMES = ("confidence", "variability", "correctness", "forgetfulness")
     },
     units={"forgetfulness": "events", "forgetfulness_mean": "events"},
     summary=("confidence_mean", "variability_mean", "correctness_mean"),
+    makes=(),
     title="Dataset cartography",
     formula="confidence = mean_e p_e(y_i|x_i);  variability = sd_e p_e(y_i|x_i);  correctness: share of epochs",
     cost="reads stored outputs; O(epochs · examples · classes)",

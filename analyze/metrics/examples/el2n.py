@@ -38,6 +38,7 @@ PAUL_2021 = Reference(
     },
     bounds=(0, float(np.sqrt(2))),
     summary=("mean",),
+    makes=(),
     title="EL2N scores",
     formula="EL2N(i) = |softmax(f(x_i)) − onehot(y_i)|₂",
     cost="reads stored outputs; O(steps · examples · classes)",

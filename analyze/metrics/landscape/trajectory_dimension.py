@@ -74,6 +74,7 @@ VALUES = (
     },
     bounds={"ph_dimension_sd": (0, np.inf), "e_alpha": (0, np.inf), "ph_residual": (0, np.inf)},
     summary=("ph_dimension", "e_alpha", "magnitude_dimension"),
+    makes=(),
     title="Dimension of the trajectory",
     formula="E_α(q) = Σ (edges of a spanning tree)^α ~ q^m, dim = α/(1-m);  Mag(t) = Σ_j w_j, Σ_j e^{-t d_ij} w_j = 1",
     cost="O(iterates² · parameters) for the distances, 160 spanning trees and 22 systems of equations of the iterates",

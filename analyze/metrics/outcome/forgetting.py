@@ -52,6 +52,7 @@ READING = (
     bounds=(0, 1),
     summary=("accuracy",),
     beside="generalization",
+    makes=(),
     title="Correctness of each example",
     formula="correct(i) = 1 where the largest output is that of the label, else 0",
     cost="reads stored outputs; O(steps · examples · classes)",
@@ -88,6 +89,7 @@ def correctness(correct: np.ndarray) -> dict[str, Any]:
     bounds={"events": (0, np.inf)},
     units={"events": "events", "first_correct": "steps"},
     summary=("n_unforgettable", "n_forgotten", "n_never_learned"),
+    makes=(),
     title="Forgetting events between snapshots",
     formula=(
         "events(i) = #{s : example i is correct at snapshot s and wrong at the next};  ∞ if never correct"

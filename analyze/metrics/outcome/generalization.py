@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     },
     bounds={"error": (0, 1), "loss_error": (0, np.inf), "gap_error": (-1, 1)},
     summary=("loss", "error", "gap_loss", "gap_error"),
+    makes=(),
     title="Loss, error and generalization gap",
     formula="gap = test - train",
     cost="reads stored outputs; O(steps · examples · classes)",

@@ -30,6 +30,7 @@ QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5)
     },
     scope="probe",
     summary={"gamma": {}, "quantile": {"q": "0.5"}},
+    makes=(),
     title="Margin",
     formula="margin_i = f(x_i)[y_i] - max_{c≠y_i} f(x_i)[c]  γ = the ⌈εm⌉-th smallest margin",
     cost="reads stored outputs; O(steps · examples log examples)",

@@ -32,6 +32,7 @@ EARLY, MID, OTHER = 0, 1, -1
     bounds={"ratio": (0, np.inf), "ratio_mean": (0, np.inf), "similarity": (0, 1), "period": (-1, 1)},
     integers=("period",),
     summary=("ratio_mean",),
+    makes=(),
     title="Early-to-mid path similarity",
     formula="ρ = mean of R̄ before the first change of the learning rate / mean between the first and second",
     cost="none beyond path_cross_similarity",
@@ -127,4 +128,4 @@ def plot_path_overlap_ratio(result: xr.Dataset, figure: Figure) -> None:
     mean = float(result["ratio_mean"])
     right.axvline(mean, color="black", linewidth=1.0, linestyle="--")
     right.set(xlabel="early / mid", title=f"Ratio by site (mean {mean:.3f}, dashed)")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    plot.legend(left)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     each="site",
     bounds={"similarity": (0, 1), "mean": (0, 1), "std": (0, 0.5)},
     summary=("mean",),
+    makes=(),
     title="Path self-similarity",
     formula="cos(p_i^{t-1}, p_i^t) = |p_i^{t-1} ∩ p_i^t| / sqrt(|p_i^{t-1}| |p_i^t|)",
     cost="counts bits; O(steps · units · examples)",

@@ -136,4 +136,4 @@ def plot_effective_rank(result: xr.Dataset, figure: Figure) -> None:
         plot.step_axis(panel, result["step"])
         panel.set_ylim(0, None)
     axes[0].set_ylabel(f"directions ({result['probe'].values[0]})")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(sites)))
+    plot.legend(axes[0])

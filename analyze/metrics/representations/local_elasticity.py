@@ -137,4 +137,4 @@ def plot_local_elasticity(result: xr.Dataset, figure: Figure) -> None:
         xlabel="class looked at",
         ylabel="class stepped on",
     )
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    plot.legend(axes[0])

@@ -171,4 +171,4 @@ def plot_ntk_alignment(result: xr.Dataset, figure: Figure) -> None:
     speed.set(title=f"velocity, per {result.attrs.get('compared', 'snapshot')} compared", ylabel="1 - cosine")
     speed.set_ylim(bottom=0)
     rank.set(title="effective rank", ylabel="(Σλ)² / Σλ²")
-    figure.legend(*align.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    plot.legend(align)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.contract import metric
-from analyze.metrics.representations.cka import OF_ACTIVATIONS, compare_sites, plot_similarity
-from analyze.metrics.representations.svcca import Subspace, subspace
+from analyze.metrics.representations.cka import compare_sites, plot_similarity
+from analyze.metrics.representations.svcca import OF_DIRECTIONS, Subspace, subspace
 from analyze.reference import Reference
 
 if TYPE_CHECKING:
@@ -43,16 +43,7 @@ def projection_weighted(x: Subspace, y: Subspace) -> float:
 
 
 @metric(
-    **OF_ACTIVATIONS,
-    variables={
-        "between": ("step", "probe", "site", "site_2"),
-        "to_first": ("step", "probe", "site"),
-        "to_last": ("step", "probe", "site"),
-        "n_directions": ("step", "probe", "site"),
-        "n_undefined": ("step", "probe"),
-    },
-    bounds=(0, 1),
-    summary=("to_first",),
+    **OF_DIRECTIONS,
     title="PWCCA",
     formula="Σ_i α_i ρ_i / Σ_i α_i, ρ_i the canonical correlations, α_i = Σ_j |⟨h_i, x_j⟩|",
     cost=(

@@ -104,17 +104,24 @@ def canonical_correlations(x: Subspace, y: Subspace) -> Floats:
     return np.clip(np.linalg.svd(x.basis.T @ y.basis, compute_uv=False), 0.0, 1.0)
 
 
-@metric(
+# What both comparisons of sites by the directions they span read and return.
+OF_DIRECTIONS: dict[str, Any] = {
     **OF_ACTIVATIONS,
-    variables={
+    "variables": {
         "between": ("step", "probe", "site", "site_2"),
         "to_first": ("step", "probe", "site"),
         "to_last": ("step", "probe", "site"),
         "n_directions": ("step", "probe", "site"),
         "n_undefined": ("step", "probe"),
     },
-    bounds=(0, 1),
-    summary=("to_first",),
+    "bounds": (0, 1),
+    "summary": ("to_first",),
+    "makes": (),
+}
+
+
+@metric(
+    **OF_DIRECTIONS,
     title="SVCCA",
     formula=(
         "mean canonical correlation of the singular directions that hold 99 % of the variance of each site"

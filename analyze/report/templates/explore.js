@@ -74,8 +74,10 @@ function round(dim, from, to) {
 function frame(svg, box, dim, inset) {
   const [left, , right, bottom] = box;
   const [from, to, last] = [left + inset, right - inset, dim.labels.length - 1];
-  const places = dim.labels.map((_, k) => from + (to - from) * (dim.at ? dim.at[k] : last ? k / last : 0.5));
-  for (const [at, label] of round(dim, from, to) ?? thin(places, wide(dim.labels)).map(k => [places[k], short(dim.labels[k])])) {
+  const steps = dim.name === "step" && last && dim.labels.map(Number);
+  const at = steps ? steps.map(step => along(step, [steps[0], steps[last]], time)) : dim.at;
+  const places = dim.labels.map((_, k) => from + (to - from) * (at ? at[k] : last ? k / last : 0.5));
+  for (const [at, label] of !steps && round(dim, from, to) || thin(places, wide(dim.labels)).map(k => [places[k], short(dim.labels[k])])) {
     svg.append(make("line", { class: "tick", x1: at, x2: at, y1: bottom, y2: bottom + 4 }));
     svg.append(write(at, bottom + 17, label, "middle"));
   }

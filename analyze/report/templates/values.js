@@ -7,18 +7,24 @@ const closest = (places, at) => places.reduce((best, place, k) =>
 const inside = ([left, top, right, bottom], x, y) => x >= left - 8 && x <= right + 8 && y >= top - 8 && y <= bottom + 8;
 const centres = (from, to, count) => Array.from({ length: count }, (_, k) => from + (to - from) * (k + 0.5) / count);
 
+// Edges of the columns of a table: those of a map over time are as wide as the time they stand for.
+function across({ map, cells: { box: [left, , right], columns: { length: count } } }) {
+  return map?.edges ?? Array.from({ length: count + 1 }, (_, k) => left + (right - left) * k / count);
+}
+
 // What a place of a panel shows: a head, rows of [colour, name, value], and the marks to draw there.
 function look(panel, x, y) {
   const { cells, points, lines = [], xs = [] } = panel;
   if (cells && inside(cells.box, x, y)) {
-    const [left, top, right, bottom] = cells.box;
-    const [column, row] = [closest(centres(left, right, cells.columns.length), x), closest(centres(top, bottom, cells.rows.length), y)];
-    const [width, height] = [(right - left) / cells.columns.length, (bottom - top) / cells.rows.length];
+    const [, top, , bottom] = cells.box, edges = across(panel);
+    const column = Math.max(0, edges.findLastIndex((edge, k) => edge <= x && k < cells.columns.length));
+    const row = closest(centres(top, bottom, cells.rows.length), y);
+    const [left, width, height] = [edges[column], edges[column + 1] - edges[column], (bottom - top) / cells.rows.length];
     return {
       head: [named(panel.y, cells.rows[row]), named(panel.x, cells.columns[column])].join(", "),
       rows: [["", cells.what || panel.title, shown(cells.values[row][column])]],
-      marks: [make("rect", { x: left + column * width, y: top + row * height, width, height })],
-      at: [left + (column + 0.5) * width, top + (row + 0.5) * height],
+      marks: [make("rect", { x: left, y: top + row * height, width, height })],
+      at: [left + 0.5 * width, top + (row + 0.5) * height],
     };
   }
   const near = points?.map(point => Math.hypot(point.at[0] - x, point.at[1] - y));
@@ -85,11 +91,8 @@ addEventListener("scroll", () => { if (!tip.hidden) put(); }, { passive: true, c
 // Places the arrow keys stop at: [across, down].
 function stops(panel) {
   if (panel.cells) {
-    const [left, top, right, bottom] = panel.cells.box;
-    // A snapshot is as wide as the time it stands for: one stop each.
-    const across = centres(left, right, panel.cells.columns.length);
-    const names = panel.cells.columns;
-    return [across.filter((_, k) => names[k] !== names[k - 1]), centres(top, bottom, panel.cells.rows.length)];
+    const [, top, , bottom] = panel.cells.box, edges = across(panel);
+    return [edges.slice(1).map((edge, k) => (edge + edges[k]) / 2), centres(top, bottom, panel.cells.rows.length)];
   }
   const middle = (panel.box[1] + panel.box[3]) / 2;
   if (!panel.lines) return [panel.points.map(point => point.at[0]), [middle]];
@@ -98,14 +101,15 @@ function stops(panel) {
 
 function readable(svg) {
   svg.panels ??= [...svg.querySelectorAll("[data-panel]")].map(group => Object.assign(JSON.parse(group.dataset.panel), { group }));
-  if (!svg.panels.length || svg.classList.contains("readable")) return;
+  const told = svg.panels.filter(panel => panel.cells || panel.points || panel.lines);
+  if (!told.length || svg.classList.contains("readable")) return;
   svg.classList.add("readable");
   svg.tabIndex = 0;
   svg.setAttribute("aria-describedby", "keys");
   let [number, column, row] = [0, -1, 0];
   const follow = event => {
     const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
-    const panel = svg.panels.find(({ box, shift: [dx, dy] = [0, 0] }) => box && inside(box, x - dx, y - dy));
+    const panel = told.find(({ box, shift: [dx, dy] = [0, 0] }) => box && inside(box, x - dx, y - dy));
     if (panel) show(svg, panel, x, y); else hide(svg);
   };
   svg.addEventListener("pointermove", follow);
@@ -117,22 +121,41 @@ function readable(svg) {
     if (event.key === "Escape") hide(svg);
     if (!move) return;
     event.preventDefault();
-    let [across, down] = stops(svg.panels[number] ?? svg.panels[number = 0]);
+    let [columns, rows] = stops(told[number] ?? told[number = 0]);
     [column, row] = [column + move[0], row + move[1]];
-    const turn = column >= across.length || row >= down.length ? 1 : (column < 0 || row < 0) ? -1 : 0;
+    const turn = column >= columns.length || row >= rows.length ? 1 : (column < 0 || row < 0) ? -1 : 0;
     if (turn) {
-      number = (number + turn + svg.panels.length) % svg.panels.length;
-      [across, down] = stops(svg.panels[number]);
-      [column, row] = turn > 0 ? [0, 0] : [across.length - 1, down.length - 1];
+      number = (number + turn + told.length) % told.length;
+      [columns, rows] = stops(told[number]);
+      [column, row] = turn > 0 ? [0, 0] : [columns.length - 1, rows.length - 1];
     }
-    const [dx, dy] = svg.panels[number].shift ?? [0, 0];
-    show(svg, svg.panels[number], across[column] + dx, down[row] + dy);
+    const [dx, dy] = told[number].shift ?? [0, 0];
+    show(svg, told[number], columns[column] + dx, rows[row] + dy);
   });
 }
 document.querySelectorAll(".plot > svg").forEach(readable);
 
 // On a narrow screen the panels of a figure stand below one another, as many beside each other as are legible.
 const narrow = matchMedia("(max-width: 45rem)");
+// The entries of a legend above the panels, in as many rows as it takes; returns where they end.
+function flow(legend, width) {
+  const parts = [...legend.children].map(node => (node.removeAttribute("transform"), [node, node.getBBox()])).filter(([, box]) => box.width);
+  const words = parts.filter(([node]) => node.querySelector("text")).map(([, box]) => box).sort((a, b) => a.y - b.y || a.x - b.x);
+  if (words.length < 2 || words.every(box => box.x + box.width <= width)) return 0;
+  let [x, y, before] = [12, words[0].y, null];
+  for (const word of words) {
+    // What is drawn between the word before it in its row and this one is what it names.
+    const from = before && Math.abs(before.y - word.y) < 2 ? before.x + before.width - 1 : -Infinity;
+    const middle = box => box.y + box.height / 2;
+    const mine = parts.filter(([, box]) => box.x >= from && box.x <= word.x && Math.abs(middle(box) - middle(word)) < word.height);
+    const left = Math.min(...mine.map(([, box]) => box.x)), wide = word.x + word.width - left;
+    if (x > 12 && x + wide > width) [x, y] = [12, y + word.height + 2];
+    for (const [node] of mine) node.setAttribute("transform", `translate(${x - left} ${y - word.y})`);
+    [x, before] = [x + wide + 14, word];
+  }
+  return y + words[0].height;
+}
+
 function wrap(svg) {
   const groups = [...svg.querySelectorAll("[data-outer]")];
   svg.whole ??= svg.getAttribute("viewBox");
@@ -140,11 +163,10 @@ function wrap(svg) {
   if (narrow.matches && groups.length > 1) {
     const boxes = [...new Set(groups.map(group => group.dataset.outer))].map(text => [text, text.split(" ").map(Number)]);
     const head = Math.min(...boxes.map(([, box]) => box[1]));
-    const heads = [...groups[0].parentElement.children].filter(one => !one.dataset.outer).map(one => one.getBBox());
     const whole = svg.whole.split(" ").map(Number);
-    const legend = Math.max(0, ...heads.filter(box => box.width < whole[2] - 1).map(box => box.x + box.width));
-    const width = Math.max(250, legend + 4, ...boxes.map(([, box]) => box[2] - box[0] + 18));
-    let [x, y, tallest] = [12, head, 0];
+    const heads = [...groups[0].parentElement.children].filter(one => !one.dataset.outer && one.getBBox().width < whole[2] - 1);
+    const width = Math.max(250, ...boxes.map(([, box]) => box[2] - box[0] + 18));
+    let [x, y, tallest] = [12, Math.max(head, ...heads.map(one => flow(one, width) + 4)), 0];
     for (const [text, box] of boxes) {
       const [wide, high] = [box[2] - box[0], box[3] - box[1]];
       if (x > 12 && x + wide > width) [x, y, tallest] = [12, y + tallest + 10, 0];
@@ -154,6 +176,9 @@ function wrap(svg) {
     svg.setAttribute("viewBox", `0 0 ${width} ${y + tallest + 6}`);
     svg.style.aspectRatio = `${width} / ${y + tallest + 6}`;
   } else if (svg.whole) {
+    for (const one of groups[0]?.parentElement.children ?? []) {
+      if (!one.dataset.outer) one.querySelectorAll(":scope > g").forEach(part => part.removeAttribute("transform"));
+    }
     svg.setAttribute("viewBox", svg.whole);
     svg.style.aspectRatio = "";
   }
@@ -167,4 +192,6 @@ function wrap(svg) {
 }
 const wrapAll = () => document.querySelectorAll(".plot > svg").forEach(wrap);
 narrow.addEventListener("change", wrapAll);
+// What is folded away has no size yet.
+document.addEventListener("toggle", ({ target }) => target.open && target.querySelectorAll?.(".plot > svg").forEach(wrap), true);
 wrapAll();

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from analyze.arrays import View, closure
-from analyze.arrays.classes import class_labels, class_margins, class_scores, correct_share
+from analyze.arrays.classes import class_labels, class_margins, class_scores, classes_in, correct_share
 from analyze.arrays.derived import cosines
 from analyze.engine.plan import make_plan
 from analyze.metrics.gradients.stiffness import stiffness
@@ -107,6 +107,12 @@ def test_labels_of_every_kind():
     for targets in (np.array([0.5, 1.5]), np.array([[2.0, 3.0]])):
         with pytest.raises(MissingTraceError, match="are not classes"):
             class_labels(targets)
+
+
+def test_where_the_loss_leaves_out_all_there_is_no_class():
+    assert classes_in(np.array([3, -100])).tolist() == [3]
+    with pytest.raises(MissingTraceError, match="the loss leaves out every example"):
+        classes_in(np.array([-100, -100]))
 
 
 def test_margin_of_one_output_and_of_foreign_labels():

@@ -9,6 +9,7 @@ from scipy.stats import kendalltau
 import analyze
 from analyze.comparison import inference
 from analyze.comparison.competition import reason
+from analyze.comparison.over_training import over_training
 from tests.analyze.comparison.test_compare import fake, grid
 
 CARDS = analyze.available_metrics()
@@ -124,3 +125,28 @@ def test_runs_of_one_gap_identical_runs_and_missing_attributes_are_told(tmp_path
     assert comparison.answer.startswith("All 3 runs have the same gap in error")
     assert "a, b, c have the same numbers throughout" in comparison.notes[0]
     assert "c have no attribute 'lr', so that it is no axis" in comparison.notes[1]
+
+
+def test_the_page_has_the_curves_of_the_closest_measures_by_what_was_varied(tmp_path):
+    compared = analyze.compare(grid(tmp_path, n_seeds=2), bootstrap=0)
+    drawn = over_training(compared, "gap_error", "width")
+    assert list(drawn.table["measure"].unique())[:2] == [
+        "generalization.gap_error",
+        "stiffness.cosine[train-train, all]",
+    ]
+    bands = drawn.bands()
+    one = bands[(bands["width"] == 64) & (bands["measure"] == "generalization.gap_error")].set_index("step")
+    ends = compared.table[compared.table["width"] == 64]["gap_error"]
+    assert (one.loc[40, "n_runs"], one.loc[40, "low"], one.loc[40, "high"]) == (4, ends.min(), ends.max())
+    compared.save(tmp_path / "out")
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    assert "closest measures over training, by width" in page and "over training, by lr" in page
+    assert (tmp_path / "out" / "figures" / "over_training_2.svg").is_file()
+
+
+def test_runs_that_differ_in_nothing_have_a_curve_each(tmp_path):
+    runs = [fake(tmp_path, f"s{seed}", {"seed": seed}, gap=0.1 + seed / 50, cosine=0.2) for seed in range(3)]
+    compared = analyze.compare(runs, bootstrap=0)
+    compared.save(tmp_path / "out")
+    assert set(over_training(compared, "gap_error").bands()["run"]) == {"s0", "s1", "s2"}
+    assert "closest measures over training</" in (tmp_path / "out" / "comparison.html").read_text()

@@ -1,13 +1,18 @@
 """What grows with the square of the examples is weighed before it is computed, and refused in one sentence."""
 
+import os
+import resource
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import analyze
+from analyze import metric
 from analyze.engine.blocks import blocks_of
-from analyze.engine.plan import made_bytes, make_plan
+from analyze.engine.plan import Plan, made_by, made_bytes, make_plan
 from analyze.errors import AnalysisError
 from tests.synthetic import write_archive
 from tracer.errors import MissingTraceError
@@ -42,6 +47,31 @@ def test_what_is_too_large_says_which_option_lifts_it(run: Path, name: str) -> N
     assert "\n" not in str(caught.value)
 
 
+@metric(reads=("losses",), variables={"mean": ("step",)}, title="Mean loss")
+def undeclared(losses: np.ndarray) -> dict[str, Any]:
+    """Mean loss of all examples."""
+    return {"mean": losses.mean(-1)}
+
+
+@metric(reads=("losses",), variables={"mean": ("step",)}, makes=(), title="Mean loss")
+def declared(losses: np.ndarray) -> dict[str, Any]:
+    """The same, by one that says that it makes nothing of pairs."""
+    return {"mean": losses.mean(-1)}
+
+
+def test_what_declares_nothing_is_taken_to_compare_all_pairs(run: Path) -> None:
+    with pytest.raises(MissingTraceError, match=r"record fewer examples \(capture\), or declare makes=\(\)"):
+        analyze.run(run, [undeclared], memory=PAIRS // 2)
+    computed = analyze.run(run, [declared], memory=PAIRS // 2)["declared"]
+    assert computed["mean"].equals(analyze.run(run, [undeclared])["undeclared"]["mean"])
+
+
+@pytest.mark.parametrize("name", list(analyze.available_metrics()))
+def test_every_metric_here_says_what_it_makes_of_examples(name: str) -> None:
+    card = analyze.available_metrics()[name]
+    assert card.makes is not None or not made_by(Plan(card, card.options))
+
+
 LIMIT = 40 << 20  # bytes: half of one number for each pair of MANY examples
 MANY = 3_300
 
@@ -65,3 +95,32 @@ def test_no_metric_makes_what_grows_with_pairs_unasked(large: Path, name: str) -
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2 * LIMIT
+
+
+VERY_MANY = 200_000
+SECONDS, BYTES = 300, 6 << 30  # on the processor, and of memory in use and asked for
+
+
+@pytest.fixture(scope="module")
+def very_large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("very_large") / "run.zarr"
+    write_archive(path, steps=(0, 2), probes={"train": VERY_MANY, "test": 40}, n_gradients=64)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(analyze.available_metrics()))
+def test_no_metric_works_for_hours_unasked(very_large: Path, name: str) -> None:
+    """In a process that is ended by the system where it takes more; what is refused is refused before."""
+    child = os.fork()
+    if child == 0:
+        try:
+            resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+            resource.setrlimit(resource.RLIMIT_DATA, (BYTES, BYTES))
+            analyze.run(very_large, [name])
+        except (AnalysisError, MissingTraceError) as error:
+            os._exit("MemoryError" in str(error))
+        except BaseException:
+            os._exit(2)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0

@@ -6,15 +6,12 @@ import analyze
 from analyze.catalogue import available_metrics
 from analyze.engine.cost import LEAST, MOST, RATE, ROWS, Prices, few, within
 from analyze.engine.plan import make_plan
-from tests.loops import record_everything
 from tracer.archive import open as open_archive
 
 
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    path = tmp_path_factory.mktemp("cost") / "run.zarr"
-    record_everything(path)
-    return open_archive(path)
+def archive(everything):
+    return open_archive(everything)
 
 
 def test_more_passes_snapshots_and_examples_cost_more(archive):

@@ -1,5 +1,7 @@
 """Findings say what is so, only where the numbers allow it, and do not contradict each other."""
 
+import re
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -58,6 +60,29 @@ def test_one_probe_and_regression_have_findings_too():
     assert "a generalization gap of" in apart.sentence
 
 
+def test_of_answers_at_every_token_loss_and_perplexity_are_told_and_no_share_of_examples():
+    results = made.classified(np.random.default_rng(6), 0.2, 0.4)
+    assert "wrong" in said(results)["generalization"].sentence
+    perplexity = np.exp(results["generalization"]["loss"])
+    results["token_prediction"] = perplexity.to_dataset(name="perplexity")
+    sentence = said(results)["generalization"].sentence
+    last = float(perplexity.sel(probe="test", step=100))
+    assert f"(perplexity {last:.3g}) on" in sentence and "wrong" not in sentence
+
+
+def test_texts_that_are_right_in_part_and_losses_of_any_size_are_told_as_such():
+    rng = np.random.default_rng(12)
+    loss = {probe: 1000 * rng.uniform(3, 4, (3, 150)) for probe in ("train", "test")}
+    parts = made.outcome(loss["train"], loss["test"], rng.random((3, 300)))
+    text = said({"generalization": parts})["generalization"].sentence
+    assert re.match(
+        r"After 100 updates the network gets on average [\d.]+% of each of 150 training examples", text
+    )
+    losses = made.outcome(loss["train"], loss["test"] + 500)
+    text = said({"generalization": losses})["generalization"].sentence
+    assert re.search(r"gap of \d{3} \(\d{3} to \d{3}\)", text), "no digits that the interval leaves uncertain"
+
+
 def test_a_test_loss_that_rises_again_is_told_with_its_best_step():
     rng = np.random.default_rng(4)
     noise = rng.uniform(0.8, 1.2, (3, 300))
@@ -82,7 +107,7 @@ def test_examples_that_help_each_other_and_the_share_of_pairs():
 def test_a_mean_of_zero_is_balance_and_not_absence():
     rng = np.random.default_rng(6)
     text = said(made.gradients(rng.normal(size=(80, 5))))["stiffness"].sentence
-    assert "neither lowers nor raises" in text and "a balance of the two, not their absence" in text
+    assert "neither lowers nor raises" in text and "not because they leave each other alone" in text
     assert "hardly" not in text
 
 
@@ -131,7 +156,7 @@ def test_what_a_step_does_to_unseen_examples_is_told_apart():
     other = said(made.gradients(train, test=rng.normal(size=(60, 6)) - 1.0))["stiffness"].sentence
     assert "It raises the loss of test examples" in other and "less than among training examples by" in other
     same = said(made.gradients(train, test=rng.normal(size=(60, 6)) + 1.0))["stiffness"].sentence
-    assert "It lowers the loss of test examples" in same and "no different from training examples" in same
+    assert "It lowers the loss of test examples" in same and "no difference from training examples" in same
 
 
 def noise(seed):
@@ -222,6 +247,13 @@ def test_findings_travel_with_results_and_their_summary():
 def test_which_examples_are_some_of_those_watched():
     results = noise(0)
     assert said(results)["stiffness"].examples == "90 of the 400 training examples"
+
+
+def test_a_probe_of_which_fewer_were_recorded_is_told_whole():
+    results = made.classified(np.random.default_rng(0), 0.0, 0.06)
+    results["generalization"].attrs["probe_examples"] = '{"train": 1200, "test": 500}'
+    text = said(results)["generalization"].sentence
+    assert "of 500 of the 1,200 training examples" in text and "of 500 test examples" in text
 
 
 def test_intervals_of_shares_hold_what_they_promise():

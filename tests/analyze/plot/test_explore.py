@@ -1,5 +1,7 @@
 """What the figures of a report carry: values that can be pointed at, and views that can be turned over."""
 
+import base64
+import io
 import json
 import re
 from html import unescape
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure
+from PIL import Image
 
 from analyze import plot
 from analyze.plot import hover
@@ -55,15 +58,37 @@ def test_a_map_carries_its_cells_with_full_names():
 
     text = drawn(heat)
     panel, cells = carried(text)[0], carried(text)[0]["cells"]
+    assert cells["columns"] == ["0", "5", "9"]
+    assert cells["values"] == [[0.1, 0.2, None], [1.0, 2.0, 3.0]]
     # A snapshot reaches half way to its neighbours, on the time axis that lines have.
-    at = [cells["columns"].index(step) for step in dict.fromkeys(cells["columns"])]
-    assert [cells["columns"][k] for k in at] == ["0", "5", "9"] and at[1] / len(
-        cells["columns"]
-    ) == pytest.approx(2.5 / 9, 0.02)
-    assert [[row[k] for k in at] for row in cells["values"]] == [[0.1, 0.2, None], [1.0, 2.0, 3.0]]
+    assert panel["time"] == {"scale": "linear", "linear": [-0.45, 9.45], "log": [-0.4, 11.7]}
+    left, _, right, _ = panel["box"]
+    at = [left + (right - left) * (step + 0.45) / 9.9 for step in (-0.45, 2.5, 7.0, 9.45)]
+    assert panel["map"]["edges"] == pytest.approx(at, abs=0.11)
+    pixels = Image.open(io.BytesIO(base64.b64decode(panel["map"]["png"])))
+    assert pixels.size == (3, 2) and pixels.getpixel((2, 0))[3] == 0, (
+        "a pixel a cell, nothing where undefined"
+    )
     assert cells["rows"] == ["fc1", long] and cells["what"] == "norm"
     assert long not in re.sub(r"data-panel='[^']*'", "", text), "on the axis it is shortened"
     assert cells["box"] == pytest.approx(panel["box"], abs=0.2)
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_lines_and_maps_have_one_time_axis(scale):
+    steps = [0, 1, 10, 100]
+
+    def both(_, figure):
+        above, below = plot.panels(figure, 2, columns=1, sharex=False, sharey=False)
+        plot.line(above, steps, steps)
+        plot.step_axis(above, steps)
+        plot.heat_over_time(below, np.ones((2, 4)), steps, ["a", "b"])
+
+    figure = plot.draw(both, xr.Dataset(attrs={"time_axis": scale}))
+    above, below = figure.axes
+    assert above.get_xlim() == below.get_xlim() and above.get_xscale() == below.get_xscale()
+    one, other = (panel["time"] for panel in carried(plot.to_svg(figure)))
+    assert one == other and one["scale"] == scale
 
 
 def test_maps_turn_dark_only_where_nothing_is_lightest():
@@ -96,7 +121,7 @@ def test_long_lines_and_large_maps_stay_small():
         plot.heat(right, np.zeros((100, 100)))
 
     (panel,) = carried(drawn(large))
-    assert len(panel["lines"][0]["y"]) == hover.POINTS and panel["xs"][0]["names"][-1] == "1e+05"
+    assert len(panel["lines"][0]["y"]) == hover.POINTS and panel["xs"][0]["names"][-1] == "99999"
 
 
 def test_a_profile_is_turned_over_by_snapshot_and_by_layer():

@@ -1,5 +1,6 @@
 """The report and the comparison in a real browser: silent, self-contained, usable by pointer, key and reader."""
 
+import numpy as np
 import pytest
 
 import analyze
@@ -131,6 +132,76 @@ def test_the_slider_turns_the_figure(page, report):
     assert page.evaluate(SANE) == []
     figure.get_by_role("radio", name="Overview").check()
     assert figure.locator(".plot").is_visible() and not figure.locator(".stage").is_visible()
+
+
+def panel(page, metric, number):
+    """Left and right of a panel, where its points lie, its numbered ticks and where its map lies."""
+    return page.evaluate(
+        """([metric, number]) => {
+          const svg = document.querySelector(`#figure-${metric} .plot svg`), { box, group, xs } = svg.panels[number];
+          const points = [...group.querySelectorAll(":scope > g:not(.time) g[clip-path] use")];
+          const drawn = points.map(use => +use.getAttribute("x"));
+          const ticks = [...group.querySelectorAll(".time text")].map(text => text.textContent);
+          const image = group.querySelector("image");
+          const map = image && ["x", "width", "href"].map(name => image.getAttribute(name));
+          return { ends: [box[0], box[2]], drawn, told: xs?.[0].at, ticks, map };
+        }""",
+        [metric, number],
+    )
+
+
+def test_one_switch_sets_the_time_axis_of_lines_and_of_maps(page, report, results):
+    page.goto(report)
+    assert page.get_by_role("radio", name="linear").is_checked(), "as the run's own snapshots have it"
+    page.locator("#figure-stiffness .plot").scroll_into_view_if_needed()
+    line, heat = panel(page, "stiffness", 0), panel(page, "stiffness", 2)
+    assert line["ticks"][:-1] == heat["ticks"][:-1] and line["ends"] == heat["ends"], "one above the other"
+    page.get_by_role("radio", name="logarithmic").check()
+    page.wait_for_function(
+        "() => document.querySelectorAll('#figure-stiffness .plot image[href]').length === 2"
+    )
+    other, moved = panel(page, "stiffness", 0), panel(page, "stiffness", 2)
+    steps = results["stiffness"]["step"].values
+    places = np.where(steps > 1, 10 / 9 + np.log10(np.maximum(steps, 1)), steps * 10 / 9)
+    low, high = -0.4 * 10 / 9, 10 / 9 + np.log10(1.3 * steps[-1])
+    left, right = line["ends"]
+    expected = left + (right - left) * (places - low) / (high - low)
+    assert other["drawn"][: len(steps)] == pytest.approx(expected, abs=0.3) != line["drawn"][: len(steps)]
+    assert other["told"] == pytest.approx(expected, abs=0.3), "what the pointer reads moves along"
+    assert other["ticks"] == moved["ticks"] == ["0", "1", "10", "step"]
+    assert float(moved["map"][0]) == left and moved["map"][2] != heat["map"][2]
+    # The map has a column for each snapshot, as wide as the axis says.
+    edges = page.evaluate("document.querySelector('#figure-stiffness .plot svg').panels[2].map.edges")
+    assert len(edges) == len(steps) + 1 and edges[0] == left and edges[-1] == right
+    inner = left + (right - left) * ((places[1:] + places[:-1]) / 2 - low) / (high - low)
+    assert edges[1:-1] == pytest.approx(inner, abs=(right - left) / 20)
+    # What was out of sight follows once it is looked at, and so does a chart of the reader's choice.
+    page.locator("#figure-margin .plot").scroll_into_view_if_needed()
+    page.wait_for_function("() => document.querySelector('#figure-margin .plot svg').timed === 'log'")
+    page.get_by_role("radio", name="linear").check()
+    page.locator("#figure-stiffness .plot").scroll_into_view_if_needed()
+    page.wait_for_function("() => document.querySelector('#figure-stiffness .plot svg').timed === 'linear'")
+    again = panel(page, "stiffness", 0)
+    assert again["drawn"] == line["drawn"] and again["ticks"] == line["ticks"]
+    assert page.evaluate(SANE) == []
+
+
+def test_no_figure_scrolls_sideways_on_a_phone(page, report):
+    page.set_viewport_size({"width": 400, "height": 900})
+    page.goto(report)
+    page.locator("details").evaluate_all("nodes => nodes.forEach(node => { node.open = true; })")
+    wide = "nodes => nodes.filter(node => node.scrollWidth > node.clientWidth).length"
+    plots = page.locator(".plot")
+    assert plots.count() == len(METRICS) + 1 and plots.evaluate_all(wide) == 0
+    # No word is cut off, those of legends among them, and no legend lies on a panel.
+    cut = """nodes => nodes.flatMap(svg => {
+      const whole = svg.getBoundingClientRect(), box = node => node.getBoundingClientRect();
+      const over = text => box(text).right > whole.right + 2 || box(text).left < whole.left - 2;
+      const top = Math.min(...[...svg.querySelectorAll("[data-outer]")].map(group => box(group).top));
+      const low = text => !text.closest("[data-outer]") && box(text).bottom > top + 3;
+      return [...svg.querySelectorAll("text")].filter(text => over(text) || low(text)).map(text => text.textContent);
+    })"""
+    assert page.locator(".plot > svg").evaluate_all(cut) == []
 
 
 def test_a_layer_is_chosen(page, report, results):

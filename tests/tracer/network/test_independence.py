@@ -38,12 +38,24 @@ def clipped(h: Tensor) -> Tensor:
     return torch.where(h.amax() > 50, h / 2, h)
 
 
+def scaled_down(h: Tensor) -> Tensor:
+    """Touches only examples beside one so large that the sum of the batch passes a limit."""
+    return h / torch.clamp(h.abs().sum() / 1e4, min=1)
+
+
+def overflowing(h: Tensor) -> Tensor:
+    """Touches only examples beside one whose products are infinite."""
+    return h + (~torch.isfinite(h * 1e30)).any().float()
+
+
 MIXING = {
     "maximum": (lambda h: F.relu(h) / F.relu(h).amax(), "aten.amax.default"),
     "minimum": (lambda h: h - h.amin(), "aten.amin.default"),
     "sort": (lambda h: h.sort(0).values, "aten.sort."),
     "quantizer": (quantized, "aten."),
     "clip": (clipped, "aten."),
+    "limit of a sum": (scaled_down, "aten."),
+    "overflow": (overflowing, "aten."),
     "cumulative sum": (lambda h: h.cumsum(0), "aten.cumsum.default"),
     "softmax over the batch": (lambda h: h.softmax(0), "aten.softmax.int"),
     "number of examples": (lambda h: h * h.shape[0], "alone something else"),

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tracer.errors import RecordError
+from tracer.network import trace
 from tracer.network.objective import objective_of, per_example
 
 OUTPUTS = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
@@ -92,3 +93,32 @@ def test_an_objective_stands_alone() -> None:
     assert own.outputs.shape == (5, 2) and torch.equal(own.losses, LABELS.float()) and own.correct is None
     with pytest.raises(RecordError, match="either loss or objective"):
         objective_of(F.cross_entropy, objective)
+
+
+class Coder(nn.Module):
+    """What forward does is also to be had in two steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(3, 4), nn.Linear(4, 3)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return F.relu(self.inner(x))
+
+    def decode(self, code: Tensor) -> Tensor:
+        return torch.sigmoid(self.outer(code))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))
+
+
+def test_what_outputs_depend_on_is_the_network_whichever_methods_an_objective_calls() -> None:
+    def whole(model: nn.Module, x: Tensor, _: None) -> tuple[Tensor, Tensor]:
+        return (out := model(x)), F.relu(out - x).sum(1)
+
+    def by_steps(model: Coder, x: Tensor, _: None) -> tuple[Tensor, Tensor]:
+        return (out := model.decode(model.encode(x))), F.relu(out - x).sum(1)
+
+    tables = [trace(Coder(), OUTPUTS, None, objective=goal) for goal in (whole, by_steps)]
+    assert [site.name for site in tables[0].sites] == [":relu", ":sigmoid"]
+    assert tables[0].sites == tables[1].sites and tables[0].rows == tables[1].rows

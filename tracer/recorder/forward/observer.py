@@ -47,14 +47,20 @@ class Watch:
 
     level: "functions" sees functional calls too, "modules" those of modules that are not compiled, "outputs"
     nothing inside. unknown: names that were met but are not in the table. Between `begin` and `end` one
-    forward pass of the model runs on this thread.
+    forward pass of the model runs on this thread. failed: told what looking raises; the forward pass goes on.
     """
 
-    def __init__(self, model: nn.Module, network: Network | None, sums: bool = True) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        network: Network | None,
+        sums: bool = True,
+        failed: Callable[[Exception], None] | None = None,
+    ) -> None:
         self.level: Level = _level(model) if network is not None else "outputs"
         self.unknown: set[str] = set()
         self.seen = Seen(0)
-        self._model, self._sums = model, sums
+        self._model, self._sums, self._failed = model, sums, failed
         self._rows: Sequence[Row] = [] if network is None else network.rows
         self._sites = {} if network is None else {site.name: i for i, site in enumerate(network.sites)}
         self._calls = {} if network is None else {call.name: i for i, call in enumerate(network.calls)}
@@ -85,8 +91,10 @@ class Watch:
         """Put hooks on the model's modules."""
         for name, module in _eager_modules(self._model):
             if self.level == "functions":
-                self._handles.append(module.register_forward_pre_hook(Hook(_entering(self._path, name))))
-                self._handles.append(module.register_forward_hook(Hook(_leaving(self._path, name))))
+                self._handles.append(
+                    module.register_forward_pre_hook(self._hook(_entering(self._path, name)))
+                )
+                self._handles.append(module.register_forward_hook(self._hook(_leaving(self._path, name))))
             elif self.level == "modules" and name:
                 self._attach_module(name, module)
 
@@ -95,16 +103,28 @@ class Watch:
             sites: list[tuple[str | None, Tensor]] = []  # entered, not yet left
             self._handles.append(
                 module.register_forward_pre_hook(
-                    Hook(lambda _, args: sites.append(self._enter_module(name, args[0])))
+                    self._hook(lambda _, args: sites.append(self._enter_module(name, args[0])))
                 )
             )
             self._handles.append(
-                module.register_forward_hook(Hook(lambda _, args, out: self.after_site(sites.pop()[0], out)))
+                module.register_forward_hook(
+                    self._hook(lambda _, args, out: self.after_site(sites.pop()[0], out))
+                )
             )
         elif name in self._call_bases and isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
             self._handles.append(
-                module.register_forward_hook(Hook(lambda _, args, out: self.call(name, out)))
+                module.register_forward_hook(self._hook(lambda _, args, out: self.call(name, out)))
             )
+
+    def _hook(self, observe: Callable[..., None]) -> Hook:
+        return Hook(observe, self.fail)
+
+    def fail(self, error: Exception) -> None:
+        """Give up on the forward pass that is watched."""
+        self._watching = False
+        if self._failed is None:
+            raise error
+        self._failed(error)
 
     def _enter_module(self, name: str, pre: Tensor) -> tuple[str | None, Tensor]:
         return self.before_site(name, pre), pre
@@ -165,10 +185,10 @@ class Watch:
         if activation.either:  # that one argument is zero cannot be seen without waiting for the device
             return f"{self.path}:{name}" in self._site_bases
         # A bare threshold or clamp is a nonlinearity only at 0.
-        return all(
-            (args[i] if len(args) > i else kwargs.get(activation.keywords[i - 1])) == 0
-            for i in activation.zero
-        )
+        given = [
+            args[i] if len(args) > i else kwargs.get(activation.keywords[i - 1]) for i in activation.zero
+        ]
+        return all(isinstance(number, int | float) and number == 0 for number in given)
 
     def is_call(self, name: str, args: Sequence[Any]) -> bool:
         """Whether a function called with these arguments applies weights."""
@@ -246,17 +266,29 @@ class _Functions(TorchFunctionMode):
         if function in _OPENED:
             with self:
                 return _OPENED[function](*args, **kwargs)
+        site, is_call = None, False
+        try:
+            is_call, site = self._before(name, args, kwargs)
+        except Exception as error:  # no matter of the training
+            self._watch.fail(error)
+        out = function(*args, **kwargs)
+        try:
+            if is_call:
+                self._watch.call(self._watch.call_base(name), out)
+            elif site is not None:
+                self._watch.after_site(site, out)
+        except Exception as error:
+            self._watch.fail(error)
+        return out
+
+    def _before(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bool, str | None]:
+        """Whether a function applies weights, else the name of the site that it is."""
         watch = self._watch
         if name in APPLIED and watch.is_call(name, args):
-            out = function(*args, **kwargs)
-            watch.call(watch.call_base(name), out)
-            return out
-        if name in ACTIVATIONS and watch.is_site(name, args, kwargs):
-            site = watch.before_site(watch.site_base(name), args[0] if args else kwargs.get("input"))
-            out = function(*args, **kwargs)
-            watch.after_site(site, out)
-            return out
-        return function(*args, **kwargs)
+            return True, None
+        if name not in ACTIVATIONS or not watch.is_site(name, args, kwargs):
+            return False, None
+        return False, watch.before_site(watch.site_base(name), args[0] if args else kwargs.get("input"))
 
 
 def sum_units(value: Tensor, row: Row, n: int) -> Tensor | None:

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from tracer.errors import RecordError, did_you_mean
+from tracer.errors import RecordError, did_you_mean, first_line
 from tracer.network import Network
 from tracer.network.pytree import examples_in, first_tensor, leaves_of
+from tracer.network.torch_internals import within_transform
 from tracer.probe.observe import Units
 from tracer.recorder.forward.hook import Hook
 from tracer.recorder.forward.observer import Watch
@@ -35,6 +36,10 @@ _UNSEEN_BATCH = (
 _MORE = (
     "The model ran over more examples than the batch delivered to it: only the first pass over each batch is "
     "captured by minibatch="
+)
+_TRANSFORMED = (
+    "The model ran within torch.func (vmap, grad), where one forward pass is many and no value can be looked at: "
+    "minibatch= captured nothing there"
 )
 _NO_TARGETS = (
     "The batches are no (inputs, targets) pairs, so the loss and correctness of minibatch examples are not "
@@ -93,7 +98,7 @@ class InFlight:
     ) -> None:
         self._model, self._network, self._note = model, network, note
         inside = {"sums", "masks"} & wanted.keys()
-        self.watch = Watch(model, network if inside else None, sums="sums" in inside)
+        self.watch = Watch(model, network if inside else None, sums="sums" in inside, failed=self._fail)
         self._names = set(wanted) - set(self._impossible(wanted, loss, objective))
         self._masks = wanted.get("masks") if "masks" in self._names else None
         self._losses = MinibatchLosses(
@@ -102,6 +107,7 @@ class InFlight:
         self._units = Units.of([] if network is None else network.sites)
         self._slots: list[Slot] = []
         self._part_of: Slot | None = None  # the slot of the forward pass that is running
+        self._spoilt = False  # whether looking at it failed
         self._due = self._looked = False
         self._batches_left: float = float("inf")
         self._slots_before = 1
@@ -161,9 +167,14 @@ class InFlight:
         root = self._model
         if getattr(root, "_compiled_call_impl", None) is None:  # its hooks would be compiled in
             self._handles = [
-                root.register_forward_pre_hook(Hook(self._before), with_kwargs=True),
-                root.register_forward_hook(Hook(self._after), always_call=True),
+                root.register_forward_pre_hook(Hook(self._before, self._fail), with_kwargs=True),
+                root.register_forward_hook(Hook(self._after, self._fail), always_call=True),
             ]
+
+    def _fail(self, error: Exception) -> None:
+        """Leave out the forward pass at which looking failed."""
+        self._spoilt = True
+        self._note(f"Looking at a training forward pass failed ({first_line(error)}): minibatch= left it out")
 
     def detach(self) -> None:
         """Take all hooks off."""
@@ -202,12 +213,15 @@ class InFlight:
             return
         if module is not self._model or not module.training or not torch.is_grad_enabled():
             return
+        if within_transform():
+            self._note(_TRANSFORMED)
+            return
         slot = self._slots[-1]
         n = examples_in((args, kwargs)) or slot.n - slot.filled
         if slot.filled + n > slot.n:
             self._note(_MORE)
             return
-        self._part_of = slot
+        self._part_of, self._spoilt = slot, False
         start = sum(other.n for other in self._slots[:-1]) + slot.filled
         self.watch.begin(n, start % 8 if self._due else None)
 
@@ -216,7 +230,7 @@ class InFlight:
         if slot is None:
             return
         part = Part(self.watch.end())
-        if outputs is None:  # an exception passed
+        if outputs is None or self._spoilt:  # an exception passed
             return
         if self._losses.wanted:
             if slot.targets is None:

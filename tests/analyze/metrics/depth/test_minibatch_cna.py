@@ -6,6 +6,7 @@ import pytest
 from analyze.metrics.depth import minibatch_cna as module
 from analyze.metrics.depth.minibatch_cna import minibatch_cna
 from tests.oracles import minibatch_cna as slow
+from tracer.errors import MissingTraceError
 
 
 def made(steps=9, seed=0):
@@ -24,6 +25,21 @@ def test_one_minibatch_by_hand():
     )
     assert result["pearson"].item() == pytest.approx(0.5)
     assert result["n_examples"].tolist() == [3] and np.isnan(result["loss"]).all()
+
+
+def test_sums_after_the_nonlinearities_take_every_site():
+    """Slopes over all columns: the oracle leaves the last out, so it is given one more."""
+    sums, ids, offsets, alpha, alpha_ids = made()
+    post = np.maximum(sums, 0)
+    result = minibatch_cna(sums, ids, offsets, alpha, alpha_ids, minibatch_sums_post=post, where="post")
+    known = dict(zip(alpha_ids.tolist(), alpha.tolist(), strict=True))
+    expected = slow.cna(np.column_stack([post, post[:, 0]]), ids, offsets, known)
+    np.testing.assert_allclose(result["pearson"], expected, rtol=1e-9)
+    assert not np.allclose(result["pearson"], minibatch_cna(sums, ids, offsets, alpha, alpha_ids)["pearson"])
+    with pytest.raises(MissingTraceError, match="nonlinearities"):
+        minibatch_cna(sums, ids, offsets, alpha, alpha_ids, where="post")
+    with pytest.raises(ValueError, match="'pre' or 'post'"):
+        minibatch_cna(sums, ids, offsets, alpha, alpha_ids, where="behind")
 
 
 @pytest.mark.parametrize("at_once", [4096, 4])

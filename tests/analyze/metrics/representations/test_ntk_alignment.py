@@ -2,12 +2,16 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from analyze.metrics.representations.ntk_alignment import alignment, centred, ntk_alignment
 from analyze.replay.output_kernel import directions, output_kernel
+from analyze.replay.state import State
 from tests import replayed
 from tests.oracles import mlp
 from tests.oracles import ntk_alignment as slow
+from tracer.network import trace
+from tracer.network.copies import named_tensors
 
 NO_END = np.zeros(3, bool)
 
@@ -78,6 +82,26 @@ def test_convolutions_and_parameters_without_a_rule():
         rows.append(torch.cat([g.reshape(-1) for slope in slopes for g in slope]))
     joint = torch.stack(rows)
     torch.testing.assert_close(found, joint @ joint.T)
+
+
+def test_of_an_objective_the_outputs_alone_count():
+    """Its outputs come from the model's, after its losses; and it says which examples are correct."""
+
+    def objective(model, inputs, targets):
+        scores = model(inputs)
+        losses = F.cross_entropy(scores, targets, reduction="none")
+        return {"outputs": scores.softmax(1), "losses": losses, "correct": scores.argmax(1) == targets}
+
+    model, given = replayed.mlp(), replayed.examples(4)
+    network = trace(model, given.inputs, given.targets, objective=objective)
+    state = State(0, network, {name: value.detach().clone() for name, value in named_tensors(model).items()})
+    rows = []
+    for x in given.inputs:
+        outputs = model(x[None]).softmax(1)[0]
+        slopes = [torch.autograd.grad(y, list(model.parameters()), retain_graph=True) for y in outputs]
+        rows.append(torch.cat([g.reshape(-1) for slope in slopes for g in slope]))
+    joint = torch.stack(rows)
+    torch.testing.assert_close(output_kernel(state, given), joint @ joint.T)
 
 
 def test_random_projections_are_unbiased(states):
