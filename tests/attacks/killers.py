@@ -35,6 +35,11 @@ def statistics() -> Case:
     return made(op, torch.zeros(4, 5000), None, None, torch.zeros(300), torch.ones(300), True, 1.0, 1e-5)
 
 
+def number_of_dtype() -> Case:
+    """A number where a dtype is declared is looked up in a table of far fewer."""
+    return made("aten._to_copy.default", torch.zeros(2, 3), dtype=1000)
+
+
 def made(op: str, *args: Any, **kwargs: Any) -> Case:
     return Case(op, list(args), kwargs, 0, random.Random(0))
 
@@ -43,6 +48,7 @@ KILLERS: dict[str, Callable[[], Case]] = {
     "the least number by -1": quotient,
     "a label beyond the last": label,
     "short statistics": statistics,
+    "the number of no dtype": number_of_dtype,
 }
 
 

@@ -5,7 +5,7 @@ The table holds a forward computation. It cannot show that the backward pass dif
 gives wrong numbers and no error, and so does a batch that is more than its examples (`tracer.network.independence`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,79 +109,72 @@ def _closure(network: Network, model: nn.Module, inputs: Any, targets: Any, goal
     generator = torch.Generator().manual_seed(_SEED)
     weights = torch.randn(size, generator=generator)
     tensors = {**named_tensors(model), **parameters}
-    # One after the other, so that what one pass keeps for its gradients is gone before the next.
-    _, losses = network.run(tensors, inputs, targets)
-    if losses is None:
+    _, through_table = network.run(tensors, inputs, targets)
+    if through_table is None:
         return Closure(False, "the network was traced without a loss, so it has no gradients")
-    ours = _gradients(losses, weights, parameters)
-    gaps = _gaps(goal(model, inputs, targets).losses, weights, parameters, ours)
-    largest = max(gap.norm for gap in gaps.values())
-    wrong = tuple(name for name, gap in gaps.items() if not gap.closes(largest))
+    ours = _gradients(through_table, weights, parameters)
+    theirs = _gradients(goal(model, inputs, targets).losses, weights, parameters)
+    largest = max(float(g.norm()) for g in theirs.values())
+    wrong = tuple(name for name in parameters if not _close(ours[name], theirs[name], largest))
     if wrong:
         shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         return Closure(
             False,
             f"the model's own backward pass differs from that of its forward computation for {shown} "
-            "(a custom autograd.Function, a tensor hook or a no_grad region): gradients are off for this run",
+            "(a custom autograd.Function, checkpoint(use_reentrant=True), a tensor hook or a no_grad region): "
+            "gradients are off for this run",
             wrong,
         )
     return Closure(True, "gradients through the table equal the model's own for every parameter")
 
 
 def _gradients(losses: Tensor, weights: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gradients of a private copy's parameters, by `backward` as in training.
+
+    What only `torch.autograd.grad` is asked for, a function that runs its part of the model again in its own backward
+    pass leaves out. Tensors that are no part of the model keep what gradient they have.
+    """
     if not losses.requires_grad:
-        return {name: torch.zeros_like(tensor) for name, tensor in parameters.items()}
+        return {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     total = (losses * weights.to(losses)).sum()
-    gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    leaves = [*parameters.values(), *_leaves(total)]
+    if any(leaf._backward_hooks or leaf._post_accumulate_grad_hooks for leaf in leaves):
+        gradients = list(torch.autograd.grad(total, list(parameters.values()), allow_unused=True))
+    else:
+        before = [leaf.grad for leaf in leaves]
+        for leaf in leaves:
+            leaf.grad = None
+        total.backward()
+        gradients = [parameter.grad for parameter in parameters.values()]
+        for leaf, gradient in zip(leaves, before, strict=True):
+            leaf.grad = gradient
     return {
-        name: torch.zeros_like(tensor) if gradient is None else gradient
-        for (name, tensor), gradient in zip(parameters.items(), gradients, strict=True)
+        name: torch.zeros_like(parameter) if gradient is None else _dense(gradient)
+        for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True)
     }
 
 
-@dataclass(frozen=True)
-class _Gap:
-    """How far a gradient is from another. norm: of the other one. finite: where both are; alike: in the same places."""
-
-    distance: float
-    norm: float
-    finite: bool
-    alike: bool
-
-    @classmethod
-    def between(cls, ours: Tensor, theirs: Tensor) -> "_Gap":
-        finite = torch.isfinite(theirs)
-        alike = torch.equal(torch.isfinite(ours), finite)
-        return cls(float((ours - theirs).norm()), float(theirs.norm()), bool(finite.all()), alike)
-
-    def closes(self, largest: float) -> bool:
-        """Whether it is no more than rounding, beside the largest norm of all."""
-        if not self.finite:
-            return self.alike
-        return self.distance <= _RELATIVE_GRADIENT * self.norm + 1e-7 * largest
+def _leaves(total: Tensor) -> Iterator[Tensor]:
+    """Tensors that a backward pass would give a gradient to."""
+    waiting, seen = [total.grad_fn], set[Any]()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [other for other, _ in node.next_functions]
+            if isinstance(leaf := getattr(node, "variable", None), Tensor):
+                yield leaf
 
 
-def _gaps(
-    losses: Tensor, weights: Tensor, parameters: Mapping[str, Tensor], ours: dict[str, Tensor]
-) -> dict[str, _Gap]:
-    """How far our gradients are from the model's own, each of which is let go as soon as it is compared."""
-    gaps: dict[str, _Gap] = {}
+def _dense(gradient: Tensor) -> Tensor:
+    return gradient.to_dense() if gradient.is_sparse else gradient
 
-    def comparing(name: str) -> Callable[[Tensor], None]:
-        def compare(parameter: Tensor) -> None:
-            if parameter.grad is not None:
-                gaps[name] = _Gap.between(ours.pop(name), parameter.grad)
-            parameter.grad = None
 
-        return compare
-
-    hooks = [p.register_post_accumulate_grad_hook(comparing(name)) for name, p in parameters.items()]
-    if losses.requires_grad:
-        torch.autograd.backward((losses * weights.to(losses)).sum(), inputs=list(parameters.values()))
-    for hook in hooks:
-        hook.remove()
-    rest = {name: _Gap.between(gradient, torch.zeros_like(gradient)) for name, gradient in ours.items()}
-    return {name: (gaps | rest)[name] for name in parameters}
+def _close(ours: Tensor, theirs: Tensor, largest: float) -> bool:
+    if not bool(torch.isfinite(theirs).all()):
+        return torch.equal(torch.isfinite(ours), torch.isfinite(theirs))
+    allowed = _RELATIVE_GRADIENT * float(theirs.norm()) + 1e-7 * largest
+    return float((ours - theirs).norm()) <= allowed
 
 
 def currency(

@@ -79,10 +79,20 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
 }
 
+# Declared as numbers, which PyTorch takes for what they stand for without looking whether they stand for anything.
+_NAMED: dict[str, type] = {
+    "dtype": torch.dtype,
+    "layout": torch.layout,
+    "memory_format": torch.memory_format,
+    "device": torch.device,
+}
+
 
 def _typed(argument: Any) -> Constraint:
     """The operand is of the declared type."""
     name, kind = argument.name, str(argument.type)
+    if name in _NAMED:
+        return _named(name)
     optional = kind.startswith("Optional[")
     kind = kind[len("Optional[") : -1] if optional else kind
     many = kind.startswith("List[")
@@ -100,6 +110,16 @@ def _typed(argument: Any) -> Constraint:
         if fits and (not many or single or isinstance(value, list | tuple)):
             return None
         return wrong(name, value, f"be of type {kind}")
+
+    return holds
+
+
+def _named(name: str) -> Constraint:
+    def holds(operands: Operands) -> str | None:
+        value = operands[name]
+        return (
+            None if value is None or isinstance(value, _NAMED[name]) else wrong(name, value, f"be a {name}")
+        )
 
     return holds
 

@@ -1,4 +1,4 @@
-"""Two examples through everything, before recording: the outputs, and which way gives which gradient."""
+"""A first look before recording: what one or two examples give, and which way gives which gradient."""
 
 from collections.abc import Iterable, Mapping
 
@@ -37,7 +37,7 @@ class Survey:
         self.forms: dict[str, Form] = {}
         self.leftover: Leftover | None = None
         self.needed: int | None = None
-        n = min(2, examples.probe.n)
+        n = min(2, examples.probe.n, network.batch or 2)
         if not gradients:
             with torch.no_grad():
                 self._keep(*examples.through(tensors, 0, n))

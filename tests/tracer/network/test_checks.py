@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from tests import zoo
 from tracer.network import Network, read, trace
@@ -134,6 +135,51 @@ def test_another_backward_pass_is_named_by_parameter(model: nn.Module) -> None:
     assert not result.holds
     assert result.parameters == ("first.weight", "first.bias")
     assert "first.weight, first.bias" in result.message
+
+
+class Words(nn.Module):
+    """Has gradients that hold the rows of the words that came only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.last = nn.Embedding(9, 4, sparse=True), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.words((x * 8).long().clamp(0, 8)).mean(1))
+
+
+class RunTwice(Base):
+    """Runs a part again in the backward pass, where its parameters are no inputs of what autograd knows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        def part(x: Tensor) -> Tensor:
+            return F.relu(self.first(x))
+
+        return self.last(checkpoint(part, x.clone().requires_grad_(), use_reentrant=True))
+
+
+def test_a_part_that_is_run_again_is_no_part_without_gradients() -> None:
+    model = RunTwice()
+    result = closure(traced(model), model, X, Y, F.cross_entropy)
+    assert not result.holds and {"first.weight", "first.bias"} <= set(result.parameters)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_what_is_no_part_of_the_model_gets_no_gradient() -> None:
+    heat = nn.Parameter(torch.ones(()))
+
+    def objective(model: nn.Module, inputs: Tensor, targets: Tensor) -> Any:
+        outputs = model(inputs) * heat
+        return outputs, F.cross_entropy(outputs, targets, reduction="none")
+
+    model = Base()
+    closure(trace(model, X, Y, objective=objective), model, X, Y, objective=objective)
+    assert heat.grad is None
+
+
+def test_sparse_gradients_are_compared() -> None:
+    model = Words()
+    assert closure(traced(model), model, X, Y, F.cross_entropy).holds
 
 
 @pytest.mark.parametrize("model", [NoGradBranch(), FrozenFeatures()], ids=lambda m: type(m).__name__)
