@@ -1,7 +1,7 @@
 """What an analysis costs until the first report, and all of it: in forward and backward passes of its probe.
 
-Of the demo, where calls and figures take the time: in trainings. The other network is the convolutional one of PyTorch's MNIST example, 1.2 million parameters, on images of noise: what
-is computed does not depend on what is in them.
+Of the demo, where calls and figures take the time: in trainings. The other network is the convolutional one of the
+MNIST example of PyTorch, 1.2 million parameters, on images of noise: what is computed does not depend on them.
 """
 
 import time

@@ -2,6 +2,7 @@
 
 import io
 import re
+from concurrent.futures import BrokenExecutor, Executor, Future
 
 import matplotlib
 import numpy as np
@@ -114,6 +115,43 @@ def test_figures_drawn_beside_are_the_same(path, tmp_path, monkeypatch):
     for name in STORED:
         for file in (f"figures/{name}.svg", f"tables/{name}.csv"):
             assert (tmp_path / "beside" / file).read_bytes() == (tmp_path / "here" / file).read_bytes()
+
+
+class Waits(Executor):
+    """Begins with nothing."""
+
+    def submit(self, *work):
+        return Future()
+
+
+class Died(Executor):
+    """Has ended in the middle of its work, as it says when asked for more."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def submit(self, *work):
+        self.asked += 1
+        if self.asked > 1:
+            raise BrokenExecutor
+        future = Future()
+        future.set_exception(BrokenExecutor())
+        return future
+
+
+@pytest.mark.parametrize("executor", [Waits, Died])
+def test_what_the_other_process_does_not_draw_is_drawn_here(path, tmp_path, monkeypatch, executor):
+    results = analyze.run(path, list(STORED))
+    monkeypatch.setattr(save, "FEW", 1)
+    monkeypatch.setattr(save, "cores", lambda: 2)
+    monkeypatch.setattr(save, "pool", lambda n: executor())
+    with Pages(tmp_path, workers=True) as pages:
+        for name, data in results.items():
+            pages.add(name, data)
+        pages.write(results)
+    for name in STORED:
+        assert (tmp_path / "figures" / f"{name}.svg").is_file()
+        assert (tmp_path / "tables" / f"{name}.csv").is_file()
 
 
 def test_tables_and_figures_are_written_again_only_for_other_results(path, tmp_path):
