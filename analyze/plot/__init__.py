@@ -15,8 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analyze.plot import hover, time_axis
-from analyze.plot.document import document
+from analyze.plot import document, hover, time_axis
 from analyze.plot.legends import legend as legend
 from analyze.plot.time_axis import SCALE
 from analyze.plot.time_axis import step_axis as step_axis
@@ -115,7 +114,7 @@ def to_svg(figure: Figure, description: str = "") -> str:
             inner.set_gid(f"legend_of_{number}")
     about = {"Date": None, "Creator": None, "Description": description or None}
     with matplotlib.rc_context(STYLE), _uncollected():
-        text, boxes = document(figure, about)
+        text, boxes = document.document(figure, about)
     # A hundredth of a point is finer than any screen, and a third of the bytes were beyond it.
     text = re.sub(r'(?<= )(?:d|x|y)="[^"]*"', _hundredths, text)
     for number, (axes, panel) in enumerate(zip(figure.axes, hover.panels(figure), strict=True)):
