@@ -13,7 +13,7 @@ import numpy as np
 from analyze.arrays import View, closure
 from analyze.engine.plan import Examples, Plan, made_by, made_bytes, static_bytes, view_bytes
 from analyze.tables import example_probe
-from tracer.errors import MissingTraceError, byte_size, missing_package
+from tracer.errors import ArchiveError, MissingTraceError, byte_size, missing_package
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -222,6 +222,8 @@ class Worker:
         except ImportError as error:
             lacking = missing_package(error)
             return Outcome(message=str(lacking or error), missing=lacking is not None, error=lacking or error)
+        except ArchiveError as error:  # a sentence already
+            return Outcome(message=str(error), error=error)
         except Exception as error:  # one faulty metric must not cost the results of all others
             return Outcome(message=f"failed with {type(error).__name__}: {error}", error=error)
         return Outcome(returned)

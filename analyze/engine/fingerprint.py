@@ -152,9 +152,9 @@ class Fingerprints:
     def _at(self, plan: Plan, step: int) -> list[Any]:
         """What is read of one snapshot."""
         archive = self._archive
-        rows = archive.rows
-        row = np.searchsorted(rows["step"], step)
-        update = [np.asarray(rows[name])[row : row + 1].tolist() for name in ("lr", "loss")]
+        steps, *columns = self._updates
+        row = np.searchsorted(steps, step)
+        update = [column[row : row + 1].tolist() for column in columns]
         # Whether an epoch ends is known of all streams together: two arrays of each are read for it.
         asked = plan.lag or any(entry.name == "epoch_end" for entry in closure(plan.arrays))
         ends = step in archive.epoch_ends if asked else None
@@ -165,6 +165,10 @@ class Fingerprints:
             if "step" in array.dims
         ]
         return [about, self._streams(plan, step), results]
+
+    @cached_property
+    def _updates(self) -> list[np.ndarray]:
+        return [self._archive.array("steps", name) for name in ("step", "lr", "loss")]
 
     def _streams(self, plan: Plan, step: int) -> list[Any]:
         """Digests of the stored arrays of a snapshot."""

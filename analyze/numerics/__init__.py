@@ -271,7 +271,8 @@ def merge_ties(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
 def pairwise_distance(points: ArrayLike, kind: Literal["euclidean", "cosine"] = "euclidean") -> Floats:
     """Distances (example, example_2) between the rows of `points` (example, ...), each row flattened.
 
-    `"cosine"` is 1 - x·x' / (|x||x'|), in [0, 2], and NaN where a row is all zeros.
+    `"cosine"` is 1 - x·x' / (|x||x'|), in [0, 2], and NaN where a row is all zeros. Both are NaN where a row holds
+    anything that is not finite.
 
     >>> pairwise_distance([[0.0, 0.0], [3.0, 4.0]])
     array([[0., 5.],
@@ -282,6 +283,7 @@ def pairwise_distance(points: ArrayLike, kind: Literal["euclidean", "cosine"] = 
     """
     rows = np.asarray(points, np.float64)
     rows = rows.reshape(len(rows), -1)
+    rows = np.where(np.isfinite(rows).all(1, keepdims=True), rows, np.nan)
     if kind == "cosine":
         unit = divide(rows, np.linalg.norm(rows, axis=1, keepdims=True))
         distance = np.clip(1.0 - unit @ unit.T, 0.0, 2.0)
@@ -290,7 +292,9 @@ def pairwise_distance(points: ArrayLike, kind: Literal["euclidean", "cosine"] = 
     # Differences, not Gram products: near duplicates would otherwise be at a distance of rounding error.
     from scipy.spatial.distance import pdist, squareform
 
-    return np.asarray(squareform(pdist(rows)))
+    distance = np.asarray(squareform(pdist(rows)))
+    np.fill_diagonal(distance, np.where(np.isnan(rows).any(1), np.nan, 0.0))
+    return distance
 
 
 def depth_slope(sums: ArrayLike) -> Floats:

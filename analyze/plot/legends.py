@@ -39,7 +39,7 @@ def legend(axes: Axes, *, below: bool = False, **options: Any) -> None:
     if clash or below:
         columns = max(1, int(0.45 * LEGEND / (max(map(len, names)) + 5)))
         # Inches below the axes, whatever height the layout will leave it.
-        place = axes.transAxes + ScaledTranslation(0, -BELOW, figure.dpi_scale_trans)  # type: ignore[union-attr]
+        place = axes.transAxes + ScaledTranslation(0, -BELOW, figure.dpi_scale_trans)
         where = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": place, "ncols": columns}
         axes.legend(**{**options, **where, "title": None})
         return

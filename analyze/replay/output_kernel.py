@@ -126,5 +126,5 @@ def _products(
         backward.run(losses)
         if plan.leftover:
             rows = Leftover(network, list(plan.leftover)).rows(state.tensors, inputs, targets, n)
-            products += [flat @ flat.T for flat in (value.flatten(1).double() for value in rows.values())]
+            products += [flat @ flat.T for flat in (value.reshape(n, -1).double() for value in rows.values())]
     return torch.stack(products).sum(0)

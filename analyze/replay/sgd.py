@@ -180,6 +180,8 @@ class History:
                 f"the ids of update {int(rows['step'][without][0])} are not recorded, so it cannot be made "
                 "again; pass the loader through run.batches, or give run.step(ids=...)"
             )
+        if not len(self):
+            raise MissingTraceError("the run made no update, so there is none to make again")
         ids = np.concatenate([self._replay.archive.ids(int(step)) for step in rows["step"][1:]])
         self.training.check(np.unique(ids))
 

@@ -106,7 +106,8 @@ def test_every_metric_says_something(run, tmp_path):
     archive = recorded(tmp_path / "run.zarr", run)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        results = analyze.run(archive, options=OPTIONS, patience=math.inf)
+        options = OPTIONS if RUNS[run][-1] else contract.QUICK  # without updates nothing is made again
+        results = analyze.run(archive, options=options, patience=math.inf)
     assert {*results, *results.skipped} == {*analyze.available_metrics()} and len(results) > 5
     for name in results.skipped:  # for want of something that such a run cannot have, not by a fault
         with pytest.raises(MissingTraceError, match=r".{20}"):

@@ -108,6 +108,17 @@ def test_near_duplicates_keep_their_distance():
     assert pairwise_distance([base, base + 1e-6])[0, 1] == pytest.approx(1e-6 * math.sqrt(1000), rel=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["euclidean", "cosine"])
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_what_is_not_finite_is_at_no_distance(kind, broken):
+    points = np.random.default_rng(0).normal(size=(5, 3))
+    points[2, 1] = broken
+    distance = pairwise_distance(points, kind)
+    rest = [0, 1, 3, 4]
+    assert np.isnan(distance[2]).all() and np.isnan(distance[:, 2]).all()
+    np.testing.assert_array_equal(distance[np.ix_(rest, rest)], pairwise_distance(points[rest], kind))
+
+
 def test_cosine_distance_of_images_zero_and_opposite():
     images = np.zeros((3, 2, 2))
     images[1], images[2] = 1.0, -2.0

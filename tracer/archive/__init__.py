@@ -149,7 +149,7 @@ class Archive:
     def epoch_ends(self) -> np.ndarray:
         """Steps of the snapshots taken at ends of epochs, int64, increasing."""
         ends = [
-            (self._source.steps(path), self._source.read(f"{path}/epoch_end"))
+            (self._source.steps(path), self._source.column(f"{path}/epoch_end"))
             for path in self._source.streams()
         ]
         return _union([steps[at] for steps, at in ends])
@@ -193,10 +193,10 @@ class Archive:
 
     def epoch_of(self, step: int) -> int:
         """Epoch of the last update up to this step."""
-        row = int(np.searchsorted(self.rows["step"], step, side="right")) - 1
+        row = int(np.searchsorted(self._source.steps("steps"), step, side="right")) - 1
         if row < 0:
             raise MissingTraceError(f"no update up to step {step} is recorded in {self.path!r}")
-        return int(self.rows["epoch"][row])
+        return int(self._source.column("steps/epoch")[row])
 
     @cached_property
     def milestones(self) -> np.ndarray:

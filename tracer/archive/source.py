@@ -55,7 +55,7 @@ class Source:
         self.attributes, self._nodes = attributes, nodes
         self.record: dict[str, Any] = self.attributes["tracer"]
         self.store.root = root
-        self._steps: dict[str, np.ndarray] = {}
+        self._columns: dict[str, np.ndarray] = {}
         self._layouts: dict[str, ArrayLayout] = {}
         self._rows: dict[str, Layout | None] = {}
         for name in ("_chunks", "_group"):
@@ -232,9 +232,13 @@ class Source:
 
     def steps(self, group: str) -> np.ndarray:
         """Steps of a stream (or of ``steps``), int64, increasing."""
-        if group not in self._steps:
-            self._steps[group] = self.read(f"{group}/step")
-        return self._steps[group]
+        return self.column(f"{group}/step")
+
+    def column(self, path: str) -> np.ndarray:
+        """All of an array that is small and asked for again and again, read once."""
+        if path not in self._columns:
+            self._columns[path] = self.read(path)
+        return self._columns[path]
 
     def row(self, group: str, step: int) -> int:
         """Return the row of a step in a stream.

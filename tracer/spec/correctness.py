@@ -122,7 +122,7 @@ class Correctness:
         """
         if self.kind == "none":
             raise MissingTraceError(self.reason or "the loss does not say which examples are correct")
-        n, targets = len(targets), self.answered(targets)
+        n, targets = targets.shape[0], self.answered(targets)
         if self.kind == "binary":
             if outputs.reshape(n, -1).shape != targets.reshape(n, -1).shape:
                 raise self._misfit(outputs, targets)
@@ -136,7 +136,7 @@ class Correctness:
 
     def verdicts_on(self, best: Any, targets: Any, undefined: Any) -> tuple[Any, Any, Any]:
         """The same of the classes (example, ...) whose scores are largest."""
-        n = len(targets)
+        n = targets.shape[0]  # not len(), which would fix the number where this is traced
         answers, true, undefined = best.reshape(n, -1), targets.reshape(n, -1), undefined.reshape(n, -1)
         if self.first:
             true = true[:, self.first : self.first + answers.shape[1]]

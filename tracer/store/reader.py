@@ -20,6 +20,8 @@ from tracer.store.store import Store, lost
 CACHE = 128 << 20  # bytes of decoded chunks that are kept
 _GAP, _RUN = 1 << 16, 32 << 20  # inner chunks this near are fetched together, up to so many bytes
 _FAR = 2**62  # bytes, beyond any object
+# Bytes that an object may have to be read at once: elsewhere a request costs more than these.
+_SMALL = 1 << 19
 
 Range = tuple[int, int]
 
@@ -105,24 +107,35 @@ class Chunks:
         if not missing:
             return
         if layout.inner is None:
-            yield numbers[0], self._keep(key, 0, decode(layout, self._fetch(key)))
+            yield numbers[0], self._keep(key, 0, decode(layout, self._fetch(key, 0, layout.most_bytes)))
             return
-        index = self._index(key, prod(layout.per_object))
+        whole = self._whole(key, layout)
+        index = self._index(key, prod(layout.per_object), whole)
         # A large snapshot as recorded is read once, and again as fast as from here.
         once = layout.raw and layout.piece[:1] == (1,) and self._store.folder is not None
         for run in _runs([(*index[number].tolist(), number) for number in missing], layout.most_bytes):
             start, stop = run[0][0], run[-1][0] + run[-1][1]
-            data = self._fetch(key, start, stop)
+            data = self._fetch(key, start, stop) if whole is None else whole[start:stop]
             if len(data) != stop - start:
                 raise ValueError("an object ends before its inner chunks do")
             for offset, nbytes, number in run:
                 values = decode(layout, data[offset - start : offset - start + nbytes])
                 yield numbers[number], values if once else self._keep(key, number, values)
 
-    def _index(self, key: str, n: int) -> np.ndarray:
+    def _whole(self, key: str, layout: ArrayLayout) -> np.ndarray | None:
+        """All of an object, by one request; None for one that may be large, or is larger than it may be."""
+        most = prod(layout.per_object) * (layout.most_bytes + 16) + 4
+        if most > _SMALL:
+            return None
+        data = self._known(key, -2)
+        if data is None:
+            data = self._keep(key, -2, self._fetch(key, 0, most + 1))
+        return data if len(data) <= most else None
+
+    def _index(self, key: str, n: int, whole: np.ndarray | None) -> np.ndarray:
         index = self._known(key, -1)
         if index is None:
-            data = self._fetch(key, -(16 * n + 4))
+            data = self._fetch(key, -(16 * n + 4)) if whole is None else whole[-(16 * n + 4) :]
             if len(data) != 16 * n + 4 or _crc(data[:-4]) != data[-4:].tobytes():
                 raise ValueError(f"the index of {key!r} is damaged")
             index = self._keep(key, -1, np.frombuffer(data[:-4], "<u8").reshape(n, 2))

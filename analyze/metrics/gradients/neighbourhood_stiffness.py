@@ -103,6 +103,7 @@ def neighbour_weights(
         np.put_along_axis(inside, nearest[:, : min(neighbours, len(distance) - 1)], True, axis=1)
     else:
         inside = distance <= radius
+    inside &= np.isfinite(distance)  # an input that is not finite has no neighbours, and is none
     width = np.median(distance[inside]) if inside.any() else 0.0
     if kernel == "uniform" or width == 0:
         return inside.astype(np.float64)
@@ -122,12 +123,15 @@ def positions(inputs: np.ndarray) -> tuple[np.ndarray, float]:
     rows = rows.reshape(len(rows), -1)
     if rows.shape[1] == 2:
         return rows, 1.0
-    left, scale, right = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
+    shown = np.full((len(rows), 2), np.nan)
+    finite = np.isfinite(rows).all(1)
+    rows = rows[finite]
+    left, scale, right = np.linalg.svd(rows - rows.mean(0) if len(rows) else rows, full_matrices=False)
     # The sign of a principal component is arbitrary; fix it so that reruns draw the same picture.
     signs = np.sign(right[np.arange(len(right)), np.abs(right).argmax(1)])
-    shown = np.zeros((len(rows), 2))
+    shown[finite] = 0.0
     n_axes = min(2, len(scale))
-    shown[:, :n_axes] = (left * scale * signs)[:, :n_axes]
+    shown[finite, :n_axes] = (left * scale * signs)[:, :n_axes]
     return shown, float(divide(np.square(scale[:2]).sum(), np.square(scale).sum()))
 
 

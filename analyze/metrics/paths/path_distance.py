@@ -88,8 +88,9 @@ def _rank_correlation(distance: np.ndarray, cloud: np.ndarray) -> np.ndarray:
     result = np.empty(cloud.shape[:-1])
     ranks = mean_ranks(distance)
     # The ranks of all distances serve every step; only where pairs drop out are they taken anew.
+    undefined = bool(np.isnan(distance).any())
     for step, row in enumerate(cloud):
-        if np.isnan(row).any():
+        if undefined or np.isnan(row).any():
             result[step] = spearman(distance, row)
         else:
             result[step] = pearson(ranks, mean_ranks(row))

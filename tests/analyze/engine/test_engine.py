@@ -22,7 +22,7 @@ from tests.fake_archive import fake_archive
 from tests.synthetic import write_archive
 from tracer.archive import Archive
 from tracer.archive import open as open_archive
-from tracer.errors import MissingTraceError
+from tracer.errors import ArchiveError, MissingTraceError
 
 GRAM = ["stiffness", "class_stiffness", "layer_stiffness"]
 
@@ -82,6 +82,17 @@ def test_every_gram_is_read_once_for_all_metrics(path, monkeypatch):
     monkeypatch.setattr(Archive, "gram", lambda self, step: reads.append(int(step)) or original(self, step))
     analyze.run(path, GRAM)
     assert sorted(reads) == [0, 1, 2, 4, 8, 12]
+
+
+@metric(reads=("losses",), variables={"a": ("step",)}, title="Refused")
+def refused(losses):
+    """Reads what turns out to be damaged."""
+    raise ArchiveError("'steps/loss' is damaged")
+
+
+def test_what_is_wrong_with_an_archive_is_told_as_it_is(path):
+    with pytest.raises(AnalysisError, match=r"^refused: 'steps/loss' is damaged$"):
+        analyze.run(path, [refused])
 
 
 def test_small_blocks_give_the_same_results(path):

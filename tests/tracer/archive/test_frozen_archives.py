@@ -17,6 +17,8 @@ from tests.archives.make import N_GRADIENTS, STEPS
 from tracer import spec
 from tracer.errors import ArchiveError
 from tracer.network import read
+from tracer.recovery.resume import resume
+from tracer.share import unpack
 from tracer.store.documents import document_digest
 from tracer.verify import verify
 
@@ -112,6 +114,21 @@ def test_plain_xarray_opens_it(path: Path, numbers: dict[str, np.ndarray]) -> No
     tree = xr.open_datatree(store, engine="zarr")
     loss = tree["probes/test/outputs"].ds["loss"].sel(step=3)
     np.testing.assert_allclose(loss, numbers["loss/test/3"], rtol=1e-5, atol=1e-6)
+
+
+def test_it_can_be_recorded_on(path: Path, numbers: dict[str, np.ndarray], tmp_path: Path) -> None:
+    place = tmp_path / "run.zarr"
+    if path.suffix == ".zip":
+        unpack(path, place)
+    else:
+        shutil.copytree(path, place)
+    resume(place, step=3).close()
+    assert verify(place, full=True).findings == []
+    with tracer.open(place) as archive:
+        assert archive.attributes["tracer"]["format_version"] == spec.FORMAT_VERSION
+        assert archive.snapshots.tolist() == [0, 3]
+        for name, values in archive.weights(3).items():
+            assert np.array_equal(values, numbers[f"weights/3/{name}"])
 
 
 @pytest.mark.parametrize("version", ["1.7", "2.0"])

@@ -15,6 +15,7 @@ from analyze.arrays.classes import class_margins
 from analyze.metrics.outcome.margin import margin
 from tracer.errors import MissingTraceError
 from tracer.probe.answers import TOP, WHOLE, largest, log_sum_exp
+from tracer.rerun.stored import Networks
 from tracer.verify import verify
 
 N, LENGTH = 4, 5
@@ -38,7 +39,7 @@ def along(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def shifted(outputs: Tensor, targets: Tensor) -> Tensor:
     losses = F.cross_entropy(outputs[:, :-1].flatten(0, 1), targets[:, 1:].flatten(), reduction="none")
-    return losses.reshape(len(targets), -1).sum(1)
+    return losses.reshape(targets.shape[0], -1).sum(1)
 
 
 def causal(model: nn.Module, inputs: Tensor, targets: Tensor) -> Any:
@@ -89,6 +90,7 @@ def test_each_token_is_what_torch_says_of_it(tmp_path: Any, goal: Any, cut: int,
     right = (scores.argmax(-1) == true).double().where(counts, torch.nan)
     np.testing.assert_array_equal(tokens["correct"], right)
     assert archive._source.group_attributes("probes/train/tokens")["first"] == first
+    assert Networks(archive).at(0).batch is None  # of any number of examples
     assert archive.card["probes"]["train"]["capture"]["tokens"] is None
     found = analyze.run(archive, ["token_prediction", "generalization"])
     loss = found["token_prediction"]["loss"].sel(step=0, probe="train")

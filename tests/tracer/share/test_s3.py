@@ -79,14 +79,20 @@ def test_analysis_in_place_reads_what_it_needs(
     url = f"{bucket}/runs/packed.zarr"
     push(pack(run, tmp_path / "packed.zarr"), url)
     keys: list[str] = []
-    read = Place.read
+    ask = Place._ask
 
-    def noted(self: Place, start: int, stop: int, key: str = "") -> bytes:
+    def noted(self: Place, key: str, call: Any) -> Any:
         keys.append(f"/{key}")
-        return read(self, start, stop, key)
+        return ask(self, key, call)
 
-    monkeypatch.setattr(Place, "read", noted)
+    monkeypatch.setattr(Place, "_ask", noted)
     there = analyze.run(url, metrics=["stiffness"])["stiffness"]
+    assert len(keys) == len(set(keys))  # each object by one request, that of its length included
+    with tracer.open(run) as archive:
+        streams = archive._source.streams()
+    # What its snapshots hold, when they were taken, and what tables, examples and the run say.
+    assert len([key for key in keys if key.endswith("/step/c.0")]) <= len(streams) + 1
+    assert len([key for key in keys if "/step/" not in key]) <= 12
     here = analyze.run(run, metrics=["stiffness"])["stiffness"]
     assert np.array_equal(there["cosine"], here["cosine"], equal_nan=True)
     assert any("/gram/gram/" in key for key in keys)

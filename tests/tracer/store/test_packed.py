@@ -64,9 +64,14 @@ def test_any_selection_is_what_zarr_gives(source: Source, data: st.DataObject, n
 def test_reading_snapshots_one_after_another_fetches_each_object_once(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chunks = Chunks(source.store)
-    asked: list[Any] = []
+    chunks, asked = Chunks(source.store), list[Any]()
     fetch = chunks._fetch
+    monkeypatch.setattr(chunks, "_fetch", lambda *part: asked.append(part) or fetch(*part))
+    for row in range(len(STEPS)):
+        chunks.read(source.layout(BITS), (row,))
+    assert len(asked) == 1  # it is small enough to be fetched whole
+    monkeypatch.setattr("tracer.store.reader._SMALL", 0)
+    chunks, asked = Chunks(source.store), []
     monkeypatch.setattr(chunks, "_fetch", lambda *part: asked.append(part) or fetch(*part))
     for row in range(len(STEPS)):
         chunks.read(source.layout(BITS), (row,))

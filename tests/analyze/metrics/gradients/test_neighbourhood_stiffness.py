@@ -105,3 +105,18 @@ def test_positions_keep_two_inputs_and_project_more():
     np.testing.assert_allclose(*lengths, atol=1e-12)
     line, share = positions(np.arange(4.0)[:, None])
     np.testing.assert_allclose(line, [[-1.5, 0], [-0.5, 0], [0.5, 0], [1.5, 0]], atol=1e-12)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+@pytest.mark.parametrize("neighbours", [3, 50])
+def test_an_input_that_is_not_finite_is_no_neighbour(broken, neighbours):
+    gradients, inputs, ids = made(8)
+    inputs[2, 1] = broken
+    rest = np.delete(np.arange(8), 2)
+    whole = computed(gradients, inputs, ids, neighbours=neighbours)
+    other = computed(gradients[:, rest], inputs[rest], ids[rest], neighbours=neighbours)
+    for name in ("cosine", "sign", "n_neighbours"):
+        np.testing.assert_allclose(whole[name][:, rest], other[name])
+    assert np.isnan(whole["cosine"][:, 2]).all() and not whole["n_neighbours"][:, 2].any()
+    assert np.isnan(whole["position"][2]).all()
+    np.testing.assert_allclose(whole["position"][rest], other["position"])

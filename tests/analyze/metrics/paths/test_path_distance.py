@@ -76,3 +76,14 @@ def test_cloud_spans_all_distances():
     assert result["distance"].shape == (100,) and np.all(np.diff(result["distance"]) >= 0)
     assert result["distance"][[0, -1]].tolist() == full["distance"][[0, -1]].tolist()
     assert not np.isnan(full["overlap"]).any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pairs_with_an_input_that_is_not_finite_are_left_out(value):
+    masks, inputs = made()
+    inputs[3] = value
+    rest = np.delete(np.arange(len(inputs)), 3)
+    whole, other = computed(masks, inputs), computed(masks[..., rest, :], inputs[rest])
+    for name in ("pearson", "spearman"):
+        np.testing.assert_allclose(whole[name], other[name])
+    assert not np.isinf(whole["distance"]).any()

@@ -66,10 +66,11 @@ def test_convolutions_and_parameters_without_a_rule():
             super().__init__()
             self.conv, self.fc = nn.Conv2d(1, 2, 2), nn.Linear(8, 3)
             self.scale = nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
+            self.shift = nn.Parameter(torch.tensor(0.5))
 
         def forward(self, x):
             y = self.fc(torch.relu(self.conv(x)).flatten(1))
-            return y * self.scale.sin() + self.scale**2
+            return y * self.scale.sin() + self.scale**2 + self.shift * y.sin()
 
     torch.manual_seed(0)
     model = Odd().double()
