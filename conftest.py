@@ -1,6 +1,7 @@
 """Test settings that must hold before torch or matplotlib is imported, and how many processes run the tests."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,21 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+# Tests start many processes, which all import the same modules: compiled once, whatever the environment says.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Importing a trainer takes seconds in every process that runs tests, and there are no doctests in these.
 collect_ignore_glob = ["tracer/integrations/*"]
+TESTS = Path(__file__).parent / "tests"
 
 FEW = 4  # files that one process has run before others have imported torch
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Modules that tests use hold no doctests: they are imported where a test needs them."""
+    helper = collection_path.suffix == ".py" and not collection_path.name.startswith(("test_", "__init__"))
+    return True if helper and TESTS in collection_path.parents else None
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -22,3 +34,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     files = {name.partition("::")[0] for name in config.args}
     few = len(files) <= FEW and all(Path(config.invocation_params.dir, name).is_file() for name in files)
     return 0 if few else None
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `record_everything` records, once for all tests that only read it."""
+    from tests.loops import record_everything
+
+    path = tmp_path_factory.mktemp("everything") / "run.zarr"
+    record_everything(path)
+    return path

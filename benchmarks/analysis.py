@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchmarks.harness import Work, case
+from benchmarks.harness import Work, case, instructions
 from tracer import bits
 
 
@@ -57,7 +57,7 @@ def cross_similarity() -> Iterator[tuple[str, Work, Work, float]]:
     yield f"next snapshot, {n} examples, {units:,} units", similarities, similarity_loop, 1 / 150
 
 
-@case("half an int8 product of the unpacked masks", repeats=5)
+@case(f"half an int8 product ({instructions()}) of the unpacked masks", repeats=5)
 def overlap_of_masks() -> Iterator[tuple[str, Work, Work, float]]:
     import torch
 

@@ -1,7 +1,7 @@
-"""What an analysis costs, in forward and backward passes of its probe: until the first report, and all of it.
+"""What an analysis costs until the first report, and all of it: in forward and backward passes of its probe.
 
-The network is the convolutional one of PyTorch's MNIST example, 1.2 million parameters, on images of noise: what
-is computed does not depend on what is in them.
+Of the demo, where calls and figures take the time: in trainings. The other network is the convolutional one of the
+MNIST example of PyTorch, 1.2 million parameters, on images of noise: what is computed does not depend on them.
 """
 
 import time
@@ -20,6 +20,7 @@ import analyze
 import tracer
 from analyze.report.save import Pages
 from benchmarks.harness import Work, case
+from tracer.command.demo import train
 
 EXAMPLES, UPDATES = 256, 48
 
@@ -73,9 +74,15 @@ def archive() -> tuple[TemporaryDirectory[str], Path]:
 
 
 @cache
-def seconds(whole: bool) -> float:
+def demo() -> tuple[TemporaryDirectory[str], Path]:
+    """The demo's archive; the directory goes with the process."""
+    folder = TemporaryDirectory(prefix="tracer-benchmark-")
+    return folder, train(Path(folder.name) / "demo.zarr")
+
+
+@cache
+def seconds(path: Path, whole: bool) -> float:
     """Processor seconds of an analysis with its report, or until the first report is written."""
-    path = archive()[1]
     output = path.with_name("whole" if whole else "first")
 
     def arrived(results: Any) -> None:
@@ -87,6 +94,14 @@ def seconds(whole: bool) -> float:
     with Pages(output) as pages, suppress(_Enough):
         pages.write(analyze.run(path, output=output, jobs=1, arrived=arrived))
     return time.process_time() - start
+
+
+def training() -> float:
+    """Processor seconds of the demo's training, recorded."""
+    with TemporaryDirectory(prefix="tracer-benchmark-") as folder:
+        start = time.process_time()
+        train(Path(folder) / "demo.zarr")
+        return time.process_time() - start
 
 
 def passes() -> float:
@@ -104,7 +119,7 @@ def passes() -> float:
 def first_report() -> Iterator[tuple[str, Work, Work, float]]:
     yield (
         f"convolutions, 1.2 M parameters, {EXAMPLES} examples a probe",
-        lambda: seconds(False),
+        lambda: seconds(archive()[1], False),
         passes,
         100.0,
     )
@@ -112,4 +127,15 @@ def first_report() -> Iterator[tuple[str, Work, Work, float]]:
 
 @case("a forward and backward pass of its probe", repeats=1)
 def whole_report() -> Iterator[tuple[str, Work, Work, float]]:
-    yield f"convolutions, 1.2 M parameters, {EXAMPLES} examples a probe", lambda: seconds(True), passes, 400.0
+    yield (
+        f"convolutions, 1.2 M parameters, {EXAMPLES} examples a probe",
+        lambda: seconds(archive()[1], True),
+        passes,
+        400.0,
+    )
+
+
+@case("training and recording it", repeats=1)
+def demo_report() -> Iterator[tuple[str, Work, Work, float]]:
+    yield "until the first report", lambda: seconds(demo()[1], False), training, 5.0
+    yield "all of it", lambda: seconds(demo()[1], True), training, 10.0

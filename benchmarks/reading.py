@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import analyze
 import tracer
-from benchmarks.harness import Work, case
+from benchmarks.harness import Work, case, instructions
 from benchmarks.models import resnet18
 from tracer.recovery.resume import resume
 from tracer.writer import Writer
@@ -107,7 +107,11 @@ def _varied(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
     return values
 
 
-@case("reading their bytes, and their Grams' operations in int8 products", repeats=3, clock="wall")
+@case(
+    f"reading their bytes, and their Grams' operations in int8 products ({instructions()})",
+    repeats=3,
+    clock="wall",
+)
 def all_trace_metrics() -> Iterator[tuple[str, Work, Work, float]]:
     """ResNet-18, 128 probe examples; metrics of outputs, sums, masks and Grams, none of weights or a replay."""
     others = ("states", "weights", "activations", "gradients", "minibatch")

@@ -16,7 +16,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.harness import CASES, Ratio, measure, table
+from benchmarks.harness import CASES, Ratio, instructions, measure, table
 from benchmarks.regression import key, warnings
 
 MODULES = (
@@ -66,7 +66,10 @@ def main() -> None:
         for ratio in measure(CASES[name]):
             results.append(ratio)
             print(f"{key(ratio)}: {ratio.median:.3g} (goal {ratio.goal:g})", file=sys.stderr, flush=True)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, one thread\n")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores ({instructions()}), "
+        f"Python {platform.python_version()}, one thread\n"
+    )
     print(table(results))
     if options.save:
         options.save.write_text(json.dumps({key(r): r.median for r in results}, indent=1))

@@ -15,6 +15,7 @@ from tests.zoo.judge import Verdict, judge
 
 PAGE = Path(__file__).parent / "recording.md"
 HEAD = "| {} | network | gradients | replayed | metrics | said |\n|---|---|---|---|---|---|\n"
+START, END = "<!-- zoo {} -->\n", "<!-- /zoo {} -->\n"
 METRICS = "--no-metrics" not in sys.argv  # which take most of the time
 _LONGEST = 220  # characters of a sentence
 
@@ -25,24 +26,13 @@ def row_of(case: Case) -> tuple[str, str]:
     return (loss, reduction.rstrip(")")) if case.family == "losses" and reduction else (case.name, "")
 
 
-def rows(family: str, only: str, before: dict[str, str]) -> tuple[dict[str, str], list[str]]:
-    """The row of each case by name, and the cases that are not as they should be."""
-    made: dict[str, str] = {}
-    wrong = []
-    for case in import_module(f"tests.zoo.{family}").CASES:
-        name, _ = row_of(case)
-        if not re.search(only, case.name):
-            made.setdefault(name, before.get(name, ""))
-            continue
-        first = name not in made
-        with tempfile.TemporaryDirectory() as folder:
-            verdict = judge(case, Path(folder), metrics=family != "losses" and METRICS, report=False)
-        print(case.name, verdict, flush=True)
-        if first:
-            made[name] = _row(name, case, verdict)
-        if not verdict.sound or made[name].count(f"| {verdict.gradients} | {_replayed(verdict)} |") != 1:
-            wrong.append(case.name)
-    return {name: row for name, row in made.items() if row}, wrong
+def judged(case: Case) -> Verdict:
+    """What becomes of a case."""
+    whole = case.family != "losses" and METRICS
+    with tempfile.TemporaryDirectory() as folder:
+        verdict = judge(case, Path(folder), metrics=whole, report=whole)
+    print(case.name, verdict, flush=True)
+    return verdict
 
 
 def _replayed(verdict: Verdict) -> str:
@@ -65,20 +55,39 @@ def _said(case: Case, verdict: Verdict) -> str:
 
 
 def write(family: str, only: str = "") -> list[str]:
-    """Put the table of a family where its last one is; the cases that are not as they should be."""
-    start, end = f"<!-- zoo {family} -->\n", f"<!-- /zoo {family} -->\n"
-    old = PAGE.read_text(encoding="utf-8").partition(start)[2].partition(end)[0]
-    before = {
-        line.split(" | ")[0][2:].partition(", every")[0]: line
-        for line in old.splitlines()
-        if line[:2] == "| "
-    }
-    made, wrong = rows(family, only, before)
-    text = PAGE.read_text(encoding="utf-8")
-    head, _, rest = text.partition(start)
-    table = HEAD.format(family) + "\n".join(made.values()) + "\n"
-    PAGE.write_text(f"{head}{start}\n{table}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+    """Run a family and put each row into its table as it is known; the cases that are not as they should be."""
+    table, run, wrong = shown(family), set(), []
+    for case in import_module(f"tests.zoo.{family}").CASES:
+        if not re.search(only, case.name):
+            continue
+        name, _ = row_of(case)
+        verdict = judged(case)
+        if name not in run:
+            run.add(name)
+            table[name] = _row(name, case, verdict)
+            put(family, table)
+        if not verdict.sound or f"| {verdict.gradients} | {_replayed(verdict)} |" not in table[name]:
+            wrong.append(case.name)
     return wrong
+
+
+def shown(family: str) -> dict[str, str]:
+    """The rows that the page has of a family, by name."""
+    text = (
+        PAGE.read_text(encoding="utf-8").partition(START.format(family))[2].partition(END.format(family))[0]
+    )
+    lines = [line for line in text.splitlines()[3:] if line[:2] == "| "]
+    return {line.split(" | ")[0][2:].partition(", every")[0]: line for line in lines}
+
+
+def put(family: str, table: dict[str, str]) -> None:
+    """Write a family's table into the page, in the order of its cases."""
+    names = dict.fromkeys(row_of(case)[0] for case in import_module(f"tests.zoo.{family}").CASES)
+    head, _, rest = PAGE.read_text(encoding="utf-8").partition(START.format(family))
+    rows = "\n".join(table[name] for name in names if name in table)
+    after = rest.partition(END.format(family))[2]
+    made = f"{START.format(family)}\n{HEAD.format(family)}{rows}\n\n{END.format(family)}{after}"
+    PAGE.write_text(head + made, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,19 +3,34 @@
 import random
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
 from tests.recording import put_row
+from tracer import spec
 from tracer.writer import Writer
 
 
+@contextmanager
+def objects_of(n: int) -> Iterator[None]:
+    """Archives written here have an object for every n snapshots of an array, however small these are."""
+    with mock.patch.object(spec.format, "OBJECT_ROWS", n):
+        yield
+
+
 def write_small(path: Path, steps: int = 6, state: str = "complete") -> Writer:
-    """Every kind of object: plain chunks, a shard, tails, static arrays, two streams; a snapshot every 2 steps."""
+    """Every kind of object: plain chunks, shards, tails, static arrays, two streams; a snapshot every 2 steps.
+
+    Each snapshot of the weights is an object of its own, those of the losses share one.
+    """
     writer = Writer(path, attributes={"card": {"model": "small"}})
     writer.static("probes/p", {"id": np.arange(4)}, {"id": ("example",)}, {"split": "train"})
-    writer.stream("weights", {"float32": ("float32", (300_000,), ("float32_element",))})
+    with mock.patch.object(spec.format, "OBJECT_BYTES", 1 << 20):
+        writer.stream("weights", {"float32": ("float32", (300_000,), ("float32_element",))})
+        writer.flush()  # declared on the writing thread
     writer.stream("probes/p/outputs", {"loss": ("float32", (4,), ("outputs_example",))})
     go_on(writer, 0, steps)
     writer.close(state=state)  # type: ignore[arg-type]

@@ -11,6 +11,8 @@ SITES = {"relu": 11, "tanh": 4, "relu#2": 6}
 
 
 class FakeProbe(SimpleNamespace):
+    has_top = False
+
     def steps(self, stream):
         return self.recorded
 

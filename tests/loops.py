@@ -86,3 +86,24 @@ def record_everything(path):
                 optimizer.step()
                 run.log(loss=loss)
             decay.step()
+
+
+def record_text(path, capture=None):
+    """A tiny run of a model that answers at every token, which `record_everything` does not."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5))
+    tokens = torch.randint(0, 5, (9, 7))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    parts = {"train": tokens[:6], "test": tokens[6:]}
+    probes = {
+        name: tracer.Probe(part[:, :-1], part[:, 1:], capture=capture or {}) for name, part in parts.items()
+    }
+
+    def loss(outputs, targets):
+        return F.cross_entropy(outputs.transpose(1, 2), targets, reduction="none").mean(1)
+
+    with tracer.record(path, model, optimizer, loss=loss, probes=probes, snapshots=tracer.every(1)):
+        for _ in range(3):
+            loss(model(tokens[:6, :-1]), tokens[:6, 1:]).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()

@@ -14,8 +14,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
@@ -122,6 +120,9 @@ class Pieces(Run):
     """As a run, of a model of which each rank holds a part of every layer (FSDP2)."""
 
     def __init__(self, rank: int, world: int) -> None:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard  # half a second of imports
+
         super().__init__(rank, world)
         self.model = mlp()
         for layer in (self.model[0], self.model):

@@ -13,6 +13,7 @@ from tracer.writer import Writer
 
 WIDTHS = (6, 8, 5, 3)
 LAYERS = ("fc1", "fc2", "fc3")
+TOKENS = ("log_prob", "correct", "loss")
 EPOCH = 4  # updates in an epoch
 SITES = [
     {
@@ -63,17 +64,22 @@ def write_archive(
     state: str = "complete",
     seed: int = 0,
     gram: bool = True,
+    tokens: int = 0,
 ) -> Truth:
     """Write an archive with snapshots at `steps` (the last is the number of updates) and close it.
 
     `probes` maps names, which are also splits, to numbers of examples; the first `n_gradients` have
-    gradients.
+    gradients. `tokens`: how many answers each example has in the stream of that name, which has nothing to do with the
+    network.
     """
     rng = np.random.default_rng(seed)
     truth = Truth(sorted(steps), make_probes(rng, probes or {"train": 16, "test": 12}))
     weights = make_weights(rng)
     writer = Writer(path, attributes=root_attributes(weights, n_updates=truth.steps[-1]))
     declare(writer, truth.probes, weights, n_gradients, gram)
+    for name, probe in truth.probes.items() if tokens else ():
+        column = ("float32", (len(probe["id"]), tokens), ("tokens_example", "token"))
+        writer.stream(f"probes/{name}/tokens", dict.fromkeys(TOKENS, column), {"first": 0})
     for step in range(truth.steps[-1] + 1):
         if step:
             probe = next(iter(truth.probes.values()))
@@ -99,6 +105,12 @@ def write_archive(
         if step in truth.steps:
             truth.weights[step] = {name: values.copy() for name, values in weights.items()}
             truth.snapshots[step] = observe(truth, step, n_gradients, gram)
+            for name, probe in truth.probes.items() if tokens else ():
+                drawn = np.random.default_rng(step).random(
+                    (len(TOKENS), len(probe["id"]), tokens), np.float32
+                )
+                pairs = zip(TOKENS, drawn, strict=True)
+                truth.snapshots[step] |= {(f"probes/{name}/tokens", array): v for array, v in pairs}
             for group in dict.fromkeys(group for group, _ in truth.snapshots[step]):
                 arrays = {
                     name: values for (owner, name), values in truth.snapshots[step].items() if owner == group

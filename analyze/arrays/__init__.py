@@ -169,6 +169,7 @@ class View:
             "any_unit": lambda: sum(int(site["n_units"]) for site in self.archive.site_table),
             "byte": lambda: sum(-(-probe.n_masks // 8) for probe, _ in self.parts()),
             "output": lambda: self._numbers_per_output(),
+            "token": lambda: self._tokens(),
             "element": lambda: sum(prod(tensor["shape"]) for tensor in self.archive.tensors),
             "param_group": lambda: 1,
             "minibatch": lambda: int(np.diff(self.archive.minibatch.offsets).max(initial=0)),
@@ -177,4 +178,9 @@ class View:
 
     def _numbers_per_output(self) -> int:
         probe = self.archive.probes[self.probes[0]]
-        return prod(probe.outputs(int(probe.steps("outputs")[0])).shape[1:])
+        step = int(probe.steps("outputs")[0])
+        return prod((probe.top(step).top_score if probe.has_top else probe.outputs(step)).shape[1:])
+
+    def _tokens(self) -> int:
+        probe = self.archive.probes[self.probes[0]]
+        return probe.tokens(int(probe.steps("tokens")[0]))["log_prob"].shape[1]

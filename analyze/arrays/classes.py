@@ -12,6 +12,11 @@ from analyze.numerics import divide
 from tracer.errors import MissingTraceError
 from tracer.spec.correctness import IGNORED, Correctness, are_probabilities
 
+CHOOSE = (
+    "record with an objective= that returns outputs, losses and targets of one chosen token of each example, such as "
+    "outputs[:, -1] and targets[:, -1]"
+)
+
 
 @source("correctness")
 def _correctness(view: View) -> Correctness | None:
@@ -42,7 +47,7 @@ def class_labels(targets: np.ndarray, rule: Correctness | None = None) -> np.nda
     >>> class_labels(np.array([[0.0, 1.0], [1.0, 0.0]]))
     array([1, 0])
     """
-    targets = np.asarray(targets)
+    targets = np.asarray(targets) if rule is None else rule.answered(np.asarray(targets))
     if targets.ndim == 2 and targets.shape[1] == 1:
         targets = targets[:, 0]
     if rule is not None and targets.ndim == 1 and rule.kind != "none":
@@ -54,6 +59,11 @@ def class_labels(targets: np.ndarray, rule: Correctness | None = None) -> np.nda
         return targets.astype(np.int64)
     if targets.ndim == 2 and are_probabilities(targets):
         return targets.argmax(1)
+    if targets.ndim == 2 and targets.dtype.kind in "iub":
+        raise MissingTraceError(
+            f"targets are one class for each of {targets.shape[1]} tokens, and this needs one for each example: "
+            f"{CHOOSE}; `token_prediction` speaks of tokens"
+        )
     raise MissingTraceError(
         f"targets of shape {targets.shape} and type {targets.dtype} are not classes; "
         "this needs one class number, or class probabilities, for each example"
@@ -91,7 +101,8 @@ def classes_used(states: Any, labels: np.ndarray, examples: int) -> np.ndarray:
 
 @source("n_classes", needs=("outputs",), stream="outputs", of="first")
 def _n_classes(view: View) -> int:
-    return max(2, view.size("output"))
+    known = [probe.n_classes for probe, _ in view.parts() if probe.has_top]
+    return known[0] if known else max(2, view.size("output"))
 
 
 @source("scores", "step", "example", "output", needs=("outputs", "correctness"))
@@ -117,8 +128,8 @@ def class_scores(outputs: np.ndarray, targets: np.ndarray, rule: Correctness | N
         return np.concatenate([np.zeros_like(scores), scores], -1)
     if rule.kind == "binary" or outputs.ndim != 3 or rule.axis != 1:
         raise MissingTraceError(
-            f"outputs of shape {outputs.shape[1:]} give each example several answers; this needs one class for each "
-            "example"
+            f"outputs of shape {outputs.shape[1:]} give each example several answers, and this needs one class for "
+            f"each example: {CHOOSE}"
         )
     if rule.probabilities:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -128,7 +139,40 @@ def class_scores(outputs: np.ndarray, targets: np.ndarray, rule: Correctness | N
 
 @source("margins", "step", "example", needs=("scores", "labels"))
 def _margins(view: View) -> np.ndarray:
-    return class_margins(view.get("scores"), view.get("labels"))
+    if not has_top(view):
+        return class_margins(view.get("scores"), view.get("labels"))
+    labels = view.get("labels")
+    rows = [_largest(view, step, labels) for step in view.steps]
+    return np.array(rows).reshape(len(rows), len(labels))
+
+
+def has_top(view: View) -> bool:
+    """Whether the largest scores of each answer stand for the outputs."""
+    return any(probe.has_top for probe, _ in view.parts())
+
+
+def _tops(view: View, step: int) -> Any:
+    """What stands for the outputs (example, ...) of all probes of a view."""
+    parts = [(probe.top(step), count) for probe, count in view.parts()]
+    return type(parts[0][0])(
+        *(
+            None
+            if values[0] is None
+            else np.concatenate([v[:n] for v, (_, n) in zip(values, parts, strict=True)])
+            for values in zip(*(top for top, _ in parts), strict=True)
+        )
+    )
+
+
+def _largest(view: View, step: int, labels: np.ndarray) -> np.ndarray:
+    """Margins (example,) from the score of the target and the two largest scores."""
+    top = _tops(view, step)
+    if top.target_score is None:
+        raise MissingTraceError(f"outputs give each example several answers, and this needs one: {CHOOSE}")
+    scores, true = top.top_score.astype(np.float64), top.target_score.astype(np.float64)
+    others = np.where(top.top_class[:, 0] == labels, scores[:, 1], scores[:, 0])
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(top.log_sum_exp), true - others, np.nan)
 
 
 def class_margins(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -154,7 +198,51 @@ def _correct(view: View) -> np.ndarray:
     rule = view.get("correctness")
     if rule is not None and rule.stated:
         return view.per_example(lambda probe, step: probe.correct(step)).astype(np.float64)
-    return correct_share(view.get("outputs"), view.get("targets"), rule)
+    if not has_top(view):
+        return correct_share(view.get("outputs"), view.get("targets"), rule)
+    if rule is None:
+        raise MissingTraceError("the archive does not say which answers are correct: record the run again")
+    tops = (_tops(view, step) for step in view.steps)
+    rows = [share_of(rule, top.top_class[..., 0], view.get("targets"), top.top_score[..., 0]) for top in tops]
+    return np.array(rows).reshape(len(rows), sum(view.counts))
+
+
+def share_of(rule: Correctness, best: np.ndarray, targets: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Share of each example's answers that are right (example,), from its largest scores and their classes."""
+    if rule.kind == "none":
+        raise MissingTraceError(rule.reason or "the loss does not say which examples are correct")
+    undefined = ~(score < np.inf)
+    return _share(*rule.verdicts_on(best, rule.answered(np.asarray(targets)), undefined))
+
+
+def _share(right: np.ndarray, counts: np.ndarray, undefined: np.ndarray) -> np.ndarray:
+    share = divide((right & counts).sum(1), counts.sum(1))
+    return np.where((undefined & counts).any(1), np.nan, share)
+
+
+@source("entropies", "step", "example", needs=("scores",))
+def _entropies(view: View) -> np.ndarray:
+    if not has_top(view):
+        rows = [entropy(scores) for scores in view.get("scores")]
+        return np.array(rows).reshape(len(rows), sum(view.counts))
+    rows = [_tops(view, step).entropy for step in view.steps]
+    if rows[0].ndim > 1:
+        raise MissingTraceError(f"outputs give each example several answers, and this needs one: {CHOOSE}")
+    return np.stack(rows)
+
+
+def entropy(scores: np.ndarray) -> np.ndarray:
+    """Entropy of the softmax of scores (example, class) in nats, (example,); NaN where no score is finite.
+
+    >>> entropy(np.array([[0.0, 0.0, -np.inf], [np.nan, 0.0, 0.0]])).round(4)
+    array([0.6931,    nan])
+    """
+    top = scores.max(-1, keepdims=True)
+    known = np.isfinite(top)
+    with np.errstate(invalid="ignore"):
+        power = np.exp(np.where(known, scores - top, np.nan))
+    share = power / power.sum(-1, keepdims=True)
+    return -np.where(share > 0, share * np.log(np.where(share > 0, share, 1.0)), share).sum(-1)
 
 
 def correct_share(outputs: np.ndarray, targets: np.ndarray, rule: Correctness | None = None) -> np.ndarray:
@@ -170,7 +258,5 @@ def correct_share(outputs: np.ndarray, targets: np.ndarray, rule: Correctness | 
     rule = rule_for(rule, outputs.shape[1:], targets)
     rows = []
     for snapshot in outputs:  # one at a time: what is compared takes the memory of the outputs
-        right, counts, undefined = rule.verdicts(snapshot, targets)
-        share = divide((right & counts).sum(1), counts.sum(1))
-        rows.append(np.where((undefined & counts).any(1), np.nan, share))
+        rows.append(_share(*rule.verdicts(snapshot, targets)))
     return np.array(rows).reshape(len(rows), len(targets))

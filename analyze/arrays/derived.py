@@ -230,7 +230,7 @@ def _sums_at(archive: Any, probe: Any, step: int) -> np.ndarray | None:
 
 
 def _outputs_at(archive: Any, probe: Any, step: int) -> np.ndarray:
-    return np.asarray(probe.outputs(step))
+    return np.asarray(probe.top(step).log_sum_exp if probe.has_top else probe.outputs(step))
 
 
 @source("unit_count", "step", "unit", needs=("bits", "path_defined"), itemsize=4)

@@ -96,6 +96,31 @@ def _outputs(view: View) -> np.ndarray:
     return view.per_example(lambda probe, step: probe.outputs(step))
 
 
+@source("token_log_probs", "step", "example", "token", stream="tokens")
+def _token_log_probs(view: View) -> np.ndarray:
+    return view.per_example(lambda probe, step: probe.tokens(step)["log_prob"]).astype(np.float64)
+
+
+@source("token_correct", "step", "example", "token", stream="tokens")
+def _token_correct(view: View) -> np.ndarray:
+    return view.per_example(lambda probe, step: probe.tokens(step)["correct"]).astype(np.float64)
+
+
+@source("token_losses", "step", "example", "token", stream="tokens")
+def _token_losses(view: View) -> np.ndarray:
+    return view.per_example(_loss_of_tokens).astype(np.float64)
+
+
+def _loss_of_tokens(probe: Any, step: int) -> np.ndarray:
+    tokens = probe.tokens(step)
+    if "loss" not in tokens:
+        raise MissingTraceError(
+            f"probe {probe.name!r} has no loss of each token, since no row of the network gives one: have the loss "
+            "average over the tokens of an example, or read token_log_probs"
+        )
+    return tokens["loss"]
+
+
 @source("losses", "step", "example", stream="outputs")
 def _losses(view: View) -> np.ndarray:
     return view.per_example(lambda probe, step: probe.losses(step)).astype(np.float64)

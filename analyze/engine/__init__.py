@@ -81,10 +81,9 @@ def run(
     `Results.coming` names those still to come; `finished(name, dataset)` is called with each result at once.
     The network is run again at `snapshots`: `few` (the first, the last, and at most three between, evenly in
     the logarithm of the step), `all`, or steps; snapshots computed earlier stay. All such metrics together
-    take `patience` seconds as declared in `analyze.engine.cost`, by operations counted and not by a clock: by
-    default those of 300 forward and backward passes of 256 examples, but 5 at least and 60 at most. The dearest
-    are left out. A metric that is named is always computed. What is not computed is in
-    `Results.skipped`, with the reason.
+    take `patience` declared seconds (operations counted, no clock; by default those of 300 forward and backward
+    passes of 256 examples, 5 at least and 60 at most); the dearest are left out. A metric that is named is
+    always computed. What is not computed is in `Results.skipped`, with the reason.
 
     Raises MissingTraceError where a metric asked for by name lacks what it needs, AnalysisError where it
     fails, or where no scheduler or worker can do its part.
@@ -143,10 +142,9 @@ class Session:
         self.spare, self.workers = workers, Workers() if workers.spare else workers
         self.memory = parse_memory(memory)
         self._pieces = pieces
-        self.prices, self._patience = Prices(self.archive, self.replay), patience
+        self.prices, self.patience = Prices(self.archive, self.replay), patience
         self.progress = progress or (lambda done, total, text: None)
-        self.arrived = arrived or (lambda results: None)
-        self.finished = finished or (lambda name, data: None)
+        self.arrived, self.finished = arrived or (lambda results: None), finished or (lambda name, data: None)
         self.store = None if output is None else ResultStore(output, str(archive.run_id))
         self.done: dict[str, xr.Dataset] = {}
         self.failed: dict[str, Outcome] = {}
@@ -194,12 +192,13 @@ class Session:
 
     def _compute(self, plans: Sequence[Plan]) -> Routine[None]:
         """Compute metrics that do not read each other's results."""
-        memory, pieces = self.memory // self.workers.share, self._pieces
-        if pieces is None:
-            pieces = 2 * self.workers.n
+        memory = self.memory // self.workers.share
+        pieces = 2 * self.workers.n if self._pieces is None else self._pieces
         blocks = list(blocks_of(plans, self.archive, memory, self.failed, max(1, pieces)))
         left = {plan.card.name: sum(plan.card.name in block.names for block in blocks) for plan in plans}
-        if self.workers.n and blocks:
+        if not self.workers.n:
+            self.apart.start(blocks)
+        elif blocks:
             self.progress(0, len(blocks), f"tasks for {self.workers.name}")
         for name in [name for name, count in left.items() if not count]:
             self._tell(name)
@@ -272,7 +271,7 @@ class Session:
 
         What is there already counts as if it were not, so that the same command computes the same metrics again.
         """
-        patience = self.prices.patience if self._patience is None else self._patience
+        patience = self.prices.patience if self.patience is None else self.patience
         order, over = within(self._priced, self.prices, patience, fewer=self.snapshots == "few")
         left = {plan.card.name: plan for plan in plans}
         for plan, seconds in over:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from analyze.arrays import closure
 from analyze.engine.blocks import Block, Outcome, Worker
 from analyze.engine.distribute import Task, address, in_a_process_of_its_own, packed
+from tracer.apart import shared
 
 _NETWORK = frozenset({"states", "network", "networks"})
 
@@ -21,6 +23,11 @@ class Apart:
     def __init__(self, here: Worker, memory: int, *, wanted: bool) -> None:
         self._here, self._memory = here, memory
         self.wanted = wanted and here.replay.get("model") is None
+
+    def start(self, blocks: Iterable[Block]) -> None:
+        """Have the other process ready by the time that one of these needs it."""
+        if any(map(self._runs_network, blocks)):
+            shared().start("analyze.engine.distribute", "analyze.replay.replay")
 
     def compute(self, block: Block, session: str) -> dict[str, Outcome]:
         """Outcomes by metric, as `Worker.compute`."""

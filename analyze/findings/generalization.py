@@ -25,14 +25,18 @@ from analyze.findings.evidence import (
 from analyze.findings.intervals import Interval, difference, difference_of_shares, quantile, share
 
 GENERALIZATION = "generalization"
+TOKENS = "token_prediction"
 
 
 def outcome(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
-    """What share of examples is wrong, or the loss of whatever is no classifier, and the gap to unseen examples."""
+    """What share of examples is wrong, or the loss of whatever is no classifier, and the gap to unseen examples.
+
+    Of a model that answers at every token too: no example is wrong or right as a whole.
+    """
     if GENERALIZATION not in results or "probe" not in results[GENERALIZATION].coords:
         return None
     shares, losses = (_last(results, variable) for variable in ("error", "loss"))
-    if shares:
+    if shares and not (TOKENS in results and losses):
         return _of_shares(results, shares)
     return _of_losses(results, losses) if losses else None
 
@@ -131,7 +135,9 @@ def _of_losses(results: Datasets, losses: Mapping[str, tuple[int, float]]) -> Fi
             for at, value in ((first.first_step, first.first), (step, last))
         ]
         change = difference(pairs[0], pairs[1], n) if step > first.first_step else None
-        text = f"{figures(last)} on {_examples(results, probe)}"
+        perplexity = number_at(results, TOKENS, "perplexity", step, probe=probe)
+        also = f" (perplexity {figures(perplexity)})" if np.isfinite(perplexity) else ""
+        text = f"{figures(last)}{also} on {_examples(results, probe)}"
         if change is not None:
             intervals[f"change of {probe}"] = change
             moved = f"{'up' if change.value > 0 else 'down'} from {figures(first.first)} at step {first.first_step:,}"

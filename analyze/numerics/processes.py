@@ -1,6 +1,7 @@
 """Processes beside this one, which end with it, and the threads each may take."""
 
 import os
+import signal
 import threading
 from concurrent.futures import Executor
 
@@ -21,6 +22,8 @@ def pool(n: int) -> Executor:
 
 
 def _begin(threads: int) -> None:
+    # Ctrl-C reaches every process of a terminal: one that is waited for says nothing of its own.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(1))
     _end_with_parent()
     _limit_threads(threads)
 

@@ -79,7 +79,8 @@ def _panel(axes: Axes) -> dict[str, Any]:
     time = time_axis.carried(axes)
     if cells is None and not points and not curves and not time:
         return {}
-    about = {"box": _box(axes), "title": axes.get_title(), "x": _label(axes, "x"), "y": _label(axes, "y")}
+    about: dict[str, Any] = {"box": _box(axes), "title": axes.get_title()}
+    about |= {"x": _label(axes, "x"), "y": _label(axes, "y")}
     about |= {"time": time} if time else {}
     about |= {} if (again := next(_maps(axes), None)) is None else {"map": again}
     xs: dict[tuple[float, ...], int] = {}

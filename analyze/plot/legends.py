@@ -8,14 +8,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SHARED = "tracer_names_and_handles"  # attribute of a legend that several axes of a figure share
+BELOW = 0.45  # inches from an axes to a legend below it: the numbers and the name of the axis are between
 LEGEND = 95  # characters that stand in a row of it
 
 
-def legend(axes: Axes, **options: Any) -> None:
+def legend(axes: Axes, *, below: bool = False, **options: Any) -> None:
     """Legend of an axes, off its curves: above the panels, together with that of the others of the figure.
 
-    Where two axes give one colour and style two names, each keeps its own; a place given in `options` is kept too.
+    Where two axes give one colour and style two names, each keeps its own, `below` it; a place given in `options` is
+    kept too.
     """
+    from matplotlib.transforms import ScaledTranslation
+
     figure = axes.get_figure()
     handles, names = axes.get_legend_handles_labels()
     if not handles or figure is None:
@@ -32,16 +36,17 @@ def legend(axes: Axes, **options: Any) -> None:
     if "bbox_to_anchor" in options or not _constrained(figure):
         axes.legend(**options)
         return
-    if clash or wide > 2 * LEGEND:
-        height = axes.get_position().height * figure.get_size_inches()[1]  # type: ignore[union-attr]
+    if clash or below:
         columns = max(1, int(0.45 * LEGEND / (max(map(len, names)) + 5)))
-        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.45 / height), "ncols": columns}
-        axes.legend(**{**options, **below, "title": None})
+        # Inches below the axes, whatever height the layout will leave it.
+        place = axes.transAxes + ScaledTranslation(0, -BELOW, figure.dpi_scale_trans)
+        where = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": place, "ncols": columns}
+        axes.legend(**{**options, **where, "title": None})
         return
     shared |= dict(zip(names, handles, strict=True))
     if old is not None:
         old.remove()
-    columns = len(shared) if wide <= LEGEND else -(-len(shared) // 2)
+    columns = len(shared) if wide <= LEGEND else max(1, LEGEND // (max(map(len, shared)) + 5))
     about = {name: value for name, value in options.items() if name in ("title", "markerscale")}
     drawn = figure.legend([*shared.values()], [*shared], loc="outside upper left", ncols=columns, **about)
     if "title" in about:

@@ -286,4 +286,10 @@ def _figure(name: str, data: xr.Dataset, card: Metric | None, figures: Path | No
 
 
 def _shown(value: float) -> str:
-    return "undefined" if np.isnan(value) else f"{value:.4g}".replace("-", "−")
+    """Four significant digits, and no power of ten that can be read as a number.
+
+    >>> _shown(0.00123456), _shown(-10020.3), _shown(float("nan"))
+    ('0.001235', '−10,020', 'undefined')
+    """
+    text = f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
+    return "undefined" if np.isnan(value) else text.replace("-", "−")

@@ -46,7 +46,9 @@ def fragment(draw: Callable[[], Figure], key: str, label: str, drawn: Path | Non
 
 
 def _inline_or_nothing(text: str, key: str, label: str) -> str:
-    if len(text) > LIMIT or "<svg" not in text or text.count("<metadata") + text.count("<!--") > 8:
+    # One without its end would be looked for to the end of the text, each time.
+    ended = all(text.rfind(a) <= text.rfind(b) for a, b in (("<metadata>", "</metadata>"), ("<!--", "-->")))
+    if len(text) > LIMIT or "<svg" not in text or not ended:
         return ""
     shown = inline(text, key, label)
     return shown if is_drawing(shown) else ""

@@ -51,7 +51,8 @@ A page supports its claim where every check that counts does, and partly where s
 check of each page; its interval is at the level the check was decided at.
 
 Where verdicts differ from those of the last edition, the page says why. That edition called a check true beyond two
-standard errors of three or five seeds, without correction for its 117 checks.
+standard errors of three or five seeds, without correction for its 117 checks. Figures that have not been rerun since
+show their numbers and no verdict: so few seeds decide nothing under these rules.
 
 This page and those it links are written by `docs/gallery/make.py` from what the scripts left; a page's cost is the
 processor time of all runs it rests on, some of which it shares with other pages.

@@ -4,7 +4,6 @@ import pytest
 
 import analyze
 from tests import contract
-from tests.loops import record_everything
 
 MODULE = '''
 import numpy as np
@@ -41,21 +40,18 @@ def installed(tmp_path, monkeypatch):
     sys.modules.pop("worst_metric", None)
 
 
-def test_a_metric_of_an_installed_package_is_found_kept_to_the_contract_and_computed(installed, tmp_path):
-    path = tmp_path / "run.zarr"
-    record_everything(path)
-    results = analyze.run(path, ["worst_loss", "stiffness"])
+def test_a_metric_of_an_installed_package_is_found_kept_to_the_contract_and_computed(installed, everything):
+    results = analyze.run(everything, ["worst_loss", "stiffness"])
     contract.check_card(installed)
     contract.check_result(installed, results["worst_loss"])
     contract.check_plot(installed, results["worst_loss"])
     assert results["worst_loss"]["worst"].sizes == {"step": 7}
 
 
-def test_results_as_parquet_are_the_tidy_table(tmp_path):
+def test_results_as_parquet_are_the_tidy_table(tmp_path, everything):
     import pandas as pd
 
-    record_everything(tmp_path / "run.zarr")
-    results = analyze.run(tmp_path / "run.zarr", ["generalization"])
+    results = analyze.run(everything, ["generalization"])
     results.to_parquet(tmp_path / "results.parquet")
     read = pd.read_parquet(tmp_path / "results.parquet")
     assert read["value"].tolist() == results.to_dataframe()["value"].tolist()

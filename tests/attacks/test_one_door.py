@@ -241,7 +241,8 @@ def called(file: Path) -> set[str]:
 
 def uses(name: str) -> set[str]:
     """Product files that call it."""
-    return {str(file.relative_to(HOME.parent)) for file in SOURCES if name in called(file)}
+    files = [file for file in SOURCES if name in file.read_text(encoding="utf-8")]
+    return {str(file.relative_to(HOME.parent)) for file in files if name in called(file)}
 
 
 def test_rows_are_compiled_and_read_in_one_room() -> None:

@@ -7,12 +7,23 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks import run
-from benchmarks.harness import CASES, Ratio
+from benchmarks.harness import CASES, Ratio, instructions
 from benchmarks.regression import grown, not_compared, warnings
 
 
 def ratio(case, label, *ratios):
     return Ratio(case, label, "it", 1.0, ratios)
+
+
+def test_the_instructions_that_int8_products_run_on_are_named():
+    flags = "processor : 0\nflags\t\t: fpu avx2 avx512bw {}\n"
+    names = [instructions(flags.format(last)) for last in ("avx512_vnni amx_int8", "avx512_vnni", "")]
+    assert names == ["amx_int8", "avx512_vnni", "avx512bw"]
+    import_module("benchmarks.analysis")
+    assert (
+        instructions("") == "unknown instructions"
+        and f"({instructions()})" in CASES["overlap_of_masks"].against
+    )
 
 
 def test_what_grew_by_more_than_a_quarter_is_named_worst_first():

@@ -27,3 +27,16 @@ def test_an_example_records_and_analyzes(name, shape, tmp_path):
     assert archive.state == "complete"
     assert set(archive.probes) == {"train", "test"}
     assert (tmp_path / f"{name}.analysis" / "report.html").stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_a_language_model_records_and_analyzes(tmp_path):
+    text = (EXAMPLES / "text" / "alice.txt").read_text()[:1600]
+    (tmp_path / "text.txt").write_text(text)
+    command = [sys.executable, str(EXAMPLES / "tiny_gpt.py"), "--text", "text.txt", "--quick"]
+    said = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=600, text=True)
+    assert said.stdout.count(" then ") == 5  # the characters least expected
+    with tracer.open(tmp_path / "tiny_gpt.zarr") as archive:
+        assert archive.state == "complete" and archive.probes["test"].tokens(0)["loss"].shape[1] == 64
+    report = (tmp_path / "tiny_gpt.analysis" / "report.html").read_text()
+    assert "Prediction of tokens" in report

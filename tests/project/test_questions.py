@@ -1,12 +1,12 @@
 """Ten questions of researchers: what the page says to type is run, and answers."""
 
 import re
+import shutil
 
 import pytest
 
 import analyze
 from tests import ROOT
-from tests.loops import record_everything
 from tests.project.test_docs import blocks
 from tests.synthetic import write_archive
 
@@ -18,10 +18,10 @@ NEEDED = [
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, everything):
     folder = tmp_path_factory.mktemp("questions")
     (folder / "runs").mkdir()
-    record_everything(folder / "runs" / "mlp.zarr")
+    shutil.copytree(everything, folder / "runs" / "mlp.zarr")
     write_archive(folder / "runs" / "other.zarr")
     return folder, analyze.run(folder / "runs" / "mlp.zarr", NEEDED)
 

@@ -23,7 +23,6 @@ from analyze.engine.apart import Apart as EngineApart
 from analyze.engine.blocks import Block, Worker
 from analyze.engine.plan import make_plan
 from tests.dying import crashing
-from tests.loops import record_everything
 from tracer.apart import Apart, WorkerDiedError, answers
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
 from tracer.verify import verify
@@ -39,10 +38,8 @@ def apart() -> Iterator[Apart]:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("apart") / "run.zarr"
-    record_everything(path)
-    return path
+def run(everything: Path) -> Path:
+    return everything
 
 
 def die(how: int) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -13,9 +14,12 @@ from analyze.numerics.processes import pool
 from tests.tracer.test_ending import busy
 from tracer.apart import Apart
 
-with pool(1) as beside:
-    beside.submit(busy)
-    Apart().call(busy)
+try:
+    with pool(1) as beside:
+        beside.submit(busy)
+        Apart().call(busy)
+except KeyboardInterrupt:
+    raise SystemExit(3)
 """
 
 
@@ -25,12 +29,29 @@ def busy() -> None:
     threading.Event().wait(600.0)
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
-def test_no_process_outlives_the_one_that_asked(how: signal.Signals) -> None:
-    with subprocess.Popen([sys.executable, "-c", STARTING], stderr=subprocess.PIPE) as process:
+def ctrl_c(process: "subprocess.Popen[bytes]") -> int:
+    """What a terminal does: every process of the group is interrupted."""
+    os.killpg(process.pid, signal.SIGINT)
+    return 3
+
+
+def ended(process: "subprocess.Popen[bytes]") -> int:
+    process.terminate()
+    return -signal.SIGTERM
+
+
+def killed(process: "subprocess.Popen[bytes]") -> int:
+    process.kill()
+    return -signal.SIGKILL
+
+
+@pytest.mark.parametrize("end", [ctrl_c, ended, pytest.param(killed, marks=pytest.mark.slow)])
+def test_no_process_outlives_the_one_that_asked(end: "Callable[[subprocess.Popen[bytes]], int]") -> None:
+    starting = [sys.executable, "-c", STARTING]
+    with subprocess.Popen(starting, stderr=subprocess.PIPE, start_new_session=True) as process:
         assert process.stderr is not None
         assert process.stderr.read(2) == b"++", "both are at work"
-        process.send_signal(how)
+        code = end(process)
         # Each holds the other end of this pipe as long as it lives.
         said, _ = process.communicate(timeout=60.0)
-        assert process.returncode == -how and not said
+        assert process.returncode == code and not said

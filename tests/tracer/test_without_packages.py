@@ -83,13 +83,20 @@ def test_reading_needs_no_pytorch(without_torch, tmp_path, script):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_what_is_stored_is_analyzed_and_the_rest_says_what_it_needs(without_torch, tmp_path):
     done = run(without_torch, "-m", "tracer", "analyze", ROOT_ARCHIVE, "-o", tmp_path / "analysis")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "analysis" / "report.html").is_file()
     assert "needs the package torch" in (tmp_path / "analysis" / "summary.json").read_text()
-    arguments = ("analyze", ROOT_ARCHIVE, "-o", tmp_path / "other", "-m", "hessian")
-    named = run(without_torch, "-m", "tracer", *arguments)
+
+
+def test_a_named_metric_is_computed_from_what_is_stored_or_says_what_it_needs(without_torch, tmp_path):
+    arguments = ("-m", "tracer", "analyze", ROOT_ARCHIVE, "-o", tmp_path / "analysis", "-m")
+    done = run(without_torch, *arguments, "stiffness", "-m", "cna")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "analysis" / "report.html").is_file()
+    named = run(without_torch, *arguments, "hessian")
     assert named.returncode == 1 and "needs the package torch" in named.stderr
     assert "Traceback" not in named.stderr
 

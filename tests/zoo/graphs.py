@@ -170,6 +170,17 @@ def transductive(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Ten
     return out, F.cross_entropy(out, targets, reduction="none")
 
 
+def by_index(model: nn.Module, inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """An example is a node's place in the one graph that all of them have in common."""
+    out = model(inputs["x"], inputs["edge_index"])[inputs["node"]]
+    return out, F.cross_entropy(out, targets, reduction="none")
+
+
+def places() -> Batch:
+    graph = {"x": torch.randn(N + 2, WIDTH), "edge_index": EDGE_INDEX}
+    return {"node": torch.arange(N), **graph}, classes()
+
+
 G = "graphs"
 CE = nn.CrossEntropyLoss()
 CASES = [
@@ -202,5 +213,13 @@ CASES = [
         lambda: (torch.randn(N, WIDTH), classes()),
         objective=transductive,
         off="mixes the examples",
+    ),
+    Case(
+        "nodes of one graph, by their index",
+        G,
+        Transductive,
+        places,
+        objective=by_index,
+        shared=("x", "edge_index"),
     ),
 ]

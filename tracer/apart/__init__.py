@@ -17,8 +17,9 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,6 +44,11 @@ class Apart:
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
         self._lock = threading.Lock()
+
+    def start(self, *modules: str) -> None:
+        """Start the process, if there is none, and have it import these while this one does something else."""
+        with self._lock:
+            self._started(modules)
 
     def call(
         self,
@@ -89,12 +95,12 @@ class Apart:
             if self._process is not None and self._owner == os.getpid():
                 self._ended(kill=True)
 
-    def _started(self) -> "subprocess.Popen[bytes]":
+    def _started(self, modules: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
         if self._process is None or self._owner != os.getpid():
             paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
             self._owner = os.getpid()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tracer.apart"],
+                [sys.executable, "-m", "tracer.apart", *modules],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=os.environ | {"PYTHONPATH": paths},
@@ -149,8 +155,11 @@ def receive(pipe: IO[bytes], most: int | None = None) -> tuple[bytes, bytes]:
     return kind, content
 
 
-def serve() -> None:
-    """Do what comes in, until nothing can: this process ends with the one that asks, in the middle of a call too."""
+def serve(modules: Sequence[str] = ()) -> None:
+    """Do what comes in, until nothing can: this process ends with the one that asks, in the middle of a call too.
+
+    modules: imported first, if they can be; a call that needs one says what is wrong with it.
+    """
     incoming = os.fdopen(os.dup(0), "rb")
     outgoing = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not come between the messages
@@ -158,6 +167,9 @@ def serve() -> None:
     _limit("RLIMIT_CORE", 0)
     calls: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(incoming, calls), daemon=True).start()
+    for module in modules:
+        with contextlib.suppress(ImportError):
+            import_module(module)
     while True:
         send(outgoing, *_answer(calls.get(), outgoing))
 

@@ -1,5 +1,7 @@
 """The process itself: answers calls until its input ends."""
 
+import sys
+
 from tracer.apart import serve
 
-serve()
+serve(sys.argv[1:])

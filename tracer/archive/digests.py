@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
 
+from tracer import spec
 from tracer.archive.source import Source
 
 MANIFEST = "manifest/objects"
-ENTRIES = ("step", "epoch_end")  # of every stream; they grow with each snapshot
 
 
 class Digests:
@@ -47,7 +47,7 @@ class Digests:
         for name in sorted(self._source.children(group)):
             path = f"{group}/{name}"
             node = self._source.nodes[path]
-            if node["node_type"] == "array" and (row is None or name not in ENTRIES):
+            if node["node_type"] == "array" and (row is None or name not in spec.STREAM_COLUMNS):
                 shape = node["shape"] if row is None else node["shape"][1:]
                 digest.update(json.dumps([name, node["data_type"], shape]).encode())
                 for piece in self._pieces(path, node, row):
@@ -63,8 +63,10 @@ class Digests:
             if row is not None and row // grid.chunk[0] != first:
                 continue
             known = sealed.get((first, numbers[1] if len(numbers) > 1 else 0))
-            if known is None or any(numbers[2:]):
-                # An object that may still grow is in no manifest: what is committed of it counts.
+            shared = row is not None and grid.raw and grid.chunk[0] > 1
+            if known is None or shared or any(numbers[2:]):
+                # An object that may still grow is in no manifest: what is committed of it counts, and the same when it
+                # is full.
                 part = () if row is None else (slice(row, row + 1),)
                 yield self._source.read(path, part).tobytes()
                 return

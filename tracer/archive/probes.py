@@ -1,7 +1,7 @@
 """A probe of an archive: its examples, and what was recorded of them at each snapshot."""
 
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,21 @@ from tracer.archive.source import Source
 from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
 from tracer.spec import HOW, PROBE_STREAMS
 from tracer.spec.correctness import UNSAID
+
+
+class Top(NamedTuple):
+    """What stands for outputs over more than 4,096 classes; each answer's, where an example has several.
+
+    top_score, top_class: (example, ..., k), the largest scores, falling, and their classes. log_sum_exp: (example, ...)
+    of all scores; what is subtracted from a score to have the logarithm of its probability. entropy: (example, ...) of
+    the softmax of all scores, in nats. target_score: (example,) of the target, where an example has one class.
+    """
+
+    top_score: np.ndarray
+    top_class: np.ndarray
+    log_sum_exp: np.ndarray
+    entropy: np.ndarray
+    target_score: np.ndarray | None = None
 
 
 class ProbeView:
@@ -96,7 +111,42 @@ class ProbeView:
 
     def outputs(self, step: int) -> np.ndarray:
         """Outputs of the network, (example, ...)."""
-        return self._source.snapshot(f"{self._stream('outputs')}/outputs", step)
+        path = self._stream("outputs")
+        if self.has_top:
+            raise MissingTraceError(
+                f"of the {self.n_classes:,} outputs of each answer of probe {self.name!r} the "
+                f"{self._source.shape(f'{path}/top_score')[-1]} largest are recorded: read them as top(step), or run "
+                "the network again, which gives all of them"
+            )
+        return self._source.snapshot(f"{path}/outputs", step)
+
+    @property
+    def has_top(self) -> bool:
+        """Whether the largest scores of each answer stand for the outputs."""
+        return self._source.has(f"{self._path}/outputs/top_score")
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes the largest scores are taken from."""
+        return int(self._source.group_attributes(self._stream("outputs")).get("classes", 0))
+
+    def top(self, step: int) -> Top:
+        """The largest scores of each answer, where these stand for the outputs."""
+        path = self._stream("outputs")
+        if not self.has_top:
+            raise MissingTraceError(f"outputs of probe {self.name!r} are recorded whole: read outputs(step)")
+        there = [name for name in Top._fields if self._source.has(f"{path}/{name}")]
+        return Top(**{name: self._source.snapshot(f"{path}/{name}", step) for name in there})
+
+    def tokens(self, step: int) -> dict[str, np.ndarray]:
+        """Of the answer at every token: `log_prob` of the target, `correct`, and `loss` where known: (example, token).
+
+        float32, NaN where the loss leaves a token out. Attribute `first` of the stream says of which target the first
+        answer is.
+        """
+        path = self._stream("tokens")
+        names = [name for name in ("log_prob", "correct", "loss") if self._source.has(f"{path}/{name}")]
+        return {name: self._source.snapshot(f"{path}/{name}", step) for name in names}
 
     def losses(self, step: int) -> np.ndarray:
         """Loss of each example, (example,)."""

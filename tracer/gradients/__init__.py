@@ -238,6 +238,11 @@ class Backward:
             self._leaves.append(result)
         result.register_hook(partial(self._signal, row.name))
 
+    @property
+    def waiting(self) -> list[Tensor]:
+        """What rows that use parameters were given, kept until their signals arrive."""
+        return [value for args, *_ in self._waiting.values() for value in args if isinstance(value, Tensor)]
+
     def run(self, losses: Tensor) -> None:
         """Propagate the sum of the losses back; every unit is received once."""
         if self._leaves and losses.requires_grad:

@@ -84,6 +84,10 @@ class Form(ABC):
             return self
         return self._with({name: tensor[:n] for name, tensor in self.tensors.items()})
 
+    def without_values(self) -> Self:
+        """The same with tensors that have only sizes."""
+        return self._with({name: tensor.to("meta") for name, tensor in self.tensors.items()})
+
     @staticmethod
     def join(forms: Sequence["Form"]) -> "Form":
         """The same tensor's gradients of more examples; all of one kind."""

@@ -14,7 +14,7 @@ from tracer.network.checks import closure
 from tracer.network.independence import independence
 from tracer.probe.layout import Declared
 from tracer.rerun import part, reproduces
-from tracer.rerun.passes import FillPass
+from tracer.rerun.passes import FillPass, as_recorded
 from tracer.rerun.stored import Networks, tensors_of, to_device
 from tracer.rerun.wanted import Wanted
 
@@ -79,7 +79,9 @@ class Filling:
     def _pass(self, step: int, tensors: dict[str, Tensor]) -> FillPass:
         network = self._networks.at(step)
         if network not in self._passes:
-            self._passes[network] = FillPass(network, self.wants, tensors=tensors, **self._options)
+            self._passes[network] = FillPass(
+                network, self.wants, tensors=tensors, **as_recorded(self._archive), **self._options
+            )
         return self._passes[network]
 
     def _missing(self, steps: set[int]) -> dict[str, set[int]]:

@@ -20,7 +20,6 @@ Arrays = dict[str, np.ndarray]
 Declared = Mapping[str, tuple[np.dtype, tuple[int, ...], tuple[str, ...]]]
 _ROWS = 4096  # updates carried over at a time
 _FIELDS = ("step", "epoch", "time", "loss", "skipped")
-_OWN = ("step", "epoch_end")
 _RAGGED = "minibatch"  # its arrays have a row for each id of each update
 
 
@@ -137,7 +136,7 @@ class _Copy:
     def _names(self, group: str) -> list[str]:
         """Arrays of a group, without the two columns every stream has."""
         children = self._source.children(group)
-        return [name for name in children if name not in _OWN and self._is_array(group, name)]
+        return [name for name in children if name not in spec.STREAM_COLUMNS and self._is_array(group, name)]
 
     def _is_array(self, group: str, name: str) -> bool:
         return isinstance(self._zarr[f"{group}/{name}"], zarr.Array)

@@ -66,7 +66,7 @@ def _walked(
     program = Program(network.rows, network.needed(results), _META, results, guarded=True)
     leaves = network.leaves(_meta(dict(tensors)), _meta(inputs), _meta(targets), _META)
     n = _examples(network, inputs)
-    ends, live, said = _ends(network.rows), dict[int, int](), dict[int, tuple[int, ...]]()
+    ends, live, said = last_uses(network.rows), dict[int, int](), dict[int, tuple[int, ...]]()
     held = work = 0
     differentiable = torch.is_grad_enabled()  # then nothing is freed
     values = program.start(leaves)
@@ -122,7 +122,7 @@ def _meta(tree: Any) -> Any:
     return rebuild(tree, iter([leaf.to(_META) for leaf in leaves_of(tree)]))
 
 
-def _ends(rows: list["Row"]) -> dict[int, list[int]]:
+def last_uses(rows: list["Row"]) -> dict[int, list[int]]:
     """Row -> rows whose memory is free after it; an output lives as long as what may be a view of it."""
     last = list(range(len(rows)))
     for index in range(len(rows) - 1, -1, -1):

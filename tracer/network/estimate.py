@@ -24,14 +24,14 @@ class Estimate:
     """Of one example, nearly: a table has a few rows more or less.
 
     nbytes: of all results that are no views. work, calls: operations of the forward pass, and how many were called.
-    outputs: numbers in the output. units, masked: of all nonlinearities, and of those that have a mask. sites: how
+    outputs: shape of the output. units, masked: of all nonlinearities, and of those that have a mask. sites: how
     many. held: numbers in the gradients of each module that owns parameters, as rows or as factors, by path.
     """
 
     nbytes: int = 0
     work: int = 0
     calls: int = 0
-    outputs: int = 0
+    outputs: tuple[int, ...] = ()
     units: int = 0
     masked: int = 0
     sites: int = 0
@@ -56,7 +56,7 @@ def estimate(
                     outputs = call_model(replica, few[0])
                 else:
                     outputs = objective_of(loss, objective)(replica, *few).outputs
-            sizes.outputs = first_tensor(outputs).numel() // _EXAMPLES  # type: ignore[union-attr]
+            sizes.outputs = tuple(first_tensor(outputs).shape[1:])  # type: ignore[union-attr]
     except Exception:  # whatever the model asks of values that are not there
         return None
     return sizes

@@ -15,6 +15,7 @@ from tracer.network.fixed_masks import by_example
 from tracer.network.network import Network
 from tracer.network.pytree import examples_in, leaves_of, rebuild, take
 from tracer.network.table import Row
+from tracer.ops import op
 
 _TOGETHER = 4  # examples run together
 _EXTREMES = (1e3, -1e3, 1e30, 0.0)  # the largest is far beyond any threshold, and its products are infinite
@@ -110,11 +111,21 @@ def _mixes(network: Network, mixing: Sequence[Row], joint: Sequence[Row]) -> Ind
     cause = next((r for r in joint if network.rows.index(r) in used), row)
     if cause.op == "getitem" and used:  # of an operation with several results
         cause = network.rows[min(used)]
-    return Independence(
-        False,
-        f"{whose(row)} mixes the examples of a batch ({cause.op}): no gradient or path belongs to one example, "
-        "so per-example quantities are off",
-        row.module,
+    normalising = op(cause.op).normalises is not None
+    return Independence(False, mixes(whose(row), cause.op, normalising), row.module)
+
+
+def mixes(by: str, cause: str, normalising: bool) -> str:
+    """What to say where an operation computes one example from the others of its batch."""
+    remedy = (
+        "let it keep running statistics"
+        if normalising
+        else "what examples need of each other can be an input that all of them have in common: "
+        "tracer.Probe((own, common), targets, shared=[1])"
+    )
+    return (
+        f"{by} mixes the examples of a batch ({cause}): no gradient or path belongs to one example, so per-example "
+        f"quantities are off; {remedy}"
     )
 
 

@@ -71,11 +71,17 @@ def correctness_of(loss: Callable[..., Any], outputs: Tensor, targets: Any) -> C
 
 
 def judged(
-    network: Any, tensors: Mapping[str, Tensor], few: tuple[Any, Any], targets: Any, loss: Any
+    network: Any,
+    tensors: Mapping[str, Tensor],
+    few: tuple[Any, Any],
+    targets: Any,
+    loss: Any,
+    said: Tensor | None = None,
 ) -> Correctness:
     """What the loss, or the objective where it is None, of a recorded network calls correct.
 
-    few: inputs and targets of a few examples, which are run. targets: of all examples there are.
+    few: inputs and targets of a few examples, which are run. targets: of all examples there are. said: targets of the
+    few, as the objective returns them in line with its outputs.
     """
     stated = network.correct is not None
     if loss is None and not (stated and isinstance(few[1], Tensor)):
@@ -83,18 +89,29 @@ def judged(
     with quiet(grad=False):
         outputs, _ = network.run(tensors, *few)
     if stated:
-        return stated_rule(outputs, few[1])
+        return stated_rule(outputs, few[1], said)
     return correctness_of(
         loss, outputs, targets.to(outputs.device) if isinstance(targets, Tensor) else targets
     )
 
 
-def stated_rule(outputs: Tensor, targets: Tensor) -> Correctness:
-    """What is known of classes where an objective states what is correct: the classes of plain class numbers."""
+def stated_rule(outputs: Tensor, targets: Tensor, said: Tensor | None = None) -> Correctness:
+    """What is known of classes where an objective states what is correct: the classes of plain class numbers.
+
+    said: the targets as the objective returns them. Of one class a token they may be the probe's from some place on.
+    """
     rule = aligned_rule(outputs, targets)
     classes = rule.kind == "class" and not targets.is_floating_point() and targets.ndim == 1
     if classes or (rule.kind == "binary" and outputs[0].numel() == 1):
         return replace(rule, stated=True)
+    if said is not None and targets.ndim == 2 and not said.is_floating_point():
+        rule, length = aligned_rule(outputs, said), said[0].numel()
+        starts = range(targets.shape[1] - length + 1)
+        same = [k for k in starts if torch.equal(said.reshape(len(said), -1), targets[:, k : k + length])]
+        if rule.kind == "class" and same and said.ndim == 2:
+            return replace(rule, first=same[0], stated=True)
+        if rule.kind == "class" and same and said.ndim == 1:
+            return replace(rule, token=same[-1], stated=True)
     return Correctness(
         "none",
         stated=True,

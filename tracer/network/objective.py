@@ -111,6 +111,13 @@ def scored(returned: Any) -> Scored:
     return Scored(outputs, losses, None if targets is None else _aligned(outputs, targets))
 
 
+def said_targets(returned: Any) -> Tensor | None:
+    """The targets that an objective returned in line with its outputs, None where it returned none."""
+    fields = returned._asdict() if hasattr(returned, "_asdict") else returned
+    targets = fields.get("targets") if isinstance(fields, Mapping) and fields.get("correct") is None else None
+    return targets if isinstance(targets, Tensor) else None
+
+
 def _share(correct: Any) -> Tensor:
     if not isinstance(correct, Tensor) or correct.ndim == 0:
         raise RecordError(

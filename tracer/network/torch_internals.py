@@ -6,13 +6,16 @@
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from functools import wraps
+from itertools import cycle
 from types import FunctionType
 from typing import Any
 
 import torch
+from torch import nn
+from torch._ops import OpOverload
 
 # Where a module keeps its hooks: copies leave out those of the user's, and no method removes hooks one did not add.
 HOOKS = (
@@ -28,14 +31,14 @@ HOOKS = (
 
 
 class Replaced:
-    """A method of a class with another in its place, made from it, until `stop`.
+    """A method of a class, or function of a module, with another in its place, made from it, until `stop`.
 
     For events that have no hook: a step that a `GradScaler` leaves out, the loss that an accelerator propagates
     back, a trainer's loop over its loader.
     """
 
     def __init__(
-        self, owner: type, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]
+        self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]
     ) -> None:
         self._owner, self._name, self._own = owner, name, name in owner.__dict__
         self._original = getattr(owner, name)
@@ -76,6 +79,40 @@ def opened(function: Any) -> FunctionType:
 
 
 @contextmanager
+def masks_answered(model: nn.Module, run: Callable[[], Any]) -> Iterator[None]:
+    """Where layers of `nn.Transformer` ask of a mask whether it is causal, and hear what they heard in `run`.
+
+    While a model is exported no mask has values that could be looked at.
+    """
+    if not any(
+        isinstance(module, (nn.TransformerEncoder, nn.TransformerDecoder)) for module in model.modules()
+    ):
+        yield
+        return
+    heard: list[bool] = []
+
+    def listening(ask: Callable[..., bool]) -> Callable[..., bool]:
+        def asked(*args: Any, **kwargs: Any) -> bool:
+            heard.append(ask(*args, **kwargs))
+            return heard[-1]
+
+        return asked
+
+    question = (torch.nn.modules.transformer, "_detect_is_causal_mask")
+    replaced = Replaced(*question, listening)
+    try:
+        run()
+    finally:
+        replaced.stop()
+    answers = cycle(heard)
+    replaced = Replaced(*question, lambda ask: lambda *args, **kwargs: next(answers))
+    try:
+        yield
+    finally:
+        replaced.stop()
+
+
+@contextmanager
 def fake_tensors() -> Iterator[Any]:
     """Where tensors have sizes and no values; gives the mode, whose `from_tensor` takes the values of one away."""
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -98,6 +135,31 @@ def hushed() -> Iterator[None]:
             yield
         finally:
             logging.disable(disabled)
+
+
+_COLLECT = "_collect_all_valid_cia_ops"
+
+
+@contextmanager
+def composites(targets: Iterable[Any], is_known: Callable[[str], bool]) -> Iterator[None]:
+    """Decompose a program of these targets in less time: PyTorch prepares 500 composite operations each time.
+
+    Here it prepares those that the program has or that are known by name; another one that comes up on the way is
+    written in its parts at once. A program with operations of other libraries is decomposed as ever.
+    """
+    from torch.export import exported_program
+
+    targets = {target for target in targets if isinstance(target, OpOverload)}
+    collect = getattr(exported_program, _COLLECT, None)
+    if collect is None or any(target.namespace != "aten" for target in targets):
+        yield
+        return
+    few = {op for op in collect() if op in targets or is_known(str(op))}
+    setattr(exported_program, _COLLECT, lambda: few)
+    try:
+        yield
+    finally:
+        setattr(exported_program, _COLLECT, collect)
 
 
 def within_transform() -> bool:

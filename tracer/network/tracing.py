@@ -20,9 +20,9 @@ from tracer.network.program import Program
 from tracer.network.pytree import examples_in, first_tensor, leaves_of, rebuild, take
 from tracer.network.structure import find_calls, find_layers, find_sites, site_names, zero_constants
 from tracer.network.table import Row
-from tracer.network.torch_internals import hushed
+from tracer.network.torch_internals import composites, hushed, masks_answered
 from tracer.network.value_checks import unchecked
-from tracer.ops import kernels
+from tracer.ops import OPS, alias, kernels
 from tracer.ops.decompositions import decompositions, is_primitive
 
 _FEW = 3  # examples in a trace with a variable number of them
@@ -145,32 +145,49 @@ def _export(
     leaves = leaves_of(arguments)
     together = _Together(model, goal, inputs, targets)
     together.__dict__["training"] = False
-    program = torch.export.export(together, tuple(leaves), dynamic_shapes=shapes, strict=False)
+    with masks_answered(model, lambda: together(*leaves)):
+        program = torch.export.export(together, tuple(leaves), dynamic_shapes=shapes, strict=False)
     _detach_no_grad(program.graph_module)
-    program = _decomposed(program.run_decompositions({}))
+    program = _decomposed(_rewritten(program, {}))
     return Reader(program, model, len(leaves_of(inputs))).draft()
 
 
 def _decomposed(program: Any) -> Any:
     """The program with what has no record written in operations that have one, as far as PyTorch knows how.
 
-    One operation at a time, each once: a step that fails, or ends in primitives that no table holds, is not taken.
+    Each operation once: a step that fails, or ends in primitives that no table holds, is not taken. All that are
+    there go together, which is one export again instead of one each; where that fails, one at a time.
     """
     tried: set[Any] = set()
     while steps := {at: how for at, how in decompositions(_targets(program)).items() if at not in tried}:
-        target, how = next(iter(steps.items()))
-        tried.add(target)
-        try:
-            written = program.run_decompositions({target: how})
-        except Exception:  # whatever PyTorch's own forms raise on symbolic sizes
-            continue
-        if not any(is_primitive(at) for at in _targets(written)):
-            program = written
+        written = _step(program, steps)
+        if written is None and len(steps) > 1:
+            steps = dict([next(iter(steps.items()))])
+            written = _step(program, steps)
+        tried |= steps.keys()
+        program = written or program
     return program
 
 
+def _step(program: Any, steps: dict[Any, Any]) -> Any:
+    """The program with these operations written in others; None where that fails or ends in primitives."""
+    try:
+        written = _rewritten(program, steps)
+    except Exception:  # whatever PyTorch's own forms raise on symbolic sizes
+        return None
+    return None if any(is_primitive(at) for at in _targets(written)) else written
+
+
+def _rewritten(program: Any, steps: dict[Any, Any]) -> Any:
+    """The program without writing in place, and with these operations written in others."""
+    with composites([*_targets(program), *steps], lambda name: alias(name) in OPS):
+        return program.run_decompositions(steps)
+
+
 def _targets(program: Any) -> list[Any]:
-    return [node.target for node in program.graph.nodes if node.op == "call_function"]
+    """What is called, in regions of their own too (where gradients are off)."""
+    inside = [part for part in program.graph_module.modules() if isinstance(part, fx.GraphModule)]
+    return [node.target for part in inside for node in part.graph.nodes if node.op == "call_function"]
 
 
 def _detach_no_grad(module: fx.GraphModule) -> None:

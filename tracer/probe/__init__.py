@@ -271,9 +271,12 @@ def _tensors(value: Any, what: str) -> Any:
         raise RecordError(
             f"{what} are a {type(value).__name__}, expected a tensor or array with examples first"
         )
-    if any(leaf.layout != torch.strided or leaf.is_meta or leaf.is_quantized for leaf in leaves):
+    if any(
+        leaf.layout != torch.strided or leaf.is_meta or leaf.is_quantized
+        for leaf in [*leaves, *shared_in(value)]
+    ):
         raise RecordError(
-            f"{what} are sparse, quantized or on the meta device, expected dense tensors with values"
+            f"{what} are sparse, quantized or on the meta device, expected dense tensors with values: x.to_dense()"
         )
     if len({len(leaf) for leaf in leaves}) > 1:
         raise RecordError(

@@ -65,6 +65,11 @@ class Examples:
             trees.append(rebuild(tree, iter(parts)))
         return trees[0], trees[1]
 
+    def targets(self, start: int, stop: int) -> Tensor | None:
+        """Targets of some examples, None where they are not one tensor."""
+        targets = self._trees[1]
+        return targets[start:stop] if isinstance(targets, Tensor) else None
+
     def through(
         self, tensors: Mapping[str, Tensor], start: int, stop: int, watchers: Sequence[Visit] = ()
     ) -> tuple[Tensor, Tensor | None]:

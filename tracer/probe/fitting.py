@@ -56,17 +56,17 @@ class Needs:
     """What a probe pass takes, from sizes.
 
     stream: bytes of a stream of one probe with so many examples. exact: bytes of the exact gradients of an example.
-    gradients: as asked for ("auto", "exact", ...). gram: bytes of the inner products of n examples. example: bytes of
-    all rows' outputs. padded: examples that always go through together, or 0. held: bytes of an example's gradients of
-    each unit of parameters, in the order of the rows. chunks: examples of a chunk with gradients, and without. weights:
-    bytes of the model's tensors. work: None where it is not known.
+    gradients: as asked for ("auto", "exact", ...). gram: bytes of the inner products of n examples. flight: bytes of an
+    example that goes through, with gradients and without. padded: examples that always go through together, or 0. held:
+    bytes of an example's gradients of each unit of parameters, in the order of the rows. chunks: examples of a chunk
+    with gradients, and without. weights: bytes of the model's tensors. work: None where it is not known.
     """
 
     stream: Callable[[str, int], int]
     exact: int
     gradients: str
     gram: Callable[[int], int]
-    example: int
+    flight: tuple[int, int]
     padded: int
     held: Mapping[Names, int]
     chunks: tuple[int, int]
@@ -90,8 +90,10 @@ class Needs:
         parts[COPIES] = max(self.weights, *parts.values()) if parts else self.weights
         most = max((max(taken.values(), default=0) for taken in counts.values()), default=0)
         largest = max((taken.get("gradients", 0) for taken in counts.values()), default=0)
-        flight = max(2 * min(self.chunks[0], largest), min(self.chunks[1], most), self.padded)
-        parts[IN_FLIGHT] = flight * self.example + _PRODUCTS * 8 * n * n
+        backward, forward = self.flight
+        with_gradients = max(min(self.chunks[0], largest), self.padded if largest else 0)
+        flight = max(backward * with_gradients, forward * max(min(self.chunks[1], most), self.padded))
+        parts[IN_FLIGHT] = flight + _PRODUCTS * 8 * n * n
         return parts
 
     def n_gradients(self, counts: Counts) -> int:

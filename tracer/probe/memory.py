@@ -4,7 +4,8 @@ from math import prod
 
 from tracer.errors import RecordError, byte_size
 from tracer.network import Network
-from tracer.network.table import DTYPES
+from tracer.network.cost import last_uses
+from tracer.network.table import DTYPES, Row
 from tracer.ops import op
 
 COPIES = "copies that wait to be written"
@@ -17,12 +18,25 @@ _MOST = {"gradients": 256, "forward": 1024}  # examples in a chunk
 
 def example_bytes(network: Network) -> int:
     """Bytes of all rows' outputs for one example, views not counted."""
-    total = 0
-    for row in network.rows:
-        size = row.size(1)
-        if size is not None and row.dtype is not None and not op(row.op).may_be_view:
-            total += prod(size) * DTYPES[row.dtype].itemsize
-    return max(1, total)
+    return max(1, sum(map(_row_bytes, network.rows)))
+
+
+def _row_bytes(row: Row) -> int:
+    size = row.size(1)
+    if size is None or row.dtype is None or op(row.op).may_be_view:
+        return 0
+    return prod(size) * DTYPES[row.dtype].itemsize
+
+
+def flight_bytes(network: Network) -> tuple[int, int, int]:
+    """Bytes of all rows' outputs for one example, of those alive at a time without gradients, and of the largest."""
+    ends, alive, most, largest = last_uses(network.rows), 0, 0, 0
+    sizes = [_row_bytes(row) for row in network.rows]
+    for index, size in enumerate(sizes):
+        alive += size
+        most, largest = max(most, alive), max(largest, size)
+        alive -= sum(sizes[over] for over in ends.get(index, ()))
+    return max(1, sum(sizes)), max(1, most), largest
 
 
 def chunk_sizes(network: Network, memory: int, chunk: int | None) -> tuple[int, int]:

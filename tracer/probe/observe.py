@@ -11,6 +11,7 @@ from torch import Tensor
 from tracer.network import Network
 from tracer.network.fixed_masks import by_example
 from tracer.network.table import Row, Site
+from tracer.probe.answers import Answers
 
 Arrays = dict[str, dict[str, Tensor]]  # stream: array: values, on the network's device
 
@@ -60,7 +61,7 @@ class Chunk:
     """Takes the streams' share of one chunk as its rows are computed.
 
     looks: by name of the row. counts: how many of the chunk's examples each stream takes. batch: examples that
-    go through, padding included.
+    go through, padding included. answers: what outputs come down to.
     """
 
     def __init__(
@@ -70,8 +71,9 @@ class Chunk:
         start: int,
         counts: Mapping[str, int],
         batch: int,
+        answers: Answers | None = None,
     ) -> None:
-        self._looks, self._arrays, self._counts = looks, arrays, counts
+        self._looks, self._arrays, self._counts, self._answers = looks, arrays, counts, answers
         self.start, self._batch = start, batch
 
     def visit(self, row: Row, values: tuple[Any, ...], out: Any) -> None:
@@ -95,12 +97,14 @@ class Chunk:
         """The rows of an array, examples first, that belong to this chunk."""
         return self._arrays[stream][name][self.start : self.start + self._counts[stream]]
 
-    def finish(self, outputs: Tensor, losses: Tensor | None) -> None:
+    def finish(self, outputs: Tensor, losses: Tensor | None, targets: Tensor | None = None) -> None:
         """Take the results of the chunk."""
         if count := self.count("outputs"):
             for name, values in (("outputs", outputs), ("loss", losses)):
-                if values is not None:
+                if values is not None and name in self._arrays["outputs"]:
                     self.place("outputs", name).copy_(values[:count].detach())
+        if self._answers is not None:
+            self._answers.take(self, outputs, targets)
 
 
 def looks_of(observed: Sequence[Look], network: Network) -> dict[str, list[Look]]:

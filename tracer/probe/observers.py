@@ -1,6 +1,6 @@
 """How each stream of a probe is taken from the network: one observer a stream, nothing else knows."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,9 @@ from tracer.gradients.collect import Blocks
 from tracer.network import Network
 from tracer.network.copies import to_numpy
 from tracer.network.table import Row
+from tracer.probe.answers import Answers, Declared
 from tracer.probe.observe import Chunk, Look, Units, blank
 from tracer.probe.packing import pack_on
-
-Declared = dict[str, tuple[np.dtype, tuple[int, ...], tuple[str, ...]]]
 
 _DOUBLE, _SINGLE, _BYTE = (np.dtype(kind) for kind in ("float64", "float32", "uint8"))
 
@@ -24,7 +23,8 @@ _DOUBLE, _SINGLE, _BYTE = (np.dtype(kind) for kind in ("float64", "float32", "ui
 class Seen:
     """What observers need to know before the first pass.
 
-    outputs, losses: of a few examples, None where nothing was run yet. blocks: of the stored gradients.
+    outputs, losses: of a few examples, None where nothing was run yet. blocks: of the stored gradients. answers: what
+    outputs come down to.
     """
 
     network: Network
@@ -32,6 +32,7 @@ class Seen:
     outputs: Tensor | None = None
     losses: Tensor | None = None
     blocks: Blocks | None = None
+    answers: Answers | None = None
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,16 @@ class Observer:
     fill: float | None = None
 
 
-def observed(streams: Iterable[str], network: Network, units: Units) -> list[Look]:
+def observed(
+    streams: Collection[str], network: Network, units: Units, answers: Answers | None = None
+) -> list[Look]:
     """Where the observers of some streams look."""
-    return [
+    looks = [
         look for stream in OBSERVERS if stream in streams for look in OBSERVERS[stream].looks(network, units)
     ]
+    if "tokens" in streams and answers is not None and answers.loss_row is not None:
+        looks.append(Look(_take_token_losses, "tokens", "loss", answers.loss_row, -1))
+    return looks
 
 
 def allocate(stream: str, declared: Declared, device: torch.device) -> dict[str, Tensor]:
@@ -76,6 +82,8 @@ def _outputs(seen: Seen, count: int) -> Declared:
     rest = outputs.ndim - 1
     dims: Sequence[str] = ("output",) if rest == 1 else numbered("output", rest)
     declared: Declared = {"outputs": (outputs.dtype, (count, *outputs.shape[1:]), ("outputs_example", *dims))}
+    if seen.answers is not None and seen.answers.top:
+        declared = seen.answers.top_arrays(count)
     if seen.losses is not None:
         declared["loss"] = (to_numpy(seen.losses).dtype, (count,), ("outputs_example",))
         if seen.network.correct is not None:
@@ -90,6 +98,14 @@ def _look_at_correctness(network: Network, units: Units) -> Iterator[Look]:
 
 def _take_correct(chunk: Chunk, look: Look, row: Row, values: tuple[Any, ...], out: Any) -> None:
     chunk.place("outputs", "correct").copy_(out.detach()[: chunk.count("outputs")])
+
+
+def _tokens(seen: Seen, count: int) -> Declared:
+    return {} if seen.answers is None else seen.answers.token_arrays(count)
+
+
+def _take_token_losses(chunk: Chunk, look: Look, row: Row, values: tuple[Any, ...], out: Any) -> None:
+    chunk.place("tokens", "loss").copy_(chunk.units(out, row)[: chunk.count("tokens")])
 
 
 def _masks(seen: Seen, count: int) -> Declared:
@@ -160,6 +176,7 @@ def _gradients(seen: Seen, count: int) -> Declared:
 
 OBSERVERS: dict[str, Observer] = {
     "outputs": Observer(_outputs, _look_at_correctness),
+    "tokens": Observer(_tokens, fill=np.nan),  # taken when outputs and losses are there, see `Answers`
     # Sums over rows whose examples are not known, or that are complex, and units of such sites stay undefined.
     "sums": Observer(_sums, _look_at_sums, np.nan),
     "masks": Observer(_masks, _look_at_masks, 0),  # bits are ORed in

@@ -5,6 +5,7 @@ mode, its `.grad` and its random streams are not touched.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from tracer.network.precision import full_precision
 from tracer.network.table import plain
 from tracer.probe import fitting
 from tracer.probe import memory as budget
+from tracer.probe.answers import Answers, is_tokens, loss_row_of
 from tracer.probe.examples import Examples
 from tracer.probe.layout import Static, gram_layout, static_layout
 from tracer.probe.observe import Arrays as OnDevice
@@ -30,11 +32,14 @@ from tracer.probe.observe import Chunk, Look, Units, looks_of
 from tracer.probe.observers import OBSERVERS, Declared, Seen, allocate, observed
 from tracer.probe.survey import Survey, left_over
 from tracer.spec import PROBE_STREAMS
+from tracer.spec.correctness import Correctness
 
 if TYPE_CHECKING:
     from tracer.probe import Probe
 
 Arrays = dict[str, dict[str, np.ndarray]]
+
+SIGNALS = 3  # of the largest row, that are on their way back at a time
 
 
 class ProbePass:
@@ -45,7 +50,7 @@ class ProbePass:
     that a pass and what it leaves to be written may use, and cost: training steps of `batch` examples that it may
     take: what was not asked for is fitted into both, what was asked for and does not fit is refused with the figure.
     chunk: examples that go through together (default: what fits). excluded: parameters (name: why) whose rules are not
-    to be trusted.
+    to be trusted. rule: what the loss calls correct. whole: outputs are taken whole, over however many classes.
 
     probes: as they are taken now, each stream with its number of examples. steps: training steps that a snapshot is
     worth, None where that is not known. device: where the probes are. streams: what is recorded. mode, reason: how
@@ -70,6 +75,8 @@ class ProbePass:
         excluded: Mapping[str, str] | None = None,
         cost: float = fitting.COST,
         batch: int | None = None,
+        rule: Correctness | None = None,
+        whole: bool = False,
     ) -> None:
         if not probes:
             raise RecordError(
@@ -77,7 +84,7 @@ class ProbePass:
             )
         if gradients not in ("auto", "exact", "gram", "none"):
             raise RecordError(f"gradients={gradients!r}: expected 'auto', 'exact', 'gram' or 'none'")
-        self._network = network
+        self._network, self._rule = network, rule
         self._units = Units.of(network.sites)
         self._looks: dict[frozenset[str], dict[str, list[Look]]] = {}
         self.device = next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
@@ -88,6 +95,7 @@ class ProbePass:
         with_gradients = "gradients" in self.streams
         with plain_math(), full_precision():
             self._survey = Survey(network, _detached(tensors), self._probes[0], with_gradients, excluded)
+            self._answers = self._find_answers(_detached(tensors), whole)
         work = self._work(tensors, batch)
         needs = self._needs(gradients, tensors, sizes, work)
         fitted = fitting.fit(probes, [s for s in PROBE_STREAMS if s in self.streams], needs, memory, cost)
@@ -124,11 +132,29 @@ class ProbePass:
             wanted.discard("gradients")
         if not self._units.n_masks:
             wanted.discard("masks")
+        if not all(is_tokens(self._rule, probe.targets) for probe in probes.values()):
+            wanted.discard("tokens")
         ordered = [stream for stream in PROBE_STREAMS if stream in wanted]
         return [
             Examples(name, probe, self._network, self.device, ordered, sizes)
             for name, probe in probes.items()
         ]
+
+    def _find_answers(self, tensors: dict[str, Tensor], whole: bool) -> Answers:
+        p, n = self._probes[0], min(2, self._probes[0].probe.n)
+        _, targets = p.cut(0, n)
+        answers = Answers.of(self._rule, self._survey.outputs, targets, whole)
+        if not answers.tokens or self._network.losses is None:
+            return answers
+        with torch.no_grad():
+            row = loss_row_of(
+                answers,
+                self._network.rows,
+                lambda visit: p.through(tensors, 0, n, [visit]),
+                targets,
+                p.batch(n),
+            )
+        return replace(answers, loss_row=row)
 
     def _kept(self, wanted: str, tensors: Mapping[str, Tensor]) -> tuple[str, str, dict[str, Blocks]]:
         if "gradients" not in self.streams:
@@ -150,7 +176,7 @@ class ProbePass:
         self.static: dict[str, Static] = {}
         for p in self._probes:
             path, blocks = f"probes/{p.name}", self._blocks.get(p.name)
-            seen = Seen(network, units, self._survey.outputs, self._survey.losses, blocks)
+            seen = Seen(network, units, self._survey.outputs, self._survey.losses, blocks, self._answers)
             self.static[path] = static_layout(p)
             for stream, count in p.taken.items():
                 declared = OBSERVERS[stream].declare(seen, count)
@@ -158,6 +184,10 @@ class ProbePass:
                     self.layout[f"{path}/{stream}"] = declared
             if blocks is not None:
                 self.attributes[f"{path}/gradients"] = {"blocks": blocks.blocks}
+            if "outputs" in p.taken and self._answers.top:
+                self.attributes[f"{path}/outputs"] = {"classes": self._answers.classes}
+            if "tokens" in p.taken:
+                self.attributes[f"{path}/tokens"] = {"first": self._answers.first}
         if "gradients" in self.streams:
             about = {"mode": self.mode, "reason": self.reason, "ways": self.ways}
             self.layout["gram"], self.attributes["gram"] = gram_layout(
@@ -190,7 +220,9 @@ class ProbePass:
         forms, plan = self._survey.forms, self._survey.plan
         double = any(tensors[name].dtype == torch.float64 for name in plan.layer_of)
         kind = torch.float64 if double else torch.float32
-        seen = Seen(self._network, self._units, self._survey.outputs, self._survey.losses)
+        seen = Seen(
+            self._network, self._units, self._survey.outputs, self._survey.losses, answers=self._answers
+        )
         shapes = {name: tuple(tensors[name].shape) for name in plan.layer_of}
         units = {unit.names: unit for unit in plan.units.values()}
         held = {
@@ -207,13 +239,20 @@ class ProbePass:
             exact=Blocks(1, forms, shapes, plan, kind).nbytes if forms else 0,
             gradients=gradients,
             gram=lambda n: 8 * len(self._network.layers) * n * n,
-            example=budget.example_bytes(self._network),
+            flight=self._flight(),
             padded=self._network.batch or 0,
             held=held,
             chunks=sizes,
             weights=sum(tensor.nbytes for tensor in tensors.values()),
             work=work,
         )
+
+    def _flight(self) -> tuple[int, int]:
+        """Bytes of an example that goes through: with gradients, what a backward pass needs, and signals; without."""
+        one, alive, largest = budget.flight_bytes(self._network)
+        if self._survey.needed is None:
+            return 2 * one, alive
+        return min(2 * one, max(alive, self._survey.needed) + SIGNALS * largest), alive
 
     # Observing.
 
@@ -274,17 +313,18 @@ class ProbePass:
             return
         batch = p.batch(stop - start)
         looks = self._looks_of(frozenset(counts))
-        chunk = Chunk(looks, arrays, start, counts, batch)
+        chunk = Chunk(looks, arrays, start, counts, batch, self._answers)
+        targets = p.targets(start, stop)
         watchers = [chunk.visit] if looks else []
         if collector is None or "gradients" not in counts:
             with torch.no_grad():
-                chunk.finish(*p.through(tensors, start, stop, watchers))
+                chunk.finish(*p.through(tensors, start, stop, watchers), targets)
             return
         collector.begin(p.name, start)
         backward = Backward(plan, stop - start, batch, collector.receive)
         with torch.enable_grad():
             outputs, losses = p.through(tensors, start, stop, [*watchers, backward.visit])
-            chunk.finish(outputs, losses)
+            chunk.finish(outputs, losses, targets)
             backward.run(losses)  # type: ignore[arg-type]
         leftover = self._survey.leftover
         if leftover is not None and plan is self._groups[0]:
@@ -293,7 +333,7 @@ class ProbePass:
 
     def _looks_of(self, streams: frozenset[str]) -> dict[str, list[Look]]:
         if streams not in self._looks:
-            looks = observed(streams, self._network, self._units)
+            looks = observed(streams, self._network, self._units, self._answers)
             self._looks[streams] = looks_of(looks, self._network)
         return self._looks[streams]
 

@@ -1,23 +1,26 @@
-"""Two examples through everything, before recording: the outputs, and which way gives which gradient."""
+"""A first look before recording: what one or two examples give, and which way gives which gradient."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from tracer.gradients import Backward, Plan, RuleError
 from tracer.gradients.collect import compact
 from tracer.gradients.forms import Form, Full
 from tracer.gradients.leftover import Leftover
 from tracer.network import Network
+from tracer.network.pytree import leaves_of
 from tracer.probe.examples import Examples
 
 
 class Survey:
     """What a first look at the network shows.
 
-    outputs, losses: of two examples. plan: which rows give which gradients. leftover: the way for those
-    without a rule, None where there are none. forms: compact gradients of the two examples, for their sizes.
+    outputs, losses: of one example. plan: which rows give which gradients. leftover: the way for those without a rule,
+    None where there are none. forms: compact gradients of the two examples, sizes alone. needed: bytes that an
+    example's backward pass needs of its forward pass, None where none was run.
     """
 
     def __init__(
@@ -33,30 +36,44 @@ class Survey:
         self.plan = Plan.of(network, excluded)
         self.forms: dict[str, Form] = {}
         self.leftover: Leftover | None = None
-        n = min(2, examples.probe.n)
+        self.needed: int | None = None
+        n = min(2, examples.probe.n, network.batch or 2)
         if not gradients:
             with torch.no_grad():
-                self.outputs, self.losses = examples.through(tensors, 0, n)
+                self._keep(*examples.through(tensors, 0, n))
             return
         self._try_rules(tensors, examples, n)
         if self.plan.leftover:
             self.leftover = Leftover(network, list(self.plan.leftover))
-            self.forms |= left_over(self.leftover, tensors, examples, 0, n)
-        self.forms = compact(self.forms, self.plan.partner)
+            self._add(left_over(self.leftover, tensors, examples, 0, n))
 
     def _try_rules(self, tensors: Mapping[str, Tensor], examples: Examples, n: int) -> None:
         while True:
             batch = examples.batch(n)
-            backward = Backward(self.plan, n, batch, lambda _, forms: self.forms.update(forms))
-            with torch.enable_grad():
-                self.outputs, self.losses = examples.through(tensors, 0, n, [backward.visit])
+            backward = Backward(self.plan, n, batch, lambda _, forms: self._add(forms))
+            held = Held([*tensors.values(), *leaves_of(list(examples.cut(0, n)))])
+            with torch.enable_grad(), held:
+                outputs, losses = examples.through(tensors, 0, n, [backward.visit])
+            held.add(backward.waiting)
+            self.needed = held.nbytes // batch
+            self._keep(outputs, losses)
             try:
-                backward.run(self.losses)  # type: ignore[arg-type]
+                backward.run(losses)  # type: ignore[arg-type]
                 return
             except RuleError as error:
                 excluded = self.plan.leftover | dict.fromkeys(error.names, str(error))
                 self.plan = Plan.of(self._network, excluded)
                 self.forms.clear()
+
+    def _add(self, forms: Mapping[str, Form]) -> None:
+        """Sizes of some gradients, without their values: those of a language model are hundreds of megabytes."""
+        smaller = compact(forms, self.plan.partner)
+        self.forms |= {name: form.without_values() for name, form in smaller.items()}
+
+    def _keep(self, outputs: Tensor, losses: Tensor | None) -> None:
+        """Of one example, and nothing of what made them."""
+        self.outputs = outputs.detach()[:1].clone()
+        self.losses = None if losses is None else losses.detach()[:1].clone()
 
     @property
     def ways(self) -> dict[str, str]:
@@ -66,6 +83,36 @@ class Survey:
             rest = self.leftover is not None and name in self.plan.leftover
             ways[layer].add(self.leftover.way if rest and self.leftover else "rows")
         return {layer: "+".join(sorted(kinds)) for layer, kinds in ways.items()}
+
+
+class Held(saved_tensors_hooks):
+    """Adds up the bytes of what is kept for a backward pass, each piece of memory once, and none that is there anyway.
+
+    But for what is counted nothing changes: tensors are kept as they are.
+    """
+
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        self._known = {tensor.untyped_storage().data_ptr() for tensor in known}
+        self._sizes: dict[int, int] = {}
+        super().__init__(self._pack, lambda tensor: tensor)
+
+    @property
+    def nbytes(self) -> int:
+        """All of it."""
+        return sum(self._sizes.values())
+
+    def add(self, tensors: Iterable[Tensor]) -> None:
+        """Count what is kept in another way."""
+        for tensor in tensors:
+            self._pack(tensor)
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        if tensor.layout != torch.strided:
+            return tensor.detach()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._known:
+            self._sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()  # itself would be held by what made it
 
 
 def left_over(

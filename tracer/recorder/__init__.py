@@ -150,18 +150,21 @@ def record(
         training_set = None if data is None else dataset.read(data, inputs=data_inputs)
         if training_set is not None:
             ready.notes += training_set.notes
+        known = ready.card
+        tokens = any("tokens" in probe["capture"] for probe in (known.get("probes") or {}).values())
+        taken = {stream: schedule for stream, schedule in schedules.items() if tokens or stream != "tokens"}
         settings = {
             "model": card.describe_model(model),
             "optimizer": card.describe_optimizers(in_use(optimizer)),
             "loss": card.name_of(loss if objective is None else objective),
-            "snapshots": {stream: repr(schedule) for stream, schedule in schedules.items()},
+            "snapshots": {stream: repr(schedule) for stream, schedule in taken.items()},
             "environment": card.describe_environment(command),
             "budget": budget,
             "mirror": None if mirrored is None else mirrored.card,
             "memory": memory,
             "chunk": chunk,
             "attributes": card.plain(dict(attributes or {})),
-            **ready.card,
+            **known,
         }
         described = {
             "title": title or path.stem,

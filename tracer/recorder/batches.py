@@ -101,7 +101,7 @@ class Batches:
 
 
 class Delivered:
-    """The batches of a loader, on every iteration from the start, of which a progress bar can ask the number."""
+    """The batches of a loader, on every iteration from the start; whatever else a loop asks, the loader answers."""
 
     def __init__(self, loader: Any, begin: Callable[[], Iterator[Any]]) -> None:
         self._loader, self._begin = loader, begin
@@ -117,6 +117,12 @@ class Delivered:
 
     def __len__(self) -> int:
         return len(self._loader)
+
+    def __getattr__(self, name: str) -> Any:
+        """What the loader has: its dataset, its sampler, the size of its batches."""
+        if name.startswith("__") or "_loader" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self._loader, name)
 
 
 def noting_copy(loader: DataLoader[Any]) -> DataLoader[Any]:

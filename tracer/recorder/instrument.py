@@ -25,6 +25,7 @@ from tracer.recorder.forward.untraced import EagerNetwork
 from tracer.recorder.minibatch import InFlight
 from tracer.recorder.plan import announce_snapshots
 from tracer.recorder.preparation import (
+    captured,
     check_accepted,
     complex_parameters,
     correctness,
@@ -95,9 +96,9 @@ class Instrument:
             self._few = examples_for_checks(model, self._probes, self._options, self._goal)
             self._trace()
             assert self.network is not None
-            self._correctness = correctness(
-                self.network, model, next(iter(self._probes.values())), self._goal["loss"], self._few
-            )
+            probe = next(iter(self._probes.values()))
+            self._correctness = correctness(self.network, model, probe, self._few, **self._goal)
+            self._options["rule"] = self._correctness
             self._examine()
         layers: dict[str, str] = {} if self.network is None else layer_of(self.network)
         self._weights = Weights(model, layers)
@@ -204,7 +205,7 @@ class Instrument:
             if seen is None
             else {"mode": seen.mode, "reason": seen.reason, "ways": seen.ways},
             "probes": {
-                name: {"split": probe.split, "n": probe.n, "capture": dict(probe.capture)}
+                name: {"split": probe.split, "n": probe.n, "capture": captured(probe, seen)}
                 for name, probe in self._probes.items()
             },
             "minibatch": None if self.in_flight is None else self.in_flight.card,

@@ -14,17 +14,22 @@ from tracer.network.randomness import untouched_random_state
 from tracer.probe import ProbePass
 from tracer.recorder.device import fetched
 from tracer.schedule import Schedule
-from tracer.spec import STREAMS
+from tracer.spec import STREAMS, snapshot_rows
 
 
 @dataclass(frozen=True)
 class Share:
-    """One stream: bytes and files of a snapshot, and how many snapshots are planned (None: open)."""
+    """One stream: bytes of a snapshot, snapshots in a file of each of its arrays, and those planned (None: open)."""
 
     stream: str
     bytes: int
-    files: int
+    rows: tuple[int, ...]
     snapshots: int | None
+
+    @property
+    def files(self) -> int:
+        """Files of all planned snapshots; of one where their number is open."""
+        return sum(-(-(1 if self.snapshots is None else self.snapshots) // rows) for rows in self.rows)
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,6 @@ class Plan:
         return sum(share.bytes for share in self.shares)
 
     @property
-    def snapshot_files(self) -> int:
-        """Files of one snapshot of all streams."""
-        return sum(share.files for share in self.shares)
-
-    @property
     def bytes(self) -> int | None:
         """Bytes of all planned snapshots."""
         return None if self.steps is None else sum(s.bytes * (s.snapshots or 0) for s in self.shares)
@@ -58,16 +58,15 @@ class Plan:
     @property
     def files(self) -> int | None:
         """Files of all planned snapshots."""
-        return None if self.steps is None else sum(s.files * (s.snapshots or 0) for s in self.shares)
+        return None if self.steps is None else sum(share.files for share in self.shares)
 
     def __str__(self) -> str:
-        lines = [f"{'stream':<12}{'snapshots':>10}{'bytes each':>13}{'files each':>11}"]
+        lines = [f"{'stream':<12}{'snapshots':>10}{'bytes each':>13}{'files':>11}"]
         for share in self.shares:
             count = "-" if share.snapshots is None else f"{share.snapshots:,}"
             lines.append(f"{share.stream:<12}{count:>10}{byte_size(share.bytes):>13}{share.files:>11,}")
         lines.append(
-            f"a snapshot of all streams: {byte_size(self.snapshot_bytes)}, {self.snapshot_files:,} files, "
-            f"{self.snapshot_seconds:.3g} s"
+            f"a snapshot of all streams: {byte_size(self.snapshot_bytes)}, {self.snapshot_seconds:.3g} s"
         )
         if self.steps is not None and self.seconds is not None:
             lines.append(
@@ -95,12 +94,13 @@ def make_plan(
         if steps_per_epoch is None:
             raise RecordError("run.plan(epochs=...) needs steps_per_epoch= too, for example len(loader).")
         steps = epochs * steps_per_epoch
-    sizes = dict.fromkeys(schedules, (0, 0))
+    sizes: dict[str, tuple[int, tuple[int, ...]]] = dict.fromkeys(schedules, (0, ()))
     for group, arrays in layout.items():
         stream = "gradients" if group == "gram" else group.rpartition("/")[2]
         if stream in sizes:
-            taken = sum(prod(shape) * np.dtype(dtype).itemsize for dtype, shape, *_ in arrays.values())
-            sizes[stream] = (sizes[stream][0] + taken, sizes[stream][1] + len(arrays))
+            each = [prod(shape) * np.dtype(dtype).itemsize for dtype, shape, *_ in arrays.values()]
+            rows = tuple(snapshot_rows(size)[0] for size in each if size)
+            sizes[stream] = (sizes[stream][0] + sum(each), sizes[stream][1] + rows)
     sizes = {stream: size for stream, size in sizes.items() if size[1]}
     whole = measure(frozenset(sizes))
     if steps is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 from typing import Any
 
 import torch
@@ -14,10 +15,11 @@ from tracer.network.checks import some as first_of
 from tracer.network.copies import named_tensors, private_copy, quiet, unwrap
 from tracer.network.estimate import Estimate, estimate
 from tracer.network.loss_kind import judged
-from tracer.network.objective import Objective, Scored, call_model, objective_of, per_example
-from tracer.network.pytree import examples_in, first_tensor, leaves_of, rebuild, take
+from tracer.network.objective import Objective, Scored, call_model, objective_of, per_example, said_targets
+from tracer.network.pytree import examples_in, first_tensor, leaves_of, rebuild, take, whole
 from tracer.network.table import DTYPES
-from tracer.probe import Probe, fitting
+from tracer.probe import Probe, ProbePass, fitting
+from tracer.probe.answers import TOP, WHOLE
 from tracer.probe.memory import chunks_of
 from tracer.recorder.forward.untraced import EagerNetwork
 from tracer.spec import PROBE_STREAMS
@@ -199,7 +201,9 @@ def examples_for_checks(
 
 def _needs(e: Estimate, chunk: int | None, gradients: str, memory: int, weights: int) -> fitting.Needs:
     """What a probe pass would take, by an estimate."""
-    one = {"outputs": 4 * e.outputs + 8, "sums": 8 * (e.sites + len(e.held)), "activations": 4 * e.units}
+    numbers, classes = prod(e.outputs), max(e.outputs, default=1)
+    outputs = 4 * numbers if classes <= WHOLE else numbers // classes * 8 * TOP
+    one = {"outputs": outputs + 8, "sums": 8 * (e.sites + len(e.held)), "activations": 4 * e.units}
     held: dict[tuple[str, ...], int] = {(name,): 4 * size for name, size in e.held.items()}
 
     def stream(name: str, count: int) -> int:
@@ -210,7 +214,7 @@ def _needs(e: Estimate, chunk: int | None, gradients: str, memory: int, weights:
         exact=sum(held.values()),
         gradients=gradients,
         gram=lambda n: 8 * len(held) * n * n,
-        example=e.nbytes,
+        flight=(e.nbytes, e.nbytes // 4),  # at least
         padded=0,
         held=held,
         chunks=(chunk, chunk) if chunk else chunks_of(e.nbytes, memory),
@@ -246,12 +250,28 @@ def example_bytes(probes: Mapping[str, Probe]) -> int:
 
 
 def correctness(
-    network: Network | EagerNetwork, model: nn.Module, probe: Probe, loss: Any, n: int
+    network: Network | EagerNetwork,
+    model: nn.Module,
+    probe: Probe,
+    n: int,
+    *,
+    loss: Any,
+    objective: Objective | None,
 ) -> Correctness:
     """What the loss or the objective calls correct."""
     tensors = named_tensors(model)
     inputs, targets = (first_of(tree, network.batch or n) for tree in some(probe, device_of(tensors), n))
-    return judged(network, tensors, (inputs, targets), probe.targets, loss)
+    said = None
+    if objective is not None and network.correct is not None and getattr(targets, "ndim", 0) == 2:
+        with quiet(grad=True):
+            said = said_targets(objective(private_copy(model), whole(inputs), targets))
+    return judged(network, tensors, (inputs, targets), probe.targets, loss, said)
+
+
+def captured(probe: Probe, passes: ProbePass | None) -> dict[str, int | None]:
+    """Of how many examples each stream is recorded; no word of tokens where the model has none."""
+    without = () if passes is not None and "tokens" in passes.streams else ("tokens",)
+    return {stream: count for stream, count in probe.capture.items() if stream not in without}
 
 
 def complex_parameters(tensors: Mapping[str, torch.Tensor], network: Network | EagerNetwork) -> list[str]:

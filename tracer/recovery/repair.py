@@ -148,13 +148,13 @@ class _Repair:
         self, path: str, numbers: tuple[int, ...], steps: dict[str, np.ndarray], sizes: np.ndarray
     ) -> int:
         """The last step that needs nothing from a damaged object, -1 if every step does."""
-        group, _, name = path.rpartition("/")
+        group = path.rpartition("/")[0]
         along = self._source.nodes[path]["dimension_names"][:1]
         if along == ["id"] and group in ("steps", "minibatch"):
             n = len(sound_rows(self._examination, path))
             row = int(np.searchsorted(np.cumsum(sizes, dtype=np.int64), n, side="right"))
             group = "steps"
-        elif group in steps and (group == "steps" or name in ("step", "epoch_end")):
+        elif group in steps and self._source.layout(path).chunk[0] > 1:
             row = len(sound_rows(self._examination, path))
         elif group in steps:
             row = numbers[0]
@@ -172,8 +172,9 @@ class _Repair:
             if finding.kind == "document":
                 self._copy(finding.where)
         for key, (path, _) in self._examination.expected.items():
-            group, _, name = path.rpartition("/")
-            if path == MANIFEST or group in ("steps", "minibatch") or name in ("step", "epoch_end"):
+            group, layout = path.rpartition("/")[0], self._source.layout(path)
+            shared = group in self._source.record["rows"] and layout.chunk[0] > 1
+            if path == MANIFEST or group in ("steps", "minibatch") or shared:
                 self._copy(key)
 
     def _side(self) -> Directory:

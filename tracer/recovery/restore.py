@@ -22,8 +22,9 @@ from tracer.store.layout import ArrayLayout, plan
 from tracer.store.manifest import MANIFEST, entry
 from tracer.verify.examination import Examination, crc_of
 from tracer.writer.columns import Column
-from tracer.writer.commits import Loose, Tree
+from tracer.writer.commits import Tree
 from tracer.writer.committer import Committer
+from tracer.writer.declarations import Loose
 
 
 @dataclass
@@ -59,6 +60,7 @@ def restore(
     """
     source = examination.source
     record = {**source.record, "state": "recording", "committed_step": None}
+    record["format_version"] = spec.version_of(record["format_version"])
     record["resumes"] = list(record.get("resumes", []))
     if rest.rows["steps"]:
         record["committed_step"] = int(examination_steps(examination, rest.rows["steps"])[-1])
@@ -184,7 +186,8 @@ class _Nodes:
     def _is_column(self, path: str) -> bool:
         group, _, name = path.rpartition("/")
         ragged = self._nodes[path]["dimension_names"][:1] == ["id"]
-        return path == MANIFEST or group == "steps" or ragged or name in ("step", "epoch_end")
+        shared = self._examination.grids[path].chunk[:1] != (1,)  # one object holds several snapshots
+        return path == MANIFEST or group == "steps" or ragged or name in spec.STREAM_COLUMNS or shared
 
     def _blocks(self, path: str, grid: ArrayLayout, n: int) -> list[Column]:
         if grid.inner is None or not grid.raw or grid.dtype is None:
@@ -195,12 +198,11 @@ class _Nodes:
     def _column(self, path: str, grid: ArrayLayout, n: int, block: int) -> Column:
         assert grid.inner is not None and grid.dtype is not None
         column = Column(grid.dtype, grid.chunk[1:], grid.chunk[0], grid.inner[0])
-        column.n, column.number = n, max(0, n - 1) // grid.chunk[0]
         if n and path != MANIFEST:
-            key = grid.key((column.number, *[block] * (len(grid.shape) - 1)))
+            number = (n - 1) // grid.chunk[0]
+            key = grid.key((number, *[block] * (len(grid.shape) - 1)))
             inventory = self._examination.inventory
-            rows = objects.first_values(inventory.reader(key), inventory.sizes[key], grid)
-            column.tail[: column.filled] = rows[: column.filled]
+            column.load(n, objects.first_values(inventory.reader(key), inventory.sizes[key], grid))
         return column
 
     # ---- the manifest ----
@@ -256,8 +258,7 @@ class _Nodes:
 
     def _load_manifest(self, table: np.ndarray) -> None:
         column = self.columns[MANIFEST][0]
-        column.n, column.number = len(table), max(0, len(table) - 1) // len(column.tail)
-        column.tail[: column.filled] = table[column.number * len(column.tail) :]
+        column.load(len(table), table[max(0, len(table) - 1) // len(column.tail) * len(column.tail) :])
 
     def dropped(self) -> Iterable[str]:
         """Keys of the objects that were named before and are not any more."""

@@ -86,7 +86,7 @@ def reproduces(
     exact: bool | None = None
     for name, view in archive.probes.items():
         try:
-            stored = view.outputs(step)
+            stored = view.top(step).top_score if view.has_top else view.outputs(step)
         except MissingTraceError:
             continue
         inputs, targets = examples(name)
@@ -94,12 +94,25 @@ def reproduces(
         wanted = None if network.losses is None or targets is None else part(targets, 0, n, network.batch)
         with settled(grad=False):
             outputs, losses = network.run(tensors, part(inputs, 0, n, network.batch), wanted)
+        if view.has_top:
+            outputs = _at_top(outputs[:n], view.top(step).top_class[:n])
         pairs = [("outputs", outputs, stored), ("losses", losses, _losses(view, step))]
         for kind, values, known in pairs:
             if values is not None and known is not None:
                 same = _same(to_numpy(values[:n]), known[:n], f"{kind} of probe {name!r}", step)
                 exact = same and exact is not False
     return exact
+
+
+def _at_top(outputs: Tensor, classes: np.ndarray) -> Tensor:
+    """The outputs (example, ..., class, ...) of these classes (example, ..., k)."""
+    index = torch.from_numpy(classes).to(outputs.device, torch.int64)
+    n_classes, positions = outputs[0].numel() // max(1, index[0, ..., 0].numel()), list(index.shape[1:-1])
+    axes = [axis for axis in range(1, outputs.ndim) if outputs.shape[axis] == n_classes]
+    axis = next((a for a in axes if [*outputs.shape[1:a], *outputs.shape[a + 1 :]] == positions), None)
+    if axis is None or bool(((index < 0) | (index >= n_classes)).any()):
+        raise ArchiveError("the recorded largest outputs are not of this network: record the run again")
+    return outputs.movedim(axis, -1).gather(-1, index)
 
 
 def _losses(view: Any, step: int) -> np.ndarray | None:

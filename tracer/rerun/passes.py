@@ -5,11 +5,22 @@ from typing import Any
 
 from torch import Tensor
 
+from tracer.archive import Archive
 from tracer.network import Network
 from tracer.probe import Probe
 from tracer.probe.examples import Examples
 from tracer.probe.passes import ProbePass
 from tracer.rerun.wanted import Wanted
+from tracer.spec.correctness import Correctness
+
+
+def as_recorded(archive: Archive) -> dict[str, Any]:
+    """Options of a pass that follow from what an archive holds: what is correct, and whether outputs are whole."""
+    has = archive._source.has
+    return {
+        "rule": Correctness.from_card(archive.card),
+        "whole": any(has(f"probes/{name}/outputs/outputs") for name in archive.probes),
+    }
 
 
 class FillPass(ProbePass):

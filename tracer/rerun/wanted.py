@@ -8,8 +8,10 @@ from tracer.archive import Archive
 from tracer.archive.probes import ProbeView
 from tracer.errors import RecordError
 from tracer.probe import CAPTURE, Probe
+from tracer.probe.answers import is_tokens
 from tracer.rerun.stored import Networks, probe_of
-from tracer.spec import PROBE_STREAMS
+from tracer.spec import HOW, PROBE_STREAMS
+from tracer.spec.correctness import Correctness
 
 Take = bool | int | None
 
@@ -51,7 +53,8 @@ def wanted(
         capture = cards.get(name, {}).get("capture") if recorded else None
         probe = probe_of(view, networks.at(step), capture)
         chunks = [(int(start), int(stop)) for start, stop in view.chunks]
-        missing[name] = Wanted(probe, recorded, _added(name, probe, takes, recorded), chunks)
+        added = _with_tokens(archive, name, probe, takes, _added(name, probe, takes, recorded))
+        missing[name] = Wanted(probe, recorded, added, chunks)
     splits = {item.probe.split: name for name, item in missing.items()}
     usual = {stream for item in missing.values() for stream in item.all} or set(PROBE_STREAMS)
     for name, probe in new.items():
@@ -62,7 +65,8 @@ def wanted(
                 f"probes {splits[probe.split]!r} and {name!r} are both of split {probe.split!r}: give split="
             )
         asked = takes if any(takes.values()) else dict.fromkeys(usual)
-        missing[name] = Wanted(probe, added=_added(name, probe, asked, {}), new=True)
+        added = _with_tokens(archive, name, probe, takes, _added(name, probe, asked, {}))
+        missing[name] = Wanted(probe, added=added, new=True)
     return missing
 
 
@@ -88,6 +92,17 @@ def _added(name: str, probe: Probe, takes: Mapping[str, Take], recorded: Mapping
             count = _number(name, probe, stream, take, recorded)
         if count:
             added[stream] = count
+    return added
+
+
+def _with_tokens(
+    archive: Archive, name: str, probe: Probe, takes: Mapping[str, Take], added: dict[str, int]
+) -> dict[str, int]:
+    """The same, without tokens where the model has none; refused where they were asked for by name."""
+    if "tokens" in added and not is_tokens(Correctness.from_card(archive.card), probe.targets):
+        if takes.get("tokens"):
+            raise RecordError(f"probe {name!r} has no tokens to fill in; {HOW['tokens']}")
+        del added["tokens"]
     return added
 
 

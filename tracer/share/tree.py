@@ -12,7 +12,7 @@ from tracer import spec
 from tracer.errors import ArchiveError
 from tracer.share.content import Array, Content
 from tracer.store.documents import ArrayNode, GroupNode, object_key
-from tracer.store.encodings import Form, Read, is_column, packed, recorded
+from tracer.store.encodings import Form, Read, object_rows, packed, recorded
 from tracer.store.grid import check
 from tracer.store.layout import ArrayLayout
 from tracer.store.manifest import MANIFEST, chain, entry
@@ -44,6 +44,7 @@ class _Writing:
         self._committer = Committer(folder, sync=sync)
         self._rows = set(content.record["rows"])
         self._record = {name: value for name, value in content.record.items() if name != "digest"}
+        self._record["format_version"] = spec.version_of(self._record["format_version"])
         self._tails: dict[str, int] = {}
         self._manifest: list[list[int]] = []
         self._nodes: dict[str, ArrayNode] = {}
@@ -57,7 +58,7 @@ class _Writing:
             form = recorded(path, array.dims, array.shape, array.dtype, self._rows)
         number = len(self._nodes)
         entries = self._write(path, form, read)
-        column = not pack and is_column(path, array.dims, self._rows)
+        column = not pack and object_rows(path, array.dims, array.shape, array.dtype, self._rows) is not None
         for numbers, nbytes, crc in entries[: -1 if column else None]:
             self._manifest.append(entry(number, numbers, (nbytes, crc), self._record["commit"] + 1))
         if column and entries:

@@ -15,6 +15,7 @@ from tracer.spec.format import (
     RANKS,
     ROOT_ATTRIBUTES,
     STATES,
+    STREAM_COLUMNS,
     TAIL_BYTES,
     TAIL_INNER,
     TAIL_ROWS,
@@ -25,7 +26,9 @@ from tracer.spec.format import (
     find_group,
     ids_rows,
     scalar_key,
+    snapshot_rows,
     step_columns,
+    version_of,
 )
 from tracer.spec.streams import HOW, PROBE_STREAMS, STREAMS, Stream
 
@@ -46,6 +49,7 @@ __all__ = [
     "ROOT_ATTRIBUTES",
     "STATES",
     "STREAMS",
+    "STREAM_COLUMNS",
     "TAIL_BYTES",
     "TAIL_INNER",
     "TAIL_ROWS",
@@ -59,5 +63,7 @@ __all__ = [
     "find_group",
     "ids_rows",
     "scalar_key",
+    "snapshot_rows",
     "step_columns",
+    "version_of",
 ]

@@ -26,8 +26,10 @@ class Correctness:
     kind: "class", the largest of the scores along `axis` of the outputs wins; "binary", every output says yes
     or no by itself; "none", there is no such thing, for `reason`. ignore_index: target that does not count;
     negative class numbers never do. shift: outputs at a position are compared with the target so many
-    positions later. probabilities: outputs are those, and not scores (logits). signed: binary targets are -1
-    and 1, and not 0 and 1. stated: an objective said so itself, which is stored for each example.
+    positions later. first: position of the target of the first output, where an objective cut the outputs itself.
+    token: position of the one target of each example that is answered, where an objective chose it. probabilities:
+    outputs are those, and not scores (logits). signed: binary targets are -1 and 1, and not 0 and 1. stated: an
+    objective said so itself, which is stored for each example.
     """
 
     kind: Literal["class", "binary", "none"]
@@ -38,6 +40,8 @@ class Correctness:
     signed: bool = False
     stated: bool = False
     reason: str = ""
+    first: int = 0
+    token: int | None = None
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any]) -> Correctness | None:
@@ -53,7 +57,7 @@ class Correctness:
         if not isinstance(stored, Mapping) or stored.get("kind") not in ("class", "binary", "none"):
             raise MissingTraceError("the card's record of which examples are correct is damaged")
         known = {name: stored[name] for name in names if name in stored}
-        numbers = {"axis": 1, "ignore_index": -(1 << 62), "shift": 0}
+        numbers = {"axis": 1, "ignore_index": -(1 << 62), "shift": 0, "first": 0, "token": 0}
         for name, value in known.items():
             whole = isinstance(value, int) and not isinstance(value, bool)
             fine = (
@@ -118,7 +122,7 @@ class Correctness:
         """
         if self.kind == "none":
             raise MissingTraceError(self.reason or "the loss does not say which examples are correct")
-        n = len(targets)
+        n, targets = targets.shape[0], self.answered(targets)
         if self.kind == "binary":
             if outputs.reshape(n, -1).shape != targets.reshape(n, -1).shape:
                 raise self._misfit(outputs, targets)
@@ -126,18 +130,31 @@ class Correctness:
             return (scores > self.threshold) == true, true == true, scores != scores
         if outputs.ndim <= self.axis:
             raise self._misfit(outputs, targets)
-        undefined = ((outputs != outputs) | (outputs == inf)).any(self.axis).reshape(n, -1)
-        best = outputs.argmax(self.axis).reshape(n, -1)
-        true = (targets.argmax(self.axis) if targets.shape == outputs.shape else targets).reshape(n, -1)
-        if best.shape != true.shape:
-            raise self._misfit(outputs, targets)
+        undefined = ((outputs != outputs) | (outputs == inf)).any(self.axis)
+        true = targets.argmax(self.axis) if targets.shape == outputs.shape else targets
+        return self.verdicts_on(outputs.argmax(self.axis), true, undefined)
+
+    def verdicts_on(self, best: Any, targets: Any, undefined: Any) -> tuple[Any, Any, Any]:
+        """The same of the classes (example, ...) whose scores are largest."""
+        n = targets.shape[0]  # not len(), which would fix the number where this is traced
+        answers, true, undefined = best.reshape(n, -1), targets.reshape(n, -1), undefined.reshape(n, -1)
+        if self.first:
+            true = true[:, self.first : self.first + answers.shape[1]]
+        if answers.shape != true.shape:
+            raise self._misfit(best, targets)
         if self.shift:
-            best, undefined = best[:, : -self.shift], undefined[:, : -self.shift]
+            answers, undefined = answers[:, : -self.shift], undefined[:, : -self.shift]
             true = true[:, self.shift :]
-        counts = true >= 0
-        if self.ignore_index is not None:
-            counts = counts & (true != self.ignore_index)
-        return best == true, counts, undefined
+        return answers == true, self.counted(true), undefined
+
+    def answered(self, targets: Any) -> Any:
+        """The targets (example, ...) that are answered, of those that a probe has."""
+        return targets if self.token is None else targets[:, self.token]
+
+    def counted(self, classes: Any) -> Any:
+        """Whether each of these class numbers is an answer that counts."""
+        counts = classes >= 0
+        return counts if self.ignore_index is None else counts & (classes != self.ignore_index)
 
     def _misfit(self, outputs: Any, targets: Any) -> MissingTraceError:
         return MissingTraceError(

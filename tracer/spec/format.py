@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     import numpy as np
 
 FORMAT = "tracer"
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 MAJOR, MINOR = (int(part) for part in FORMAT_VERSION.split("."))
 
 STATES = ("recording", "complete", "interrupted")
 RANKS = "ranks"  # where the archives of the processes other than the first are
 MAX_RANKS = 1 << 14
 
-TAIL_ROWS, TAIL_INNER = (
-    4096,
-    256,
-)  # rows of one object, and of one inner chunk, of arrays that grow row by row
+# Rows of one object, and of one inner chunk, of arrays that grow row by row.
+TAIL_ROWS, TAIL_INNER = 4096, 256
 IDS_ROWS, IDS_INNER = 65536, 4096  # the same for the ids, many of which make one row
 TAIL_BYTES = 1 << 22  # at most, of one object of wide arrays along the ids: it is rewritten at every commit
+OBJECT_BYTES, OBJECT_ROWS = 1 << 23, 512  # of one object of small snapshots, at most
+READ_BYTES = 1 << 14  # of one inner chunk of these, as far as a snapshot is not larger
 MANIFEST_FIELDS = ("array", "row", "column", "nbytes", "crc32c", "commit")
 
 
@@ -51,6 +51,7 @@ _STREAM_ARRAYS = (
     Array("step", "int64", ("step",), "updates made when the snapshot was taken, increasing"),
     Array("epoch_end", "bool", ("step",), "the snapshot was taken at the end of an epoch"),
 )
+STREAM_COLUMNS = tuple(array.name for array in _STREAM_ARRAYS)
 
 
 def _group(stream: Stream) -> Group:
@@ -286,6 +287,28 @@ def ids_rows(row_bytes: int) -> tuple[int, int]:
     """
     rows = min(IDS_ROWS, max(256, 1 << (TAIL_BYTES // max(1, row_bytes)).bit_length() - 1))
     return rows, rows // (IDS_ROWS // IDS_INNER)
+
+
+def snapshot_rows(snapshot_bytes: int) -> tuple[int, int]:
+    """Snapshots in one object of an array of a stream, and in one of its inner chunks; (1, 1): an object each.
+
+    >>> snapshot_rows(1000), snapshot_rows(1 << 20), snapshot_rows(4 << 20)
+    ((512, 16), (8, 1), (1, 1))
+    """
+    if not 0 < 2 * snapshot_bytes < OBJECT_BYTES:
+        return 1, 1
+    inner = 1 << max(0, (READ_BYTES // snapshot_bytes).bit_length() - 1)
+    inner = min(inner, max(1, OBJECT_ROWS // 8))
+    return max(1, min(OBJECT_ROWS, OBJECT_BYTES // snapshot_bytes) // inner) * inner, inner
+
+
+def version_of(before: str) -> str:
+    """Format version of an archive that this release writes into: its own, or the later minor one it has.
+
+    >>> version_of("1.0") == FORMAT_VERSION, version_of("1.99")
+    (True, '1.99')
+    """
+    return before if int(before.partition(".")[2]) > MINOR else FORMAT_VERSION
 
 
 def step_columns() -> tuple[Array, ...]:

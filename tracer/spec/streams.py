@@ -28,8 +28,19 @@ class Stream:
         return self.group.startswith("probes/")
 
 
-def _of_probes(name: str, meaning: str, *arrays: Array, how: str, capture: int | None) -> Stream:
-    return Stream(name, f"probes/<probe>/{name}", meaning, arrays, how, capture)
+def _of_probes(
+    name: str,
+    meaning: str,
+    *arrays: Array,
+    how: str,
+    capture: int | None,
+    attributes: tuple[Attribute, ...] = (),
+) -> Stream:
+    return Stream(name, f"probes/<probe>/{name}", meaning, arrays, how, capture, attributes)
+
+
+def _token(name: str, meaning: str, units: str = "1", required: bool = True) -> Array:
+    return Array(name, "float32", ("step", "tokens_example", "token"), meaning, units, required)
 
 
 # In the order in which a probe pass takes them.
@@ -39,7 +50,13 @@ STREAMS: dict[str, Stream] = {
         _of_probes(
             "outputs",
             "what the network returns for each example",
-            Array("outputs", "float", ("step", "outputs_example", "..."), "outputs of the network"),
+            Array(
+                "outputs",
+                "float",
+                ("step", "outputs_example", "..."),
+                "outputs of the network",
+                required=False,
+            ),
             Array("loss", "float", ("step", "outputs_example"), "loss of each example"),
             Array(
                 "correct",
@@ -48,8 +65,66 @@ STREAMS: dict[str, Stream] = {
                 "share of the example's answers that are correct, as the objective says",
                 required=False,
             ),
+            Array(
+                "top_score",
+                "float32",
+                ("step", "outputs_example", "...", "top"),
+                "largest scores of each answer, falling, in the place of outputs over more than 4,096 classes",
+                required=False,
+            ),
+            Array(
+                "top_class",
+                "int32",
+                ("step", "outputs_example", "...", "top"),
+                "classes of these scores",
+                required=False,
+            ),
+            Array(
+                "log_sum_exp",
+                "float64",
+                ("step", "outputs_example", "..."),
+                "logarithm of the sum of the exponentials of all scores of the answer",
+                required=False,
+            ),
+            Array(
+                "entropy",
+                "float64",
+                ("step", "outputs_example", "..."),
+                "entropy of the softmax of all scores of the answer",
+                "nat",
+                required=False,
+            ),
+            Array(
+                "target_score",
+                "float32",
+                ("step", "outputs_example"),
+                "score of the class that is the target, where an example has one",
+                required=False,
+            ),
             how="record probes; outputs are recorded unless capture={'outputs': 0}",
             capture=None,
+            attributes=(
+                Attribute(
+                    "classes",
+                    "integer",
+                    "how many there are, where the largest scores stand for outputs",
+                    False,
+                ),
+            ),
+        ),
+        _of_probes(
+            "tokens",
+            "each answer of a model that gives one at every token, in the order of its targets; NaN where the loss "
+            "leaves it out",
+            _token("log_prob", "logarithm of the probability of the target", "nat"),
+            _token("correct", "1 where the target has the largest score, else 0"),
+            _token("loss", "loss of the answer", required=False),
+            how="record a probe whose targets are one class number for each token, with a loss= or objective= that "
+            "says which answers are correct; tokens are recorded unless capture={'tokens': 0}",
+            capture=None,
+            attributes=(
+                Attribute("first", "integer", "position among the targets of that of the first answer"),
+            ),
         ),
         _of_probes(
             "sums",

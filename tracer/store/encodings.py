@@ -118,25 +118,29 @@ def recorded(
     group = path.rpartition("/")[0]
     if not shape:
         return Form(shape, dtype, ())
-    if is_column(path, dims, rows):
-        row = prod(shape[1:])
-        several = (
-            spec.ids_rows(row * dtype.itemsize) if dims[0] == "id" else (spec.TAIL_ROWS, spec.TAIL_INNER)
-        )
-        layout = plan_tail((several[0], *shape[1:]), several[1], dtype)
+    growing = object_rows(path, dims, shape, dtype, rows)
+    if growing is not None:
+        layout = plan_tail((growing[0], *shape[1:]), growing[1], dtype)
     else:
         layout = plan((1, *shape[1:]) if group in rows else shape, dtype)
     return Form(shape, dtype, layout.chunk_shape, layout.inner_shape if layout.pieces else None)
 
 
-def is_column(path: str, dims: tuple[str, ...], rows: set[str]) -> bool:
-    """Whether an array grows row by row, so that its last object may still change while recording."""
+def object_rows(
+    path: str, dims: tuple[str, ...], shape: tuple[int, ...], dtype: np.dtype, rows: set[str]
+) -> tuple[int, int] | None:
+    """Rows in one object and in one inner chunk of an array that grows row by row, None for any other.
+
+    The last object of such an array may still change while it is recorded.
+    """
     group, _, name = path.rpartition("/")
-    if path == "manifest/objects" or group == "steps":
-        return True
-    if group in rows:
-        return name in ("step", "epoch_end")
-    return group.split("/")[0] == "minibatch" and dims[:1] == ("id",)
+    row_bytes = prod(shape[1:]) * dtype.itemsize
+    if dims[:1] == ("id",) and group.split("/")[0] in ("steps", "minibatch"):
+        return spec.ids_rows(row_bytes)
+    if path == "manifest/objects" or group == "steps" or (group in rows and name in spec.STREAM_COLUMNS):
+        return spec.TAIL_ROWS, spec.TAIL_INNER
+    several = spec.snapshot_rows(row_bytes) if group in rows else (1, 1)
+    return several if several[0] > 1 else None
 
 
 def packed(path: str, shape: tuple[int, ...], dtype: np.dtype, read: Read) -> Form:

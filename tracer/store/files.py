@@ -135,6 +135,17 @@ class Directory:
         with self._folder(parent, make=True) as folder:
             return create(name, folder)
 
+    @contextmanager
+    def opened(self, key: str) -> Iterator[int]:
+        """A descriptor of a file that was published, for reading."""
+        parent, _, name = key.rpartition("/")
+        with self._folder(parent) as folder:
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
     def discard(self, key: str) -> None:
         """Remove a file no commit names."""
         parent, _, name = key.rpartition("/")

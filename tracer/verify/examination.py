@@ -1,5 +1,6 @@
 """One archive looked through: every object against manifest, digests, documents and rows."""
 
+from contextlib import suppress
 from typing import Any
 
 import google_crc32c
@@ -48,8 +49,16 @@ class Examination:
             "arrays": len(self.grids),
             "objects": len(self.expected),
             "bytes": sum(self.inventory.sizes.get(key, 0) for key in self.expected),
-            "snapshots": sum(n for group, n in self.record["rows"].items() if group != "steps"),
+            "snapshots": self._n_snapshots(),
         }
+
+    def _n_snapshots(self) -> int:
+        """Steps at which any stream was recorded, as far as they can be read."""
+        steps: set[int] = set()
+        for group in self.source.streams():
+            with suppress(ArchiveError, MissingTraceError):
+                steps.update(self.source.steps(group).tolist())
+        return len(steps)
 
     def damage(self, kind: str, key: str, text: str) -> None:
         """Report an object that is not as it was written."""

@@ -15,7 +15,7 @@ from tracer.errors import ArchiveError, MissingTraceError, RecordError
 from tracer.network import Network
 from tracer.network.fixed_masks import by_example
 from tracer.rerun import RELATIVE, part, places
-from tracer.rerun.passes import FillPass
+from tracer.rerun.passes import FillPass, as_recorded
 from tracer.rerun.stored import Networks, tensors_of, to_device
 from tracer.rerun.wanted import Wanted, wanted
 from tracer.spec import PROBE_STREAMS
@@ -87,7 +87,8 @@ class _Replay:
         exact = any(has(f"probes/{name}/gradients") for name in self._wants)
         mode = "exact" if exact else "gram" if has("gram") else "none"
         memory = int(self._archive.card.get("memory") or 1 << 30)
-        return FillPass(network, self._wants, tensors=tensors, gradients=mode, memory=memory)
+        recorded = as_recorded(self._archive)
+        return FillPass(network, self._wants, tensors=tensors, gradients=mode, memory=memory, **recorded)
 
     def _array(
         self,

@@ -1,12 +1,12 @@
 """Arrays that grow row by row: the object still being filled is kept in memory and rewritten at commits."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import google_crc32c
 import numpy as np
 
 from tracer.spec import fill_scalar
-from tracer.store.layout import as_bytes, plan_tail
+from tracer.store.layout import PIECE, as_bytes, plan_tail
 
 
 class Column:
@@ -17,9 +17,11 @@ class Column:
 
     def __init__(self, dtype: np.dtype, width: tuple[int, ...], rows: int, inner: int, n: int = 0) -> None:
         self.layout = plan_tail((rows, *width), inner, dtype)
+        self._inner = inner
         self.n = 0
         self.number = 0
         self.dirty = False
+        self._crc, self._summed = 0, 0  # checksum of the first rows of the tail, and how many these are
         self._full: list[tuple[int, np.ndarray]] = []
         self.tail = self._blank()
         if n:  # joined late: the rows before are undefined
@@ -35,12 +37,31 @@ class Column:
         while len(values):
             if self.filled == len(self.tail):
                 self._full.append((self.number, self.tail))
-                self.number, self.tail = self.number + 1, self._blank()
+                self._open(self.number + 1, self._blank())
             taken = values[: len(self.tail) - self.filled]
             self.tail[self.filled : self.filled + len(taken)] = taken
             self.n += len(taken)
+            self._blank_rest()
             self.dirty = True
             values = values[len(taken) :]
+
+    def load(self, n: int, values: np.ndarray) -> None:
+        """Go on after n rows, the last of which, in one object, have these values."""
+        self.n, self.number = n, max(0, n - 1) // len(self.tail)
+        self.tail[: self.filled] = values[: self.filled]
+        self._blank_rest()
+
+    def cut(self, n: int, read: Callable[[int], np.ndarray]) -> None:
+        """Take the last rows back; `read` gives the values of an object that was full and may be written."""
+        number = max(0, n - 1) // len(self.tail)
+        if number < self.number:
+            waiting = dict(self._full)
+            self._open(number, waiting[number] if number in waiting else np.array(read(number)))
+            self._full = [(k, values) for k, values in self._full if k < number]
+        self.dirty |= n != self.n
+        self.n = n
+        self._summed = 0
+        self._blank_rest()
 
     @property
     def last(self) -> object:
@@ -51,6 +72,7 @@ class Column:
         """Set the last row."""
         self.tail[self.filled - 1] = value
         self.dirty = True
+        self._summed = 0
 
     def sealed(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (number, values) of the objects that became full and will not change again."""
@@ -64,7 +86,20 @@ class Column:
 
     def checksum(self) -> int:
         """CRC-32C of the filled rows of the tail."""
-        return google_crc32c.value(as_bytes(self.tail[: self.filled]))
+        new = as_bytes(self.tail[self._summed : self.filled])
+        crc = self._crc if self._summed else 0
+        for start in range(0, len(new), PIECE):
+            crc = google_crc32c.extend(crc, new[start : start + PIECE])
+        self._crc, self._summed = crc, self.filled
+        return crc
+
+    def _open(self, number: int, tail: np.ndarray) -> None:
+        self.number, self.tail, self._summed = number, tail, 0
+
+    def _blank_rest(self) -> None:
+        """Fill the rest of the last inner chunk, which is written too."""
+        end = -(-self.filled // self._inner) * self._inner
+        self.tail[self.filled : end] = fill_scalar(self.layout.dtype)
 
     def _blank(self) -> np.ndarray:
-        return np.full(self.layout.shape, fill_scalar(self.layout.dtype), self.layout.dtype)
+        return np.empty(self.layout.shape, self.layout.dtype)  # memory that no row was put into takes none

@@ -10,60 +10,34 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tracer import spec
 from tracer.store.documents import ArrayNode, GroupNode, object_key
-from tracer.store.layout import Layout, as_bytes, plan
-from tracer.store.manifest import MANIFEST, chain, entry
+from tracer.store.layout import Layout
+from tracer.store.manifest import MANIFEST, chain
 from tracer.writer.columns import Column
 from tracer.writer.committer import Committer
+from tracer.writer.declarations import Declarations, Loose
 from tracer.writer.row import Row
 
 _NO_IDS = np.empty(0, np.int64)
 _NODES_EVERY = 30.0  # seconds between rewrites of the documents of single arrays
 
 
-class Loose(NamedTuple):
-    """An object that is committed, but not in the manifest at present: its key, the CRC-32C of its values, its row."""
-
-    key: str
-    crc: int
-    entry: np.ndarray
-
-
-class Tree:
+class Tree(Declarations):
     """All state of the thread that writes. Only that thread calls it."""
 
     def __init__(
         self, committer: Committer, record: Mapping[str, Any], attributes: Mapping[str, Any]
     ) -> None:
-        self._committer = committer
-        self._record = {**record, "resumes": record.get("resumes", [])}
-        self._root = GroupNode(dict(attributes))
-        self._groups: dict[str, GroupNode] = {}
-        self._arrays: dict[str, ArrayNode] = {}
-        self._layouts: dict[str, Layout] = {}  # of arrays that get one object a snapshot
-        self._columns: dict[str, list[Column]] = {}  # one a path; lr: one for each block of parameter groups
-        self._scalars: dict[str, str] = {}  # name as logged to path
-        self._ragged: list[str] = []  # columns along the ids
-        self._rows: dict[str, int] = {}
-        self._next: dict[str, int] = {}  # the row of the next snapshot of each stream
         # Snapshots on the disk, to be entered by the next commit, and their streams.
         self._written: list[tuple[str, Callable[[], None]]] = []
         self._torn = False  # something failed while rows were entered: what is in memory is no whole state
-        self._declared = False  # whether groups or arrays were since the last commit
-        self._manifest_digest = bytes(32)
-        self._loose: list[Loose] = []
-        self._stale: set[str] = set()
         self._nodes_due = 0.0
-        self.changed = True
-        self.group("manifest", {"fields": list(spec.MANIFEST_FIELDS), "arrays": []})
-        self._column(MANIFEST, "int64", (len(spec.MANIFEST_FIELDS),), ("object", "field"))
-        self._declare_steps()
+        super().__init__(committer, record, attributes)
 
     # ---- taken up again ----
 
@@ -80,7 +54,7 @@ class Tree:
         """Become an archive that exists, at the given numbers of rows; `manifest`: the rows it keeps."""
         self._groups, self._arrays, self._layouts = dict(groups), dict(arrays), dict(layouts)
         self._columns, self._rows, self._loose = dict(columns), dict(rows), list(loose)
-        self._next = dict(rows)
+        self._next = {group: n for group, n in rows.items() if group != "steps"}
         named = {path: node.attributes.get("logged_as") for path, node in arrays.items()}
         self._scalars = {name: path for path, name in named.items() if name is not None}
         along = {path: node.dims[:1] for path, node in arrays.items()}
@@ -100,103 +74,17 @@ class Tree:
                 column.dirty = column.n > 0
         self.changed = True
 
-    # ---- declarations ----
-
-    def group(self, path: str, attributes: Mapping[str, Any]) -> None:
-        """Create a group and those above it, or merge attributes into one ("" is the root)."""
-        self.changed = self._declared = True
-        if not path:
-            self._root.update(attributes)
-            return
-        parent = path.rpartition("/")[0]
-        if parent and parent not in self._groups:
-            self.group(parent, {})
-        self._groups.setdefault(path, GroupNode()).update(attributes)
-        self._stale.add(path)
-
-    def static(self, path: str, values: np.ndarray, dims: tuple[str, ...]) -> None:
-        """Write an array that does not change."""
-        layout, numbers = plan(values.shape, values.dtype), (0,) * values.ndim
-        wrote = self._publish(path, layout, values, numbers) if values.size else None
-        self._declare(path, layout, dims, values.shape)  # only now: no commit names what could not be written
-        if wrote is not None:
-            self._enter(self._entry(path, numbers, wrote))
-
-    def stream(
-        self, group: str, arrays: Mapping[str, tuple[np.dtype, tuple[int, ...], tuple[str, ...]]]
-    ) -> None:
-        """Declare a stream: its arrays get one object a snapshot, beside the two columns every stream has."""
-        self.group(group, {"coordinates": "epoch_end"})
-        self._column(f"{group}/step", "int64")
-        self._column(f"{group}/epoch_end", "bool")
-        self._rows[group] = self._next[group] = 0
-        for name, (dtype, shape, dims) in arrays.items():
-            layout = self._layouts[f"{group}/{name}"] = plan((1, *shape), dtype)
-            self._declare(f"{group}/{name}", layout, ("step", *dims), (0, *shape))
-
-    def ragged(
-        self, group: str, arrays: Mapping[str, tuple[np.dtype, tuple[int, ...], tuple[str, ...]]]
-    ) -> None:
-        """Declare columns that get a row for each id of every update."""
-        self.group(group, {})
-        n = self._columns["steps/ids"][0].n
-        for name, (dtype, shape, dims) in arrays.items():
-            rows = spec.ids_rows(prod(shape) * dtype.itemsize)
-            self._column(f"{group}/{name}", str(dtype), shape, ("id", *dims), rows, n)
-            self._ragged.append(f"{group}/{name}")
-
-    def _declare_steps(self) -> None:
-        self.group("steps", {"coordinates": " ".join(spec.GROUPS[0].coordinates)})
-        for array in spec.step_columns():
-            if array.dims == ("step",):
-                labels = {"sample_dimension": "id"} if array.name == "n_ids" else {}
-                self._column(f"steps/{array.name}", array.dtype, labels=labels)
-        self._column("steps/ids", "int64", (), ("id",), (spec.IDS_ROWS, spec.IDS_INNER))
-        self._column("steps/lr", "float64", (1,), ("step", "param_group"))
-        self._rows["steps"] = 0
-
-    def _declare(
-        self,
-        path: str,
-        layout: Layout,
-        dims: tuple[str, ...],
-        shape: tuple[int, ...],
-        labels: Mapping[str, str] | None = None,
-    ) -> None:
-        group, _, name = path.rpartition("/")
-        if path not in self._arrays and path != MANIFEST:
-            listed = self._groups["manifest"].attributes["arrays"]
-            self.group("manifest", {"arrays": [*listed, path]})
-        number = self._arrays[path].number if path in self._arrays else len(self._arrays) - 1
-        labels = {**spec.describe(group, name), **(labels or {})}
-        self._arrays[path] = ArrayNode(
-            layout.dtype, dims, layout.chunk_shape, layout.codecs, labels, shape, number
-        )
-        self._stale.add(path)
-        self.changed = self._declared = True
-
-    def _column(
-        self,
-        path: str,
-        dtype: str,
-        width: tuple[int, ...] = (),
-        dims: tuple[str, ...] = ("step",),
-        rows: tuple[int, int] = (spec.TAIL_ROWS, spec.TAIL_INNER),
-        n: int = 0,
-        labels: Mapping[str, str] | None = None,
-    ) -> None:
-        column = Column(np.dtype(dtype), width, *rows, n)
-        self._columns[path] = [column]
-        self._declare(path, column.layout, dims, (0, *width), labels)
-
     # ---- data ----
 
     def append(self, group: str, step: int, epoch_end: bool, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write one snapshot of a stream, one object an array; its row is entered by the next commit."""
+        """Take one snapshot of a stream, and write the objects that are full; its row is entered by the next commit."""
         row, entries = self._next[group], []
         for name, values in arrays.items():
             path = f"{group}/{name}"
-            if values.size:
+            if path in self._columns:
+                self._columns[path][0].extend(values[None])
+                entries += self._write_sealed(path)
+            elif values.size:
                 numbers = (row, *[0] * (len(self._layouts[path].shape) - 1))
                 entries.append(self._write_object(path, self._layouts[path], values, numbers))
         self._next[group] = row + 1
@@ -220,6 +108,16 @@ class Tree:
             if group:
                 self._next[group] -= 1
         del self._written[first:]
+        for path, (column, *_) in self._columns.items():
+            group, _, name = path.rpartition("/")
+            if group in self._next and name not in spec.STREAM_COLUMNS and column.n > self._next[group]:
+                column.cut(self._next[group], partial(self._reread, path))
+
+    def _reread(self, path: str, number: int) -> np.ndarray:
+        """An object that was written full."""
+        layout = self._columns[path][0].layout
+        with self._committer.opened(object_key(path, number, *[0] * (len(layout.shape) - 1))) as fd:
+            return layout.read(fd)
 
     def give_up(self, first: int) -> None:
         """After a failure: the same, and nothing at all where a part of what was declared since a commit is lacking."""
@@ -297,40 +195,6 @@ class Tree:
         for group in self._rows.keys() - {"steps"}:
             if self._columns[f"{group}/step"][0].last == step:
                 self._columns[f"{group}/epoch_end"][0].amend_last(True)
-
-    # ---- objects and the manifest ----
-
-    def _write_object(
-        self, path: str, layout: Layout, values: np.ndarray, numbers: tuple[int, ...]
-    ) -> list[int]:
-        """Write an object and return its row of the manifest."""
-        return self._entry(path, numbers, self._publish(path, layout, values, numbers))
-
-    def _publish(
-        self, path: str, layout: Layout, values: np.ndarray, numbers: tuple[int, ...]
-    ) -> tuple[int, int]:
-        key = object_key(path, *numbers)
-        return self._committer.publish(key, lambda fd: layout.write(fd, as_bytes(values)))
-
-    def _entry(self, path: str, numbers: tuple[int, ...], wrote: tuple[int, int]) -> list[int]:
-        return entry(self._arrays[path].number, numbers, wrote, self._record["commit"] + 1)
-
-    def _enter(self, *entries: list[int]) -> None:
-        for fields in entries:
-            row = np.array([fields], np.int64)
-            self._manifest_digest = chain(self._manifest_digest, row)
-            self._columns[MANIFEST][0].extend(row)
-
-    def _write_columns(self, path: str) -> None:
-        for block, column in enumerate(self._columns[path]):
-            last = (block,) * (column.tail.ndim - 1)
-            for number, values in column.sealed():
-                row = self._write_object(path, column.layout, values, (number, *last))
-                if path != MANIFEST:  # the manifest itself is covered by its digest
-                    self._enter(row)
-            if column.dirty:
-                self._committer.publish(object_key(path, column.number, *last), column.write_tail)
-                column.dirty = False
 
     # ---- the commit ----
 

@@ -46,7 +46,7 @@ class Declared:
             self._taken.add(path)
             self._held[path] = dtype, shape, dims
             self._add_sizes(group, name, shape, dims)
-            if group in streams and name not in ("step", "epoch_end"):
+            if group in streams and name not in spec.STREAM_COLUMNS:
                 streams[group][name] = dtype, shape, dims
             elif grows and group not in streams:
                 self._ragged[path] = dtype, shape
@@ -80,7 +80,7 @@ class Declared:
         if group in self._streams:
             raise RecordError(f"stream {group!r} is declared twice")
         for name, (dtype, shape, dims) in arrays.items():
-            if name in ("step", "epoch_end") or "step" in dims:
+            if name in spec.STREAM_COLUMNS or "step" in dims:
                 raise RecordError(
                     f"'{group}/{name}': the step axis and its columns are added by the stream itself"
                 )

@@ -204,4 +204,4 @@ def plot_capacity(result: xr.Dataset, figure: Figure) -> None:
     right.set(title="The norms themselves", ylabel="log₁₀ norm")
     for panel in (left, right):
         plot.step_axis(panel, steps)
-    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    plot.legend(right)

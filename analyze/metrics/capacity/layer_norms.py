@@ -131,4 +131,4 @@ def plot_layer_norms(result: xr.Dataset, figure: Figure) -> None:
         plot.step_axis(panel, result["step"])
         panel.set_ylim(0, None)
     axes[0].set_ylabel("norm of the weights")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(layers)))
+    plot.legend(axes[0])

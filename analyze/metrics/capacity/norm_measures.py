@@ -301,7 +301,7 @@ def plot_norm_measures(result: xr.Dataset, figure: Figure) -> None:
         "norms and distances": ["param_norm", "fro_dist", "dist_spec_init", "l2", "l2_dist", "path_norm"],
         "stable ranks and margin": ["fro_over_spec", "inverse_margin"],
     }
-    axes = plot.panels(figure, 3, titles=list(shown), height=3.4, sharey=False)
+    axes = plot.panels(figure, 3, titles=list(shown), height=4.2, sharey=False)
     raw = result.sel(scale="raw")
     for panel, names in zip(axes, shown.values(), strict=True):
         for name, color in zip(names, plot.depth_colors(len(names)), strict=True):
@@ -310,5 +310,5 @@ def plot_norm_measures(result: xr.Dataset, figure: Figure) -> None:
                 panel, result["step"], np.where(np.isfinite(values), values, np.nan), color=color, label=name
             )
         plot.step_axis(panel, result["step"])
-        plot.legend(panel, fontsize=6)
+        plot.legend(panel, below=True, fontsize=6)
     axes[1].set_yscale("symlog")

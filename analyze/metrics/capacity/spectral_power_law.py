@@ -219,7 +219,4 @@ def plot_spectral_power_law(result: xr.Dataset, figure: Figure) -> None:
         panel.set_title(title)
         plot.step_axis(panel, result["step"])
     plot.zero_line(right, 0.15)
-    if layers:
-        figure.legend(
-            *left.get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(layers))
-        )
+    plot.legend(left)

@@ -153,7 +153,7 @@ def plot_cna_landscape(result: xr.Dataset, figure: Figure) -> None:
         _contours(panel, result, name)
         _trajectory(panel, result)
     axes[0].set_ylabel(f"second component ({100 * float(result['explained'][1]):.0f} %)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    plot.legend(axes[0])
 
 
 def _contours(panel: Axes, result: xr.Dataset, name: str) -> None:

@@ -152,8 +152,8 @@ def _votes(
     if not len(chosen):
         return found
     scale = np.abs(values[finite]).max(initial=0.0) or 1.0
-    rows = np.where(finite[:, None], values, 0.0) / scale
-    square = (rows**2).sum(1)
+    rows = (values if finite.all() else np.where(finite[:, None], values, 0.0)) / scale
+    square = np.einsum("ij,ij->i", rows, rows)
     distance = square[:, None] + square[chosen] - 2 * rows @ rows[chosen].T
     # Rounded, so that equal distances are equal, and the lower id, which comes first, wins.
     distance = settled(np.maximum(distance, 0.0))

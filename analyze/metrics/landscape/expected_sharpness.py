@@ -139,5 +139,5 @@ def plot_expected_sharpness(result: xr.Dataset, figure: Figure) -> None:
     for panel in (first, second, third):
         plot.zero_line(panel)
         rise_axis(panel, result["gain"].values)
-    figure.legend(*first.get_legend_handles_labels(), loc="outside lower left", ncols=3)
-    figure.legend(*second.get_legend_handles_labels(), loc="outside lower right", ncols=3)
+    plot.legend(first)
+    plot.legend(second)

@@ -277,4 +277,4 @@ def plot_pac_bayes_measures(result: xr.Dataset, figure: Figure) -> None:
         plot.step_axis(panel, result["step"])
         if any(np.nanmax(data[name].values, initial=0.0) > 0 for name in names):
             panel.set_yscale("log")
-        plot.legend(panel, fontsize=6)
+        plot.legend(panel, below=True, fontsize=6)

@@ -122,4 +122,4 @@ def plot_sam_sharpness(result: xr.Dataset, figure: Figure) -> None:
         plot.step_axis(panel, result["step"])
         rise_axis(panel, result[name].values)
     axes[0].set_ylabel("rise of the training loss")
-    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=len(radii))
+    plot.legend(axes[1])

@@ -20,7 +20,7 @@ FIRST, SECOND = 0.1, 0.01
 
 
 @metric(
-    reads=("losses", "scores", "step", "epoch_end"),
+    reads=("losses", "entropies", "step", "epoch_end"),
     optional=("gradient_noise.trace",),
     scope="train",
     whole=True,
@@ -63,7 +63,7 @@ FIRST, SECOND = 0.1, 0.01
 )
 def training_measures(
     losses: np.ndarray,
-    scores: np.ndarray,
+    entropies: np.ndarray,
     step: np.ndarray,
     epoch_end: np.ndarray,
     *,
@@ -71,10 +71,10 @@ def training_measures(
 ) -> dict[str, Any]:
     """Training loss, entropy of the outputs, optimizer steps to a loss, and gradient noise early and late.
 
-    `losses` (step, example) and `scores` (step, example, class) are those of the training probe in eval mode, `step`
+    `losses` and `entropies` of the softmax (step, example) are those of the training probe in eval mode, `step`
     (step,) the snapshots and `epoch_end` (step,) which of them end an epoch. `train_loss` is the mean loss and
-    `output_entropy` the mean of -Σ p ln p of the softmax, its sign positive (the list of Jiang et al. has its
-    negative). `steps_to_0_1`: the first snapshot at which the mean loss is at most 0.1, never the loss of a minibatch;
+    `output_entropy` the mean of -Σ p ln p, its sign positive (the list of Jiang et al. has its negative).
+    `steps_to_0_1`: the first snapshot at which the mean loss is at most 0.1, never the loss of a minibatch;
     `steps_0_1_to_0_01`: how many steps later it is at most 0.01. NaN where a loss is never reached: `n_censored` is
     then 1 or 2. Steps are known as finely as snapshots were taken. `gradient_noise_epoch1`, `gradient_noise_final`:
     trace of the covariance of the per-example gradients of all layers at the end of the first epoch and at the last
@@ -83,13 +83,12 @@ def training_measures(
     there.
 
     >>> losses = np.array([[2.0], [0.5], [0.08], [0.01]])
-    >>> found = training_measures(losses, np.zeros((4, 1, 2)), np.array([0, 10, 20, 40]), np.array([False] * 4))
+    >>> found = training_measures(losses, np.full((4, 1), np.log(2)), np.array([0, 10, 20, 40]), np.array([False] * 4))
     >>> found["steps_to_0_1"], found["steps_0_1_to_0_01"], round(float(found["output_entropy"][0] / np.log(2)), 6)
     (20.0, 20.0, 1.0)
     """
     finite = np.where(np.isfinite(losses), losses, np.nan)
     loss, used = mean_defined(finite, 1)
-    entropies = np.array([entropy(row) for row in scores]).reshape(losses.shape)
     first, second = (_first(step, loss, limit) for limit in (FIRST, SECOND))
     noise = np.full(len(step), np.nan) if gradient_noise_trace is None else gradient_noise_trace[:, -1]
     ends, last = noise[epoch_end & (step > 0)], noise[~np.isnan(noise)]
@@ -104,20 +103,6 @@ def training_measures(
         "n_undefined": losses.shape[1] - np.minimum(used, (~np.isnan(entropies)).sum(1)),
         "n_examples": losses.shape[1],
     }
-
-
-def entropy(scores: np.ndarray) -> np.ndarray:
-    """Entropy of the softmax of scores (example, class) in nats, (example,); NaN where no score is finite.
-
-    >>> entropy(np.array([[0.0, 0.0, -np.inf], [np.nan, 0.0, 0.0]])).round(4)
-    array([0.6931,    nan])
-    """
-    top = scores.max(-1, keepdims=True)
-    known = np.isfinite(top)
-    with np.errstate(invalid="ignore"):
-        power = np.exp(np.where(known, scores - top, np.nan))
-    share = power / power.sum(-1, keepdims=True)
-    return -np.where(share > 0, share * np.log(np.where(share > 0, share, 1.0)), share).sum(-1)
 
 
 def _first(step: np.ndarray, loss: np.ndarray, limit: float) -> float:

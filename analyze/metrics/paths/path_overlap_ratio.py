@@ -128,4 +128,4 @@ def plot_path_overlap_ratio(result: xr.Dataset, figure: Figure) -> None:
     mean = float(result["ratio_mean"])
     right.axvline(mean, color="black", linewidth=1.0, linestyle="--")
     right.set(xlabel="early / mid", title=f"Ratio by site (mean {mean:.3f}, dashed)")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    plot.legend(left)

@@ -25,6 +25,7 @@ ROY_2007 = Reference(
     venue="European Signal Processing Conference",
 )
 NAMES = ("effective_rank", "participation_ratio", "stable_rank")
+BLOCK = 8  # times as many rows as columns are decomposed at a time
 
 
 @metric(
@@ -105,7 +106,22 @@ def _singular(matrix: np.ndarray, size: float) -> np.ndarray:
     """Singular values over the largest entry `size` met before centring; all 0 where only rounding is left."""
     if size == 0 or np.abs(matrix).max(initial=0.0) <= ROUNDING * size:
         return np.zeros(1)
-    return np.linalg.svd(matrix / size, compute_uv=False)
+    return np.linalg.svd(_small(matrix / size), compute_uv=False)
+
+
+def _small(matrix: np.ndarray) -> np.ndarray:
+    """A matrix with the same singular values and as few rows as columns, of one with many more on one side.
+
+    R of a QR decomposition block by block, each small enough to stay in a processor's cache.
+    """
+    tall = matrix if len(matrix) >= matrix.shape[1] else matrix.T
+    n = tall.shape[1]
+    rows = BLOCK * n
+    if n == 0 or len(tall) < 2 * rows:
+        return matrix
+    whole = len(tall) // rows * rows
+    parts = np.linalg.qr(tall[:whole].reshape(-1, rows, n), mode="r").reshape(-1, n)
+    return np.linalg.qr(np.concatenate([parts, tall[whole:]]), mode="r")
 
 
 def plot_effective_rank(result: xr.Dataset, figure: Figure) -> None:
@@ -120,4 +136,4 @@ def plot_effective_rank(result: xr.Dataset, figure: Figure) -> None:
         plot.step_axis(panel, result["step"])
         panel.set_ylim(0, None)
     axes[0].set_ylabel(f"directions ({result['probe'].values[0]})")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(sites)))
+    plot.legend(axes[0])

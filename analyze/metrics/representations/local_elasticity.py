@@ -45,7 +45,7 @@ KINDS = ("relative", "kernelized")
         "like with like. A linear model keeps both together; the gap of a network opens as it learns."
     ),
     reference=HE_2020,
-    passes=lambda options, snapshots: snapshots * 2 * options["examples"],
+    passes=lambda options, snapshots: snapshots * 3 * options["examples"],  # of twice the digits
 )
 def local_elasticity(
     states: Any, lr: np.ndarray, *, step_size: float | None = None, examples: int = 32
@@ -137,4 +137,4 @@ def plot_local_elasticity(result: xr.Dataset, figure: Figure) -> None:
         xlabel="class looked at",
         ylabel="class stepped on",
     )
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    plot.legend(axes[0])

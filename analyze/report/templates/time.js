@@ -44,7 +44,8 @@ function marks(group) {
     // A shape that is used where it was defined lies at its own places.
     else shapes.add(document.getElementById((node.getAttribute("xlink:href") ?? node.getAttribute("href")).slice(1)));
   }
-  return [...drawn, ...[...shapes].filter(Boolean).map(node => [node, "d", node.getAttribute("d")])];
+  // A line of which nothing is defined has no shape.
+  return [...drawn, ...[...shapes].filter(node => node?.hasAttribute("d")).map(node => [node, "d", node.getAttribute("d")])];
 }
 
 // Ticks and their numbers: as drawn, or round ones.

@@ -137,6 +137,25 @@ document.querySelectorAll(".plot > svg").forEach(readable);
 
 // On a narrow screen the panels of a figure stand below one another, as many beside each other as are legible.
 const narrow = matchMedia("(max-width: 45rem)");
+// The entries of a legend above the panels, in as many rows as it takes; returns where they end.
+function flow(legend, width) {
+  const parts = [...legend.children].map(node => (node.removeAttribute("transform"), [node, node.getBBox()])).filter(([, box]) => box.width);
+  const words = parts.filter(([node]) => node.querySelector("text")).map(([, box]) => box).sort((a, b) => a.y - b.y || a.x - b.x);
+  if (words.length < 2 || words.every(box => box.x + box.width <= width)) return 0;
+  let [x, y, before] = [12, words[0].y, null];
+  for (const word of words) {
+    // What is drawn between the word before it in its row and this one is what it names.
+    const from = before && Math.abs(before.y - word.y) < 2 ? before.x + before.width - 1 : -Infinity;
+    const middle = box => box.y + box.height / 2;
+    const mine = parts.filter(([, box]) => box.x >= from && box.x <= word.x && Math.abs(middle(box) - middle(word)) < word.height);
+    const left = Math.min(...mine.map(([, box]) => box.x)), wide = word.x + word.width - left;
+    if (x > 12 && x + wide > width) [x, y] = [12, y + word.height + 2];
+    for (const [node] of mine) node.setAttribute("transform", `translate(${x - left} ${y - word.y})`);
+    [x, before] = [x + wide + 14, word];
+  }
+  return y + words[0].height;
+}
+
 function wrap(svg) {
   const groups = [...svg.querySelectorAll("[data-outer]")];
   svg.whole ??= svg.getAttribute("viewBox");
@@ -144,11 +163,10 @@ function wrap(svg) {
   if (narrow.matches && groups.length > 1) {
     const boxes = [...new Set(groups.map(group => group.dataset.outer))].map(text => [text, text.split(" ").map(Number)]);
     const head = Math.min(...boxes.map(([, box]) => box[1]));
-    const heads = [...groups[0].parentElement.children].filter(one => !one.dataset.outer).map(one => one.getBBox());
     const whole = svg.whole.split(" ").map(Number);
-    const legend = Math.max(0, ...heads.filter(box => box.width < whole[2] - 1).map(box => box.x + box.width));
-    const width = Math.max(250, legend + 4, ...boxes.map(([, box]) => box[2] - box[0] + 18));
-    let [x, y, tallest] = [12, head, 0];
+    const heads = [...groups[0].parentElement.children].filter(one => !one.dataset.outer && one.getBBox().width < whole[2] - 1);
+    const width = Math.max(250, ...boxes.map(([, box]) => box[2] - box[0] + 18));
+    let [x, y, tallest] = [12, Math.max(head, ...heads.map(one => flow(one, width) + 4)), 0];
     for (const [text, box] of boxes) {
       const [wide, high] = [box[2] - box[0], box[3] - box[1]];
       if (x > 12 && x + wide > width) [x, y, tallest] = [12, y + tallest + 10, 0];
@@ -158,6 +176,9 @@ function wrap(svg) {
     svg.setAttribute("viewBox", `0 0 ${width} ${y + tallest + 6}`);
     svg.style.aspectRatio = `${width} / ${y + tallest + 6}`;
   } else if (svg.whole) {
+    for (const one of groups[0]?.parentElement.children ?? []) {
+      if (!one.dataset.outer) one.querySelectorAll(":scope > g").forEach(part => part.removeAttribute("transform"));
+    }
     svg.setAttribute("viewBox", svg.whole);
     svg.style.aspectRatio = "";
   }
@@ -171,4 +192,6 @@ function wrap(svg) {
 }
 const wrapAll = () => document.querySelectorAll(".plot > svg").forEach(wrap);
 narrow.addEventListener("change", wrapAll);
+// What is folded away has no size yet.
+document.addEventListener("toggle", ({ target }) => target.open && target.querySelectorAll?.(".plot > svg").forEach(wrap), true);
 wrapAll();

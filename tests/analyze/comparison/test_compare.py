@@ -214,14 +214,15 @@ def test_results_of_an_earlier_commit_do_not_count(tmp_path):
     assert set(run.stored()) == {"generalization"}
 
 
-def test_two_hundred_saved_analyses_open_no_archive(tmp_path, monkeypatch):
-    paths = grid(tmp_path, n_seeds=34, stored=False)
+@pytest.mark.parametrize("n_seeds", [6, pytest.param(34, marks=pytest.mark.slow)])
+def test_many_saved_analyses_open_no_archive(tmp_path, monkeypatch, n_seeds):
+    paths = grid(tmp_path, n_seeds=n_seeds, stored=False)
     reads = []
     real = type(tmp_path).read_text
     monkeypatch.setattr("tracer.archive.open", lambda path: pytest.fail(f"{path} is opened"))
     monkeypatch.setattr(type(tmp_path), "read_text", lambda self, **o: reads.append(self) or real(self, **o))
     comparison = analyze.compare(paths, measures=["stiffness"], bootstrap=20)
-    assert len(comparison.table) == 204 and comparison.correlations.attrs["axes"] == "width, lr"
+    assert len(comparison.table) == 6 * n_seeds and comparison.correlations.attrs["axes"] == "width, lr"
     # Facts, the attributes of three results, the summary, which says twice what is in it, and digests of each store.
     assert len([place for place in reads if tmp_path in place.parents]) <= 9 * len(paths)
     tau = comparison.correlations["value"].sel(statistic="granulated", target="gap_error")

@@ -4,17 +4,14 @@ import pytest
 
 import analyze
 from analyze.catalogue import available_metrics
-from analyze.engine.cost import Prices, few, within
+from analyze.engine.cost import LEAST, MOST, RATE, ROWS, Prices, few, within
 from analyze.engine.plan import make_plan
-from tests.loops import record_everything
 from tracer.archive import open as open_archive
 
 
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    path = tmp_path_factory.mktemp("cost") / "run.zarr"
-    record_everything(path)
-    return open_archive(path)
+def archive(everything):
+    return open_archive(everything)
 
 
 def test_more_passes_snapshots_and_examples_cost_more(archive):
@@ -82,3 +79,14 @@ def test_the_network_is_run_again_at_few_snapshots_unless_more_are_asked_for(arc
     every = analyze.run(archive, ["jacobian"], snapshots="all")["jacobian"]
     some = analyze.run(archive, ["jacobian"])["jacobian"]
     assert some.drop_attrs(deep=False).equals(every.drop_attrs(deep=False).sel(step=first))
+
+
+def test_the_budget_grows_with_the_network_within_bounds(archive, monkeypatch):
+    def patience(work, rows):
+        monkeypatch.setattr(Prices, "_network", (work, rows))
+        return Prices(archive, {}).patience
+
+    # One forward and backward pass of 256 examples is 3 · 256 · work operations and 3 · rows calls.
+    work, rows = 1e7, 20
+    assert patience(work, rows) == pytest.approx(300 * 3 * (256 * work / RATE + rows / ROWS))
+    assert patience(0.0, 0) == patience(1e3, 5) == LEAST and patience(1e12, 20) == MOST

@@ -18,7 +18,6 @@ from analyze.engine.distribute import TRIES, Job, Processes, Workers, by_turns, 
 from analyze.engine.fingerprint import sources
 from analyze.errors import AnalysisError
 from tests.dying import ABOUT, fails_late, fatal
-from tests.loops import record_everything
 from tests.synthetic import write_archive
 
 NAMES = ["stiffness", "tracin", "cna", "path_cross_similarity", "path_neighbours"]
@@ -45,10 +44,8 @@ def threads(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("distribute") / "run.zarr"
-    record_everything(path)
-    return path
+def path(everything):
+    return everything
 
 
 @pytest.fixture(scope="module")

@@ -60,6 +60,16 @@ def test_one_probe_and_regression_have_findings_too():
     assert "a generalization gap of" in apart.sentence
 
 
+def test_of_answers_at_every_token_loss_and_perplexity_are_told_and_no_share_of_examples():
+    results = made.classified(np.random.default_rng(6), 0.2, 0.4)
+    assert "wrong" in said(results)["generalization"].sentence
+    perplexity = np.exp(results["generalization"]["loss"])
+    results["token_prediction"] = perplexity.to_dataset(name="perplexity")
+    sentence = said(results)["generalization"].sentence
+    last = float(perplexity.sel(probe="test", step=100))
+    assert f"(perplexity {last:.3g}) on" in sentence and "wrong" not in sentence
+
+
 def test_texts_that_are_right_in_part_and_losses_of_any_size_are_told_as_such():
     rng = np.random.default_rng(12)
     loss = {probe: 1000 * rng.uniform(3, 4, (3, 150)) for probe in ("train", "test")}

@@ -193,6 +193,15 @@ def test_no_figure_scrolls_sideways_on_a_phone(page, report):
     wide = "nodes => nodes.filter(node => node.scrollWidth > node.clientWidth).length"
     plots = page.locator(".plot")
     assert plots.count() == len(METRICS) + 1 and plots.evaluate_all(wide) == 0
+    # No word is cut off, those of legends among them, and no legend lies on a panel.
+    cut = """nodes => nodes.flatMap(svg => {
+      const whole = svg.getBoundingClientRect(), box = node => node.getBoundingClientRect();
+      const over = text => box(text).right > whole.right + 2 || box(text).left < whole.left - 2;
+      const top = Math.min(...[...svg.querySelectorAll("[data-outer]")].map(group => box(group).top));
+      const low = text => !text.closest("[data-outer]") && box(text).bottom > top + 3;
+      return [...svg.querySelectorAll("text")].filter(text => over(text) || low(text)).map(text => text.textContent);
+    })"""
+    assert page.locator(".plot > svg").evaluate_all(cut) == []
 
 
 def test_a_layer_is_chosen(page, report, results):

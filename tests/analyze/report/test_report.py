@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 from matplotlib.figure import Figure
 
-from analyze import report
+from analyze import plot, report
 from analyze.catalogue import available_metrics
 from analyze.report import entries, svg
 from tests import report_data as data
@@ -192,6 +192,23 @@ def test_figures_drawn_before_are_used_as_they_are(tmp_path):
     (tmp_path / "stiffness.svg").write_text('<?xml version="1.0"?><svg><text>drawn before</text></svg>')
     path = report.write(data.honest(), tmp_path / "report.html", figures=tmp_path)
     assert "<text>drawn before</text>" in path.read_text()
+
+
+def test_a_figure_drawn_before_is_drawn_again_only_where_it_is_no_drawing(tmp_path):
+    figure, path = Figure(figsize=(4, 3)), tmp_path / "figure.svg"
+    axes = figure.subplots()
+    axes.set(yscale="log", ylim=(1e-9, 1e9), yticks=[10.0**k for k in range(-9, 10)])
+    plot.save_svg(figure, path)
+    text = path.read_text()
+    assert text.count("<!--") > 8
+
+    def draw():
+        raise AssertionError
+
+    assert svg.fragment(draw, "k", "label", path) == svg.inline(text, "k", "label")
+    for without_end in ("<!--", "<metadata>"):
+        path.write_text(text.replace("</svg>", without_end * 200_000 + "</svg>"))
+        assert without_end not in svg.fragment(lambda: figure, "k", "label", path)
 
 
 def test_references_are_numbered_in_the_order_of_the_page(html):

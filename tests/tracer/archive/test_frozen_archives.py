@@ -1,6 +1,7 @@
 """Archives of earlier releases open for ever, with the numbers they had when they were made."""
 
 import json
+import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -13,8 +14,11 @@ import zarr
 import tracer
 from tests import ROOT
 from tests.archives.make import N_GRADIENTS, STEPS
+from tracer import spec
 from tracer.errors import ArchiveError
 from tracer.network import read
+from tracer.recovery.resume import resume
+from tracer.share import unpack
 from tracer.store.documents import document_digest
 from tracer.verify import verify
 
@@ -112,6 +116,21 @@ def test_plain_xarray_opens_it(path: Path, numbers: dict[str, np.ndarray]) -> No
     np.testing.assert_allclose(loss, numbers["loss/test/3"], rtol=1e-5, atol=1e-6)
 
 
+def test_it_can_be_recorded_on(path: Path, numbers: dict[str, np.ndarray], tmp_path: Path) -> None:
+    place = tmp_path / "run.zarr"
+    if path.suffix == ".zip":
+        unpack(path, place)
+    else:
+        shutil.copytree(path, place)
+    resume(place, step=3).close()
+    assert verify(place, full=True).findings == []
+    with tracer.open(place) as archive:
+        assert archive.attributes["tracer"]["format_version"] == spec.FORMAT_VERSION
+        assert archive.snapshots.tolist() == [0, 3]
+        for name, values in archive.weights(3).items():
+            assert np.array_equal(values, numbers[f"weights/3/{name}"])
+
+
 @pytest.mark.parametrize("version", ["1.7", "2.0"])
 def test_a_later_version_of_it_is_warned_of_or_refused(path: Path, version: str, tmp_path: Path) -> None:
     if path.suffix == ".zip":
@@ -128,5 +147,5 @@ def test_a_later_version_of_it_is_warned_of_or_refused(path: Path, version: str,
         with pytest.raises(ArchiveError, match=r"has format 2\.0, this release reads 1\.x"):
             tracer.open(root.parent)
     else:
-        with pytest.warns(UserWarning, match=r"has format 1\.7, newer than 1\.0"):
+        with pytest.warns(UserWarning, match=re.escape(f"has format 1.7, newer than {spec.FORMAT_VERSION}:")):
             assert tracer.open(root.parent).snapshots.tolist() == list(STEPS)

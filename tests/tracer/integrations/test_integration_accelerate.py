@@ -74,7 +74,7 @@ def test_the_archive_is_that_of_the_plain_loop(tmp_path: Path, accumulation: int
         assert len(archive.epoch_ends) == trainers.EPOCHS
 
 
-@pytest.mark.parametrize("mixed_precision", ["no", "bf16"])
+@pytest.mark.parametrize("mixed_precision", ["no", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_training_is_unchanged(tmp_path: Path, mixed_precision: str) -> None:
     bare, seen = train(None, 2, mixed_precision=mixed_precision)
     after = torch.get_rng_state()

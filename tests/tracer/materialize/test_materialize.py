@@ -12,7 +12,7 @@ import tracer
 from analyze.catalogue import available_metrics
 from analyze.engine.plan import make_plan
 from tests import zoo
-from tests.loops import blobs, mlp, run_loop
+from tests.loops import blobs, mlp, record_text, run_loop
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
 from tracer.materialize import materialize
 from tracer.materialize.rewrite import Additions, rewrite
@@ -83,12 +83,21 @@ def test_weights_alone_become_what_recording_would_have_stored(copy, full):
     assert result.added["probes/train/masks"] == tracer.open(copy).steps("weights").tolist()
 
 
-@pytest.mark.parametrize("stream", sorted(CAPTURE))
+@pytest.mark.parametrize("stream", sorted(CAPTURE.keys() - {"tokens"}))
 def test_each_stream_alone_equals_its_recording(copy, tmp_path, stream):
     capture = {**NOTHING, stream: 8}
     recorded = record(tmp_path / "other.zarr", capture, gradients="exact")
     materialize(copy, **{stream: 8}, mode="exact")
     assert_equal(copy, recorded)
+
+
+def test_tokens_are_filled_in_of_a_model_that_has_them_and_else_refused(copy, tmp_path):
+    with pytest.raises(RecordError, match="no tokens to fill in; record a probe whose targets"):
+        materialize(copy, tokens=8)
+    record_text(tmp_path / "text.zarr")
+    record_text(tmp_path / "less.zarr", capture={"tokens": 0})
+    materialize(tmp_path / "less.zarr", tokens=True)
+    assert_equal(tmp_path / "less.zarr", tmp_path / "text.zarr")
 
 
 def test_snapshots_between_recorded_ones_are_filled_in(full, tmp_path):

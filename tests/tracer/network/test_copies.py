@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 from tests import zoo
-from tracer.network import trace
+from tracer.network import copies, trace
 from tracer.network.checks import closure
 from tracer.network.copies import named_tensors, private_copy, unwrap
 
@@ -152,3 +152,18 @@ def test_data_parallel_is_unwrapped() -> None:
     model, _, _ = zoo.build("MLP")
     assert unwrap(nn.DataParallel(model)) is model
     assert list(named_tensors(nn.DataParallel(model))) == list(named_tensors(model))
+
+
+@pytest.mark.parametrize(("more", "returned"), [(1 << 30, 1), (1 << 20, 0)])
+def test_memory_that_a_check_has_freed_goes_back_where_it_is_much(
+    monkeypatch: pytest.MonkeyPatch, more: int, returned: int
+) -> None:
+    sizes, trims = iter([1 << 30, (1 << 30) + more]), list[None]()
+    monkeypatch.setattr(copies, "_resident", lambda: next(sizes))
+    monkeypatch.setattr(copies, "_trim", lambda: trims.append(None))
+    with copies.quiet(grad=False):
+        pass
+    assert len(trims) == returned
+    monkeypatch.undo()
+    copies._trim()  # does no harm anywhere
+    assert copies._resident() >= 0

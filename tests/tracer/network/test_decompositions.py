@@ -35,7 +35,10 @@ def read_again(network: Network) -> Network:
 
 @pytest.mark.parametrize(
     "loss",
-    [F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, nn.MSELoss()],
+    [
+        *(F.mse_loss, F.huber_loss, nn.MSELoss()),
+        *(pytest.param(loss, marks=pytest.mark.slow) for loss in (F.l1_loss, F.smooth_l1_loss)),
+    ],
     ids=lambda loss: getattr(loss, "__name__", type(loss).__name__),
 )
 def test_regression_is_replayed(loss: object) -> None:

@@ -240,6 +240,9 @@ CASES = {
     "conv1d, conv3d, transposed, group norm": Case(Volumes, images),
     "custom backward": Case(Reversed),
 }
+# The other kind of autocast stays, and test_gradients.py has every kind of layer and frozen parameters.
+RARELY = ("fp16 autocast", "frozen", "pruned", "conv1d, conv3d, transposed, group norm")
+EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name in RARELY)) for name in CASES]
 
 
 def part(tree: Any, index: Any) -> Any:
@@ -283,7 +286,7 @@ def training(case: Case, graphs: list[int] | None = None) -> Callable[[Any], Non
     return train
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EACH)
 def test_gradients_are_those_of_autograd_one_example_at_a_time(tmp_path, name):
     case = CASES[name]
     path = tmp_path / "run.zarr"
@@ -318,7 +321,7 @@ def test_gradients_are_those_of_autograd_one_example_at_a_time(tmp_path, name):
                     assert 1 - got @ expected / (size * np.linalg.norm(got)) < 1e-5, key
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EACH)
 def test_training_is_unchanged(name):
     graphs: list[int] = []
     with warnings.catch_warnings():

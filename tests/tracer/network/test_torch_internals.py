@@ -9,7 +9,9 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader
 
-from tracer.network.torch_internals import HOOKS, Replaced, hushed, opened
+from tracer.network import trace
+from tracer.network.copies import named_tensors
+from tracer.network.torch_internals import HOOKS, Replaced, composites, hushed, opened
 
 
 def test_modules_keep_their_hooks_under_the_names_known():
@@ -39,6 +41,30 @@ def test_attention_opened_shows_its_linear_layers():
     with Seen():
         found = attention(x, x, x)[0]
     assert seen.count("linear") >= 2 and torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("diagonal", [0, 1], ids=["causal", "not causal"])
+def test_a_mask_is_asked_whether_it_is_causal_before_a_model_is_traced(diagonal):
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(4, 2, 5, batch_first=True)
+            self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+
+        def forward(self, x):
+            mask = torch.tril(torch.ones(x.shape[1], x.shape[1]), diagonal).log()
+            return self.encoder(x, mask=mask)
+
+    question = torch.nn.modules.transformer._detect_is_causal_mask
+    model, x = Masked().eval(), torch.randn(3, 5, 4)
+    network = trace(model, x)
+    assert torch.nn.modules.transformer._detect_is_causal_mask is question
+    attention = [row for row in network.rows if "attention" in row.op]
+    assert len(attention) == 1 and (True in [*attention[0].args, *attention[0].kwargs.values()]) == (
+        diagonal == 0
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(network.run(named_tensors(model), x)[0], model(x))
 
 
 def test_a_scaler_that_leaves_out_a_step_does_not_call_the_optimizer():
@@ -94,3 +120,20 @@ def test_what_is_printed_while_hushed_is_kept_back(capsys):
 @pytest.mark.parametrize("name", ["is_lazy", "_ConvNd"])
 def test_names_that_are_imported_are_there(name):
     assert hasattr(nn.parameter if name == "is_lazy" else nn.modules.conv, name)
+
+
+def test_a_program_is_decomposed_with_few_composite_operations_prepared():
+    from torch.export import exported_program
+
+    collect, aten = exported_program._collect_all_valid_cia_ops, torch.ops.aten
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(inplace=True))
+    with hushed():
+        program = torch.export.export(model, (torch.randn(4, 2),), strict=False)
+        with composites([aten.linear.default, aten.relu_.default], lambda name: name == "aten.selu.default"):
+            assert exported_program._collect_all_valid_cia_ops() == {aten.linear.default, aten.selu.default}
+            few = program.run_decompositions({})
+        assert exported_program._collect_all_valid_cia_ops is collect
+        every = program.run_decompositions({})
+    assert str(few.graph) == str(every.graph) and "aten.relu.default" in str(few.graph)
+    with composites([torch.ops.quantized.conv2d_groups.default], bool):
+        assert exported_program._collect_all_valid_cia_ops is collect

@@ -144,8 +144,10 @@ def texts(file: Path) -> list[str]:
 def test_no_other_code_names_operations() -> None:
     assert {"conv2d", "hardtanh", "relu", "sym_size"} <= DISTINCT
     for file in OTHERS:
-        assert "aten." not in file.read_text(encoding="utf-8"), file
-        assert not DISTINCT & set(texts(file)), file
+        text = file.read_text(encoding="utf-8")
+        assert "aten." not in text, file
+        if any(name in text for name in DISTINCT):
+            assert not DISTINCT & set(texts(file)), file
 
 
 def test_each_kind_of_operation_has_a_file_that_can_be_read() -> None:

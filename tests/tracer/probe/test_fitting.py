@@ -20,7 +20,7 @@ def needs(**changes: object) -> Needs:
         exact=3000,
         gradients="gram",
         gram=lambda n: 0,
-        example=10,
+        flight=(20, 10),
         padded=0,
         held={("a",): 1000, ("b",): 1000, ("c",): 1000},
         chunks=(8, 64),

@@ -72,6 +72,7 @@ def test_a_dataset_without_tensors_is_collated() -> None:
         ((torch.zeros(3, 2), torch.zeros(3)), {"capture": {"masks": -1}}, "masks is -1"),
         (((torch.zeros(3), torch.zeros(2)), torch.zeros(3)), {}, r"inputs hold \[3, 2\] examples"),
         (("words", torch.zeros(3)), {}, "inputs are a str"),
+        (((torch.zeros(3), torch.eye(2).to_sparse()), torch.zeros(3)), {"shared": [1]}, "inputs are sparse"),
         ((np.array(["a"]), torch.zeros(1)), {}, "expected numbers"),
         ((Texts(), [0, 9]), {}, "index 9 is outside"),
         ((Texts(), []), {}, "no indices"),

@@ -337,3 +337,20 @@ def test_a_model_with_an_unknown_example_axis_has_undefined_sums() -> None:
     assert np.isnan(observed["probes/train/sums"]["post"]).all()
     assert not np.isnan(observed["probes/train/sums"]["pre"]).any()
     assert "probes/train/masks" not in observed
+
+
+def test_what_an_example_in_flight_takes_by_hand() -> None:
+    torch.manual_seed(0)
+    model, x, y = (
+        nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)),
+        torch.randn(40, 6),
+        torch.arange(40) % 3,
+    )
+    network = trace(model, x[:8], y[:8], nn.functional.cross_entropy)
+    observing = ProbePass(network, {"train": Probe(x, y, split="train")}, tensors=named_tensors(model))
+    _, alive, largest = budget.flight_bytes(network)
+    assert (alive, largest) == (64, 32)  # 8 numbers before the ReLU and after it
+    needed = observing._survey.needed
+    # 8 numbers after the ReLU and 3 log-probabilities; what the loss keeps for the whole batch; no inputs, no weights.
+    assert needed is not None and 44 <= needed <= 48
+    assert observing._flight()[1] == alive

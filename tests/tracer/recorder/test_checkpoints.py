@@ -60,7 +60,7 @@ def train(folder: Path, model: nn.Module, suffix: str = "safetensors") -> Path:
     return path
 
 
-@pytest.mark.parametrize("factory", [mlp, Normed])
+@pytest.mark.parametrize("factory", [pytest.param(mlp, marks=pytest.mark.slow), Normed])
 def test_archive_equals_the_recorded_one(factory: Any, tmp_path: Path) -> None:
     torch.manual_seed(3)
     path = train(tmp_path / "files", factory())

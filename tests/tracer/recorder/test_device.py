@@ -106,7 +106,7 @@ def elsewhere(tensor):
     return torch.empty(tensor.shape, dtype=tensor.dtype, device=META)
 
 
-COSTLY = ("ResNet18", "VGG19BN", "LSTM", "GPT", "AlexNet")
+COSTLY = ("ResNet18", "ResNet6", "VGG19BN", "LSTM", "GPT", "AlexNet", "Smooth")
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,19 @@ def test_a_model_that_branches_on_values_is_recorded_one_example_at_a_time(tmp_p
         archive.network()
 
 
+def test_what_is_seen_one_by_one_is_surveyed_one_by_one():
+    class Counted(Branching):
+        def forward(self, x: Tensor) -> Tensor:
+            sizes.append(len(x))
+            return super().forward(x)
+
+    sizes, model, (x, y) = list[int](), Counted(), blobs(4)
+    network: Any = EagerNetwork(model, x, y, F.cross_entropy, reason="asked for")
+    sizes.clear()
+    ProbePass(network, {"train": Probe(x, y)}, tensors=named_tensors(model), excluded=network.excluded)
+    assert set(sizes) == {1} and network.take_unknown() == []
+
+
 def test_routed_examples_go_together_and_their_gradients_are_their_own(tmp_path):
     model = Experts()
     x, y = blobs(10)
@@ -183,7 +196,7 @@ class Counting(Branching):
         return super().forward(x) + self.passes
 
 
-@pytest.mark.parametrize("build", [Branching, OwnNoise, Counting])
+@pytest.mark.parametrize("build", [pytest.param(Branching, marks=pytest.mark.slow), OwnNoise, Counting])
 def test_probing_the_model_itself_changes_nothing(build):
     def train(record):
         torch.manual_seed(0)

@@ -196,7 +196,7 @@ def test_hooks_go_with_an_exception_in_the_loop(tmp_path):
 @pytest.mark.parametrize(
     ("name", "optimizer"),
     [
-        pytest.param(name, optimizer, marks=[pytest.mark.slow] * (optimizer == "adamw" or name == "resnet18"))
+        pytest.param(name, optimizer, marks=[pytest.mark.slow] * (optimizer == "adamw" or "resnet" in name))
         for name in MODELS
         for optimizer in OPTIMIZERS
     ],

@@ -39,7 +39,7 @@ def test_a_plan_tells_what_will_be_written(tmp_path):
     assert len(archive.steps("gradients")) == 3 and len(archive.steps("masks")) == 7
     size, files = stored(tmp_path / "a.zarr")
     assert plan.files == files
-    assert plan.bytes <= size <= plan.bytes + 64 * files
+    assert plan.bytes <= size <= plan.bytes + 26_000 * files  # the rest of an inner chunk, and the index
     assert plan.seconds > 0
     text = str(plan)
     assert "gradients" in text and "in total over 16 updates" in text

@@ -41,6 +41,23 @@ def test_a_progress_bar_over_the_batches(tmp_path):
         assert archive.rows["n_ids"].tolist() == [0] + [4] * 6 and archive.epoch_ends.tolist() == [3, 6]
 
 
+def test_a_loader_that_the_batches_take_the_place_of(tmp_path):
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with tracer.record(tmp_path / "a", model, optimizer, loss=F.cross_entropy, probes=PROBES) as run:
+        batches = run.batches(loader())
+        for _ in range(2):
+            for number, (x, y) in enumerate(batches):
+                assert number * batches.batch_size < len(batches.dataset) == 12
+                F.cross_entropy(model(x), y).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+        with pytest.raises(AttributeError, match="no attribute 'colour'"):
+            _ = batches.colour
+    with tracer.open(tmp_path / "a") as archive:
+        assert archive.rows["n_ids"].tolist() == [0] + [4] * 6 and archive.epoch_ends.tolist() == [3, 6]
+
+
 class Trainer:
     """Epochs in methods, the recording in an attribute, evaluation between."""
 

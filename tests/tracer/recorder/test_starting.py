@@ -33,6 +33,7 @@ def test_a_recording_is_started_and_closed_without_with(tmp_path):
     assert tracer.open(tmp_path / "a.zarr").state == "complete"
 
 
+@pytest.mark.slow  # in test_faults.py one script ends so and another is told to, by default
 def test_a_script_that_ends_without_close_leaves_an_interrupted_run(tmp_path):
     script = f"""
         import tracer

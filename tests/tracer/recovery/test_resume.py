@@ -311,7 +311,9 @@ def test_stopped_after_any_file_of_a_resume(small: Path, tmp_path: Path) -> None
     assert 20 < operations < 200
 
 
-@pytest.mark.parametrize("files", [1, 12, 24, 26, 30, 36])
+@pytest.mark.parametrize(
+    "files", [12, 30, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 24, 26, 36))]
+)
 def test_killed_while_resuming_and_resumed_again(small: Path, tmp_path: Path, files: int) -> None:
     path = copied(small, tmp_path / "run.zarr")
     command = [sys.executable, "-m", "tests.resume_writer", str(path), "3", str(files)]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import tracer
+from tests.damage import objects_of
 from tests.recording import declare, put, put_row
 from tests.synthetic import write_archive
 from tracer.archive.source import Source
@@ -26,7 +27,8 @@ from tracer.writer import Writer
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("remote") / "run.zarr"
-    write_archive(path)
+    with objects_of(1):
+        write_archive(path)
     return path
 
 
@@ -155,13 +157,14 @@ def test_what_is_there_with_another_size_or_checksum_is_sent_again(
 
 def test_a_run_that_goes_on_is_brought_up_to_date(url: str, tmp_path: Path) -> None:
     writer = Writer(tmp_path / "run.zarr", attributes={})
-    declare(writer)
+    size = 1_200_000  # smaller ones would share a file, which is sent again
+    declare(writer, size)
     for step in range(3):
-        put(writer, step)
+        put(writer, step, size=size)
         put_row(writer, step)
     writer.flush()
     assert push(writer.path, url).sent == 3
-    put(writer, 3)
+    put(writer, 3, size=size)
     put_row(writer, 3)
     writer.close()
     moved = push(writer.path, url)

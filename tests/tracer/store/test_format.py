@@ -19,7 +19,7 @@ CORE_CODECS = {"bytes", "crc32c", "sharding_indexed", "gzip", "zstd", "blosc", "
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("format") / "run.zarr"
-    write_archive(path)
+    write_archive(path, tokens=3)
     return path
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import tests
 import tracer
-from tests.damage import files_of
+from tests.damage import files_of, objects_of
 from tests.synthetic import write_archive
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
@@ -33,7 +33,8 @@ KIND = {"directory": DirectoryStore, "zip": ZipStore, "url": UrlStore}
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("contract") / "run.zarr"
-    write_archive(path, steps=(0, 1), probes={"train": 6})
+    with objects_of(1):
+        write_archive(path, steps=(0, 1), probes={"train": 6})
     return path
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tracer
-from tests.damage import copied
+from tests.damage import copied, objects_of
 from tests.loops import run_loop
 from tracer.store.documents import document_digest
 from tracer.store.layout import as_bytes, plan
@@ -21,7 +21,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     capture = dict.fromkeys(("outputs", "sums", "masks", "gradients", "activations"), 9)
     torch.manual_seed(0)
     x, y = torch.rand(9, 6), torch.arange(9) % 3
-    run_loop(path, probes={"train": tracer.Probe(x, y, capture=capture)}, gradients="exact")
+    with objects_of(1):
+        run_loop(path, probes={"train": tracer.Probe(x, y, capture=capture)}, gradients="exact")
     return path
 
 

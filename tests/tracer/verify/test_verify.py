@@ -58,14 +58,18 @@ def test_an_archive_still_recording_is_sound_at_every_commit(tmp_path: Path) -> 
     writer = Writer(tmp_path / "run.zarr", attributes={})
     assert verify(writer.path, full=True).ok
     declare(writer)
+    writer.stream("activations", {"large": ("float32", (1_200_000,), ("large_element",))})
+    large = {"large": np.zeros(1_200_000, np.float32)}  # written before its commit
     for step in range(3):
         put(writer, step)
+        writer.append("activations", step, False, large)
         put_row(writer, step)
         writer.flush()
         report = verify(writer.path, full=True)
         assert report.ok, str(report)
         assert report.state == "recording"
-    put(writer, 3)  # beyond the commit
+    put(writer, 3)
+    writer.append("activations", 3, False, large)  # beyond the commit
     writer._worker.send(lambda: None, (done := threading.Event()).set)
     done.wait()
     report = verify(writer.path)
@@ -96,7 +100,8 @@ def test_one_flipped_bit_is_found_in_every_object_of_a_packed_archive(tmp_path: 
     assert len(names) > 20
     for number, name in enumerate(names):
         data = (path / name).read_bytes()
-        for change in (next(iter(flipped(data, number, 0))), data[:-1], None):
+        flip = next(iter(flipped(data, number, 0)))
+        for change in (flip, data[:-1], None) if number % 4 == 0 else (flip,):
             (path / name).unlink() if change is None else (path / name).write_bytes(change)
             assert not verify(path, full=change is not None).ok, name
         (path / name).write_bytes(data)
@@ -251,10 +256,12 @@ def test_rows_that_do_not_fit_each_other_are_found(tmp_path: Path) -> None:
         put_row(writer, step)
     writer._worker.send(lambda: writer._tree._columns["steps/n_ids"][0].extend(np.array([], np.int32)))
     writer.flush()
-    writer._tree._columns["steps/n_ids"][0].tail[0] += 1
-    writer._tree._columns["steps/step"][0].tail[1] = 2
-    writer._tree.changed = writer._tree._columns["steps/step"][0].dirty = True
-    writer._tree._columns["steps/n_ids"][0].dirty = True
+    sizes, steps = (writer._tree._columns[f"steps/{name}"][0] for name in ("n_ids", "step"))
+    for column in (sizes, steps):
+        column.amend_last(column.last)  # its values are looked at again
+    sizes.tail[0] += 1
+    steps.tail[1] = 2
+    writer._tree.changed = True
     writer.close()
     assert {finding.where for finding in verify(tmp_path / "run.zarr").findings} == {
         "steps/step",

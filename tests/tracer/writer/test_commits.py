@@ -182,8 +182,8 @@ def test_nothing_new_is_no_commit(tmp_path: Path) -> None:
 
 def test_single_documents_never_precede_the_root(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "run.zarr", attributes={})
-    declare(writer)
-    put(writer, 0)
+    declare(writer, 1_200_000)
+    put(writer, 0, size=1_200_000)
     settled(writer._worker)
     assert (writer.path / "weights" / "float32" / "c.0.0").exists()
     assert not (writer.path / "weights" / "float32" / "zarr.json").exists()

@@ -33,7 +33,7 @@ def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "_INTERVAL", 1e6)
 
 
-@pytest.fixture(params=[12, pytest.param(10_000, marks=pytest.mark.slow)], ids=["some", "all"])
+@pytest.fixture(params=[5, pytest.param(10_000, marks=pytest.mark.slow)], ids=["some", "all"])
 def most(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 

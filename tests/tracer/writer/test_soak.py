@@ -1,4 +1,7 @@
-"""kill -9 at random instants of recording, resuming, packing, repairing: what was acknowledged is there."""
+"""kill -9 at random instants of recording, resuming, packing, repairing: what was acknowledged is there.
+
+By default test_crash.py kills processes at chosen files, and tests/tracer/recovery/test_kills.py after any call.
+"""
 
 from pathlib import Path
 
@@ -13,6 +16,7 @@ def kill(folder: Path, times: int, seed: int, training: bool) -> dict[str, int]:
     return kills
 
 
+@pytest.mark.slow
 def test_ten_times(tmp_path: Path) -> None:
     kills = kill(tmp_path, 10, seed=0, training=False)
     assert sum(kills.values()) == 10 and kills["resume"] >= 2

@@ -80,19 +80,20 @@ def whole(path: Path) -> list[int]:
     return [int(step) for step in steps]
 
 
+@pytest.mark.parametrize("every", [16, pytest.param(4, marks=pytest.mark.slow)], ids=["some", "many"])
 @pytest.mark.parametrize("flushed", [True, False], ids=["flushed", "at the end"])
 @pytest.mark.parametrize("lasting", [True, False], ids=["stays full", "recovers"])
 @pytest.mark.parametrize("call", ["writev", "rename"])
 def test_a_disk_that_is_full_at_any_call(
-    tmp_path: Path, call: str, lasting: bool, flushed: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, call: str, lasting: bool, flushed: bool, every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every fourth call here, and each of them in one of the four cases; all leave whole steps."""
+    """Every so many calls: with four each of them fails in one of the four cases; all leave whole steps."""
     attempt, counted = failing(call, 1 << 30, 0)
     with monkeypatch.context() as counting:
         counting.setattr(os, call, attempt)
         record(tmp_path / "all.zarr", flushed)
     n, kept = counted[0], set()
-    for first in range(1 + 2 * lasting + flushed, n, 4):
+    for first in range(1 + 2 * lasting + flushed, n, every):
         attempt, _ = failing(call, first, 1 << 30 if lasting else first)
         path = tmp_path / f"{first}.zarr"
         with monkeypatch.context() as broken:

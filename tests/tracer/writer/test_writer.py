@@ -11,6 +11,8 @@ import zarr
 import tracer
 from tests.recording import declare, put, put_row
 from tests.synthetic import write_archive
+from tracer import spec
+from tracer.verify import verify
 from tracer.writer import Writer
 
 
@@ -119,20 +121,75 @@ def test_attributes_are_merged(tmp_path: Path) -> None:
         assert archive.card == {"model": "M", "loss": {"name": "ce", "mean": None}, "notes": ["a"]}
 
 
-def test_one_file_an_array_and_snapshot_and_no_padding(tmp_path: Path) -> None:
+def test_small_snapshots_share_a_file_and_large_ones_have_one_without_padding(tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
     writer = Writer(path, attributes={})
-    writer.stream("a", {"x": ("float32", (10_000,), ("x",)), "y": ("float32", (600, 1000), ("y", "z"))})
+    writer.stream("a", {"x": ("float32", (10_000,), ("x",)), "y": ("float32", (1200, 1000), ("y", "z"))})
     for step in range(3):
-        writer.append("a", step, False, {"x": np.zeros(10_000, "f4"), "y": np.ones((600, 1000), "f4")})
+        writer.append("a", step, False, {"x": np.full(10_000, step, "f4"), "y": np.ones((1200, 1000), "f4")})
+        if step == 1:
+            writer.flush()
     writer.close()
     sizes = {
         file.name: file.stat().st_size for file in (path / "a" / "x").iterdir() if file.name != "zarr.json"
     }
-    assert sizes == {f"c.{step}.0": 40_004 for step in range(3)}
+    rows, inner = spec.snapshot_rows(40_000)
+    assert (rows, inner) == (209, 1)
+    assert sizes == {"c.0.0": 3 * 40_004 + 16 * rows + 4}
     big = [file.stat().st_size for file in (path / "a" / "y").iterdir() if file.name != "zarr.json"]
     assert len(big) == 3
-    assert max(big) < 2_400_000 * 1.01
+    assert max(big) < 4_800_000 * 1.01
+    with tracer.open(path) as archive:
+        assert [archive.array("a", "x", step)[7] for step in range(3)] == [0, 1, 2]
+        assert archive._source._chunks._size < 40_000  # the index alone: no snapshot is kept in memory
+
+
+def test_files_grow_with_bytes_and_not_with_snapshots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spec.format, "OBJECT_ROWS", 64)
+    writer = Writer(tmp_path / "run.zarr", attributes={})
+    writer.stream("a", {"x": ("float32", (30,), ("x",)), "y": ("float64", (), ())})
+    for step in range(200):
+        writer.append("a", step, False, {"x": np.full(30, step, "f4"), "y": np.array(step / 2)})
+        put_row(writer, step, ids=np.arange(2))
+        writer.commit()
+        if step in (63, 64, 150):
+            writer.flush()
+            values = xr.open_datatree(writer.path, engine="zarr")["a"]
+            assert values["y"].values.tolist() == [k / 2 for k in range(step + 1)]
+    writer.close()
+    assert {file.name for file in (writer.path / "a" / "x").glob("c.*")} == {f"c.{k}.0" for k in range(4)}
+    assert verify(writer.path, full=True).ok
+    with tracer.open(writer.path) as archive:
+        assert archive._source.read("a/x")[:, 3].tolist() == list(range(200))
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_snapshots_left_out_leave_a_file_that_was_full_open_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flushed: bool
+) -> None:
+    monkeypatch.setattr(spec.format, "OBJECT_ROWS", 8)
+    writer = Writer(tmp_path / "run.zarr", attributes={})
+    declare(writer)
+    for step in range(7):
+        put(writer, step)
+        put_row(writer, step)
+        writer.commit()
+    if flushed:
+        writer.flush()
+    for step in range(7, 10):  # the file of the first eight is full, and written
+        put(writer, step)
+    writer.rewind()
+    for step in range(20, 24):
+        put(writer, step)
+        put_row(writer, step)
+        writer.commit()
+    writer.close()
+    assert verify(writer.path, full=True).ok
+    with tracer.open(writer.path) as archive:
+        assert archive.steps("weights").tolist() == [*range(7), 20, 21, 22, 23]
+        assert archive._source.read("weights/float32")[:, 0].tolist() == [*range(7), 20, 21, 22, 23]
 
 
 def test_attributes_that_hold_numpy_become_plain_json(tmp_path: Path) -> None:

@@ -156,16 +156,17 @@ def test_what_was_whole_before_a_failure_is_committed_when_the_disk_recovers(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = Writer(path, attributes={})
-    declare(writer)
-    put(writer, 0)
+    size = 1_200_000  # larger snapshots are written as they come
+    declare(writer, size)
+    put(writer, 0, size=size)
     put_row(writer, 0)
     writer.commit()
-    put(writer, 1)  # and its row is to come
+    put(writer, 1, size=size)  # and its row is to come
     written = threading.Event()
     writer._worker.send(lambda: None, written.set)
     written.wait()
     monkeypatch.setattr(os, "writev", fail)
-    put(writer, 2)
+    put(writer, 2, size=size)
     with pytest.raises(ArchiveError, match="make room"):
         writer.flush()
     monkeypatch.undo()
@@ -175,7 +176,7 @@ def test_what_was_whole_before_a_failure_is_committed_when_the_disk_recovers(
     with tracer.open(path) as archive:
         assert archive.state == "interrupted"
         assert archive.steps("weights").tolist() == archive.rows["step"].tolist() == [0]
-        assert np.asarray(archive._source.read("weights/float32")).tolist() == [[0, 0, 0]]
+        assert not np.asarray(archive._source.read("weights/float32")).any()
 
 
 def test_failing_commit_leaves_the_one_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from tracer.errors import RecordError
 from tracer.network import Visit, tracing
 from tracer.network.axes import linear_size
 from tracer.network.copies import named_tensors, private_copy, quiet
-from tracer.network.independence import Independence, independence
+from tracer.network.independence import Independence, independence, mixes
 from tracer.network.objective import Objective, objective_of
 from tracer.network.pytree import examples_in, leaves_of, take
 from tracer.network.structure import find_layers, find_sites
@@ -191,12 +191,7 @@ class EagerNetwork:
     def examine(self, tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> Independence:
         """Whether each example's outputs and loss depend on it alone."""
         if self.mixing is not None:
-            return Independence(
-                False,
-                f"module {self.mixing!r} mixes the examples of a batch (batch_norm): no gradient or path "
-                "belongs to one example, so per-example quantities are off",
-                self.mixing,
-            )
+            return Independence(False, mixes(f"module {self.mixing!r}", "batch_norm", True), self.mixing)
         if self.batch is not None and not self.random_rows:
             return Independence(True, "examples are seen one by one")
         result = independence(self, tensors, inputs, targets)  # type: ignore[arg-type]

@@ -7,7 +7,6 @@ from analyze.arrays import View
 from analyze.metrics.gradients import gsnr as module
 from analyze.metrics.gradients.gsnr import gsnr, of_factors, signal_to_noise
 from analyze.plot import draw
-from tests.loops import record_everything
 from tests.oracles.gsnr import gsnr as slow
 from tests.synthetic import write_archive
 
@@ -106,9 +105,8 @@ def test_factors_give_what_the_gradients_give_in_float64(spread):
     assert np.isnan(expected).sum() >= 5 + 3 + 4
 
 
-def test_stored_factors_are_used_and_agree_with_rebuilt_gradients(tmp_path):
-    record_everything(tmp_path / "run.zarr")
-    archive = tracer.open(tmp_path / "run.zarr")
+def test_stored_factors_are_used_and_agree_with_rebuilt_gradients(everything):
+    archive = tracer.open(everything)
     view = View(archive, ("train",), (9,), steps=(3,))
     gradients = view.get("gradients")[0]
     names = [name for name in gradients if gradients.linear_factors(name) is not None]

@@ -3,14 +3,15 @@ import math
 import numpy as np
 import pytest
 
-from analyze.metrics.outcome.training_measures import entropy, training_measures
+from analyze.arrays.classes import entropy
+from analyze.metrics.outcome.training_measures import training_measures
 
 STEPS, ENDS = np.array([0, 4, 8, 12]), np.array([False, False, True, True])
 
 
 def made(means, n=5):
-    rng = np.random.default_rng(0)
-    return np.array(means)[:, None] * np.ones(n), rng.normal(size=(len(means), n, 3))
+    scores = np.random.default_rng(0).normal(size=(len(means), n, 3))
+    return np.array(means)[:, None] * np.ones(n), np.array([entropy(snapshot) for snapshot in scores])
 
 
 def slow_entropy(row):
@@ -19,18 +20,19 @@ def slow_entropy(row):
 
 
 def test_agrees_with_one_example_after_another():
-    losses, scores = made([2.0, 0.4, 0.1, 0.02])
-    found = training_measures(losses, scores, STEPS, ENDS)
+    losses, entropies = made([2.0, 0.4, 0.1, 0.02])
+    scores = np.random.default_rng(0).normal(size=(4, 5, 3))
+    found = training_measures(losses, entropies, STEPS, ENDS)
     expected = [sum(slow_entropy(row) for row in snapshot) / 5 for snapshot in scores]
     np.testing.assert_allclose(found["output_entropy"], expected, rtol=1e-12)
     assert found["steps_to_0_1"] == 8 and math.isnan(found["steps_0_1_to_0_01"]) and found["n_censored"] == 1
 
 
 def test_a_loss_that_rises_again_was_reached():
-    losses, scores = made([0.05, 3.0, 0.01, 0.5])
-    found = training_measures(losses, scores, STEPS, ENDS)
+    losses, entropies = made([0.05, 3.0, 0.01, 0.5])
+    found = training_measures(losses, entropies, STEPS, ENDS)
     assert (found["steps_to_0_1"], found["steps_0_1_to_0_01"], found["n_censored"]) == (0, 8, 0)
-    never = training_measures(losses + 1, scores, STEPS, ENDS)
+    never = training_measures(losses + 1, entropies, STEPS, ENDS)
     assert math.isnan(never["steps_to_0_1"]) and never["n_censored"] == 2
 
 
@@ -42,9 +44,9 @@ def test_noise_is_that_at_the_first_end_of_an_epoch_and_at_the_last():
 
 
 def test_what_is_undefined_is_left_out_and_counted():
-    losses, scores = made([1.0, 2.0, 3.0, 4.0])
-    losses[1, 0], scores[2] = np.inf, np.nan
-    found = training_measures(losses, scores, STEPS, ENDS)
+    losses, entropies = made([1.0, 2.0, 3.0, 4.0])
+    losses[1, 0], entropies[2] = np.inf, np.nan
+    found = training_measures(losses, entropies, STEPS, ENDS)
     assert found["train_loss"].tolist() == [1, 2, 3, 4] and np.isnan(found["output_entropy"][2])
     assert found["n_undefined"].tolist() == [0, 1, 5, 0]
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from analyze.metrics.representations.effective_rank import NAMES, effective_rank, ranks
+from analyze.metrics.representations.effective_rank import NAMES, _small, effective_rank, ranks
 from tests.oracles.effective_rank import slow
 
 
@@ -33,3 +33,15 @@ def test_what_does_not_vary_is_undefined():
     assert np.isnan(ranks(np.full((3, 2), np.inf))["stable_rank"])
     plain = ranks(np.full((3, 2), 0.1), centred=False)
     assert plain["stable_rank"] == pytest.approx(1) and np.isnan(plain["participation_ratio"])
+
+
+@pytest.mark.parametrize("shape", [(3, 100), (100, 3), (4, 64), (4, 63), (5, 0), (0, 5), (1, 40)])
+def test_long_matrices_have_their_singular_values_in_blocks(shape):
+    matrix = np.random.default_rng(0).standard_normal(shape)
+    matrix[:1] *= 1e-9
+    np.testing.assert_allclose(
+        np.linalg.svd(_small(matrix), compute_uv=False)[: min(shape)],
+        np.linalg.svd(matrix, compute_uv=False),
+        rtol=1e-6,
+        atol=1e-15,
+    )
