@@ -17,7 +17,7 @@ PAGE = Path(__file__).parent / "recording.md"
 HEAD = "| {} | network | gradients | replayed | metrics | said |\n|---|---|---|---|---|---|\n"
 START, END = "<!-- zoo {} -->\n", "<!-- /zoo {} -->\n"
 METRICS = "--no-metrics" not in sys.argv  # which take most of the time
-_LONGEST = 220  # characters of a sentence
+_LONGEST = 340  # characters of a sentence
 
 
 def row_of(case: Case) -> tuple[str, str]:
