@@ -48,7 +48,6 @@ OLSSON_2022 = Reference(
     },
     bounds={"loss": (0, np.inf), "perplexity": (1, np.inf), "accuracy": (0, 1), "accuracy_at": (0, 1)},
     units={"loss": "nat", "loss_at": "nat", "context_gain": "nat"},
-    makes=(),
     summary=("loss", "perplexity", "accuracy", "context_gain"),
     title="Prediction of tokens",
     formula="loss = mean over tokens of -ln p(token);  perplexity = exp(loss);  gain = loss early - loss late",

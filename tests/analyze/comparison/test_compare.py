@@ -296,8 +296,6 @@ def test_saved_files_are_complete_and_self_contained(compared, tmp_path):
         "over_training",
         "over_training_2",
         "path_overlap",
-        "over_training",
-        "over_training_2",
     }
     kept = json.loads(
         (out / "comparison.json").read_text(), parse_constant=lambda word: pytest.fail(f"{word} is not JSON")
