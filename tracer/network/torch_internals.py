@@ -149,12 +149,12 @@ def composites(targets: Iterable[Any], is_known: Callable[[str], bool]) -> Itera
     """
     from torch.export import exported_program
 
-    targets = {target for target in targets if isinstance(target, OpOverload)}
+    own = {target for target in targets if isinstance(target, OpOverload)}
     collect = getattr(exported_program, _COLLECT, None)
-    if collect is None or any(target.namespace != "aten" for target in targets):
+    if collect is None or any(target.namespace != "aten" for target in own):
         yield
         return
-    few = {op for op in collect() if op in targets or is_known(str(op))}
+    few = {op for op in collect() if op in own or is_known(str(op))}
     setattr(exported_program, _COLLECT, lambda: few)
     try:
         yield
