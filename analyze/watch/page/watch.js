@@ -151,6 +151,11 @@ function decades(low, high) {
   return inside.length >= 2 ? inside : [low, high];
 }
 
+function timesInLog(first, last) {
+  const tens = last >= 1 ? decades(Math.max(first, 1), last) : [last];
+  return first < 1 ? [...new Set([first, ...tens])] : [...new Set(tens)];
+}
+
 function scale(low, high, log, from, to) {
   const map = log ? value => Math.log10(value) : value => value;
   const first = map(low), span = map(high) - first || 1;
@@ -194,7 +199,7 @@ function chart(one, shades) {
     svg.append(draw("line", {class: "axis", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value)}));
     svg.append(draw("text", {x: LEFT - 6, y: y(value) + 4.5, "text-anchor": "end"}, figure(value)));
   }
-  const marks = timeLog ? decades(first, Math.max(last, first + 1)).map(value => value - 1) : ticks(first, Math.max(last, first + 1), 5);
+  const marks = timeLog ? timesInLog(first - 1, last - 1) : last > first ? ticks(first, last, 5).filter(Number.isInteger) : [first];
   for (const at of marks) svg.append(draw("text", {x: x(at), y: HEIGHT - BOTTOM + 18, "text-anchor": "middle"}, whole(at)));
   svg.append(draw("text", {x: WIDTH - RIGHT, y: HEIGHT - 2, "text-anchor": "end"}, find("x").value));
   for (const line of lines) {
