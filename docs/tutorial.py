@@ -30,6 +30,8 @@ def executed(notebook: Any, folder: str) -> Any:
                 if "data" in one:
                     one["data"] = {kind: one["data"][kind] for kind in SHOWN if kind in one["data"]}
                     one["metadata"] = {}
+            # Lines of progress end as nothing.
+            cell.outputs = [one for one in cell.outputs if "data" not in one or any(one["data"].values())]
     return notebook
 
 

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from analyze.arrays import SOURCES
 from analyze.contract import Metric
 
-# What each target is made of: an array, and of which splits.
+# What each target is made of: an array, that of single tokens beside it, and of which splits.
+_ERRORS, _LOSSES = {"correct", "token_correct"}, {"losses", "token_losses", "token_log_probs"}
 MADE_OF = {
-    "gap_error": ("correct", ("train", "test")),
-    "gap_loss": ("losses", ("train", "test")),
-    "test_error": ("correct", ("test",)),
-    "test_loss": ("losses", ("test",)),
+    "gap_error": (_ERRORS, ("train", "test")),
+    "gap_loss": (_LOSSES, ("train", "test")),
+    "test_error": (_ERRORS, ("test",)),
+    "test_loss": (_LOSSES, ("test",)),
 }
 # Streams that know the labels of their examples: of test examples, whoever reads these reads the answer.
-LABELLED = {"outputs", "gradients", "gram"}
+LABELLED = {"outputs", "tokens", "gradients", "gram"}
 # A replayed network gives anything of the examples it is handed.
 REPLAYED = {"states", "snapshots", "networks"}
 
@@ -37,8 +38,9 @@ def reason(label: str, target: str, cards: Mapping[str, Metric]) -> str:
         known = sorted(name for name in arrays if name in REPLAYED or _streams(name) & LABELLED)
         if known:
             return f"reads {known[0]} of test examples"
-    if "train" in splits and "train" in counted and made_of in arrays:
-        return f"reads {made_of} of training examples, which is half of the {target.partition('_')[0]}"
+    halves = sorted(made_of & arrays)
+    if "train" in splits and "train" in counted and halves:
+        return f"reads {halves[0]} of training examples, which is half of the {target.partition('_')[0]}"
     return ""
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analyze.plot import hover, time_axis
-from analyze.plot.document import document
+from analyze.plot.drawing import document
 from analyze.plot.legends import legend as legend
 from analyze.plot.time_axis import SCALE
 from analyze.plot.time_axis import step_axis as step_axis

@@ -138,6 +138,7 @@ def _gradients(losses: Tensor, weights: Tensor, parameters: Mapping[str, Tensor]
         return {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     total = (losses * weights.to(losses)).sum()
     leaves = [*parameters.values(), *_leaves(total)]
+    gradients: list[Tensor | None]
     if any(leaf._backward_hooks or leaf._post_accumulate_grad_hooks for leaf in leaves):
         gradients = list(torch.autograd.grad(total, list(parameters.values()), allow_unused=True))
     else:

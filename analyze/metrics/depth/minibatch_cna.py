@@ -67,9 +67,10 @@ def minibatch_cna(
     """
     if where not in ("pre", "post"):
         raise ValueError(f"where= is 'pre' or 'post', got {where!r}")
-    if where == "post" and minibatch_sums_post is None:
+    sums = minibatch_sums_pre[:, :-1] if where == "pre" else minibatch_sums_post
+    if sums is None:
         raise MissingTraceError("this recording has no sums after the nonlinearities of its minibatches")
-    slope = depth_slope(minibatch_sums_pre[:, :-1] if where == "pre" else minibatch_sums_post)
+    slope = depth_slope(sums)
     complexity = look_up(minibatch_ids, alpha_ids, alpha)
     sizes = np.diff(minibatch_offsets)
     used = np.concatenate([[0], np.cumsum(~np.isnan(complexity + slope))])[minibatch_offsets]

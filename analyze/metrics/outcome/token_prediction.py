@@ -36,6 +36,7 @@ OLSSON_2022 = Reference(
 @metric(
     reads=("token_log_probs", "token_correct"),
     scope="probe",
+    makes=(),
     variables={
         "loss": ("step", "probe"),
         "perplexity": ("step", "probe"),

@@ -120,8 +120,13 @@ def _small(matrix: np.ndarray) -> np.ndarray:
     if n == 0 or len(tall) < 2 * rows:
         return matrix
     whole = len(tall) // rows * rows
-    parts = np.linalg.qr(tall[:whole].reshape(-1, rows, n), mode="r").reshape(-1, n)
-    return np.linalg.qr(np.concatenate([parts, tall[whole:]]), mode="r")
+    parts = _triangular(tall[:whole].reshape(-1, rows, n)).reshape(-1, n)
+    return _triangular(np.concatenate([parts, tall[whole:]]))
+
+
+def _triangular(matrices: np.ndarray) -> np.ndarray:
+    r: Any = np.linalg.qr(matrices, mode="r")  # the types of NumPy know only the pair of the other modes
+    return np.asarray(r)
 
 
 def plot_effective_rank(result: xr.Dataset, figure: Figure) -> None:

@@ -293,6 +293,8 @@ def test_saved_files_are_complete_and_self_contained(compared, tmp_path):
         "bars",
         "scatters",
         "environments",
+        "over_training",
+        "over_training_2",
         "path_overlap",
     }
     kept = json.loads(

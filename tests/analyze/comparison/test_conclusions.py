@@ -24,7 +24,8 @@ def competes(label, target="gap_error"):
 @pytest.mark.parametrize(
     "label",
     ["correctness.accuracy[test]", "el2n.mean[test]", "margin.gamma[test]", "stiffness.cosine[train-test, all]",
-     "grand.mean[test, all]", "error_by_complexity.error[last]", "jacobian.mean[test]", "generalization.loss[test]"],
+     "grand.mean[test, all]", "token_prediction.perplexity[test]",
+     "error_by_complexity.error[last]", "jacobian.mean[test]", "generalization.loss[test]"],
 )  # fmt: skip
 def test_whoever_reads_labels_of_test_examples_does_not_compete(label, target):
     assert not competes(label, target)
@@ -42,6 +43,7 @@ def test_others_do(label, target):
 
 def test_half_of_the_gap_competes_only_for_what_it_is_no_part_of():
     assert not competes("generalization.error[train]") and not competes("correctness.accuracy[train]")
+    assert not competes("token_prediction.loss[train]", "gap_loss")
     assert competes("generalization.error[train]", "test_error")
     assert "half of the gap" in reason("generalization.error[train]", "gap_error", CARDS)
     assert not competes("somebody_elses.number") and competes("generalization.error[train]", "test_loss")

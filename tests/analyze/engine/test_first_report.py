@@ -14,7 +14,7 @@ import analyze
 import cli
 from analyze import plot
 from analyze.catalogue import available_metrics
-from analyze.plot.document import MAP_DPI
+from analyze.plot.drawing import MAP_DPI
 from analyze.report import save
 from analyze.report.save import Pages
 

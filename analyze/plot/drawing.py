@@ -28,7 +28,7 @@ def document(figure: Figure, about: Mapping[str, Any]) -> tuple[str, list[str]]:
     buffer = io.StringIO()
     sheet: Any = FigureCanvasSVG(figure)
     figure.dpi = DPI
-    renderer = MixedModeRenderer(
+    renderer: Any = MixedModeRenderer(
         figure,
         width,
         height,

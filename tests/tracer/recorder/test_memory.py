@@ -1,0 +1,58 @@
+"""`memory=` is what a recording takes at most, by the system's account: three probes, all streams, every update."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import tracer
+from tests.memory import MIB, SLACK, Peak, counted
+from tracer.errors import RecordError
+from tracer.recorder.instrument import Instrument
+
+pytestmark = [counted, pytest.mark.filterwarnings("ignore:Recording into")]
+
+N, MEBIBYTES = 1200, 100  # of the largest probe; little more than the least that is not refused
+
+
+def record(path: Path, memory: int) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)]
+    network = nn.Sequential(*layers)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    probes = {}
+    for name, count in {"train": N, "test": N // 2, "other": N // 4}.items():
+        capture = {"masks": None, "gradients": count // 2, "activations": count // 2}
+        given = torch.randn(count, 256), torch.arange(count) % 2
+        probes[name] = tracer.Probe(*given, split=name, capture=capture)
+    x, y = torch.randn(16, 256), torch.arange(16) % 2
+    options: dict[str, Any] = {"loss": F.cross_entropy, "probes": probes, "memory": memory}
+    with tracer.record(path, network, optimizer, gradients="exact", snapshots=tracer.every(1), **options):
+        for _ in range(4):
+            F.cross_entropy(network(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+@pytest.fixture
+def peak(monkeypatch: pytest.MonkeyPatch) -> Peak:
+    """Counts from the first snapshot on: tracing looks at a few examples only."""
+    peak, snapshot = Peak(), Instrument.snapshot
+
+    def first(*given: Any, **more: Any) -> None:
+        monkeypatch.setattr(Instrument, "snapshot", snapshot)
+        peak.begin()
+        snapshot(*given, **more)
+
+    monkeypatch.setattr(Instrument, "snapshot", first)
+    return peak
+
+
+def test_recording_stays_within_its_memory(tmp_path: Path, peak: Peak) -> None:
+    with pytest.raises(RecordError, match="raise memory="):
+        record(tmp_path / "refused.zarr", MEBIBYTES // 2 * MIB)
+    record(tmp_path / "many.zarr", MEBIBYTES * MIB)
+    assert peak.taken < SLACK * MEBIBYTES * MIB
