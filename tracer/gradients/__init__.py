@@ -245,10 +245,12 @@ class Backward:
 
     def run(self, losses: Tensor) -> None:
         """Propagate the sum of the losses back; every unit is received once."""
-        if self._leaves and losses.requires_grad:
+        # Their hooks lead back here: held on, all that the gradients went into would wait for a search for garbage.
+        leaves, self._leaves = self._leaves, []
+        if leaves and losses.requires_grad:
             weights = torch.ones_like(losses)
             weights[self._n :] = 0
-            torch.autograd.grad(losses, self._leaves, weights, allow_unused=True)
+            torch.autograd.grad(losses, leaves, weights, allow_unused=True)
         with torch.no_grad():
             for name in list(self._waiting):  # outputs that the loss does not depend on
                 _, _, shape, dtype, device = self._waiting[name]

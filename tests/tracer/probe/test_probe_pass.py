@@ -1,5 +1,7 @@
 """The probe pass: every stream against the user's own model, run by hand."""
 
+import gc
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -354,3 +356,19 @@ def test_what_an_example_in_flight_takes_by_hand() -> None:
     # 8 numbers after the ReLU and 3 log-probabilities; what the loss keeps for the whole batch; no inputs, no weights.
     assert needed is not None and 44 <= needed <= 48
     assert observing._flight()[1] == alive
+
+
+def test_what_a_snapshot_made_is_gone_without_a_search_for_garbage() -> None:
+    stage = Stage()
+    observing, tensors = stage.probe_pass(), named_tensors(stage.model)
+    gc.collect()
+    gc.disable()
+    try:
+        made = observing.observe(tensors, observing.streams)
+        left = [
+            weakref.ref(one) for group in made.values() for one in group.values() if isinstance(one, Tensor)
+        ]
+        del made
+        assert len(left) > 5 and not [one for one in left if one() is not None]
+    finally:
+        gc.enable()
