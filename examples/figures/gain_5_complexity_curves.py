@@ -60,7 +60,7 @@ def record(run: Run, seed: int) -> Result:
     others = more.x_train[n:]
     probes = data.probes(None, raw=True, masks=0)
     probes["other"] = tracer.Probe(
-        others, more.y_train[n:], split="test", raw=data.raw(others), capture={"masks": 0}
+        others, more.y_train[n:], split="other", raw=data.raw(others), capture={"masks": 0}
     )
     path = fit(
         run.out / f"mlp_{run.scale}_{seed}.zarr", lambda: mlp([3072, 256, 256, 256, 10]), data, epochs=epochs,

@@ -36,7 +36,7 @@ def size(run: Run) -> tuple[int, int, int]:
 
 def width(run: Run, name: str) -> int:
     """Channels of the first convolution; the papers' networks have 64."""
-    return run.pick(quick=4, gallery=MAIN[name], full=64)
+    return run.pick(quick=8, gallery=MAIN[name], full=64)
 
 
 def record(run: Run, name: str, width: int, seed: int, falls: bool = True) -> Path:

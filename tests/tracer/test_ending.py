@@ -6,10 +6,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
 STARTING = """
+import signal
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background of a shell
+
 from analyze.numerics.processes import pool
 from tests.tracer.test_ending import busy
 from tracer.apart import Apart
@@ -52,6 +57,9 @@ def test_no_process_outlives_the_one_that_asked(end: "Callable[[subprocess.Popen
         assert process.stderr is not None
         assert process.stderr.read(2) == b"++", "both are at work"
         code = end(process)
-        # Each holds the other end of this pipe as long as it lives.
-        said, _ = process.communicate(timeout=60.0)
+        try:  # each holds the other end of this pipe as long as it lives
+            said, _ = process.communicate(timeout=60.0)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         assert process.returncode == code and not said
