@@ -51,6 +51,7 @@ function marks(group) {
 // Ticks and their numbers: as drawn, or round ones.
 function number({ group, box: [left, , right], time: { scale } }, ends) {
   const axis = group.querySelector(".time");
+  axis.querySelectorAll("defs").forEach(shapes => axis.before(shapes)); // other axes refer to them too
   axis.drawn ??= [...axis.children];
   if (time === scale) return axis.replaceChildren(...axis.drawn);
   const made = axis.drawn.filter(one => one.querySelector("use")), model = made[0];

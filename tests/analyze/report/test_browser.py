@@ -23,7 +23,8 @@ SANE = """() => {
   if (levels.some((level, k) => k && level > levels[k - 1] + 1)) said.push(`a heading is skipped: ${levels}`);
   if (!document.documentElement.lang || !document.title) said.push("no language or title");
   const ids = all("[id]").map(node => node.id);
-  if (new Set(ids).size !== ids.length) said.push("an id is used twice");
+  const twice = ids.filter((id, k) => ids.indexOf(id) !== k);
+  if (twice.length) said.push(`an id is used twice: ${twice}`);
   complain("image without a name", all("img, figure svg").filter(node => !named(node)));
   complain("drawing that is no image", all("figure svg").filter(node => node.getAttribute("role") !== "img"));
   complain("control without a label", all("input, select").filter(node => !labelled(node)));
