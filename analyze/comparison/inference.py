@@ -130,7 +130,7 @@ def answer(
         return (
             f"None of {tried} measures follows the {words} across these {n_runs} runs beyond chance. The closest is "
             f"{names[closest]} (Kendall {_two(tau[closest])}, corrected p {_two(chance[closest])}); if that is no "
-            f"accident, it takes about {more:,} runs to tell."
+            f"accident, it takes about {more:,} runs that have a value of it to tell."
         )
     first = told[0]
     span = (
