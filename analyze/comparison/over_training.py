@@ -9,7 +9,7 @@ from analyze.comparison.figures import leaders
 from analyze.comparison.measures import TARGETS, Kept
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import pandas as pd
 
     from analyze.comparison.comparison import Comparison
 
@@ -17,8 +17,11 @@ MEASURES = 5  # beside the target
 COLUMN = "measure"
 
 
-def over_training(comparison: Comparison, target: str, by: str = "") -> Curves | None:
-    """Curves of a target and of the measures closest to it, grouped by an attribute; None where nothing has steps."""
+def series(comparison: Comparison, target: str) -> pd.DataFrame:
+    """Values over training of a target and of the measures closest to it: a row a run, measure and step.
+
+    Empty where nothing has several steps.
+    """
     import pandas as pd
 
     labels = [TARGETS[target], *leaders(comparison, target, MEASURES)]
@@ -34,17 +37,13 @@ def over_training(comparison: Comparison, target: str, by: str = "") -> Curves |
         kept.write()
     table = pd.DataFrame(rows, columns=[*FIXED, COLUMN, "value"])
     longest = table.groupby(COLUMN, sort=False)["step"].nunique()
-    table = table[table[COLUMN].map(longest) > 1]
-    if table.empty:
-        return None
+    return table[table[COLUMN].map(longest) > 1]
+
+
+def grouped(comparison: Comparison, table: pd.DataFrame, by: str = "") -> Curves:
+    """Curves of what `series` gave, by an attribute; by none of them a line a run."""
     column = f"attribute {by}" if by in table else by
     if by:
-        table.insert(len(FIXED), column, table["run"].map(comparison.table[by].astype(object)))
+        values = table["run"].map(comparison.table[by].astype(object))
+        table = table.assign(**{column: values})[[*FIXED, column, COLUMN, "value"]]
     return Curves(table, "", by=(column,) if by else (), labels=(COLUMN,), alike=False)
-
-
-def draw(comparison: Comparison, figure: Figure, target: str, by: str = "") -> None:
-    """The same as a figure."""
-    curves = over_training(comparison, target, by)
-    if curves is not None:
-        curves.draw(figure)

@@ -20,6 +20,7 @@ from analyze.report.entries import grid
 from tracer.store.files import write_whole
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
     from analyze.comparison.comparison import Comparison
@@ -129,7 +130,8 @@ def _figures(comparison: Comparison) -> list[tuple[str, str, str, str, Draw]]:
 
 def _over_training(comparison: Comparison, target: str) -> list[tuple[str, str, str, str, Draw]]:
     """Curves, once coloured by each attribute that was varied, else a line a run."""
-    if over_training.over_training(comparison, target) is None:
+    table = over_training.series(comparison, target)
+    if table.empty:
         return []
     varied = [name for name in str(comparison.correlations.attrs.get("axes", "")).split(", ") if name]
     panels: list[tuple[str, str, str, str, Draw]] = []
@@ -144,9 +146,13 @@ def _over_training(comparison: Comparison, target: str) -> list[tuple[str, str, 
         panels.append((
             f"over_training{f'_{k + 1}' if k else ''}", target,
             f"The {WORDS[target]} and the closest measures over training{by}", lines,
-            partial(over_training.draw, by=name),
+            partial(_draw_curves, table=table, by=name),
         ))  # fmt: skip
     return panels
+
+
+def _draw_curves(comparison: Comparison, figure: Figure, _: str, table: pd.DataFrame, by: str) -> None:
+    over_training.grouped(comparison, table, by).draw(figure)
 
 
 def _drawing(draw: Draw, comparison: Comparison, target: str) -> Callable[[], Figure]:

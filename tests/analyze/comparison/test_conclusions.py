@@ -9,7 +9,7 @@ from scipy.stats import kendalltau
 import analyze
 from analyze.comparison import inference
 from analyze.comparison.competition import reason
-from analyze.comparison.over_training import over_training
+from analyze.comparison.over_training import grouped, series
 from tests.analyze.comparison.test_compare import fake, grid
 
 CARDS = analyze.available_metrics()
@@ -131,7 +131,7 @@ def test_runs_of_one_gap_identical_runs_and_missing_attributes_are_told(tmp_path
 
 def test_the_page_has_the_curves_of_the_closest_measures_by_what_was_varied(tmp_path):
     compared = analyze.compare(grid(tmp_path, n_seeds=2), bootstrap=0)
-    drawn = over_training(compared, "gap_error", "width")
+    drawn = grouped(compared, series(compared, "gap_error"), "width")
     assert list(drawn.table["measure"].unique())[:2] == [
         "generalization.gap_error",
         "stiffness.cosine[train-train, all]",
@@ -150,5 +150,5 @@ def test_runs_that_differ_in_nothing_have_a_curve_each(tmp_path):
     runs = [fake(tmp_path, f"s{seed}", {"seed": seed}, gap=0.1 + seed / 50, cosine=0.2) for seed in range(3)]
     compared = analyze.compare(runs, bootstrap=0)
     compared.save(tmp_path / "out")
-    assert set(over_training(compared, "gap_error").bands()["run"]) == {"s0", "s1", "s2"}
+    assert set(grouped(compared, series(compared, "gap_error")).bands()["run"]) == {"s0", "s1", "s2"}
     assert "closest measures over training</" in (tmp_path / "out" / "comparison.html").read_text()
