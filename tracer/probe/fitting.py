@@ -188,13 +188,9 @@ def fit(
     more = _gradients(sketched.counts)
     if fitted is not None and more < max(1, 2 * few):
         return fitted
-    return replace(
-        sketched,
-        gradients=(
-            "sketch",
-            f"inner products leave room for gradients of {few} examples of a probe, sketches for {more}",
-        ),
-    )
+    why = f"inner products leave room for gradients of {few} examples of a probe, sketches for {more}"
+    note = f"Gradients are kept as sketches: {why}; gradients='gram' has exact inner products all the same."
+    return replace(sketched, gradients=("sketch", why), notes=[*sketched.notes, note])
 
 
 def _gradients(counts: Counts) -> int:
