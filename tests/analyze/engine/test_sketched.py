@@ -7,6 +7,7 @@ import pytest
 
 import analyze
 from analyze.findings import findings
+from analyze.metrics.gradients.tracin import plot_tracin
 from analyze.plot import draw
 from analyze.report.entries import options
 from tests.sketched import network, record
@@ -91,7 +92,7 @@ def test_little_memory_changes_nothing(
     kept = analyze.run(sketched, ["stiffness", "tracin"], memory="1MB", output=tmp_path)
     for name in ("stiffness", "tracin"):
         assert kept[name].equals(results[0][name])
-    assert draw("tracin", kept["tracin"]) is not None
+    assert draw(plot_tracin, kept["tracin"]) is not None
 
 
 def test_leaving_out_blocks_by_hand() -> None:

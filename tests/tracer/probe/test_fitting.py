@@ -7,7 +7,8 @@ import torch
 
 from tracer.errors import RecordError
 from tracer.probe import Probe
-from tracer.probe.fitting import Fitted, Needs, Work, batch_of, fit
+from tracer.probe.fitting import Fitted, batch_of, fit
+from tracer.probe.needs import Needs, Work
 
 STREAMS = ["outputs", "masks", "gradients"]
 GB = 1 << 30
