@@ -318,7 +318,7 @@ def test_a_panel_that_comes_to_stand_alone_has_the_numbers_it_shared(page, compa
     first, second = page.locator(".plot svg:has(.lent)").first.locator("[data-panel]").all()[:2]
     assert set(second.locator(".lent").evaluate(texts)) <= set(first.evaluate(texts))
     left = second.locator(".lent").bounding_box()
-    assert 0 < left["x"] and left["width"] < 60 and left["y"] > first.bounding_box()["y"] + 40
+    assert left["x"] > 0 and left["width"] < 60 and left["y"] > first.bounding_box()["y"] + 40
     page.set_viewport_size({"width": 1280, "height": 900})
     assert page.locator(".lent").count() == 0
 
