@@ -55,7 +55,7 @@ class Prices:
 
     @cached_property
     def _network(self) -> tuple[float, int, int]:
-        """Operations of a forward pass per example, rows, outputs; 0 where it cannot be run, which a metric will say."""
+        """Operations of a forward pass per example, rows, outputs; 0 where it cannot be run."""
         try:
             from analyze.replay.replay import replay_of
             from tracer.network.cost import operations
