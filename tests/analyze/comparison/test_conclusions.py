@@ -158,6 +158,7 @@ def test_the_page_has_the_curves_of_the_closest_measures_by_what_was_varied(tmp_
     assert (tmp_path / "out" / "figures" / "over_training_2.svg").is_file()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_that_differ_in_nothing_have_a_curve_each(tmp_path):
     runs = [fake(tmp_path, f"s{seed}", {"seed": seed}, gap=0.1 + seed / 50, cosine=0.2) for seed in range(3)]
     compared = analyze.compare(runs, bootstrap=0)
