@@ -4,10 +4,11 @@ Everything follows from sizes, never from a clock, so the same model and probes 
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tracer.errors import RecordError, byte_size
+from tracer.gradients.sketch import WORKING
 from tracer.probe.memory import COPIES, EXACT_LIMIT, gradient_mode
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class Work:
 class Needs:
     """What a probe pass takes, from sizes.
 
-    stream: bytes of a stream of one probe with so many examples. exact: bytes of the exact gradients of an example.
+    stream: bytes of a stream of one probe with so many examples. exact, sketch: bytes of the exact gradients of an
+    example, and of their sketches.
     gradients: as asked for ("auto", "exact", ...). gram: bytes of the inner products of n examples. flight: bytes of an
     example that goes through, with gradients and without. padded: examples that always go through together, or 0. held:
     bytes of an example's gradients of each unit of parameters, in the order of the rows. chunks: examples of a chunk
@@ -64,6 +66,7 @@ class Needs:
 
     stream: Callable[[str, int], int]
     exact: int
+    sketch: int
     gradients: str
     gram: Callable[[int], int]
     flight: tuple[int, int]
@@ -84,8 +87,9 @@ class Needs:
         n = self.n_gradients(counts)
         if n:
             mode, _ = gradient_mode(self.gradients, n * self.exact)
-            parts["gradients"] = n * self.exact if mode == "exact" else 0
-            parts["inner products of gradients"] = self.gram(n)
+            parts["gradients"] = n * {"exact": self.exact, "sketch": self.sketch}.get(mode, 0)
+            if self.gradients != "sketch":
+                parts["inner products of gradients"] = self.gram(n)
         # One array waits to be written while the others are there; more of them only where there is room.
         parts[COPIES] = max(self.weights, *parts.values()) if parts else self.weights
         most = max((max(taken.values(), default=0) for taken in counts.values()), default=0)
@@ -93,7 +97,7 @@ class Needs:
         backward, forward = self.flight
         with_gradients = max(min(self.chunks[0], largest), self.padded if largest else 0)
         flight = max(backward * with_gradients, forward * max(min(self.chunks[1], most), self.padded))
-        parts[IN_FLIGHT] = flight + _PRODUCTS * 8 * n * n
+        parts[IN_FLIGHT] = flight + (WORKING if self.gradients == "sketch" else _PRODUCTS * 8 * n * n)
         return parts
 
     def n_gradients(self, counts: Counts) -> int:
@@ -104,13 +108,17 @@ class Needs:
         """Chunks with gradients."""
         return sum(-(-taken.get("gradients", 0) // self.chunks[0]) for taken in counts.values())
 
+    def holds(self, counts: Counts) -> bool:
+        """Whether gradients wait for those of other chunks; else each is used at once and let go."""
+        return self.gradients != "sketch" and self.passes(counts) > 1
+
     def groups(self, counts: Counts, memory: int) -> list[list[Names]] | None:
         """Units whose gradients are held at a time, one backward pass each, last ones first; None: none fit."""
         n = self.n_gradients(counts)
         free = memory - sum(self.parts(counts).values())
         if free < 0:
             return None
-        if self.passes(counts) < 2:  # each is used at once and let go
+        if not self.holds(counts):
             return [list(self.held)]
         groups: list[list[Names]] = [[]]
         taken = 0
@@ -134,8 +142,7 @@ class Needs:
 
     def total(self, counts: Counts) -> int:
         """Bytes with all gradients held at once."""
-        several = self.passes(counts) > 1
-        held = self.n_gradients(counts) * sum(self.held.values()) if several else 0
+        held = self.n_gradients(counts) * sum(self.held.values()) if self.holds(counts) else 0
         return sum(self.parts(counts).values()) + held
 
 
@@ -143,12 +150,14 @@ class Needs:
 class Fitted:
     """What a snapshot takes. counts: by probe and stream. groups: of units, one backward pass each.
 
-    room: bytes of the memory that are left for copies that wait to be written.
+    room: bytes of the memory that are left for copies that wait to be written. gradients: as asked for, or "sketch"
+    where that was chosen, and why.
     """
 
     counts: Counts
     groups: list[list[Names]]
     room: int
+    gradients: tuple[str, str]
     notes: list[str] = field(default_factory=list)
 
 
@@ -160,7 +169,37 @@ def fit(
     First streams other than gradients, then layers in groups (which changes no number), then fewer examples with
     gradients. RecordError where what was asked for does not fit, with numbers that would.
     """
-    return _Fitting(probes, streams, needs, memory, cost).run()
+    if needs.gradients != "auto":
+        return _Fitting(probes, streams, needs, memory, cost).run()
+    fitted, few, refusal = None, 0, None
+    try:
+        fitted = _Fitting(probes, streams, needs, memory, cost).run()
+        few = _gradients(fitted.counts)
+    except RecordError as error:
+        refusal = error
+    if few >= _FEWEST["gradients"]:
+        return fitted  # type: ignore[return-value]
+    try:
+        sketched = _Fitting(probes, streams, replace(needs, gradients="sketch"), memory, cost).run()
+    except RecordError as error:
+        if fitted is None:
+            raise refusal or error from None
+        return fitted
+    more = _gradients(sketched.counts)
+    if fitted is not None and more < max(1, 2 * few):
+        return fitted
+    return replace(
+        sketched,
+        gradients=(
+            "sketch",
+            f"inner products leave room for gradients of {few} examples of a probe, sketches for {more}",
+        ),
+    )
+
+
+def _gradients(counts: Counts) -> int:
+    """Examples with gradients, of the probe that has most."""
+    return max((taken.get("gradients", 0) for taken in counts.values()), default=0)
 
 
 def batch_of(probe: "Probe") -> int:
@@ -209,12 +248,15 @@ class _Fitting:
                 f"Gradients are taken in {len(groups)} groups of layers, a backward pass each, with the same result: "
                 f"one pass would take memory={held}."
             )
-        return Fitted(self.counts, groups, self._room(groups), notes)
+        return Fitted(self.counts, groups, self._room(groups), (self._needs.gradients, ""), notes)
 
     def _room(self, groups: list[list[Names]]) -> int:
         needs, parts = self._needs, self._needs.parts(self.counts)
-        several = needs.passes(self.counts) > 1
-        held = max(sum(needs.held[names] for names in group) for group in groups) if several else 0
+        held = (
+            max(sum(needs.held[names] for names in group) for group in groups)
+            if needs.holds(self.counts)
+            else 0
+        )
         return self._memory - sum(parts.values()) - needs.n_gradients(self.counts) * held + parts[COPIES]
 
     def _stage(self, lower: Callable[[], None], why: str) -> list[str]:

@@ -9,6 +9,7 @@ from tracer.network.table import DTYPES, Row
 from tracer.ops import op
 
 COPIES = "copies that wait to be written"
+GRADIENTS = ("auto", "exact", "gram", "sketch", "none")  # ways of keeping them
 EXACT_LIMIT = 64 << 20  # bytes of exact gradients a snapshot that "auto" still keeps
 _WORKING = 256 << 20  # bytes of activations and signals in flight, at most
 _CACHED = 16 << 20  # bytes of activations of a forward pass: larger blocks are mapped anew each time

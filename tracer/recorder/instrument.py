@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from tracer.errors import ArchiveError, RecordError, first_line
+from tracer.gradients.sketch import Setting
 from tracer.network import Network
 from tracer.network.checks import closure, currency
 from tracer.network.copies import named_tensors, to_numpy
@@ -61,6 +62,7 @@ class Instrument:
         objective: Objective | None,
         streams: Collection[str],
         gradients: str,
+        sketch: Setting = Setting(),  # noqa: B008
         memory: int,
         chunk: int | None,
         cost: float = fitting.COST,
@@ -75,6 +77,7 @@ class Instrument:
         self._options: dict[str, Any] = {
             "streams": frozenset(streams),
             "gradients": gradients,
+            "sketch": sketch,
             "memory": memory,
             "chunk": chunk,
             "cost": cost,
