@@ -300,7 +300,7 @@ def _lines_beside(axes: Axes) -> int:
 
     figure = axes.get_figure()
     assert figure is not None
-    height = 72 * figure.get_size_inches()[1] * axes.get_position().height
+    height = 72 / figure.dpi * axes.bbox.height
     return max(2, int(height / (1.2 * FontProperties(size=rcParams["ytick.labelsize"]).get_size_in_points())))
 
 
