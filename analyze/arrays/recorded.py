@@ -277,7 +277,14 @@ def _site_units(view: View) -> np.ndarray:
 
 @source("layer_tensors")
 def _layer_tensors(view: View) -> dict[str, list[str]]:
-    return {layer["name"]: list(layer["parameters"]) for layer in view.archive.layer_table}
+    """Trainable parameters by layer; where no network was recorded, by the module that holds them."""
+    if view.archive.layer_table:
+        return {layer["name"]: list(layer["parameters"]) for layer in view.archive.layer_table}
+    modules: dict[str, list[str]] = {}
+    for tensor in view.archive.tensors:
+        if tensor["trainable"]:
+            modules.setdefault(tensor["name"].rpartition(".")[0] or tensor["name"], []).append(tensor["name"])
+    return modules
 
 
 @source("tensors")

@@ -16,7 +16,7 @@ from analyze.engine import sketched
 from analyze.engine.sketched import ARRAYS
 from analyze.replay import sources  # noqa: F401
 from analyze.tables import example_probe
-from tracer.errors import MissingTraceError
+from tracer.errors import ArchiveError, MissingTraceError
 from tracer.spec import HOW, stream_of
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tracer.archive import Archive
 
 NO_PROBE = ("weights", "minibatch")  # streams that belong to no probe
+RECORD_ONE = "record one with probes={'train': (inputs, targets)}"
 PAIRS = ("example", "example_2")
 Examples = tuple[tuple[str, ...], tuple[int, ...]]
 
@@ -137,7 +138,7 @@ def make_plan(
             probes = [name for name in probes if name in array["probe"].values]
     if not probes and (card.scope == "probe" or any("example" in entry.dims for entry in reads)):
         raise MissingTraceError(
-            f"needs a probe with everything {card.name} reads; {_given_up(archive) or 'record one with probes={...}'}"
+            f"needs a probe with everything {card.name} reads; {_given_up(archive) or RECORD_ONE}"
         )
     counts = {name: _count(archive, name, streams, plan.results) for name in probes}
     plan.views = _views(card, probes, counts)
@@ -200,13 +201,17 @@ def _holds(archive: Archive, stream: str, probe: str) -> bool:
 
 def _probes(card: Metric, archive: Archive, streams: Sequence[str]) -> list[str]:
     names = probe_names(archive)
+    if not names and (streams or card.scope != "all"):
+        raise MissingTraceError(
+            f"needs a probe, of which the archive has none; {_given_up(archive) or RECORD_ONE}"
+        )
     if card.scope in ("train", "test"):
         names = [name for name in names if archive.probes[name].split == card.scope]
         if not names:
             raise MissingTraceError(
                 f"needs a probe of split {card.scope!r}, the archive has "
-                f"{sorted({probe.split for probe in archive.probes.values()}) or 'none'}; "
-                f"{_given_up(archive) or 'record one'}"
+                f"{sorted({probe.split for probe in archive.probes.values()})}; record one, or give "
+                f"a tracer.Probe split={card.scope!r}"
             )
     for stream in streams:
         holding = [name for name in names if _holds(archive, stream, name)]
@@ -301,4 +306,6 @@ def _available(name: str, archive: Archive, plan: Plan) -> bool:
                 plan.view(archive, examples).get(name)
         except MissingTraceError:
             return False
+        except ArchiveError:
+            return True  # damaged: the metric that reads it says so
     return True

@@ -3,12 +3,15 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import xarray as xr
 from click.testing import CliRunner
 from torch import nn
 
+import analyze
 import cli
 import tracer
 from tests.loops import blobs, mlp
@@ -85,6 +88,20 @@ def record(path, model=mlp, x=X, y=Y, loss=F.cross_entropy, probes=None, **optio
                 optimizer.step()
                 run.step(ids=range(start, start + 8), loss=value)
             run.end_epoch()
+
+
+@pytest.mark.filterwarnings("ignore::tracer.RecordWarning")
+def test_metrics_of_weights_need_neither_probes_nor_a_network(tmp_path):
+    names = ("layer_norms", "spectral_power_law", "trajectory_dimension")
+    record(tmp_path / "bare.zarr")
+    record(tmp_path / "probed.zarr", probes=halves())
+    bare, probed = (analyze.run(tmp_path / f"{name}.zarr", names) for name in ("bare", "probed"))
+    for name in ("frobenius", "nuclear", "distance_from_init"):
+        xr.testing.assert_equal(bare["layer_norms"][name], probed["layer_norms"][name])
+    assert np.isnan(bare["layer_norms"]["spectral_exact"]).all()
+    xr.testing.assert_equal(bare["trajectory_dimension"], probed["trajectory_dimension"])
+    with pytest.raises(tracer.TracerError, match="needs a probe, of which the archive has none; record one"):
+        analyze.run(tmp_path / "bare.zarr", ["sharpness"])
 
 
 @pytest.mark.slow

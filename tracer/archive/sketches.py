@@ -56,7 +56,7 @@ def standard_error(left_out: np.ndarray) -> np.ndarray:
         return np.sqrt((n - 1) / n * np.square(left_out - left_out.mean(0)).sum(0))
 
 
-def descent_rates(archive: "Archive", steps: Sequence[int]) -> np.ndarray:
+def descent_rates(archive: "Archive", steps: Sequence[int] | np.ndarray) -> np.ndarray:
     """Learning rates along the negative gradient at some steps, float64 (step, param_group).
 
     Below 0 for groups that an optimizer with maximize=True moves up; NaN where none is recorded.

@@ -46,8 +46,8 @@ def import_checkpoints(
 
     ``folder`` holds them, or ``hf://owner/name`` on the Hub does, a snapshot in each of its ``revisions`` (default: all
     branches and tags but ``main``). ``factory()`` makes the model that every file fits. ``probes``, ``loss``,
-    ``objective``, ``gradients``, ``tolerance``, ``memory`` and ``chunk`` are those of `tracer.record`, and what is stored of a
-    snapshot is what recording would have stored. ``steps`` gives the step of a file, as a function of its path or a
+    ``objective``, ``gradients``, ``tolerance``, ``memory`` and ``chunk`` are those of `tracer.record`, and what is stored
+    of a snapshot is what recording would have stored. ``steps`` gives the step of a file, as a function of its path or a
     mapping from its path within the folder (on the Hub, of ``revision/path``); by default it is the number that its
     name or folder calls a step, a checkpoint or an epoch, or else the last number that is not the same in all names:
     ``epoch=3-step=500.ckpt``, ``checkpoint-500/model.safetensors``, ``resnet50-500.pt``. A file without such a number
