@@ -206,10 +206,17 @@ def _probes(card: Metric, archive: Archive, streams: Sequence[str]) -> list[str]
             where = f" of split {card.scope!r}" if card.scope in ("train", "test") else ""
             raise MissingTraceError(
                 f"needs `{stream}` of a probe{where}, of which the archive has none; "
-                f"{_given_up(archive) or HOW[stream]}"
+                f"{_given_up(archive) or _how(archive, stream)}"
             )
         names = holding
     return names
+
+
+def _how(archive: Archive, stream: str) -> str:
+    """How to have a stream; activations are computed again where there is a network to run."""
+    if stream == "activations" and archive.card.get("network") == "eager":
+        return f"{HOW[stream]}, or give a model that can be traced by `tracer analyze --model pkg.module:factory`"
+    return HOW[stream]
 
 
 def _given_up(archive: Archive) -> str:
