@@ -361,9 +361,11 @@ def _probe(view: View) -> np.ndarray:
 
 
 def _optional(view: View, name: str, hint: str) -> np.ndarray:
-    absent = [probe.name for probe, _ in view.parts() if getattr(probe, name) is None]
+    absent = [probe for probe, _ in view.parts() if getattr(probe, name) is None]
+    if absent and (several := absent[0].n_tensors(name)):
+        raise MissingTraceError(f"{name} are {several} tensors an example, and this needs one")
     if absent:
-        raise MissingTraceError(f"probe {absent[0]!r} holds no `{name}`; {hint}")
+        raise MissingTraceError(f"probe {absent[0].name!r} holds no `{name}`; {hint}")
     return view.joined(lambda probe: getattr(probe, name))
 
 
