@@ -28,6 +28,7 @@ from tracer.probe import memory as budget
 from tracer.probe.answers import Answers, is_tokens, loss_row_of
 from tracer.probe.examples import Examples
 from tracer.probe.layout import Static, gram_layout, sketch_layout, static_layout
+from tracer.probe.needs import Needs, Work
 from tracer.probe.observe import Arrays as OnDevice
 from tracer.probe.observe import Chunk, Look, Units, looks_of
 from tracer.probe.observers import OBSERVERS, Declared, Seen, allocate, observed
@@ -222,7 +223,7 @@ class ProbePass:
     def _counts(self, fitted: fitting.Fitted, name: str) -> dict[str, int]:
         return {stream: fitted.counts[name].get(stream, 0) for stream in self.streams}
 
-    def _work(self, tensors: Mapping[str, Tensor], batch: int | None) -> fitting.Work | None:
+    def _work(self, tensors: Mapping[str, Tensor], batch: int | None) -> Work | None:
         """What passes cost; None for a network that is no table, or cannot be counted."""
         if not isinstance(self._network, Network):
             return None
@@ -232,15 +233,15 @@ class ProbePass:
             n = operations(self._network, tensors, inputs, None if self._network.losses is None else targets)
         except ArchiveError:
             return None
-        return fitting.Work(n // p.batch(1), len(self._network.rows), batch or fitting.batch_of(p.probe))
+        return Work(n // p.batch(1), len(self._network.rows), batch or fitting.batch_of(p.probe))
 
     def _needs(
         self,
         gradients: str,
         tensors: Mapping[str, Tensor],
         sizes: tuple[int, int],
-        work: fitting.Work | None,
-    ) -> fitting.Needs:
+        work: Work | None,
+    ) -> Needs:
         """What a pass takes, from the sizes of two examples."""
         forms, plan = self._survey.forms, self._survey.plan
         double = any(tensors[name].dtype == torch.float64 for name in plan.layer_of)
@@ -259,7 +260,7 @@ class ProbePass:
             declared = OBSERVERS[stream].declare(seen, count)
             return sum(prod(shape) * dtype.itemsize for dtype, shape, _ in declared.values())
 
-        return fitting.Needs(
+        return Needs(
             stream=stream_bytes,
             exact=Blocks(1, forms, shapes, plan, kind).nbytes if forms else 0,
             sketch=4 * self._sketches.size,

@@ -344,12 +344,8 @@ class Instrument:
         if isinstance(self.network, EagerNetwork):
             self.network.refresh(self.model)
         options = {**self._options, "gradients": self._pass.mode, "streams": self._pass.streams}
-        self._pass = ProbePass(
-            self.network,  # type: ignore[arg-type]
-            self._probes,
-            tensors=named_tensors(self.model),
-            **options,
-        )
+        names = named_tensors(self.model)
+        self._pass = ProbePass(self.network, self._probes, tensors=names, **options)  # type: ignore[arg-type]
 
     def _stay_current(self, writer: Writer, step: int, changed: bool) -> None:
         """Trace the model again where the network is not what it computes."""

@@ -21,6 +21,7 @@ from tracer.network.table import DTYPES
 from tracer.probe import Probe, ProbePass, fitting
 from tracer.probe.answers import TOP, WHOLE
 from tracer.probe.memory import chunks_of
+from tracer.probe.needs import Needs
 from tracer.recorder.forward.untraced import EagerNetwork
 from tracer.spec import PROBE_STREAMS
 from tracer.spec.correctness import Correctness
@@ -199,7 +200,7 @@ def examples_for_checks(
     return max(2, min(TRACED_WITH, memory // (_KEPT * max(1, found.nbytes))))
 
 
-def _needs(e: Estimate, options: Mapping[str, Any], weights: int) -> fitting.Needs:
+def _needs(e: Estimate, options: Mapping[str, Any], weights: int) -> Needs:
     """What a probe pass would take, by an estimate."""
     chunk, most = options["chunk"], options["sketch"].numbers
     numbers, classes = prod(e.outputs), max(e.outputs, default=1)
@@ -210,7 +211,7 @@ def _needs(e: Estimate, options: Mapping[str, Any], weights: int) -> fitting.Nee
     def stream(name: str, count: int) -> int:
         return e.masked * -(-count // 8) if name == "masks" else count * one.get(name, 0)
 
-    return fitting.Needs(
+    return Needs(
         stream=stream,
         exact=sum(held.values()),
         sketch=sum(4 * min(most, size) for size in e.held.values()),
