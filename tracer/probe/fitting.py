@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tracer.errors import RecordError, byte_size
-from tracer.probe.memory import COPIES, EXACT_LIMIT, gradient_mode
+from tracer.probe.memory import COPIES, EXACT_LIMIT, WEIGHTS, gradient_mode, unfinished_bytes
 
 if TYPE_CHECKING:
     from tracer.probe import Probe
@@ -55,14 +55,15 @@ class Work:
 class Needs:
     """What a probe pass takes, from sizes.
 
-    stream: bytes of a stream of one probe with so many examples. exact: bytes of the exact gradients of an example.
-    gradients: as asked for ("auto", "exact", ...). gram: bytes of the inner products of n examples. flight: bytes of an
-    example that goes through, with gradients and without. padded: examples that always go through together, or 0. held:
-    bytes of an example's gradients of each unit of parameters, in the order of the rows. chunks: examples of a chunk
-    with gradients, and without. weights: bytes of the model's tensors. work: None where it is not known.
+    stream: bytes of each array of a stream of one probe with so many examples. exact: bytes of the exact gradients of an
+    example. gradients: as asked for ("auto", "exact", ...). gram: bytes of the inner products of n examples. flight:
+    bytes of an example that goes through, with gradients and without. padded: examples that always go through together,
+    or 0. held: bytes of an example's gradients of each unit of parameters, in the order of the rows. chunks: examples of
+    a chunk with gradients, and without. weights: bytes of the model's tensors. work: None where it is not known. shared:
+    bytes that wait until their object is full, of an array of so many a snapshot.
     """
 
-    stream: Callable[[str, int], int]
+    stream: Callable[[str, int], Sequence[int]]
     exact: int
     gradients: str
     gram: Callable[[int], int]
@@ -72,10 +73,26 @@ class Needs:
     chunks: tuple[int, int]
     weights: int
     work: Work | None
+    shared: Callable[[int], int] = unfinished_bytes
 
     def parts(self, counts: Counts) -> dict[str, int]:
         """Bytes by what takes them, but for gradients on their way to inner products."""
-        parts = {
+        arrays = self.arrays(counts)
+        parts = {name: sum(map(self.shared, sizes)) + sum(sizes) for name, sizes in arrays.items()}
+        # One array waits to be written while the others are there; more of them only where there is room.
+        parts[COPIES] = max(self.weights, *map(sum, arrays.values())) if arrays else self.weights
+        parts[WEIGHTS] = self.shared(self.weights)
+        most = max((max(taken.values(), default=0) for taken in counts.values()), default=0)
+        largest = max((taken.get("gradients", 0) for taken in counts.values()), default=0)
+        backward, forward = self.flight
+        with_gradients = max(min(self.chunks[0], largest), self.padded if largest else 0)
+        flight = max(backward * with_gradients, forward * max(min(self.chunks[1], most), self.padded))
+        parts[IN_FLIGHT] = flight + _PRODUCTS * 8 * self.n_gradients(counts) ** 2
+        return parts
+
+    def arrays(self, counts: Counts) -> dict[str, Sequence[int]]:
+        """Bytes of the arrays of a snapshot, but for weights, by what they hold."""
+        arrays = {
             f"{stream} of probe {name!r}": self.stream(stream, count)
             for name, taken in counts.items()
             for stream, count in taken.items()
@@ -83,18 +100,11 @@ class Needs:
         }
         n = self.n_gradients(counts)
         if n:
-            mode, _ = gradient_mode(self.gradients, n * self.exact)
-            parts["gradients"] = n * self.exact if mode == "exact" else 0
-            parts["inner products of gradients"] = self.gram(n)
-        # One array waits to be written while the others are there; more of them only where there is room.
-        parts[COPIES] = max(self.weights, *parts.values()) if parts else self.weights
-        most = max((max(taken.values(), default=0) for taken in counts.values()), default=0)
-        largest = max((taken.get("gradients", 0) for taken in counts.values()), default=0)
-        backward, forward = self.flight
-        with_gradients = max(min(self.chunks[0], largest), self.padded if largest else 0)
-        flight = max(backward * with_gradients, forward * max(min(self.chunks[1], most), self.padded))
-        parts[IN_FLIGHT] = flight + _PRODUCTS * 8 * n * n
-        return parts
+            exact = gradient_mode(self.gradients, n * self.exact)[0] == "exact"
+            each = [taken["gradients"] * self.exact for taken in counts.values() if "gradients" in taken]
+            arrays["gradients"] = each if exact else []
+            arrays["inner products of gradients"] = [self.gram(n)]
+        return arrays
 
     def n_gradients(self, counts: Counts) -> int:
         """Examples with gradients."""
@@ -274,8 +284,7 @@ class _Fitting:
         self._cap(["masks"], lambda counts: self._snapshot_bytes(counts) <= self._light, _FEWEST["masks"])
 
     def _snapshot_bytes(self, counts: Counts) -> int:
-        parts = self._needs.parts(counts)
-        return sum(size for name, size in parts.items() if name not in (IN_FLIGHT, COPIES))
+        return sum(map(sum, self._needs.arrays(counts).values()))
 
     def _others(self) -> list[str]:
         """Streams other than gradients."""
@@ -283,7 +292,7 @@ class _Fitting:
         return [stream for stream in streams if stream != "gradients"]
 
     def _bytes(self, counts: Counts, stream: str) -> int:
-        return sum(self._needs.stream(stream, taken.get(stream, 0)) for taken in counts.values())
+        return sum(sum(self._needs.stream(stream, taken.get(stream, 0))) for taken in counts.values())
 
     def _quick(self, counts: Counts, groups: int = 1) -> bool:
         """Whether what was not asked for stays within the time."""
