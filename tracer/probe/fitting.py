@@ -55,12 +55,12 @@ class Work:
 class Needs:
     """What a probe pass takes, from sizes.
 
-    stream: bytes of each array of a stream of one probe with so many examples. exact: bytes of the exact gradients of an
-    example. gradients: as asked for ("auto", "exact", ...). gram: bytes of the inner products of n examples. flight:
-    bytes of an example that goes through, with gradients and without. padded: examples that always go through together,
-    or 0. held: bytes of an example's gradients of each unit of parameters, in the order of the rows. chunks: examples of
-    a chunk with gradients, and without. weights: bytes of the model's tensors. work: None where it is not known. shared:
-    bytes that wait until their object is full, of an array of so many a snapshot.
+    stream: bytes of each array of a stream of one probe with so many examples. exact: bytes of the exact gradients of
+    an example. gradients: as asked for ("auto", "exact", ...). gram: bytes of the inner products of n examples. flight:
+    bytes of an example that goes through, with gradients and without. padded: examples that always go through
+    together, or 0. held: bytes of an example's gradients of each unit of parameters, in the order of the rows. chunks:
+    examples of a chunk with gradients, and without. weights: bytes of the model's tensors. work: None where it is not
+    known. shared: bytes that wait until their object is full, of an array of so many a snapshot.
     """
 
     stream: Callable[[str, int], Sequence[int]]

@@ -77,10 +77,18 @@ def test_what_was_asked_for_is_taken_or_refused_with_a_number_that_fits() -> Non
 def test_objects_that_several_snapshots_fill_are_memory() -> None:
     # Of 1 MiB, 8 snapshots share an object, of 3 MiB two, of 4 MiB none; weights of 100 bytes fill one of 512.
     sizes = {"outputs": [1 << 20, 3 << 20], "masks": [4 << 20]}
-    known = needs(stream=lambda stream, count: sizes[stream], weights=100, flight=(0, 0), shared=unfinished_bytes)
+    known = needs(
+        stream=lambda stream, count: sizes[stream], weights=100, flight=(0, 0), shared=unfinished_bytes
+    )
     parts = known.parts({"train": {"outputs": 1, "masks": 1}})
-    assert parts["outputs of probe 'train'"] == (4 + 8 + 6) << 20 and parts["masks of probe 'train'"] == 4 << 20
-    assert parts[WEIGHTS] == 512 * 100 and parts[COPIES] == 4 << 20 and sum(parts.values()) == (26 << 20) + 51_200
+    assert (
+        parts["outputs of probe 'train'"] == (4 + 8 + 6) << 20 and parts["masks of probe 'train'"] == 4 << 20
+    )
+    assert (
+        parts[WEIGHTS] == 512 * 100
+        and parts[COPIES] == 4 << 20
+        and sum(parts.values()) == (26 << 20) + 51_200
+    )
 
 
 def test_a_snapshot_takes_a_few_training_steps() -> None:
