@@ -61,7 +61,13 @@ class Gradients(dict[str, Any]):
 # ---- in time ----
 
 
-@source("gram", "step", "layer", "example", "example_2", stream="gram")
+def _joint(view: View) -> int:
+    """Bytes of the inner products of all examples with gradients, which those of a view are cut from."""
+    n = sum(count for _, count in view.archive.gram_probes)
+    return 8 * view.size("layer") * (n**2 - sum(view.counts) ** 2)
+
+
+@source("gram", "step", "layer", "example", "example_2", stream="gram", beside=_joint)
 def _gram(view: View) -> np.ndarray:
     joint = view.once("gram", lambda: _gram_with_all(view))
     starts, total = {}, 0

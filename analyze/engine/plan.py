@@ -84,8 +84,9 @@ def view_bytes(
 ) -> int:
     """Bytes of one snapshot of the named arrays and all they are made of, and room for a metric's copies."""
     view = View(archive, *examples, sites=sites)
-    sizes = [entry.nbytes(view) for entry in closure(names) if not entry.static]
-    return sum(sizes) + 2 * max(sizes, default=0)
+    read = [entry for entry in closure(names) if not entry.static]
+    sizes = [entry.nbytes(view) for entry in read]
+    return sum(sizes) + 2 * max(sizes, default=0) + sum(entry.beside(view) for entry in read)
 
 
 def made_bytes(plan: Plan, archive: Archive) -> int:
