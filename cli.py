@@ -79,7 +79,7 @@ def demo(out: Path, shuffle_labels: bool, epochs: int, seed: int) -> None:
     with one_thread():
         train(archive, epochs=epochs, shuffle_labels=shuffle_labels, seed=seed, progress=progress)
         note("Analyzing ...")
-        results = analyze_one(str(archive), analysis)
+        results = analyze_one(str(archive), analysis, apart=False)  # it is this process's own
     click.echo(f"archive  {archive}\nreport   {analysis / 'report.html'}\n")
     for finding in results.findings:
         click.echo(f"- {finding.sentence}")
