@@ -85,7 +85,7 @@ def _once(axes: Axes, measure: Callable[..., Any], margins: dict[Axes, hover.Mar
             margins[axes] = inner.x0 - whole.x0, inner.y0 - whole.y0, whole.x1 - inner.x1, whole.y1 - inner.y1
             ticks[:] = now
         else:
-            locator = axes.get_axes_locator()
+            locator: Any = axes.get_axes_locator()
             axes.apply_aspect(locator(axes, renderer) if locator else None)
         return hover.around(axes, margins[axes])
 
