@@ -25,7 +25,8 @@ class Source:
     `of` says what it follows from beside the snapshots it is asked for, so that a change of that makes results anew:
     the `first` or `last` snapshot of its stream, the `rows` of all updates, the training set (`data`), the `card`,
     the `network`, or whether it gave numbers at all (`finite`: sums, outputs and weights). The examples
-    of the probes and the tables of layers and sites need not be named.
+    of the probes and the tables of layers and sites need not be named. `beside`: bytes at one snapshot of what is held
+    beside it because it is made of that.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Source:
     itemsize: int = 8
     lazy: bool = False
     of: Of = ""
+    beside: Callable[[View], int] = field(default=lambda view: 0, repr=False)
 
     @property
     def static(self) -> bool:
@@ -58,11 +60,12 @@ def source(
     itemsize: int = 8,
     lazy: bool = False,
     of: Of = "",
+    beside: Callable[[View], int] = lambda view: 0,
 ) -> Callable[[Reader], Reader]:
     """Declare how the array `name`, with dimensions `dims`, is read from a view or derived from others."""
 
     def attach(read: Reader) -> Reader:
-        SOURCES[name] = Source(name, dims, read, stream, needs, itemsize, lazy, of)
+        SOURCES[name] = Source(name, dims, read, stream, needs, itemsize, lazy, of, beside)
         return read
 
     return attach

@@ -61,7 +61,13 @@ class Gradients(dict[str, Any]):
 # ---- in time ----
 
 
-@source("gram", "step", "layer", "example", "example_2", stream="gram")
+def _joint(view: View) -> int:
+    """Bytes of the inner products of all examples with gradients, which those of a view are cut from."""
+    n = sum(count for _, count in view.archive.gram_probes)
+    return 8 * view.size("layer") * (n**2 - sum(view.counts) ** 2)
+
+
+@source("gram", "step", "layer", "example", "example_2", stream="gram", beside=_joint)
 def _gram(view: View) -> np.ndarray:
     joint = view.once("gram", lambda: _gram_with_all(view))
     starts, total = {}, 0
@@ -361,9 +367,11 @@ def _probe(view: View) -> np.ndarray:
 
 
 def _optional(view: View, name: str, hint: str) -> np.ndarray:
-    absent = [probe.name for probe, _ in view.parts() if getattr(probe, name) is None]
+    absent = [probe for probe, _ in view.parts() if getattr(probe, name) is None]
+    if absent and (several := absent[0].n_tensors(name)):
+        raise MissingTraceError(f"{name} are {several} tensors an example, and this needs one")
     if absent:
-        raise MissingTraceError(f"probe {absent[0]!r} holds no `{name}`; {hint}")
+        raise MissingTraceError(f"probe {absent[0].name!r} holds no `{name}`; {hint}")
     return view.joined(lambda probe: getattr(probe, name))
 
 

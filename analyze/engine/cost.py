@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 RATE, ROWS = 1.25e11, 2e4
 EXAMPLES = 256  # whose operations are counted
 PASSES = 300  # forward and backward of these examples, which running the network again may take unasked
-LEAST, MOST = (
-    5.0,
-    60.0,
-)  # and what that is in seconds: of small networks calls are dear, and nobody waits long unasked
+LEAST, MOST = 1.0, 60.0  # and what that is in seconds: small networks get more, and nobody waits long unasked
 FEW = 5  # snapshots at which the network is run again unless more are asked for
 
 
@@ -119,9 +116,11 @@ def within(
 def in_words(seconds: float) -> str:
     """A duration as people say it.
 
-    >>> in_words(4), in_words(600), in_words(9000)
-    ('4 s', '10 min', '2.5 h')
+    >>> in_words(0.43), in_words(4), in_words(600), in_words(9000)
+    ('0.4 s', '4 s', '10 min', '2.5 h')
     """
+    if seconds < 0.95:
+        return f"{max(seconds, 0.1):.1f} s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -84,8 +84,9 @@ def view_bytes(
 ) -> int:
     """Bytes of one snapshot of the named arrays and all they are made of, and room for a metric's copies."""
     view = View(archive, *examples, sites=sites)
-    sizes = [entry.nbytes(view) for entry in closure(names) if not entry.static]
-    return sum(sizes) + 2 * max(sizes, default=0)
+    read = [entry for entry in closure(names) if not entry.static]
+    sizes = [entry.nbytes(view) for entry in read]
+    return sum(sizes) + 2 * max(sizes, default=0) + sum(entry.beside(view) for entry in read)
 
 
 def made_bytes(plan: Plan, archive: Archive) -> int:
@@ -223,10 +224,17 @@ def _probes(card: Metric, archive: Archive, streams: Sequence[str]) -> list[str]
             ):
                 none = "where the archive has sketches of gradients alone"
             raise MissingTraceError(
-                f"needs `{stream}` of a probe{where}, {none}; {_given_up(archive) or HOW[stream]}"
+                f"needs `{stream}` of a probe{where}, {none}; {_given_up(archive) or _how(archive, stream)}"
             )
         names = holding
     return names
+
+
+def _how(archive: Archive, stream: str) -> str:
+    """How to have a stream; activations are computed again where there is a network to run."""
+    if stream == "activations" and archive.card.get("network") == "eager":
+        return f"{HOW[stream]}, or give a model that can be traced by `tracer analyze --model pkg.module:factory`"
+    return HOW[stream]
 
 
 def _given_up(archive: Archive) -> str:

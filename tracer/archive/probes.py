@@ -83,7 +83,7 @@ class ProbeView:
 
     @cached_property
     def inputs(self) -> np.ndarray | None:
-        """What the network is given, (example, ...); None if only a digest was stored."""
+        """What the network is given, (example, ...); None if only a digest was stored, or several tensors were."""
         return self._static("inputs")
 
     @cached_property
@@ -105,6 +105,15 @@ class ProbeView:
     def raw(self) -> np.ndarray | None:
         """Inputs before normalisation, if given."""
         return self._static("raw")
+
+    def n_tensors(self, kind: str) -> int:
+        """How many tensors the `inputs` or the `targets` of an example are; 0 where none are stored."""
+        if self._source.has(f"{self._path}/{kind}"):
+            return 1
+        return sum(
+            self._source.has(f"{self._path}/{kind}_{k}")
+            for k in range(len(self._source.children(self._path)))
+        )
 
     def steps(self, stream: str) -> np.ndarray:
         """Steps at which a stream was recorded, int64."""

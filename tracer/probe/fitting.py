@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tracer.errors import RecordError, byte_size
 from tracer.probe.memory import COPIES, EXACT_LIMIT
-from tracer.probe.needs import IN_FLIGHT, Counts, Names, Needs
+from tracer.probe.needs import Counts, Names, Needs
 
 if TYPE_CHECKING:
     from tracer.probe import Probe
@@ -191,8 +191,7 @@ class _Fitting:
         self._cap(["masks"], lambda counts: self._snapshot_bytes(counts) <= self._light, _FEWEST["masks"])
 
     def _snapshot_bytes(self, counts: Counts) -> int:
-        parts = self._needs.parts(counts)
-        return sum(size for name, size in parts.items() if name not in (IN_FLIGHT, COPIES))
+        return sum(map(sum, self._needs.arrays(counts).values()))
 
     def _others(self) -> list[str]:
         """Streams other than gradients."""
@@ -200,7 +199,7 @@ class _Fitting:
         return [stream for stream in streams if stream != "gradients"]
 
     def _bytes(self, counts: Counts, stream: str) -> int:
-        return sum(self._needs.stream(stream, taken.get(stream, 0)) for taken in counts.values())
+        return sum(sum(self._needs.stream(stream, taken.get(stream, 0))) for taken in counts.values())
 
     def _quick(self, counts: Counts, groups: int = 1) -> bool:
         """Whether what was not asked for stays within the time."""

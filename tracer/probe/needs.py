@@ -1,10 +1,10 @@
 """What a probe pass takes, from sizes alone: bytes by what takes them, and operations."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tracer.gradients.sketch import WORKING
-from tracer.probe.memory import COPIES, gradient_mode
+from tracer.probe.memory import COPIES, WEIGHTS, gradient_mode, unfinished_bytes
 
 _ROW = 10**6  # what running one row costs beside its operations
 _PRODUCTS = 3  # matrices of inner products, float64, that are made on the way to one
@@ -39,15 +39,16 @@ class Work:
 class Needs:
     """What a probe pass takes, from sizes.
 
-    stream: bytes of a stream of one probe with so many examples. exact, sketch: bytes of the exact gradients of an
-    example, and of their sketches.
-    gradients: as asked for ("auto", "exact", ...). gram: bytes of the inner products of n examples. flight: bytes of an
-    example that goes through, with gradients and without. padded: examples that always go through together, or 0. held:
-    bytes of an example's gradients of each unit of parameters, in the order of the rows. chunks: examples of a chunk
-    with gradients, and without. weights: bytes of the model's tensors. work: None where it is not known.
+    stream: bytes of each array of a stream of one probe with so many examples. exact, sketch: bytes of the exact
+    gradients of an example, and of their sketches. gradients: as asked for ("auto", "exact", ...). gram: bytes of the
+    inner products of n examples. flight: bytes of an example that goes through, with gradients and without. padded:
+    examples that always go through together, or 0. held: bytes of an example's gradients of each unit of parameters, in
+    the order of the rows. chunks: examples of a chunk with gradients, and without. weights: bytes of the model's
+    tensors. work: None where it is not known. shared: bytes that wait until their object is full, of an array of so
+    many a snapshot.
     """
 
-    stream: Callable[[str, int], int]
+    stream: Callable[[str, int], Sequence[int]]
     exact: int
     sketch: int
     gradients: str
@@ -58,10 +59,26 @@ class Needs:
     chunks: tuple[int, int]
     weights: int
     work: Work | None
+    shared: Callable[[int], int] = unfinished_bytes
 
     def parts(self, counts: Counts) -> dict[str, int]:
         """Bytes by what takes them, but for gradients on their way to inner products."""
-        parts = {
+        arrays, n = self.arrays(counts), self.n_gradients(counts)
+        parts = {name: sum(map(self.shared, sizes)) + sum(sizes) for name, sizes in arrays.items()}
+        # One array waits to be written while the others are there; more of them only where there is room.
+        parts[COPIES] = max(self.weights, *map(sum, arrays.values())) if arrays else self.weights
+        parts[WEIGHTS] = self.shared(self.weights)
+        most = max((max(taken.values(), default=0) for taken in counts.values()), default=0)
+        largest = max((taken.get("gradients", 0) for taken in counts.values()), default=0)
+        backward, forward = self.flight
+        with_gradients = max(min(self.chunks[0], largest), self.padded if largest else 0)
+        flight = max(backward * with_gradients, forward * max(min(self.chunks[1], most), self.padded))
+        parts[IN_FLIGHT] = flight + (WORKING if self.gradients == "sketch" else _PRODUCTS * 8 * n * n)
+        return parts
+
+    def arrays(self, counts: Counts) -> dict[str, Sequence[int]]:
+        """Bytes of the arrays of a snapshot, but for weights, by what they hold."""
+        arrays = {
             f"{stream} of probe {name!r}": self.stream(stream, count)
             for name, taken in counts.items()
             for stream, count in taken.items()
@@ -70,18 +87,13 @@ class Needs:
         n = self.n_gradients(counts)
         if n:
             mode, _ = gradient_mode(self.gradients, n * self.exact)
-            parts["gradients"] = n * {"exact": self.exact, "sketch": self.sketch}.get(mode, 0)
+            each = {"exact": self.exact, "sketch": self.sketch}.get(mode, 0)
+            arrays["gradients"] = [
+                taken["gradients"] * each for taken in counts.values() if "gradients" in taken
+            ]
             if self.gradients != "sketch":
-                parts["inner products of gradients"] = self.gram(n)
-        # One array waits to be written while the others are there; more of them only where there is room.
-        parts[COPIES] = max(self.weights, *parts.values()) if parts else self.weights
-        most = max((max(taken.values(), default=0) for taken in counts.values()), default=0)
-        largest = max((taken.get("gradients", 0) for taken in counts.values()), default=0)
-        backward, forward = self.flight
-        with_gradients = max(min(self.chunks[0], largest), self.padded if largest else 0)
-        flight = max(backward * with_gradients, forward * max(min(self.chunks[1], most), self.padded))
-        parts[IN_FLIGHT] = flight + (WORKING if self.gradients == "sketch" else _PRODUCTS * 8 * n * n)
-        return parts
+                arrays["inner products of gradients"] = [self.gram(n)]
+        return arrays
 
     def n_gradients(self, counts: Counts) -> int:
         """Examples with gradients."""

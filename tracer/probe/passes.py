@@ -256,9 +256,9 @@ class ProbePass:
             for names in [*units, *((name,) for name in plan.leftover)]
         }
 
-        def stream_bytes(stream: str, count: int) -> int:
+        def stream_bytes(stream: str, count: int) -> list[int]:
             declared = OBSERVERS[stream].declare(seen, count)
-            return sum(prod(shape) * dtype.itemsize for dtype, shape, _ in declared.values())
+            return [prod(shape) * dtype.itemsize for dtype, shape, _ in declared.values()]
 
         return Needs(
             stream=stream_bytes,

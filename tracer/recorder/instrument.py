@@ -18,7 +18,7 @@ from tracer.network.independence import independence
 from tracer.network.memo import trace_once
 from tracer.network.objective import Objective
 from tracer.network.reading import unreadable
-from tracer.probe import Probe, fitting
+from tracer.probe import Probe, fitting, other_splits
 from tracer.probe.passes import ProbePass
 from tracer.recorder.device import Given, Transfer
 from tracer.recorder.device.weights import Weights
@@ -173,7 +173,7 @@ class Instrument:
         # Which parameters a model that branches on values uses, a few examples cannot tell.
         known = isinstance(network, Network) or network.batch is None
         useless = unreached(network, tensors, self._inputs, self._targets) if known else []
-        self.announced = self._pass.lowered
+        self.announced = [*other_splits(self._probes), *self._pass.lowered]
         for note in [*useless, *self._pass.notes, *self.announced]:
             self._note(note)
 
@@ -219,7 +219,7 @@ class Instrument:
 
     def announce(self, writer: Writer) -> None:
         """Say in one line what a snapshot takes, and in one each what was lowered."""
-        announce_snapshots(str(writer.path), self.layout, self._pass)
+        announce_snapshots(str(writer.path), self.layout, self._pass, self.announced)
 
     @property
     def weights(self) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """`run.plan()`: what a recording will take, in bytes, files and time, before training starts."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -116,9 +116,12 @@ def make_plan(
 
 
 def announce_snapshots(
-    path: str, layout: Mapping[str, Mapping[str, tuple[Any, ...]]], passes: ProbePass | None
+    path: str,
+    layout: Mapping[str, Mapping[str, tuple[Any, ...]]],
+    passes: ProbePass | None,
+    notes: Iterable[str],
 ) -> None:
-    """Say in one line what a snapshot holds, its bytes, and how long it takes by the operations counted."""
+    """Say in one line what a snapshot holds, its bytes, and how long it takes by the operations counted; then notes."""
     size = byte_size(sum(_bytes_of(arrays) for arrays in layout.values()))
     if passes is None:
         announce(f"Recording into {path!r}: a snapshot takes {size}: weights.")
@@ -134,7 +137,7 @@ def announce_snapshots(
         else f" and about {passes.steps:.2g} training steps of {passes.batch} examples"
     )
     announce(f"Recording into {path!r}: a snapshot takes {size}{steps}: weights, {held} examples.")
-    for note in passes.lowered:
+    for note in notes:
         announce(note)
 
 

@@ -208,8 +208,8 @@ def _needs(e: Estimate, options: Mapping[str, Any], weights: int) -> Needs:
     one = {"outputs": outputs + 8, "sums": 8 * (e.sites + len(e.held)), "activations": 4 * e.units}
     held: dict[tuple[str, ...], int] = {(name,): 4 * size for name, size in e.held.items()}
 
-    def stream(name: str, count: int) -> int:
-        return e.masked * -(-count // 8) if name == "masks" else count * one.get(name, 0)
+    def stream(name: str, count: int) -> list[int]:
+        return [e.masked * -(-count // 8) if name == "masks" else count * one.get(name, 0)]
 
     return Needs(
         stream=stream,

@@ -38,6 +38,7 @@ ERRORS = ("cosine_error", "cosine_within_error", "cosine_between_error")
         "n_pairs": ("label", "label_2"),
     },
     scope="train",
+    makes=[("layer", "example", "example_2")] * 3,
     bounds={**dict.fromkeys(MEANS, (-1, 1)), **dict.fromkeys(ERRORS, (0, np.inf))},
     sketched=MEANS,
     summary=("cosine_within", "cosine_between"),

@@ -27,6 +27,7 @@ DIMS = ("step", "layer", "kind")
     optional={"gradients": {"per_tensor": True}},
     variables={"mean": DIMS, "std": DIMS, "n_anchors": DIMS},
     scope="train",
+    makes=[("layer", "example", "example_2")] * 4,
     bounds={"mean": (-1, 1), "std": (0, 1)},
     sketched=("mean", "std"),
     summary={"mean": {"kind": "cosine"}},

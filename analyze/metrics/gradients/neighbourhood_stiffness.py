@@ -27,6 +27,7 @@ MARKERS = ("o", "s", "^", "D", "v")  # classes, where few enough to tell apart
         "position": ("example", "component"),
     },
     scope="train",
+    makes=[("example", "example_2")] * 4,
     bounds={"cosine": (-1, 1), "sign": (-1, 1)},
     units={"position": "input units"},
     sketched=("cosine", "sign"),

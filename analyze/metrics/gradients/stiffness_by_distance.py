@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         "critical_length": ("step", "estimator"),
     },
     scope="train",
+    makes=[("example", "example_2")] * 2,
     bounds={"cosine": (-1, 1), "critical_length": (0, np.inf)},
     sketched=("cosine", "critical_length"),
     summary={"critical_length": {"estimator": "each"}},

@@ -18,13 +18,12 @@ from tracer.store.fetch import Place
 from tracer.store.zipped import RemoteFile
 from tracer.verify import verify
 
-s3fs = pytest.importorskip("s3fs", reason="pip install tracer-nn[test]")
-server = pytest.importorskip("moto.server", reason="pip install tracer-nn[test]")
-
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """URL of a bucket, found by its environment variables alone, as users set them."""
+    s3fs = pytest.importorskip("s3fs", reason="pip install tracer-nn[test]")
+    server = pytest.importorskip("moto.server", reason="pip install tracer-nn[test]")
     running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()
     host, port = running.get_host_and_port()
