@@ -19,7 +19,6 @@ from tracer.store.zipped import RemoteFile
 from tracer.verify import verify
 
 
-
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """URL of a bucket, found by its environment variables alone, as users set them."""
