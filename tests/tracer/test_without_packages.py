@@ -62,9 +62,9 @@ for name in ("record", "Probe", "check"):
 
 @pytest.fixture(scope="module")
 def without_torch(tmp_path_factory):
-    """Environment of a process that finds neither torch nor what extras bring."""
+    """Environment of a process that finds no torch."""
     folder = tmp_path_factory.mktemp("site")
-    for name in ("torch", "numkong", "sklearn", "dask", "distributed", "pyarrow"):
+    for name in ("torch", "numkong", "sklearn"):
         (folder / name).mkdir()
         (folder / name / "__init__.py").write_text(
             f"raise ModuleNotFoundError('no {name} here', name='{name}')\n"
