@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # What is declared of a machine, for costs to be told in seconds: operations on numbers, and rows of a table, that its
 # two cores do in a second. Which metrics are computed must not depend on how busy the machine is.
 RATE, ROWS = 1.25e11, 2e4
-EXAMPLES = 256  # whose operations are counted
+EXAMPLES = 256  # whose operations are counted; so many go through the rows at a time
 PASSES = 300  # forward and backward of these examples, which running the network again may take unasked
 LEAST, MOST = (
     5.0,
@@ -41,7 +41,7 @@ class Prices:
         limit = plan.options.get("examples")
         counts = [min(sum(counts), limit or sum(counts)) for _, counts in plan.views]
         work, rows = self._network
-        return passes * sum(n * work / RATE + rows / ROWS for n in counts)
+        return passes * sum(n * work / RATE + -(-n // EXAMPLES) * rows / ROWS for n in counts)
 
     @property
     def patience(self) -> float:
