@@ -21,6 +21,7 @@ from tracer.store.zipped import RemoteFile
 from tracer.verify import verify
 from tracer.writer import Writer
 
+
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """URL of a bucket, found by its environment variables alone, as users set them."""
