@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # What is declared of a machine, for costs to be told in seconds: operations on numbers, and rows of a table, that its
 # two cores do in a second. Which metrics are computed must not depend on how busy the machine is.
 RATE, ROWS = 1.25e11, 2e4
-EXAMPLES = 256  # whose operations are counted
+EXAMPLES = 256  # whose operations are counted; so many go through the rows at a time
 PASSES = 300  # forward and backward of these examples, which running the network again may take unasked
 LEAST, MOST = 1.0, 60.0  # and what that is in seconds: small networks get more, and nobody waits long unasked
 FEW = 5  # snapshots at which the network is run again unless more are asked for
@@ -41,7 +41,7 @@ class Prices:
         work, rows, outputs = self._network
         if plan.card.per_output:
             passes *= min(outputs, plan.options.get("projections") or outputs)
-        return passes * sum(n * work / RATE + rows / ROWS for n in counts)
+        return passes * sum(n * work / RATE + -(-n // EXAMPLES) * rows / ROWS for n in counts)
 
     @property
     def patience(self) -> float:
