@@ -9,13 +9,15 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 # Importing them declares the arrays they make.
-from analyze.arrays import SOURCES, View, classes, closure, derived, minibatches, recorded  # noqa: F401
+from analyze.arrays import SOURCES, View, classes, closure, derived, minibatches, recorded, sketches  # noqa: F401
 from analyze.arrays.lag import compared
 from analyze.contract import Metric
+from analyze.engine import sketched
+from analyze.engine.sketched import ARRAYS
 from analyze.replay import sources  # noqa: F401
 from analyze.tables import example_probe
 from tracer.errors import ArchiveError, MissingTraceError
-from tracer.spec import HOW
+from tracer.spec import HOW, stream_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -33,7 +35,8 @@ class Plan:
     """A metric with its options, and the snapshots and examples it is computed on.
 
     timeline: all snapshots it could be computed on, of which `steps` are to be computed now; one that compares in
-    time reads the one before in the timeline too. replays: whether the network has to be run again.
+    time reads the one before in the timeline too. replays: whether the network has to be run again. sketched:
+    whether it is computed from sketches of gradients.
     """
 
     card: Metric
@@ -44,12 +47,22 @@ class Plan:
     lag: str = ""
     views: tuple[Examples, ...] = ()
     optional: tuple[str, ...] = ()
+    sketched: bool = False
     results: dict[str, xr.DataArray] = field(default_factory=dict)
 
     @property
     def arrays(self) -> list[str]:
         """Names read from the archive, as opposed to results of other metrics."""
-        return [name for name in (*self.card.reads, *self.optional) if "." not in name]
+        return [self.array(name) for name in (*self.card.reads, *self.optional) if "." not in name]
+
+    def array(self, name: str) -> str:
+        """The array that is read under a name of the card."""
+        return ARRAYS.get(name, name) if self.sketched else name
+
+    @property
+    def variables(self) -> dict[str, tuple[str, ...]]:
+        """What the metric returns, and what is made beside it."""
+        return self.card.variables | (sketched.variables(self.card) if self.sketched else {})
 
     @property
     def whole(self) -> bool:
@@ -71,8 +84,9 @@ def view_bytes(
 ) -> int:
     """Bytes of one snapshot of the named arrays and all they are made of, and room for a metric's copies."""
     view = View(archive, *examples, sites=sites)
-    sizes = [entry.nbytes(view) for entry in closure(names) if not entry.static]
-    return sum(sizes) + 2 * max(sizes, default=0)
+    read = [entry for entry in closure(names) if not entry.static]
+    sizes = [entry.nbytes(view) for entry in read]
+    return sum(sizes) + 2 * max(sizes, default=0) + sum(entry.beside(view) for entry in read)
 
 
 def made_bytes(plan: Plan, archive: Archive) -> int:
@@ -111,7 +125,7 @@ def make_plan(
     card: Metric, options: Mapping[str, Any], archive: Archive, done: Mapping[str, xr.Dataset]
 ) -> Plan:
     """Plan a metric, given the results of others; MissingTraceError where it cannot be computed."""
-    plan = Plan(card, card.with_options(options))
+    plan = Plan(card, card.with_options(options), sketched=sketched.is_sketched(card, archive))
     plan.results = {name: _result(name, done, card) for name in card.reads if "." in name}
     for name in plan.arrays:
         if name not in SOURCES:
@@ -173,7 +187,7 @@ def captured(archive: Archive, stream: str, probe: str) -> int:
     if stream == "gram":
         return {str(name): int(n) for name, n in archive.gram_probes}.get(probe, 0)
     view = archive.probes[probe]
-    count = view.capture.get(stream)
+    count = view.capture.get(stream_of(stream))
     return view.n if count is None else min(int(count), view.n)
 
 
@@ -204,9 +218,13 @@ def _probes(card: Metric, archive: Archive, streams: Sequence[str]) -> list[str]
         holding = [name for name in names if _holds(archive, stream, name)]
         if not holding:
             where = f" of split {card.scope!r}" if card.scope in ("train", "test") else ""
+            none = "of which the archive has none"
+            if stream_of(stream) == "gradients" and any(
+                view.has_sketches for view in archive.probes.values()
+            ):
+                none = "where the archive has sketches of gradients alone"
             raise MissingTraceError(
-                f"needs `{stream}` of a probe{where}, of which the archive has none; "
-                f"{_given_up(archive) or _how(archive, stream)}"
+                f"needs `{stream}` of a probe{where}, {none}; {_given_up(archive) or _how(archive, stream)}"
             )
         names = holding
     return names

@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from tracer.errors import ArchiveError, RecordError, first_line
+from tracer.gradients.sketch import Setting
 from tracer.network import Network
 from tracer.network.checks import closure, currency
 from tracer.network.copies import named_tensors, to_numpy
@@ -61,6 +62,7 @@ class Instrument:
         objective: Objective | None,
         streams: Collection[str],
         gradients: str,
+        sketch: Setting = Setting(),  # noqa: B008
         memory: int,
         chunk: int | None,
         cost: float = fitting.COST,
@@ -75,6 +77,7 @@ class Instrument:
         self._options: dict[str, Any] = {
             "streams": frozenset(streams),
             "gradients": gradients,
+            "sketch": sketch,
             "memory": memory,
             "chunk": chunk,
             "cost": cost,
@@ -341,12 +344,8 @@ class Instrument:
         if isinstance(self.network, EagerNetwork):
             self.network.refresh(self.model)
         options = {**self._options, "gradients": self._pass.mode, "streams": self._pass.streams}
-        self._pass = ProbePass(
-            self.network,  # type: ignore[arg-type]
-            self._probes,
-            tensors=named_tensors(self.model),
-            **options,
-        )
+        names = named_tensors(self.model)
+        self._pass = ProbePass(self.network, self._probes, tensors=names, **options)  # type: ignore[arg-type]
 
     def _stay_current(self, writer: Writer, step: int, changed: bool) -> None:
         """Trace the model again where the network is not what it computes."""

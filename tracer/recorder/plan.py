@@ -14,7 +14,7 @@ from tracer.network.randomness import untouched_random_state
 from tracer.probe import ProbePass
 from tracer.recorder.device import fetched
 from tracer.schedule import Schedule
-from tracer.spec import STREAMS, snapshot_rows
+from tracer.spec import STREAMS, snapshot_rows, stream_of
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def make_plan(
         steps = epochs * steps_per_epoch
     sizes: dict[str, tuple[int, tuple[int, ...]]] = dict.fromkeys(schedules, (0, ()))
     for group, arrays in layout.items():
-        stream = "gradients" if group == "gram" else group.rpartition("/")[2]
+        stream = stream_of(group)
         if stream in sizes:
             each = [prod(shape) * np.dtype(dtype).itemsize for dtype, shape, *_ in arrays.values()]
             rows = tuple(snapshot_rows(size)[0] for size in each if size)
