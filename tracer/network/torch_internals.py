@@ -177,6 +177,12 @@ def composites(targets: Iterable[Any], is_known: Callable[[str], bool]) -> Itera
         setattr(exported_program, _COLLECT, collect)
 
 
+def transform_level() -> int:
+    """How many transforms of `torch.func` are at work, one within the other."""
+    level = torch._C._functorch.maybe_current_level()
+    return 0 if level is None else int(level)
+
+
 def within_transform() -> bool:
     """Whether a transform of `torch.func` is at work (`vmap`, `grad`), in which tensors have no values to look at."""
     return bool(torch._C._are_functorch_transforms_active())
