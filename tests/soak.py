@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -334,10 +335,13 @@ class Soak:
             return
         row = self.dice.randrange(1, len(rows))
         with tracer.open(self.path) as archive:
-            shared = archive._source.layout("weights/float32").chunk[0]
+            layout = archive._source.layout("weights/float32")
+        shared = layout.chunk[0]
         victim = self.path / "weights" / "float32" / f"c.{row // shared}.0"
         data = bytearray(victim.read_bytes())
-        data[self.dice.randrange(len(data))] ^= 1 << self.dice.randrange(8)
+        # Where the first snapshots are damaged, nothing is left that could be repaired.
+        first = 0 if row >= shared else prod(layout.inner_shape) * layout.dtype.itemsize + 4
+        data[self.dice.randrange(first, len(data))] ^= 1 << self.dice.randrange(8)
         victim.write_bytes(data)
         end = self.server.run(life, kind="repair", path=str(self.path))
         self._count("repair", end)

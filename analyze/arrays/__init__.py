@@ -25,7 +25,8 @@ class Source:
     `of` says what it follows from beside the snapshots it is asked for, so that a change of that makes results anew:
     the `first` or `last` snapshot of its stream, the `rows` of all updates, the training set (`data`), the `card`,
     the `network`, or whether it gave numbers at all (`finite`: sums, outputs and weights). The examples
-    of the probes and the tables of layers and sites need not be named.
+    of the probes and the tables of layers and sites need not be named. `beside`: bytes at one snapshot of what is held
+    beside it because it is made of that.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Source:
     itemsize: int = 8
     lazy: bool = False
     of: Of = ""
+    beside: Callable[[View], int] = field(default=lambda view: 0, repr=False)
 
     @property
     def static(self) -> bool:
@@ -58,11 +60,12 @@ def source(
     itemsize: int = 8,
     lazy: bool = False,
     of: Of = "",
+    beside: Callable[[View], int] = lambda view: 0,
 ) -> Callable[[Reader], Reader]:
     """Declare how the array `name`, with dimensions `dims`, is read from a view or derived from others."""
 
     def attach(read: Reader) -> Reader:
-        SOURCES[name] = Source(name, dims, read, stream, needs, itemsize, lazy, of)
+        SOURCES[name] = Source(name, dims, read, stream, needs, itemsize, lazy, of, beside)
         return read
 
     return attach
@@ -92,8 +95,9 @@ class View:
 
     `counts` holds, for each probe, how many of its first examples belong; `lead` is the snapshot before the
     first of `steps` when snapshots are compared in time; `sites` restricts masks to some sites, by position;
-    `replay` holds what the user chose for running the network again; `worker` what all views of one worker
-    share, for as long as it lives.
+    `without` is a block of the sketches of gradients that is left out, to see how much depends on it; `replay` holds
+    what the user chose for running the network again; `worker` what all views of one worker share, for as long as it
+    lives.
     """
 
     archive: Archive
@@ -102,6 +106,7 @@ class View:
     steps: tuple[int, ...] = ()
     lead: int | None = None
     sites: tuple[int, ...] | None = None
+    without: int | None = None
     shared: dict[str, Any] = field(default_factory=dict, repr=False)
     cache: dict[str, Any] = field(default_factory=dict, repr=False)
     statics: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -170,6 +175,7 @@ class View:
             "byte": lambda: sum(-(-probe.n_masks // 8) for probe, _ in self.parts()),
             "output": lambda: self._numbers_per_output(),
             "token": lambda: self._tokens(),
+            "sketch": lambda: sum(row["size"] for row in next(self.parts())[0].sketch["layers"]),
             "element": lambda: sum(prod(tensor["shape"]) for tensor in self.archive.tensors),
             "param_group": lambda: 1,
             "minibatch": lambda: int(np.diff(self.archive.minibatch.offsets).max(initial=0)),

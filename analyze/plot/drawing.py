@@ -105,7 +105,7 @@ def _once(
                     names[axis] = axis.label.get_position()[_across(axis)] - edge
             ticks[:] = now
         else:
-            locator = axes.get_axes_locator()
+            locator: Any = axes.get_axes_locator()
             axes.apply_aspect(locator(axes, renderer) if locator else None)
         return hover.around(axes, margins[axes])
 

@@ -30,7 +30,7 @@ def panels(figure: Figure) -> list[dict[str, Any]]:
     `points` carry their own place and text. `cells` is a table with names of rows and columns; its `box` is
     where it lies. `time` is the time axis on both scales. `map` is what a map over time is drawn again from: the
     `edges` of its columns, and a `png` of a pixel a cell, in base 64. Values have four significant digits; None is
-    undefined.
+    undefined. `shares`: the numbers of the vertical axis stand at the panel to the left.
     """
     return [_panel(axes) for axes in figure.axes]
 
@@ -104,6 +104,8 @@ def _panel(axes: Axes) -> dict[str, Any]:
     about: dict[str, Any] = {"box": _box(axes), "title": axes.get_title()}
     about |= {"x": _label(axes, "x"), "y": _label(axes, "y")}
     about |= {"time": time} if time else {}
+    if len(axes.get_shared_y_axes().get_siblings(axes)) > 1 and not axes.yaxis.get_tick_params()["labelleft"]:
+        about["shares"] = True
     about |= {} if (again := next(_maps(axes), None)) is None else {"map": again}
     xs: dict[tuple[float, ...], int] = {}
     lines = []

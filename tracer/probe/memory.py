@@ -2,6 +2,7 @@
 
 from math import prod
 
+from tracer import spec
 from tracer.errors import RecordError, byte_size
 from tracer.network import Network
 from tracer.network.cost import last_uses
@@ -9,6 +10,8 @@ from tracer.network.table import DTYPES, Row
 from tracer.ops import op
 
 COPIES = "copies that wait to be written"
+GRADIENTS = ("auto", "exact", "gram", "sketch", "none")  # ways of keeping them
+WEIGHTS = "weights of snapshots that share an object"
 EXACT_LIMIT = 64 << 20  # bytes of exact gradients a snapshot that "auto" still keeps
 _WORKING = 256 << 20  # bytes of activations and signals in flight, at most
 _CACHED = 16 << 20  # bytes of activations of a forward pass: larger blocks are mapped anew each time
@@ -74,6 +77,16 @@ def chunks(n_gradients: int, n: int, backward: int, forward: int) -> list[tuple[
         size = min(limit, _up_to_bytes(-(-(stop - start) // pieces)))
         bounds += [(at, min(at + size, stop)) for at in range(start, stop, size)]
     return bounds
+
+
+def unfinished_bytes(snapshot: int) -> int:
+    """Bytes kept of an array of a stream until an object is full, where snapshots of so many bytes share one.
+
+    >>> unfinished_bytes(3 << 20) >> 20, unfinished_bytes(4 << 20)
+    (6, 0)
+    """
+    rows, _ = spec.snapshot_rows(snapshot)
+    return rows * snapshot if rows > 1 else 0
 
 
 def gradient_mode(wanted: str, exact: int) -> tuple[str, str]:

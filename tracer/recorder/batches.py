@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate
 from tracer.errors import RecordError
 from tracer.ids import as_ids, resolve
 from tracer.network.pytree import leaves_of
+from tracer.recorder.order import Ordered
 
 _REMEDY = "pass run.batches(loader, ids=function_of_a_batch), or run.step(ids=...) after each update"
 # Loaders of Accelerate and Fabric that give each batch of the DataLoader inside, one for one.
@@ -92,12 +93,16 @@ class Batches:
         if _inside(loader) is not loader:
             yield from noted_in_place(loader, lambda: iter(loader), self._note)
             return
-        noting = self._persistent.get(loader) or noting_copy(loader)
+        noting = self._persistent.get(loader)
+        if noting is None:
+            noting = noting_copy(loader)
+            if loader._iterator is None and loader.collate_fn is not default_collate:
+                noting.__dict__["collate_fn"] = Ordered(loader.collate_fn)
         if loader.persistent_workers:
             self._persistent[loader] = noting
         noted = noting.batch_sampler.noted  # type: ignore[union-attr]
-        for batch in noting:
-            yield batch, ids_of(loader, batch, noted, self._note)
+        for batch, order in _with_order(noting):
+            yield batch, in_order(ids_of(loader, batch, noted, self._note), order, self._note)
 
 
 class Delivered:
@@ -135,6 +140,26 @@ def noting_copy(loader: DataLoader[Any]) -> DataLoader[Any]:
         # Workers started before recording go on; starting others would draw another seed.
         loader._iterator._index_sampler = sampler
     return noting
+
+
+def _with_order(noting: DataLoader[Any]) -> Iterator[tuple[Any, list[int] | None]]:
+    """Batches, each with the order of its examples where its collate_fn is seen at work."""
+    if not isinstance(noting.collate_fn, Ordered):
+        return ((batch, None) for batch in noting)
+    return ((batch, order) for batch, order in noting)  # a list, where a thread has put it into pinned memory
+
+
+def in_order(
+    ids: np.ndarray | None, order: list[int] | None, note: Callable[[str], None]
+) -> np.ndarray | None:
+    """Ids as a collate_fn has put their examples; None, and a note, where it moved them and it is not known how."""
+    if ids is None or order is None or len(order) == len(ids):
+        return ids if ids is None or order is None else ids[order]
+    note(
+        "A collate_fn puts the examples of a batch in an order that its parts do not tell: of such updates no ids are "
+        f"recorded; {_REMEDY}"
+    )
+    return None
 
 
 def noted_in_place(

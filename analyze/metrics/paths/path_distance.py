@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     },
     scope="probe",
     each="site",
+    makes=[("site", "example", "example_2")],
     bounds={"pearson": (-1, 1), "spearman": (-1, 1), "distance": (0, np.inf), "overlap": (0, np.inf)},
     units={"distance": "input units", "overlap": "units"},
     summary=("pearson", "spearman"),

@@ -46,6 +46,7 @@ def test_stored_arrays_come_first_then_the_others_by_cost(path, few_metrics):
     assert finished[2:] == list(AGAIN)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_is_written_at_once_and_says_what_is_coming(path, few_metrics, tmp_path, monkeypatch):
     pages = []
     monkeypatch.setattr(
@@ -71,6 +72,7 @@ def test_the_page_is_written_at_once_and_says_what_is_coming(path, few_metrics, 
     ]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_writing_the_page_takes_a_fifth_of_the_time_at_most(path, tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(save.time, "perf_counter", lambda: now[0])
@@ -159,6 +161,7 @@ class Died(Executor):
         return future
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("executor", [Waits, Died])
 def test_what_the_other_process_does_not_draw_is_drawn_here(path, tmp_path, monkeypatch, executor):
     results = analyze.run(path, list(STORED))
@@ -174,6 +177,7 @@ def test_what_the_other_process_does_not_draw_is_drawn_here(path, tmp_path, monk
         assert (tmp_path / "tables" / f"{name}.csv").is_file()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_tables_and_figures_are_written_again_only_for_other_results(path, tmp_path):
     results = analyze.run(path, list(STORED), output=tmp_path)
     results.save(tmp_path)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import analyze
+from analyze.engine.plan import closure
 from tests.memory import MIB, SLACK, Peak, counted
 from tests.synthetic import write_archive
 
@@ -12,6 +13,18 @@ pytestmark = counted
 
 LAGGED = ["path_self_similarity", "path_cross_similarity", "path_neighbours", "activation_cross_similarity"]
 METRICS = [*LAGGED, "stiffness", "cna"]
+
+
+def of_pairs(name: str) -> bool:
+    """Whether a metric of stored arrays reads or makes numbers of pairs of examples."""
+    card = analyze.available_metrics()[name]
+    arrays = closure([read for read in card.reads if "." not in read])
+    dims = [*(entry.dims for entry in arrays), *(card.makes or ())]
+    return "states" not in card.reads and any("example_2" in each for each in dims)
+
+
+PAIRS = [name for name in analyze.available_metrics() if of_pairs(name)]
+CLOSEST = ("class_stiffness", "neighbourhood_stiffness", "path_distance", "stiffness_by_distance")
 
 
 @pytest.mark.parametrize(
@@ -39,3 +52,25 @@ def test_an_analysis_stays_within_its_memory(tmp_path: Path, n: int, mebibytes: 
     peak.begin()
     analysis("many")
     assert peak.taken < SLACK * mebibytes * MIB
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("pairs")
+    runs = {"few": 12, "many": 240}
+    for name, n in runs.items():
+        probes = {"train": n, "test": n // 2}
+        write_archive(folder / f"{name}.zarr", steps=range(0, 24, 2), probes=probes, n_gradients=n // 2)
+    analyze.run(folder / "few.zarr", CLOSEST)  # what is loaded once
+    return {name: folder / f"{name}.zarr" for name in runs}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in CLOSEST)) for name in PAIRS]
+)
+def test_a_block_of_any_metric_of_pairs_stays_within_its_memory(pairs: dict[str, Path], name: str) -> None:
+    """So many snapshots go together as fill the memory, whatever the function itself makes of them."""
+    peak = Peak()
+    peak.begin()
+    analyze.run(pairs["many"], [name], memory=16 * MIB)
+    assert peak.taken < SLACK * 16 * MIB

@@ -7,7 +7,9 @@ import torch
 
 from tracer.errors import RecordError
 from tracer.probe import Probe
-from tracer.probe.fitting import Fitted, Needs, Work, batch_of, fit
+from tracer.probe.fitting import Fitted, batch_of, fit
+from tracer.probe.memory import COPIES, WEIGHTS, unfinished_bytes
+from tracer.probe.needs import Needs, Work
 
 STREAMS = ["outputs", "masks", "gradients"]
 GB = 1 << 30
@@ -16,8 +18,9 @@ GB = 1 << 30
 def needs(**changes: object) -> Needs:
     """A network of three units; masks take a byte an example, gradients 1,000 a unit."""
     known = Needs(
-        stream=lambda stream, count: count,
+        stream=lambda stream, count: [count],
         exact=3000,
+        sketch=10,
         gradients="gram",
         gram=lambda n: 0,
         flight=(20, 10),
@@ -26,6 +29,7 @@ def needs(**changes: object) -> Needs:
         chunks=(8, 64),
         weights=0,
         work=None,
+        shared=lambda size: 0,
     )
     return replace(known, **changes)  # type: ignore[arg-type]
 
@@ -45,6 +49,24 @@ def test_what_fits_is_taken_whole_and_nothing_is_said() -> None:
     fitted = fit(probes(), STREAMS, needs(), GB)
     assert [taken(fitted, stream) for stream in STREAMS] == [[40, 40]] * 3
     assert len(fitted.groups) == 1 and fitted.notes == []
+
+
+def test_sketches_where_inner_products_leave_too_few_examples() -> None:
+    large = needs(gradients="auto", exact=GB, held={("a",): 10_000_000}, chunks=(4, 64))
+    inner = fit(probes(), STREAMS, replace(large, gradients="gram"), 200_000_000)
+    assert taken(inner, "gradients") == [8, 8] and inner.gradients == ("gram", "")
+    fitted = fit(probes(), STREAMS, large, 200_000_000)
+    assert taken(fitted, "gradients") == [40, 40] and len(fitted.groups) == 1
+    assert (
+        fitted.gradients[0] == "sketch" and "of 8 examples of a probe, sketches for 40" in fitted.gradients[1]
+    )
+    assert "gradients='gram'" in fitted.notes[-1]
+    # Where sketches have no more examples, or there are enough, exact inner products are better.
+    assert fit(probes(8), STREAMS, large, 200_000_000).gradients == ("auto", "")
+    assert fit(probes(), STREAMS, large, 600_000_000).gradients == ("auto", "")
+    with pytest.raises(RecordError):
+        fit(probes(gradients=40), STREAMS, replace(large, gradients="gram"), 200_000_000)
+    assert fit(probes(gradients=40), STREAMS, large, 200_000_000).gradients[0] == "sketch"
 
 
 def test_layers_go_in_groups_before_any_example_is_left_out() -> None:
@@ -72,6 +94,23 @@ def test_what_was_asked_for_is_taken_or_refused_with_a_number_that_fits() -> Non
         fit(probes(gradients=40), STREAMS, needs(), 60_000)
 
 
+def test_objects_that_several_snapshots_fill_are_memory() -> None:
+    # Of 1 MiB, 8 snapshots share an object, of 3 MiB two, of 4 MiB none; weights of 100 bytes fill one of 512.
+    sizes = {"outputs": [1 << 20, 3 << 20], "masks": [4 << 20]}
+    known = needs(
+        stream=lambda stream, count: sizes[stream], weights=100, flight=(0, 0), shared=unfinished_bytes
+    )
+    parts = known.parts({"train": {"outputs": 1, "masks": 1}})
+    assert (
+        parts["outputs of probe 'train'"] == (4 + 8 + 6) << 20 and parts["masks of probe 'train'"] == 4 << 20
+    )
+    assert (
+        parts[WEIGHTS] == 512 * 100
+        and parts[COPIES] == 4 << 20
+        and sum(parts.values()) == (26 << 20) + 51_200
+    )
+
+
 def test_a_snapshot_takes_a_few_training_steps() -> None:
     # Five steps of ten examples are 150 passes; 80 examples, and 80 with gradients, would be 320.
     work = Work(example=10**9, rows=0, batch=10)
@@ -91,7 +130,7 @@ def test_small_networks_are_not_counted_in_steps() -> None:
 
 
 def test_exact_gradients_and_masks_take_little_beside_the_weights() -> None:
-    much = needs(gradients="auto", exact=400_000, weights=0, stream=lambda stream, count: 100_000 * count)
+    much = needs(gradients="auto", exact=400_000, weights=0, stream=lambda stream, count: [100_000 * count])
     fitted = fit(probes(100), ["masks", "gradients"], much, GB)
     assert taken(fitted, "gradients") == [16, 16] and taken(fitted, "masks") == [64, 64]
     assert "over 6.0 MiB a snapshot" in fitted.notes[0]
