@@ -11,7 +11,6 @@ from analyze.plot import hover
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 DPI = 72  # of an SVG document: its unit is the point
@@ -60,32 +59,21 @@ def _measured_once(figure: Figure, margins: dict[Axes, hover.Margins]) -> Iterat
 
     A layout engine asks time and again, and to measure is most of drawing.
     """
-    names: dict[Axis, float] = {}
     for axes in figure.axes:
         for spine in axes.spines.values():
             spine.set_in_layout(False)  # it measures the ticks again, which the labels are outside of
-        for axis in (axes.xaxis, axes.yaxis):
-            if not axis.get_label_text():
-                axis.set_label_coords(0.5, 0.5)  # else its place is looked for
-        vars(axes)["get_tightbbox"] = _once(axes, axes.get_tightbbox, margins, names)
+        vars(axes)["get_tightbbox"] = _once(axes, axes.get_tightbbox, margins)
     try:
         yield
     finally:
         for axes in figure.axes:
             vars(axes).pop("get_tightbbox", None)
-    for axis, distance in names.items():
-        across = _across(axis)
-        edges = axis.axes.get_window_extent().get_points()[:, across]
-        place = list(axis.label.get_position())
-        place[across] = float(_is_far(axis) + distance / (edges[1] - edges[0]))
-        axis.set_label_coords(*place)
 
 
 def _once(
     axes: Axes,
     measure: Callable[..., Any],
     margins: dict[Axes, hover.Margins],
-    names: dict[Axis, float],
 ) -> Callable[..., Any]:
     ticks: list[float] = []  # of the ordinate, whose labels are as wide as their numbers are long
 
@@ -99,10 +87,6 @@ def _once(
                 return None
             inner = axes.get_window_extent(renderer)
             margins[axes] = inner.x0 - whole.x0, inner.y0 - whole.y0, whole.x1 - inner.x1, whole.y1 - inner.y1
-            for axis in (axes.xaxis, axes.yaxis):
-                if getattr(axis, "_autolabelpos", False):  # no place of its own was asked for
-                    edge = inner.get_points()[int(_is_far(axis)), _across(axis)]
-                    names[axis] = axis.label.get_position()[_across(axis)] - edge
             ticks[:] = now
         else:
             locator: Any = axes.get_axes_locator()
@@ -110,12 +94,3 @@ def _once(
         return hover.around(axes, margins[axes])
 
     return box
-
-
-def _across(axis: Axis) -> int:
-    """The coordinate in which the name of an axis stands off it."""
-    return 1 if axis is axis.axes.xaxis else 0
-
-
-def _is_far(axis: Axis) -> bool:
-    return axis.get_label_position() in ("top", "right")
