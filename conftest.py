@@ -44,3 +44,17 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("everything") / "run.zarr"
     record_everything(path)
     return path
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of nothing: for tests of what is written and when, of which `tests/analyze/report` asks how it looks."""
+    from matplotlib.figure import Figure
+
+    from analyze import plot
+    from analyze.report import save
+
+    monkeypatch.setattr(save, "FEW", 1000)  # or another process draws
+    for name in ("draw", "styled"):
+        monkeypatch.setattr(plot, name, lambda *_: Figure())
+    monkeypatch.setattr(plot, "to_svg", lambda *_: '<svg xmlns="http://www.w3.org/2000/svg"><g/></svg>')

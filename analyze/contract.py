@@ -37,8 +37,10 @@ class metric:
     Where nothing is declared, a metric that reads values of examples, and none of their pairs, is taken to make one
     such array over pairs; `makes=()` says that it makes none.
     `passes(options, snapshots)` says how many forward passes of all examples running the network at so many
-    snapshots is worth (a backward pass counts as two): what does not fit into the budget of an analysis is left
-    out by it.
+    snapshots is worth (a backward pass counts as two), for one output of the network where it is `per_output`:
+    what does not fit into the budget of an analysis is left out by it.
+    `sketched` names the variables that may also be computed from sketches of gradients, for a metric that reads `gram`
+    or `cosine`: where only these are recorded, each has its standard error beside it, `<variable>_sketch_error`.
     `summary` names the variables that tell the metric in a few numbers, or maps them to labels by dimension, such as
     `{"cosine": {"pair": "train-train"}}`: what is printed, tabled and compared across runs. See
     `analyze.summary.declared`. `beside` names a metric that says the same in other units, such as accuracy beside
@@ -72,6 +74,8 @@ class metric:
     integers: Iterable[str] = ()
     makes: Iterable[tuple[str, ...]] | None = None
     passes: Callable[[Mapping[str, Any], int], float] | None = field(default=None, repr=False)
+    per_output: bool = False
+    sketched: Iterable[str] = ()
     summary: Iterable[str] | Mapping[str, Choice] | None = None
     beside: str = ""
 
@@ -94,6 +98,7 @@ class Metric(metric):
     optional: dict[str, dict[str, Any]] = field(default_factory=dict)
     integers: tuple[str, ...] = ()
     makes: tuple[tuple[str, ...], ...] | None = None
+    sketched: tuple[str, ...] = ()
     summary: dict[str, dict[str, tuple[str, ...]]] | None = None
 
     def __post_init__(self) -> None:
@@ -105,6 +110,7 @@ class Metric(metric):
             "reference": (self.reference,) if one else tuple(self.reference),
             "optional": {name: dict(options) for name, options in optional.items()},
             "integers": tuple(self.integers),
+            "sketched": tuple(self.sketched),
             "makes": None if self.makes is None else tuple(self.makes),
         }
         if self.summary is not None:

@@ -43,8 +43,12 @@ class Reference:
 
         >>> print(NEYSHABUR_2017.bibtex().splitlines()[0])
         @inproceedings{neyshabur2017exploring,
+        >>> print(Reference("key", ("Amodei, Dario", "OpenAI Dota Team"), "Title", 2018).bibtex().splitlines()[1])
+          author = {Amodei, Dario and {OpenAI Dota Team}},
         """
-        fields = {"author": " and ".join(self.authors), "title": f"{{{self.title}}}", "year": str(self.year)}
+        # A name that is not turned round is whole: braces keep BibTeX from looking for a surname in it.
+        whole = [author if ", " in author else f"{{{author}}}" for author in self.authors]
+        fields = {"author": " and ".join(whole), "title": f"{{{self.title}}}", "year": str(self.year)}
         if self.venue:
             fields["booktitle" if self._kind == "inproceedings" else "howpublished"] = self.venue
         if self.arxiv:

@@ -39,9 +39,18 @@ def tidy(data: xr.Dataset) -> pd.DataFrame:
 def neutral(table: pd.DataFrame) -> pd.DataFrame:
     """The same table with texts that a spreadsheet would run as formulas made plain texts, names included."""
     texts = [name for name in table.columns if table[name].dtype.kind not in "biufc"]
-    return table.assign(**{name: table[name].map(to_cell) for name in texts}).rename(
+    return table.assign(**{name: _cells(table[name]) for name in texts}).rename(
         columns=to_cell, index=to_cell
     )
+
+
+def _cells(texts: pd.Series) -> np.ndarray:
+    import pandas as pd
+
+    codes, distinct = pd.factorize(texts, use_na_sentinel=False)  # few: names and labels of many rows
+    cells = np.empty(len(distinct), object)
+    cells[:] = [to_cell(text) for text in distinct]
+    return cells[codes]
 
 
 def example_probe(data: xr.DataArray | xr.Dataset) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""What the site needs beyond the pages: the tutorial as a page, and links to files that are not pages of it."""
+"""What the site needs beyond the pages: addresses, the tutorial as a page, links to files that are not pages of it."""
 
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,14 @@ def tutorial() -> str:
             elif text:
                 parts.append(f"```text\n{''.join(text)}\n```")
     return "\n\n".join(parts) + "\n"
+
+
+def on_config(config: Any) -> Any:
+    """Take the addresses of the site and of its sources from where the package declares them."""
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    addresses = project.get("urls", {})
+    config.site_url, config.repo_url = addresses.get("Documentation"), addresses.get("Source")
+    return config
 
 
 def on_files(files: Files, config: Any) -> Files:

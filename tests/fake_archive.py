@@ -11,7 +11,7 @@ SITES = {"relu": 11, "tanh": 4, "relu#2": 6}
 
 
 class FakeProbe(SimpleNamespace):
-    has_top = False
+    has_top = has_sketches = False
 
     def steps(self, stream):
         return self.recorded

@@ -95,8 +95,9 @@ class View:
 
     `counts` holds, for each probe, how many of its first examples belong; `lead` is the snapshot before the
     first of `steps` when snapshots are compared in time; `sites` restricts masks to some sites, by position;
-    `replay` holds what the user chose for running the network again; `worker` what all views of one worker
-    share, for as long as it lives.
+    `without` is a block of the sketches of gradients that is left out, to see how much depends on it; `replay` holds
+    what the user chose for running the network again; `worker` what all views of one worker share, for as long as it
+    lives.
     """
 
     archive: Archive
@@ -105,6 +106,7 @@ class View:
     steps: tuple[int, ...] = ()
     lead: int | None = None
     sites: tuple[int, ...] | None = None
+    without: int | None = None
     shared: dict[str, Any] = field(default_factory=dict, repr=False)
     cache: dict[str, Any] = field(default_factory=dict, repr=False)
     statics: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -173,6 +175,7 @@ class View:
             "byte": lambda: sum(-(-probe.n_masks // 8) for probe, _ in self.parts()),
             "output": lambda: self._numbers_per_output(),
             "token": lambda: self._tokens(),
+            "sketch": lambda: sum(row["size"] for row in next(self.parts())[0].sketch["layers"]),
             "element": lambda: sum(prod(tensor["shape"]) for tensor in self.archive.tensors),
             "param_group": lambda: 1,
             "minibatch": lambda: int(np.diff(self.archive.minibatch.offsets).max(initial=0)),

@@ -13,8 +13,8 @@ from tracer.errors import MissingTraceError
 from tracer.spec.correctness import IGNORED, Correctness, are_probabilities
 
 CHOOSE = (
-    "record with an objective= that returns outputs, losses and targets of one chosen token of each example, such as "
-    "outputs[:, -1] and targets[:, -1]"
+    "record with an objective= that returns outputs, losses and targets of one answer of each example (of a token, "
+    "pixel or label), such as outputs[:, -1] and targets[:, -1]"
 )
 
 

@@ -71,4 +71,9 @@ def _n_train(view: View) -> int:
         ids = np.empty(0)
     if len(ids):
         return len(np.unique(ids))
-    return sum(probe.n for probe in view.archive.probes.values() if probe.split == "train")
+    if probed := sum(probe.n for probe in view.archive.probes.values() if probe.split == "train"):
+        return probed
+    raise MissingTraceError(
+        "how many training examples there are is not known: record ids with run.batches(loader) or run.step(ids=...), "
+        "or a probe of split 'train'"
+    )

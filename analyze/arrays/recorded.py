@@ -10,6 +10,7 @@ import numpy as np
 
 from analyze.arrays import View, source
 from analyze.numerics import ROUNDING
+from tracer.archive.sketches import descent_rates
 from tracer.errors import MissingTraceError
 
 
@@ -87,11 +88,11 @@ def _gram_with_all(view: View) -> np.ndarray:
     for position, step in enumerate(view.steps):
         joint[position, :-1] = first if position == 0 else view.archive.gram(step)
         joint[position, -1] = joint[position, :-1].sum(0)
-        _settle(joint[position])
+        settle(joint[position])
     return joint
 
 
-def _settle(gram: np.ndarray) -> None:
+def settle(gram: np.ndarray) -> None:
     """Make products 0 that are so but for rounding, of which even the sign would be chance: (layer, n, n), in place."""
     length = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
     gram[np.abs(gram) <= ROUNDING * length[..., None] * length[..., None, :]] = 0.0
@@ -228,13 +229,7 @@ def _lr(view: View) -> np.ndarray:
 @source("descent_rate", "step", "param_group", needs=("lr",))
 def _descent_rate(view: View) -> np.ndarray:
     """Learning rates along the negative gradient: below 0 of groups that an optimizer with maximize=True moves up."""
-    rates = np.array(view.get("lr"))
-    optimizer = view.archive.card.get("optimizer")
-    groups = optimizer.get("groups", []) if isinstance(optimizer, dict) else []
-    up = [bool(group.get("maximize", False)) for group in groups]
-    if len(up) == rates.shape[1]:
-        rates[:, up] *= -1.0
-    return rates
+    return descent_rates(view.archive, view.steps)
 
 
 # ---- the same at every snapshot ----
@@ -288,7 +283,14 @@ def _site_units(view: View) -> np.ndarray:
 
 @source("layer_tensors")
 def _layer_tensors(view: View) -> dict[str, list[str]]:
-    return {layer["name"]: list(layer["parameters"]) for layer in view.archive.layer_table}
+    """Trainable parameters by layer; where no network was recorded, by the module that holds them."""
+    if view.archive.layer_table:
+        return {layer["name"]: list(layer["parameters"]) for layer in view.archive.layer_table}
+    modules: dict[str, list[str]] = {}
+    for tensor in view.archive.tensors:
+        if tensor["trainable"]:
+            modules.setdefault(tensor["name"].rpartition(".")[0] or tensor["name"], []).append(tensor["name"])
+    return modules
 
 
 @source("tensors")
@@ -365,9 +367,11 @@ def _probe(view: View) -> np.ndarray:
 
 
 def _optional(view: View, name: str, hint: str) -> np.ndarray:
-    absent = [probe.name for probe, _ in view.parts() if getattr(probe, name) is None]
+    absent = [probe for probe, _ in view.parts() if getattr(probe, name) is None]
+    if absent and (several := absent[0].n_tensors(name)):
+        raise MissingTraceError(f"{name} are {several} tensors an example, and this needs one")
     if absent:
-        raise MissingTraceError(f"probe {absent[0]!r} holds no `{name}`; {hint}")
+        raise MissingTraceError(f"probe {absent[0].name!r} holds no `{name}`; {hint}")
     return view.joined(lambda probe: getattr(probe, name))
 
 

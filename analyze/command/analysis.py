@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     "--patience",
     type=click.FloatRange(0),
     metavar="SECONDS",
-    help="Of running the network again, in all, by operations counted [300 passes of 256 examples; 5 to 60].",
+    help="Of running the network again, in all, by operations counted [300 passes of 256 examples; 1 to 60].",
 )
 @click.option(
     "--set",
@@ -163,33 +163,41 @@ def beside(run: str) -> Path:
     return analysis_of(run.rstrip("/"))
 
 
-def analyze_one(run: str, target: Path, force: bool = False, **settings: Any) -> "Results":
-    """Compute and write under `target`, first what is quick; what is there already is kept unless `force`."""
+def analyze_one(
+    run: str, target: Path, force: bool = False, apart: bool = True, **settings: Any
+) -> "Results":
+    """Compute and write under `target`, first what is quick; what is there already is kept unless `force`.
+
+    apart: the network of an archive runs in a process of its own, for who knows where the archive is from.
+    """
     import analyze
     from analyze.findings import findings
-    from analyze.report.save import Pages
+    from analyze.report.save import FEW, Pages
     from tracer.store.files import claimed
 
     first: list[int] = []
 
     def arrived(results: Any) -> None:
+        left = len(results.coming)
+        if not first and left:  # what was found is told before its figures are drawn
+            for finding in findings(results):
+                note(f"- {finding.sentence}")
         if first and not pages.due:
             return
         pages.write(results)
-        left = len(results.coming)
         if first and left:
             note(f"{first[0] - left} of {first[0]} are in the report")
         elif left:
-            for finding in findings(results):
-                note(f"- {finding.sentence}")
             coming = ", ".join(results.coming)
             note(f"report: {target / 'report.html'}; to come, by running the network again: {coming}")
         first.append(left)
 
-    with claimed(target), Pages(target, workers=settings.get("jobs") != 1) as pages, Bar() as bar:
+    named = settings.get("metrics")
+    beside = settings.get("jobs") != 1 and (named is None or len(named) >= FEW)
+    with claimed(target), Pages(target, workers=beside) as pages, Bar() as bar:
         kept = None if force else target
         calls: dict[str, Any] = {"progress": bar, "arrived": arrived, "finished": pages.add}
-        results = analyze.run(run, output=kept, apart=True, **calls, **settings)
+        results = analyze.run(run, output=kept, apart=apart, **calls, **settings)
         pages.write(results)
     for name, reason in results.skipped.items():
         note(f"skipped {name}: {reason}")

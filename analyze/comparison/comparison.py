@@ -59,13 +59,17 @@ class Comparison:
         """Labels of the measures, in the order of the table."""
         return [str(name) for name in self.correlations["measure"].values]
 
-    def ranked(self, target: str, statistic: str = "kendall") -> list[str]:
-        """Measures that compete for a target, by the size of their correlation; those that order runs alike once."""
+    def ranked(self, target: str) -> list[str]:
+        """Measures that compete for a target, the least likely chance first; those that order runs alike once.
+
+        By chance and not by correlation, since a measure that few of the runs have orders these few well easily.
+        """
         data = self.correlations.sel(target=target)
-        sizes = np.abs(data["value"].sel(statistic=statistic).values)
+        sizes = np.abs(data["value"].sel(statistic="kendall").values)
+        chances = np.nan_to_num(data["p"].values, nan=1.0)
         first = data["alias_of"].values
-        # A stable order: measures of equal size stay as they are in the table.
-        order = np.argsort(-sizes, kind="stable")
+        # A stable order: where both are equal, measures stay as they are in the table.
+        order = np.lexsort((-sizes, chances))
         return [self.measures[k] for k in order if not np.isnan(sizes[k]) and first[k] == k]
 
     def aliases(self, measure: str, target: str) -> list[str]:
@@ -154,7 +158,7 @@ class Comparison:
         return data.assign(value=value, low=low, high=high, sign_error=error, sign=sign)
 
     def rows(self, target: str | None = None) -> list[dict[str, Any]]:
-        """One row a measure and target, strongest first, those apart last: what the command line prints.
+        """One row a measure and target, the least likely chance first, those apart last: what the command line prints.
 
         Numbers are of the measure turned so that it rises with the target; `falls` says which were. `also` names those
         that order the runs alike, `apart` says why a measure does not compete.

@@ -52,7 +52,7 @@ def bars(comparison: Comparison, figure: Figure, target: str) -> None:
     axes.invert_yaxis()
     axes.axvline(0, color="0.3", linewidth=0.7)
     axes.set(
-        xlabel=f"correlation with the {WORDS[target]}, each measure turned to rise with it, and 95 % interval",
+        xlabel=f"correlation with the {WORDS[target]}",
         xlim=(None, 1.02),
     )
     if labels:

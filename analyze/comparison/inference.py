@@ -106,12 +106,13 @@ def answer(
 ) -> str:  # fmt: skip
     """The sentence a comparison begins with: which measures follow a target, or why nothing can be told.
 
-    `names` are the measures that compete, one of each kind, with their correlations, corrected chances and joint
-    intervals; `spread` is how far apart the targets of the runs are.
+    `names` are the measures that compete, one of each kind, the least likely chance first, with their correlations,
+    corrected chances and joint intervals; `spread` is how far apart the targets of the runs are.
     """
     tau, chance = np.asarray(values, np.float64), np.asarray(p, np.float64)
-    told = [k for k in np.argsort(-np.abs(tau)) if chance[k] <= LEVEL]
-    tried = int((~np.isnan(chance)).sum())
+    comparable = np.flatnonzero(~np.isnan(chance)).tolist()
+    told = [k for k in comparable if chance[k] <= LEVEL]
+    tried = len(comparable)
     if n_runs < 2:
         return f"Fewer than two runs have a {words}: there is nothing to compare; it takes a test and a train probe."
     if not spread > 0:
@@ -124,8 +125,8 @@ def answer(
             f"Nothing can be told from {n_runs} runs: of {tried} measures one orders so few like the {words} by chance "
             f"too easily, even perfectly. It takes at least {need} runs."
         )
-    closest = int(np.nanargmax(np.where(np.isnan(chance), np.nan, np.abs(tau))))
     if not told:
+        closest = comparable[0]
         more = runs_needed(tried, float(tau[closest]))
         return (
             f"None of {tried} measures follows the {words} across these {n_runs} runs beyond chance. The closest is "

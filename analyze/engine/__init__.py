@@ -82,7 +82,7 @@ def run(
     The network is run again at `snapshots`: `few` (the first, the last, and at most three between, evenly in
     the logarithm of the step), `all`, or steps; snapshots computed earlier stay. All such metrics together
     take `patience` declared seconds (operations counted, no clock; by default those of 300 forward and backward
-    passes of 256 examples, 5 at least and 60 at most); the dearest are left out. A metric that is named is
+    passes of 256 examples, 1 at least and 60 at most); the dearest are left out. A metric that is named is
     always computed. What is not computed is in `Results.skipped`, with the reason.
 
     Raises MissingTraceError where a metric asked for by name lacks what it needs, AnalysisError where it

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyze.arrays import closure
+from analyze.engine import sketched
 from analyze.engine.names import described
 from analyze.engine.plan import Plan
 from analyze.errors import AnalysisError
@@ -41,12 +42,15 @@ def assemble(plan: Plan, blocks: Sequence[Sequence[Returned]], archive: Archive)
     card = plan.card
     arrays = {
         name: _variable(plan, name, [[_take(plan, name, returned) for returned in block] for block in blocks])
-        for name in card.variables
+        for name in plan.variables
     }
-    dims = {name: card.variables[name] for name in arrays}
+    dims = dict(plan.variables)
     sizes = _sizes(plan, arrays, dims)
     coordinates = _coordinates(plan, sizes, archive, blocks[0][0])
     variables = {name: (dims[name], array, _labels_of(plan, name, array)) for name, array in arrays.items()}
+    if plan.sketched:
+        for name, (along, array) in sketched.finished(card, arrays).items():
+            variables[name] = (along, array, _labels_of(plan, name, array))
     attributes = _provenance(plan, archive)
     own = dict(blocks[0][0].get("attrs", {}))
     attributes |= {str(key): _flat(value) for key, value in own.items()}
@@ -57,7 +61,7 @@ def added(plan: Plan, total: Sequence[Returned], more: Sequence[Returned]) -> li
     """What a metric returned for each view, added up variable by variable; NaN adds nothing."""
     summed: list[Returned] = []
     for first, second in zip(total, more, strict=True):
-        pairs = {name: (_take(plan, name, first), _take(plan, name, second)) for name in plan.card.variables}
+        pairs = {name: (_take(plan, name, first), _take(plan, name, second)) for name in plan.variables}
         sums = {
             name: np.where(np.isnan(a), b, np.where(np.isnan(b), a, a + b)) for name, (a, b) in pairs.items()
         }
@@ -73,7 +77,7 @@ def _take(plan: Plan, name: str, returned: Returned) -> np.ndarray:
 
 
 def _variable(plan: Plan, name: str, blocks: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    dims = plan.card.variables[name]
+    dims = plan.variables[name]
     joined = [_join_views(plan, name, block) for block in blocks]
     for array in joined:
         if array.ndim != len(dims):
@@ -84,7 +88,7 @@ def _variable(plan: Plan, name: str, blocks: Sequence[Sequence[np.ndarray]]) -> 
 
 
 def _join_views(plan: Plan, name: str, views: Sequence[np.ndarray]) -> np.ndarray:
-    dims = plan.card.variables[name]
+    dims = plan.variables[name]
     if plan.card.scope == "probe" and "probe" in dims:
         return np.stack(_same_length(views), dims.index("probe"))
     if plan.card.scope == "probe" and "example" in dims:
@@ -120,9 +124,7 @@ def _sizes(plan: Plan, arrays: Mapping[str, np.ndarray], dims: Mapping[str, Sequ
 def _coordinates(
     plan: Plan, sizes: Mapping[str, int], archive: Archive, returned: Returned
 ) -> dict[str, Any]:
-    own = {
-        dim: np.asarray(returned[dim]) for dim in sizes if dim in returned and dim not in plan.card.variables
-    }
+    own = {dim: np.asarray(returned[dim]) for dim in sizes if dim in returned and dim not in plan.variables}
     known: dict[str, Any] = {}
     for dim in sizes:
         values = own.get(dim, _known(plan, dim, archive))
@@ -215,7 +217,8 @@ def _provenance(plan: Plan, archive: Archive) -> dict[str, Any]:
         "tracer_version": version(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return attributes | ({"lag": plan.lag} if plan.lag else {})
+    told = sketched.attributes(archive) if plan.sketched else {}
+    return attributes | told | ({"lag": plan.lag} if plan.lag else {})
 
 
 def of_commit(archive: Archive) -> dict[str, str]:

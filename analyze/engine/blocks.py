@@ -6,12 +6,14 @@ import itertools
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from analyze.arrays import View, closure
 from analyze.engine.plan import Examples, Plan, made_by, made_bytes, static_bytes, view_bytes
+from analyze.engine.sketched import with_errors
 from analyze.tables import example_probe
 from tracer.errors import ArchiveError, MissingTraceError, byte_size, missing_package
 
@@ -254,8 +256,15 @@ class Worker:
         return views[examples]
 
     def _call(self, plan: Plan, view: View) -> dict[str, Any]:
+        if plan.sketched:
+            return with_errors(plan.card, view, partial(self._plain, plan))
+        return self._plain(plan, view)
+
+    def _plain(self, plan: Plan, view: View) -> dict[str, Any]:
         def value(name: str) -> Any:
-            return align(plan.results[name], view, plan.card.scope) if "." in name else view.get(name)
+            if "." in name:
+                return align(plan.results[name], view, plan.card.scope)
+            return view.get(plan.array(name))
 
         arguments = [value(name) for name in plan.card.reads]
         optional = {name.replace(".", "_"): _or_none(value, name) for name in plan.optional}
@@ -292,7 +301,7 @@ def align(array: xr.DataArray, view: View, scope: str) -> np.ndarray:
 
 def _join_sites(plan: Plan, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     joined = dict(parts[0])
-    for name, dims in plan.card.variables.items():
+    for name, dims in plan.variables.items():
         if "site" in dims:
             axis = [dim for dim in dims if dim != "probe"].index("site")
             joined[name] = np.concatenate([np.asarray(part[name]) for part in parts], axis)

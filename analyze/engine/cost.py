@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +19,7 @@ if TYPE_CHECKING:
 RATE, ROWS = 1.25e11, 2e4
 EXAMPLES = 256  # whose operations are counted; so many go through the rows at a time
 PASSES = 300  # forward and backward of these examples, which running the network again may take unasked
-LEAST, MOST = (
-    5.0,
-    60.0,
-)  # and what that is in seconds: of small networks calls are dear, and nobody waits long unasked
+LEAST, MOST = 1.0, 60.0  # and what that is in seconds: small networks get more, and nobody waits long unasked
 FEW = 5  # snapshots at which the network is run again unless more are asked for
 
 
@@ -40,19 +38,21 @@ class Prices:
         passes = n + 1.0 if plan.card.passes is None else plan.card.passes(plan.options, n)
         limit = plan.options.get("examples")
         counts = [min(sum(counts), limit or sum(counts)) for _, counts in plan.views]
-        work, rows = self._network
+        work, rows, outputs = self._network
+        if plan.card.per_output:
+            passes *= min(outputs, plan.options.get("projections") or outputs)
         return passes * sum(n * work / RATE + -(-n // EXAMPLES) * rows / ROWS for n in counts)
 
     @property
     def patience(self) -> float:
         """Declared seconds that all metrics together take unless told: `PASSES`, within `LEAST` and `MOST`."""
-        work, rows = self._network
+        work, rows, _ = self._network
         one = 3 * (EXAMPLES * work / RATE + rows / ROWS)  # a backward pass takes two forward
         return min(max(PASSES * one, LEAST), MOST)
 
     @cached_property
-    def _network(self) -> tuple[float, int]:
-        """Operations of a forward pass per example, and rows; 0 where it cannot be run, as the metric will say."""
+    def _network(self) -> tuple[float, int, int]:
+        """Operations of a forward pass per example, rows, outputs; 0 where it cannot be run."""
         try:
             from analyze.replay.replay import replay_of
             from tracer.network.cost import operations
@@ -64,9 +64,10 @@ class Prices:
             examples = replay.probe(next(iter(replay.probes))).first(network.batch or EXAMPLES)
             tensors = tensors_of(self._archive, step, replay.device)
             work = operations(network, tensors, examples.inputs, examples.targets)
-            return work / examples.n, len(network.rows)
+            output = network.rows[network.output[1]].size(2) or (2,)
+            return work / examples.n, len(network.rows), prod(output[1:])
         except (ValueError, LookupError, StopIteration, ModuleNotFoundError):
-            return 0.0, 0
+            return 0.0, 0, 0
 
 
 def few(timeline: Sequence[int], most: int = FEW) -> tuple[int, ...]:
@@ -115,9 +116,11 @@ def within(
 def in_words(seconds: float) -> str:
     """A duration as people say it.
 
-    >>> in_words(4), in_words(600), in_words(9000)
-    ('4 s', '10 min', '2.5 h')
+    >>> in_words(0.43), in_words(4), in_words(600), in_words(9000)
+    ('0.4 s', '4 s', '10 min', '2.5 h')
     """
+    if seconds < 0.95:
+        return f"{max(seconds, 0.1):.1f} s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -118,7 +118,7 @@ def joined(plan: Plan, new: xr.Dataset, old: xr.Dataset) -> xr.Dataset:
     data = data.sortby("step")
     for name, array in data.data_vars.items():
         undefined = int(np.isnan(array.values).sum()) if array.dtype.kind == "f" else 0
-        data[name] = array.transpose(*plan.card.variables[str(name)]).assign_attrs(n_nan=undefined)
+        data[name] = array.transpose(*plan.variables[str(name)]).assign_attrs(n_nan=undefined)
     return data.assign_attrs(new.attrs)
 
 

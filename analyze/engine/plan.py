@@ -9,13 +9,15 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 # Importing them declares the arrays they make.
-from analyze.arrays import SOURCES, View, classes, closure, derived, minibatches, recorded  # noqa: F401
+from analyze.arrays import SOURCES, View, classes, closure, derived, minibatches, recorded, sketches  # noqa: F401
 from analyze.arrays.lag import compared
 from analyze.contract import Metric
+from analyze.engine import sketched
+from analyze.engine.sketched import ARRAYS
 from analyze.replay import sources  # noqa: F401
 from analyze.tables import example_probe
-from tracer.errors import MissingTraceError
-from tracer.spec import HOW
+from tracer.errors import ArchiveError, MissingTraceError
+from tracer.spec import HOW, stream_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from tracer.archive import Archive
 
 NO_PROBE = ("weights", "minibatch")  # streams that belong to no probe
+RECORD_ONE = "record one with probes={'train': (inputs, targets)}"
 PAIRS = ("example", "example_2")
 Examples = tuple[tuple[str, ...], tuple[int, ...]]
 
@@ -32,7 +35,8 @@ class Plan:
     """A metric with its options, and the snapshots and examples it is computed on.
 
     timeline: all snapshots it could be computed on, of which `steps` are to be computed now; one that compares in
-    time reads the one before in the timeline too. replays: whether the network has to be run again.
+    time reads the one before in the timeline too. replays: whether the network has to be run again. sketched:
+    whether it is computed from sketches of gradients.
     """
 
     card: Metric
@@ -43,12 +47,22 @@ class Plan:
     lag: str = ""
     views: tuple[Examples, ...] = ()
     optional: tuple[str, ...] = ()
+    sketched: bool = False
     results: dict[str, xr.DataArray] = field(default_factory=dict)
 
     @property
     def arrays(self) -> list[str]:
         """Names read from the archive, as opposed to results of other metrics."""
-        return [name for name in (*self.card.reads, *self.optional) if "." not in name]
+        return [self.array(name) for name in (*self.card.reads, *self.optional) if "." not in name]
+
+    def array(self, name: str) -> str:
+        """The array that is read under a name of the card."""
+        return ARRAYS.get(name, name) if self.sketched else name
+
+    @property
+    def variables(self) -> dict[str, tuple[str, ...]]:
+        """What the metric returns, and what is made beside it."""
+        return self.card.variables | (sketched.variables(self.card) if self.sketched else {})
 
     @property
     def whole(self) -> bool:
@@ -111,7 +125,7 @@ def make_plan(
     card: Metric, options: Mapping[str, Any], archive: Archive, done: Mapping[str, xr.Dataset]
 ) -> Plan:
     """Plan a metric, given the results of others; MissingTraceError where it cannot be computed."""
-    plan = Plan(card, card.with_options(options))
+    plan = Plan(card, card.with_options(options), sketched=sketched.is_sketched(card, archive))
     plan.results = {name: _result(name, done, card) for name in card.reads if "." in name}
     for name in plan.arrays:
         if name not in SOURCES:
@@ -125,7 +139,7 @@ def make_plan(
             probes = [name for name in probes if name in array["probe"].values]
     if not probes and (card.scope == "probe" or any("example" in entry.dims for entry in reads)):
         raise MissingTraceError(
-            f"needs a probe with everything {card.name} reads; {_given_up(archive) or 'record one with probes={...}'}"
+            f"needs a probe with everything {card.name} reads; {_given_up(archive) or RECORD_ONE}"
         )
     counts = {name: _count(archive, name, streams, plan.results) for name in probes}
     plan.views = _views(card, probes, counts)
@@ -173,7 +187,7 @@ def captured(archive: Archive, stream: str, probe: str) -> int:
     if stream == "gram":
         return {str(name): int(n) for name, n in archive.gram_probes}.get(probe, 0)
     view = archive.probes[probe]
-    count = view.capture.get(stream)
+    count = view.capture.get(stream_of(stream))
     return view.n if count is None else min(int(count), view.n)
 
 
@@ -188,24 +202,39 @@ def _holds(archive: Archive, stream: str, probe: str) -> bool:
 
 def _probes(card: Metric, archive: Archive, streams: Sequence[str]) -> list[str]:
     names = probe_names(archive)
+    if not names and (streams or card.scope != "all"):
+        raise MissingTraceError(
+            f"needs a probe, of which the archive has none; {_given_up(archive) or RECORD_ONE}"
+        )
     if card.scope in ("train", "test"):
         names = [name for name in names if archive.probes[name].split == card.scope]
         if not names:
             raise MissingTraceError(
                 f"needs a probe of split {card.scope!r}, the archive has "
-                f"{sorted({probe.split for probe in archive.probes.values()}) or 'none'}; "
-                f"{_given_up(archive) or 'record one'}"
+                f"{sorted({probe.split for probe in archive.probes.values()})}; record one, or give "
+                f"a tracer.Probe split={card.scope!r}"
             )
     for stream in streams:
         holding = [name for name in names if _holds(archive, stream, name)]
         if not holding:
             where = f" of split {card.scope!r}" if card.scope in ("train", "test") else ""
+            none = "of which the archive has none"
+            if stream_of(stream) == "gradients" and any(
+                view.has_sketches for view in archive.probes.values()
+            ):
+                none = "where the archive has sketches of gradients alone"
             raise MissingTraceError(
-                f"needs `{stream}` of a probe{where}, of which the archive has none; "
-                f"{_given_up(archive) or HOW[stream]}"
+                f"needs `{stream}` of a probe{where}, {none}; {_given_up(archive) or _how(archive, stream)}"
             )
         names = holding
     return names
+
+
+def _how(archive: Archive, stream: str) -> str:
+    """How to have a stream; activations are computed again where there is a network to run."""
+    if stream == "activations" and archive.card.get("network") == "eager":
+        return f"{HOW[stream]}, or give a model that can be traced by `tracer analyze --model pkg.module:factory`"
+    return HOW[stream]
 
 
 def _given_up(archive: Archive) -> str:
@@ -285,4 +314,6 @@ def _available(name: str, archive: Archive, plan: Plan) -> bool:
                 plan.view(archive, examples).get(name)
         except MissingTraceError:
             return False
+        except ArchiveError:
+            return True  # damaged: the metric that reads it says so
     return True

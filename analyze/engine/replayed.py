@@ -35,7 +35,7 @@ def with_activations(archive: Archive, settings: Mapping[str, Any]) -> Archive:
     except MissingTraceError:
         if settings.get("model") is None:
             return archive
-    lacking = [name for name, view in archive.probes.items() if not _holds(view) and view.inputs is not None]
+    lacking = [name for name, view in archive.probes.items() if not _holds(view) and view.n_tensors("inputs")]
     if not lacking or not archive.sites or _would_lose(archive):
         return archive
     return cast("Archive", _Archive(archive, lacking, settings))

@@ -15,7 +15,7 @@ from analyze.findings.intervals import Interval
 
 Datasets = Mapping[str, xr.Dataset]
 Kind = Literal["description", "difference", "no difference"]
-NAMES = {"train": "training", "val": "validation"}
+NAMES = {"train": "training", "test": "test", "val": "validation"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def whom(results: Datasets, probe: str, n: int) -> str:
     """Which examples: `128 of the 512 training examples` where the probe holds more."""
     total = watched(results, probe) or count(results, "generalization", "n_examples", probe=probe)
     of = f"{n:,} of the {total:,}" if n < total else f"{n:,}"
-    return f"{of} {NAMES.get(probe, probe)} examples"
+    return f"{of} {NAMES[probe]} examples" if probe in NAMES else f"{of} examples of {probe!r}"
 
 
 def watched(results: Datasets, probe: str) -> int:

@@ -66,10 +66,16 @@ def _of_shares(results: Datasets, shares: Mapping[str, tuple[int, float]]) -> Fi
     names, step = list(wrong), max(step for step, _ in shares.values())
     # Where an example is right in part, as a text of many tokens is, its share that is wrong is what has a mean.
     each, often = ("each of ", "on average ") if _in_parts(results, wrong) else ("", "")
-    listed = [f"{percent(wrong[name].value)} of {each}{_examples(results, name)}" for name in names[:2]]
+    both = {"train", "test"} <= set(wrong)
+    # Of two, the gap between them has the interval.
+    around = ["" if both else f" ({span(wrong[name], 1, 100)}%)" for name in names[:2]]
+    listed = [
+        f"{percent(wrong[name].value)}{interval} of {each}{_examples(results, name)}"
+        for name, interval in zip(names, around, strict=False)
+    ]
     text = f"After {step:,} updates the network gets {often}{' and '.join(listed)} wrong"
     kind, intervals = "description", dict(wrong)
-    if {"train", "test"} <= set(wrong):
+    if both:
         gap = intervals["gap"] = difference_of_shares(wrong["train"], wrong["test"])
         kind = kind_of(gap.excludes(0))
         points = f"{100 * gap.value:.1f} percentage points ({span(gap, 1, 100)})".replace("-", "−")
@@ -79,7 +85,7 @@ def _of_shares(results: Datasets, shares: Mapping[str, tuple[int, float]]) -> Fi
             "" if gap.excludes(0) else f"; no gap between them can be told, the difference being {points}."
         )
     else:
-        text += f" ({span(wrong[names[0]], 1, 100)}%)."
+        text += "."
     text += _against_guessing(results, wrong)
     n = sum(count(results, GENERALIZATION, "n_examples", probe=name) for name in names)
     about = " and ".join(_examples(results, name) for name in names)
@@ -144,7 +150,7 @@ def _of_losses(results: Datasets, losses: Mapping[str, tuple[int, float]]) -> Fi
             text += (
                 f", {moved}"
                 if change.excludes(0)
-                else f", no different from {figures(first.first)} at the start"
+                else f", which cannot be told from {figures(first.first)} at the start"
             )
         texts.append(text)
     step = max(step for step, _ in losses.values())

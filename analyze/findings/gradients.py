@@ -40,6 +40,8 @@ def stiffness(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
         f"At step {step:,} a step on one training example {_effect(own, 'others')} on average: mean cosine "
     )
     text += f"{told(own)} over pairs of {examples}."
+    if select(results, "stiffness", "cosine_sketch_error") is not None:
+        text += " Gradients were sketched, and the interval holds the error of that too."
     text += _pairs(results, step, own)
     intervals = {"cosine": own}
     start = _cosine(results, last.first_step, "train-train")
@@ -59,7 +61,8 @@ def _cosine(results: Datasets, step: int, pair: str) -> tuple[float, float]:
         number_at(results, "stiffness", name, step, pair=pair, layer="all")
         for name in ("cosine", "cosine_error")
     )
-    return value, error
+    sketched = number_at(results, "stiffness", "cosine_sketch_error", step, pair=pair, layer="all")
+    return value, float(np.hypot(error, np.nan_to_num(sketched)))
 
 
 def _examples_of(pairs: int) -> int:

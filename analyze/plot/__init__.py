@@ -42,11 +42,19 @@ STYLE: Any = {
     "font.sans-serif": ["DejaVu Sans", "sans-serif"],
     "font.size": 8,
     "axes.titlesize": 8,
+    "axes.titley": 1.0,  # else the axes is measured again to place its title
     "axes.labelsize": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
     "legend.fontsize": 7,
+    # About where the layout will leave the panels, so that their ticks are measured once.
+    "figure.subplot.left": 0.07,
+    "figure.subplot.right": 0.98,
+    "figure.subplot.bottom": 0.11,
+    "figure.subplot.top": 0.92,
+    "figure.subplot.hspace": 0.5,
+    "figure.subplot.wspace": 0.35,
     "lines.linewidth": 1.4,
     "lines.markersize": 3.5,
     "image.interpolation": "nearest",
@@ -286,11 +294,22 @@ def heat_over_time(
     )
     step_axis(axes, steps)
     axes.set_ylim(*((-0.5, len(table) - 0.5) if origin == "lower" else (len(table) - 0.5, -0.5)))
-    name_ticks(axes.yaxis, rows, limit=24)
+    name_ticks(axes.yaxis, rows, limit=_lines_beside(axes))
     setattr(mesh, hover.NAMES, [str(step) for step in steps])
     if colorbar is not None:
         _color_bar(axes, mesh, colorbar)
     return mesh
+
+
+def _lines_beside(axes: Axes) -> int:
+    """How many names fit below one another beside an axes: at least two."""
+    from matplotlib import rcParams
+    from matplotlib.font_manager import FontProperties
+
+    figure = axes.get_figure()
+    assert figure is not None
+    height = 72 / figure.dpi * axes.bbox.height
+    return max(2, int(height / (1.2 * FontProperties(size=rcParams["ytick.labelsize"]).get_size_in_points())))
 
 
 def name_ticks(axis: Any, names: Sequence[object] | np.ndarray, limit: int = 24, **style: Any) -> None:
@@ -298,7 +317,8 @@ def name_ticks(axis: Any, names: Sequence[object] | np.ndarray, limit: int = 24,
 
     Of a long name the end is written, which tells layers apart; who points at it in the report sees it whole.
     """
-    shown = pick(names, limit)
+    stride = max(1, -(-len(names) // limit))
+    shown = range((len(names) - 1) % stride, len(names), stride)  # the last of layers is all of them
     axis.set_ticks(shown, [_shortened(str(names[i])) for i in shown], **style)
     setattr(axis, hover.NAMES, [str(name) for name in names])
 

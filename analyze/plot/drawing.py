@@ -1,14 +1,16 @@
-"""The SVG document of a figure, laid out, drawn and measured by one renderer: each text is measured once."""
+"""The SVG document of a figure, laid out, drawn and measured by one renderer: each axes is measured once."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from analyze.plot import hover
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DPI = 72  # of an SVG document: its unit is the point
@@ -36,14 +38,59 @@ def document(figure: Figure, about: Mapping[str, Any]) -> tuple[str, list[str]]:
         RendererSVG(DPI * width, DPI * height, buffer, image_dpi=MAP_DPI, metadata=about),
     )
     sheet.get_renderer = lambda: renderer
+    margins: dict[Axes, hover.Margins] = {}
     try:
         if engine is not None:
-            engine.execute(figure)
+            with _measured_once(figure, margins):
+                engine.execute(figure)
             figure.set_layout_engine(None)
         figure.draw(renderer)
-        boxes = hover.outer_boxes(figure)
+        boxes = hover.outer_boxes(figure, margins)
         renderer.finalize()
     finally:
         figure.dpi = dpi
         figure.set_canvas(canvas)
     return buffer.getvalue(), boxes
+
+
+@contextmanager
+def _measured_once(figure: Figure, margins: dict[Axes, hover.Margins]) -> Iterator[None]:
+    """An axes that is asked again where it reaches to answers by its margins: ticks and labels move along with it.
+
+    A layout engine asks time and again, and to measure is most of drawing.
+    """
+    for axes in figure.axes:
+        for spine in axes.spines.values():
+            spine.set_in_layout(False)  # it measures the ticks again, which the labels are outside of
+        vars(axes)["get_tightbbox"] = _once(axes, axes.get_tightbbox, margins)
+    try:
+        yield
+    finally:
+        for axes in figure.axes:
+            vars(axes).pop("get_tightbbox", None)
+
+
+def _once(
+    axes: Axes,
+    measure: Callable[..., Any],
+    margins: dict[Axes, hover.Margins],
+) -> Callable[..., Any]:
+    ticks: list[float] = []  # of the ordinate, whose labels are as wide as their numbers are long
+
+    def box(renderer: Any = None, *, for_layout_only: bool = False, **how: Any) -> Any:
+        if not for_layout_only:
+            return measure(renderer, **how)
+        now = list(axes.yaxis.get_majorticklocs())
+        if axes not in margins or now != ticks:
+            whole = measure(renderer, for_layout_only=True, **how)
+            if whole is None:
+                return None
+            inner = axes.get_window_extent(renderer)
+            margins[axes] = inner.x0 - whole.x0, inner.y0 - whole.y0, whole.x1 - inner.x1, whole.y1 - inner.y1
+            ticks[:] = now
+        else:
+            locator: Any = axes.get_axes_locator()
+            axes.apply_aspect(locator(axes, renderer) if locator else None)
+        return hover.around(axes, margins[axes])
+
+    return box

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SERIES, POINTS, CELLS = 12, 400, 4000  # most of a panel that can be pointed at; more is drawn only
+Margins = tuple[float, float, float, float]
 NAMES = "tracer_names"  # attribute of an axis or a collection: a name for each position or point
 
 
@@ -28,7 +30,7 @@ def panels(figure: Figure) -> list[dict[str, Any]]:
     `points` carry their own place and text. `cells` is a table with names of rows and columns; its `box` is
     where it lies. `time` is the time axis on both scales. `map` is what a map over time is drawn again from: the
     `edges` of its columns, and a `png` of a pixel a cell, in base 64. Values have four significant digits; None is
-    undefined.
+    undefined. `shares`: the numbers of the vertical axis stand at the panel to the left.
     """
     return [_panel(axes) for axes in figure.axes]
 
@@ -40,15 +42,16 @@ def pale(axes: Axes) -> bool:
     return any(_light(cmap(0.0)) > _light(cmap(1.0)) or _light(cmap(0.5)) > 0.8 for cmap in maps)
 
 
-def outer_boxes(figure: Figure) -> list[str]:
+def outer_boxes(figure: Figure, margins: Mapping[Axes, Margins]) -> list[str]:
     """Left, top, right and bottom of each axes with all its labels, in points as in the SVG; empty where there is none.
 
-    An axes and its colour bar have one box, so that who moves one moves the other.
+    `margins` are the pixels around an axes that its layout measured; titles and names may reach farther. An axes and
+    its colour bar have one box, so that who moves one moves the other.
     """
     from matplotlib.transforms import Bbox
 
     height = figure.get_size_inches()[1] * 72
-    boxes = {axes: axes.get_tightbbox() for axes in figure.axes}
+    boxes = {axes: _with_labels(axes, margins.get(axes)) for axes in figure.axes}
     owner = {axes: axes for axes in figure.axes}
     for axes in figure.axes:
         mappable = getattr(getattr(axes, "_colorbar", None), "mappable", None)
@@ -69,10 +72,29 @@ def outer_boxes(figure: Figure) -> list[str]:
     return told
 
 
+def _with_labels(axes: Axes, margins: Margins | None) -> Any:
+    from matplotlib.transforms import Bbox
+
+    if margins is None:
+        return axes.get_tightbbox()
+    titles = [axes.title, axes.xaxis.label, axes.yaxis.label]
+    shown = [title.get_window_extent() for title in titles if title.get_visible() and title.get_text()]
+    return Bbox.union([around(axes, margins), *shown])
+
+
+def around(axes: Axes, margins: Margins) -> Any:
+    """The box of an axes with so many pixels to its left, below it, to its right and above it."""
+    from matplotlib.transforms import Bbox
+
+    inner = axes.get_window_extent()
+    left, below, right, above = margins
+    return Bbox.from_extents(inner.x0 - left, inner.y0 - below, inner.x1 + right, inner.y1 + above)
+
+
 def _panel(axes: Axes) -> dict[str, Any]:
     if hasattr(axes, "_colorbar"):
         return {}
-    cells, points = next(_tables(axes), None), list(_points(axes))
+    cells, points = next(_tables(axes), None), list(islice(_points(axes), POINTS))
     curves = list(_curves(axes))
     if curves and any(not name.startswith("_") for name, *_ in curves):
         curves = [curve for curve in curves if not curve[0].startswith("_")]
@@ -82,6 +104,8 @@ def _panel(axes: Axes) -> dict[str, Any]:
     about: dict[str, Any] = {"box": _box(axes), "title": axes.get_title()}
     about |= {"x": _label(axes, "x"), "y": _label(axes, "y")}
     about |= {"time": time} if time else {}
+    if len(axes.get_shared_y_axes().get_siblings(axes)) > 1 and not axes.yaxis.get_tick_params()["labelleft"]:
+        about["shares"] = True
     about |= {} if (again := next(_maps(axes), None)) is None else {"map": again}
     xs: dict[tuple[float, ...], int] = {}
     lines = []
@@ -102,7 +126,7 @@ def _panel(axes: Axes) -> dict[str, Any]:
         }
         for x in xs
     ]
-    panel = {"xs": rows, "lines": lines, "points": points[:POINTS], "cells": cells}
+    panel = {"xs": rows, "lines": lines, "points": points, "cells": cells}
     return about | {key: value for key, value in panel.items() if value}
 
 
@@ -141,11 +165,11 @@ def _points(axes: Axes) -> Iterator[dict[str, Any]]:
     for drawn in axes.collections:
         if isinstance(drawn, PathCollection):
             spots = np.ma.filled(drawn.get_offsets(), np.nan).astype(np.float64)
-            values = drawn.get_array()
+            array = drawn.get_array()
+            values = None if array is None else _short(np.ma.filled(array, np.nan))
             names = getattr(drawn, NAMES, [""] * len(spots))
             for k, (x, y) in enumerate(spots):
-                value = {} if values is None else {"value": _short(np.ma.filled(values, np.nan))[k]}
-                yield _point(axes, x, y, str(names[k])) | value
+                yield _point(axes, x, y, str(names[k])) | ({} if values is None else {"value": values[k]})
     for bars in axes.containers:
         if isinstance(bars, BarContainer) and bars.orientation == "horizontal":
             middles = [bar.get_y() + bar.get_height() / 2 for bar in bars]

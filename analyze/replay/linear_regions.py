@@ -118,10 +118,17 @@ class _Line:
             first = last - 1
         return np.concatenate([pair[0] for pair in events]), np.concatenate([pair[1] for pair in events])
 
+    def _size(self, count: int) -> int:
+        return max(count, min(1 << (count - 1).bit_length(), self._chunk))
+
     def _given(self, kink: Kink, points: np.ndarray) -> tuple[Tensor, Tensor | None]:
         state, seen = self._state, []
         shares = torch.from_numpy(points).to(self._start).reshape(-1, *[1] * self._start.ndim)
-        inputs = part(self._start + shares * self._change, 0, len(points), state.network.batch)
+        # Sizes that come again: what a network costs is looked at once for each.
+        shares = torch.cat(
+            [shares, shares[-1:].expand(self._size(len(points)) - len(points), *shares.shape[1:])]
+        )
+        inputs = part(self._start + shares * self._change, 0, len(shares), state.network.batch)
 
         def visit(row: Row, values: tuple[Any, ...], out: Any) -> None:
             if row.name == kink.row.name:

@@ -116,7 +116,7 @@ def options(data: xr.Dataset) -> str:
     except (TypeError, ValueError):
         chosen = str(data.attrs["options"])
     lag = f"compares with the previous snapshot by {data.attrs['lag']}" if data.attrs.get("lag") else ""
-    return "; ".join(part for part in (chosen, lag) if part)
+    return "; ".join(part for part in (chosen, lag, str(data.attrs.get("sketches", ""))) if part)
 
 
 def formula(plain: str) -> Any:

@@ -33,6 +33,7 @@ def card_text(card: Metric) -> str:
         "formula": card.formula,
         "reads": ", ".join(card.reads),
         "needs": card.needs,
+        "sketched": ", ".join(card.sketched),
         "returns": "\n".join(variables),
         "told by": in_words(card.summary or {}),
         "bounds": ", ".join(f"{name} in [{b[0]:g}, {b[1]:g}]" for name, b in bounds.items() if b),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import time
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
     from analyze.results import Results
 
-LARGEST_TABLE = 1_000_000  # values of one variable; larger ones are in results.zarr alone
 FEW = 6  # figures that are drawn sooner here than in another process
+LARGEST_TABLE = 1_000_000  # values of one variable; larger ones are in results.zarr alone
 Work = tuple[Metric | None, "xr.Dataset", Path | None, Path | None]  # of `write_files`
 SHARE = 5  # times as long as the page took to write, before it is written again
 
@@ -38,7 +39,7 @@ SHARE = 5  # times as long as the page took to write, before it is written again
 class Pages:
     """Tables, figures, summary and report of an analysis, written as results arrive.
 
-    workers: whether figures may be drawn in a process beside this one, while this one computes.
+    workers: whether figures are drawn in a process beside this one too, which is made ready while this one computes.
     """
 
     def __init__(self, path: str | Path, *, workers: bool = False) -> None:
@@ -57,6 +58,8 @@ class Pages:
         return time.perf_counter() - self._ended >= SHARE * self._took
 
     def __enter__(self) -> Self:
+        if self._workers and not self._before:
+            self._start()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -69,11 +72,14 @@ class Pages:
         if self._drawn.get(name, ("",))[0] == mark != "" or self._under_way.get(name, ("",))[0] == mark != "":
             return
         self._waiting[name] = data
-        # To start a process takes as long as a few figures.
-        if self._workers and (self._pool is not None or len(self._waiting) >= FEW):
-            self._pool = self._pool or pool(1)
-            for waiting in list(self._waiting):
-                self._begin(waiting)
+        if self._workers and self._pool is None and len(self._waiting) >= FEW:
+            self._start()
+        for waiting in list(self._waiting) if self._pool is not None else ():
+            self._begin(waiting)
+
+    def _start(self) -> None:
+        self._pool = pool(1)
+        self._pool.submit(ready)
 
     def _begin(self, name: str) -> None:
         card = available_metrics().get(name)
@@ -168,6 +174,14 @@ def save(results: Results, path: Path) -> Path:
     """Write results, tables, figures, summary and report to a directory."""
     with Pages(path) as pages:
         return pages.write(results)
+
+
+def ready() -> None:
+    """Import what a figure takes, before there is one."""
+    import matplotlib.backends.backend_svg  # noqa: F401
+
+    available_metrics()
+    gc.freeze()  # searches for garbage, one a figure, need not go through all that was imported
 
 
 def write_files(card: Metric | None, data: xr.Dataset, table: Path | None, figure: Path | None) -> str:

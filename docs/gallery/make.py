@@ -198,7 +198,10 @@ def _few(one: Outcome) -> bool:
 
 
 def _effect(one: Outcome) -> str:
-    return f"{one.mean:.3g} ({one.low:.3g} to {one.high:.3g}) {one.check.unit}".rstrip()
+    if one.mean != one.mean:
+        return "at no seed defined"
+    interval = f"{one.low:.3g} to {one.high:.3g}" if one.low == one.low else "no interval"
+    return f"{one.mean:.3g} ({interval}) {one.check.unit}".rstrip()
 
 
 def _said(result: dict[str, Any]) -> str:

@@ -3,14 +3,18 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import xarray as xr
 from click.testing import CliRunner
 from torch import nn
 
+import analyze
 import cli
 import tracer
+from analyze.findings import generalization
 from tests.loops import blobs, mlp
 
 X, Y = blobs(24)
@@ -85,6 +89,53 @@ def record(path, model=mlp, x=X, y=Y, loss=F.cross_entropy, probes=None, **optio
                 optimizer.step()
                 run.step(ids=range(start, start + 8), loss=value)
             run.end_epoch()
+
+
+@pytest.mark.filterwarnings("ignore::tracer.RecordWarning")
+def test_metrics_of_weights_need_neither_probes_nor_a_network(tmp_path):
+    names = ("layer_norms", "spectral_power_law", "trajectory_dimension")
+    record(tmp_path / "bare.zarr")
+    record(tmp_path / "probed.zarr", probes=halves())
+    bare, probed = (analyze.run(tmp_path / f"{name}.zarr", names) for name in ("bare", "probed"))
+    for name in ("frobenius", "nuclear", "distance_from_init"):
+        xr.testing.assert_equal(bare["layer_norms"][name], probed["layer_norms"][name])
+    assert np.isnan(bare["layer_norms"]["spectral_exact"]).all()
+    xr.testing.assert_equal(bare["trajectory_dimension"], probed["trajectory_dimension"])
+    with pytest.raises(tracer.TracerError, match="needs a probe, of which the archive has none; record one"):
+        analyze.run(tmp_path / "bare.zarr", ["sharpness"])
+
+
+def test_activations_of_several_inputs_are_computed_again(tmp_path):
+    for name, capture in (("lacking", None), ("recorded", {"activations": None})):
+        record(tmp_path / f"{name}.zarr", Two, PAIR, probes=halves(PAIR, capture=capture))
+    again, recorded = (
+        analyze.run(tmp_path / f"{name}.zarr", ["cka"])["cka"] for name in ("lacking", "recorded")
+    )
+    steps = again["step"][again["to_first"].notnull().any(["probe", "site"])]
+    assert len(steps) > 1
+    xr.testing.assert_allclose(again["to_first"].sel(step=steps), recorded["to_first"].sel(step=steps))
+    with pytest.raises(tracer.TracerError, match="inputs are 2 tensors an example, and this needs one"):
+        analyze.run(tmp_path / "lacking.zarr", ["complexity"])
+
+
+@pytest.mark.filterwarnings("ignore::tracer.RecordWarning")
+def test_a_model_is_asked_for_where_it_helps(tmp_path):
+    record(tmp_path / "run.zarr", Branching, probes=halves())
+    for name in ("cka", "sharpness"):
+        with pytest.raises(tracer.TracerError, match="tracer analyze --model"):
+            analyze.run(tmp_path / "run.zarr", [name])
+
+
+def test_splits_of_other_names_are_noted(tmp_path):
+    record(tmp_path / "run.zarr", probes=halves(names=("seen", "unseen")))
+    (note,) = tracer.open(tmp_path / "run.zarr").attributes["notes"]
+    assert "'seen' and 'unseen'" in note and "split='train'" in note
+    (finding,) = generalization.outcome(
+        analyze.run(tmp_path / "run.zarr", ["generalization"]), {}
+    ).sentence.split(". ")[:1]
+    assert re.search(
+        r"% \([\d.]+ to [\d.]+%\) of 12 examples of 'seen' and .* of 12 examples of 'unseen' wrong", finding
+    )
 
 
 @pytest.mark.slow

@@ -25,7 +25,10 @@ FACTS = {
 }
 
 
-@pytest.fixture(scope="module", params=[float("nan"), float("inf")], ids=["nan", "inf"])
+NAN = pytest.param(float("nan"), id="nan", marks=pytest.mark.slow)  # infinite weights give NaN as well
+
+
+@pytest.fixture(scope="module", params=[pytest.param(float("inf"), id="inf"), NAN])
 def archive(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("broken") / "run.zarr"
     torch.manual_seed(0)

@@ -101,7 +101,7 @@ def check_document(changes: list[tuple[float, str, Any]]) -> None:
         assert [entry.name for entry in Path(folder).iterdir()] == ["run.zarr"]
 
 
-@settings(max_examples=10, derandomize=True, **OPTIONS)
+@settings(max_examples=6, derandomize=True, **OPTIONS)
 @given(changes=CHANGES)
 def test_documents(changes: list[tuple[float, str, Any]]) -> None:
     check_document(changes)
@@ -135,7 +135,7 @@ def check_table(name: str, changes: list[tuple[float, str, Any]]) -> None:
             pass  # what PyTorch says of values that do not fit; no size of theirs was in question
 
 
-@settings(max_examples=20, derandomize=True, **OPTIONS)
+@settings(max_examples=12, derandomize=True, **OPTIONS)
 @given(name=st.sampled_from(["MLP", "CNN"]), changes=CHANGES)
 def test_tables(name: str, changes: list[tuple[float, str, Any]]) -> None:
     check_table(name, changes)

@@ -129,7 +129,7 @@ def planted(small: Path, scratch: Path, other: Path, plant: Plant, every: int) -
 
 @pytest.mark.parametrize("command", COMMANDS, ids=["resume", "record", "repair", "pack", "attributes"])
 @pytest.mark.parametrize("plant", PLANTS)
-@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
+@pytest.mark.parametrize("every", [10, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
 def test_nothing_outside_is_touched(
     small: Path, other: Path, tmp_path: Path, command: Command, plant: Plant, every: int
 ) -> None:

@@ -25,13 +25,12 @@ from tracer.ops.operands import schema_of
 CASES = len(OPS)  # one for each operation; many more by `pytest -m slow`
 
 
-def fuzz(*options: str) -> tuple[list[Any], dict[str, Counter[str]]]:
+def fuzz(*options: str) -> dict[str, Any]:
     """Deaths and fates of a run in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.attacks.fuzz_ops", *options], capture_output=True, text=True, check=True
     )
-    found = json.loads(done.stdout.splitlines()[-1])
-    return found["deaths"], {op: Counter(fates) for op, fates in found["fates"].items()}
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def refuse_deaths(deaths: list[Any]) -> None:
@@ -39,18 +38,17 @@ def refuse_deaths(deaths: list[Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def outcome() -> tuple[list[Any], dict[str, Counter[str]]]:
-    return fuzz("--cases", str(CASES), "--seed", "7")
+def outcome() -> dict[str, Any]:
+    return fuzz("--cases", str(CASES), "--seed", "7", "--killers")
 
 
-def test_no_operand_stops_the_process(outcome: tuple[list[Any], dict[str, Counter[str]]]) -> None:
-    refuse_deaths(outcome[0])
+def test_no_operand_stops_the_process(outcome: dict[str, Any]) -> None:
+    refuse_deaths(outcome["deaths"])
 
 
-def test_every_operation_is_tried(outcome: tuple[list[Any], dict[str, Counter[str]]]) -> None:
-    fates = outcome[1]
-    assert fates.keys() == OPS.keys()
-    assert sum(fates.values(), Counter[str]()).total() == CASES
+def test_every_operation_is_tried(outcome: dict[str, Any]) -> None:
+    assert outcome["fates"].keys() == OPS.keys()
+    assert sum(map(Counter, outcome["fates"].values()), Counter[str]()).total() == CASES
 
 
 @pytest.mark.parametrize("name", sorted(OPS))
@@ -68,17 +66,13 @@ def test_a_sound_call_reaches_its_kernel(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_very_many(seed: int) -> None:
-    refuse_deaths(fuzz("--cases", "25000", "--seed", str(seed))[0])
+    refuse_deaths(fuzz("--cases", "25000", "--seed", str(seed))["deaths"])
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors divide the least number by -1")
-def test_what_is_known_to_kill_kills_where_nothing_is_checked() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.attacks.killers"], capture_output=True, text=True, check=True
-    )
-    ends = json.loads(done.stdout.splitlines()[-1])
-    assert ends.keys() == KILLERS.keys()
-    assert all(ends.values()), ends
+def test_what_is_known_to_kill_kills_where_nothing_is_checked(outcome: dict[str, Any]) -> None:
+    assert outcome["ends"].keys() == KILLERS.keys()
+    assert all(outcome["ends"].values()), outcome["ends"]
 
 
 @pytest.mark.parametrize("name", KILLERS | UNTRIED)

@@ -33,6 +33,7 @@ def modules(package):
     return sorted((ROOT / package).rglob("*.py"))
 
 
+@functools.cache
 def imports(path):
     """Every module a file imports, lazily too; a lazy torch import counts only in `eager`."""
     found = set()
@@ -45,11 +46,13 @@ def imports(path):
     return found
 
 
+@functools.cache
 def is_module(name):
     path = ROOT.joinpath(*name.split("."))
     return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
+@functools.cache
 def eager(path):
     """Modules imported when the file is: those of functions and of `if TYPE_CHECKING` left out."""
     found, waiting = set(), list(ast.parse(path.read_text()).body)

@@ -36,6 +36,7 @@ def test_the_page_asks_ten_and_none_takes_more_than_three_lines():
     assert 'results = analyze.run("runs/mlp.zarr")' in FIRST
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("number", range(1, 11))
 def test_a_question_is_answered(number, runs, monkeypatch, capsys):
     folder, results = runs

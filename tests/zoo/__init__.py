@@ -292,7 +292,7 @@ DEEP = (
     "AlexNet",
     "VGG19BN",
 )  # more of the same: each kind of layer they have is in ResNet6 and CNN
-WORDS = 4  # of a sentence: an LSTM has a row in its table for every one
+WORDS = 3  # of a sentence: an LSTM has a row in its table for every one
 EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name in DEEP)) for name in MODELS]
 
 

@@ -1,17 +1,18 @@
 """Reading an archive: look, slice, hand to xarray. Needs NumPy and Zarr, not PyTorch."""
 
-import html
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from tracer.archive import ranks
 from tracer.archive.digests import Digests
 from tracer.archive.probes import ProbeView
+from tracer.archive.shown import facts, in_html
+from tracer.archive.sketches import Similar, similar
 from tracer.archive.source import Source
 from tracer.archive.training import DataView, MinibatchView, Rows
 from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
@@ -315,6 +316,26 @@ class Archive:
         self._need("gram", HOW["gram"])
         return self._source.snapshot("gram/gram", step)
 
+    def similar(
+        self,
+        probe: str,
+        id: int,
+        *,
+        by: Literal["influence", "cosine"] = "influence",
+        among: str | None = None,
+        steps: Sequence[int] | None = None,
+        top: int | None = 10,
+    ) -> Similar:
+        """Examples whose gradients are most like that of an example of a probe, the most alike first, at most `top`.
+
+        by: "influence" is the sum over snapshots of learning rate times inner product, as TracIn has it: by how much
+        steps on them lower its loss; without learning rates the sum of the inner products. "cosine" is that sum over
+        the root of both examples' own. among: a probe to look in (default: all others, or this one where it is alone).
+        steps: default all with gradients. It reads sketches, and says the standard error that they bring, or Grams.
+        MissingTraceError where neither is recorded, or not of this example.
+        """
+        return similar(self, probe, id, by, among, steps, top)
+
     # ---- training ----
 
     @cached_property
@@ -339,41 +360,10 @@ class Archive:
         return tree
 
     def __repr__(self) -> str:
-        return f"<Archive {self.path!r}: {'; '.join(f'{name} {value}' for name, value in self._summary())}>"
+        return f"<Archive {self.path!r}: {'; '.join(f'{name} {value}' for name, value in facts(self))}>"
 
     def _repr_html_(self) -> str:
-        # Colours are the notebook's own, dark or light.
-        cells = "".join(
-            f"<tr><th scope='row' style='text-align:left'>{html.escape(name)}</th>"
-            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
-            for name, value in self._summary()
-        )
-        title = html.escape(str(self.attributes.get("title", self.path)))
-        where = f"<code>{html.escape(self.path)}</code>"
-        caption = f"<caption style='text-align:left'><strong>{title}</strong> {where}</caption>"
-        return f"<table>{caption}<tbody>{cells}</tbody></table>"
-
-    def _summary(self) -> list[tuple[str, str]]:
-        # From the root document alone: no array is read.
-        rows = self._source.record["rows"]
-        streams = [f"{path.removeprefix('probes/')} {n}" for path, n in rows.items() if path != "steps"]
-        return [
-            ("state", self.state),
-            ("updates", str(max(0, (self._source.record["committed_step"] or 0)))),
-            *([("ranks", f"{len(self._others) + 1} of {self.world_size}")] if self.world_size > 1 else []),
-            ("snapshots", ", ".join(streams) or "none"),
-            (
-                "probes",
-                ", ".join(f"{name} ({probe.n}, {probe.split})" for name, probe in self.probes.items())
-                or "none",
-            ),
-            ("layers", str(len(self.layers))),
-            ("sites", str(len(self.sites))),
-            (
-                "parameters",
-                f"{sum(prod(row['shape']) for row in self.tensors if row.get('kind') == 'parameter'):,}",
-            ),
-        ]
+        return in_html(self.path, str(self.attributes.get("title", self.path)), facts(self))
 
     def _need(self, group: str, how: str) -> None:
         if not self._source.has(group):

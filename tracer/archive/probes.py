@@ -9,7 +9,7 @@ from tracer import bits
 from tracer.archive import gradients as factors
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
-from tracer.spec import HOW, PROBE_STREAMS
+from tracer.spec import HOW, OF_GRADIENTS, PROBE_STREAMS
 from tracer.spec.correctness import UNSAID
 
 
@@ -42,7 +42,8 @@ class ProbeView:
         self.attributes: dict[str, Any] = source.group_attributes(self._path)
 
     def __repr__(self) -> str:
-        streams = ", ".join(stream for stream in PROBE_STREAMS if self._source.has(f"{self._path}/{stream}"))
+        names = (*PROBE_STREAMS, *OF_GRADIENTS)
+        streams = ", ".join(stream for stream in names if self._source.has(f"{self._path}/{stream}"))
         return (
             f"<ProbeView {self.name!r}: {self.n} examples of split {self.split!r}; {streams or 'no streams'}>"
         )
@@ -82,7 +83,7 @@ class ProbeView:
 
     @cached_property
     def inputs(self) -> np.ndarray | None:
-        """What the network is given, (example, ...); None if only a digest was stored."""
+        """What the network is given, (example, ...); None if only a digest was stored, or several tensors were."""
         return self._static("inputs")
 
     @cached_property
@@ -104,6 +105,15 @@ class ProbeView:
     def raw(self) -> np.ndarray | None:
         """Inputs before normalisation, if given."""
         return self._static("raw")
+
+    def n_tensors(self, kind: str) -> int:
+        """How many tensors the `inputs` or the `targets` of an example are; 0 where none are stored."""
+        if self._source.has(f"{self._path}/{kind}"):
+            return 1
+        return sum(
+            self._source.has(f"{self._path}/{kind}_{k}")
+            for k in range(len(self._source.children(self._path)))
+        )
 
     def steps(self, stream: str) -> np.ndarray:
         """Steps at which a stream was recorded, int64."""
@@ -208,6 +218,20 @@ class ProbeView:
         return factors.linear_factors(
             blocks, tensor, lambda start, stop: self._source.read(f"{path}/values", (row, slice(start, stop)))
         )
+
+    @property
+    def has_sketches(self) -> bool:
+        """Whether sketches of gradients are recorded."""
+        return self._source.has(f"{self._path}/sketches")
+
+    @property
+    def sketch(self) -> dict[str, Any]:
+        """How sketches were made, and where the layers lie: layers, blocks, seed, tolerance."""
+        return self._source.group_attributes(self._stream("sketches"))
+
+    def sketches(self, step: int) -> np.ndarray:
+        """Sketches of each example's gradient, of all layers, float32 (example, element); see `sketch`."""
+        return self._source.snapshot(f"{self._stream('sketches')}/values", step)
 
     def _static(self, name: str) -> np.ndarray | None:
         path = f"{self._path}/{name}"

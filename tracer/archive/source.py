@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from functools import cached_property
 from itertools import product
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
 
 from tracer import spec
 from tracer.archive.tables import check_record, check_tables
@@ -20,6 +19,9 @@ from tracer.store.layout import ArrayLayout, Layout, plan
 from tracer.store.reader import Chunks
 from tracer.store.store import ROOT, lost
 from tracer.store.stores import DirectoryStore, connect
+
+if TYPE_CHECKING:
+    import zarr
 
 _FREE = 256 << 20  # bytes that may be asked for whatever the files are
 _RATIO = 1000  # beyond that: how many times the bytes of its files an array may take
@@ -70,7 +72,9 @@ class Source:
         return Chunks(self.store)
 
     @cached_property
-    def _group(self) -> zarr.Group:
+    def _group(self) -> "zarr.Group":
+        import zarr
+
         from tracer.store.decoders import bounded
 
         with bounded():
@@ -151,7 +155,9 @@ class Source:
         values = self._chunks.read(self.layout(path), selection)
         return np.asarray(self._array(path)[selection]) if values is None else values
 
-    def _array(self, path: str) -> zarr.Array:
+    def _array(self, path: str) -> "zarr.Array":
+        import zarr
+
         from tracer.store.decoders import bounded
 
         with bounded():

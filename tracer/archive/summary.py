@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracer.errors import MissingTraceError
-from tracer.spec import STREAMS
+from tracer.spec import OF_GRADIENTS, STREAMS, stream_of
 
 if TYPE_CHECKING:
     from tracer.archive import Archive
@@ -140,7 +140,7 @@ def _layers(archive: Archive) -> list[dict[str, Any]]:
 
 def _streams(archive: Archive) -> list[dict[str, Any]]:
     streams = []
-    for stream in (*STREAMS, "gram"):
+    for stream in (*STREAMS, *OF_GRADIENTS):
         for probe in [None] if stream in ("weights", "gram") else [view.name for view in _in_order(archive)]:
             steps = _steps(archive, stream, probe)
             if len(steps):
@@ -173,7 +173,7 @@ def _steps(archive: Archive, stream: str, probe: str | None) -> np.ndarray:
 def _examples(archive: Archive, stream: str, probe: str | None) -> int | None:
     if stream == "gram":
         return sum(n for _, n in archive.gram_probes)
-    return None if probe is None else archive.probes[probe].capture.get(stream)
+    return None if probe is None else archive.probes[probe].capture.get(stream_of(stream))
 
 
 def _probe(archive: Archive, view: ProbeView) -> dict[str, Any]:

@@ -84,6 +84,19 @@ def _check_probe(
                 raise refuse(f"probe {parts[1]!r} has no ids")
         case ["masks", "bits"]:
             _check_masks(parts[1], node, attributes, nodes, refuse)
+        case ["sketches"]:
+            values = nodes.get(f"{'/'.join(parts)}/values", {}).get("shape", [0, 0, 0])
+            layers = own.get("layers", [])
+            fine = (
+                _rows(layers, layer=_text, offset=is_size, size=is_size, buckets=is_size) and len(values) == 3
+            )
+            blocks, numbers = own.get("blocks"), isinstance(own.get("tolerance"), int | float)
+            if not fine or not is_size(blocks) or not is_size(own.get("seed")) or not numbers:
+                raise refuse(f"the table of the sketches of probe {parts[1]!r} is damaged")
+            for row in layers:
+                whole = row["buckets"] == 0 or row["size"] == blocks * row["buckets"]
+                if not whole or row["offset"] + row["size"] > values[2]:
+                    raise refuse(f"the sketch of layer {row['layer']!r} does not fit what is stored")
         case ["gradients"]:
             values = nodes.get(f"{'/'.join(parts)}/values", {}).get("shape", [0, 0])
             shapes = {row["name"]: row["shape"] for row in attributes.get("tensors", [])}

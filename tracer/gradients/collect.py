@@ -183,8 +183,9 @@ class Collector:
                 self._gram[layer].add_(inner_products(form))
             self._empty.discard(layer)
 
-    def gram(self) -> Tensor:
-        """Inner products of all gradients: float64 (layer, example, example), exactly symmetric."""
+    def arrays(self) -> dict[str, dict[str, Tensor]]:
+        """{group: {array: values}} of the snapshot, inner products among them: (layer, example, example), symmetric."""
         for layer in self._empty:
             self._gram[layer].zero_()
-        return self._gram
+        blocks = {f"probes/{name}/gradients": {"values": values} for name, values in self.values.items()}
+        return blocks | {"gram": {"gram": self._gram}}

@@ -16,6 +16,8 @@ from tracer.materialize.additions import describe
 from tracer.materialize.filling import Filling
 from tracer.materialize.others import copy_others
 from tracer.probe import named_probes
+from tracer.probe.memory import GRADIENTS
+from tracer.rerun.passes import kept
 from tracer.rerun.stored import Factory, Networks
 from tracer.rerun.wanted import Take, wanted
 from tracer.spec import PROBE_STREAMS
@@ -23,6 +25,7 @@ from tracer.store.stores import is_path
 from tracer.writer.place import fresh, settled
 
 Progress = Callable[[int, int, str], None]
+MODES = tuple(way for way in GRADIENTS if way != "none")
 
 
 @dataclass
@@ -43,7 +46,7 @@ class Materialized:
 def materialize(
     path: str | Path,
     *,
-    mode: Literal["auto", "exact", "gram"] = "auto",
+    mode: Literal["auto", "exact", "gram", "sketch"] = "auto",
     steps: Iterable[int] | None = None,
     probes: Mapping[str, Any] | None = None,
     model: Factory | None = None,
@@ -76,8 +79,8 @@ def materialize(
     if unknown is not None:
         raise TypeError(f"materialize has no stream {unknown!r}; {did_you_mean(unknown, PROBE_STREAMS)}")
     takes = dict.fromkeys(PROBE_STREAMS) | streams
-    if mode not in ("auto", "exact", "gram"):
-        raise RecordError(f"mode={mode!r}: expected 'auto', 'exact' or 'gram'")
+    if mode not in MODES:
+        raise RecordError(f"mode={mode!r}: expected one of {', '.join(map(repr, MODES))}")
     path = settled(path) if is_path(path) else path
     place = _replacing(Path(path), None if output is None else Path(output))
     # What other ranks of the run lack now is not lost: rank 0's whole recording is completed.
@@ -127,9 +130,12 @@ def _filling(
 
 
 def _mode(archive: Archive, mode: str) -> str:
-    if any(archive._source.has(f"probes/{name}/gradients") for name in archive.probes):
-        return "exact"
-    return "gram" if mode == "auto" and archive.gram_probes else mode
+    held = kept(archive)
+    if mode == "sketch" and held in ("exact", "gram"):
+        raise RecordError(
+            f"mode='sketch': {archive.path!r} keeps gradients as {held!r}, which says more: use mode='auto'"
+        )
+    return held if held == "exact" or (held and mode == "auto") else mode
 
 
 def _steps(archive: Archive, steps: Iterable[int] | None) -> list[int]:

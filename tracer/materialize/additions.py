@@ -10,6 +10,8 @@ from tracer.materialize.filling import Filling
 from tracer.materialize.rewrite import Additions, Arrays
 from tracer.network import Network
 from tracer.network.copies import to_numpy
+from tracer.rerun.passes import kept
+from tracer.spec import OF_GRADIENTS
 
 Dims = dict[str, tuple[str, ...]]
 
@@ -61,7 +63,7 @@ def _root(archive: Archive, filling: Filling) -> dict[str, Any]:
         told = known.get("capture", {})
         capture = {**told, **{stream: n for stream, n in want.all.items() if stream not in want.recorded}}
         root["card"]["probes"][name] = {"split": want.probe.split, "n": want.probe.n, "capture": capture}
-    if "gram" in filling.missing and not archive.gram_probes:
+    if kept(archive) is None and any(group.rpartition("/")[2] in OF_GRADIENTS for group in filling.missing):
         root["card"]["gradients"] = {"mode": seen.mode, "reason": seen.reason, "ways": seen.ways}
     if not archive.site_table:
         root["sites"] = seen.sites

@@ -17,6 +17,7 @@ from tracer.rerun import part, reproduces
 from tracer.rerun.passes import FillPass, as_recorded
 from tracer.rerun.stored import Networks, tensors_of, to_device
 from tracer.rerun.wanted import Wanted
+from tracer.spec import stream_of
 
 Arrays = dict[str, np.ndarray]
 _NO_GRADIENTS = "gradients are off"  # what the notes of a recording say where its checks refused them
@@ -96,8 +97,7 @@ class Filling:
         """Whether a group is asked for, not only recorded."""
         if group == "gram":
             return any("gradients" in want.added for want in self.wants.values())
-        _, name, stream = group.split("/")
-        return stream in self.wants[name].added
+        return stream_of(group) in self.wants[group.split("/")[1]].added
 
     def grown(self, group: str) -> bool:
         """Whether a recorded group gets a larger shape, which only inner products may."""
@@ -120,7 +120,7 @@ class Filling:
         self.exact[step] = reproduces(
             self._archive, step, self._networks.at(step), tensors, self._examples_of
         )
-        streams = {"gradients" if group == "gram" else group.rpartition("/")[2] for group in groups}
+        streams = {stream_of(group) for group in groups}
         arrays = self._pass(step, tensors).run(tensors, streams)
         for group in groups:
             if group not in arrays:

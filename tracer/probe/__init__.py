@@ -31,8 +31,9 @@ class Probe:
     inputs, targets: tensors or arrays, examples first (inputs also a tuple or dict of them); they are copied.
     Or a map-style `Dataset` of (input, target) pairs and the indices to take; ids then are the dataset's own,
     a `Subset` resolved to its base. ids: whole numbers, unique within the split; default 0, 1, 2, ... split:
-    default the probe's name. true_targets: targets before labels were corrupted. group: any partition of the
-    examples. raw: inputs before normalisation, for measures of image complexity; False: no inputs are stored,
+    default the probe's name; metrics look for `train`, what training sees, and `test`, what it does not.
+    true_targets: targets before labels were corrupted. group: any partition of the examples. raw: inputs before
+    normalisation, for measures of image complexity; False: no inputs are stored,
     only a digest of each, so that the archive gives none away (and nothing can be replayed on them). capture:
     how many examples, the first n, each stream takes (None: all), over the defaults in `CAPTURE`, which are
     lowered to what fits (`tracer.probe.fitting`).
@@ -179,6 +180,22 @@ def named_probes(probes: Mapping[str, Any]) -> dict[str, Probe]:
                 f"probes {other!r} and {name!r} are both of split {probe.split!r}: join them, or give split="
             )
     return named
+
+
+def other_splits(probes: Mapping[str, Probe]) -> list[str]:
+    """A note where no probe is of a split that metrics of training, or of the gap to unseen examples, speak of.
+
+    >>> other_splits({"seen": Probe(torch.zeros(1, 2), torch.zeros(1), split="train")})
+    []
+    """
+    splits = [str(probe.split) for probe in probes.values()]
+    if not splits or {"train", "test"} & set(splits):
+        return []
+    return [
+        f"No probe is of split 'train' or 'test', but {' and '.join(map(repr, splits))}: metrics that speak of "
+        "training examples, or of a gap to unseen ones, will be left out; name the probes 'train' and 'test', or give "
+        "tracer.Probe(..., split='train')."
+    ]
 
 
 def _check_shared(probes: Mapping[str, Probe]) -> None:

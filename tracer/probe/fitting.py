@@ -4,20 +4,18 @@ Everything follows from sizes, never from a clock, so the same model and probes 
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tracer.errors import RecordError, byte_size
-from tracer.probe.memory import COPIES, EXACT_LIMIT, WEIGHTS, gradient_mode, unfinished_bytes
+from tracer.probe.memory import COPIES, EXACT_LIMIT
+from tracer.probe.needs import Counts, Names, Needs
 
 if TYPE_CHECKING:
     from tracer.probe import Probe
 
 COST = 5.0  # training steps that a snapshot takes at most by default
 _FREE = 10**10  # operations that any snapshot may take: about a tenth of a second
-_ROW = 10**6  # what running one row costs beside its operations
-_PRODUCTS = 3  # matrices of inner products, float64, that are made on the way to one
-_BACKWARD = 3  # forward passes that a forward and a backward pass are worth
 _SHARE = 4  # the part of the memory that a stream other than gradients takes at most by default
 _WEIGHTS = 1.5  # bytes of a snapshot's probes by default: so many times those of the weights,
 _LEAST = 6 << 20  # or this many
@@ -26,139 +24,19 @@ _FEWEST = {"gradients": 16, "masks": 64}  # examples that are taken even where t
 _BATCH = 64  # examples of a training step;
 _TARGETS, _SEQUENCES = 1024, 8  # where each has many targets, so many of these, and at least 8 examples
 
-IN_FLIGHT = "the examples in flight (chunk)"
-
-Counts = dict[str, dict[str, int]]  # probe: stream: examples
-Names = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Work:
-    """What passes cost: operations of one example's forward pass, rows, and examples of a training step."""
-
-    example: int
-    rows: int
-    batch: int
-
-    @property
-    def step(self) -> int:
-        """Operations of a training step."""
-        return _BACKWARD * (self.example * self.batch + self.rows * _ROW)
-
-    def snapshot(self, forward: int, backward: int, chunks: int, groups: int) -> int:
-        """Operations of a snapshot: `forward` examples, `backward` of them with gradients, in so many groups."""
-        each = backward * self.example + chunks * self.rows * _ROW
-        return (forward - backward) * self.example + self.rows * _ROW + each * (_BACKWARD * groups + 1)
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a probe pass takes, from sizes.
-
-    stream: bytes of each array of a stream of one probe with so many examples. exact: bytes of the exact gradients of
-    an example. gradients: as asked for ("auto", "exact", ...). gram: bytes of the inner products of n examples. flight:
-    bytes of an example that goes through, with gradients and without. padded: examples that always go through
-    together, or 0. held: bytes of an example's gradients of each unit of parameters, in the order of the rows. chunks:
-    examples of a chunk with gradients, and without. weights: bytes of the model's tensors. work: None where it is not
-    known. shared: bytes that wait until their object is full, of an array of so many a snapshot.
-    """
-
-    stream: Callable[[str, int], Sequence[int]]
-    exact: int
-    gradients: str
-    gram: Callable[[int], int]
-    flight: tuple[int, int]
-    padded: int
-    held: Mapping[Names, int]
-    chunks: tuple[int, int]
-    weights: int
-    work: Work | None
-    shared: Callable[[int], int] = unfinished_bytes
-
-    def parts(self, counts: Counts) -> dict[str, int]:
-        """Bytes by what takes them, but for gradients on their way to inner products."""
-        arrays = self.arrays(counts)
-        parts = {name: sum(map(self.shared, sizes)) + sum(sizes) for name, sizes in arrays.items()}
-        # One array waits to be written while the others are there; more of them only where there is room.
-        parts[COPIES] = max(self.weights, *map(sum, arrays.values())) if arrays else self.weights
-        parts[WEIGHTS] = self.shared(self.weights)
-        most = max((max(taken.values(), default=0) for taken in counts.values()), default=0)
-        largest = max((taken.get("gradients", 0) for taken in counts.values()), default=0)
-        backward, forward = self.flight
-        with_gradients = max(min(self.chunks[0], largest), self.padded if largest else 0)
-        flight = max(backward * with_gradients, forward * max(min(self.chunks[1], most), self.padded))
-        parts[IN_FLIGHT] = flight + _PRODUCTS * 8 * self.n_gradients(counts) ** 2
-        return parts
-
-    def arrays(self, counts: Counts) -> dict[str, Sequence[int]]:
-        """Bytes of the arrays of a snapshot, but for weights, by what they hold."""
-        arrays = {
-            f"{stream} of probe {name!r}": self.stream(stream, count)
-            for name, taken in counts.items()
-            for stream, count in taken.items()
-            if stream != "gradients"
-        }
-        n = self.n_gradients(counts)
-        if n:
-            exact = gradient_mode(self.gradients, n * self.exact)[0] == "exact"
-            each = [taken["gradients"] * self.exact for taken in counts.values() if "gradients" in taken]
-            arrays["gradients"] = each if exact else []
-            arrays["inner products of gradients"] = [self.gram(n)]
-        return arrays
-
-    def n_gradients(self, counts: Counts) -> int:
-        """Examples with gradients."""
-        return sum(taken.get("gradients", 0) for taken in counts.values())
-
-    def passes(self, counts: Counts) -> int:
-        """Chunks with gradients."""
-        return sum(-(-taken.get("gradients", 0) // self.chunks[0]) for taken in counts.values())
-
-    def groups(self, counts: Counts, memory: int) -> list[list[Names]] | None:
-        """Units whose gradients are held at a time, one backward pass each, last ones first; None: none fit."""
-        n = self.n_gradients(counts)
-        free = memory - sum(self.parts(counts).values())
-        if free < 0:
-            return None
-        if self.passes(counts) < 2:  # each is used at once and let go
-            return [list(self.held)]
-        groups: list[list[Names]] = [[]]
-        taken = 0
-        for names in reversed(list(self.held)):
-            size = n * self.held[names]
-            if size > free:
-                return None
-            if taken + size > free:
-                groups.append([])
-                taken = 0
-            groups[-1].append(names)
-            taken += size
-        return groups
-
-    def cost(self, counts: Counts, groups: int = 1) -> int:
-        """Operations of a snapshot, 0 where they are not known."""
-        if self.work is None:
-            return 0
-        forward = sum(max(taken.values(), default=0) for taken in counts.values())
-        return self.work.snapshot(forward, self.n_gradients(counts), self.passes(counts), groups)
-
-    def total(self, counts: Counts) -> int:
-        """Bytes with all gradients held at once."""
-        several = self.passes(counts) > 1
-        held = self.n_gradients(counts) * sum(self.held.values()) if several else 0
-        return sum(self.parts(counts).values()) + held
-
 
 @dataclass
 class Fitted:
     """What a snapshot takes. counts: by probe and stream. groups: of units, one backward pass each.
 
-    room: bytes of the memory that are left for copies that wait to be written.
+    room: bytes of the memory that are left for copies that wait to be written. gradients: as asked for, or "sketch"
+    where that was chosen, and why.
     """
 
     counts: Counts
     groups: list[list[Names]]
     room: int
+    gradients: tuple[str, str]
     notes: list[str] = field(default_factory=list)
 
 
@@ -170,7 +48,33 @@ def fit(
     First streams other than gradients, then layers in groups (which changes no number), then fewer examples with
     gradients. RecordError where what was asked for does not fit, with numbers that would.
     """
-    return _Fitting(probes, streams, needs, memory, cost).run()
+    if needs.gradients != "auto":
+        return _Fitting(probes, streams, needs, memory, cost).run()
+    fitted, few, refusal = None, 0, None
+    try:
+        fitted = _Fitting(probes, streams, needs, memory, cost).run()
+        few = _gradients(fitted.counts)
+    except RecordError as error:
+        refusal = error
+    if few >= _FEWEST["gradients"]:
+        return fitted  # type: ignore[return-value]
+    try:
+        sketched = _Fitting(probes, streams, replace(needs, gradients="sketch"), memory, cost).run()
+    except RecordError as error:
+        if fitted is None:
+            raise refusal or error from None
+        return fitted
+    more = _gradients(sketched.counts)
+    if fitted is not None and more < max(1, 2 * few):
+        return fitted
+    why = f"inner products leave room for gradients of {few} examples of a probe, sketches for {more}"
+    note = f"Gradients are kept as sketches: {why}; gradients='gram' has exact inner products all the same."
+    return replace(sketched, gradients=("sketch", why), notes=[*sketched.notes, note])
+
+
+def _gradients(counts: Counts) -> int:
+    """Examples with gradients, of the probe that has most."""
+    return max((taken.get("gradients", 0) for taken in counts.values()), default=0)
 
 
 def batch_of(probe: "Probe") -> int:
@@ -219,12 +123,15 @@ class _Fitting:
                 f"Gradients are taken in {len(groups)} groups of layers, a backward pass each, with the same result: "
                 f"one pass would take memory={held}."
             )
-        return Fitted(self.counts, groups, self._room(groups), notes)
+        return Fitted(self.counts, groups, self._room(groups), (self._needs.gradients, ""), notes)
 
     def _room(self, groups: list[list[Names]]) -> int:
         needs, parts = self._needs, self._needs.parts(self.counts)
-        several = needs.passes(self.counts) > 1
-        held = max(sum(needs.held[names] for names in group) for group in groups) if several else 0
+        held = (
+            max(sum(needs.held[names] for names in group) for group in groups)
+            if needs.holds(self.counts)
+            else 0
+        )
         return self._memory - sum(parts.values()) - needs.n_gradients(self.counts) * held + parts[COPIES]
 
     def _stage(self, lower: Callable[[], None], why: str) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tracer.gradients.sketch import Sketches
 from tracer.probe.examples import Examples
 from tracer.probe.observers import Declared, numbered
 
@@ -35,3 +36,10 @@ def gram_layout(
     n = sum(p.n_gradients for p in probes)
     declared: Declared = {"gram": (np.dtype("float64"), (layers, n, n), ("layer", "example", "example_2"))}
     return declared, {"probes": counts, **about}
+
+
+def sketch_layout(examples: Examples, sketches: Sketches) -> tuple[str, tuple[Declared, dict[str, Any]]]:
+    """Group of a probe's sketches, its arrays and its attributes."""
+    shape, dims = (examples.n_gradients, sketches.size), ("sketches_example", "sketches_element")
+    declared: Declared = {"values": (np.dtype("float32"), shape, dims)}
+    return f"probes/{examples.name}/sketches", (declared, sketches.attributes)

@@ -4,7 +4,7 @@ It runs the network table on the live weights and nothing else: the user's modul
 mode, its `.grad` and its random streams are not touched.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -17,6 +17,7 @@ from torch import Tensor
 from tracer.errors import ArchiveError, RecordError
 from tracer.gradients import Backward, Plan, Unit
 from tracer.gradients.collect import Blocks, Collector
+from tracer.gradients.sketch import Setting, SketchCollector, Sketches
 from tracer.network import Network
 from tracer.network.copies import plain_math
 from tracer.network.cost import operations
@@ -26,7 +27,8 @@ from tracer.probe import fitting
 from tracer.probe import memory as budget
 from tracer.probe.answers import Answers, is_tokens, loss_row_of
 from tracer.probe.examples import Examples
-from tracer.probe.layout import Static, gram_layout, static_layout
+from tracer.probe.layout import Static, gram_layout, sketch_layout, static_layout
+from tracer.probe.needs import Needs, Work
 from tracer.probe.observe import Arrays as OnDevice
 from tracer.probe.observe import Chunk, Look, Units, looks_of
 from tracer.probe.observers import OBSERVERS, Declared, Seen, allocate, observed
@@ -46,7 +48,8 @@ class ProbePass:
     """Observes probes through a network.
 
     tensors: live parameters and buffers by name; their device is where the passes run. streams: what may ever
-    be asked for. gradients: "exact", "gram", "none", or "auto" (exact up to 64 MiB a snapshot). memory: bytes
+    be asked for. gradients: "exact", "gram", "sketch" (made as `sketch` says), "none", or "auto" (exact up to
+    64 MiB a snapshot). memory: bytes
     that a pass and what it leaves to be written may use, and cost: training steps of `batch` examples that it may
     take: what was not asked for is fitted into both, what was asked for and does not fit is refused with the figure.
     chunk: examples that go through together (default: what fits). excluded: parameters (name: why) whose rules are not
@@ -70,6 +73,7 @@ class ProbePass:
         tensors: Mapping[str, Tensor],
         streams: Iterable[str] = PROBE_STREAMS,
         gradients: str = "auto",
+        sketch: Setting = Setting(),  # noqa: B008
         memory: int = 1 << 30,
         chunk: int | None = None,
         excluded: Mapping[str, str] | None = None,
@@ -82,8 +86,10 @@ class ProbePass:
             raise RecordError(
                 "there are no probes: give at least one, as in probes={'train': (inputs, targets)}"
             )
-        if gradients not in ("auto", "exact", "gram", "none"):
-            raise RecordError(f"gradients={gradients!r}: expected 'auto', 'exact', 'gram' or 'none'")
+        if gradients not in budget.GRADIENTS:
+            raise RecordError(
+                f"gradients={gradients!r}: expected one of {', '.join(map(repr, budget.GRADIENTS))}"
+            )
         self._network, self._rule = network, rule
         self._units = Units.of(network.sites)
         self._looks: dict[frozenset[str], dict[str, list[Look]]] = {}
@@ -97,6 +103,7 @@ class ProbePass:
             self._survey = Survey(network, _detached(tensors), self._probes[0], with_gradients, excluded)
             self._answers = self._find_answers(_detached(tensors), whole)
         work = self._work(tensors, batch)
+        self._sketches = Sketches(self._survey.plan, self._shapes(tensors), sketch, self.device)
         needs = self._needs(gradients, tensors, sizes, work)
         fitted = fitting.fit(probes, [s for s in PROBE_STREAMS if s in self.streams], needs, memory, cost)
         self.probes = {name: probe.taking(self._counts(fitted, name)) for name, probe in probes.items()}
@@ -107,8 +114,16 @@ class ProbePass:
             self._survey.plan.only([name for names in group for name in names]) for group in fitted.groups
         ]
         self.ways = self._survey.ways if "gradients" in self.streams else {}
-        self.mode, self.reason, self._blocks = self._kept(gradients, tensors)
-        self._collector = partial(Collector, self._survey.plan, *self._expected(), self._blocks)
+        self.mode, self.reason, self._blocks = self._kept(*fitted.gradients, tensors)
+        self._collector: Callable[[torch.device], Collector | SketchCollector] = (
+            partial(
+                SketchCollector,
+                self._sketches,
+                {p.name: p.n_gradients for p in self._probes if p.n_gradients},
+            )
+            if self.mode == "sketch"
+            else partial(Collector, self._survey.plan, *self._expected(), self._blocks)
+        )
         self._describe()
         spent = needs.cost(fitted.counts, len(fitted.groups))
         self.batch = None if work is None else work.batch
@@ -156,16 +171,22 @@ class ProbePass:
             )
         return replace(answers, loss_row=row)
 
-    def _kept(self, wanted: str, tensors: Mapping[str, Tensor]) -> tuple[str, str, dict[str, Blocks]]:
+    @staticmethod
+    def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+    def _kept(
+        self, wanted: str, why: str, tensors: Mapping[str, Tensor]
+    ) -> tuple[str, str, dict[str, Blocks]]:
         if "gradients" not in self.streams:
             return "none", "no gradients are recorded", {}
         plan, forms = self._survey.plan, self._survey.forms
-        shapes = {name: tuple(tensors[name].shape) for name in plan.layer_of}
+        shapes = {name: shape for name, shape in self._shapes(tensors).items() if name in plan.layer_of}
         double = any(tensors[name].dtype == torch.float64 for name in plan.layer_of)
         about = (forms, shapes, plan, torch.float64 if double else torch.float32)
         blocks = {p.name: Blocks(p.n_gradients, *about) for p in self._probes if p.n_gradients}
         mode, reason = budget.gradient_mode(wanted, sum(block.nbytes for block in blocks.values()))
-        return mode, reason, blocks if mode == "exact" else {}
+        return mode, why or reason, blocks if mode == "exact" else {}
 
     def _describe(self) -> None:
         network, units = self._network, self._units
@@ -188,7 +209,12 @@ class ProbePass:
                 self.attributes[f"{path}/outputs"] = {"classes": self._answers.classes}
             if "tokens" in p.taken:
                 self.attributes[f"{path}/tokens"] = {"first": self._answers.first}
-        if "gradients" in self.streams:
+        if self.mode == "sketch":
+            for p in self._probes:
+                if p.n_gradients:
+                    group, sketches = sketch_layout(p, self._sketches)
+                    self.layout[group], self.attributes[group] = sketches
+        elif "gradients" in self.streams:
             about = {"mode": self.mode, "reason": self.reason, "ways": self.ways}
             self.layout["gram"], self.attributes["gram"] = gram_layout(
                 len(network.layers), self._probes, about
@@ -197,7 +223,7 @@ class ProbePass:
     def _counts(self, fitted: fitting.Fitted, name: str) -> dict[str, int]:
         return {stream: fitted.counts[name].get(stream, 0) for stream in self.streams}
 
-    def _work(self, tensors: Mapping[str, Tensor], batch: int | None) -> fitting.Work | None:
+    def _work(self, tensors: Mapping[str, Tensor], batch: int | None) -> Work | None:
         """What passes cost; None for a network that is no table, or cannot be counted."""
         if not isinstance(self._network, Network):
             return None
@@ -207,15 +233,15 @@ class ProbePass:
             n = operations(self._network, tensors, inputs, None if self._network.losses is None else targets)
         except ArchiveError:
             return None
-        return fitting.Work(n // p.batch(1), len(self._network.rows), batch or fitting.batch_of(p.probe))
+        return Work(n // p.batch(1), len(self._network.rows), batch or fitting.batch_of(p.probe))
 
     def _needs(
         self,
         gradients: str,
         tensors: Mapping[str, Tensor],
         sizes: tuple[int, int],
-        work: fitting.Work | None,
-    ) -> fitting.Needs:
+        work: Work | None,
+    ) -> Needs:
         """What a pass takes, from the sizes of two examples."""
         forms, plan = self._survey.forms, self._survey.plan
         double = any(tensors[name].dtype == torch.float64 for name in plan.layer_of)
@@ -223,7 +249,7 @@ class ProbePass:
         seen = Seen(
             self._network, self._units, self._survey.outputs, self._survey.losses, answers=self._answers
         )
-        shapes = {name: tuple(tensors[name].shape) for name in plan.layer_of}
+        shapes = {name: shape for name, shape in self._shapes(tensors).items() if name in plan.layer_of}
         units = {unit.names: unit for unit in plan.units.values()}
         held = {
             names: kind.itemsize * sum(forms[name].factor_size for name in names if name in forms)
@@ -234,9 +260,10 @@ class ProbePass:
             declared = OBSERVERS[stream].declare(seen, count)
             return [prod(shape) * dtype.itemsize for dtype, shape, _ in declared.values()]
 
-        return fitting.Needs(
+        return Needs(
             stream=stream_bytes,
             exact=Blocks(1, forms, shapes, plan, kind).nbytes if forms else 0,
+            sketch=4 * self._sketches.size,
             gradients=gradients,
             gram=lambda n: 8 * len(self._network.layers) * n * n,
             flight=self._flight(),
@@ -279,10 +306,7 @@ class ProbePass:
                     arrays = {s: observed[g] for s in asked if (g := f"probes/{p.name}/{s}") in observed}
                     for start, stop in p.chunks:
                         self._chunk(detached, p, start, stop, streams_now, arrays, collector, plan)
-        if collector is not None:
-            observed |= {f"probes/{name}/gradients": {"values": v} for name, v in collector.values.items()}
-            observed["gram"] = {"gram": collector.gram()}
-        return observed
+        return observed if collector is None else observed | collector.arrays()
 
     def _expected(self) -> tuple[dict[str, int], int, int]:
         """Positions of the layers, and how many examples have gradients, in how many chunks."""
@@ -305,7 +329,7 @@ class ProbePass:
         stop: int,
         asked: frozenset[str],
         arrays: OnDevice,
-        collector: Collector | None,
+        collector: Collector | SketchCollector | None,
         plan: Plan,
     ) -> None:
         counts = {s: min(stop, n) - start for s, n in p.taken.items() if s in asked and n > start}

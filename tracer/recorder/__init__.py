@@ -8,8 +8,10 @@ from typing import Any, Literal
 from torch import nn
 
 from tracer.errors import RecordError
+from tracer.gradients.sketch import Setting
 from tracer.network.randomness import untouched_random_state
 from tracer.probe import fitting, named_probes
+from tracer.probe.memory import GRADIENTS
 from tracer.recorder import card, dataset, ranks
 from tracer.recorder.arguments import check_arguments
 from tracer.recorder.budget import Budget
@@ -28,9 +30,6 @@ from tracer.writer import Writer
 
 __all__ = ["RecordWarning", "Recorder", "record"]
 
-GRADIENTS = ("auto", "exact", "gram", "none")
-
-
 _NO_PROBES = (
     "No probes are given, so only ids, scalars and weights are recorded, no outputs, masks, sums or gradients: give "
     "probes={'train': (inputs, targets)}, or probes={} where that is meant."
@@ -47,6 +46,7 @@ def record(
     probes: Mapping[str, Any] | None = None,
     snapshots: Schedule | Mapping[str, Schedule] | None = None,
     gradients: str = "auto",
+    tolerance: float = Setting.tolerance,
     memory: int = 1 << 30,
     chunk: int | None = None,
     cost: float = fitting.COST,
@@ -75,8 +75,10 @@ def record(
     returns a mapping or named tuple with `correct` or `targets` too (`tracer.network.objective.scored`). probes: name
     to (inputs, targets), (dataset, indices) or `tracer.Probe`. snapshots: a schedule, or a mapping from stream to
     schedule; default `epochs() | log_spaced()`. gradients: "exact" (stored, lossless), "gram" (their inner products
-    only), "none", or "auto": exact up to 64 MiB a snapshot. memory: bytes one probe pass may use; cost: training steps
-    of `batch_size` examples (default 64, or sequences of 1,024 targets) that one may take: what a probe's `capture`
+    only), "sketch" (random projections, whose inner products are right on average: a cosine of a layer then has a
+    standard error of about `tolerance`), "none", or "auto": exact up to 64 MiB a snapshot, else gram, or sketch where
+    that has at least twice the examples. memory: bytes one probe pass may use; cost: training steps of `batch_size`
+    examples (default 64, or sequences of 1,024 targets) that one may take: what a probe's `capture`
     does not ask for is fitted into both. chunk: examples that go through the network together. minibatch: what is
     captured of every training minibatch from its own forward
     pass: True, or names among "loss", "correct", "sums" and "masks"; masks only at the snapshots of their schedule,
@@ -108,7 +110,9 @@ def record(
     share = Budget(None if in_pieces else budget)
     mirrored = None if mirror is None else Mirror(mirror)
     captured = wanted(minibatch, schedules["masks"])
-    sizes = {"memory": memory, "cost": cost} | ({} if batch_size is None else {"batch_size": batch_size})
+    sizes = {"memory": memory, "cost": cost, "tolerance": tolerance} | (
+        {} if batch_size is None else {"batch_size": batch_size}
+    )
     for name, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, Real) or not value > 0:
             raise RecordError(f"{name}={value!r}, expected a number above 0.")
@@ -136,6 +140,7 @@ def record(
             objective=objective,
             streams=schedules.keys() - {"weights"},
             gradients=gradients,
+            sketch=Setting(tolerance),
             memory=memory,
             chunk=chunk,
             cost=cost,

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from tracer.errors import RecordError
+from tracer.gradients.sketch import Setting
 from tracer.probe import named_probes
 from tracer.recorder import card
 from tracer.recorder.checkpoint_files import bare_name, files_in, files_of_hub, load_into
@@ -35,6 +36,7 @@ def import_checkpoints(
     entry: str | None = None,
     revisions: Sequence[str] | None = None,
     gradients: str = "auto",
+    tolerance: float = Setting.tolerance,
     memory: int = 1 << 30,
     chunk: int | None = None,
     title: str | None = None,
@@ -44,13 +46,13 @@ def import_checkpoints(
 
     ``folder`` holds them, or ``hf://owner/name`` on the Hub does, a snapshot in each of its ``revisions`` (default: all
     branches and tags but ``main``). ``factory()`` makes the model that every file fits. ``probes``, ``loss``,
-    ``objective``, ``gradients``, ``memory`` and ``chunk`` are those of `tracer.record`, and what is stored of a
-    snapshot is what recording would have stored. ``steps`` gives the step of a file, as a function of its path or a
-    mapping from its path within the folder (on the Hub, of ``revision/path``); by default it is the number that its
-    name or folder calls a step, a checkpoint or an epoch, or else the last number that is not the same in all names:
-    ``epoch=3-step=500.ckpt``, ``checkpoint-500/model.safetensors``, ``resnet50-500.pt``. A file without such a number
-    is left out, with a note. The parts of a snapshot in several files, ``model-00001-of-00003.safetensors``, are read
-    together. ``epochs=True``: the numbers count epochs, each snapshot ends one, and they take the place of steps;
+    ``objective``, ``gradients``, ``tolerance``, ``memory`` and ``chunk`` are those of `tracer.record`, and what is
+    stored of a snapshot is what recording would have stored. ``steps`` gives the step of a file, as a function of its
+    path or a mapping from its path within the folder (on the Hub, of ``revision/path``); by default it is the number
+    that its name or folder calls a step, a checkpoint or an epoch, or else the last number that is not the same in all
+    names: ``epoch=3-step=500.ckpt``, ``checkpoint-500/model.safetensors``, ``resnet50-500.pt``. A file without such a
+    number is left out, with a note. The parts of a snapshot in several files, ``model-00001-of-00003.safetensors``, are
+    read together. ``epochs=True``: the numbers count epochs, each snapshot ends one, and they take the place of steps;
     default: where the names say so. Ids, losses and rates stay unknown.
 
     Files are read by safetensors; ``load_pt=True`` also reads what ``torch.save`` wrote, of which only tensors and
@@ -76,7 +78,12 @@ def import_checkpoints(
     notes += load_into(model, files[0][1], load_pt, entry)
     streams = set(STREAMS)
     goal: dict[str, Any] = {"loss": loss, "objective": objective}
-    options: dict[str, Any] = {"gradients": gradients, "memory": memory, "chunk": chunk}
+    options: dict[str, Any] = {
+        "gradients": gradients,
+        "sketch": Setting(tolerance),
+        "memory": memory,
+        "chunk": chunk,
+    }
     instrument = Instrument(model, named, **goal, streams=streams - {"weights"}, **options)
     settings = {
         "model": card.describe_model(model),

@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from tracer.errors import ArchiveError, RecordError, first_line
+from tracer.gradients.sketch import Setting
 from tracer.network import Network
 from tracer.network.checks import closure, currency
 from tracer.network.copies import named_tensors, to_numpy
@@ -17,7 +18,7 @@ from tracer.network.independence import independence
 from tracer.network.memo import trace_once
 from tracer.network.objective import Objective
 from tracer.network.reading import unreadable
-from tracer.probe import Probe, fitting
+from tracer.probe import Probe, fitting, other_splits
 from tracer.probe.passes import ProbePass
 from tracer.recorder.device import Given, Transfer
 from tracer.recorder.device.weights import Weights
@@ -61,6 +62,7 @@ class Instrument:
         objective: Objective | None,
         streams: Collection[str],
         gradients: str,
+        sketch: Setting = Setting(),  # noqa: B008
         memory: int,
         chunk: int | None,
         cost: float = fitting.COST,
@@ -75,6 +77,7 @@ class Instrument:
         self._options: dict[str, Any] = {
             "streams": frozenset(streams),
             "gradients": gradients,
+            "sketch": sketch,
             "memory": memory,
             "chunk": chunk,
             "cost": cost,
@@ -170,7 +173,7 @@ class Instrument:
         # Which parameters a model that branches on values uses, a few examples cannot tell.
         known = isinstance(network, Network) or network.batch is None
         useless = unreached(network, tensors, self._inputs, self._targets) if known else []
-        self.announced = self._pass.lowered
+        self.announced = [*other_splits(self._probes), *self._pass.lowered]
         for note in [*useless, *self._pass.notes, *self.announced]:
             self._note(note)
 
@@ -216,7 +219,7 @@ class Instrument:
 
     def announce(self, writer: Writer) -> None:
         """Say in one line what a snapshot takes, and in one each what was lowered."""
-        announce_snapshots(str(writer.path), self.layout, self._pass)
+        announce_snapshots(str(writer.path), self.layout, self._pass, self.announced)
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
@@ -341,12 +344,8 @@ class Instrument:
         if isinstance(self.network, EagerNetwork):
             self.network.refresh(self.model)
         options = {**self._options, "gradients": self._pass.mode, "streams": self._pass.streams}
-        self._pass = ProbePass(
-            self.network,  # type: ignore[arg-type]
-            self._probes,
-            tensors=named_tensors(self.model),
-            **options,
-        )
+        names = named_tensors(self.model)
+        self._pass = ProbePass(self.network, self._probes, tensors=names, **options)  # type: ignore[arg-type]
 
     def _stay_current(self, writer: Writer, step: int, changed: bool) -> None:
         """Trace the model again where the network is not what it computes."""

@@ -1,7 +1,7 @@
 """`run.plan()`: what a recording will take, in bytes, files and time, before training starts."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -14,7 +14,7 @@ from tracer.network.randomness import untouched_random_state
 from tracer.probe import ProbePass
 from tracer.recorder.device import fetched
 from tracer.schedule import Schedule
-from tracer.spec import STREAMS, snapshot_rows
+from tracer.spec import STREAMS, snapshot_rows, stream_of
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def make_plan(
         steps = epochs * steps_per_epoch
     sizes: dict[str, tuple[int, tuple[int, ...]]] = dict.fromkeys(schedules, (0, ()))
     for group, arrays in layout.items():
-        stream = "gradients" if group == "gram" else group.rpartition("/")[2]
+        stream = stream_of(group)
         if stream in sizes:
             each = [prod(shape) * np.dtype(dtype).itemsize for dtype, shape, *_ in arrays.values()]
             rows = tuple(snapshot_rows(size)[0] for size in each if size)
@@ -116,9 +116,12 @@ def make_plan(
 
 
 def announce_snapshots(
-    path: str, layout: Mapping[str, Mapping[str, tuple[Any, ...]]], passes: ProbePass | None
+    path: str,
+    layout: Mapping[str, Mapping[str, tuple[Any, ...]]],
+    passes: ProbePass | None,
+    notes: Iterable[str],
 ) -> None:
-    """Say in one line what a snapshot holds, its bytes, and how long it takes by the operations counted."""
+    """Say in one line what a snapshot holds, its bytes, and how long it takes by the operations counted; then notes."""
     size = byte_size(sum(_bytes_of(arrays) for arrays in layout.values()))
     if passes is None:
         announce(f"Recording into {path!r}: a snapshot takes {size}: weights.")
@@ -134,7 +137,7 @@ def announce_snapshots(
         else f" and about {passes.steps:.2g} training steps of {passes.batch} examples"
     )
     announce(f"Recording into {path!r}: a snapshot takes {size}{steps}: weights, {held} examples.")
-    for note in passes.lowered:
+    for note in notes:
         announce(note)
 
 

@@ -18,9 +18,11 @@ from tracer.network.loss_kind import judged
 from tracer.network.objective import Objective, Scored, call_model, objective_of, per_example, said_targets
 from tracer.network.pytree import examples_in, first_tensor, leaves_of, rebuild, take, whole
 from tracer.network.table import DTYPES
+from tracer.network.tracing import INSTEAD
 from tracer.probe import Probe, ProbePass, fitting
 from tracer.probe.answers import TOP, WHOLE
 from tracer.probe.memory import chunks_of
+from tracer.probe.needs import Needs
 from tracer.recorder.forward.untraced import EagerNetwork
 from tracer.spec import PROBE_STREAMS
 from tracer.spec.correctness import Correctness
@@ -165,7 +167,10 @@ def untraced(*arguments: Any, refusal: Exception, **goal: Any) -> EagerNetwork:
     except RecordError:
         raise
     except Exception as error:
-        raise refusal from error
+        reason = str(refusal).partition(INSTEAD)[0]
+        raise RecordError(
+            f"{reason}; nor can the model be probed itself: {first_line(error)}; probes={{}} records all but probes"
+        ) from error
 
 
 def kind(network: Network | EagerNetwork | None) -> dict[str, Any]:
@@ -191,7 +196,7 @@ def examples_for_checks(
         return TRACED_WITH
     off = () if gradients != "none" else ("gradients",)
     streams = [stream for stream in PROBE_STREAMS if stream in options["streams"] and stream not in off]
-    needs = _needs(found, options["chunk"], gradients, memory, weights)
+    needs = _needs(found, options, weights)
     try:
         fitting.fit(probes, streams, needs, int(_SURE * memory))
     except RecordError:
@@ -199,8 +204,9 @@ def examples_for_checks(
     return max(2, min(TRACED_WITH, memory // (_KEPT * max(1, found.nbytes))))
 
 
-def _needs(e: Estimate, chunk: int | None, gradients: str, memory: int, weights: int) -> fitting.Needs:
+def _needs(e: Estimate, options: Mapping[str, Any], weights: int) -> Needs:
     """What a probe pass would take, by an estimate."""
+    chunk, most = options["chunk"], options["sketch"].numbers
     numbers, classes = prod(e.outputs), max(e.outputs, default=1)
     outputs = 4 * numbers if classes <= WHOLE else numbers // classes * 8 * TOP
     one = {"outputs": outputs + 8, "sums": 8 * (e.sites + len(e.held)), "activations": 4 * e.units}
@@ -209,15 +215,16 @@ def _needs(e: Estimate, chunk: int | None, gradients: str, memory: int, weights:
     def stream(name: str, count: int) -> list[int]:
         return [e.masked * -(-count // 8) if name == "masks" else count * one.get(name, 0)]
 
-    return fitting.Needs(
+    return Needs(
         stream=stream,
         exact=sum(held.values()),
-        gradients=gradients,
+        sketch=sum(4 * min(most, size) for size in e.held.values()),
+        gradients=options["gradients"],
         gram=lambda n: 8 * len(held) * n * n,
         flight=(e.nbytes, e.nbytes // 4),  # at least
         padded=0,
         held=held,
-        chunks=(chunk, chunk) if chunk else chunks_of(e.nbytes, memory),
+        chunks=(chunk, chunk) if chunk else chunks_of(e.nbytes, options["memory"]),
         weights=weights,
         work=None,
     )

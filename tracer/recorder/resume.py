@@ -10,6 +10,7 @@ import numpy as np
 from tracer import archive as archives
 from tracer.archive import Archive
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
+from tracer.spec import stream_of
 from tracer.store.documents import as_json
 from tracer.store.files import PARTIAL, Lock
 from tracer.writer.place import remove, settled
@@ -148,9 +149,7 @@ def resume_point(archive: Archive, step: int) -> ResumePoint:
     taken: dict[str, int] = {}
     for group in source.streams():
         if step in source.steps(group):
-            taken[group.rpartition("/")[2]] = step
-    if "gram" in taken:  # recorded with the gradients, of which it may be all that is kept
-        taken["gradients"] = step
+            taken |= {group.rpartition("/")[2]: step, stream_of(group): step}
     return ResumePoint(
         step,
         epoch,

@@ -10,6 +10,7 @@ from torch import nn
 from tracer.network import Network
 from tracer.network.copies import named_tensors, unwrap, unwrapped_name
 from tracer.probe.passes import ProbePass
+from tracer.spec import stream_of
 
 _MOST = 4  # changes told one by one
 
@@ -90,7 +91,7 @@ def surviving(before: ProbePass, now: ProbePass, network: Any, other: Any) -> se
     for group, arrays in before.layout.items():
         blocks = [p.attributes.get(group, {}).get("blocks") for p in (before, now)]
         if now.layout.get(group) != arrays or blocks[0] != blocks[1]:
-            survivors.discard("gradients" if group == "gram" else group.rpartition("/")[2])
+            survivors.discard(stream_of(group))
     return survivors
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from tracer.archive import Archive
+from tracer.gradients.sketch import Setting
 from tracer.network import Network
 from tracer.probe import Probe
 from tracer.probe.examples import Examples
@@ -15,12 +16,24 @@ from tracer.spec.correctness import Correctness
 
 
 def as_recorded(archive: Archive) -> dict[str, Any]:
-    """Options of a pass that follow from what an archive holds: what is correct, and whether outputs are whole."""
+    """Options of a pass that follow from what an archive holds: what is correct, whether outputs are whole, draws."""
     has = archive._source.has
-    return {
+    sketched = next((view.sketch for view in archive.probes.values() if view.has_sketches), None)
+    drawn = {} if sketched is None else {"sketch": Setting(sketched["tolerance"], sketched["seed"])}
+    return drawn | {
         "rule": Correctness.from_card(archive.card),
         "whole": any(has(f"probes/{name}/outputs/outputs") for name in archive.probes),
     }
+
+
+def kept(archive: Archive) -> str | None:
+    """How an archive keeps gradients: "exact", "gram", "sketch"; None where it has none."""
+    has = archive._source.has
+    if any(has(f"probes/{name}/gradients") for name in archive.probes):
+        return "exact"
+    if has("gram"):
+        return "gram"
+    return "sketch" if any(view.has_sketches for view in archive.probes.values()) else None
 
 
 class FillPass(ProbePass):

@@ -72,7 +72,7 @@ def wanted(
 
 def _recorded(archive: Archive, view: ProbeView) -> dict[str, int]:
     held = {stream: archive._source.has(f"probes/{view.name}/{stream}") for stream in PROBE_STREAMS}
-    held["gradients"] = view.name in dict(archive.gram_probes)
+    held["gradients"] = view.name in dict(archive.gram_probes) or view.has_sketches
     return {stream: count for stream, count in view.capture.items() if held.get(stream) and count}
 
 

@@ -12,6 +12,7 @@ from tracer.spec.format import (
     MANIFEST_FIELDS,
     MAX_RANKS,
     MINOR,
+    OF_GRADIENTS,
     RANKS,
     ROOT_ATTRIBUTES,
     STATES,
@@ -28,6 +29,7 @@ from tracer.spec.format import (
     scalar_key,
     snapshot_rows,
     step_columns,
+    stream_of,
     version_of,
 )
 from tracer.spec.streams import HOW, PROBE_STREAMS, STREAMS, Stream
@@ -44,6 +46,7 @@ __all__ = [
     "MANIFEST_FIELDS",
     "MAX_RANKS",
     "MINOR",
+    "OF_GRADIENTS",
     "PROBE_STREAMS",
     "RANKS",
     "ROOT_ATTRIBUTES",
@@ -65,5 +68,6 @@ __all__ = [
     "scalar_key",
     "snapshot_rows",
     "step_columns",
+    "stream_of",
     "version_of",
 ]

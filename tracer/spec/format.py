@@ -20,6 +20,7 @@ MAJOR, MINOR = (int(part) for part in FORMAT_VERSION.split("."))
 STATES = ("recording", "complete", "interrupted")
 RANKS = "ranks"  # where the archives of the processes other than the first are
 MAX_RANKS = 1 << 14
+OF_GRADIENTS = ("gram", "sketches")  # groups that are recorded with the gradients, in place of them or beside
 
 # Rows of one object, and of one inner chunk, of arrays that grow row by row.
 TAIL_ROWS, TAIL_INNER = 4096, 256
@@ -153,6 +154,23 @@ GROUPS = (
     ),
     *(_group(stream) for stream in STREAMS.values() if stream.of_probes),
     Group(
+        "probes/<probe>/sketches",
+        "a few random sums of each example's gradient, layer after layer, whose inner products are on average those "
+        "of the gradients, see Sketches",
+        (Array("values", "float32", ("step", "sketches_example", "sketches_element"), "sums of all layers"),),
+        (
+            Attribute(
+                "layers",
+                "list",
+                "one object a layer: layer, offset, size, buckets (0: the gradients themselves)",
+            ),
+            Attribute("blocks", "integer", "draws of each layer that has buckets"),
+            Attribute("seed", "integer", "of the draws"),
+            Attribute("tolerance", "number", "standard error of a cosine that was asked for"),
+        ),
+        stream=True,
+    ),
+    Group(
         "gram",
         "inner products of per-example gradients within each layer, over the gradient examples of all probes",
         (Array("gram", "float64", ("step", "layer", "example", "example_2"), "inner products of gradients"),),
@@ -249,6 +267,16 @@ def find_group(path: str) -> Group | None:
     parts = path.split("/")
     pattern = "/".join([parts[0], "<probe>", *parts[2:]]) if parts[0] == "probes" and len(parts) > 1 else path
     return next((group for group in GROUPS if group.path == pattern), None)
+
+
+def stream_of(group: str) -> str:
+    """The stream whose schedule a group follows: inner products and sketches come with the gradients.
+
+    >>> stream_of("probes/train/masks"), stream_of("gram"), stream_of("probes/train/sketches")
+    ('masks', 'gradients', 'gradients')
+    """
+    name = group.rpartition("/")[2]
+    return "gradients" if name in OF_GRADIENTS else name
 
 
 def describe(group: str, array: str) -> dict[str, str]:

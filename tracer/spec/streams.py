@@ -188,5 +188,6 @@ PROBE_STREAMS = tuple(name for name, stream in STREAMS.items() if stream.of_prob
 # What else is recorded at snapshots or updates, without a schedule of its own: how to have it.
 HOW = {name: stream.how for name, stream in STREAMS.items()} | {
     "gram": "record with gradients='gram' or 'exact' and probes whose capture has {'gradients': n}",
+    "sketches": "record with gradients='sketch' and probes whose capture has {'gradients': n}",
     "minibatch": "record with minibatch=True",
 }

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from tracer.archive.source import Source
+from tracer.spec import stream_of
 
 
 def inconsistencies(source: Source) -> Iterator[tuple[str, str]]:
@@ -46,7 +47,7 @@ def unlike(source: Source) -> Iterator[tuple[str, str, int]]:
         if len(alone):
             yield group, f"has a snapshot of step {alone[0]}, whose row is not in steps", int(alone[0])
         if "materialized" not in source.group_attributes(group):
-            stream = "gradients" if group == "gram" else group.rpartition("/")[2]
+            stream = stream_of(group)
             alike.setdefault(stream if group != "minibatch/masks" else group, {})[group] = steps
     for groups in alike.values():
         every = np.unique(np.concatenate(list(groups.values())))

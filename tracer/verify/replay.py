@@ -15,10 +15,10 @@ from tracer.errors import ArchiveError, MissingTraceError, RecordError
 from tracer.network import Network
 from tracer.network.fixed_masks import by_example
 from tracer.rerun import RELATIVE, part, places
-from tracer.rerun.passes import FillPass, as_recorded
+from tracer.rerun.passes import FillPass, as_recorded, kept
 from tracer.rerun.stored import Networks, tensors_of, to_device
 from tracer.rerun.wanted import Wanted, wanted
-from tracer.spec import PROBE_STREAMS
+from tracer.spec import PROBE_STREAMS, stream_of
 from tracer.verify.report import Report
 
 
@@ -71,7 +71,7 @@ class _Replay:
             self._report.notes.append(f"losses and gradients are not replayed: {network.no_loss}")
         if network not in self._passes:
             self._passes[network] = self._pass(network, step, tensors)
-        streams = {"gradients" if group == "gram" else group.rpartition("/")[2] for group in groups}
+        streams = {stream_of(group) for group in groups}
         replayed = self._passes[network].run(tensors, streams)
         for group in groups:
             for name, values in replayed.get(group, {}).items():
@@ -83,9 +83,11 @@ class _Replay:
         self._wants = wanted(self._archive, self._networks, step, dict.fromkeys(PROBE_STREAMS), {})
         for want in self._wants.values():
             want.added = {}
-        has = self._archive._source.has
-        exact = any(has(f"probes/{name}/gradients") for name in self._wants)
-        mode = "exact" if exact else "gram" if has("gram") else "none"
+        mode = kept(self._archive) or "none"
+        if mode != "sketch" and any(view.has_sketches for view in self._archive.probes.values()):
+            self._report.notes.append(
+                f"sketches of gradients are not replayed where {mode} gradients are there too"
+            )
         memory = int(self._archive.card.get("memory") or 1 << 30)
         recorded = as_recorded(self._archive)
         return FillPass(network, self._wants, tensors=tensors, gradients=mode, memory=memory, **recorded)
@@ -122,7 +124,7 @@ class _Replay:
     def _pieces(
         self, path: str, replayed: np.ndarray, stored: np.ndarray
     ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-        """Parts whose values are of one magnitude: layers of inner products, parts of gradient blocks."""
+        """Parts whose values are of one magnitude: layers of inner products and sketches, parts of gradient blocks."""
         if path == "gram/gram":
             yield from zip(self._archive.layers, replayed, stored, strict=True)
         elif path.endswith("/gradients/values"):
@@ -130,6 +132,10 @@ class _Replay:
                 for one in block["parts"]:
                     span = slice(one["offset"], one["offset"] + int(np.prod(one["shape"])))
                     yield f"{one['name']} of {block['tensor']!r}", replayed[span], stored[span]
+        elif path.endswith("/sketches/values"):
+            for layer in self._archive._source.group_attributes(path.rpartition("/")[0])["layers"]:
+                span = slice(layer["offset"], layer["offset"] + layer["size"])
+                yield f"layer {layer['layer']!r}", replayed[:, span], stored[:, span]
         else:
             yield "values", replayed, stored
 

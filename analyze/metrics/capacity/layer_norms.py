@@ -23,7 +23,8 @@ NAMES = ("frobenius", "spectral_exact", "spectral_reshaped", "nuclear", "l1", "d
 
 
 @metric(
-    reads=("weights", "initial_weights", "layer_tensors", "network"),
+    reads=("weights", "initial_weights", "layer_tensors"),
+    optional={"network": {}},
     variables=dict.fromkeys((*NAMES, "n_iterations"), ("step", "layer")),
     bounds=(0, np.inf),
     summary=("frobenius", "spectral_exact", "distance_from_init"),
@@ -40,14 +41,14 @@ def layer_norms(
     weights: Sequence[Mapping[str, np.ndarray]],
     initial_weights: Mapping[str, np.ndarray],
     layer_tensors: Mapping[str, Sequence[str]],
-    network: Network,
     *,
+    network: Network | None = None,
     tolerance: float = TOLERANCE,
 ) -> dict[str, Any]:
     """Norms of the weights of every layer, and of all of them together as the last layer, `all`.
 
     `weights` holds one mapping from tensor name to values per step, `initial_weights` those at
-    initialisation, `layer_tensors` the parameters of each layer, `network` the recorded network. A
+    initialisation, `layer_tensors` the parameters of each layer, `network` the recorded network, if any. A
     layer's weights are its parameters with two or more dimensions, or where it has none (normalisation) those
     not called bias; biases never count. All results are (step, layer), float64:
 
@@ -57,8 +58,8 @@ def layer_norms(
     to a relative error of `tolerance` (`n_iterations` of them; 0: from the whole matrix).
     `spectral_reshaped` and `nuclear`: largest and sum of singular values of the weight as a matrix (out,
     everything else). The last three are NaN where a layer has not exactly one weight matrix, and for `all`;
-    the exact norm also where the table does not show the layer applying its weight by itself (recurrent,
-    attention, embedding, reparametrised). NaN where a weight is not finite.
+    the exact norm also without a network, and where its table does not show the layer applying its weight by itself
+    (recurrent, attention, embedding, reparametrised). NaN where a weight is not finite.
 
     >>> now, before = {"fc.weight": np.diag([3.0, -4.0])}, {"fc.weight": np.zeros((2, 2))}
     >>> import torch
@@ -66,12 +67,12 @@ def layer_norms(
     >>> from tracer.network import trace
     >>> model = torch.nn.Sequential(OrderedDict(fc=torch.nn.Linear(2, 2)))
     >>> network = trace(model, torch.zeros(3, 2))
-    >>> result = layer_norms([now], before, {"fc": ["fc.weight"]}, network)
+    >>> result = layer_norms([now], before, {"fc": ["fc.weight"]}, network=network)
     >>> {name: result[name][0, 0].item() for name in ("frobenius", "spectral_exact", "nuclear", "l1")}
     {'frobenius': 5.0, 'spectral_exact': 4.0, 'nuclear': 7.0, 'l1': 7.0}
     """
     owned = {layer: weight_names(names, initial_weights) for layer, names in layer_tensors.items()}
-    applied = applied_weights(network)
+    applied = {} if network is None else applied_weights(network)
     everything = [name for names in owned.values() for name in names]
     values = {name: np.full((len(weights), len(owned) + 1), np.nan) for name in NAMES}
     iterations = np.zeros((len(weights), len(owned) + 1), np.int64)

@@ -311,4 +311,5 @@ def plot_norm_measures(result: xr.Dataset, figure: Figure) -> None:
             )
         plot.step_axis(panel, result["step"])
         plot.legend(panel, below=True, fontsize=6)
-    axes[1].set_yscale("symlog")
+    axes[1].set_yscale("symlog")  # distances begin at 0
+    axes[1].set_ylim(bottom=0)

@@ -40,6 +40,7 @@ ERRORS = ("cosine_error", "cosine_within_error", "cosine_between_error")
     scope="train",
     makes=[("layer", "example", "example_2")] * 3,
     bounds={**dict.fromkeys(MEANS, (-1, 1)), **dict.fromkeys(ERRORS, (0, np.inf))},
+    sketched=MEANS,
     summary=("cosine_within", "cosine_between"),
     title="Class stiffness",
     formula="S(a,b) = mean_{i∈a, j∈b, i≠j} S(i,j)  within = mean_a S(a,a)  between = mean_{a≠b} S(a,b)",

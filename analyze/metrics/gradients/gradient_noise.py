@@ -30,7 +30,7 @@ ZHU_2019 = Reference(
 )
 MCCANDLISH_2018 = Reference(
     key="mccandlish2018empirical",
-    authors=("McCandlish, Sam", "Kaplan, Jared", "Amodei, Dario", "{OpenAI Dota Team}"),
+    authors=("McCandlish, Sam", "Kaplan, Jared", "Amodei, Dario", "OpenAI Dota Team"),
     title="An Empirical Model of Large-Batch Training",
     year=2018,
     arxiv="1812.06162",

@@ -29,6 +29,7 @@ DIMS = ("step", "layer", "kind")
     scope="train",
     makes=[("layer", "example", "example_2")] * 4,
     bounds={"mean": (-1, 1), "std": (0, 1)},
+    sketched=("mean", "std"),
     summary={"mean": {"kind": "cosine"}},
     title="Stiffness through the layers",
     formula="S_l(i) = mean_{j∈R, j≠i} S(g_i^l, g_j^l)  R: the same number of examples of each class",

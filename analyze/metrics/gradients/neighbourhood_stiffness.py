@@ -30,6 +30,7 @@ MARKERS = ("o", "s", "^", "D", "v")  # classes, where few enough to tell apart
     makes=[("example", "example_2")] * 4,
     bounds={"cosine": (-1, 1), "sign": (-1, 1)},
     units={"position": "input units"},
+    sketched=("cosine", "sign"),
     summary=("cosine",),
     title="Neighbourhood stiffness",
     formula="N_i = sum_j w_ij S(i, j) / sum_j w_ij over the nearest neighbours j of i",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         "n_pairs": ("pair",),
     },
     bounds={"cosine": (-1, 1), "sign": (-1, 1), "cosine_error": (0, np.inf), "sign_error": (0, np.inf)},
+    sketched=("cosine", "sign"),
     summary=("cosine", "sign"),
     title="Stiffness",
     formula="S_cos(A,B) = mean_{i∈A, j∈B} g_i·g_j / |g_i||g_j|; S_sign(A,B) = mean_{i∈A, j∈B} sign(g_i·g_j)",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     scope="train",
     makes=[("example", "example_2")] * 2,
     bounds={"cosine": (-1, 1), "critical_length": (0, np.inf)},
+    sketched=("cosine", "critical_length"),
     summary={"critical_length": {"estimator": "each"}},
     title="Stiffness by input distance",
     formula="d = 1 - x·x' / (|x||x'|);  critical length ξ: the d at which the mean cosine reaches 0",

@@ -36,6 +36,7 @@ PRUTHI_2020 = Reference(
         "n_snapshots": (),
     },
     units="loss",
+    sketched=("influence", "self_influence"),
     summary=("self_influence",),
     title="TracIn influence",
     formula="TracIn(z, z') = Σ_s η_s g_s(z)·g_s(z'), over snapshots s",

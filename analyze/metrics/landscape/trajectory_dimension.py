@@ -62,8 +62,7 @@ VALUES = (
 
 @metric(
     reads=("weights", "layer_tensors", "step", "n_train"),
-    optional={"losses": {"distance": "losses"}},
-    scope="train",
+    optional={"losses": {"distance": "losses"}, "split": {"distance": "losses"}},
     whole=True,
     variables={
         **dict.fromkeys(VALUES, ()),
@@ -92,6 +91,7 @@ def trajectory_dimension(
     n_train: int,
     *,
     losses: np.ndarray | None = None,
+    split: np.ndarray | None = None,
     distance: Literal["weights", "losses"] = "weights",
     alpha: float = 1.0,
     iterates: int = 1000,
@@ -103,7 +103,7 @@ def trajectory_dimension(
     `weights` holds one mapping from tensor name to values per snapshot, `layer_tensors` the trainable parameters of
     each layer, `step` (step,) the snapshots. The points are the last `iterates` snapshots that are equally far apart in
     steps, `n_iterates` of them, with all trainable parameters end to end and Euclidean distances, not normalised;
-    `distance="losses"` takes (1/n) Σ_i |ℓ_i - ℓ_i'| of the recorded `losses` (step, example) of the training probe
+    `distance="losses"` takes (1/n) Σ_i |ℓ_i - ℓ_i'| of the recorded `losses` (step, example) of the `split` train
     instead. Equal points are merged (`n_duplicates`).
 
     `e_alpha` is the sum of the `alpha`-th powers of the edges of the minimum spanning tree of all points. For sizes q =
@@ -124,11 +124,11 @@ def trajectory_dimension(
     """
     rows = equally_spaced(step, iterates)
     if distance == "losses":
-        if losses is None:
+        if losses is None or split is None or "train" not in split:
             raise MissingTraceError(
                 'distance="losses" needs losses of a train probe at every snapshot with weights; record both together'
             )
-        points = np.asarray(losses[rows], np.float64)
+        points = np.asarray(losses[rows][:, split == "train"], np.float64)
         table = np.array([np.abs(points - point).mean(1) for point in points])
     else:
         names = [name for owned in layer_tensors.values() for name in owned]

@@ -96,6 +96,8 @@ def token_prediction(
 
 def plot_token_prediction(result: xr.Dataset, figure: Figure) -> None:
     """Perplexity and accuracy against training, and the loss at each position at a few steps."""
+    from matplotlib.ticker import LogFormatter
+
     left, middle, right = plot.panels(figure, 3, columns=3, height=2.6, sharex=False, sharey=False)
     names = [str(name) for name in result["probe"].values]
     for panel, variable in ((left, "perplexity"), (middle, "accuracy")):
@@ -107,6 +109,8 @@ def plot_token_prediction(result: xr.Dataset, figure: Figure) -> None:
         plot.legend(panel)
     if np.nanmax(result["perplexity"].values, initial=0.0) > 0:
         left.set_yscale("log")
+        left.yaxis.set_major_formatter(LogFormatter())
+        left.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
     last = names[-1]
     shown = plot.pick(result["step"].values, 4)
     for color, at in zip(plot.depth_colors(len(shown)), shown, strict=True):

@@ -1,4 +1,4 @@
-"""Path self-similarity: does an image keep its path through the network from one snapshot to the next?"""
+"""Path self-similarity: does an example keep its path through the network from one snapshot to the next?"""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     title="Path self-similarity",
     formula="cos(p_i^{t-1}, p_i^t) = |p_i^{t-1} ∩ p_i^t| / sqrt(|p_i^{t-1}| |p_i^t|)",
     cost="counts bits; O(steps · units · examples)",
-    reading="Below 1: the same image switches other units on than it did one comparison earlier.",
+    reading="Below 1: the same example switches other units on than it did one comparison earlier.",
     reference=GUPTA_2022,
 )
 def path_self_similarity(

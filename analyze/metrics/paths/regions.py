@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,7 +125,12 @@ def regions(
 
 def chosen_pairs(labels: np.ndarray, count: int, seed: int) -> list[tuple[int, int]]:
     """`count` different pairs of the first `AMONG` examples, half of them within a class if there are any."""
-    labels = labels[:AMONG]
+    return list(_chosen(tuple(labels[:AMONG].tolist()), count, seed))
+
+
+@lru_cache(maxsize=8)
+def _chosen(classes: tuple[Any, ...], count: int, seed: int) -> list[tuple[int, int]]:
+    labels = np.array(classes)
     first, second = np.triu_indices(len(labels), 1)
     order = np.random.default_rng(seed).permutation(len(first))
     same = labels[first[order]] == labels[second[order]]

@@ -54,7 +54,8 @@ NOVAK_2018 = Reference(
         "narrowly than others."
     ),
     reference=NOVAK_2018,
-    passes=lambda options, snapshots: snapshots * 10,
+    passes=lambda options, snapshots: snapshots,
+    per_output=True,
 )
 def jacobian(
     states: Any, *, softmax: bool = False, examples: int = 256, projections: int | None = None

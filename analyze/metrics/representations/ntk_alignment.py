@@ -70,7 +70,8 @@ FORT_2020 = Reference(
         "as a few directions take over."
     ),
     reference=(JACOT_2018, CORTES_2012, FORT_2020),
-    passes=lambda options, snapshots: snapshots * 40,  # of ten outputs: 3 passes and the products of each
+    passes=lambda options, snapshots: snapshots * 4,  # and the products of their gradients
+    per_output=True,
 )
 def ntk_alignment(
     states: Any, epoch_end: np.ndarray, *, examples: int = 64, projections: int | None = None

@@ -156,12 +156,34 @@ function flow(legend, width) {
   return y + words[0].height;
 }
 
+// Numbers of a vertical axis for a panel that shares them with one to its left and will stand alone; returns the room they take.
+function lend(panel, panels) {
+  const [left, top, , bottom] = panel.box;
+  const numbers = ({ group, box }) => [...group.querySelectorAll("text:not([transform])")].filter(text => {
+    const { x, y, width, height } = text.getBBox();
+    return x + width <= box[0] && y + height > box[1] && y < box[3];
+  });
+  const lender = panel.shares && panels.find(({ box, shares }) => !shares && box[1] === top && box[3] === bottom && box[0] < left);
+  if (!lender) return 0;
+  const lent = numbers(lender), most = Math.max(0, ...lent.map(text => text.getBBox().width));
+  const copies = make("g", { class: "lent", transform: `translate(${left - lender.box[0]} 0)` });
+  copies.append(...lent.map(text => text.cloneNode(true)));
+  panel.group.append(copies);
+  return most + 4;
+}
+
 function wrap(svg) {
   const groups = [...svg.querySelectorAll("[data-outer]")];
+  svg.querySelectorAll(".lent").forEach(copies => copies.remove());
   svg.whole ??= svg.getAttribute("viewBox");
   const shifts = new Map();
   if (narrow.matches && groups.length > 1) {
     const boxes = [...new Set(groups.map(group => group.dataset.outer))].map(text => [text, text.split(" ").map(Number)]);
+    const drawn = svg.panels?.filter(panel => panel.box) ?? [];
+    for (const panel of drawn) {
+      const [, box] = boxes.find(([text]) => text === panel.group.dataset.outer) ?? [];
+      if (box) box[0] -= Math.max(0, lend(panel, drawn) - Math.max(0, panel.box[0] - box[0] - 4));
+    }
     const head = Math.min(...boxes.map(([, box]) => box[1]));
     const whole = svg.whole.split(" ").map(Number);
     const heads = [...groups[0].parentElement.children].filter(one => !one.dataset.outer && one.getBBox().width < whole[2] - 1);

@@ -175,6 +175,7 @@ def test_measures_of_results_and_of_their_summary_agree():
         assert measures.final_of_summary(entry) == pytest.approx(expected) and expected
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_missing_analysis_is_computed_and_saved(tmp_path):
     for name, seed in (("a", 0), ("b", 1)):
         write_archive(tmp_path / f"{name}.zarr", seed=seed)
@@ -316,6 +317,7 @@ def test_notebook_view_reads_nothing_and_escapes(compared, monkeypatch):
     assert "path_overlap_ratio.ratio_mean" in comparison._repr_html_() and "6 runs" in repr(comparison)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_foreign_names_are_only_shown(tmp_path):
     paths = [
         fake(tmp_path, f"<i>{k}", {"note": f"<b>{k}", "lr": k % 2}, gap=0.1 * k, cosine=k) for k in (1, 2, 3)
@@ -325,6 +327,7 @@ def test_foreign_names_are_only_shown(tmp_path):
     assert "<i>1" not in html and "&lt;i&gt;1" in html
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_command_prints_rows_and_writes_the_page(compared, tmp_path):
     _, folder = compared
     runs = [str(path) for path in sorted(folder.glob("*.analysis"))]

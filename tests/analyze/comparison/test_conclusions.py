@@ -110,6 +110,18 @@ def test_the_answer_names_the_measure_and_how_sure_it_is(tmp_path):
     assert float(turned["value"].sel(statistic="sign_error_max")) == float(turned["sign_error"].max())
 
 
+def test_a_measure_that_few_runs_have_does_not_win_by_ordering_these_few(tmp_path):
+    cosines = [1, 2, 3, 4, 5, 6, 8, 7]
+    for k, cosine in enumerate(cosines):
+        fake(tmp_path, f"r{k}", {}, gap=0.1 + 0.02 * k, cosine=cosine, ratio=k if k < 4 else np.nan)
+    comparison = analyze.compare(str(tmp_path / "*.analysis"), bootstrap=20)
+    kendall = comparison.correlations["value"].sel(target="gap_error", statistic="kendall")
+    first, second = comparison.ranked("gap_error")
+    assert first == "stiffness.cosine[train-train, all]" and float(kendall.sel(measure=first)) < 1
+    assert second == "path_overlap_ratio.ratio_mean" and float(kendall.sel(measure=second)) == 1
+    assert comparison.answer.startswith(f"{first} follows the gap in error across 8 runs best")
+
+
 def test_noise_follows_nothing(tmp_path):
     rng = np.random.default_rng(1)
     for k in range(8):
@@ -146,6 +158,7 @@ def test_the_page_has_the_curves_of_the_closest_measures_by_what_was_varied(tmp_
     assert (tmp_path / "out" / "figures" / "over_training_2.svg").is_file()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_that_differ_in_nothing_have_a_curve_each(tmp_path):
     runs = [fake(tmp_path, f"s{seed}", {"seed": seed}, gap=0.1 + seed / 50, cosine=0.2) for seed in range(3)]
     compared = analyze.compare(runs, bootstrap=0)

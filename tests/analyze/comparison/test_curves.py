@@ -117,6 +117,7 @@ def test_what_cannot_be_drawn_is_a_sentence(folder, measure, options, message):
         analyze.curves(f"{folder}/*.analysis", measure, **options)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_archive_is_analyzed_where_it_must_be_and_its_analysis_is_the_same_run(tmp_path):
     write_archive(tmp_path / "runs" / "a.zarr", steps=(0, 2, 4))
     made = analyze.curves(tmp_path / "runs", "cna.pearson", probe="train", x="epoch")

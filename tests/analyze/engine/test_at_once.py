@@ -22,6 +22,7 @@ from tracer.store import files
 from tracer.store.files import Lock, claimed, write_whole
 from tracer.verify import verify
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 METRICS = ["generalization", "margin"]
 
 

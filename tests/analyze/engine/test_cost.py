@@ -25,6 +25,16 @@ def test_more_passes_snapshots_and_examples_cost_more(archive):
     assert expected() == Prices(archive, {}).seconds(make_plan(card, {}, archive, {})), "no clock is in it"
 
 
+@pytest.mark.parametrize("name", ["jacobian", "ntk_alignment"])
+def test_a_backward_pass_of_every_output_costs_by_how_many_there_are(archive, name):
+    prices, card = Prices(archive, {}), available_metrics()[name]
+    outputs = archive.probes["train"].outputs(int(archive.steps("outputs")[0])).shape[1]
+    one, each, few = (
+        prices.seconds(make_plan(card, {"projections": count}, archive, {})) for count in (1, None, 2)
+    )
+    assert outputs > 2 and each == pytest.approx(outputs * one) and few == pytest.approx(2 * one)
+
+
 NAMES = ("layer_margin", "sam_sharpness", "sharpness")
 
 
@@ -83,7 +93,7 @@ def test_the_network_is_run_again_at_few_snapshots_unless_more_are_asked_for(arc
 
 def test_the_budget_grows_with_the_network_within_bounds(archive, monkeypatch):
     def patience(work, rows):
-        monkeypatch.setattr(Prices, "_network", (work, rows))
+        monkeypatch.setattr(Prices, "_network", (work, rows, 10))
         return Prices(archive, {}).patience
 
     # One forward and backward pass of 256 examples is 3 · 256 · work operations and 3 · rows calls.

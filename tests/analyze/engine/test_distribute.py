@@ -97,6 +97,7 @@ def test_a_lost_worker_is_survived(path, cluster, tmp_path):
     assert same(analyze.run(path, [fatal, "stiffness"], options=options), found)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_commands_take_a_scheduler(tmp_path, cluster):
     for name, seed in (("a", 0), ("b", 1)):
         write_archive(tmp_path / f"{name}.zarr", seed=seed)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from click.testing import CliRunner
+from matplotlib.axes import Axes
 
 import analyze
 import cli
@@ -45,6 +46,7 @@ def test_stored_arrays_come_first_then_the_others_by_cost(path, few_metrics):
     assert finished[2:] == list(AGAIN)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_is_written_at_once_and_says_what_is_coming(path, few_metrics, tmp_path, monkeypatch):
     pages = []
     monkeypatch.setattr(
@@ -70,6 +72,7 @@ def test_the_page_is_written_at_once_and_says_what_is_coming(path, few_metrics, 
     ]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_writing_the_page_takes_a_fifth_of_the_time_at_most(path, tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(save.time, "perf_counter", lambda: now[0])
@@ -84,22 +87,41 @@ def test_writing_the_page_takes_a_fifth_of_the_time_at_most(path, tmp_path, monk
         assert pages.due
 
 
-def test_a_figure_is_laid_out_drawn_and_measured_by_one_renderer_as_matplotlib_saves_it():
-    data = xr.Dataset({"a": ("step", np.arange(9.0))}, {"step": np.arange(9)})
+def two_panels(result, figure):
+    left, right = plot.panels(figure, 2, columns=2, titles=["a long title", "b"], sharey=False)
+    left.plot(result["step"], result["a"], label="a line")
+    left.set_ylabel("name of the ordinate")
+    plot.legend(left)
+    plot.heat(right, np.outer(result["a"], result["a"]), colorbar="label of a scale")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center")
 
-    def drawn(result, figure):
-        left, right = plot.panels(figure, 2, columns=2, titles=["a long title", "b"], sharey=False)
-        left.plot(result["step"], result["a"], label="a line")
-        plot.legend(left)
-        plot.heat(right, np.outer(result["a"], result["a"]), colorbar="label of a scale")
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center")
 
-    once = plot.to_svg(plot.draw(drawn, data))
-    figure, file = plot.draw(drawn, data), io.StringIO()
+@pytest.fixture
+def nine():
+    return xr.Dataset({"a": ("step", np.arange(9.0))}, {"step": np.arange(9)})
+
+
+def test_a_figure_is_laid_out_as_matplotlib_does_with_axes_measured_once(nine, monkeypatch):
+    measured, measure = [], Axes.get_tightbbox
+    ours, theirs, file = plot.draw(two_panels, nine), plot.draw(two_panels, nine), io.StringIO()
     with matplotlib.rc_context(plot.STYLE):
-        figure.savefig(file, format="svg", dpi=MAP_DPI, metadata={"Date": None, "Creator": None})
-    names = r""" (?:id|class|data-\w+)=("[^"]*"|'[^']*')|\.\d+"""
-    assert re.sub(names, "", once) == re.sub(names, "", file.getvalue())
+        theirs.savefig(file, format="svg", dpi=MAP_DPI)
+    monkeypatch.setattr(
+        Axes, "get_tightbbox", lambda axes, *_, **how: measured.append(axes) or measure(axes, *_, **how)
+    )
+    text = plot.to_svg(ours)
+    assert [measured.count(axes) for axes in ours.axes[:2]] == [1, 1], (
+        "the colour bar has other ticks when shorter"
+    )
+    points = 72 * ours.get_size_inches()[[0, 1, 0, 1]]
+    for mine, its in zip(ours.axes, theirs.axes, strict=True):
+        # Its margins are those of where it stood before.
+        assert np.abs(points * (mine.get_position().extents - its.get_position().extents)).max() < 4
+    words = re.compile("<text[^>]*>(.*?)</text>")
+    assert words.findall(text) == words.findall(file.getvalue())
+    box = measure(ours.axes[0]).extents * 72 / ours.dpi
+    told = [float(edge) for edge in re.search('data-outer="(.*?)"', text)[1].split()]
+    assert np.allclose(told, [box[0], points[1] - box[3], box[2], points[1] - box[1]], atol=4)
 
 
 def test_figures_drawn_beside_are_the_same(path, tmp_path, monkeypatch):
@@ -139,6 +161,7 @@ class Died(Executor):
         return future
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("executor", [Waits, Died])
 def test_what_the_other_process_does_not_draw_is_drawn_here(path, tmp_path, monkeypatch, executor):
     results = analyze.run(path, list(STORED))
@@ -154,6 +177,7 @@ def test_what_the_other_process_does_not_draw_is_drawn_here(path, tmp_path, monk
         assert (tmp_path / "tables" / f"{name}.csv").is_file()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_tables_and_figures_are_written_again_only_for_other_results(path, tmp_path):
     results = analyze.run(path, list(STORED), output=tmp_path)
     results.save(tmp_path)

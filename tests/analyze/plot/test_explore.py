@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 import re
 from html import unescape
@@ -112,6 +113,17 @@ def test_points_and_bars_can_be_named():
         ("margin, Kendall", 0.25),
         ("cna, Kendall", -0.5),
     ]
+
+
+def test_names_of_many_rows_do_not_lie_on_one_another():
+    figure = plot.styled(lambda figure: plot.heat_over_time(
+        plot.panels(figure, 4, columns=2, height=2.4)[2], np.eye(23), range(23), [f"layer {k}" for k in range(23)]
+    ))  # fmt: skip
+    figure.draw_without_rendering()
+    names = [text for text in figure.axes[2].get_yticklabels() if text.get_text()]
+    boxes = sorted((text.get_window_extent() for text in names), key=lambda box: box.y0)
+    assert len(names) >= 5 and all(below.y1 <= above.y0 for below, above in itertools.pairwise(boxes))
+    assert {"layer 0", "layer 22"} <= {text.get_text() for text in names}
 
 
 def test_long_lines_and_large_maps_stay_small():

@@ -94,12 +94,9 @@ def test_splits_and_layers_are_named(results):
     assert results["cna_landscape"].attrs["metric"] == "cna_landscape"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_saved_results_read_back(results, tmp_path):
-    names = (
-        "image_functions",
-        "jacobian",
-        "layer_margin",
-    )  # with most dimensions; each one's figure takes long
+    names = ("image_functions", "jacobian", "layer_margin")  # with most dimensions
     Results({name: results[name] for name in names}, archive=results.archive).save(tmp_path / "out")
     again = analyze.load(tmp_path / "out")
     for name in names:

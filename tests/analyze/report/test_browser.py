@@ -310,6 +310,19 @@ def test_panels_stand_below_one_another_where_there_is_little_room(page, report,
     assert svg.get_attribute("viewBox").startswith("0 0 518.4")
 
 
+def test_a_panel_that_comes_to_stand_alone_has_the_numbers_it_shared(page, comparison):
+    page.goto(comparison)
+    assert page.locator(".lent").count() == 0
+    page.set_viewport_size({"width": 400, "height": 900})
+    texts = "group => [...group.querySelectorAll('text:not([transform])')].map(text => text.textContent)"
+    first, second = page.locator(".plot svg:has(.lent)").first.locator("[data-panel]").all()[:2]
+    assert set(second.locator(".lent").evaluate(texts)) <= set(first.evaluate(texts))
+    left = second.locator(".lent").bounding_box()
+    assert left["x"] > 0 and left["width"] < 60 and left["y"] > first.bounding_box()["y"] + 40
+    page.set_viewport_size({"width": 1280, "height": 900})
+    assert page.locator(".lent").count() == 0
+
+
 def test_chapters_are_folded_and_open_where_a_link_leads(page, results, tmp_path):
     copies = {f"copy_{k}": results["margin"] for k in range(9)} | dict(results)
     write_report(Results(copies), tmp_path / "report.html")

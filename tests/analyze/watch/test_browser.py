@@ -64,7 +64,7 @@ def browser():
 @contextmanager
 def served(folder):
     """The address of a server of a directory, in a thread of this process."""
-    survey = Survey(str(folder), every=0.05)
+    survey = Survey(str(folder), every=0.25)
     server = uvicorn.Server(uvicorn.Config(make_app(survey), log_level="error"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, args=([listening],))

@@ -40,14 +40,27 @@ def watched():
         one.close()
 
 
+@pytest.fixture(scope="module")
+def looked(runs):
+    """A survey of both runs that has looked at them, how the directory was before, and what was kept then."""
+    before = content(runs)
+    survey = Survey(str(runs))
+    survey.look()
+    yield survey, before, any(survey._folder.iterdir())
+    survey.close()
+
+
+def content(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
 def lines(survey, name, **asked):
     charts = {chart["name"]: chart for chart in survey.curves(**asked)}
     return charts[name]["lines"] if name in charts else []
 
 
-def test_facts_and_curves_are_those_of_the_archive_and_of_an_analysis(runs, watched):
-    survey = watched(runs)
-    survey.look()
+def test_facts_and_curves_are_those_of_the_archive_and_of_an_analysis(runs, looked):
+    survey, *_ = looked
     a, b = survey.state()["runs"]
     assert [a["name"], b["name"]] == ["a", "b"] and survey.state()["trouble"] == ""
     assert (a["state"], a["updates"], a["epochs"], a["snapshots"], a["computing"]) == (
@@ -79,9 +92,8 @@ def test_facts_and_curves_are_those_of_the_archive_and_of_an_analysis(runs, watc
     assert {chart["name"] for chart in survey.curves()} <= {chart.name for chart in CHARTS}
 
 
-def test_runs_of_one_value_of_an_attribute_are_one_band(runs, watched):
-    survey = watched(runs)
-    survey.look()
+def test_runs_of_one_value_of_an_attribute_are_one_band(looked):
+    survey, *_ = looked
     assert survey.state()["varied"] == ["steps"]  # the synthetic card says how many updates there were
     bands = lines(survey, "stiffness", by="steps")
     assert [(band["group"], band["n"]) for band in bands] == [(4, 1), (8, 1)]
@@ -177,17 +189,13 @@ def test_those_that_train_come_first_and_each_has_its_turn(tmp_path, watched, mo
     assert order == ["b", "a", "c", "b"]
 
 
-def test_nothing_is_written_to_the_directory(runs, watched):
-    def content():
-        return {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
-
-    before = content()
-    survey = watched(runs)
-    survey.look()
-    kept = survey._folder
-    assert content() == before and any(kept.iterdir())
+def test_nothing_is_written_to_the_directory(runs, looked, tmp_path):
+    _, before, kept = looked
+    assert content(runs) == before and kept
+    survey = Survey(str(tmp_path))
+    assert survey._folder.exists()
     survey.close()
-    assert not kept.exists()
+    assert not survey._folder.exists()
 
 
 def test_runs_at_a_url_are_watched_too(runs, watched):

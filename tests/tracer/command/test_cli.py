@@ -18,6 +18,7 @@ from analyze.command.analysis import beside
 from tests.synthetic import write_archive
 from tracer.archive import open as open_archive
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 OWN = """
 from analyze import metric
 

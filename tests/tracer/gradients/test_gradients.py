@@ -1,6 +1,7 @@
 """Rules and forms against one autograd.grad an example; both routes to a Gram matrix against each other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import pytest
@@ -133,6 +134,12 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "w * x": (lambda: Calls(lambda m, x: m.w * torch.tanh(x) * m.v, w=(4,), v=(1,)), (3, 4)),
     "expanded token": (lambda: Calls(with_token, w=(1, 1, 4)), (3, 4)),
 }  # fmt: skip
+# Other sizes and ranks of what the rest has: tokens, a frozen weight, groups, two and three dimensions, x @ w.
+RARE = {
+    "linear of a grid", "linear, bias frozen", "conv1d", "conv2d depthwise", "conv2d 1x1 strided",
+    "conv2d same, even kernel", "transposed 1d", "transposed 3d", "batch norm 1d", "layer norm of images", "mm",
+}  # fmt: skip
+EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name in RARE)) for name in MODULES]
 
 
 def forms_of(network: Network, model: nn.Module, x: Any, y: Tensor) -> tuple[Plan, dict[str, Form]]:
@@ -158,12 +165,12 @@ def with_statistics(model: nn.Module) -> nn.Module:
 
 
 class Together(nn.Module):
-    """All modules side by side, each with an input of its own: tracing them one by one takes longer."""
+    """Modules side by side, each with an input of its own: tracing them one by one takes longer."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
-        self.parts, self.inputs = nn.ModuleList(), list[Tensor]()
-        for make, shape in MODULES.values():
+        self.names, self.parts, self.inputs = names, nn.ModuleList(), list[Tensor]()
+        for make, shape in map(MODULES.__getitem__, names):
             torch.manual_seed(0)
             self.parts.append(with_statistics(make()))
             self.inputs.append(torch.randn(4, *shape))
@@ -178,18 +185,19 @@ def losses_of_all(model: nn.Module, inputs: Any, targets: Tensor) -> tuple[Tenso
     return outputs[0], torch.stack(losses).sum(0)
 
 
-@pytest.fixture(scope="module")
-def together() -> tuple[Together, Tensor, Plan, dict[str, Form]]:
-    model, y = Together(), torch.rand(4, generator=torch.Generator().manual_seed(2))
+@cache
+def together(rare: bool) -> tuple[Together, Tensor, Plan, dict[str, Form]]:
+    model = Together([name for name in MODULES if (name in RARE) == rare])
+    y = torch.rand(4, generator=torch.Generator().manual_seed(2))
     inputs = tuple(model.inputs)
     network = trace(model, inputs, y, objective=losses_of_all)
     return model, y, *forms_of(network, model, inputs, y)
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_rule(name: str, together: tuple[Together, Tensor, Plan, dict[str, Form]]) -> None:
-    whole, y, plan, forms = together
-    place = list(MODULES).index(name)
+@pytest.mark.parametrize("name", EACH)
+def test_rule(name: str) -> None:
+    whole, y, plan, forms = together(name in RARE)
+    place = whole.names.index(name)
     model, x, prefix = whole.parts[place], whole.inputs[place], f"parts.{place}."
     exact, theirs = (
         {prefix + key: row for key, row in per_example(model, squares, x, y, double=double).items()}

@@ -207,7 +207,7 @@ def test_an_objective_that_says_so_is_believed(tmp_path: Any, extra: str) -> Non
         "pac_bayes"
     ]  # the table says so, with weights moved
     assert state["accuracy"].values[-1] == pytest.approx(1 - wrong)
-    why = {"targets": "several answers.* one chosen token", "correct": "not of which class"}[extra]
+    why = {"targets": "several answers.* targets of one answer", "correct": "not of which class"}[extra]
     with pytest.raises(MissingTraceError, match=why):
         analyze.run(archive, ["margin"])
 

@@ -132,7 +132,7 @@ def test_many_classes_are_recorded_as_the_largest_scores(tmp_path: Any) -> None:
     assert found == pytest.approx((scores.argmax(-1) != y).double().mean().item())
     report = verify(tmp_path / "a.zarr", replay=True)
     assert report.ok and report.counts["replayed"] == 2
-    with pytest.raises(MissingTraceError, match="one chosen token"):
+    with pytest.raises(MissingTraceError, match="targets of one answer of each example"):
         analyze.run(archive, ["class_stiffness"])
 
 

@@ -7,8 +7,9 @@ import torch
 
 from tracer.errors import RecordError
 from tracer.probe import Probe
-from tracer.probe.fitting import Fitted, Needs, Work, batch_of, fit
+from tracer.probe.fitting import Fitted, batch_of, fit
 from tracer.probe.memory import COPIES, WEIGHTS, unfinished_bytes
+from tracer.probe.needs import Needs, Work
 
 STREAMS = ["outputs", "masks", "gradients"]
 GB = 1 << 30
@@ -19,6 +20,7 @@ def needs(**changes: object) -> Needs:
     known = Needs(
         stream=lambda stream, count: [count],
         exact=3000,
+        sketch=10,
         gradients="gram",
         gram=lambda n: 0,
         flight=(20, 10),
@@ -47,6 +49,24 @@ def test_what_fits_is_taken_whole_and_nothing_is_said() -> None:
     fitted = fit(probes(), STREAMS, needs(), GB)
     assert [taken(fitted, stream) for stream in STREAMS] == [[40, 40]] * 3
     assert len(fitted.groups) == 1 and fitted.notes == []
+
+
+def test_sketches_where_inner_products_leave_too_few_examples() -> None:
+    large = needs(gradients="auto", exact=GB, held={("a",): 10_000_000}, chunks=(4, 64))
+    inner = fit(probes(), STREAMS, replace(large, gradients="gram"), 200_000_000)
+    assert taken(inner, "gradients") == [8, 8] and inner.gradients == ("gram", "")
+    fitted = fit(probes(), STREAMS, large, 200_000_000)
+    assert taken(fitted, "gradients") == [40, 40] and len(fitted.groups) == 1
+    assert (
+        fitted.gradients[0] == "sketch" and "of 8 examples of a probe, sketches for 40" in fitted.gradients[1]
+    )
+    assert "gradients='gram'" in fitted.notes[-1]
+    # Where sketches have no more examples, or there are enough, exact inner products are better.
+    assert fit(probes(8), STREAMS, large, 200_000_000).gradients == ("auto", "")
+    assert fit(probes(), STREAMS, large, 600_000_000).gradients == ("auto", "")
+    with pytest.raises(RecordError):
+        fit(probes(gradients=40), STREAMS, replace(large, gradients="gram"), 200_000_000)
+    assert fit(probes(gradients=40), STREAMS, large, 200_000_000).gradients[0] == "sketch"
 
 
 def test_layers_go_in_groups_before_any_example_is_left_out() -> None:

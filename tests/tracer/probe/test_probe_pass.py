@@ -20,7 +20,7 @@ from tracer.network.copies import named_tensors, private_copy
 from tracer.network.table import Row
 from tracer.probe import Probe, ProbePass
 from tracer.probe import memory as budget
-from tracer.probe.fitting import Needs
+from tracer.probe.needs import Needs
 from tracer.probe.packing import _pack_torch, pack_on
 
 Observed = dict[str, dict[str, np.ndarray]]

@@ -121,11 +121,11 @@ def test_one_flipped_bit_anywhere_in_a_zip_file_is_found_or_harmless(small: Path
     """Bits of headers that a reader of zip files passes over (dates, rights) change nothing that is read."""
     file = pack(small, tmp_path / "run.zip", zip=True)
     data = file.read_bytes()
-    places = random.Random(0).sample(range(len(data)), 60)
+    places = random.Random(0).sample(range(len(data)), 25)
     with zipfile.ZipFile(file) as made:
         spans = [(m.header_offset + 30 + len(m.filename), m.file_size) for m in made.infolist()]
     inside = [place for place in places if any(a <= place < a + n for a, n in spans)]
-    assert len(inside) > 50
+    assert len(inside) > 20
     for place in inside:
         changed = bytearray(data)
         changed[place] ^= 1 << place % 8

@@ -40,7 +40,7 @@ def made(seed):
 def test_one_layer_by_hand():
     weight = np.array([[0.0, 2.0], [0.0, 0.0], [-1.0, 0.0]])
     table = stored([{"op": "aten.linear.default", "args": [{"input": 0}, {"tensor": "w"}]}], inputs=[(2, 2)])
-    result = layer_norms([{"w": weight}], {"w": weight * 0 + 1}, {"fc": ["w"]}, table)
+    result = layer_norms([{"w": weight}], {"w": weight * 0 + 1}, {"fc": ["w"]}, network=table)
     assert result["layer"].tolist() == ["fc", "all"]
     expected = {
         "frobenius": 5**0.5,
@@ -57,7 +57,7 @@ def test_one_layer_by_hand():
 @pytest.mark.parametrize("layer", ["conv", "fc"])
 def test_agrees_with_entries_one_by_one(layer):
     weights, initial = [made(1), made(2)], made(0)
-    result = layer_norms(weights, initial, LAYERS, NETWORK)
+    result = layer_norms(weights, initial, LAYERS, network=NETWORK)
     name = LAYERS[layer][0]
     for step in range(2):
         for norm, value in slow.norms(weights[step][name], initial[name]).items():
@@ -66,7 +66,7 @@ def test_agrees_with_entries_one_by_one(layer):
 
 def test_convolution_is_measured_as_the_map_it_computes():
     weights = made(1)
-    result = layer_norms([weights], weights, LAYERS, NETWORK)
+    result = layer_norms([weights], weights, LAYERS, network=NETWORK)
     kernel = torch.from_numpy(weights["conv.weight"]).double()
     basis = torch.eye(2 * 6 * 5, dtype=torch.float64).reshape(-1, 2, 6, 5)
     columns = torch.nn.functional.conv2d(basis, kernel, stride=2, padding=1).flatten(1)
@@ -77,7 +77,7 @@ def test_convolution_is_measured_as_the_map_it_computes():
 
 def test_layers_without_one_matrix():
     weights, initial = made(1), made(0)
-    result = layer_norms([weights], initial, LAYERS, NETWORK)
+    result = layer_norms([weights], initial, LAYERS, network=NETWORK)
     for name in ("spectral_exact", "spectral_reshaped", "nuclear"):
         assert np.isnan(result[name][0, [COLUMN["bn"], COLUMN["rnn"], COLUMN["all"]]]).all()
     assert result["l1"][0, COLUMN["bn"]] == pytest.approx(np.abs(weights["bn.weight"]).sum())
@@ -86,7 +86,7 @@ def test_layers_without_one_matrix():
 
 
 def test_all_adds_the_layers_up():
-    result = layer_norms([made(1), made(0)], made(0), LAYERS, NETWORK)
+    result = layer_norms([made(1), made(0)], made(0), LAYERS, network=NETWORK)
     for name in ("frobenius", "distance_from_init"):
         np.testing.assert_allclose(result[name][:, -1] ** 2, (result[name][:, :-1] ** 2).sum(1))
     np.testing.assert_allclose(result["l1"][:, -1], result["l1"][:, :-1].sum(1))
@@ -97,7 +97,7 @@ def test_biases_never_count_and_order_of_units_does_not_matter():
     weights = made(1)
     moved = {name: value + 5 if name.endswith("bias") else value for name, value in weights.items()}
     moved["fc.weight"] = moved["fc.weight"][[2, 0, 1]]
-    result = layer_norms([weights, moved], weights, LAYERS, NETWORK)
+    result = layer_norms([weights, moved], weights, LAYERS, network=NETWORK)
     for name in ("frobenius", "l1", "nuclear", "spectral_exact"):
         np.testing.assert_allclose(result[name][0], result[name][1], rtol=1e-12)
 
@@ -105,7 +105,7 @@ def test_biases_never_count_and_order_of_units_does_not_matter():
 def test_weight_that_the_table_does_not_apply_has_no_exact_norm():
     weights = made(1)
     result = layer_norms(
-        [weights], weights, LAYERS, stored([{"op": "aten.relu.default", "args": [{"input": 0}]}])
+        [weights], weights, LAYERS, network=stored([{"op": "aten.relu.default", "args": [{"input": 0}]}])
     )
     assert np.isnan(result["spectral_exact"]).all()
     assert np.isfinite(result["spectral_reshaped"][0, COLUMN["fc"]])
@@ -114,7 +114,7 @@ def test_weight_that_the_table_does_not_apply_has_no_exact_norm():
 def test_weight_that_is_not_finite_is_undefined():
     weights = made(1)
     weights["fc.weight"][0, 0] = np.nan
-    result = layer_norms([weights], made(0), LAYERS, NETWORK)
+    result = layer_norms([weights], made(0), LAYERS, network=NETWORK)
     fc = COLUMN["fc"]
     assert all(np.isnan(result[name][0, fc]) for name in ("frobenius", "l1", "nuclear", "spectral_exact"))
     assert np.isfinite(result["frobenius"][0, COLUMN["conv"]])

@@ -83,8 +83,9 @@ def test_iterates_are_the_last_ones_equally_far_apart():
 
 
 def test_distances_of_losses():
-    losses = np.array([[0.0, 1.0], [2.0, 1.0], [2.0, 4.0]])
-    options = {"losses": losses, "distance": "losses"}
+    losses = np.array([[0.0, 1.0, 9.0], [2.0, 1.0, 7.0], [2.0, 4.0, 0.0]])
+    split = np.array(["train", "train", "test"])
+    options = {"losses": losses, "split": split, "distance": "losses"}
     found = trajectory_dimension(run_of(np.zeros((3, 3))), LAYERS, np.arange(3), 4, **options)
     assert found["e_alpha"] == 1 + 1.5
     with pytest.raises(MissingTraceError, match="needs losses of a train probe"):
