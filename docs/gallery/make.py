@@ -200,7 +200,8 @@ def _few(one: Outcome) -> bool:
 def _effect(one: Outcome) -> str:
     if one.mean != one.mean:
         return "at no seed defined"
-    return f"{one.mean:.3g} ({one.low:.3g} to {one.high:.3g}) {one.check.unit}".rstrip()
+    interval = f"{one.low:.3g} to {one.high:.3g}" if one.low == one.low else "no interval"
+    return f"{one.mean:.3g} ({interval}) {one.check.unit}".rstrip()
 
 
 def _said(result: dict[str, Any]) -> str:

@@ -1,8 +1,5 @@
 """Sketches against their definition in loops, against a second Philox, and against the gradients they stand for."""
 
-from hashlib import blake2b
-from math import prod
-
 import numpy as np
 import pytest
 import torch
@@ -10,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.oracles.gradients import per_example
+from tests.oracles.sketches import by_definition, drawn
 from tracer.gradients import Backward, Plan
 from tracer.gradients.forms import Correlation, Form, Full, Outer, Scatter, Tied
 from tracer.gradients.sketch import BLOCKS, Projection, Setting, Sketches, draw
@@ -43,21 +41,6 @@ def forms() -> dict[str, Form]:
     return made
 
 
-def by_definition(rows: Tensor, name: str, buckets: int, seed: int) -> np.ndarray:
-    """Sketches (n, block, bucket): every element is added to its bucket with its sign."""
-    shape = rows.shape[1:]
-    rows_of, columns_of = shape[0], prod(shape[1:])
-    r = draw(seed, name, 0, rows_of, buckets=buckets)
-    c = draw(seed, name, 1, columns_of, buckets=buckets) if len(shape) > 1 else np.zeros((BLOCKS, 1), int)
-    out, g = np.zeros((len(rows), BLOCKS, buckets)), rows.reshape(len(rows), rows_of, columns_of).numpy()
-    for b in range(BLOCKS):
-        for i in range(rows_of):
-            for j in range(columns_of):
-                sign = (-1) ** int(r[b, i] >= buckets) * (-1) ** int(c[b, j] >= buckets)
-                out[:, b, (r[b, i] + c[b, j]) % buckets] += sign * g[:, i, j]
-    return out
-
-
 @pytest.mark.parametrize("name", forms())
 @pytest.mark.parametrize("factors", [True, False])
 def test_every_form_is_sketched_as_its_gradients_are(
@@ -66,7 +49,7 @@ def test_every_form_is_sketched_as_its_gradients_are(
     form = forms()[name]
     monkeypatch.setattr(Projection, "_factors_are_cheaper", lambda *_: factors)
     got = Projection(name, form.shape, 8, 3, CPU).of(form).double().numpy()
-    expected = by_definition(form.rows(), name, 8, 3)
+    expected = by_definition(form.rows().numpy(), name, 8, 3)
     assert np.abs(got - expected).max() < 1e-6 * np.abs(expected).max()
 
 
@@ -79,25 +62,9 @@ def test_a_sketch_worked_by_hand() -> None:
     assert one.of(Full(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])))[0].tolist() == [[-1.0, -3.0]] * BLOCKS
 
 
-def philox(key: int, n: int) -> list[int]:
-    """The first n words of Philox 4x64 with 10 rounds, after Salmon et al. 2011; the first counter is 1."""
-    full, words = (1 << 64) - 1, []
-    for counter in range(1, -(-n // 4) + 1):
-        c, k = [counter, 0, 0, 0], [key & full, key >> 64]
-        for _ in range(10):
-            first, second = 0xD2E7470EE14C6C93 * c[0], 0xCA5A826395121157 * c[2]
-            c = [(second >> 64) ^ c[1] ^ k[0], second & full, (first >> 64) ^ c[3] ^ k[1], first & full]
-            k = [(k[0] + 0x9E3779B97F4A7C15) & full, (k[1] + 0xBB67AE8584CAA73B) & full]
-        words += c
-    return words[:n]
-
-
 def test_draws_can_be_made_without_numpy() -> None:
-    key = int.from_bytes(blake2b(b"5/fc.weight/1", digest_size=16).digest(), "little")
-    words = philox(key, BLOCKS * 6)
-    expected = [(word >> 61) + 8 * (word & 1) for word in words]
-    assert draw(5, "fc.weight", 1, 6, buckets=8).flatten().tolist() == expected
-    assert draw(5, "fc.weight", 0, 6, buckets=8).flatten().tolist() != expected
+    assert draw(5, "fc.weight", 1, 6, buckets=8).tolist() == drawn(5, "fc.weight", 1, 6, 8)
+    assert draw(5, "fc.weight", 0, 6, buckets=8).tolist() != drawn(5, "fc.weight", 1, 6, 8)
 
 
 @pytest.mark.parametrize("kind", ["outer", "tensor"])
