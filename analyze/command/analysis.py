@@ -178,15 +178,16 @@ def analyze_one(
     first: list[int] = []
 
     def arrived(results: Any) -> None:
+        left = len(results.coming)
+        if not first and left:  # what was found is told before its figures are drawn
+            for finding in findings(results):
+                note(f"- {finding.sentence}")
         if first and not pages.due:
             return
         pages.write(results)
-        left = len(results.coming)
         if first and left:
             note(f"{first[0] - left} of {first[0]} are in the report")
         elif left:
-            for finding in findings(results):
-                note(f"- {finding.sentence}")
             coming = ", ".join(results.coming)
             note(f"report: {target / 'report.html'}; to come, by running the network again: {coming}")
         first.append(left)

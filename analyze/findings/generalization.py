@@ -150,7 +150,7 @@ def _of_losses(results: Datasets, losses: Mapping[str, tuple[int, float]]) -> Fi
             text += (
                 f", {moved}"
                 if change.excludes(0)
-                else f", no different from {figures(first.first)} at the start"
+                else f", which cannot be told from {figures(first.first)} at the start"
             )
         texts.append(text)
     step = max(step for step, _ in losses.values())

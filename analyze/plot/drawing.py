@@ -70,7 +70,11 @@ def _measured_once(figure: Figure, margins: dict[Axes, hover.Margins]) -> Iterat
             vars(axes).pop("get_tightbbox", None)
 
 
-def _once(axes: Axes, measure: Callable[..., Any], margins: dict[Axes, hover.Margins]) -> Callable[..., Any]:
+def _once(
+    axes: Axes,
+    measure: Callable[..., Any],
+    margins: dict[Axes, hover.Margins],
+) -> Callable[..., Any]:
     ticks: list[float] = []  # of the ordinate, whose labels are as wide as their numbers are long
 
     def box(renderer: Any = None, *, for_layout_only: bool = False, **how: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import time
@@ -180,6 +181,7 @@ def ready() -> None:
     import matplotlib.backends.backend_svg  # noqa: F401
 
     available_metrics()
+    gc.freeze()  # searches for garbage, one a figure, need not go through all that was imported
 
 
 def write_files(card: Metric | None, data: xr.Dataset, table: Path | None, figure: Path | None) -> str:

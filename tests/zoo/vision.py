@@ -191,8 +191,8 @@ CASES = [
     Case(
         "ResNet",
         V,
-        hub("ResNet", embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1]),
-        images(32),
+        hub("ResNet", embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic"),
+        images(),
         objective=logits,
     ),
     Case(

@@ -6,8 +6,10 @@ import math
 import shutil
 import sys
 import time
+import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import click
@@ -49,9 +51,16 @@ def sentence(error: BaseException) -> str:
     text = " ".join(" ".join([str(error), *getattr(error, "__notes__", [])]).split())
     text = printable(text)
     ours = type(error).__module__.partition(".")[0] in ("tracer", "analyze")
-    if ours or isinstance(error, OSError):
+    if ours or isinstance(error, OSError) or _worded(error):
         return text
     return f"unexpected {type(error).__name__}: {text}; run again with --debug to see where"
+
+
+def _worded(error: BaseException) -> bool:
+    """Whether a line of ours raised it, and so worded it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    packages = {"tracer", "analyze"} & set(Path(frames[-1].filename).parts) if frames else set()
+    return bool(packages) and (frames[-1].line or "").startswith("raise ") and isinstance(error, ValueError)
 
 
 EVERY = 10.0  # seconds between lines of progress where there is no terminal

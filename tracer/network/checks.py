@@ -219,7 +219,7 @@ def _currency(
     return Currency(
         False,
         f"the model no longer computes what was traced (outputs or losses differ by up to {difference:.3g}; "
-        "an attribute read in forward has changed): it must be traced again",
+        "something that it or its objective reads has changed): it must be traced again",
         difference,
     )
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tracer import ops
 from tracer.errors import ArchiveError
 from tracer.network.program import Program
 from tracer.network.pytree import leaves_of, rebuild
 from tracer.network.table import DTYPES
-from tracer.network.torch_internals import DispatchMode
 from tracer.ops import op
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class _Excess(Exception):
     """One operation alone is beyond the limits."""
 
 
-class _Meter(DispatchMode):
+class _Meter(TorchDispatchMode):
     """Adds up what the operations under it make and do."""
 
     def __init__(self, limits: tuple[int, int]) -> None:

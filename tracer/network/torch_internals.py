@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
 
 # Where a module keeps its hooks: copies leave out those of the user's, and no method removes hooks one did not add.
 HOOKS = (
@@ -29,14 +28,6 @@ HOOKS = (
     "_load_state_dict_pre_hooks",
     "_load_state_dict_post_hooks",
 )
-
-
-class DispatchMode(TorchDispatchMode):
-    """A mode under which nothing compiled is called; another would load PyTorch's compiler, which takes seconds."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
 
 
 class Replaced:
@@ -175,6 +166,12 @@ def composites(targets: Iterable[Any], is_known: Callable[[str], bool]) -> Itera
         yield
     finally:
         setattr(exported_program, _COLLECT, collect)
+
+
+def transform_level() -> int:
+    """How many transforms of `torch.func` are at work, one within the other."""
+    level = torch._C._functorch.maybe_current_level()
+    return 0 if level is None else int(level)
 
 
 def within_transform() -> bool:

@@ -27,6 +27,14 @@ from tracer.ops.decompositions import decompositions, is_primitive
 
 _FEW = 3  # examples in a trace with a variable number of them
 _MANY = 1 << 31  # more examples than go through at once
+INSTEAD = (
+    "; replace control flow that depends on values there by torch.where, or let the model itself be probed"
+)
+# What torch says, by a piece of it, where its words do not say what of the user's code it is.
+_MEANINGS = {
+    "fake tensor in the exported program constant": "a derivative is taken in it (torch.autograd.grad)",
+    "'Tensor' object has no attribute 'constant'": "a derivative is taken in it (torch.func)",
+}
 
 
 class _Together(nn.Module):
@@ -336,10 +344,8 @@ def _refused(model: nn.Module, error: Exception) -> str:
     library = str(Path(torch.__file__).parent)
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not f.filename.startswith((here, library, "<"))]
-    where = f"{own[-1].filename}:{own[-1].lineno} ({own[-1].line})" if own else "an unknown line"
+    where = f" past {own[-1].filename}:{own[-1].lineno} ({own[-1].line})" if own else ""
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
-    return (
-        f"torch.export cannot trace {type(model).__name__} past {where}: {reason}; "
-        "replace control flow that depends on values there by torch.where, "
-        "or let the model itself be probed"
-    )
+    for words, meaning in _MEANINGS.items():
+        reason = meaning if words in reason else reason
+    return f"torch.export cannot trace {type(model).__name__}{where}: {reason}{INSTEAD}"

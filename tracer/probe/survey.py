@@ -1,6 +1,7 @@
 """A first look before recording: what one or two examples give, and which way gives which gradient."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -48,12 +49,20 @@ class Survey:
             self._add(left_over(self.leftover, tensors, examples, 0, n))
 
     def _try_rules(self, tensors: Mapping[str, Tensor], examples: Examples, n: int) -> None:
+        counted = True
         while True:
             batch = examples.batch(n)
             backward = Backward(self.plan, n, batch, lambda _, forms: self._add(forms))
             held = Held([*tensors.values(), *leaves_of(list(examples.cut(0, n)))])
-            with torch.enable_grad(), held:
-                outputs, losses = examples.through(tensors, 0, n, [backward.visit])
+            try:
+                with torch.enable_grad(), held if counted else nullcontext():
+                    outputs, losses = examples.through(tensors, 0, n, [backward.visit])
+            except RuntimeError as error:
+                # An objective that takes derivatives by torch.func does not run where what is kept is looked at.
+                if not counted or "saved tensor hooks" not in str(error):
+                    raise
+                counted = False
+                continue
             held.add(backward.waiting)
             self.needed = held.nbytes // batch
             self._keep(outputs, losses)

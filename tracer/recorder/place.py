@@ -4,8 +4,7 @@ from pathlib import Path
 
 from tracer.errors import ArchiveError, RecordError, did_you_mean
 from tracer.recorder.ranks.writer import Parent
-from tracer.store.files import Lock
-from tracer.writer.place import remove, settled
+from tracer.writer.place import cannot_write, locked, remove, settled
 
 EXISTS = ("refuse", "overwrite", "number")
 
@@ -48,8 +47,8 @@ def clear(path: Path) -> None:
     """Remove the archive at the path, if there is one. ArchiveError where it is being written."""
     if not path.exists():
         return
-    lock = Lock(settled(path))
-    try:
-        remove(path)
-    finally:
-        lock.release()
+    with locked(settled(path)):
+        try:
+            remove(path)
+        except OSError as error:
+            raise cannot_write(path, error) from error

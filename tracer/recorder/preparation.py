@@ -18,6 +18,7 @@ from tracer.network.loss_kind import judged
 from tracer.network.objective import Objective, Scored, call_model, objective_of, per_example, said_targets
 from tracer.network.pytree import examples_in, first_tensor, leaves_of, rebuild, take, whole
 from tracer.network.table import DTYPES
+from tracer.network.tracing import INSTEAD
 from tracer.probe import Probe, ProbePass, fitting
 from tracer.probe.answers import TOP, WHOLE
 from tracer.probe.memory import chunks_of
@@ -166,7 +167,10 @@ def untraced(*arguments: Any, refusal: Exception, **goal: Any) -> EagerNetwork:
     except RecordError:
         raise
     except Exception as error:
-        raise refusal from error
+        reason = str(refusal).partition(INSTEAD)[0]
+        raise RecordError(
+            f"{reason}; nor can the model be probed itself: {first_line(error)}; probes={{}} records all but probes"
+        ) from error
 
 
 def kind(network: Network | EagerNetwork | None) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from tracer.archive import ranks
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
 from tracer.recovery.restore import Rest, restore, sound_rows, up_to
-from tracer.store.files import Directory, Lock, beside
+from tracer.store.files import Directory, beside
 from tracer.store.manifest import MANIFEST
 from tracer.verify.examination import Examination
 from tracer.verify.inventory import Inventory
 from tracer.verify.report import Report
 from tracer.writer.committer import Committer
-from tracer.writer.place import settled
+from tracer.writer.place import cannot_write, locked, settled
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ def repair(path: str | os.PathLike[str]) -> Repaired:
     folder = settled(path)
     if not folder.is_dir():
         raise ArchiveError(f"{str(path)!r} is no directory, so it cannot be repaired; unpack it first")
-    lock = Lock(folder)
-    try:
-        repaired, others = _Repair(folder).run(), _others(folder)
-    finally:
-        lock.release()
+    with locked(folder):
+        try:
+            repaired, others = _Repair(folder).run(), _others(folder)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
     parts = [repair(folder / ranks.within(rank)) for rank in others]
     return replace(repaired, text="\n".join(str(part) for part in (repaired, *parts)))
 

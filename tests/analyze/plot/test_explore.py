@@ -117,13 +117,13 @@ def test_points_and_bars_can_be_named():
 
 def test_names_of_many_rows_do_not_lie_on_one_another():
     figure = plot.styled(lambda figure: plot.heat_over_time(
-        plot.panels(figure, 4, columns=2, height=2.4)[2], np.eye(23), range(23), [f"layer {k}" for k in range(23)]
+        plot.panels(figure, 4, columns=2, height=2.4)[2], np.eye(25), range(25), [f"layer {k}" for k in range(25)]
     ))  # fmt: skip
     figure.draw_without_rendering()
     names = [text for text in figure.axes[2].get_yticklabels() if text.get_text()]
     boxes = sorted((text.get_window_extent() for text in names), key=lambda box: box.y0)
     assert len(names) >= 5 and all(below.y1 <= above.y0 for below, above in itertools.pairwise(boxes))
-    assert {"layer 0", "layer 22"} <= {text.get_text() for text in names}
+    assert {"layer 0", "layer 24"} <= {text.get_text() for text in names}
 
 
 def test_long_lines_and_large_maps_stay_small():

@@ -137,6 +137,12 @@ def test_debug_shows_the_exception(arguments, tmp_path):
 # -- list -----------------------------------------------------------------------------------------
 
 
+def test_what_was_worded_for_people_is_no_unexpected_error(run):
+    result = tracer("compare", str(run), str(run))
+    assert result.exit_code == 1 and "a comparison needs at least two runs" in result.output
+    assert "unexpected" not in result.output and "--debug" not in result.output
+
+
 def test_list_names_every_archive_of_a_directory_and_what_ails_one(run, tmp_path):
     (tmp_path / "deep" / "er").mkdir(parents=True)
     shutil.copytree(run, tmp_path / "deep" / "er" / "b.zarr")

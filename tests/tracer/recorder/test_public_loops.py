@@ -11,6 +11,7 @@ import tracer
 from tests.loops import blobs, mlp
 from tests.zoo import tasks
 from tests.zoo.sequences import Recurrent
+from tracer.verify import verify
 
 X, Y = blobs(12)
 PROBES = {"train": (X[:6], Y[:6]), "test": blobs(6, seed=7)}
@@ -189,3 +190,83 @@ def test_backpropagation_through_time_in_pieces(tmp_path):
         assert archive.rows["n_ids"].tolist() == [0, 4, 0, 0, 4, 0, 0]
         assert np.isfinite(archive.rows["loss"][1:]).all()
         assert sorted(np.concatenate([archive.ids(1), archive.ids(4)]).tolist()) == list(range(8))
+
+
+def penalty_by_autograd(model, mixed):
+    mixed = mixed.detach().requires_grad_(True)
+    return torch.autograd.grad(model(mixed).sum(), mixed, create_graph=True)[0]
+
+
+def penalty_by_func(model, mixed):
+    return torch.func.vmap(torch.func.grad(lambda one: model(one[None])[0, 0]))(mixed)
+
+
+@pytest.mark.parametrize("derivative", [penalty_by_autograd, penalty_by_func])
+def test_a_critic_whose_loss_takes_derivatives(tmp_path, derivative):
+    """A gradient penalty: no table can hold it, so that the model is probed itself, and why is told in our words."""
+    torch.manual_seed(0)
+    critic = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 1))
+    optimizer = torch.optim.SGD(critic.parameters(), lr=0.05)
+
+    def objective(model, inputs, targets):
+        real, made = inputs
+        slope = derivative(model, (real + made) / 2)
+        scores = torch.cat([model(real), model(made)], 1)
+        return scores, scores[:, 1] - scores[:, 0] + 10 * (slope.norm(dim=1) - 1) ** 2
+
+    inputs = X[:6], X[6:].contiguous()
+    probes = {"train": (inputs, None)}
+    with (
+        pytest.warns(
+            tracer.RecordWarning, match=r"since torch.export .*: a derivative is taken in it \(torch"
+        ),
+        tracer.record(tmp_path / "a", critic, optimizer, objective=objective, probes=probes) as run,
+    ):
+        for _ in range(2):
+            optimizer.zero_grad()
+            objective(critic, inputs, None)[1].mean().backward()
+            optimizer.step()
+        assert len(run.notes) == 1
+    with tracer.open(tmp_path / "a") as archive:
+        alone = objective(critic, tuple(x[2:3] for x in inputs), None)[1].sum()
+        for (name, _), expected in zip(
+            critic.named_parameters(),
+            torch.autograd.grad(alone, list(critic.parameters()), allow_unused=True),
+            strict=True,
+        ):
+            wanted = 0 if expected is None else expected.numpy()
+            np.testing.assert_allclose(
+                archive.probes["train"].gradients(name, 2)[2], wanted, rtol=1e-4, atol=1e-6
+            )
+
+
+def test_a_target_network_beside_the_model(tmp_path):
+    """What the objective computes with weights of another module changes with them: a version of the table each."""
+    online, target = mlp(), mlp()
+    optimizer = torch.optim.SGD(online.parameters(), lr=0.1)
+
+    def objective(model, inputs, targets):
+        with torch.no_grad():
+            wanted = 0.9 * target(inputs["after"]).max(1).values
+        values = model(inputs["before"])
+        return values, (values.gather(1, targets[:, None])[:, 0] - wanted) ** 2
+
+    inputs = {"before": X[:6], "after": X[6:]}
+    probes = {"train": (inputs, Y[:6])}
+    with (
+        pytest.warns(tracer.RecordWarning, match="At step 2 the model no longer computes what was traced"),
+        tracer.record(
+            tmp_path / "a", online, optimizer, objective=objective, probes=probes, snapshots=tracer.every(1)
+        ),
+    ):
+        for number in range(2):
+            optimizer.zero_grad()
+            objective(online, inputs, Y[:6])[1].mean().backward()
+            optimizer.step()
+            if number == 0:
+                with torch.no_grad():
+                    target[0].weight += 1
+    with tracer.open(tmp_path / "a") as archive:
+        losses = objective(online, inputs, Y[:6])[1].detach()
+        np.testing.assert_allclose(archive.probes["train"].losses(2), losses, rtol=1e-6)
+    assert verify(tmp_path / "a", replay=True).ok

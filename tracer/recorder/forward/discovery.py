@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from tracer.network.pytree import leaves_of
 from tracer.network.randomness import random_state
 from tracer.network.table import Row
+from tracer.network.torch_internals import transform_level, within_transform
 from tracer.ops import ACTIVATIONS, APPLIED, op, overload
 from tracer.recorder.forward import observer
 
@@ -44,6 +45,11 @@ class Functions(TorchFunctionMode):
         super().__init__()
         self._network = network
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._level = 0
+
+    def __enter__(self) -> Any:
+        self._level = transform_level()
+        return super().__enter__()
 
     def __torch_function__(
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -53,6 +59,8 @@ class Functions(TorchFunctionMode):
         if path is None:
             return function(*args, **kwargs)
         self.used(function, args, kwargs, path)
+        if transform_level() > self._level:  # a derivative that the objective takes: no example's own values
+            return function(*args, **kwargs)
         name = observer._NAMES.get(getattr(function, "__name__", ""))
         if name is None:
             return function(*args, **kwargs)
@@ -114,6 +122,10 @@ class Discovery(Functions):
         self._watch_streams("")
 
     def _watch_streams(self, path: str) -> None:
+        if (
+            within_transform()
+        ):  # where no tensor's values can be read; the pass is looked at as a whole in the end
+            return
         if self.drawing is None and _streams() != self._streams:
             self.drawing = self._before
         self._before = path

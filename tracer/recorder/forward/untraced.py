@@ -55,13 +55,14 @@ class EagerNetwork:
         objective: Objective | None = None,
         reason: str,
     ) -> None:
-        self.reason = reason.partition("; replace control flow")[0]
+        self.reason = reason.partition(tracing.INSTEAD)[0]
         self._goal = objective_of(loss, objective)
         self.output, self.losses = ("eager", 0), ("eager", 1)
         self.batch: int | None = None
         self.mixing: str | None = None  # path of a module that normalises over the batch
         self.random_rows: list[Row] = []
         self._unknown: set[str] = set()
+        self._told: set[str] = set()
         self._keys: dict[Key, int] = {}
         self.rows: list[Row] = []
         self._found: dict[Key, tuple[Row, Any]] = {}
@@ -238,8 +239,9 @@ class EagerNetwork:
         return None if self.correct is None else JUDGING
 
     def take_unknown(self) -> list[str]:
-        """Names of sites and calls met since last asked that the first look did not show."""
-        unknown, self._unknown = sorted(self._unknown), set()
+        """Names of sites and calls that the first look did not show; those told before are left out."""
+        unknown = sorted(self._unknown - self._told)
+        self._told |= self._unknown
         return unknown
 
     def _through(
