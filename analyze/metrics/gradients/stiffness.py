@@ -54,7 +54,8 @@ def stiffness(
     are not the same (split, id). A zero gradient has no direction: its cosines are left out of the mean and
     counted in `n_undefined` (`zero="as_zero"` counts them as 0 instead), while sign(0) = 0 is included. NaN
     where no pair is left. `cosine_error` and `sign_error` are the standard errors of both means over the examples
-    drawn (a jackknife), NaN with fewer than three of one split or two of each of two.
+    drawn (a jackknife), NaN with fewer than three of one split or two of each of two. From sketches the mean sign is
+    nearer to 0 than it is, by pairs whose cosine is within its error of 0; `sign_sketch_error` does not show this.
 
     >>> gradients = np.array([[1.0, 0.0], [3.0, 0.0], [0.0, 2.0]])
     >>> gram = (gradients @ gradients.T)[None, None]
