@@ -142,12 +142,13 @@ def attack(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def reading() -> list[str]:
-    """Metrics that are given a network."""
+    """Metrics that are given a network, if there is one."""
     given = {"network", "networks", "states"}
+    named = {name: [*card.reads, *card.optional] for name, card in analyze.available_metrics().items()}
     return [
         name
-        for name, card in analyze.available_metrics().items()
-        if given & {source.name for source in closure([read for read in card.reads if "." not in read])}
+        for name, arrays in named.items()
+        if given & {source.name for source in closure([array for array in arrays if "." not in array])}
     ]
 
 

@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import zarr
+from torch import nn
+from torch.nn import functional as F
 
+import tracer
 from tests.format_tables import PAGE, rendered
 from tests.synthetic import write_archive
 from tracer import spec
@@ -25,6 +29,23 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def root(path: Path) -> dict[str, Any]:
+    return json.loads((path / "zarr.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def sketched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The root of an archive that has sketches in the place of gradients."""
+    path, model = tmp_path_factory.mktemp("sketched") / "run.zarr", nn.Linear(5, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x, y = torch.randn(4, 5), torch.arange(4) % 3
+    options: dict[str, Any] = {
+        "probes": {"train": (x, y)},
+        "snapshots": tracer.every(1),
+        "gradients": "sketch",
+    }
+    with tracer.record(path, model, optimizer, loss=F.cross_entropy, **options):
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
     return json.loads((path / "zarr.json").read_text())
 
 
@@ -48,7 +69,10 @@ def pattern(text: str) -> re.Pattern[str]:
 
 
 @pytest.mark.parametrize("group", spec.GROUPS, ids=lambda group: group.path)
-def test_groups_are_written_as_specified(group: spec.Group, root: dict[str, Any]) -> None:
+def test_groups_are_written_as_specified(
+    group: spec.Group, root: dict[str, Any], sketched: dict[str, Any]
+) -> None:
+    root = sketched if group.path.endswith("/sketches") else root
     found = [name for name in nodes(root, "group") if pattern(group.path).fullmatch(name)]
     assert found
     for name in found:
@@ -81,7 +105,9 @@ def check_array(node: dict[str, Any], array: spec.Array) -> None:
         assert dims == list(array.dims)
 
 
-def test_nothing_unspecified_is_written(root: dict[str, Any]) -> None:
+@pytest.mark.parametrize("written", ["root", "sketched"])
+def test_nothing_unspecified_is_written(written: str, request: pytest.FixtureRequest) -> None:
+    root = request.getfixturevalue(written)
     known = [f"{group.path}/{array.name}" for group in spec.GROUPS for array in group.all_arrays()]
     for path in nodes(root, "array"):
         assert any(pattern(name).fullmatch(path) for name in known), path
