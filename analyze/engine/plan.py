@@ -218,11 +218,12 @@ def _probes(card: Metric, archive: Archive, streams: Sequence[str]) -> list[str]
         holding = [name for name in names if _holds(archive, stream, name)]
         if not holding:
             where = f" of split {card.scope!r}" if card.scope in ("train", "test") else ""
-            none = "of which the archive has none"
-            if stream_of(stream) == "gradients" and any(
-                view.has_sketches for view in archive.probes.values()
-            ):
-                none = "where the archive has sketches of gradients alone"
+            alone = stream_of(stream) == "gradients" and sketched.has_sketches(archive)
+            none = (
+                "where the archive has sketches of gradients alone"
+                if alone
+                else "of which the archive has none"
+            )
             raise MissingTraceError(
                 f"needs `{stream}` of a probe{where}, {none}; {_given_up(archive) or _how(archive, stream)}"
             )

@@ -27,10 +27,14 @@ Dims = tuple[str, ...]
 Returned = dict[str, Any]
 
 
+def has_sketches(archive: Archive) -> bool:
+    """Whether the gradients of any probe are sketched."""
+    return any(view.has_sketches for view in archive.probes.values())
+
+
 def is_sketched(card: Metric, archive: Archive) -> bool:
     """Whether a metric has nothing but sketches to be computed from, and can be."""
-    sketches = any(view.has_sketches for view in archive.probes.values())
-    return bool(card.sketched) and sketches and not archive.gram_probes
+    return bool(card.sketched) and has_sketches(archive) and not archive.gram_probes
 
 
 def sketch_of(archive: Archive) -> Mapping[str, Any]:
@@ -74,15 +78,10 @@ def finished(card: Metric, arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[
 
 def attributes(archive: Archive) -> dict[str, Any]:
     """What a result says of the sketches it was computed from."""
-    sketch = sketch_of(archive)
-    numbers = max(row["size"] for row in sketch["layers"] if row["buckets"]) if _random(sketch) else 0
+    numbers = max((row["size"] for row in sketch_of(archive)["layers"] if row["buckets"]), default=0)
     return {
         "sketches": f"computed from sketches of gradients, {numbers:,} numbers a layer; *_sketch_error is the standard "
         "error that comes of it"
         if numbers
         else "computed from sketches of gradients, which are exact for layers as small as these"
     }
-
-
-def _random(sketch: Mapping[str, Any]) -> bool:
-    return any(row["buckets"] for row in sketch["layers"])
