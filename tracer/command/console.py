@@ -2,6 +2,7 @@
 
 import csv
 import json
+import linecache
 import math
 import shutil
 import sys
@@ -9,7 +10,6 @@ import time
 import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import click
@@ -50,17 +50,23 @@ def sentence(error: BaseException) -> str:
         error = missing_package(error) or error
     text = " ".join(" ".join([str(error), *getattr(error, "__notes__", [])]).split())
     text = printable(text)
-    ours = type(error).__module__.partition(".")[0] in ("tracer", "analyze")
-    if ours or isinstance(error, OSError) or _worded(error):
+    if _ours(type(error).__module__) or isinstance(error, OSError) or _worded(error):
         return text
     return f"unexpected {type(error).__name__}: {text}; run again with --debug to see where"
 
 
 def _worded(error: BaseException) -> bool:
     """Whether a line of ours raised it, and so worded it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    packages = {"tracer", "analyze"} & set(Path(frames[-1].filename).parts) if frames else set()
-    return bool(packages) and (frames[-1].line or "").startswith("raise ") and isinstance(error, ValueError)
+    frames = list(traceback.walk_tb(error.__traceback__))
+    if not frames or not isinstance(error, ValueError):
+        return False
+    frame, line = frames[-1]
+    source = linecache.getline(frame.f_code.co_filename, line, frame.f_globals)
+    return _ours(frame.f_globals.get("__name__", "")) and source.lstrip().startswith("raise ")
+
+
+def _ours(module: str) -> bool:
+    return module.partition(".")[0] in ("tracer", "analyze")
 
 
 EVERY = 10.0  # seconds between lines of progress where there is no terminal
