@@ -153,8 +153,10 @@ def in_order(
     ids: np.ndarray | None, order: list[int] | None, note: Callable[[str], None]
 ) -> np.ndarray | None:
     """Ids as a collate_fn has put their examples; None, and a note, where it moved them and it is not known how."""
-    if ids is None or order is None or len(order) == len(ids):
-        return ids if ids is None or order is None else ids[order]
+    if ids is None or order is None:
+        return ids
+    if len(order) == len(ids):
+        return ids[order]
     note(
         "A collate_fn puts the examples of a batch in an order that its parts do not tell: of such updates no ids are "
         f"recorded; {_REMEDY}"
