@@ -5,6 +5,7 @@ Everything follows from sizes, never from a clock, so the same model and probes 
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tracer.errors import RecordError, byte_size
@@ -144,10 +145,13 @@ class _Fitting:
         return [why] if self.counts != before else []
 
     def _share(self, share: int = _SHARE) -> None:
+        most = self._needs.memory // share
         for stream in self._others():
-            self._cap(
-                [stream], lambda counts, s=stream: self._bytes(counts, s) <= self._needs.memory // share
-            )  # type: ignore[misc]
+            self._cap([stream], partial(self._within, stream, most))
+
+    def _within(self, stream: str, most: int, counts: Counts) -> bool:
+        """Whether a stream takes at most so many bytes."""
+        return self._bytes(counts, stream) <= most
 
     def _hasten(self) -> None:
         if self._quick(self.counts):

@@ -114,10 +114,8 @@ class Instrument:
         if minibatch:
             # Without a pass the archive has no tables of sites that sums and masks could refer to.
             known = self.network if self._pass is not None else None
-            kept = {"note": self._note, "rule": self._correctness}
-            self.in_flight = InFlight(
-                model, known, minibatch, loss=loss, objective=objective is not None, **kept
-            )
+            rule, note, has = self._correctness, self._note, objective is not None
+            self.in_flight = InFlight(model, known, minibatch, loss=loss, objective=has, note=note, rule=rule)
 
     # Setting up.
 
