@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch._ops import OpOverload
 
+from tracer.ops.decompositions import MISREAD
+
 # Where a module keeps its hooks: copies leave out those of the user's, and no method removes hooks one did not add.
 HOOKS = (
     "_forward_hooks",
@@ -138,8 +140,6 @@ def hushed() -> Iterator[None]:
 
 
 _COLLECT = "_collect_all_valid_cia_ops"
-# PyTorch's own forms in Python of these take the reduction as a word, and misread the number that a program has.
-MISREAD = ("aten.nll_loss.default", "aten.margin_ranking_loss.default", "aten.hinge_embedding_loss.default")
 
 
 @cache
