@@ -60,8 +60,8 @@ def read(dataset: Any, *, inputs: bool = False) -> TrainingSet:
     """Read a map-style dataset of (input, target) items; `inputs` keeps the inputs too.
 
     alpha is the entropy of an input's values in 1,000 bins over the range of pixels where all inputs lie in
-    it, else over the range of all inputs (which takes a second reading where they are large). A dataset that augments its inputs
-    at random gives labels only. RecordError where the dataset has no length, or an item cannot be read.
+    it, else over the range of all inputs (which takes a second reading where they are large). A dataset that
+    augments its inputs at random gives labels only. RecordError where the dataset has no length, or an item cannot be read.
     """
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise RecordError(
