@@ -61,7 +61,8 @@ def read(dataset: Any, *, inputs: bool = False) -> TrainingSet:
 
     alpha is the entropy of an input's values in 1,000 bins over the range of pixels where all inputs lie in
     it, else over the range of all inputs (which takes a second reading where they are large). A dataset that
-    augments its inputs at random gives labels only. RecordError where the dataset has no length, or an item cannot be read.
+    augments its inputs at random gives labels only. RecordError where the dataset has no length, or an item cannot be
+    read.
     """
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise RecordError(
