@@ -1,5 +1,6 @@
 """Test settings that must hold before torch or matplotlib is imported, and how many processes run the tests."""
 
+import functools
 import gc
 import os
 import sys
@@ -30,9 +31,15 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 def pytest_collection_finish() -> None:
-    """Searches for garbage need not go through all that was imported: a twentieth of the processor's time."""
+    """What is the same for all tests is looked at once.
+
+    Searches for garbage need not go through all that was imported, which took a twentieth of the processor's time.
+    """
     gc.collect()
     gc.freeze()
+    card = sys.modules.get("tracer.recorder.card")
+    if card is not None:  # what git says of this checkout, once for all recordings of a process
+        card._git = functools.cache(card._git)
 
 
 @pytest.hookimpl(optionalhook=True)
