@@ -1,5 +1,6 @@
 """Bytes of a URL, never more than were asked for, whatever the other side sends."""
 
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from threading import Lock
@@ -124,7 +125,7 @@ class Place:
                 )
             limit = stop - start if partial else LARGEST_BODY
             data = bytearray()
-            async for piece in _pieces(answer):
+            async for piece in _pieces(place, answer):
                 data += piece
                 if len(data) > limit:
                     if partial:
@@ -144,7 +145,7 @@ class Place:
 
     def _http_copy(self, place: str, take: Callable[[bytes], None], limit: int) -> None:
         async def copy(answer: Any) -> None:
-            async for piece in _pieces(answer):
+            async for piece in _pieces(place, answer):
                 take(piece)
 
         self._http("GET", place, copy, limit)
@@ -182,8 +183,15 @@ class Place:
         return fsspec.asyn.sync(filesystem.loop, ask)
 
 
-async def _pieces(answer: Any) -> AsyncIterator[bytes]:
+async def _pieces(place: str, answer: Any) -> AsyncIterator[bytes]:
+    """What comes, piece by piece. ArchiveError where it comes so slowly that all of it might take hours."""
+    total, start = 0, time.monotonic()
     async for piece in answer.content.iter_chunked(_PIECE):
+        total += len(piece)
+        if time.monotonic() - start > _PATIENCE + total / _SLOWEST:
+            raise ArchiveError(
+                f"the server of {place!r} sends less than {_SLOWEST >> 10} KiB a second; try again later"
+            )
         yield piece
 
 
