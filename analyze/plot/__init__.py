@@ -39,7 +39,7 @@ APOSTROPHE = "'"
 SEQUENTIAL = "viridis"
 DIVERGING = "RdBu_r"
 WIDTH = 7.2  # inches: 8 point text is then 11 pixels high in a report 700 pixels wide
-ALONE = 4.4  # of a panel that has none beside it: as legible on a phone as panels that stand below one another there
+ALONE = 4.4  # of a panel that has none beside it: as legible on a phone as those that wrap there
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tracer",
