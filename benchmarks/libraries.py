@@ -1,10 +1,10 @@
 """Sketches of gradients beside libraries that project them, where they are installed: TRAK, Bergson and LogIX.
 
-`pip install traker bergson logix-ai transformers` brings them; `python -m benchmarks.libraries` prints a table with a row
-for each model, way and size: CPU time in forward and backward passes of the same batch (median of three, TRAK once; draws
-that a library keeps are made before), bytes an example in float32, and root mean square errors of cosines over pairs of
-examples: of all that a way covers together, of a piece (a layer, or a module) on average, and of what it covers against
-the whole network, which counts what it leaves out too. Means of two seeds of model and projection.
+`pip install traker bergson logix-ai transformers` brings them; `python -m benchmarks.libraries` prints a table with a
+row for each model, way and size: CPU time in forward and backward passes of the same batch (median of three, TRAK once;
+draws that a library keeps are made before), bytes an example in float32, and root mean square errors of cosines over
+pairs of examples: of all that a way covers together, of a piece (a layer, or a module) on average, and of what it
+covers against the whole network, which counts what it leaves out too. Means of two seeds of model and projection.
 
 Each is called as its own documentation has it: `TRAKer.featurize` on the CPU with the loss as the model's output,
 Bergson's `InMemoryCollector` around its own forward and backward pass, and `LogIX.add_lora` with its logged gradients.
