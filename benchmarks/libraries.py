@@ -49,7 +49,16 @@ def gpt2() -> tuple[nn.Module, Tensor, Tensor]:
     """A GPT-2 of 0.9 million parameters, and sequences of 64 tokens."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    config = GPT2Config(vocab_size=512, n_positions=64, n_embd=128, n_layer=4, n_head=4, use_cache=False)
+    config = GPT2Config(
+        vocab_size=512,
+        n_positions=64,
+        n_embd=128,
+        n_layer=4,
+        n_head=4,
+        use_cache=False,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
     tokens = torch.randint(0, 512, (32, 64))
     return Scores(GPT2LMHeadModel(config)), tokens, tokens[:, 1:]
 

@@ -11,7 +11,7 @@ layer on average.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from math import prod
 
@@ -28,7 +28,7 @@ from tracer.archive.sketches import products
 from tracer.gradients import Backward, Plan
 from tracer.gradients.forms import Correlation, Form, Outer
 from tracer.gradients.sketch import Setting
-from tracer.network import trace
+from tracer.network import Network, trace
 from tracer.network.copies import named_tensors
 from tracer.probe import Probe
 from tracer.probe.passes import ProbePass
@@ -51,9 +51,18 @@ class Case:
         self.model.eval()
         self.x, self.y = x[:n], y[:n]
         self.tensors = named_tensors(self.model)
-        self.network = trace(self.model, x[:4], y[:4], loss)
-        self.plan = Plan.of(self.network)
-        self.layers = [layer.name for layer in self.network.layers]
+
+    @cached_property
+    def network(self) -> Network:
+        return trace(self.model, self.x[:4], self.y[:4], loss)
+
+    @cached_property
+    def plan(self) -> Plan:
+        return Plan.of(self.network)
+
+    @property
+    def layers(self) -> list[str]:
+        return [layer.name for layer in self.network.layers]
 
     def step(self) -> None:
         torch.autograd.grad(loss(self.model(self.x), self.y), list(self.model.parameters()))
