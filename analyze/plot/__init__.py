@@ -84,7 +84,15 @@ def styled(plot: Callable[[Figure], None]) -> Figure:
         figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
         plot(figure)
         wrap_titles(figure)
+        for axes in figure.axes:
+            _say_undefined(axes)
         return figure
+
+
+def _say_undefined(axes: Axes) -> None:
+    """A word where all that was drawn is NaN and nothing says so: else an empty panel looks like a fault."""
+    if (axes.lines or axes.collections) and not axes.texts and not np.isfinite(axes.dataLim.x0):
+        axes.text(0.5, 0.5, "undefined", ha="center", va="center", color=GREY, transform=axes.transAxes)
 
 
 def _described(result: xr.Dataset) -> xr.Dataset:

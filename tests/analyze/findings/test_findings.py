@@ -68,6 +68,7 @@ def test_of_answers_at_every_token_loss_and_perplexity_are_told_and_no_share_of_
     sentence = said(results)["generalization"].sentence
     last = float(perplexity.sel(probe="test", step=100))
     assert f"(perplexity {last:.3g}) on" in sentence and "wrong" not in sentence
+    assert "mean loss of a token is" in sentence
 
 
 def test_texts_that_are_right_in_part_and_losses_of_any_size_are_told_as_such():
