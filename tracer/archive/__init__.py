@@ -165,6 +165,7 @@ class Archive:
         for array in self._source.children("steps"):
             name = self._source.group_attributes(f"steps/{array}").get("logged_as", array)
             if array != "ids":
+                self._source.keep(f"steps/{array}")
                 columns[name] = self._source.read(f"steps/{array}")
         return columns
 

@@ -108,14 +108,14 @@ def _closure(network: Network, model: nn.Module, inputs: Any, targets: Any, goal
         return Closure(True, "no parameter is trainable, so there is no gradient to compare")
     generator = torch.Generator().manual_seed(_SEED)
     weights = torch.randn(size, generator=generator)
-    tensors = {**named_tensors(model), **parameters}
-    _, through_table = network.run(tensors, inputs, targets)
-    if through_table is None:
-        return Closure(False, "the network was traced without a loss, so it has no gradients")
-    ours = _gradients(through_table, weights, parameters)
+    tensors = named_tensors(model) | {name: buffer.clone() for name, buffer in model.named_buffers()}
     theirs = _gradients(goal(model, inputs, targets).losses, weights, parameters)
-    largest = max(float(g.norm()) for g in theirs.values())
-    wrong = tuple(name for name in parameters if not _close(ours[name], theirs[name], largest))
+    leaves = {name: parameter.detach().requires_grad_() for name, parameter in parameters.items()}
+    _, losses = network.run({**tensors, **leaves}, inputs, targets)
+    if losses is None:
+        return Closure(False, "the network was traced without a loss, so it has no gradients")
+    differing = _differing((losses * weights.to(losses)).sum(), leaves, theirs)
+    wrong = tuple(name for name in parameters if name in differing)
     if wrong:
         shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         return Closure(
@@ -159,6 +159,30 @@ def reached(losses: Tensor, model: nn.Module) -> list[str]:
     """Names of parameters of `model` that losses, or other tensors with gradients, were computed with."""
     leaves = {id(leaf) for leaf in _leaves(losses)}
     return [unwrapped_name(name) for name, p in unwrap(model).named_parameters() if id(p) in leaves]
+
+
+def _differing(total: Tensor, leaves: Mapping[str, Tensor], theirs: dict[str, Tensor]) -> set[str]:
+    """Names of the leaves whose gradients are not those given, which are let go one by one, as they are compared."""
+    largest = max(float(gradient.norm()) for gradient in theirs.values())
+    differing = set()
+
+    def compare(name: str, ours: Tensor) -> None:
+        if not _close(ours, theirs.pop(name), largest):
+            differing.add(name)
+
+    for name, leaf in leaves.items():
+
+        def arrived(leaf: Tensor, name: str = name) -> None:
+            assert leaf.grad is not None
+            compare(name, _dense(leaf.grad))
+            leaf.grad = None
+
+        leaf.register_post_accumulate_grad_hook(arrived)
+    if total.requires_grad:
+        total.backward()
+    for name in list(theirs):
+        compare(name, torch.zeros_like(leaves[name]))
+    return differing
 
 
 def _leaves(total: Tensor) -> Iterator[Tensor]:

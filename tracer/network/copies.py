@@ -106,6 +106,17 @@ def private_copy(model: nn.Module) -> nn.Module:
     return replica
 
 
+@contextmanager
+def passing_copy(model: nn.Module) -> Iterator[nn.Module]:
+    """A `private_copy` whose parameters take no memory afterwards, whatever still holds it (a trace leaves cycles)."""
+    replica = private_copy(model)
+    try:
+        yield replica
+    finally:
+        for parameter in replica.parameters():
+            parameter.data = parameter.data.new_empty(0)
+
+
 def _on_cuda(module: nn.Module) -> bool:
     return any(parameter.is_cuda for parameter in module.parameters())
 

@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch._ops import OpOverload
 
+from tracer.ops.decompositions import MISREAD
+
 # Where a module keeps its hooks: copies leave out those of the user's, and no method removes hooks one did not add.
 HOOKS = (
     "_forward_hooks",
@@ -152,21 +154,24 @@ def composites(targets: Iterable[Any], is_known: Callable[[str], bool]) -> Itera
     """Decompose a program of these targets in less time: PyTorch prepares 500 composite operations each time.
 
     Here it prepares those that the program has or that are known by name; another one that comes up on the way is
-    written in its parts at once. A program with operations of other libraries is decomposed as ever.
+    written in its parts at once. A program with operations of other libraries is decomposed as ever. Losses of a
+    variable number of values have the shape that PyTorch itself gives them, not that of its forms in Python.
     """
+    from torch._decomp import decomposition_table
     from torch.export import exported_program
 
     own = {target for target in targets if isinstance(target, OpOverload)}
     collect = getattr(exported_program, _COLLECT, None)
-    if collect is None or any(target.namespace != "aten" for target in own):
-        yield
-        return
-    few = {op for op in _collected(collect) if op in own or is_known(str(op))}
-    setattr(exported_program, _COLLECT, lambda: few)
+    if collect is not None and all(target.namespace == "aten" for target in own):
+        few = {op for op in _collected(collect) if op in own or is_known(str(op))}
+        setattr(exported_program, _COLLECT, lambda: few)
+    misread = {op: decomposition_table.pop(op) for op in list(decomposition_table) if str(op) in MISREAD}
     try:
         yield
     finally:
-        setattr(exported_program, _COLLECT, collect)
+        decomposition_table.update(misread)
+        if collect is not None:
+            setattr(exported_program, _COLLECT, collect)
 
 
 def transform_level() -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from tracer.errors import ArchiveError, RecordError
 from tracer.network.axes import Place, input_place, linear_size, place_rows
-from tracer.network.copies import named_tensors, private_copy, quiet
+from tracer.network.copies import named_tensors, passing_copy, quiet
 from tracer.network.graph import Draft, Reader
 from tracer.network.network import Heard, Network
 from tracer.network.objective import Objective, call_model, objective_of
@@ -96,9 +96,8 @@ def trace(
     examples traced for when the model refuses a variable one; `batch` then says so. RecordError, naming
     the user's line, where the model cannot be traced at all.
     """
-    with quiet(grad=True), hushed():
+    with quiet(grad=True), hushed(), passing_copy(model) as replica:
         examples = _Examples(inputs, targets)
-        replica = private_copy(model)
         goal = None if loss is None and objective is None else objective_of(loss, objective)
         few, more = examples.first(_FEW), examples.first(_FEW + 2)
         try:

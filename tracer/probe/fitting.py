@@ -5,6 +5,7 @@ Everything follows from sizes, never from a clock, so the same model and probes 
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tracer.errors import RecordError, byte_size
@@ -29,37 +30,36 @@ _TARGETS, _SEQUENCES = 1024, 8  # where each has many targets, so many of these,
 class Fitted:
     """What a snapshot takes. counts: by probe and stream. groups: of units, one backward pass each.
 
-    room: bytes of the memory that are left for copies that wait to be written. gradients: as asked for, or "sketch"
-    where that was chosen, and why.
+    room: bytes of the memory that are left for copies that wait to be written. shared: bytes of an object that
+    snapshots of an array share, at most. gradients: as asked for, or "sketch" where that was chosen, and why.
     """
 
     counts: Counts
     groups: list[list[Names]]
     room: int
+    shared: int
     gradients: tuple[str, str]
     notes: list[str] = field(default_factory=list)
 
 
-def fit(
-    probes: "Mapping[str, Probe]", streams: Collection[str], needs: Needs, memory: int, cost: float = COST
-) -> Fitted:
-    """Fit what was not asked for into `memory` bytes and into `cost` training steps.
+def fit(probes: "Mapping[str, Probe]", streams: Collection[str], needs: Needs, cost: float = COST) -> Fitted:
+    """Fit what was not asked for into the memory and into `cost` training steps.
 
     First streams other than gradients, then layers in groups (which changes no number), then fewer examples with
     gradients. RecordError where what was asked for does not fit, with numbers that would.
     """
     if needs.gradients != "auto":
-        return _Fitting(probes, streams, needs, memory, cost).run()
+        return _Fitting(probes, streams, needs, cost).run()
     fitted, few, refusal = None, 0, None
     try:
-        fitted = _Fitting(probes, streams, needs, memory, cost).run()
+        fitted = _Fitting(probes, streams, needs, cost).run()
         few = _gradients(fitted.counts)
     except RecordError as error:
         refusal = error
     if few >= _FEWEST["gradients"]:
         return fitted  # type: ignore[return-value]
     try:
-        sketched = _Fitting(probes, streams, replace(needs, gradients="sketch"), memory, cost).run()
+        sketched = _Fitting(probes, streams, replace(needs, gradients="sketch"), cost).run()
     except RecordError as error:
         if fitted is None:
             raise refusal or error from None
@@ -92,10 +92,9 @@ class _Fitting:
         probes: "Mapping[str, Probe]",
         streams: Collection[str],
         needs: Needs,
-        memory: int,
         cost: float,
     ) -> None:
-        self._needs, self._memory, self._cost = needs, memory, cost
+        self._needs, self._cost = needs, cost
         self._asked = {name: probe.asked for name, probe in probes.items()}
         self.counts: Counts = {
             name: {stream: probe.taken(stream) for stream in streams if probe.taken(stream)}
@@ -107,13 +106,15 @@ class _Fitting:
 
     def run(self) -> Fitted:
         reasons = [
-            *self._stage(self._share, f"more would take over a quarter of memory={byte_size(self._memory)}"),
+            *self._stage(
+                self._share, f"more would take over a quarter of memory={byte_size(self._needs.memory)}"
+            ),
             *self._stage(self._lighten, f"more would take over {byte_size(self._light)} a snapshot"),
             *self._stage(self._hasten, f"more would take longer than {self._cost:g} training steps"),
         ]
         needed = byte_size(self._needs.total(self.counts))
         reasons += self._stage(self._hold, f"more would take memory={needed}")
-        groups = self._needs.groups(self.counts, self._memory)
+        groups = self._needs.groups(self.counts)
         if groups is None:
             raise self._refusal()
         notes = self._notes(", ".join(reasons))
@@ -123,7 +124,8 @@ class _Fitting:
                 f"Gradients are taken in {len(groups)} groups of layers, a backward pass each, with the same result: "
                 f"one pass would take memory={held}."
             )
-        return Fitted(self.counts, groups, self._room(groups), (self._needs.gradients, ""), notes)
+        shared = self._needs.object_bytes(self.counts)
+        return Fitted(self.counts, groups, self._room(groups), shared, (self._needs.gradients, ""), notes)
 
     def _room(self, groups: list[list[Names]]) -> int:
         needs, parts = self._needs, self._needs.parts(self.counts)
@@ -132,7 +134,9 @@ class _Fitting:
             if needs.holds(self.counts)
             else 0
         )
-        return self._memory - sum(parts.values()) - needs.n_gradients(self.counts) * held + parts[COPIES]
+        return (
+            self._needs.memory - sum(parts.values()) - needs.n_gradients(self.counts) * held + parts[COPIES]
+        )
 
     def _stage(self, lower: Callable[[], None], why: str) -> list[str]:
         """The reason, where a stage lowers anything."""
@@ -141,8 +145,13 @@ class _Fitting:
         return [why] if self.counts != before else []
 
     def _share(self, share: int = _SHARE) -> None:
+        most = self._needs.memory // share
         for stream in self._others():
-            self._cap([stream], lambda counts, s=stream: self._bytes(counts, s) <= self._memory // share)  # type: ignore[misc]
+            self._cap([stream], partial(self._within, stream, most))
+
+    def _within(self, stream: str, most: int, counts: Counts) -> bool:
+        """Whether a stream takes at most so many bytes."""
+        return self._bytes(counts, stream) <= most
 
     def _hasten(self) -> None:
         if self._quick(self.counts):
@@ -215,7 +224,7 @@ class _Fitting:
         return self._needs.cost(only) <= (self._limit or 0) / 2
 
     def _fits(self, counts: Counts) -> bool:
-        groups = self._needs.groups(counts, self._memory)
+        groups = self._needs.groups(counts)
         return groups is not None and (len(groups) == 1 or self._quick(counts, len(groups)))
 
     def _cap(self, streams: Sequence[str], fits: Callable[[Counts], bool], least: int = 0) -> None:
@@ -268,8 +277,8 @@ class _Fitting:
         largest = max(parts, key=lambda name: parts[name])
         hint = self._hint("gradients" if "gradients" in largest else largest.partition(" ")[0])
         return RecordError(
-            f"one snapshot of the probes takes {byte_size(needed)}, more than memory={byte_size(self._memory)}; most "
-            f"of it, {byte_size(parts[largest])}, is {largest}: lower its capture or raise memory={hint}"
+            f"one snapshot of the probes takes {byte_size(needed)}, more than memory={byte_size(self._needs.memory)}; "
+            f"most of it, {byte_size(parts[largest])}, is {largest}: lower its capture or raise memory={hint}"
         )
 
     def _hint(self, stream: str) -> str:
@@ -280,7 +289,7 @@ class _Fitting:
                 name: {s: min(cap, n) if s == stream else n for s, n in taken.items()}
                 for name, taken in self.counts.items()
             }
-            if self._needs.groups(fewer, self._memory) is not None:
+            if self._needs.groups(fewer) is not None:
                 return f" ({cap} examples of each probe would fit)"
         return ""
 

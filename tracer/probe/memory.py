@@ -1,5 +1,6 @@
 """How much memory a probe pass takes, and how many examples may go through together."""
 
+from collections.abc import Sequence
 from math import prod
 
 from tracer import spec
@@ -16,6 +17,7 @@ EXACT_LIMIT = 64 << 20  # bytes of exact gradients a snapshot that "auto" still 
 _WORKING = 256 << 20  # bytes of activations and signals in flight, at most
 _CACHED = 16 << 20  # bytes of activations of a forward pass: larger blocks are mapped anew each time
 _ENOUGH = 64  # examples that make good use of the weights; fewer only to save memory
+_UNFINISHED = 8  # the part of the memory that objects not full yet take at most
 _MOST = {"gradients": 256, "forward": 1024}  # examples in a chunk
 
 
@@ -79,14 +81,31 @@ def chunks(n_gradients: int, n: int, backward: int, forward: int) -> list[tuple[
     return bounds
 
 
-def unfinished_bytes(snapshot: int) -> int:
+def unfinished_bytes(snapshot: int, object_bytes: int = spec.OBJECT_BYTES) -> int:
     """Bytes kept of an array of a stream until an object is full, where snapshots of so many bytes share one.
 
-    >>> unfinished_bytes(3 << 20) >> 20, unfinished_bytes(4 << 20)
-    (6, 0)
+    >>> unfinished_bytes(3 << 20) >> 20, unfinished_bytes(4 << 20), unfinished_bytes(3 << 20, 4 << 20)
+    (6, 0, 0)
     """
-    rows, _ = spec.snapshot_rows(snapshot)
+    rows, _ = spec.snapshot_rows(snapshot, object_bytes)
     return rows * snapshot if rows > 1 else 0
+
+
+def object_bytes(snapshots: Sequence[int], memory: int) -> int:
+    """Bytes of an object that snapshots share, at most, where arrays take so many bytes each a snapshot.
+
+    Less than usual where unfinished ones would take over an eighth of the memory.
+
+    >>> object_bytes([1 << 20] * 5, 1 << 30) >> 20, object_bytes([1 << 20] * 50, 1 << 30) >> 20
+    (8, 2)
+    """
+    size = spec.OBJECT_BYTES
+    while (
+        size > spec.READ_BYTES
+        and sum(unfinished_bytes(snapshot, size) for snapshot in snapshots) > memory // _UNFINISHED
+    ):
+        size //= 2
+    return size
 
 
 def gradient_mode(wanted: str, exact: int) -> tuple[str, str]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from tracer.gradients.sketch import WORKING
-from tracer.probe.memory import COPIES, WEIGHTS, gradient_mode, unfinished_bytes
+from tracer.probe.memory import COPIES, WEIGHTS, gradient_mode, object_bytes, unfinished_bytes
 
 _ROW = 10**6  # what running one row costs beside its operations
 _PRODUCTS = 3  # matrices of inner products, float64, that are made on the way to one
@@ -44,8 +45,7 @@ class Needs:
     inner products of n examples. flight: bytes of an example that goes through, with gradients and without. padded:
     examples that always go through together, or 0. held: bytes of an example's gradients of each unit of parameters, in
     the order of the rows. chunks: examples of a chunk with gradients, and without. weights: bytes of the model's
-    tensors. work: None where it is not known. shared: bytes that wait until their object is full, of an array of so
-    many a snapshot.
+    tensors. work: None where it is not known. memory: bytes that the pass may use.
     """
 
     stream: Callable[[str, int], Sequence[int]]
@@ -59,15 +59,18 @@ class Needs:
     chunks: tuple[int, int]
     weights: int
     work: Work | None
-    shared: Callable[[int], int] = unfinished_bytes
+    memory: int
 
     def parts(self, counts: Counts) -> dict[str, int]:
         """Bytes by what takes them, but for gradients on their way to inner products."""
-        arrays, n = self.arrays(counts), self.n_gradients(counts)
-        parts = {name: sum(map(self.shared, sizes)) + sum(sizes) for name, sizes in arrays.items()}
+        arrays, n, shared = self.arrays(counts), self.n_gradients(counts), self.object_bytes(counts)
+        parts = {
+            name: sum(size + unfinished_bytes(size, shared) for size in sizes)
+            for name, sizes in arrays.items()
+        }
         # One array waits to be written while the others are there; more of them only where there is room.
         parts[COPIES] = max(self.weights, *map(sum, arrays.values())) if arrays else self.weights
-        parts[WEIGHTS] = self.shared(self.weights)
+        parts[WEIGHTS] = unfinished_bytes(self.weights, shared)
         most = max((max(taken.values(), default=0) for taken in counts.values()), default=0)
         largest = max((taken.get("gradients", 0) for taken in counts.values()), default=0)
         backward, forward = self.flight
@@ -75,6 +78,10 @@ class Needs:
         flight = max(backward * with_gradients, forward * max(min(self.chunks[1], most), self.padded))
         parts[IN_FLIGHT] = flight + (WORKING if self.gradients == "sketch" else _PRODUCTS * 8 * n * n)
         return parts
+
+    def object_bytes(self, counts: Counts) -> int:
+        """Bytes of an object that snapshots of an array share, at most."""
+        return object_bytes([self.weights, *chain(*self.arrays(counts).values())], self.memory)
 
     def arrays(self, counts: Counts) -> dict[str, Sequence[int]]:
         """Bytes of the arrays of a snapshot, but for weights, by what they hold."""
@@ -107,10 +114,10 @@ class Needs:
         """Whether gradients wait for those of other chunks; else each is used at once and let go."""
         return self.gradients != "sketch" and self.passes(counts) > 1
 
-    def groups(self, counts: Counts, memory: int) -> list[list[Names]] | None:
+    def groups(self, counts: Counts) -> list[list[Names]] | None:
         """Units whose gradients are held at a time, one backward pass each, last ones first; None: none fit."""
         n = self.n_gradients(counts)
-        free = memory - sum(self.parts(counts).values())
+        free = self.memory - sum(self.parts(counts).values())
         if free < 0:
             return None
         if not self.holds(counts):

@@ -61,7 +61,7 @@ class ProbePass:
     dims)}} of one snapshot; attributes: {group: {...}}; static: {group: (arrays, dims, attributes)} of the probes
     themselves; sites: rows of the table of sites, with the first unit of each; notes: sentences for the user; lowered:
     the same of what was not asked for and is less than usual; room: bytes of `memory` for copies that wait to be
-    written.
+    written; object_bytes: of an object that snapshots of an array share, at most.
     RecordError, naming the probe, where examples do not fit the network.
     """
 
@@ -104,8 +104,8 @@ class ProbePass:
             self._answers = self._find_answers(_detached(tensors), whole)
         work = self._work(tensors, batch)
         self._sketches = Sketches(self._survey.plan, self._shapes(tensors), sketch, self.device)
-        needs = self._needs(gradients, tensors, sizes, work)
-        fitted = fitting.fit(probes, [s for s in PROBE_STREAMS if s in self.streams], needs, memory, cost)
+        needs = self._needs(gradients, tensors, sizes, work, memory)
+        fitted = fitting.fit(probes, [s for s in PROBE_STREAMS if s in self.streams], needs, cost)
         self.probes = {name: probe.taking(self._counts(fitted, name)) for name, probe in probes.items()}
         if any(p.taken != fitted.counts[p.name] for p in self._probes):
             self._probes = self._examples(self.probes, *given)
@@ -129,7 +129,7 @@ class ProbePass:
         self.batch = None if work is None else work.batch
         self.steps = None if work is None else spent / work.step
         self.lowered = fitted.notes
-        self.room = fitted.room
+        self.room, self.object_bytes = fitted.room, fitted.shared
         self.notes = [note for p in self._probes for note in _absent_classes(p)]
 
     # Preparing.
@@ -241,6 +241,7 @@ class ProbePass:
         tensors: Mapping[str, Tensor],
         sizes: tuple[int, int],
         work: Work | None,
+        memory: int,
     ) -> Needs:
         """What a pass takes, from the sizes of two examples."""
         forms, plan = self._survey.forms, self._survey.plan
@@ -272,6 +273,7 @@ class ProbePass:
             chunks=sizes,
             weights=sum(tensor.nbytes for tensor in tensors.values()),
             work=work,
+            memory=memory,
         )
 
     def _flight(self) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from tracer.announce import announce
 from tracer.complexity import BINS, entropy_of, scaled
 from tracer.errors import RecordError
 from tracer.ids import resolve
@@ -19,6 +20,8 @@ from tracer.network.randomness import untouched_random_state
 from tracer.writer import Writer
 
 _TWICE = 16  # items read twice, to see whether reading draws random numbers
+_HELD = 64 << 20  # bytes of inputs that are not read again for their entropies
+_MANY = 50_000  # items whose reading is announced, since it takes seconds
 
 
 @dataclass
@@ -57,8 +60,9 @@ def read(dataset: Any, *, inputs: bool = False) -> TrainingSet:
     """Read a map-style dataset of (input, target) items; `inputs` keeps the inputs too.
 
     alpha is the entropy of an input's values in 1,000 bins over the range of pixels where all inputs lie in
-    it, else over the range of all inputs (which takes a second reading). A dataset that augments its inputs
-    at random gives labels only. RecordError where the dataset has no length, or an item cannot be read.
+    it, else over the range of all inputs (which takes a second reading where they are large). A dataset that
+    augments its inputs at random gives labels only. RecordError where the dataset has no length, or an item cannot be
+    read.
     """
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise RecordError(
@@ -66,6 +70,10 @@ def read(dataset: Any, *, inputs: bool = False) -> TrainingSet:
             "iterable dataset has no stable ids."
         )
     with untouched_random_state(dataset):
+        if len(dataset) > _MANY:
+            announce(
+                f"Reading the {len(dataset):,} examples of data= once, for their ids, labels and complexities."
+            )
         first_of = {int(id_): i for i, id_ in reversed([*enumerate(_ids(dataset))])}
         reading = _Reading(dataset, [first_of[id_] for id_ in sorted(first_of)])
         return reading.training_set(np.array(sorted(first_of), np.int64), inputs)
@@ -90,7 +98,8 @@ class _Reading:
         digests: list[bytes] = []
         images: list[np.ndarray] = []
         entropies: list[float] = []
-        low, high, pixels = np.inf, -np.inf, True
+        held: list[np.ndarray] | None = []
+        low, high, pixels, size = np.inf, -np.inf, True, 0
         for i in self._chosen:
             array, label = self._numbers(i)
             labels.append(label)
@@ -103,10 +112,16 @@ class _Reading:
             pixels = pixels and smallest >= 0 and largest <= top
             if pixels:
                 entropies.append(_entropy(array, 0.0, top))
+            size += array.nbytes
+            if held is not None:
+                held.append(array)
+            if size > _HELD:
+                held = None
         made.digests = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
         made.span = (0.0, top) if pixels else (low, high)
         if not pixels:
-            entropies = [_entropy(self._numbers(i)[0], low, high) for i in self._chosen]
+            arrays = held if held is not None else (self._numbers(i)[0] for i in self._chosen)
+            entropies = [_entropy(array, low, high) for array in arrays]
         made.alpha = np.array(entropies)
         made.labels = self._stack(labels, "labels")
         made.inputs = self._stack(images, "inputs") if keep else None

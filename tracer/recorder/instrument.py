@@ -32,7 +32,7 @@ from tracer.recorder.preparation import (
     correctness,
     device_of,
     example_bytes,
-    examples_for_checks,
+    examples_to_trace_with,
     kind,
     layer_of,
     some,
@@ -42,6 +42,7 @@ from tracer.recorder.preparation import (
 from tracer.recorder.resume import ResumePoint
 from tracer.recorder.structure import Structure, surviving, tensors_of, told
 from tracer.schedule import Schedule
+from tracer.spec import OBJECT_BYTES
 from tracer.spec.correctness import Correctness
 from tracer.writer import Writer
 
@@ -96,7 +97,6 @@ class Instrument:
                     "each example; give a dataset without augmentation to probe the examples themselves"
                 )
         if self._probes:
-            self._few = examples_for_checks(model, self._probes, self._options, self._goal)
             self._trace()
             assert self.network is not None
             probe = next(iter(self._probes.values()))
@@ -114,23 +114,16 @@ class Instrument:
         if minibatch:
             # Without a pass the archive has no tables of sites that sums and masks could refer to.
             known = self.network if self._pass is not None else None
-            self.in_flight = InFlight(
-                model,
-                known,
-                minibatch,
-                loss=loss,
-                objective=objective is not None,
-                note=self._note,
-                rule=self._correctness,
-            )
+            rule, note, has = self._correctness, self._note, objective is not None
+            self.in_flight = InFlight(model, known, minibatch, loss=loss, objective=has, note=note, rule=rule)
 
     # Setting up.
 
     def _trace(self) -> None:
         name, probe = next(iter(self._probes.items()))
+        self._few, chunk = examples_to_trace_with(self.model, self._probes, self._options, self._goal)
         self._inputs, self._targets = some(probe, device_of(named_tensors(self.model)), self._few)
         check_accepted(self.model, name, self._inputs, self._targets, **self._goal)
-        chunk = self._options["chunk"] or min(64, max(probe.n for probe in self._probes.values()))
         arguments = (self.model, self._inputs, self._targets)
         try:
             self.network = trace_once(*arguments, **self._goal, chunk=chunk)
@@ -237,12 +230,13 @@ class Instrument:
 
         resumed: where an archive is taken up, which then holds all this already and has to agree.
         """
-        writer.stream("weights", self._weights.arrays)
+        writer.stream("weights", self._weights.arrays, object_bytes=self.object_bytes)
         if self._pass is not None:
             for group, (arrays, dims, attributes) in self._pass.static.items():
                 writer.static(group, arrays, dims, attributes)
             for group, declared in self._pass.layout.items():
-                writer.stream(group, declared, self._pass.attributes.get(group, {}))
+                attributes = self._pass.attributes.get(group, {})
+                writer.stream(group, declared, attributes, self.object_bytes)
         if self.in_flight is not None:
             self.in_flight.declare(writer)
         if resumed is not None:
@@ -276,6 +270,11 @@ class Instrument:
     def layout(self) -> dict[str, Any]:
         """Arrays of a snapshot of all streams: {group: {array: (dtype, shape, dims)}}."""
         return {"weights": self._weights.arrays, **({} if self._pass is None else self._pass.layout)}
+
+    @property
+    def object_bytes(self) -> int:
+        """Bytes of an object that snapshots of an array share, at most."""
+        return OBJECT_BYTES if self._pass is None else self._pass.object_bytes
 
     # Snapshots.
 

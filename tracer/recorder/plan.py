@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -76,9 +76,21 @@ class Plan:
         return "\n".join(lines)
 
 
+class Held(Protocol):
+    """What a snapshot holds."""
+
+    @property
+    def layout(self) -> Mapping[str, Mapping[str, tuple[Any, ...]]]:
+        """Arrays of all streams: {group: {array: (dtype, shape, ...)}}."""
+
+    @property
+    def object_bytes(self) -> int:
+        """Bytes of an object that snapshots of an array share, at most."""
+
+
 def make_plan(
     schedules: Mapping[str, Schedule],
-    layout: Mapping[str, Mapping[str, tuple[Any, ...]]],
+    held: Held,
     measure: Callable[[frozenset[str]], float],
     *,
     steps: int | None,
@@ -87,19 +99,18 @@ def make_plan(
 ) -> Plan:
     """The plan for `steps` updates, or `epochs` of `steps_per_epoch`.
 
-    layout: {group: {array: (dtype, shape, ...)}} of one snapshot. measure: seconds that a snapshot of some
-    streams takes.
+    held: what a snapshot holds. measure: seconds that a snapshot of some streams takes.
     """
     if steps is None and epochs is not None:
         if steps_per_epoch is None:
             raise RecordError("run.plan(epochs=...) needs steps_per_epoch= too, for example len(loader).")
         steps = epochs * steps_per_epoch
     sizes: dict[str, tuple[int, tuple[int, ...]]] = dict.fromkeys(schedules, (0, ()))
-    for group, arrays in layout.items():
+    for group, arrays in held.layout.items():
         stream = stream_of(group)
         if stream in sizes:
             each = [prod(shape) * np.dtype(dtype).itemsize for dtype, shape, *_ in arrays.values()]
-            rows = tuple(snapshot_rows(size)[0] for size in each if size)
+            rows = tuple(snapshot_rows(size, held.object_bytes)[0] for size in each if size)
             sizes[stream] = (sizes[stream][0] + sum(each), sizes[stream][1] + rows)
     sizes = {stream: size for stream, size in sizes.items() if size[1]}
     whole = measure(frozenset(sizes))

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -32,6 +33,7 @@ from tracer.spec.correctness import Correctness
 from tracer.writer import Writer
 
 TRACED_WITH = 8  # examples shown to the tracer and the checks
+_FIXED = 64  # examples in a table of a fixed number
 _SURE = 1.25  # how much more than allowed an estimate must be to be believed
 _SMALL = 1024  # a model so many times smaller than the memory is traced sooner than estimated
 _KEPT = 8  # times the activations of an example that they take: a check holds two passes beside each other
@@ -215,28 +217,31 @@ def kind(network: Network | EagerNetwork | None) -> dict[str, Any]:
     return {"network": None if network is None else "table"}
 
 
-def examples_for_checks(
+def examples_to_trace_with(
     model: nn.Module, probes: Mapping[str, Probe], options: Mapping[str, Any], goal: Mapping[str, Any]
-) -> int:
-    """How many examples the tracer and the checks are shown, fewer than usual where they would fill the memory.
+) -> tuple[int, int]:
+    """How many examples the tracer and the checks are shown, and how many a table of a fixed number takes.
 
-    RecordError, before anything is traced, where what was asked for clearly cannot fit.
+    Fewer than usual where they would fill the memory. RecordError, before anything is traced, where what was asked for
+    clearly cannot fit.
     """
     probe, memory, gradients = next(iter(probes.values())), options["memory"], options["gradients"]
-    few, tensors = some(probe, device_of(named_tensors(model)), 2), named_tensors(model)
+    two, tensors = some(probe, device_of(named_tensors(model)), 2), named_tensors(model)
     weights = sum(tensor.nbytes for tensor in tensors.values())
-    small = (weights + sum(leaf.nbytes for leaf in leaves_of(few))) * _SMALL < memory
-    found = None if small else estimate(model, *few, **goal)
+    small = (weights + sum(leaf.nbytes for leaf in leaves_of(two))) * _SMALL < memory
+    found = None if small else estimate(model, *two, **goal)
+    chunk = options["chunk"] or min(_FIXED, max(probe.n for probe in probes.values()))
     if found is None:
-        return TRACED_WITH
+        return TRACED_WITH, chunk
     off = () if gradients != "none" else ("gradients",)
     streams = [stream for stream in PROBE_STREAMS if stream in options["streams"] and stream not in off]
     needs = _needs(found, options, weights)
     try:
-        fitting.fit(probes, streams, needs, int(_SURE * memory))
+        fitting.fit(probes, streams, replace(needs, memory=int(_SURE * memory)))
     except RecordError:
-        fitting.fit(probes, streams, needs, memory)  # refuses too, and says how much there is
-    return max(2, min(TRACED_WITH, memory // (_KEPT * max(1, found.nbytes))))
+        fitting.fit(probes, streams, needs)  # refuses too, and says how much there is
+    few = max(2, min(TRACED_WITH, memory // (_KEPT * max(1, found.nbytes))))
+    return few, min(chunk, needs.chunks[0])
 
 
 def _needs(e: Estimate, options: Mapping[str, Any], weights: int) -> Needs:
@@ -262,6 +267,7 @@ def _needs(e: Estimate, options: Mapping[str, Any], weights: int) -> Needs:
         chunks=(chunk, chunk) if chunk else chunks_of(e.nbytes, options["memory"]),
         weights=weights,
         work=None,
+        memory=options["memory"],
     )
 
 

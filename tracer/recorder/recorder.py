@@ -220,7 +220,7 @@ class Recorder:
         self._open()
         lengths = {"steps": steps, "epochs": epochs, "steps_per_epoch": steps_per_epoch}
         take = partial(self._instrument.observe, self._writer_in_use(), step=0)
-        return make_plan(self._schedules, self._instrument.layout, partial(seconds_of, take), **lengths)
+        return make_plan(self._schedules, self._instrument, partial(seconds_of, take), **lengths)
 
     def close(self) -> None:
         """Record the last state, commit everything and close the archive; as interrupted where no update was made.

@@ -317,17 +317,17 @@ def ids_rows(row_bytes: int) -> tuple[int, int]:
     return rows, rows // (IDS_ROWS // IDS_INNER)
 
 
-def snapshot_rows(snapshot_bytes: int) -> tuple[int, int]:
+def snapshot_rows(snapshot_bytes: int, object_bytes: int = OBJECT_BYTES) -> tuple[int, int]:
     """Snapshots in one object of an array of a stream, and in one of its inner chunks; (1, 1): an object each.
 
-    >>> snapshot_rows(1000), snapshot_rows(1 << 20), snapshot_rows(4 << 20)
-    ((512, 16), (8, 1), (1, 1))
+    >>> snapshot_rows(1000), snapshot_rows(1 << 20), snapshot_rows(4 << 20), snapshot_rows(1 << 20, 1 << 21)
+    ((512, 16), (8, 1), (1, 1), (1, 1))
     """
-    if not 0 < 2 * snapshot_bytes < OBJECT_BYTES:
+    if not 0 < 2 * snapshot_bytes < object_bytes:
         return 1, 1
     inner = 1 << max(0, (READ_BYTES // snapshot_bytes).bit_length() - 1)
     inner = min(inner, max(1, OBJECT_ROWS // 8))
-    return max(1, min(OBJECT_ROWS, OBJECT_BYTES // snapshot_bytes) // inner) * inner, inner
+    return max(1, min(OBJECT_ROWS, object_bytes // snapshot_bytes) // inner) * inner, inner
 
 
 def version_of(before: str) -> str:

@@ -147,10 +147,11 @@ class Writer:
         group: str,
         arrays: Mapping[str, tuple[Any, tuple[int, ...], tuple[str, ...]]],
         attributes: Mapping[str, Any] | None = None,
+        object_bytes: int = spec.OBJECT_BYTES,
     ) -> None:
         """Declare a stream and its arrays: (dtype, shape, dims) of one snapshot, without the step axis.
 
-        Errors: as `static`.
+        object_bytes: of an object that snapshots of an array share, at most. Errors: as `static`.
         """
         if not self._ready():
             return
@@ -160,7 +161,7 @@ class Writer:
         }
         if not self._declared.again(group, typed):
             self._declared.add_stream(group, typed)
-            self._worker.send(lambda: self._tree.stream(group, typed))
+            self._worker.send(lambda: self._tree.stream(group, typed, object_bytes))
         self.attributes(group, attributes or {})
 
     def ragged(

@@ -71,7 +71,10 @@ class Declarations:
             self._enter(self._entry(path, numbers, wrote))
 
     def stream(
-        self, group: str, arrays: Mapping[str, tuple[np.dtype, tuple[int, ...], tuple[str, ...]]]
+        self,
+        group: str,
+        arrays: Mapping[str, tuple[np.dtype, tuple[int, ...], tuple[str, ...]]],
+        object_bytes: int = spec.OBJECT_BYTES,
     ) -> None:
         """Declare a stream: small snapshots of an array share objects, large ones get one each.
 
@@ -82,7 +85,7 @@ class Declarations:
         self._column(f"{group}/epoch_end", "bool")
         self._rows[group] = self._next[group] = 0
         for name, (dtype, shape, dims) in arrays.items():
-            rows = spec.snapshot_rows(prod(shape) * np.dtype(dtype).itemsize)
+            rows = spec.snapshot_rows(prod(shape) * np.dtype(dtype).itemsize, object_bytes)
             if rows[0] > 1:
                 self._column(f"{group}/{name}", str(np.dtype(dtype)), shape, ("step", *dims), rows)
                 continue

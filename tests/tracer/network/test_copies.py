@@ -1,5 +1,6 @@
 """Private copies compute the same and share nothing."""
 
+import gc
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -215,3 +216,18 @@ def test_functions_that_hold_modules_hold_their_copies() -> None:
     used = {name for name, parameter in replica.named_parameters() if parameter.grad is not None}
     assert used == set(named_tensors(model)) - {"layers.e.bias"}
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_what_a_trace_leaves_behind_holds_no_weights():
+    model = nn.Sequential(nn.Linear(301, 303), nn.ReLU(), nn.Linear(303, 2))
+    with copies.passing_copy(model) as replica:
+        assert torch.equal(replica[0].weight, model[0].weight)
+    assert [parameter.numel() for parameter in replica.parameters()] == [0] * 4
+    gc.collect()
+    gc.disable()
+    try:
+        trace(model, torch.randn(3, 301))
+        held = [x for x in gc.get_objects() if type(x) is nn.Parameter and x.shape == (303, 301)]
+        assert len(held) == 1 and held[0] is model[0].weight
+    finally:
+        gc.enable()

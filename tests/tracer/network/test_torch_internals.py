@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from tracer.network import trace
 from tracer.network.copies import named_tensors
 from tracer.network.torch_internals import HOOKS, Replaced, composites, hushed, opened
+from tracer.ops.decompositions import MISREAD
 
 
 def test_modules_keep_their_hooks_under_the_names_known():
@@ -120,6 +121,16 @@ def test_what_is_printed_while_hushed_is_kept_back(capsys):
 @pytest.mark.parametrize("name", ["is_lazy", "_ConvNd"])
 def test_names_that_are_imported_are_there(name):
     assert hasattr(nn.parameter if name == "is_lazy" else nn.modules.conv, name)
+
+
+def test_losses_that_pytorch_misreads_have_forms_in_python_that_are_put_back():
+    from torch._decomp import decomposition_table
+
+    before = dict(decomposition_table)
+    assert set(MISREAD) <= set(map(str, before))
+    with composites([], bool):
+        assert not set(MISREAD) & set(map(str, decomposition_table))
+    assert decomposition_table == before
 
 
 def test_a_program_is_decomposed_with_few_composite_operations_prepared():
