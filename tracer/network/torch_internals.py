@@ -125,14 +125,15 @@ def fake_tensors() -> Iterator[Any]:
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """Keep back what `torch.export` prints before it raises: the refusal is told in one sentence instead.
+    """Keep back what PyTorch prints before it raises: the refusal is told in one sentence instead.
 
-    It prints to the process's stderr, where nothing turns it off.
+    It prints to the process's stderr, where nothing turns it off, and logs an error for what a kernel refuses on
+    tensors without values.
     """
     disabled = logging.root.manager.disable
     with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
+        logging.disable(logging.ERROR)
         try:
             yield
         finally:
