@@ -13,7 +13,7 @@ from tracer.errors import ArchiveError, RecordError, first_line
 from tracer.gradients.sketch import Setting
 from tracer.network import Network
 from tracer.network.checks import closure, currency
-from tracer.network.copies import named_tensors, to_numpy
+from tracer.network.copies import memory_returned, named_tensors, to_numpy
 from tracer.network.independence import independence
 from tracer.network.memo import trace_once
 from tracer.network.objective import Objective
@@ -279,6 +279,7 @@ class Instrument:
 
     # Snapshots.
 
+    @memory_returned()
     def snapshot(
         self, writer: Writer, streams: Collection[str], step: int, epoch_end: bool, last: bool = False
     ) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from threading import Lock
 from typing import Any, TypeVar
 
-from tracer.errors import ArchiveError
+from tracer.errors import ArchiveError, byte_size
 
 LARGEST_BODY = 256 << 20  # bytes of an object that a server sends as a whole, having been asked for a part
 _REMEMBERED = 64 << 20  # bytes of such objects that are kept, since the next part is likely to be asked for
@@ -190,7 +190,7 @@ async def _pieces(place: str, answer: Any) -> AsyncIterator[bytes]:
         total += len(piece)
         if time.monotonic() - start > _PATIENCE + total / _SLOWEST:
             raise ArchiveError(
-                f"the server of {place!r} sends less than {_SLOWEST >> 10} KiB a second; try again later"
+                f"the server of {place!r} sends less than {byte_size(_SLOWEST)} a second; try again later"
             )
         yield piece
 
