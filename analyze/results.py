@@ -82,7 +82,8 @@ class Results(Mapping[str, "xr.Dataset"]):
         """The numbers that tell each result, as its metric declares them: one row a number, named in full.
 
         Columns: `metric`, `variable`, `of` (its labels), `first` (first defined value; NaN without steps), `last` (at
-        the last snapshot), `units`, `n` (values behind the last one: examples of a mean, else 1) and `undefined`.
+        the last snapshot), `units`, `n` (examples or pairs behind the last one, empty where none are counted) and
+        `undefined` (snapshots).
         """
         from analyze.summary import table
 

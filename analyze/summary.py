@@ -32,6 +32,7 @@ USUAL = {
 }
 # Dimensions whose entries are alike, so that their mean means something.
 ALIKE = ("example", "train_example", "test_example", "id")
+COUNTS = ("n_pairs", "n_examples")  # variables in which a metric says how many its numbers are of
 QUALIFIERS = ("std", "n", "histogram")  # variables that only say how much another one rests on
 
 Choice = Mapping[str, str | Iterable[str]]  # dimension to its label or labels
@@ -42,7 +43,8 @@ Summary = Mapping[str, Mapping[str, tuple[str, ...]]]  # variable to labels of e
 class Line:
     """One number of a metric, over time where it has a step.
 
-    values: (step,), or one number where `steps` is empty. n: how many defined values the last one is made of.
+    values: (step,), or one number where `steps` is empty. n: how many examples or pairs the last one is made of, as
+    far as they are counted.
     """
 
     metric: str
@@ -50,7 +52,7 @@ class Line:
     labels: tuple[str, ...]
     steps: tuple[int, ...]
     values: NDArray[np.float64]
-    n: int
+    n: int | None
     units: str = "1"
 
     @property
@@ -168,7 +170,7 @@ def lines(metric: str, data: xr.Dataset) -> list[Line]:
     found: list[Line] = []
     for variable, labels in _declaration(data).items():
         if variable in data and data[variable].dtype.kind in "fiu":
-            found += _lines(metric, data[variable], labels)
+            found += _lines(metric, data, variable, labels)
     return found
 
 
@@ -181,7 +183,10 @@ def _declaration(data: xr.Dataset) -> Summary:
         return usual(dims)
 
 
-def _lines(metric: str, array: xr.DataArray, labels: Mapping[str, tuple[str, ...]]) -> Iterator[Line]:
+def _lines(
+    metric: str, data: xr.Dataset, variable: str, labels: Mapping[str, tuple[str, ...]]
+) -> Iterator[Line]:
+    array = data[variable]
     dims = [str(dim) for dim in array.dims if dim != "step"]
     in_time = "step" in array.dims
     values = np.asarray(array.transpose(*(["step"] if in_time else []), *dims).values, np.float64)
@@ -199,7 +204,19 @@ def _lines(metric: str, array: xr.DataArray, labels: Mapping[str, tuple[str, ...
         means = np.divide(total, n, out=np.full(len(picked), np.nan), where=n > 0)
         names = tuple(name for name, _ in chosen if name)
         unit = str(array.attrs.get("units", "1"))
-        yield Line(metric, str(array.name), names, steps, means, int(n[-1]) if len(n) else 0, unit)
+        averaged = any(isinstance(places, np.ndarray) for _, places in chosen)
+        at = dict(zip(dims, (places for _, places in chosen), strict=True))
+        behind = (int(n[-1]) if len(n) else 0) if averaged else _counted(data, at)
+        yield Line(metric, variable, names, steps, means, behind, unit)
+
+
+def _counted(data: xr.Dataset, at: Mapping[str, Any]) -> int | None:
+    """How many pairs or examples the metric says are behind its numbers at such places, at the last snapshot."""
+    for name in COUNTS:
+        dims = data[name].dims if name in data else ("",)
+        if set(dims) <= {"step", *at} and data[name].size:
+            return int(data[name].isel({dim: -1 if dim == "step" else at[str(dim)] for dim in dims}))
+    return None
 
 
 def _choices(
@@ -236,4 +253,4 @@ def table(results: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     columns = ["metric", "variable", "of", "first", "last", "units", "n", "undefined"]
     index = pd.Index([line.label for line in rows], name="measure", dtype=object)
     frame = pd.DataFrame([line.row() for line in rows], index=index, columns=columns)
-    return frame.astype({"first": float, "last": float})
+    return frame.astype({"first": float, "last": float, "n": "Int64"})

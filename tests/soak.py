@@ -340,7 +340,7 @@ class Soak:
         victim = self.path / "weights" / "float32" / f"c.{row // shared}.0"
         data = bytearray(victim.read_bytes())
         # Where the first snapshots are damaged, nothing is left that could be repaired.
-        first = 0 if row >= shared else prod(layout.inner_shape) * layout.dtype.itemsize + 4
+        first = 0 if row >= shared else prod(layout.piece) * layout.dtype.itemsize + 4
         data[self.dice.randrange(first, len(data))] ^= 1 << self.dice.randrange(8)
         victim.write_bytes(data)
         end = self.server.run(life, kind="repair", path=str(self.path))

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from analyze.command.parameters import METRIC
-from tracer.command.console import debug_option, emit, examples, format_option
+from tracer.command.console import columns, debug_option, emit, examples, format_option
 
 
 @click.command(
@@ -31,7 +31,7 @@ def metrics_command(names: tuple[list[Any], ...], bibtex: bool, form: str) -> No
         entries = {reference.key: reference.bibtex() for card in cards for reference in card.reference}
         click.echo("\n\n".join(entries.values()))
     elif chosen and form == "table":
-        click.echo("\n\n".join(card_text(card) for card in cards))
+        click.echo("\n\n".join(card_text(card, columns()) for card in cards))
     elif form == "table":
         emit([{"metric": card.name, "title": card.title, "what it is": card.meaning} for card in cards], form)
     else:

@@ -238,7 +238,7 @@ class Session:
             wanted = self._prints.of(plan)
         except MissingTraceError as error:
             reasons = [self.failed[name].message for name in _other_metrics(card) if name in self.failed]
-            message = ": ".join([str(error), *reasons[:1]])
+            message = ": ".join(dict.fromkeys([str(error), *reasons[:1]]))
             self.failed[card.name] = Outcome(message=message, missing=True, error=error)
             return None
         self._ways[card.name] = way = Way(plan, wanted, held(plan, wanted, self.store))

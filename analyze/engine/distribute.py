@@ -86,6 +86,10 @@ def in_a_process_of_its_own(task: bytes, names: Sequence[str], memory: int) -> d
         outcomes = {name: Outcome(**answer[name]) for name in names}
     except WorkerDiedError as error:
         return dict.fromkeys(names, Outcome(message=str(error)))
+    except AnalysisError as error:
+        raise AnalysisError(
+            f"a process of its own cannot do its part: {error} (were its files changed meanwhile?); run again"
+        ) from error
     except (TypeError, KeyError):  # whoever answers so is no worker of ours any more
         return dict.fromkeys(names, Outcome(message=str(ForeignAnswerError())))
     return outcomes

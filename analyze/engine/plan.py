@@ -138,9 +138,10 @@ def make_plan(
         if "probe" in array.dims:
             probes = [name for name in probes if name in array["probe"].values]
     if not probes and (card.scope == "probe" or any("example" in entry.dims for entry in reads)):
-        raise MissingTraceError(
-            f"needs a probe with everything {card.name} reads; {_given_up(archive) or RECORD_ONE}"
+        lacking = (
+            f"one with everything {card.name} reads" if archive.probes else "of which the archive has none"
         )
+        raise MissingTraceError(f"needs a probe, {lacking}; {_given_up(archive) or RECORD_ONE}")
     counts = {name: _count(archive, name, streams, plan.results) for name in probes}
     plan.views = _views(card, probes, counts)
     in_time = sorted({entry.stream for entry in reads if entry.stream and not entry.static})

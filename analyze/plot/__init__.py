@@ -18,6 +18,9 @@ from numpy.typing import ArrayLike
 from analyze.plot import hover, time_axis
 from analyze.plot.drawing import document
 from analyze.plot.legends import legend as legend
+from analyze.plot.ticks import lines_beside, wrap_titles
+from analyze.plot.ticks import log_scale as log_scale
+from analyze.plot.ticks import name_ticks as name_ticks
 from analyze.plot.time_axis import SCALE
 from analyze.plot.time_axis import step_axis as step_axis
 from analyze.plot.time_axis import time_scale as time_scale
@@ -36,6 +39,7 @@ APOSTROPHE = "'"
 SEQUENTIAL = "viridis"
 DIVERGING = "RdBu_r"
 WIDTH = 7.2  # inches: 8 point text is then 11 pixels high in a report 700 pixels wide
+ALONE = 4.4  # of a panel that has none beside it: as legible on a phone as those that wrap there
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tracer",
@@ -79,6 +83,7 @@ def styled(plot: Callable[[Figure], None]) -> Figure:
     with matplotlib.rc_context(STYLE), _uncollected():
         figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
         plot(figure)
+        wrap_titles(figure)
         for axes in figure.axes:
             _say_undefined(axes)
         return figure
@@ -184,16 +189,14 @@ def panels(
     """
     columns = max(1, min(columns, count))
     rows = max(1, -(-count // columns))
-    figure.set_size_inches(WIDTH, max(rows * height, 2.4))
+    figure.set_size_inches(WIDTH if columns > 1 else ALONE, max(rows * height, 2.4))
     grid = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey).ravel()
     for unused in grid[count:]:
         unused.remove()
     for axes, title in zip(grid, titles, strict=False):
         axes.set_title(str(title))
-    if sharex:
-        # A panel above an unused cell is the lowest of its column and has to show the ticks.
-        for axes in grid[max(0, count - columns) : count]:
-            axes.tick_params(labelbottom=True)
+    for axes in grid[:count]:
+        axes.tick_params(labelbottom=True)  # each stands alone on a phone
     return list(grid[:count])
 
 
@@ -294,61 +297,50 @@ def heat_over_time(
     origin: Literal["upper", "lower"] = "upper",
 ) -> Any:
     """Heat map of (row, step) on the time axis that lines have: a snapshot reaches half way to its neighbours."""
-    table, steps = np.asarray(values, np.float64), np.asarray(steps)
-    low, high = limits or _extremes(table)
-    edges = time_axis.columns(steps), np.arange(len(table) + 1) - 0.5
-    mesh = axes.pcolormesh(
-        *edges, np.ma.masked_invalid(table), cmap=cmap, vmin=low, vmax=high, rasterized=True
-    )
-    step_axis(axes, steps)
+    table = np.asarray(values, np.float64)
+    mesh = _mesh_over_time(axes, table, steps, np.arange(len(table) + 1) - 0.5, limits, cmap)
     axes.set_ylim(*((-0.5, len(table) - 0.5) if origin == "lower" else (len(table) - 0.5, -0.5)))
-    name_ticks(axes.yaxis, rows, limit=_lines_beside(axes))
-    setattr(mesh, hover.NAMES, [str(step) for step in steps])
+    name_ticks(axes.yaxis, rows, limit=lines_beside(axes))
     if colorbar is not None:
         _color_bar(axes, mesh, colorbar)
     return mesh
 
 
-def _lines_beside(axes: Axes) -> int:
-    """How many names fit below one another beside an axes: at least two."""
-    return max(2, int(_points(axes, axes.bbox.height) / (1.2 * _label_size("y"))))
+def histogram_over_time(
+    axes: Axes, shares: ArrayLike, steps: ArrayLike, edges: ArrayLike, *, limits: tuple[float, float]
+) -> Any:
+    """Distribution at each step as a column of a map on the time axis; `shares` (step, bin), `edges` (bin + 1)."""
+    edges = np.asarray(edges, np.float64)
+    mesh = _mesh_over_time(axes, np.asarray(shares, np.float64).T, steps, edges, limits, "Blues")
+    axes.set_ylim(edges[0], edges[-1])
+    return mesh
 
 
-def _names_below(axes: Axes, longest: int) -> int:
-    """How many names of so many characters fit side by side below an axes: at least two."""
-    return max(2, int(_points(axes, axes.bbox.width) / (0.62 * _label_size("x") * (longest + 1.5))))
+def _mesh_over_time(
+    axes: Axes,
+    table: np.ndarray,
+    steps: ArrayLike,
+    edges: np.ndarray,
+    limits: tuple[float, float] | None,
+    cmap: str,
+) -> Any:
+    low, high = limits or _extremes(table)
+    steps, shown = np.asarray(steps), np.ma.masked_invalid(table)
+    mesh = axes.pcolormesh(
+        time_axis.columns(steps), edges, shown, cmap=cmap, vmin=low, vmax=high, rasterized=True
+    )
+    step_axis(axes, steps)
+    setattr(mesh, hover.NAMES, [str(step) for step in steps])
+    return mesh
 
 
-def _points(axes: Axes, pixels: float) -> float:
-    figure = axes.get_figure()
-    assert figure is not None
-    return 72 / figure.dpi * pixels
-
-
-def _label_size(axis: str) -> float:
-    from matplotlib import rcParams
-    from matplotlib.font_manager import FontProperties
-
-    return FontProperties(size=rcParams[f"{axis}tick.labelsize"]).get_size_in_points()
-
-
-def name_ticks(axis: Any, names: Sequence[object] | np.ndarray, limit: int = 24, **style: Any) -> None:
-    """Write names at positions 0, 1, ... of an axis, thinned to `limit`, and to what fits side by side.
-
-    Of a long name the end is written, which tells layers apart; who points at it in the report sees it whole.
-    """
-    if axis.axis_name == "x" and not style.get("rotation"):
-        limit = min(
-            limit, _names_below(axis.axes, max((len(_shortened(str(name))) for name in names), default=1))
-        )
-    stride = max(1, -(-len(names) // limit))
-    shown = range((len(names) - 1) % stride, len(names), stride)  # the last of layers is all of them
-    axis.set_ticks(shown, [_shortened(str(names[i])) for i in shown], **style)
-    setattr(axis, hover.NAMES, [str(name) for name in names])
-
-
-def _shortened(name: str, limit: int = 28) -> str:
-    return name if len(name) <= limit else f"…{name[1 - limit :]}"
+def compared(result: xr.Dataset) -> xr.Dataset:
+    """What compares a snapshot with an earlier one, from the first step at which it does; all where it never does."""
+    floats = [one for one in result.data_vars.values() if one.dtype.kind == "f" and "step" in one.dims]
+    known = np.zeros(result.sizes.get("step", 0), bool)
+    for one in floats:
+        known |= one.notnull().any([dim for dim in one.dims if dim != "step"]).values
+    return result.isel(step=slice(int(known.argmax()), None)) if known.any() else result
 
 
 def finite_limits(values: ArrayLike, within: Mapping[str, float] | None = None) -> tuple[float, float]:

@@ -59,15 +59,18 @@ def _measured_once(figure: Figure, margins: dict[Axes, hover.Margins]) -> Iterat
 
     A layout engine asks time and again, and to measure is most of drawing.
     """
+    spines = [(spine, spine.get_in_layout()) for axes in figure.axes for spine in axes.spines.values()]
+    for spine, _ in spines:
+        spine.set_in_layout(False)  # it measures the ticks again, which the labels are outside of
     for axes in figure.axes:
-        for spine in axes.spines.values():
-            spine.set_in_layout(False)  # it measures the ticks again, which the labels are outside of
         vars(axes)["get_tightbbox"] = _once(axes, axes.get_tightbbox, margins)
     try:
         yield
     finally:
         for axes in figure.axes:
             vars(axes).pop("get_tightbbox", None)
+        for spine, measured in spines:
+            spine.set_in_layout(measured)
 
 
 def _once(

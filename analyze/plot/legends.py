@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 SHARED = "tracer_names_and_handles"  # attribute of a legend that several axes of a figure share
 BELOW = 0.45  # inches from an axes to a legend below it: the numbers and the name of the axis are between
-LEGEND = 95  # characters that stand in a row of it
+LEGEND = 95 / 7.2  # characters that stand in an inch of its row
 
 
 def legend(axes: Axes, *, below: bool = False, **options: Any) -> None:
@@ -32,12 +32,12 @@ def legend(axes: Axes, *, below: bool = False, **options: Any) -> None:
         or (name not in looks and _look(handle) in looks.values())
         for handle, name in zip(handles, names, strict=True)
     )
-    wide = sum(len(name) + 5 for name in {*shared, *names})
+    wide, room = sum(len(name) + 5 for name in {*shared, *names}), LEGEND * figure.get_figwidth()
     if "bbox_to_anchor" in options or not _constrained(figure):
         axes.legend(**options)
         return
     if clash or below:
-        columns = max(1, int(0.45 * LEGEND / (max(map(len, names)) + 5)))
+        columns = max(1, int(0.45 * room / (max(map(len, names)) + 5)))
         # Inches below the axes, whatever height the layout will leave it.
         place = axes.transAxes + ScaledTranslation(0, -BELOW, figure.dpi_scale_trans)
         where = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": place, "ncols": columns}
@@ -46,7 +46,7 @@ def legend(axes: Axes, *, below: bool = False, **options: Any) -> None:
     shared |= dict(zip(names, handles, strict=True))
     if old is not None:
         old.remove()
-    columns = len(shared) if wide <= LEGEND else max(1, LEGEND // (max(map(len, shared)) + 5))
+    columns = len(shared) if wide <= room else max(1, int(room / (max(map(len, shared)) + 5)))
     about = {name: value for name, value in options.items() if name in ("title", "markerscale")}
     drawn = figure.legend([*shared.values()], [*shared], loc="outside upper left", ncols=columns, **about)
     if "title" in about:

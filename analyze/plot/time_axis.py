@@ -41,6 +41,9 @@ def step_axis(axes: Axes, steps: ArrayLike, label: str = "step") -> None:
     scale = _scale(steps)
     if scale == "log":
         axes.set_xscale("symlog", linthresh=1)
+        if first >= 1 and last < 100 * first:
+            # One power of ten alone would tell nothing of where the others are.
+            axes.xaxis.get_major_locator().set_params(subs=(1.0, 2.0, 5.0))
     axes.set_xlim(*limits(scale, first, last))
     axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.10g}")
     setattr(axes.xaxis, STEPS, (first, last))
@@ -53,7 +56,7 @@ def limits(scale: str, first: float, last: float) -> tuple[float, float]:
     ((-5.0, 105.0), (-0.4, 130.0))
     """
     if scale == "log":
-        return first - 0.4, 1.3 * last
+        return first / 1.3 if first >= 1 else first - 0.4, 1.3 * last
     return first - 0.05 * (last - first), last + 0.05 * (last - first)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from textwrap import indent
+from textwrap import fill, indent
 from typing import TYPE_CHECKING, Any
 
 from analyze.contract import Metric
@@ -25,8 +25,8 @@ def card_row(card: Metric) -> dict[str, Any]:
     }
 
 
-def card_text(card: Metric) -> str:
-    """The whole card of a metric, for a terminal."""
+def card_text(card: Metric, width: int | None = None) -> str:
+    """The whole card of a metric, for a terminal of so many characters a line."""
     variables = [f"{name} ({', '.join(dims)})" for name, dims in card.variables.items()]
     bounds = {name: card.bounds_of(name) for name in card.variables}
     facts = {
@@ -43,11 +43,23 @@ def card_text(card: Metric) -> str:
         "source": "\n".join(f"{reference}  {reference.link}".rstrip() for reference in card.reference),
         "code": card.module,
     }
-    lines = [f"{card.name}: {card.title}", "", indent(card.definition.split(">>>")[0].rstrip(), "  "), ""]
+    said = [_fitted(part, width, "  ") for part in card.definition.split(">>>")[0].rstrip().split("\n\n")]
+    lines = [f"{card.name}: {card.title}", "", "\n\n".join(said), ""]
     for name, value in facts.items():
         for position, line in enumerate(value.splitlines()):
-            lines.append(f"  {name if position == 0 else '':<9}{line}")
+            head = f"  {name if position == 0 else '':<9}"
+            lines.append(head + _fitted(line, width, " " * len(head)).lstrip())
     return "\n".join(lines)
+
+
+def _fitted(text: str, width: int | None, margin: str) -> str:
+    """A paragraph in lines of at most `width` characters, `margin` included; as it is where there is no width."""
+    if width is None:
+        return indent(text, margin)
+    shown = {"initial_indent": margin, "subsequent_indent": margin}
+    return fill(
+        " ".join(text.split()), max(width, 30), **shown, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def result_rows(results: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:

@@ -48,10 +48,11 @@ def draw_curves(archive: Archive, figure: Figure) -> None:
     """Training loss of every update, over steps."""
     rows = archive.rows
     (axes,) = plot.panels(figure, 1, height=2.5)
-    axes.plot(rows["step"], rows["loss"], color=plot.GREY, linewidth=0.6, label="minibatch")
+    axes.plot(rows["step"], rows["loss"], color=plot.GREY, linewidth=0.6, label="of a minibatch")
     axes.plot(*_smooth(rows["step"], rows["loss"]), color=plot.PALETTE[6], label="running mean")
-    axes.set(title="Loss of each minibatch, and its running mean", ylabel="loss")
+    axes.set_ylabel("loss")
     plot.step_axis(axes, rows["step"])
+    plot.legend(axes)
 
 
 def _curves(archive: Archive) -> tuple[Any, str]:
@@ -70,11 +71,12 @@ def _curves(archive: Archive) -> tuple[Any, str]:
 
 
 def _smooth(steps: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Running mean over a fiftieth of the run, of defined losses only."""
+    """Running mean over a fiftieth of the run, of defined losses only, each at the middle of what it is the mean of."""
     known = np.isfinite(losses)
     steps, losses = steps[known], losses[known]
     width = max(1, len(losses) // 50)
-    return steps[width - 1 :], np.convolve(losses, np.ones(width) / width, mode="valid")
+    mean = np.convolve(losses, np.ones(width) / width, mode="valid")
+    return steps[(width - 1) // 2 :][: len(mean)], mean
 
 
 def _lede(summary: dict[str, Any]) -> str:

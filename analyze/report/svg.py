@@ -103,7 +103,10 @@ def inline(text: str, key: str, label: str) -> str:
     text = re.sub(r">\s+<", "><", text).replace('style="fill: #ffffff"', 'style="fill: none"')
     text = re.sub(r"(?<=[\"; ])(stroke|fill): (#[0-9a-f]{6})(?=[\";])", _themed, text)
     text = re.sub(r'<g([^>]*)>(<use [^>]* style="([^"]*)"/>(?:<use [^>]* style="\3"/>)*)</g>', _shared, text)
-    return text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1).strip()
+    # A narrower figure is as wide on the page as its letters have the size of those in the others.
+    width = re.match(r'<svg[^>]*? width="([\d.]+)pt"', text)
+    share = f' style="--share: {float(width[1]) / (72 * plot.WIDTH):.3f}"' if width else ""
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"{share}', 1).strip()
 
 
 def on_dark(color: str) -> str:

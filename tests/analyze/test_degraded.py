@@ -103,6 +103,12 @@ def test_metrics_of_weights_need_neither_probes_nor_a_network(tmp_path):
     xr.testing.assert_equal(bare["trajectory_dimension"], probed["trajectory_dimension"])
     with pytest.raises(tracer.TracerError, match="needs a probe, of which the archive has none; record one"):
         analyze.run(tmp_path / "bare.zarr", ["sharpness"])
+    for name in ("prediction_depth", "complexity"):  # of other results and of arrays: told once
+        with pytest.raises(
+            tracer.TracerError, match=r"needs a probe, of which .* none; record one"
+        ) as raised:
+            analyze.run(tmp_path / "bare.zarr", [name])
+        assert str(raised.value).count("needs a probe") == 1
 
 
 def test_activations_of_several_inputs_are_computed_again(tmp_path):

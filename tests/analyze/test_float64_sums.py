@@ -7,6 +7,8 @@ from torch import nn
 import analyze
 import tracer
 from tracer.gradients.forms import Full
+from tracer.gradients.products import gram_of_pairs
+from tracer.probe.answers import log_sum_exp
 
 LARGE = float(2**24)  # plus 1 is itself in float32
 
@@ -51,3 +53,15 @@ def test_inner_products_over_many_columns():
     row = torch.zeros(1, 20_000)
     row[0, 0], row[0, -1] = 2**12, 1.0
     assert Full(row).gram().item() == LARGE + 1
+
+
+def test_inner_products_over_pairs_of_positions():
+    """Sums over the positions of either example alone are numbers of float32; the sum of these is none."""
+    z = torch.tensor([[1.0, 2.0], [LARGE / 2, 1.0]])[..., None]
+    assert gram_of_pairs(torch.ones(2, 2, 1), z, bias=False)[0, 1].item() == 3 * (LARGE / 2 + 1)
+
+
+def test_exponentials_of_scores():
+    scores = torch.tensor([[0.0, *[-24 * np.log(2)] * 3]])
+    total, _ = log_sum_exp(scores)
+    np.testing.assert_allclose(total.item(), np.log1p(3 / LARGE), rtol=1e-4)

@@ -8,7 +8,7 @@ import xarray as xr
 
 import analyze
 from analyze.reference import FORT_2019
-from analyze.report.listing import result_rows
+from analyze.report.listing import card_text, result_rows
 from analyze.report.save import summary
 from analyze.results import Results
 from analyze.summary import declared, lines, usual
@@ -80,7 +80,7 @@ def test_a_number_without_steps_has_no_first():
 def test_what_undefined_numbers_give():
     data = xr.Dataset({"a": ("step", [np.nan, 1.0, np.nan])}, {"step": STEPS})
     (line,) = lines("m", data)
-    assert line.first == 1.0 and np.isnan(line.last) and (line.n, line.row()["undefined"]) == (0, 2)
+    assert line.first == 1.0 and np.isnan(line.last) and (line.n, line.row()["undefined"]) == (None, 2)
     assert lines("m", xr.Dataset({"a": (("step", "probe"), np.empty((3, 0)))}, {"step": STEPS})) == []
 
 
@@ -121,3 +121,18 @@ def test_the_decorator_refuses_it_where_the_metric_is_defined():
         def made_up(losses):
             """Nothing."""
             return {"a": losses}
+
+
+def test_a_number_says_how_many_examples_are_behind_it_where_they_are_counted():
+    counted = losses().assign(n_examples=("probe", [1297, 500]), other=("step", [1.0, 2.0, 3.0]))
+    found = {line.label: line.n for line in lines("m", counted)}
+    assert found == {"m.loss[train]": 1297, "m.loss[test]": 500, "m.other": None}
+    table = Results({"m": counted}).summary()
+    assert table["n"].tolist()[:2] == [1297, 500] and table["n"].isna().tolist() == [False, False, True]
+
+
+def test_a_card_fits_the_terminal_it_is_printed_on():
+    for width in (40, 80):
+        text = card_text(CARDS["cna"], width).splitlines()
+        assert max(len(line) for line in text if "://" not in line and "analyze." not in line) <= width
+    assert "Correlation, over the examples of a probe" in card_text(CARDS["cna"], 80)

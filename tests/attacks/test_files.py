@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import numcodecs
@@ -18,6 +19,7 @@ from tests.attacks.hostile import bounded, change_root, look_at, nodes
 from tests.damage import copied, files_of
 from tests.recording import put_row
 from tests.synthetic import write_archive
+from tracer.archive import source
 from tracer.errors import ArchiveError
 from tracer.recovery.repair import repair
 from tracer.recovery.resume import resume
@@ -246,6 +248,44 @@ def test_a_frame_that_lies_about_its_size_is_refused(path: Path, lie: int) -> No
     compressed(path, "zstd", frame)
     with tracer.open(path) as archive, bounded(), pytest.raises(ArchiveError):
         _ = archive.probes["train"].inputs
+
+
+@pytest.mark.parametrize("read", ["snapshots", "epoch_ends", "rows"])
+def test_columns_of_many_streams_that_unpack_to_very_much_are_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    """Each alone may be read whatever its file is; those that are kept together may not."""
+    n, streams = 1 << 20, 6
+    monkeypatch.setattr(source, "_FREE", 9 * n)
+    content = bomb("zstd", 8 * n)
+    content += google_crc32c.value(content).to_bytes(4, "little")
+
+    def change(root: dict[str, Any]) -> None:
+        column = nodes(root)["steps/step"] | {
+            "shape": [n],
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [n]}},
+            "codecs": [
+                {"name": "bytes", "configuration": {"endian": "little"}},
+                {"name": "zstd", "configuration": {"level": 1, "checksum": False}},
+                {"name": "crc32c"},
+            ],
+        }
+        for k in range(streams):
+            group = f"probes/train/made{k}"
+            nodes(root)[group] = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+            root["attributes"]["tracer"]["rows"][group] = n
+            for name in (f"{group}/step", f"{group}/epoch_end", f"steps/made{k}"):
+                nodes(root)[name] = column
+                (path / name).mkdir(parents=True)
+                (path / name / "c.0").write_bytes(content)
+
+    change_root(path, change)
+    with (
+        tracer.open(path) as archive,
+        bounded(8 * n * streams),
+        pytest.raises(ArchiveError, match="other columns"),
+    ):
+        getattr(archive, read)
 
 
 # ---- no code ----

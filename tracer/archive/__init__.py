@@ -159,12 +159,13 @@ class Archive:
     def rows(self) -> Rows:
         """Every update: step, epoch, time, n_ids, loss, skipped, scalars (step,); lr (step, param_group).
 
-        A dict of arrays; `rows.to_dataframe()` is a pandas table.
+        A dict of arrays, and where pandas is a table too: `rows.loc[100:]`, `rows.plot(y="loss")`.
         """
         columns = Rows()
         for array in self._source.children("steps"):
             name = self._source.group_attributes(f"steps/{array}").get("logged_as", array)
             if array != "ids":
+                self._source.keep(f"steps/{array}")
                 columns[name] = self._source.read(f"steps/{array}")
         return columns
 

@@ -58,6 +58,7 @@ class Source:
         self.record: dict[str, Any] = self.attributes["tracer"]
         self.store.root = root
         self._columns: dict[str, np.ndarray] = {}
+        self._whole: dict[str, int] = {}
         self._layouts: dict[str, ArrayLayout] = {}
         self._rows: dict[str, Layout | None] = {}
         for name in ("_chunks", "_group"):
@@ -167,20 +168,43 @@ class Source:
 
     def _check_cost(self, path: str, selection: Any) -> None:
         """Refuse to make an array far larger than its files could fill, before memory is taken for it."""
+        size = self._size(path, selection)
+        if size > self._most(path, selection):
+            raise self._too_large(repr(path), size)
+
+    def keep(self, path: str) -> None:
+        """Count an array among those kept whole; refuse it where all their files together could not fill them.
+
+        Each alone may be small enough to be read whatever its files are, and there may be very many. Errors:
+        MissingTraceError if there is no such array, ArchiveError for what is refused.
+        """
+        self._node(path)
+        self._whole[path] = self._size(path, ())
+        size = sum(self._whole.values())
+        if size > _FREE and size > sum(self._most(kept, (), free=0) for kept in self._whole):
+            raise self._too_large(f"{path!r} with the other columns", size)
+
+    def _size(self, path: str, selection: Any) -> int:
+        grid = self.layout(path)
+        return prod(stop - start for start, stop in _spans(selection, grid.shape)) * grid.itemsize
+
+    def _most(self, path: str, selection: Any, free: int = _FREE) -> int:
+        """Bytes that a part of an array may take: some are free, and more where its files are large."""
         grid = self.layout(path)
         spans = _spans(selection, grid.shape)
-        size = prod(stop - start for start, stop in spans) * grid.itemsize
         first = [start // step for (start, _), step in zip(spans, grid.chunk, strict=True)]
         counts = [-(-stop // step) - at for at, (_, stop), step in zip(first, spans, grid.chunk, strict=True)]
-        if size <= _FREE and prod(counts) <= _MANY:
-            return
-        if prod(counts) <= _MANY:
-            offsets = product(*(range(at, at + count) for at, count in zip(first, counts, strict=True)))
-            stored = sum(self.store.stored_size(grid.key(numbers)) for numbers in offsets)
-            if size <= stored * (1 if grid.raw else _RATIO):
-                return
-        raise ArchiveError(
-            f"{path!r} of {self.path!r} says that it holds {size} bytes, which its files cannot; it is damaged or "
+        if prod(counts) > _MANY:
+            return -1
+        if self._size(path, selection) <= free:
+            return free
+        offsets = product(*(range(at, at + count) for at, count in zip(first, counts, strict=True)))
+        stored = sum(self.store.stored_size(grid.key(numbers)) for numbers in offsets)
+        return max(free, stored * (1 if grid.raw else _RATIO))
+
+    def _too_large(self, what: str, size: int) -> ArchiveError:
+        return ArchiveError(
+            f"{what} of {self.path!r} says that it holds {size} bytes, which its files cannot; it is damaged or "
             "made to harm: get the archive from its author again"
         )
 
@@ -243,6 +267,7 @@ class Source:
     def column(self, path: str) -> np.ndarray:
         """All of an array that is small and asked for again and again, read once."""
         if path not in self._columns:
+            self.keep(path)
             self._columns[path] = self.read(path)
         return self._columns[path]
 

@@ -10,6 +10,7 @@ import time
 import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any, Self, TypeVar
 
 import click
@@ -178,6 +179,8 @@ def emit_tree(tree: Mapping[str, Any], form: str, text: Callable[[], str]) -> No
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Align rows under their keys, fitted to the terminal where there is one: numbers are never cut.
 
+    Where there is room for few of them, each row takes several lines.
+
     >>> print(table([{"metric": "cna", "value": 0.25}, {"metric": "stiffness", "value": None}]))
     metric     value
     cna         0.25
@@ -188,8 +191,10 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     keys = list(rows[0])
     right = [all(_is_number(row[key]) for row in rows) for key in keys]
     cells = [keys, *([_cell(row[key]) for key in keys] for row in rows)]
-    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    limit = columns()
     widths = fit([max(len(line[i]) for line in cells) for i in range(len(keys))], limit, right)
+    if limit is not None and _few(len(widths), right):
+        return "\n".join(line for cell in cells[1:] for line in _stacked(keys, cell, limit))
     lines = [
         "  ".join(
             _cut(cell, width).rjust(width) if flush else _cut(cell, width).ljust(width)
@@ -200,6 +205,32 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     if len(widths) < len(keys):
         lines.append(f"no room for {', '.join(keys[len(widths) :])}; --format json or csv shows all")
     return "\n".join(lines)
+
+
+def columns() -> int | None:
+    """Characters in a line of the terminal that stdout is, None where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _few(count: int, right: Sequence[bool]) -> bool:
+    """Whether the first `count` columns are less than half of all, or hold less than half of the numbers."""
+    return 2 * count < len(right) or 2 * sum(right[:count]) < sum(right)
+
+
+def _stacked(keys: Sequence[str], cells: Sequence[str], limit: int) -> list[str]:
+    """A row over several lines: what it is, and below it all else with its key.
+
+    >>> _stacked(["metric", "first", "last"], ["cna", "0.25", "-0.5"], 20)
+    ['cna', '  first 0.25', '  last -0.5']
+    """
+    lines = [cells[0]]
+    for key, cell in zip(keys[1:], cells[1:], strict=True):
+        pieces = wrap(f"{key} {cell}", max(limit - 2, 10), break_long_words=False, break_on_hyphens=False)
+        if len(lines) > 1 and len(pieces) == 1 and len(lines[-1]) + 2 + len(pieces[0]) <= limit:
+            lines[-1] += f"  {pieces[0]}"
+        else:
+            lines += [f"  {piece}" for piece in pieces]
+    return lines
 
 
 def fit(widths: list[int], limit: int | None, fixed: Sequence[bool] = (), smallest: int = 12) -> list[int]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tracer.errors import first_line
-from tracer.network.copies import named_tensors, private_copy, quiet
+from tracer.network.copies import named_tensors, private_copy, quiet, unwrap, unwrapped_name
 from tracer.network.network import Network
 from tracer.network.objective import Objective, call_model, objective_of
 from tracer.network.pytree import examples_in, first_tensor, take
@@ -153,6 +153,12 @@ def _gradients(losses: Tensor, weights: Tensor, parameters: Mapping[str, Tensor]
         name: torch.zeros_like(parameter) if gradient is None else _dense(gradient)
         for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True)
     }
+
+
+def reached(losses: Tensor, model: nn.Module) -> list[str]:
+    """Names of parameters of `model` that losses, or other tensors with gradients, were computed with."""
+    leaves = {id(leaf) for leaf in _leaves(losses)}
+    return [unwrapped_name(name) for name, p in unwrap(model).named_parameters() if id(p) in leaves]
 
 
 def _differing(total: Tensor, leaves: Mapping[str, Tensor], theirs: dict[str, Tensor]) -> set[str]:

@@ -6,8 +6,9 @@ import mmap
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -89,12 +90,15 @@ def private_copy(model: nn.Module) -> nn.Module:
     Wrappers (`torch.compile`, DDP) are taken off, also around submodules. `training` is set as an attribute,
     since `train()` may be overridden; hooks of the user's are dropped, those of `torch.nn.utils` (pruning,
     weight and spectral norm) stay, being part of the function. Gradients are not copied; `requires_grad` is.
+    A function in an attribute that holds on to modules (`self.act = lambda x: fc(x)`) holds on to their copies.
     """
     memo: dict[int, Any] = {}
-    keep: list[Any] = []
-    _prepare(model, memo, keep, _DEPTH)
+    functions: list[FunctionType] = []
+    _prepare(model, memo, functions, _DEPTH)
     with torch.no_grad():
         replica = _copy_module(unwrap(model), memo)
+    for function in functions:
+        _bind(function, memo)
     for module in replica.modules():
         module.__dict__["training"] = False
         if isinstance(module, nn.RNNBase) and _on_cuda(module):
@@ -124,7 +128,7 @@ def _differentiable(module: nn.RNNBase) -> None:
     module.flatten_parameters()
 
 
-def _prepare(value: Any, memo: dict[int, Any], keep: list[Any], depth: int) -> None:
+def _prepare(value: Any, memo: dict[int, Any], functions: list[FunctionType], depth: int) -> None:
     """Fill the memo with copies of what `deepcopy` would refuse, share by accident, or take forever over."""
     if id(value) in memo or depth < 0:
         return
@@ -138,13 +142,55 @@ def _prepare(value: Any, memo: dict[int, Any], keep: list[Any], depth: int) -> N
     elif isinstance(value, nn.Module):
         for child in value.modules():
             for held in child.__dict__.values():
-                _prepare(held, memo, keep, depth - 1)
+                _prepare(held, memo, functions, depth - 1)
     elif isinstance(value, dict):
         for held in value.values():
-            _prepare(held, memo, keep, depth - 1)
+            _prepare(held, memo, functions, depth - 1)
     elif isinstance(value, list | tuple | set | frozenset):
         for held in value:
-            _prepare(held, memo, keep, depth - 1)
+            _prepare(held, memo, functions, depth - 1)
+    elif isinstance(value, partial):
+        _prepare([value.func, value.args, value.keywords], memo, functions, depth - 1)
+    elif isinstance(value, FunctionType) and (held := _held(value)):
+        cells = tuple(memo.setdefault(id(cell), CellType()) for cell in value.__closure__ or ())
+        memo[id(value)] = FunctionType(value.__code__, value.__globals__, value.__name__, None, cells)
+        functions.append(value)
+        # Modules of the model are prepared with it; another one stays as it is.
+        _prepare([x for x in held if not isinstance(x, nn.Module)], memo, functions, depth - 1)
+
+
+def _held(function: FunctionType) -> list[Any]:
+    """What was bound to a function as it was defined: closure and default arguments."""
+    filled = []
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # an empty cell
+            filled.append(cell.cell_contents)
+    return [*filled, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+
+
+def _bind(function: FunctionType, memo: dict[int, Any]) -> None:
+    """Give the copy of a function what the copy of the model has in the place of what the function holds."""
+    copied = memo[id(function)]
+    copied.__dict__.update(function.__dict__)
+    copied.__defaults__ = _counterpart(function.__defaults__, memo)
+    copied.__kwdefaults__ = _counterpart(function.__kwdefaults__, memo)
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):
+            memo[id(cell)].cell_contents = _counterpart(cell.cell_contents, memo)
+
+
+def _counterpart(value: Any, memo: dict[int, Any]) -> Any:
+    """What a copy holds in the place of a value; the value itself where it has nothing to do with the copy."""
+    inner = unwrap(value) if isinstance(value, nn.Module) else value
+    if id(inner) in memo:
+        return memo[id(inner)]
+    if isinstance(value, MethodType):
+        return MethodType(value.__func__, _counterpart(value.__self__, memo))
+    if type(value) in (list, tuple):
+        return type(value)(_counterpart(item, memo) for item in value)
+    if type(value) is dict:
+        return {key: _counterpart(item, memo) for key, item in value.items()}
+    return value
 
 
 def _copy_tensor(tensor: torch.Tensor) -> torch.Tensor:
@@ -193,6 +239,8 @@ def state_of(module: nn.Module) -> dict[str, Any]:
 
 
 def _copy_value(value: Any, memo: dict[int, Any]) -> Any:
+    if id(value) in memo:
+        return memo[id(value)]
     try:
         return copy.deepcopy(value, memo)
     except Exception:  # process groups, open files, generators: read only in a forward pass

@@ -13,7 +13,7 @@ from tracer.network.copies import private_copy, quiet
 from tracer.network.cost import work_of
 from tracer.network.objective import Objective, call_model, objective_of
 from tracer.network.pytree import first_tensor, leaves_of, rebuild
-from tracer.network.torch_internals import fake_tensors
+from tracer.network.torch_internals import fake_tensors, hushed
 from tracer.ops import op
 
 _EXAMPLES = 2
@@ -45,7 +45,7 @@ def estimate(
     sizes = Estimate()
     real = [_first(tree) for tree in (inputs, targets)]
     try:
-        with quiet(grad=False), fake_tensors() as fake:
+        with quiet(grad=False), hushed(), fake_tensors() as fake:
             replica = private_copy(model)
             few = [rebuild(tree, iter(map(fake.from_tensor, leaves_of(tree)))) for tree in real]
             for name, module in replica.named_modules():

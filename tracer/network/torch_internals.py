@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch._ops import OpOverload
 
+from tracer.ops.decompositions import MISREAD
+
 # Where a module keeps its hooks: copies leave out those of the user's, and no method removes hooks one did not add.
 HOOKS = (
     "_forward_hooks",
@@ -123,14 +125,15 @@ def fake_tensors() -> Iterator[Any]:
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """Keep back what `torch.export` prints before it raises: the refusal is told in one sentence instead.
+    """Keep back what PyTorch prints before it raises: the refusal is told in one sentence instead.
 
-    It prints to the process's stderr, where nothing turns it off.
+    It prints to the process's stderr, where nothing turns it off, and logs an error for what a kernel refuses on
+    tensors without values.
     """
     disabled = logging.root.manager.disable
     with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
+        logging.disable(logging.ERROR)
         try:
             yield
         finally:
@@ -138,8 +141,7 @@ def hushed() -> Iterator[None]:
 
 
 _COLLECT = "_collect_all_valid_cia_ops"
-# PyTorch's own forms in Python of these take the reduction as a word, and misread the number that a program has.
-MISREAD = ("aten.nll_loss.default", "aten.margin_ranking_loss.default", "aten.hinge_embedding_loss.default")
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
 @cache
@@ -171,6 +173,23 @@ def composites(targets: Iterable[Any], is_known: Callable[[str], bool]) -> Itera
         decomposition_table.update(misread)
         if collect is not None:
             setattr(exported_program, _COLLECT, collect)
+
+
+def stays(target: Any) -> bool:
+    """Whether decomposing a program leaves this operation as it is: it writes nothing in place, and is no composite or
+    one that PyTorch can keep and has not written in Python too.
+    """
+    from torch._decomp import decomposition_table
+    from torch.export import exported_program
+
+    if not isinstance(target, OpOverload) or target.namespace != "aten" or target._schema.is_mutable:
+        return False
+    if torch._C.DispatchKey.Autograd in target.py_kernels:
+        return False
+    if not target.has_kernel_for_dispatch_key(_COMPOSITE):
+        return True
+    collect = getattr(exported_program, _COLLECT, None)
+    return collect is not None and target in _collected(collect) and target not in decomposition_table
 
 
 def transform_level() -> int:

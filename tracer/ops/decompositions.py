@@ -11,6 +11,9 @@ from tracer.ops import OPS, alias
 
 Decompositions = dict[Any, Callable[..., Any]]
 
+# PyTorch's own forms in Python of these take the reduction as a word, and misread the number that a program has.
+MISREAD = ("aten.nll_loss.default", "aten.margin_ranking_loss.default", "aten.hinge_embedding_loss.default")
+
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 

@@ -285,9 +285,8 @@ def _tensors(value: Any, what: str) -> Any:
         value = converted if isinstance(value, dict) else tuple(converted.values())
     leaves = leaves_of(value)
     if not leaves or any(leaf.ndim == 0 for leaf in leaves):
-        raise RecordError(
-            f"{what} are a {type(value).__name__}, expected a tensor or array with examples first"
-        )
+        kind = "without axes" if leaves else f"a {type(value).__name__}"
+        raise RecordError(f"{what} are {kind}, expected a tensor or array with examples first")
     if any(
         leaf.layout != torch.strided or leaf.is_meta or leaf.is_quantized
         for leaf in [*leaves, *shared_in(value)]

@@ -141,13 +141,14 @@ def announce_snapshots(
     for probe in passes.probes.values():
         for stream in [s for s in STREAMS if s in passes.streams and probe.taken(s)]:
             streams.setdefault(stream, []).append(probe.taken(stream))
-    held = ", ".join(f"{stream} of {' + '.join(map(str, counts))}" for stream, counts in streams.items())
+    held = [f"{stream} of {' + '.join(map(str, counts))}" for stream, counts in streams.items()]
+    of_probes = f", {', '.join(held)} examples" if held else ""
     steps = (
         ""
         if passes.steps is None
         else f" and about {passes.steps:.2g} training steps of {passes.batch} examples"
     )
-    announce(f"Recording into {path!r}: a snapshot takes {size}{steps}: weights, {held} examples.")
+    announce(f"Recording into {path!r}: a snapshot takes {size}{steps}: weights{of_probes}.")
     for note in notes:
         announce(note)
 

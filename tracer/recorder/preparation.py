@@ -1,5 +1,6 @@
 """Before a model is probed: whether it takes its examples, where they must lie, what its loss does not reach."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from tracer.errors import ArchiveError, RecordError, first_line
 from tracer.network import Network
+from tracer.network.checks import reached
 from tracer.network.checks import some as first_of
 from tracer.network.copies import named_tensors, private_copy, quiet, unwrap
 from tracer.network.estimate import Estimate, estimate
@@ -25,6 +27,7 @@ from tracer.probe.answers import TOP, WHOLE
 from tracer.probe.memory import chunks_of
 from tracer.probe.needs import Needs
 from tracer.recorder.forward.untraced import EagerNetwork
+from tracer.recorder.structure import told
 from tracer.spec import PROBE_STREAMS
 from tracer.spec.correctness import Correctness
 from tracer.writer import Writer
@@ -83,7 +86,8 @@ def check_accepted(
         replica = private_copy(model)
         if objective is not None:
             try:
-                check_scored(objective_of(None, objective)(replica, inputs, targets), examples_in(inputs))
+                scored = objective_of(None, objective)(replica, inputs, targets)
+                check_scored(scored, examples_in(inputs))
             except RecordError as error:
                 raise RecordError(f"Probe {name!r}: {error}") from error
             except Exception as error:
@@ -92,6 +96,7 @@ def check_accepted(
                     f"{_told(targets)} ({_cause(error)}): it is called as objective(model, inputs, targets), on a few "
                     "examples at a time, and returns (outputs, losses) with one loss per example."
                 ) from error
+            _check_own(scored.losses, model, _PAST["objective"])
             return
         try:
             outputs = call_model(replica, inputs)
@@ -101,6 +106,7 @@ def check_accepted(
                 "into the form of the training batches, or pass objective=(model, inputs, targets) -> (outputs, "
                 "losses) where the model is called in another way."
             ) from error
+        _check_own(first_tensor(outputs), model, _PAST["model"])
         if loss is None:
             return
         kind_of = f"a {type(outputs).__name__}"
@@ -110,7 +116,9 @@ def check_accepted(
                 "objective=(model, inputs, targets) -> (outputs, losses), which says what of it are the outputs."
             )
         try:
-            per_example(loss)(outputs, targets)
+            with warnings.catch_warnings(record=True) as heard:
+                warnings.simplefilter("always")
+                losses = per_example(loss)(outputs, targets)
         except RecordError as error:
             raise RecordError(f"Probe {name!r}: {error}") from error
         except Exception as error:
@@ -120,6 +128,33 @@ def check_accepted(
                 "bring the targets into the form of the training batches, or pass objective=(model, inputs, targets) "
                 "-> (outputs, losses)."
             ) from error
+        crossed = isinstance(targets, torch.Tensor) and targets.ndim != outputs.ndim
+        if crossed and any(_BROADCAST in str(warning.message) for warning in heard):
+            raise RecordError(
+                f"Probe {name!r}: the loss compares outputs {_told(outputs)} with targets {_told(targets)}, where by "
+                "broadcasting every example meets the targets of all others: give both one shape, as by y[:, None], or "
+                "a loss= that takes the outputs' last axis off."
+            )
+        _check_own(losses, model, _PAST["loss"])
+
+
+_BROADCAST = "different to the input size"  # what PyTorch warns of
+
+# Who computes with the model that trains in the place of the copy of it that probes go through, and what to do.
+_PAST = {
+    "model": "The model's forward reaches {} of itself past self (through a global variable, say), so that no copy of "
+    "it can be made: reach them through self.",
+    "loss": "loss= computes with {} of the model, and is recorded as a function of outputs and targets alone: pass "
+    "objective=(model, inputs, targets) -> (outputs, losses), which takes them from the model that it is given.",
+    "objective": "objective= computes with {} of the model from outside, not of the one that it is given: call its "
+    "first argument within it, as in objective(model, inputs, targets).",
+}
+
+
+def _check_own(result: torch.Tensor | None, model: nn.Module, sentence: str) -> None:
+    """RecordError where what a private copy was asked for depends on parameters of the model itself."""
+    if result is not None and (names := reached(result, model)):
+        raise RecordError(sentence.format(told(list(map(repr, names)))))
 
 
 def check_scored(scored: Scored, n: int) -> None:

@@ -82,6 +82,7 @@ def surviving(before: ProbePass, now: ProbePass, network: Any, other: Any) -> se
     same_calls = [(x.name, x.shape) for x in network.calls] == [(x.name, x.shape) for x in other.calls]
     same = {
         "outputs": True,
+        "tokens": True,
         "masks": same_sites,
         "activations": same_sites,
         "sums": same_sites and same_calls,

@@ -187,5 +187,5 @@ def plot_pac_bayes(result: xr.Dataset, figure: Figure) -> None:
         plot.step_axis(panel, steps)
     for panel, name in zip(axes, ("sigma", "flatness", "complexity"), strict=True):
         if np.nanmax(result[name].values, initial=0.0) > 0:
-            panel.set_yscale("log")
+            plot.log_scale(panel)
     plot.legend(axes[0])

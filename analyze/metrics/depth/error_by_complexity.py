@@ -69,5 +69,5 @@ def plot_error_by_complexity(result: xr.Dataset, figure: Figure) -> None:
         label = f"{group} of {len(groups)} ({bits:.2f} bits)"
         plot.line(axes, result["step"], result["error"].sel(group=group), color=color, label=label)
     plot.step_axis(axes, result["step"])
-    axes.set(ylabel="test error (share wrong)", ylim=(-0.02, None))
-    plot.legend(axes, title="complexity group (mean entropy)", loc="center left", bbox_to_anchor=(1.01, 0.5))
+    axes.set(ylabel="test error (share wrong)", ylim=(-0.02, None), title="complexity group (mean entropy)")
+    plot.legend(axes)

@@ -12,7 +12,6 @@ from analyze.contract import metric
 from analyze.metrics.gradients.gradient_diversity import (
     count_zero,
     layer_heat,
-    log_scale,
     probe_lines,
     sum_and_norms,
 )
@@ -89,6 +88,6 @@ def plot_gradient_coherence(result: xr.Dataset, figure: Figure) -> None:
     probe_lines(left, result["m_coherence"].isel(layer=-1))
     plot.zero_line(left, at=1.0)
     left.set(title="whole network (grey: orthogonal)", ylabel="m-coherence (examples)")
-    log_scale(left)
+    plot.log_scale(left)
     plot.legend(left, title="probe")
     layer_heat(right, result["m_coherence"], "m-coherence", log=True)

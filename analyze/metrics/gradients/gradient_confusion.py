@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from analyze import plot
 from analyze.contract import metric
-from analyze.metrics.gradients.gradient_diversity import layer_heat, log_scale, probe_lines
+from analyze.metrics.gradients.gradient_diversity import layer_heat, probe_lines
 from analyze.numerics import divide, pairs_of
 from analyze.reference import Reference
 
@@ -107,7 +107,7 @@ def _scale(axes: Axes, eta: NDArray) -> None:
     """Logarithmic where there is confusion throughout; with room for exact zeros where not."""
     positive = eta[(eta > 0) & np.isfinite(eta)]
     if positive.size and not (eta == 0).any():
-        log_scale(axes)
+        plot.log_scale(axes)
     elif positive.size:
         axes.set_yscale("symlog", linthresh=float(positive.min()))
         axes.set_ylim(bottom=0)

@@ -103,7 +103,7 @@ def plot_gradient_diversity(result: xr.Dataset, figure: Figure) -> None:
     left, right = plot.panels(figure, 2, columns=2, height=2.6, sharex=False, sharey=False)
     probe_lines(left, result["batch_size_bound"].isel(layer=-1))
     left.set(title="whole network", ylabel="n × gradient diversity (examples)")
-    log_scale(left)
+    plot.log_scale(left)
     plot.legend(left, title="probe")
     layer_heat(right, result["diversity"], "gradient diversity", log=True)
 
@@ -114,20 +114,6 @@ def probe_lines(axes: Axes, values: xr.DataArray, **style: str) -> None:
         color = plot.color_of(str(name), position)
         plot.line(axes, values["step"], values.sel(probe=name), label=str(name), color=color, **style)
     plot.step_axis(axes, values["step"])
-
-
-def log_scale(axes: Axes) -> None:
-    """Logarithmic vertical axis with plain numbers; what is not positive is left out."""
-    from matplotlib.ticker import LogFormatter
-
-    class Plain(LogFormatter):
-        # matplotlib chooses which ticks have room for a label, but would write 0.8 as 8e-01.
-        def __call__(self, x: float, pos: int | None = None) -> str:
-            return f"{x:g}" if super().__call__(x, pos) else ""
-
-    axes.set_yscale("log", nonpositive="mask")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(Plain(minor_thresholds=(2, 0.5)))
 
 
 def layer_heat(

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from analyze import plot
 from analyze.contract import metric
-from analyze.metrics.gradients.gradient_diversity import layer_heat, log_scale, probe_lines
+from analyze.metrics.gradients.gradient_diversity import layer_heat, probe_lines
 from analyze.numerics import divide
 from analyze.reference import Reference
 
@@ -136,10 +136,10 @@ def plot_gradient_noise(result: xr.Dataset, figure: Figure) -> None:
     axes[1].set(title="whole network", ylabel="noise scale (examples)")
     spectrum = whole["eigenvalue"].isel(probe=0)
     for color, rank in zip(plot.depth_colors(spectrum.sizes["rank"]), spectrum["rank"].values, strict=True):
-        plot.line(axes[2], spectrum["step"], spectrum.sel(rank=rank), color=color, label=str(rank))
+        plot.line(axes[2], spectrum["step"], spectrum.sel(rank=rank), color=color, label=f"λ{rank}")
     plot.step_axis(axes[2], spectrum["step"])
     axes[2].set(title=f"{whole['probe'].values[0]}, largest eigenvalues", ylabel="squared gradient norm")
     for panel in axes[:3]:
-        log_scale(panel)
+        plot.log_scale(panel)
         plot.legend(panel, ncols=2)
     layer_heat(axes[3], result["noise_scale"], "noise scale", log=True)

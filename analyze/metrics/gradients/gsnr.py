@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from analyze import plot
 from analyze.contract import metric
-from analyze.metrics.gradients.gradient_diversity import layer_heat, log_scale
+from analyze.metrics.gradients.gradient_diversity import layer_heat
 from analyze.reference import Reference
 
 if TYPE_CHECKING:
@@ -152,6 +152,6 @@ def plot_gsnr(result: xr.Dataset, figure: Figure) -> None:
         left.fill_between(mine["step"], mine["lower"], mine["upper"], color=color, alpha=0.18, linewidth=0)
     plot.step_axis(left, whole["step"])
     left.set(title="whole network: median and quartiles", ylabel="signal-to-noise ratio")
-    log_scale(left)
+    plot.log_scale(left)
     plot.legend(left, title="probe")
     layer_heat(right, result["median"], "median GSNR", log=True)

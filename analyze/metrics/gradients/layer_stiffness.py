@@ -147,7 +147,8 @@ def plot_layer_stiffness(result: xr.Dataset, figure: Figure) -> None:
     layers = result["layer"].values
     steps = result["step"].values
     shown = plot.pick(steps, 4)
-    axes = plot.panels(figure, 2, columns=2, height=3.0, titles=[f"{kind} stiffness" for kind in KINDS])
+    titles = [f"{kind} stiffness" for kind in KINDS]
+    axes = plot.panels(figure, 2, columns=2, height=3.2, titles=titles, sharey=False)
     for panel, kind in zip(axes, KINDS, strict=True):
         for k, color in zip(shown, plot.depth_colors(len(shown)), strict=True):
             at = result.sel(kind=kind).isel(step=k)

@@ -164,7 +164,6 @@ def plot_neighbourhood_stiffness(result: xr.Dataset, figure: Figure) -> None:
                 x[mine], y[mine], c=value[mine], s=22, marker=marker, plotnonfinite=False, **style
             )
         panel.set_xlabel(names[0])
-    axes[0].set_ylabel(names[1])
+    within = f"\n({100 * share:.0f} % of the variance is in this plane)" if share < 1.0 else ""
+    axes[0].set_ylabel(names[1] + within)
     figure.colorbar(drawn, ax=axes, label="mean cosine with neighbours", shrink=0.9)
-    if share < 1.0:
-        figure.suptitle(f"{100 * share:.0f} % of the variance of the inputs is in this plane", fontsize=8)

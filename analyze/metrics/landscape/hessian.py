@@ -183,6 +183,6 @@ def _plot_densities(panel: Axes, result: xr.Dataset) -> None:
         )
         panel.plot(at["grid"], values, color=color, linewidth=1, label=f"step {steps[position]}")
     if np.isfinite(result["density"].values).any():
-        panel.set_yscale("log")
+        plot.log_scale(panel)
     panel.set(title="density of eigenvalues", xlabel="eigenvalue", ylabel="density")
     plot.legend(panel)

@@ -276,5 +276,5 @@ def plot_pac_bayes_measures(result: xr.Dataset, figure: Figure) -> None:
             plot.line(panel, result["step"], data[name], color=plot.PALETTE[k], label=name)
         plot.step_axis(panel, result["step"])
         if any(np.nanmax(data[name].values, initial=0.0) > 0 for name in names):
-            panel.set_yscale("log")
+            plot.log_scale(panel)
         plot.legend(panel, below=True, fontsize=6)

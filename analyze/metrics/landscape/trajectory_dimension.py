@@ -268,5 +268,5 @@ def plot_trajectory_dimension(result: xr.Dataset, figure: Figure) -> None:
         words.append(f"{what} {value:.3g}" if np.isfinite(value) else f"{what} undefined")
     if np.nanmax(result["magnitude"].values, initial=0.0) > 0:
         axes.set_xscale("log")
-        axes.set_yscale("log")
+        plot.log_scale(axes)
     axes.set(title=", ".join(words), xlabel="scale t", ylabel="magnitude")

@@ -224,7 +224,8 @@ def plot_forgetting(result: xr.Dataset, figure: Figure) -> None:
         first, share = first[~np.isnan(first)], np.arange(1, len(first) + 1) / max(mine.sum(), 1)
         right.step(first, share[: len(first)], where="post", color=color, label=str(name))
     left.set(title="between snapshots", xlabel="forgetting events", ylabel="share of examples")
-    right.set(title="learned so far", xlabel="step", ylabel="share ever correct", ylim=(0, 1.03))
+    right.set(title="learned so far", ylabel="share ever correct", ylim=(0, 1.03))
+    plot.step_axis(right, np.unique([0, np.nanmax(result["first_correct"].values, initial=0.0)]))
     plot.legend(left, title="probe")
 
 

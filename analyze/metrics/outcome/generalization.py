@@ -78,7 +78,7 @@ def generalization(
 
 def plot_generalization(result: xr.Dataset, figure: Figure) -> None:
     """Loss and error of each probe against training, and their gaps."""
-    axes = plot.panels(figure, 3, height=2.4, titles=("loss", "error", "gap (test - train)"), sharey=False)
+    axes = plot.panels(figure, 3, height=2.4, titles=("loss", "error", "gap (test − train)"), sharey=False)
     for panel, name in zip(axes, ("loss", "error"), strict=False):
         for k, probe in enumerate(result["probe"].values):
             values = result[name].sel(probe=probe)

@@ -108,7 +108,7 @@ def plot_token_prediction(result: xr.Dataset, figure: Figure) -> None:
         panel.set(title=variable)
         plot.legend(panel)
     if np.nanmax(result["perplexity"].values, initial=0.0) > 0:
-        left.set_yscale("log")
+        plot.log_scale(left)
         left.yaxis.set_major_formatter(LogFormatter())
         left.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
     last = names[-1]

@@ -117,7 +117,7 @@ def plot_training_measures(result: xr.Dataset, figure: Figure) -> None:
     for limit in (FIRST, SECOND):
         plot.zero_line(left, limit)
     if np.nanmax(result["train_loss"].values, initial=0.0) > 0:
-        left.set_yscale("log")
+        plot.log_scale(left)
     plot.line(right, result["step"], result["output_entropy"], color=plot.PALETTE[2])
     left.set(title="training loss", ylabel="nat")
     right.set(title="entropy of the outputs", ylabel="nat")

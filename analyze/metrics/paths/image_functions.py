@@ -204,7 +204,7 @@ def _plot_error(panel: Axes, result: xr.Dataset) -> None:
     plot.step_axis(panel, result["step"])
     panel.set(title="weights made again from image functions", ylabel="|w' - w| / |w|")
     if (values.values > 0).any():
-        panel.set_yscale("log")
+        plot.log_scale(panel)
         plot.legend(panel, ncols=2)
     else:
         reason = str(result.attrs.get(REFUSED, ""))

@@ -73,22 +73,18 @@ def path_cross_similarity(
 def plot_path_cross_similarity(result: xr.Dataset, figure: Figure) -> None:
     """Distribution over pairs against training as a heat map, with its mean; training probe, a few sites."""
     probe = "train" if "train" in result["probe"].values else result["probe"].values[0]
-    compared = result.sel(probe=probe).isel(step=slice(1, None) if result.sizes["step"] > 1 else slice(None))
+    known = plot.compared(result.sel(probe=probe))
     shown = plot.pick(result["site"].values, 6)
-    axes = plot.panels(
-        figure, len(shown), titles=[f"site {result['site'].values[k]}" for k in shown], height=2.1
-    )
-    steps, ticks = compared["step"].values, plot.pick(compared["step"].values, 4)
-    image: Any = None
+    names = [f"site {result['site'].values[k]}" for k in shown]
+    axes = plot.panels(figure, len(shown), titles=names, height=2.1)
+    counts = known["histogram"].values
+    shares = divide(counts, counts.sum(-1, keepdims=True))
+    most = float(np.nanmax(shares, initial=0.0)) or 1.0
+    edges, steps = np.linspace(0, 1, counts.shape[-1] + 1), known["step"].values
+    drawn: Any = None
     for panel, k in zip(axes, shown, strict=True):
-        at = compared.isel(site=k)
-        counts = at["histogram"].values
-        share = divide(counts, counts.sum(-1, keepdims=True))
-        extent = (-0.5, len(steps) - 0.5, 0.0, 1.0)
-        image = panel.imshow(share.T, origin="lower", aspect="auto", extent=extent, cmap="Blues", vmin=0)
-        panel.plot(range(len(steps)), at["mean"], color=plot.PALETTE[1], label="mean")
-        panel.set_xticks(ticks, [str(steps[t]) for t in ticks])
-        panel.set_xlabel("step")
+        drawn = plot.histogram_over_time(panel, shares[:, k], steps, edges, limits=(0, most))
+        plot.line(panel, steps, known["mean"].isel(site=k), color=plot.PALETTE[1], label="mean")
     axes[0].set_ylabel(f"similarity ({probe})")
-    plot.legend(axes[0], loc="lower right")
-    figure.colorbar(image, ax=axes, label="share of pairs", shrink=0.8)
+    plot.legend(axes[0])
+    figure.colorbar(drawn, ax=axes, label="share of pairs", shrink=0.8)

@@ -125,15 +125,20 @@ def plot_path_distance(result: xr.Dataset, figure: Figure) -> None:
             )
         axes[k].set(title=str(result["site"].values[site]), xlabel="input distance |x − x′|")
         below = axes[len(sites) + k]
-        for name, style in (("pearson", "-"), ("spearman", "--")):
+        for name, style in (("pearson", "-"), ("spearman", ":")):
             for p, each in enumerate(result["probe"].values):
                 values, color = result[name].isel(site=site).sel(probe=each), plot.color_of(str(each), p)
                 plot.line(
-                    below, result["step"], values, linestyle=style, color=color, label=f"{each}, {name}"
+                    below,
+                    result["step"],
+                    values,
+                    linestyle=style,
+                    color=color,
+                    label=f"{each}, {name.capitalize()}",
                 )
         plot.zero_line(below)
         plot.step_axis(below, result["step"])
-        below.set_ylim(-1.05, 1.05)
+        below.set(ylim=(-1.05, 1.05), title=str(result["site"].values[site]))
     axes[0].set_ylabel(f"units on in both paths ({probe})")
     axes[len(sites)].set_ylabel("correlation over pairs")
     plot.legend(axes[0], markerscale=3)

@@ -140,21 +140,20 @@ def plot_path_neighbours(result: xr.Dataset, figure: Figure) -> None:
     """Ranks around each baseline at the first and last site, and the turnover of every site."""
     sites = sorted({0, result.sizes["site"] - 1})
     baselines, steps = result["baseline"].values[:3], result["step"].values
-    figure.set_size_inches(plot.WIDTH, 1.9 * (len(sites) + 1))
-    grid = figure.add_gridspec(len(sites) + 1, len(baselines))
-    for row, site in enumerate(sites):
-        for column, baseline in enumerate(baselines):
-            axes = figure.add_subplot(grid[row, column])
-            _plot_ranks(axes, result.isel(site=site).sel(baseline=baseline), int(result.attrs.get("top", 6)))
-            if column == 0:
-                axes.set_ylabel("rank (0 = nearest)")
-    axes = figure.add_subplot(grid[-1, :])
+    count = len(sites) * len(baselines)
+    panels = plot.panels(figure, count + 1, columns=len(baselines), height=1.9, sharex=False, sharey=False)
+    for k, axes in enumerate(panels[:count]):
+        site, baseline = sites[k // len(baselines)], baselines[k % len(baselines)]
+        _plot_ranks(axes, result.isel(site=site).sel(baseline=baseline), int(result.attrs.get("top", 6)))
+        if k % len(baselines) == 0:
+            axes.set_ylabel("rank (0 = nearest)")
+    axes = panels[-1]
     for site, color in enumerate(plot.depth_colors(result.sizes["site"])):
         label = str(result["site"].values[site])
         plot.line(axes, steps, result["turnover"].isel(site=site), color=color, label=label)
     plot.step_axis(axes, steps)
-    axes.set(ylabel="share exchanged", title="Turnover of the nearest", ylim=(-0.05, 1.05))
-    plot.legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    axes.set(ylabel="share exchanged", title="turnover of the nearest", ylim=(-0.05, 1.05))
+    plot.legend(axes)
 
 
 def _plot_ranks(axes: Axes, result: xr.Dataset, top: int) -> None:

@@ -121,7 +121,8 @@ def plot_path_overlap_ratio(result: xr.Dataset, figure: Figure) -> None:
         inside = np.flatnonzero(period == part)
         if len(inside):
             left.axvspan(steps[max(inside[0] - 1, 0)], steps[inside[-1]], color=shade, alpha=0.18, label=name)
-    left.set(xlabel="step", ylabel="mean cross path similarity", title="From epoch to epoch")
+    left.set(ylabel="mean cross path similarity", title="From epoch to epoch")
+    plot.step_axis(left, steps)
     right.barh(np.arange(len(sites)), result["ratio"], color=colors)
     plot.name_ticks(right.yaxis, sites)
     right.invert_yaxis()

@@ -76,6 +76,7 @@ def path_self_similarity(
 
 def plot_path_self_similarity(result: xr.Dataset, figure: Figure) -> None:
     """Distribution over examples against training at a few sites: every tenth percentile, median and mean."""
+    result = plot.compared(result)
     shown = plot.pick(result["site"].values, 6)
     names = [f"site {result['site'].values[k]}" for k in shown]
     axes = plot.panels(figure, len(shown), titles=names, height=2.1)

@@ -36,7 +36,7 @@ UNITS_AT_ONCE = 8192  # float64 copies of 512 examples then stay below 100 MB
     cost="n² N per step and site (three matrix products)",
     reading=(
         "Near 1: what a pair of examples has in common at a site is the same as one comparison earlier. "
-        "Low early and rising later is the usual course; the band is one standard deviation over pairs."
+        "Low early and rising later is the usual course; the bars are one standard deviation over pairs."
     ),
     makes=[("example", "example_2")] * 7,
     needs='activations, recorded with Probe(..., capture={"activations": n}), n at least 2',
@@ -106,34 +106,22 @@ def plot_activation_cross_similarity(result: xr.Dataset, figure: Figure) -> None
     """Distribution over pairs at each snapshot as a heat map with its mean, one panel per site and probe."""
     cells = [(p, s) for p in range(result.sizes["probe"]) for s in plot.pick(result["site"].values, 4)]
     names = [f"{result['site'].values[s]}, {result['probe'].values[p]}" for p, s in cells]
-    axes = plot.panels(figure, len(cells), titles=names, columns=min(4, result.sizes["site"]), height=2.0)
-    compared = result.isel(step=slice(1, None)) if result.sizes["step"] > 1 else result
-    steps, bins = compared["step"].values, compared.sizes["bin"]
+    columns = min(4, result.sizes["site"])
+    axes = plot.panels(figure, len(cells), titles=names, columns=columns, height=2.0)
+    known = plot.compared(result)
+    steps, bins = known["step"].values, known.sizes["bin"]
     # Most of the range is empty late in training; the drawn part begins where there are pairs.
-    used = np.flatnonzero(compared["histogram"].sum(["step", "probe", "site"]).values)
+    used = np.flatnonzero(known["histogram"].sum(["step", "probe", "site"]).values)
     lowest = np.floor(10 * used[0] / bins) / 10 if len(used) else 0.0
-    image: Any = None
+    drawn: Any = None
     for panel, (p, s) in zip(axes, cells, strict=True):
-        at = compared.isel(probe=p, site=s)
-        share = divide(at["histogram"], at["histogram"].sum("bin").values[:, None])
-        image = panel.imshow(
-            share.T, origin="lower", aspect="auto", extent=(-0.5, len(steps) - 0.5, 0, 1), cmap="Blues"
-        )
-        image.set_clim(0, min(1.0, 12 / bins))
-        panel.errorbar(
-            range(len(steps)),
-            at["mean"],
-            at["std"],
-            color="black",
-            lw=1.2,
-            elinewidth=0.5,
-            label="mean ± std",
-        )
-        shown = plot.pick(steps, 4)
-        panel.set_xticks(shown, [str(steps[k]) for k in shown])
+        at = known.isel(probe=p, site=s)
+        shares = divide(at["histogram"], at["histogram"].sum("bin").values[:, None])
+        limits = (0, min(1.0, 12 / bins))
+        drawn = plot.histogram_over_time(panel, shares, steps, np.linspace(0, 1, bins + 1), limits=limits)
+        style = {"color": "black", "lw": 1.2, "elinewidth": 0.5}
+        panel.errorbar(steps, at["mean"], at["std"], **style, label="mean ± std")
         panel.set_ylim(lowest, 1)
-    for panel in axes[-min(4, result.sizes["site"]) :]:
-        panel.set_xlabel("step")
     axes[0].set_ylabel("similarity to previous")
-    figure.colorbar(image, ax=axes, label="share of pairs", shrink=0.9, extend="max")
-    plot.legend(axes[0], loc="lower right")
+    figure.colorbar(drawn, ax=axes[-columns:], label="share of pairs", shrink=0.9, extend="max")
+    plot.legend(axes[0])

@@ -211,17 +211,23 @@ def _unit(matrix: np.ndarray) -> np.ndarray:
 def plot_neural_collapse(result: xr.Dataset, figure: Figure) -> None:
     """The four properties against training, on logarithmic axes where they are above 0."""
     shown = {
-        "NC1: variability": ("nc1", "cdnv"),
-        "NC2: equal lengths": ("equinorm_means", "equinorm_weights"),
-        "NC2: equal angles": ("equiangle_means", "equiangle_weights", "etf_error"),
-        "NC3: weights are means": ("nc3", "nc3_product"),
-        "NC4: not the nearest mean": ("nc4",),
+        "NC1: variability": {"nc1": "within over between classes", "cdnv": "mean over pairs (CDNV)"},
+        "NC2: equal lengths": {"equinorm_means": "class means", "equinorm_weights": "weights"},
+        "NC2: equal angles": {
+            "equiangle_means": "class means",
+            "equiangle_weights": "weights",
+            "etf_error": "distance from a simplex",
+        },
+        "NC3: weights are means": {"nc3": "distance from the means", "nc3_product": "product from a simplex"},
+        "NC4: not the nearest mean": {"nc4": "_share of examples"},  # it alone is in its panel
     }
+    names = list(dict.fromkeys(name for told in shown.values() for name in told.values()))
+    colors = dict(zip(names, (*plot.PALETTE, plot.PALETTE[0]), strict=True))
     axes = plot.panels(figure, len(shown), titles=list(shown), height=2.2, sharey=False)
-    for panel, names in zip(axes, shown.values(), strict=True):
-        for k, name in enumerate(names):
-            plot.line(panel, result["step"], result[name], color=plot.PALETTE[k], label=name)
-        if names != ("nc4",) and any(np.nanmax(result[name].values, initial=0.0) > 0 for name in names):
-            panel.set_yscale("log")
+    for panel, told in zip(axes, shown.values(), strict=True):
+        for variable, name in told.items():
+            plot.line(panel, result["step"], result[variable], color=colors[name], label=name)
+        if "nc4" not in told and any(np.nanmax(result[name].values, initial=0.0) > 0 for name in told):
+            plot.log_scale(panel)
         plot.step_axis(panel, result["step"])
         plot.legend(panel)

@@ -59,8 +59,10 @@ function number({ group, box: [left, , right], time: { scale } }, ends) {
   if (!model) return;
   const at = step => left + (right - left) * along(step, ends, time);
   const wide = 5 * shown(Math.round(ends[1])).length + 8, most = Math.max(2, Math.min(7, Math.floor((right - left) / wide)));
-  const powers = Array.from({ length: 16 }, (_, k) => k && 10 ** (k - 1));
-  const round = (time === "log" ? powers : ticks(ends, most)).filter(step => step >= ends[0] && step <= ends[1]);
+  const powers = parts => [0, ...Array.from({ length: 15 }, (_, k) => parts.map(part => part * 10 ** k)).flat()];
+  const within = steps => steps.filter(step => step >= ends[0] && step <= ends[1]);
+  const alone = within(powers([1]));
+  const round = within(time !== "log" ? ticks(ends, most) : alone.length > 2 ? alone : powers([1, 2, 5]));
   let last = -Infinity;
   axis.replaceChildren(...round.map(step => {
     const tick = model.cloneNode(true), x = at(step).toFixed(2);

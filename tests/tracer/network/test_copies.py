@@ -3,6 +3,7 @@
 import gc
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import pytest
@@ -168,6 +169,53 @@ def test_memory_that_a_check_has_freed_goes_back_where_it_is_much(
     monkeypatch.undo()
     copies._trim()  # does no harm anywhere
     assert copies._resident() >= 0
+
+
+class HoldsFunctions(nn.Module):
+    """Calls its layers through functions that hold on to them, as public language models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict({name: nn.Linear(4, 4) for name in "abcdef"})
+        layers, first = self.layers, [self.layers["a"]]
+        whole, weight = self.layers["f"].forward, self.layers["e"].weight
+        scale = lambda x: 2 * layers.b(x)  # type: ignore[operator]  # noqa: E731
+        self.closed = lambda x: first[0](x)
+        self.nested = {"scale": [lambda x: scale(x) + whole(x)]}
+        self.default = lambda x, layer=layers.c: layer(x)
+        self.partial = partial(lambda layer, x: layer(x), layers.d)
+        self.tensor = lambda x: x @ weight
+        self.own = lambda x: self.closed(x)
+        self.empty = lambda x: undefined(x)
+        if not layers:
+            undefined = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = (
+            self.closed,
+            self.nested["scale"][0],
+            self.default,
+            self.partial,
+            self.tensor,
+            self.own,
+        )
+        for step in steps:
+            x = step(x).tanh()
+        return x
+
+
+def test_functions_that_hold_modules_hold_their_copies() -> None:
+    model, x = HoldsFunctions(), torch.randn(3, 4)
+    expected = model(x)
+    replica = private_copy(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert torch.equal(replica(x), expected)
+    replica(x).sum().backward()
+    used = {name for name, parameter in replica.named_parameters() if parameter.grad is not None}
+    assert used == set(named_tensors(model)) - {"layers.e.bias"}
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_what_a_trace_leaves_behind_holds_no_weights():

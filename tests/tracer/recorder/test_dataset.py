@@ -34,13 +34,24 @@ def images(n=10, low=0.0, high=1.0, seed=0):
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-2.0, 3.0), (0.0, 1.5)])
-def test_alpha_is_the_entropy_that_the_complexity_metric_gives(low, high):
+@pytest.mark.parametrize("read_again", [False, True])
+def test_alpha_is_the_entropy_that_the_complexity_metric_gives(low, high, read_again, monkeypatch):
+    if read_again:
+        monkeypatch.setattr(dataset, "_HELD", 0)
     x = images(low=low, high=high)
     found = dataset.read(TensorDataset(x, torch.arange(10)))
     np.testing.assert_array_equal(found.alpha, complexity(x.numpy())["entropy"])
     assert found.labels.tolist() == list(range(10)) and found.ids.tolist() == list(range(10))
     assert found.span == ((0.0, 1.0) if (low, high) == (0.0, 1.0) else (float(x.min()), float(x.max())))
     assert found.notes == [] and found.inputs is None
+
+
+def test_a_long_reading_is_announced(monkeypatch, capsys):
+    monkeypatch.setattr(dataset, "_MANY", 9)
+    dataset.read(TensorDataset(images(9), torch.arange(9)))
+    assert capsys.readouterr().err == ""
+    dataset.read(TensorDataset(images(), torch.arange(10)))
+    assert "the 10 examples of data=" in capsys.readouterr().err
 
 
 def test_pixels_as_bytes_have_their_own_range():

@@ -3,9 +3,10 @@
 import itertools
 
 import pytest
+import torch.nn.functional as F
 
 import tracer
-from tests.loops import mlp, run_loop
+from tests.loops import blobs, mlp, run_loop
 from tests.tracer.recorder.test_loops import loader, recording, sgd
 from tracer.errors import RecordError
 from tracer.recorder.budget import Budget
@@ -21,6 +22,21 @@ def stored(path):
         if file.parent.name not in ("step", "epoch_end") and file.parent.parent.name != "train"
     ]
     return sum(file.stat().st_size for file in files), len(files)
+
+
+def test_what_a_snapshot_takes_is_said_in_a_sentence(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("tracer.recorder.plan.announce", said.append)
+    for number, count in enumerate((0, 3)):
+        capture = {"outputs": count, "sums": 0, "masks": 0}
+        probes = {"train": tracer.Probe(*blobs(6), capture=capture)}
+        options = {"loss": F.cross_entropy, "probes": probes, "gradients": "none"}
+        with tracer.record(tmp_path / str(number), mlp(), None, **options) as run:
+            run.step()
+    assert [line.partition(" examples: ")[2] for line in said] == [
+        "weights.",
+        "weights, outputs of 3 examples.",
+    ]
 
 
 def test_a_plan_tells_what_will_be_written(tmp_path):

@@ -270,3 +270,56 @@ def test_a_target_network_beside_the_model(tmp_path):
         losses = objective(online, inputs, Y[:6])[1].detach()
         np.testing.assert_allclose(archive.probes["train"].losses(2), losses, rtol=1e-6)
     assert verify(tmp_path / "a", replay=True).ok
+
+
+class Tokens(nn.Module):
+    """Calls layers through a function that holds on to them, and reads a number that training changes."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.sharpness = nn.Embedding(5, 4), 1.0
+        self.mlp = nn.ModuleDict({"up": nn.Linear(4, 6), "down": nn.Linear(6, 5)})
+        m = self.mlp
+        self.mlpf = lambda x: m.down(m.up(x).relu())
+
+    def forward(self, tokens):
+        return self.sharpness * self.mlpf(self.words(tokens))
+
+
+@pytest.mark.filterwarnings("ignore::tracer.RecordWarning")
+def test_layers_behind_a_function_and_a_number_that_changes(tmp_path):
+    torch.manual_seed(0)
+    model = Tokens()
+    tokens = torch.randint(0, 5, (6, 7))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+
+    def objective(m, x, y):
+        out = m(x)
+        return {"outputs": out, "losses": F.cross_entropy(out.mT, y, reduction="none").mean(1), "targets": y}
+
+    probe = (tokens[:, :-1], tokens[:, 1:])
+    with tracer.record(
+        tmp_path / "a",
+        model,
+        optimizer,
+        objective=objective,
+        probes={"train": probe},
+        snapshots=tracer.every(1),
+    ) as run:
+        for update in range(3):
+            if update == 1:
+                model.sharpness = 2.0
+            optimizer.zero_grad()
+            objective(model, *probe)["losses"].mean().backward()
+            optimizer.step()
+    (note,) = run.notes
+    assert note.startswith("At step 2 the model no longer computes what was traced")
+    losses = objective(model, *probe)["losses"]
+    with tracer.open(tmp_path / "a") as archive:
+        view = archive.probes["train"]
+        for stream in ("outputs", "tokens", "masks", "sums", "gradients"):
+            assert archive.steps(f"train/{stream}").tolist() == [0, 1, 2, 3]
+        for name, parameter in model.named_parameters():
+            for example, loss in enumerate(losses):
+                (gradient,) = torch.autograd.grad(loss, parameter, retain_graph=True)
+                assert np.allclose(view.gradients(name, 3)[example], gradient, atol=1e-6)

@@ -281,3 +281,73 @@ def test_several_things_wrong(tmp_path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RecordWarning)
             attempt(tmp_path, number, probes=probes, **given)
+
+
+LIVE = mlp()
+
+
+class Roundabout(nn.Module):
+    """Reaches its layers through a global variable."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = LIVE
+
+    def forward(self, x):
+        return LIVE(x)
+
+
+def live_objective(model, x, y):
+    out = LIVE(x)
+    return out, F.cross_entropy(out, y, reduction="none")
+
+
+def live_loss(outputs, y, reduction="mean"):
+    return F.cross_entropy(outputs, y, reduction=reduction) + LIVE[0].weight.square().sum()
+
+
+@pytest.mark.parametrize(
+    ("model", "goal", "sentence"),
+    [
+        (
+            LIVE,
+            {"objective": live_objective},
+            "objective= computes with '0.weight', .* call its first argument",
+        ),
+        (LIVE, {"loss": live_loss}, "loss= computes with '0.weight' of the model, .* pass objective="),
+        (
+            Roundabout(),
+            {"loss": F.cross_entropy},
+            "forward reaches 'inner.0.weight', .* reach them through self",
+        ),
+    ],
+    ids=["objective", "loss", "forward"],
+)
+def test_parameters_reached_past_what_is_given(tmp_path, model, goal, sentence):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(tracer.RecordError, match=sentence):
+        tracer.record(tmp_path / "a", model, optimizer, probes={"train": (X, Y)}, **goal).start()
+    assert not (tmp_path / "a").exists()
+
+
+def test_targets_that_lack_the_axis_of_the_outputs(tmp_path):
+    model = nn.Linear(6, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(tracer.RecordError, match=r"outputs \[8, 1\] .* targets \[8\] .* y\[:, None\]"):
+        tracer.record(
+            tmp_path / "a", model, optimizer, loss=F.mse_loss, probes={"train": (X, X[:, 0])}
+        ).start()
+
+
+def test_nothing_of_pytorch_is_printed(tmp_path, capfd):
+    """Targets that its loss takes, and the trace of it does not."""
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with (
+        pytest.warns(RecordWarning, match="cannot trace"),
+        tracer.record(
+            tmp_path / "a", model, optimizer, loss=F.cross_entropy, probes={"train": (X, Y.byte())}
+        ) as run,
+    ):
+        run.flush()
+    assert "Traceback" not in capfd.readouterr().err

@@ -19,6 +19,7 @@ SETTINGS = [
     {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.02},
     {"lr": 0.1, "momentum": 0.8, "nesterov": True},
     {"lr": 0.1, "momentum": 0.7, "dampening": 0.4, "weight_decay": 0.1},
+    {"lr": 0.02, "momentum": 0.5, "weight_decay": 0.1, "maximize": True},
 ]
 
 
