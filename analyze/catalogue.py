@@ -3,6 +3,8 @@
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -24,14 +26,35 @@ def available_metrics() -> dict[str, Metric]:
     ('step', 'pair', 'layer')
     """
     metrics: dict[str, Metric] = {}
-    home = import_module("analyze.metrics")
-    modules = pkgutil.walk_packages(home.__path__, prefix=f"{home.__name__}.")
-    for name in sorted(info.name for info in modules if not info.ispkg):
+    (home,) = map(Path, import_module("analyze.metrics").__path__)
+    for name in _modules(home, _stamps([home, *home.iterdir()])):
         _add(metrics, cards_of(import_module(name)))
-    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
+    for entry in _foreign(entry_points, _stamps(sys.path)):
         loaded = entry.load()
         _add(metrics, cards_of(loaded) if isinstance(loaded, ModuleType) else [card_of(loaded)])
     return dict(sorted(metrics.items()))
+
+
+def _stamps(places: Iterable[str | Path]) -> tuple[tuple[str, int], ...]:
+    """When something last came into these folders or left them: looking into all of them takes longer than a metric."""
+    found = []
+    for place in map(Path, places):
+        with suppress(OSError):
+            found.append((str(place), place.stat().st_mtime_ns))
+    return tuple(found)
+
+
+@lru_cache(maxsize=1)
+def _modules(home: Path, stamps: object) -> list[str]:
+    """Names of the modules of `analyze/metrics`."""
+    modules = pkgutil.walk_packages([str(home)], prefix="analyze.metrics.")
+    return sorted(info.name for info in modules if not info.ispkg)
+
+
+@lru_cache(maxsize=1)
+def _foreign(entries: Callable[..., Iterable[Any]], stamps: object) -> list[Any]:
+    """Entry points of the packages that are installed, by name."""
+    return sorted(entries(group=ENTRY_POINTS), key=lambda entry: entry.name)
 
 
 def cards_of(module: ModuleType) -> list[Metric]:

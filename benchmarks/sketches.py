@@ -11,7 +11,7 @@ layer on average.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from math import prod
 
@@ -23,10 +23,12 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.models import cnn, mlp, vit
+from benchmarks.scale import loss
 from tracer.archive.sketches import products
 from tracer.gradients import Backward, Plan
 from tracer.gradients.forms import Correlation, Form, Outer
-from tracer.network import trace
+from tracer.gradients.sketch import Setting
+from tracer.network import Network, trace
 from tracer.network.copies import named_tensors
 from tracer.probe import Probe
 from tracer.probe.passes import ProbePass
@@ -43,20 +45,29 @@ Grams = tuple[
 class Case:
     """A model with a batch, its table, and the ways of getting at inner products."""
 
-    def __init__(self, build: Callable[[], tuple[nn.Module, Tensor, Tensor]], n: int) -> None:
-        torch.manual_seed(0)
+    def __init__(self, build: Callable[[], tuple[nn.Module, Tensor, Tensor]], n: int, seed: int = 0) -> None:
+        torch.manual_seed(seed)
         self.model, x, y = build()
         self.model.eval()
         self.x, self.y = x[:n], y[:n]
         self.tensors = named_tensors(self.model)
-        self.network = trace(self.model, x[:4], y[:4], F.cross_entropy)
-        self.plan = Plan.of(self.network)
-        self.layers = [layer.name for layer in self.network.layers]
+
+    @cached_property
+    def network(self) -> Network:
+        return trace(self.model, self.x[:4], self.y[:4], loss)
+
+    @cached_property
+    def plan(self) -> Plan:
+        return Plan.of(self.network)
+
+    @property
+    def layers(self) -> list[str]:
+        return [layer.name for layer in self.network.layers]
 
     def step(self) -> None:
-        torch.autograd.grad(F.cross_entropy(self.model(self.x), self.y), list(self.model.parameters()))
+        torch.autograd.grad(loss(self.model(self.x), self.y), list(self.model.parameters()))
 
-    def recorded(self, gradients: str) -> Callable[[], Grams]:
+    def recorded(self, gradients: str, sketch: Setting = Setting()) -> Callable[[], Grams]:  # noqa: B008
         probe = Probe(
             self.x, self.y, split="train", capture={"gradients": len(self.x), "masks": 0, "sums": 0}
         )
@@ -66,6 +77,7 @@ class Case:
             tensors=self.tensors,
             streams=["gradients"],
             gradients=gradients,
+            sketch=sketch,
             memory=8 << 30,
             chunk=len(self.x),
         )

@@ -24,7 +24,8 @@ COMPLETION = (
     '| zsh | `~/.zshrc` | `eval "$(_TRACER_COMPLETE=zsh_source tracer)"` |',
     "| fish | `~/.config/fish/completions/tracer.fish` | `_TRACER_COMPLETE=fish_source tracer \\| source` |",
     "",
-    "Tables fit the terminal: text is shortened, numbers never; columns for which there is no room are named below.",
+    "Tables fit the terminal: text is shortened, numbers never; columns for which there is no room are named below,",
+    "and where there is room for few of them each row takes several lines.",
     "What is not printed to a terminal is whole. Progress is a line on a terminal, in a file a line every ten seconds.",
 )
 

@@ -27,7 +27,7 @@ DEFINED_WITHOUT_ARGUMENTS = {"capacity", "norm_measures"}
 QUICK = {
     "cna_landscape": {"points": 3},
     "expected_sharpness": {"pairs": 2},
-    "hessian": {"draws": 2, "nodes": 4, "trace_draws": 3, "top": 2},
+    "hessian": {"draws": 2, "nodes": 4, "trace_draws": 3, "top": 1, "tolerance": 0.1},
     "image_functions": {"paths": 3},
     "local_elasticity": {"examples": 5},
     "local_learning_coefficient": {"chains": 2, "draws": 2, "burn_in": 0, "checks": False, "step_size": 1e-3},

@@ -1,8 +1,10 @@
 """Training on gloo processes as tests of ranks record it.
 
-`python -m tests.ranks_worker FOLDER RANK WORLD TASK...` is one of them, which does its tasks one after another.
+`python -m tests.ranks_worker FOLDER WORLD TASK...` is all of them, each of which does the tasks one after another; it
+prints how each ended.
 """
 
+import json
 import os
 import signal
 import sys
@@ -189,4 +191,16 @@ def main(folder: Path, rank: int, world: int, *tasks: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])
+    # What takes seconds to import is imported before there are several.
+    import torch.distributed.fsdp
+
+    import tracer.recorder.instrument
+
+    children = []
+    for rank in range(int(sys.argv[2])):
+        children.append(os.fork())
+        if not children[-1]:
+            signal.alarm(240)
+            main(Path(sys.argv[1]), rank, int(sys.argv[2]), *sys.argv[3:])
+            sys.exit()
+    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]))

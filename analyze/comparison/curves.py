@@ -187,7 +187,7 @@ class Curves:
             for group, color in colors.items():
                 mine = (part[list(self.by or ("run",))].astype(object) == list(group)).all(axis=1)
                 one = part[mine].sort_values(self.x)
-                plot.line(axes, one[self.x], one["mean"], color=color, label=", ".join(map(_said, group)))
+                plot.line(axes, one[self.x], one["mean"], color=color, label=self._called(group))
                 several = (one["n_runs"] > 1).to_numpy()
                 axes.fill_between(
                     one[self.x], one["low"], one["high"], where=several, color=color, alpha=0.18, linewidth=0
@@ -195,9 +195,12 @@ class Curves:
             plot.step_axis(axes, np.unique(bands[self.x].to_numpy(float)), self.x)
         panels[0].set_ylabel(self.measure + (f"\n({self.note})" if self.note else ""))
         if len(groups) <= MOST:
-            title = ", ".join(self.by) or "run"
-            handles = panels[0].get_legend_handles_labels()
-            figure.legend(*handles, loc="outside right upper", title=title)
+            plot.legend(panels[0])
+
+    def _called(self, group: tuple[Any, ...]) -> str:
+        """A group by the attributes that make it, such as `width 32, lr 0.1`; a run by its name."""
+        names = [f"{name} " for name in self.by] or [""]
+        return ", ".join(f"{name}{_said(value)}" for name, value in zip(names, group, strict=True))
 
     def __repr__(self) -> str:
         runs, groups = self.table["run"].nunique(), f" by {', '.join(self.by)}" if self.by else ""

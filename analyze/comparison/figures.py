@@ -32,7 +32,7 @@ def leaders(comparison: Comparison, target: str, count: int) -> list[str]:
 def bars(comparison: Comparison, figure: Figure, target: str) -> None:
     """Size of Kendall's and Pearson's correlation of each leading measure, with 95 % intervals."""
     labels = leaders(comparison, target, BARS)
-    figure.set_size_inches(plot.WIDTH, 0.9 + 0.25 * max(len(labels), 3))
+    figure.set_size_inches(plot.ALONE, 0.9 + 0.25 * max(len(labels), 3))
     axes = figure.subplots()
     places = np.arange(len(labels))
     shown = ("kendall", "pearson")

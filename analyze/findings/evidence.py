@@ -153,10 +153,10 @@ def figures(value: float, digits: int = 3) -> str:
 
 
 def span(one: Interval, digits: int = 2, scale: float = 1.0) -> str:
-    """The ends of an interval in words, with digits enough to tell an end from 0.
+    """The ends of an interval in words, with digits enough to tell an end from 0, and one from the other.
 
-    >>> span(Interval(0.02, 0.003, 0.04)), span(Interval(0.0, -0.1, 0.1))
-    ('0.003 to 0.040', '−0.10 to 0.10')
+    >>> span(Interval(0.02, 0.003, 0.04)), span(Interval(0.0, -0.1, 0.1)), span(Interval(0.81, 0.807, 0.812))
+    ('0.003 to 0.040', '−0.10 to 0.10', '0.807 to 0.812')
     """
     digits = _enough(one, digits, scale)
     return f"{number(scale * one.low, digits)} to {number(scale * one.high, digits)}"
@@ -178,6 +178,10 @@ def sized(one: Interval) -> str:
 
 
 def _enough(one: Interval, digits: int, scale: float = 1.0) -> int:
-    while digits < 5 and any(end and round(scale * end, digits) == 0 for end in (one.low, one.high)):
+    ends = scale * one.low, scale * one.high
+    while digits < 5 and (
+        any(end and round(end, digits) == 0 for end in ends)
+        or (ends[0] < ends[1] and round(ends[0], digits) == round(ends[1], digits))
+    ):
         digits += 1
     return digits

@@ -129,7 +129,7 @@ def guessing(results: Datasets) -> float | None:
 
 def _of_losses(results: Datasets, losses: Mapping[str, tuple[int, float]]) -> Finding | None:
     intervals: dict[str, Interval] = {}
-    texts = []
+    texts, what = [], "mean loss"
     for probe, (step, last) in list(losses.items())[:2]:
         n = count(results, GENERALIZATION, "n_examples", probe=probe)
         series = select(results, GENERALIZATION, "loss", probe=probe)
@@ -143,6 +143,8 @@ def _of_losses(results: Datasets, losses: Mapping[str, tuple[int, float]]) -> Fi
         change = difference(pairs[0], pairs[1], n) if step > first.first_step else None
         perplexity = number_at(results, TOKENS, "perplexity", step, probe=probe)
         also = f" (perplexity {figures(perplexity)})" if np.isfinite(perplexity) else ""
+        if perplexity > 0 and abs(float(np.log(perplexity)) - last) < 1e-3:  # and not that of a whole text
+            what = "mean loss of a token"
         text = f"{figures(last)}{also} on {_examples(results, probe)}"
         if change is not None:
             intervals[f"change of {probe}"] = change
@@ -156,7 +158,7 @@ def _of_losses(results: Datasets, losses: Mapping[str, tuple[int, float]]) -> Fi
     step = max(step for step, _ in losses.values())
     if not intervals:
         return None
-    text = f"After {step:,} updates the mean loss is {', and '.join(texts)}"
+    text = f"After {step:,} updates the {what} is {', and '.join(texts)}"
     gap = _gap_of_losses(results, losses)
     told_apart = [one.excludes(0) for one in intervals.values()]
     if gap is not None:

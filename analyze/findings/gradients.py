@@ -87,10 +87,8 @@ def _pairs(results: Datasets, step: int, own: Interval) -> str:
         return ""
     moved = 1 - (undefined if np.isfinite(undefined) else 0.0) / total
     helps, harms = ((moved + side * sign) / 2 for side in (1, -1))
-    hidden = "" if own.excludes(0) else " That is not because they leave each other alone:"
-    return (
-        f"{hidden} {percent(helps, 0)} of the pairs help each other and {percent(harms, 0)} harm each other."
-    )
+    lead = "" if own.excludes(0) else "This is the balance of both kinds: "
+    return f" {lead}{percent(helps, 0)} of the pairs help each other and {percent(harms, 0)} harm each other."
 
 
 def _unseen(results: Datasets, step: int, own: Interval, n: int, intervals: dict[str, Interval]) -> str:
@@ -169,7 +167,7 @@ def _verb(one: Interval) -> str:
 
 def _upshot(within: Interval, between: Interval) -> str:
     if within.above(0) and between.below(0):
-        return "What one class learns costs the others."
+        return "What one class learns costs the others on average."
     if within.above(0) and between.above(0):
         return (
             "A class helps itself more than others, and others too."
@@ -197,8 +195,10 @@ def _cells(results: Datasets, step: int, intervals: dict[str, Interval]) -> str:
     helps, harms = one - half > 0, one + half < 0
     if not (helps.any() or harms.any()):
         return ""
-    counts = f"{helps.sum():,} help each other and {harms.sum():,} harm each other"
-    text = f" Taken one by one, of {len(cells):,} pairs of classes {counts} for certain"
+    rest = len(cells) - int(helps.sum() + harms.sum())
+    counts = f"{helps.sum():,} help each other and {harms.sum():,} harm each other for certain"
+    text = f" Taken one by one, of {len(cells):,} pairs of classes {counts}"
+    text += f", and of {rest:,} neither can be told" if rest else ""
     named = (
         int(np.nanargmax(np.where(helps, one, -np.inf)))
         if helps.any()

@@ -39,7 +39,7 @@ APOSTROPHE = "'"
 SEQUENTIAL = "viridis"
 DIVERGING = "RdBu_r"
 WIDTH = 7.2  # inches: 8 point text is then 11 pixels high in a report 700 pixels wide
-ALONE = 4.4  # of a panel that has none beside it: as legible on a phone as panels that stand below one another there
+ALONE = 4.4  # of a panel that has none beside it: as legible on a phone as those that wrap there
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tracer",
@@ -84,7 +84,15 @@ def styled(plot: Callable[[Figure], None]) -> Figure:
         figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
         plot(figure)
         wrap_titles(figure)
+        for axes in figure.axes:
+            _say_undefined(axes)
         return figure
+
+
+def _say_undefined(axes: Axes) -> None:
+    """A word where all that was drawn is NaN and nothing says so: else an empty panel looks like a fault."""
+    if (axes.lines or axes.collections) and not axes.texts and not np.isfinite(axes.dataLim.x0):
+        axes.text(0.5, 0.5, "undefined", ha="center", va="center", color=GREY, transform=axes.transAxes)
 
 
 def _described(result: xr.Dataset) -> xr.Dataset:

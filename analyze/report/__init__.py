@@ -116,10 +116,13 @@ def _findings(results: Mapping[str, xr.Dataset]) -> list[dict[str, str]]:
 
 
 def _skipped(skipped: Mapping[str, str], cards: Mapping[str, Metric]) -> dict[str, Any] | None:
-    rows = [[cards[name].title if name in cards else name, str(reason)] for name, reason in skipped.items()]
-    return (
-        grid(["metric", "what is missing"], rows, caption="Metrics that were not computed") if rows else None
-    )
+    """A row for each reason, which many metrics may share."""
+    alike: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        alike.setdefault(str(reason), []).append(cards[name].title if name in cards else name)
+    rows = [[", ".join(titles), reason] for reason, titles in alike.items()]
+    caption = "Metrics that were not computed"
+    return grid(["metric", "what is missing"], rows, caption=caption) if rows else None
 
 
 def _analysis(results: Mapping[str, xr.Dataset]) -> list[tuple[str, str]]:

@@ -71,12 +71,13 @@ def is_empty(data: xr.Dataset) -> bool:
 
 
 def line_of(told: Sequence[Line]) -> str:
-    """What a metric shows, in a line: its first number that is defined, at the first and the last snapshot."""
-    for line in told:
-        if np.isfinite(line.last):
-            first = f"{_shown(line.first)} → " if len(line.steps) > 1 and np.isfinite(line.first) else ""
-            return f"{line.variable.replace('_', ' ')}{f' ({line.of})' if line.of else ''} {first}{_shown(line.last)}"
-    return ""
+    """What a metric shows, in a line: its first number that moved, else the first that is defined, at both ends."""
+    defined = [line for line in told if np.isfinite(line.last)]
+    line = next((one for one in defined if one.first != one.last), defined[0] if defined else None)
+    if line is None:
+        return ""
+    first = f"{_shown(line.first)} → " if len(line.steps) > 1 and np.isfinite(line.first) else ""
+    return f"{line.variable.replace('_', ' ')}{f' ({line.of})' if line.of else ''} {first}{_shown(line.last)}"
 
 
 def files_of(name: str, figures: Path | None) -> list[tuple[str, str]]:

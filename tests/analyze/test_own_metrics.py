@@ -101,3 +101,6 @@ def test_rows_are_a_table_where_one_is_wanted(run):
         assert table.index.name == "step" and table.index.tolist() == [0, 1, 2, 3, 4]
         assert np.array_equal(table["loss"], archive.rows["loss"], equal_nan=True)
         assert np.array_equal(table["lr"], archive.rows["lr"][:, 0])
+        assert archive.rows.loc[2:, "loss"].tolist() == table["loss"].tolist()[2:]
+        assert "<table" in archive.rows._repr_html_() and not hasattr(archive.rows, "no_such_thing")
+        assert isinstance(archive.rows["loss"], np.ndarray)

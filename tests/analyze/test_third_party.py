@@ -1,8 +1,10 @@
+import shutil
 import sys
 
 import pytest
 
 import analyze
+from analyze import catalogue
 from tests import contract
 
 MODULE = '''
@@ -46,6 +48,17 @@ def test_a_metric_of_an_installed_package_is_found_kept_to_the_contract_and_comp
     contract.check_result(installed, results["worst_loss"])
     contract.check_plot(installed, results["worst_loss"])
     assert results["worst_loss"]["worst"].sizes == {"step": 7}
+
+
+def test_packages_are_searched_again_where_one_has_come_or_gone(installed, tmp_path, monkeypatch):
+    searched, find = [], catalogue.entry_points
+    entries = lambda group: searched.append(group) or find(group=group)  # noqa: E731
+    monkeypatch.setattr(catalogue, "entry_points", entries)
+    for _ in range(3):
+        assert "worst_loss" in analyze.available_metrics()
+    assert len(searched) == 1
+    shutil.rmtree(tmp_path / "site" / "worst_metric-1.0.dist-info")
+    assert "worst_loss" not in analyze.available_metrics() and len(searched) == 2
 
 
 def test_results_as_parquet_are_the_tidy_table(tmp_path, everything):

@@ -210,3 +210,20 @@ def test_a_server_that_falls_silent(url: str, monkeypatch: pytest.MonkeyPatch) -
     Server.trick, Server.tricked = silent, re.compile(r"zarr\.json")
     with bounded(), pytest.raises(ArchiveError, match="cannot read"):
         tracer.open(f"{url}/run.zarr")
+
+
+def dripping(server: Server, data: bytes) -> None:
+    server.say(200, Content_Length=len(data))
+    for _ in range(100):
+        server.wfile.write(b"{")
+        server.wfile.flush()
+        if server.stop.wait(0.05):
+            return
+
+
+def test_a_server_that_drips(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that may come would have hours; what does come is far behind that from the beginning."""
+    monkeypatch.setattr(fetch, "_PATIENCE", 0.3)
+    Server.trick, Server.tricked = dripping, re.compile(r"zarr\.json")
+    with bounded(), pytest.raises(ArchiveError, match="sends less than 16.0 KiB a second"):
+        tracer.open(f"{url}/run.zarr")

@@ -34,10 +34,15 @@ def modules(package):
 
 
 @functools.cache
+def parsed(path):
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def imports(path):
     """Every module a file imports, lazily too; a lazy torch import counts only in `eager`."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -55,7 +60,7 @@ def is_module(name):
 @functools.cache
 def eager(path):
     """Modules imported when the file is: those of functions and of `if TYPE_CHECKING` left out."""
-    found, waiting = set(), list(ast.parse(path.read_text()).body)
+    found, waiting = set(), list(parsed(path).body)
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -156,7 +161,7 @@ def test_help_loads_neither_numbers_nor_plots():
 
 def executed(path):
     """Every module that a file can import while it runs: in functions and by `import_module` too, types left out."""
-    found, waiting = set(), list(ast.parse(path.read_text()).body)
+    found, waiting = set(), list(parsed(path).body)
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):

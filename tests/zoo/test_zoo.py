@@ -13,7 +13,6 @@ QUICK = {
     "SmoothL1Loss(sum)",
     "nodes of one graph as examples",
     "one edge index for all examples",
-    "encoder and decoder, teacher forcing",
 }
 CASES = [case for family in FAMILIES for case in import_module(f"tests.zoo.{family}").CASES]
 

@@ -159,7 +159,7 @@ class Archive:
     def rows(self) -> Rows:
         """Every update: step, epoch, time, n_ids, loss, skipped, scalars (step,); lr (step, param_group).
 
-        A dict of arrays; `rows.to_dataframe()` is a pandas table.
+        A dict of arrays, and where pandas is a table too: `rows.loc[100:]`, `rows.plot(y="loss")`.
         """
         columns = Rows()
         for array in self._source.children("steps"):

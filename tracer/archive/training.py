@@ -23,7 +23,26 @@ _HOW = {
 
 
 class Rows(dict[str, np.ndarray]):
-    """Every update, by column, as `Archive.rows` has it."""
+    """Every update, by column, as `Archive.rows` has it: arrays by name, and whatever a pandas table can do.
+
+    `rows["loss"]` is an array. What a dict has not, such as `rows.loc[100:]`, `rows.head()` or `rows.plot(y="loss")`,
+    is that of `to_dataframe`; AttributeError where pandas is not installed, or has no such thing either.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # what copying, pickling and notebooks ask everything for
+            raise AttributeError(f"rows have no {name!r}")
+        try:
+            return getattr(self.to_dataframe(), name)
+        except ImportError as error:
+            raise AttributeError(f"rows have no {name!r} without pandas") from error
+
+    def _repr_html_(self) -> str | None:
+        """The table, in a notebook."""
+        try:
+            return str(self.to_dataframe().to_html(max_rows=10))
+        except ImportError:
+            return None
 
     def to_dataframe(self) -> "pd.DataFrame":
         """One row an update, by step; the rates of several parameter groups are `lr_0`, `lr_1`, ..."""

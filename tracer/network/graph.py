@@ -14,7 +14,7 @@ from tracer.network.table import Row, encode
 
 # Sizes that are symbols have a largest and a smallest of their own.
 _SYMBOLIC = {max: torch.sym_max, min: torch.sym_min}
-_PYTHON = {
+PYTHON = {
     _SYMBOLIC.get(record.python, record.python): record.name
     for record in ops.OPS.values()
     if record.python is not None
@@ -126,8 +126,8 @@ class Reader:
         target: Any = node.target
         if isinstance(target, torch._ops.OpOverload):
             return ops.alias(str(target))
-        if target in _PYTHON:
-            return _PYTHON[target]
+        if target in PYTHON:
+            return PYTHON[target]
         raise RecordError(
             f"module {self._module(node)[0]!r} uses {getattr(target, '__name__', target)}, "
             "which no table can hold: let the model itself be probed"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from tracer.network.table import Row
 from tracer.ops import op
 
 _TOGETHER = 4  # examples run together
+_CROWDS = 4  # batches of the first, or last, of these and of others that were given
 _EXTREMES = (1e3, -1e3, 1e30, 0.0)  # the largest is far beyond any threshold, and its products are infinite
 _ALONE = 1e-2  # relative; kernels for one row round otherwise, and a step function may jump there
 _SEED = 20_190_531
@@ -42,8 +44,9 @@ def independence(
 ) -> Independence:
     """See whether what an example gives depends on the others of its batch.
 
-    One example is changed, to another within the range of the values given and to ones far outside of it, and
-    each is run among copies of itself and alone. Targets stay among those given. Whatever the model refuses to
+    One example is changed, to another within the range of the values given and to ones far outside of it; each is
+    run among copies of itself, alone, and, first and last of a batch, among others of those given, and among others
+    scaled to the extremes. Targets stay among those given. Whatever the model refuses to
     run on says nothing of it. Rows whose claimed example axis is disproved, while outputs and losses are
     independent, lose that claim (`Network.forget_axes`).
     """
@@ -70,7 +73,7 @@ def _independence(network: Network, tensors: Mapping[str, Tensor], inputs: Any, 
     if again:
         return Independence(False, draws(again[0]), again[0].module)
     wrong: dict[str, None] = {}
-    for changed, position in _variations(base, size):
+    for changed, position in (*_variations(base, size), *_crowds(base, inputs, targets, size)):
         mixing: list[Row] = []
         joint: list[Row] = []
         with suppress(Exception):  # of another example than any given: the model may refuse it
@@ -103,6 +106,21 @@ def _variations(base: tuple[Any, Any], size: int) -> Iterator[tuple[tuple[Any, A
     ):  # elsewhere a bad index ends the process
         for scale in _EXTREMES:
             yield (_scale(base[0], size, scale), base[1]), others
+
+
+def _crowds(
+    base: tuple[Any, Any], inputs: Any, targets: Any, size: int
+) -> Iterator[tuple[tuple[Any, Any], Sequence[int]]]:
+    """Batches of which only one example is as in the first: what takes several of the others to show shows there."""
+    generator, n = torch.Generator().manual_seed(_SEED), examples_in(inputs)
+    for place in (0, size - 1) * _CROWDS:
+        index = torch.randint(n, (size,), generator=generator)
+        index[place] = place % n
+        batches = [None if tree is None else take(tree, index, n) for tree in (inputs, targets)]
+        yield (batches[0], batches[1]), [place]
+    if all(leaf.device.type == "cpu" for leaf in leaves_of(base[0])):
+        for place, scale in product((0, size - 1), _EXTREMES):
+            yield (_scaled_around(base[0], place, size, scale), base[1]), [place]
 
 
 def _mixes(network: Network, mixing: Sequence[Row], joint: Sequence[Row]) -> Independence:
@@ -211,6 +229,20 @@ def _scale(tree: Any, size: int, scale: float) -> Any:
         return end.expand_as(leaf[1])
 
     return _with_second(tree, size, extreme)
+
+
+def _scaled_around(tree: Any, place: int, size: int, scale: float) -> Any:
+    """The same inputs, all real numbers but those of one example scaled."""
+
+    def around(leaf: Tensor) -> Tensor:
+        real = leaf.is_floating_point() or leaf.is_complex()
+        if not (real and leaf.ndim and leaf.shape[0] == size):
+            return leaf
+        scaled = leaf * scale
+        scaled[place] = leaf[place]
+        return scaled
+
+    return rebuild(tree, iter([around(leaf) for leaf in leaves_of(tree)]))
 
 
 def _with_second(tree: Any, size: int, second: Callable[[Tensor], Tensor]) -> Any:

@@ -75,6 +75,8 @@ def trace_once(
     with _lock:
         known = _tables.get(key) if key is not None else None
     if known is not None and currency(known, model, inputs, targets, loss, objective=objective).holds:
+        with _lock:
+            _tables[key] = _tables.pop(key, known)  # those not asked for the longest go first
         return known.derived()
     network = trace(model, inputs, targets, loss, objective=objective, chunk=chunk)
     if key is not None and sum(value.nbytes for value in network.constants.values()) <= _CONSTANTS:

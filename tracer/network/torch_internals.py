@@ -141,6 +141,7 @@ def hushed() -> Iterator[None]:
 
 
 _COLLECT = "_collect_all_valid_cia_ops"
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
 @cache
@@ -172,6 +173,23 @@ def composites(targets: Iterable[Any], is_known: Callable[[str], bool]) -> Itera
         decomposition_table.update(misread)
         if collect is not None:
             setattr(exported_program, _COLLECT, collect)
+
+
+def stays(target: Any) -> bool:
+    """Whether decomposing a program leaves this operation as it is: it writes nothing in place, and is no composite or
+    one that PyTorch can keep and has not written in Python too.
+    """
+    from torch._decomp import decomposition_table
+    from torch.export import exported_program
+
+    if not isinstance(target, OpOverload) or target.namespace != "aten" or target._schema.is_mutable:
+        return False
+    if torch._C.DispatchKey.Autograd in target.py_kernels:
+        return False
+    if not target.has_kernel_for_dispatch_key(_COMPOSITE):
+        return True
+    collect = getattr(exported_program, _COLLECT, None)
+    return collect is not None and target in _collected(collect) and target not in decomposition_table
 
 
 def transform_level() -> int:

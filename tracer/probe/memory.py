@@ -13,6 +13,7 @@ from tracer.ops import op
 COPIES = "copies that wait to be written"
 GRADIENTS = ("auto", "exact", "gram", "sketch", "none")  # ways of keeping them
 WEIGHTS = "weights of snapshots that share an object"
+MINIBATCHES = "columns of minibatch="
 EXACT_LIMIT = 64 << 20  # bytes of exact gradients a snapshot that "auto" still keeps
 _WORKING = 256 << 20  # bytes of activations and signals in flight, at most
 _CACHED = 16 << 20  # bytes of activations of a forward pass: larger blocks are mapped anew each time

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from tracer.gradients.sketch import WORKING
-from tracer.probe.memory import COPIES, WEIGHTS, gradient_mode, object_bytes, unfinished_bytes
+from tracer.probe.memory import COPIES, MINIBATCHES, WEIGHTS, gradient_mode, object_bytes, unfinished_bytes
 
 _ROW = 10**6  # what running one row costs beside its operations
 _PRODUCTS = 3  # matrices of inner products, float64, that are made on the way to one
@@ -45,7 +45,8 @@ class Needs:
     inner products of n examples. flight: bytes of an example that goes through, with gradients and without. padded:
     examples that always go through together, or 0. held: bytes of an example's gradients of each unit of parameters, in
     the order of the rows. chunks: examples of a chunk with gradients, and without. weights: bytes of the model's
-    tensors. work: None where it is not known. memory: bytes that the pass may use.
+    tensors. work: None where it is not known. memory: bytes that the pass may use. beside: bytes of these that
+    columns of `minibatch=` take.
     """
 
     stream: Callable[[str, int], Sequence[int]]
@@ -60,6 +61,7 @@ class Needs:
     weights: int
     work: Work | None
     memory: int
+    beside: int = 0
 
     def parts(self, counts: Counts) -> dict[str, int]:
         """Bytes by what takes them, but for gradients on their way to inner products."""
@@ -71,6 +73,7 @@ class Needs:
         # One array waits to be written while the others are there; more of them only where there is room.
         parts[COPIES] = max(self.weights, *map(sum, arrays.values())) if arrays else self.weights
         parts[WEIGHTS] = unfinished_bytes(self.weights, shared)
+        parts[MINIBATCHES] = self.beside
         most = max((max(taken.values(), default=0) for taken in counts.values()), default=0)
         largest = max((taken.get("gradients", 0) for taken in counts.values()), default=0)
         backward, forward = self.flight

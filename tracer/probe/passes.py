@@ -53,7 +53,8 @@ class ProbePass:
     that a pass and what it leaves to be written may use, and cost: training steps of `batch` examples that it may
     take: what was not asked for is fitted into both, what was asked for and does not fit is refused with the figure.
     chunk: examples that go through together (default: what fits). excluded: parameters (name: why) whose rules are not
-    to be trusted. rule: what the loss calls correct. whole: outputs are taken whole, over however many classes.
+    to be trusted. rule: what the loss calls correct. whole: outputs are taken whole, over however many classes. beside:
+    bytes of `memory` that something else takes.
 
     probes: as they are taken now, each stream with its number of examples. steps: training steps that a snapshot is
     worth, None where that is not known. device: where the probes are. streams: what is recorded. mode, reason: how
@@ -81,6 +82,7 @@ class ProbePass:
         batch: int | None = None,
         rule: Correctness | None = None,
         whole: bool = False,
+        beside: int = 0,
     ) -> None:
         if not probes:
             raise RecordError(
@@ -104,7 +106,7 @@ class ProbePass:
             self._answers = self._find_answers(_detached(tensors), whole)
         work = self._work(tensors, batch)
         self._sketches = Sketches(self._survey.plan, self._shapes(tensors), sketch, self.device)
-        needs = self._needs(gradients, tensors, sizes, work, memory)
+        needs = replace(self._needs(gradients, tensors, sizes, work, memory), beside=beside)
         fitted = fitting.fit(probes, [s for s in PROBE_STREAMS if s in self.streams], needs, cost)
         self.probes = {name: probe.taking(self._counts(fitted, name)) for name, probe in probes.items()}
         if any(p.taken != fitted.counts[p.name] for p in self._probes):

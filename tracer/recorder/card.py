@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+@cache
 def _version(name: str) -> str | None:
     try:
         return version(name)
@@ -93,6 +95,7 @@ def _version(name: str) -> str | None:
         return None
 
 
+@cache
 def _cpu() -> str | None:
     """Model of the processor, as far as the system tells."""
     try:

@@ -4,8 +4,10 @@ The dataset is read item by item, with every random stream put back afterwards: 
 and the generators it holds itself.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ from tracer.writer import Writer
 
 _TWICE = 16  # items read twice, to see whether reading draws random numbers
 _HELD = 64 << 20  # bytes of inputs that are not read again for their entropies
+_TOGETHER = 4096  # small arrays that are laid into one
+_DIGEST = 16  # bytes of an input's digest
 _MANY = 50_000  # items whose reading is announced, since it takes seconds
 
 
@@ -74,15 +78,57 @@ def read(dataset: Any, *, inputs: bool = False) -> TrainingSet:
             announce(
                 f"Reading the {len(dataset):,} examples of data= once, for their ids, labels and complexities."
             )
-        first_of = {int(id_): i for i, id_ in reversed([*enumerate(_ids(dataset))])}
-        reading = _Reading(dataset, [first_of[id_] for id_ in sorted(first_of)])
-        return reading.training_set(np.array(sorted(first_of), np.int64), inputs)
+        ids, first = np.unique(_ids(dataset), return_index=True)
+        return _Reading(dataset, first).training_set(ids.astype(np.int64), inputs)
+
+
+class _Column:
+    """Arrays of one shape and dtype, of which many take little more memory than their values.
+
+    differ: whether some had another shape or dtype, which leaves none of them.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[np.ndarray] = []
+        self._rows: list[np.ndarray] = []
+        self.nbytes, self.complete, self.differ = 0, True, False
+
+    def add(self, array: np.ndarray | None) -> None:
+        """Append one; None leaves all of them out."""
+        if array is None or not self.complete or not self._fits(array):
+            self.differ |= array is not None and self.complete
+            self.drop()
+            return
+        self.nbytes += array.nbytes
+        self._rows.append(array)
+        if len(self._rows) == _TOGETHER:
+            self._blocks.append(np.stack(self._rows))
+            self._rows.clear()
+
+    def _fits(self, array: np.ndarray) -> bool:
+        other = self._rows[-1] if self._rows else self._blocks[-1][-1] if self._blocks else array
+        return (other.shape, other.dtype) == (array.shape, array.dtype)
+
+    def drop(self) -> None:
+        """Hold nothing, from now on."""
+        self.complete = False
+        self._blocks.clear()
+        self._rows.clear()
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        yield from chain(*self._blocks, self._rows)
+
+    def stacked(self) -> np.ndarray | None:
+        """All in one array, None where some were none or differed."""
+        if not self.complete:
+            return None
+        return np.concatenate([*self._blocks, *([np.stack(self._rows)] if self._rows else [])])
 
 
 class _Reading:
     """Reads the chosen items of a dataset."""
 
-    def __init__(self, dataset: Any, chosen: list[int]) -> None:
+    def __init__(self, dataset: Any, chosen: np.ndarray) -> None:
         self._dataset, self._chosen = dataset, chosen
         self._notes: list[str] = []
 
@@ -90,48 +136,44 @@ class _Reading:
         """Everything that can be known of the items."""
         made = TrainingSet(ids, notes=self._notes)
         problem = self._problem()
+        labels, inputs = _Column(), _Column()
         if problem:
             self._notes.append(problem)
-            made.labels = self._stack([self._item(i)[1] for i in self._chosen], "labels")
+            for i in self._chosen:
+                labels.add(_array(self._item(int(i))[1]))
+            made.labels = self._stacked(labels, "labels")
             return made
-        labels: list[Any] = []
-        digests: list[bytes] = []
-        images: list[np.ndarray] = []
-        entropies: list[float] = []
-        held: list[np.ndarray] | None = []
-        low, high, pixels, size = np.inf, -np.inf, True, 0
-        for i in self._chosen:
-            array, label = self._numbers(i)
-            labels.append(label)
-            digests.append(blake2b(array.tobytes(), digest_size=16).digest())
-            if keep:
-                images.append(array)
+        digests = np.empty((len(ids), _DIGEST), np.uint8)
+        alpha = np.empty(len(ids))
+        low, high, pixels = np.inf, -np.inf, True
+        for place, i in enumerate(self._chosen):
+            array, label = self._numbers(int(i))
+            labels.add(_array(label))
+            digests[place] = np.frombuffer(blake2b(array.tobytes(), digest_size=_DIGEST).digest(), np.uint8)
+            inputs.add(array)
+            if not keep and inputs.nbytes > _HELD:
+                inputs.drop()
             smallest, largest = _extremes(array)
             low, high = min(low, smallest), max(high, largest)
             top = 255.0 if array.dtype == np.uint8 else 1.0
             pixels = pixels and smallest >= 0 and largest <= top
             if pixels:
-                entropies.append(_entropy(array, 0.0, top))
-            size += array.nbytes
-            if held is not None:
-                held.append(array)
-            if size > _HELD:
-                held = None
-        made.digests = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
+                alpha[place] = _entropy(array, 0.0, top)
         made.span = (0.0, top) if pixels else (low, high)
         if not pixels:
-            arrays = held if held is not None else (self._numbers(i)[0] for i in self._chosen)
-            entropies = [_entropy(array, low, high) for array in arrays]
-        made.alpha = np.array(entropies)
-        made.labels = self._stack(labels, "labels")
-        made.inputs = self._stack(images, "inputs") if keep else None
+            again = inputs if inputs.complete else (self._numbers(int(i))[0] for i in self._chosen)
+            for place, array in enumerate(again):
+                alpha[place] = _entropy(array, low, high)
+        made.digests, made.alpha = digests, alpha
+        made.labels = self._stacked(labels, "labels")
+        made.inputs = self._stacked(inputs, "inputs") if keep else None
         return made
 
     def _problem(self) -> str:
         """Why nothing can be known of the inputs, "" if all is well."""
         n = len(self._chosen)
         for place in np.unique(np.linspace(0, n - 1, min(_TWICE, n)).astype(int)):
-            index = self._chosen[place]
+            index = int(self._chosen[place])
             first, second = (_array(self._item(index)[0]) for _ in range(2))
             if first is None or second is None:
                 return "The inputs of data= are no arrays of numbers: only ids and labels are stored."
@@ -163,14 +205,10 @@ class _Reading:
             return (item[0], item[1]) if len(item) > 1 else (item[0] if item else None, None)
         return item, None
 
-    def _stack(self, values: list[Any], what: str) -> np.ndarray | None:
-        arrays = [array for array in map(_array, values) if array is not None]
-        if len(arrays) < len(values):
-            return None
-        if len({(array.shape, array.dtype) for array in arrays}) > 1:
+    def _stacked(self, column: _Column, what: str) -> np.ndarray | None:
+        if column.differ:
             self._notes.append(f"The {what} of data= differ in shape or dtype, so they are not stored.")
-            return None
-        return np.stack(arrays)
+        return column.stacked()
 
 
 def _ids(dataset: Any) -> np.ndarray:

@@ -13,7 +13,7 @@ from tracer.errors import ArchiveError, RecordError, first_line
 from tracer.gradients.sketch import Setting
 from tracer.network import Network
 from tracer.network.checks import closure, currency
-from tracer.network.copies import named_tensors, to_numpy
+from tracer.network.copies import memory_returned, named_tensors, to_numpy
 from tracer.network.independence import independence
 from tracer.network.memo import trace_once
 from tracer.network.objective import Objective
@@ -23,7 +23,7 @@ from tracer.probe.passes import ProbePass
 from tracer.recorder.device import Given, Transfer
 from tracer.recorder.device.weights import Weights
 from tracer.recorder.forward.untraced import EagerNetwork
-from tracer.recorder.minibatch import InFlight
+from tracer.recorder.minibatch import InFlight, unfinished_bytes
 from tracer.recorder.plan import announce_snapshots
 from tracer.recorder.preparation import (
     captured,
@@ -102,6 +102,7 @@ class Instrument:
             probe = next(iter(self._probes.values()))
             self._correctness = correctness(self.network, model, probe, self._few, **self._goal)
             self._options["rule"] = self._correctness
+            self._options["beside"] = unfinished_bytes(minibatch or (), self.network)
             self._examine()
         layers: dict[str, str] = {} if self.network is None else layer_of(self.network)
         self._weights = Weights(model, layers)
@@ -278,6 +279,7 @@ class Instrument:
 
     # Snapshots.
 
+    @memory_returned()
     def snapshot(
         self, writer: Writer, streams: Collection[str], step: int, epoch_end: bool, last: bool = False
     ) -> None:

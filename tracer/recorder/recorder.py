@@ -19,6 +19,7 @@ import torch
 
 from tracer.errors import RecordError
 from tracer.ids import as_ids
+from tracer.network.copies import memory_returned
 from tracer.network.randomness import untouched_random_state
 from tracer.recorder.batches import Batches, Delivered
 from tracer.recorder.budget import Budget
@@ -83,7 +84,7 @@ class Recorder:
     # What the user calls.
 
     def __enter__(self) -> Self:
-        with untouched_random_state(), in_one_sentence(lambda: self._writer):
+        with memory_returned(), untouched_random_state(), in_one_sentence(lambda: self._writer):
             self._instrument = self._make_instrument()
             self._writer, self._resume_point = self._make_writer(self._instrument)
             self._tell(stacklevel=3)
@@ -116,10 +117,9 @@ class Recorder:
             self._row = Row(step=0, epoch=0, rates=self._updates.rates)
             self._snapshot(always=True)
         else:
-            self._first = resumed.step
             self._row = Row(step=resumed.step, epoch=resumed.epoch, rates=self._updates.rates)
             self._epoch, self._written, self._taken = resumed.epochs, resumed.step, dict(resumed.taken)
-            self._begun = self._ended = resumed.step
+            self._first = self._begun = self._ended = resumed.step
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

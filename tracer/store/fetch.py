@@ -1,11 +1,12 @@
 """Bytes of a URL, never more than were asked for, whatever the other side sends."""
 
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from threading import Lock
 from typing import Any, TypeVar
 
-from tracer.errors import ArchiveError
+from tracer.errors import ArchiveError, byte_size
 
 LARGEST_BODY = 256 << 20  # bytes of an object that a server sends as a whole, having been asked for a part
 _REMEMBERED = 64 << 20  # bytes of such objects that are kept, since the next part is likely to be asked for
@@ -124,7 +125,7 @@ class Place:
                 )
             limit = stop - start if partial else LARGEST_BODY
             data = bytearray()
-            async for piece in _pieces(answer):
+            async for piece in _pieces(place, answer):
                 data += piece
                 if len(data) > limit:
                     if partial:
@@ -144,7 +145,7 @@ class Place:
 
     def _http_copy(self, place: str, take: Callable[[bytes], None], limit: int) -> None:
         async def copy(answer: Any) -> None:
-            async for piece in _pieces(answer):
+            async for piece in _pieces(place, answer):
                 take(piece)
 
         self._http("GET", place, copy, limit)
@@ -182,8 +183,15 @@ class Place:
         return fsspec.asyn.sync(filesystem.loop, ask)
 
 
-async def _pieces(answer: Any) -> AsyncIterator[bytes]:
+async def _pieces(place: str, answer: Any) -> AsyncIterator[bytes]:
+    """What comes, piece by piece. ArchiveError where it comes so slowly that all of it might take hours."""
+    total, start = 0, time.monotonic()
     async for piece in answer.content.iter_chunked(_PIECE):
+        total += len(piece)
+        if time.monotonic() - start > _PATIENCE + total / _SLOWEST:
+            raise ArchiveError(
+                f"the server of {place!r} sends less than {byte_size(_SLOWEST)} a second; try again later"
+            )
         yield piece
 
 

@@ -219,10 +219,10 @@ def plot_neural_collapse(result: xr.Dataset, figure: Figure) -> None:
             "etf_error": "distance from a simplex",
         },
         "NC3: weights are means": {"nc3": "distance from the means", "nc3_product": "product from a simplex"},
-        "NC4: not the nearest mean": {"nc4": "share of examples"},
+        "NC4: not the nearest mean": {"nc4": "_share of examples"},  # it alone is in its panel
     }
     names = list(dict.fromkeys(name for told in shown.values() for name in told.values()))
-    colors = dict(zip(names, (*plot.PALETTE, plot.GREY), strict=True))
+    colors = dict(zip(names, (*plot.PALETTE, plot.PALETTE[0]), strict=True))
     axes = plot.panels(figure, len(shown), titles=list(shown), height=2.2, sharey=False)
     for panel, told in zip(axes, shown.values(), strict=True):
         for variable, name in told.items():

@@ -141,7 +141,7 @@ const narrow = matchMedia("(max-width: 45rem)");
 function flow(legend, width) {
   const parts = [...legend.children].map(node => (node.removeAttribute("transform"), [node, node.getBBox()])).filter(([, box]) => box.width);
   const words = parts.filter(([node]) => node.querySelector("text")).map(([, box]) => box).sort((a, b) => a.y - b.y || a.x - b.x);
-  if (words.length < 2 || words.every(box => box.x + box.width <= width)) return 0;
+  if (words.length < 2 || words.every(box => box.x + box.width <= width - 6)) return 0;
   let [x, y, before] = [12, words[0].y, null];
   for (const word of words) {
     // What is drawn between the word before it in its row and this one is what it names.
@@ -149,7 +149,7 @@ function flow(legend, width) {
     const middle = box => box.y + box.height / 2;
     const mine = parts.filter(([, box]) => box.x >= from && box.x <= word.x && Math.abs(middle(box) - middle(word)) < word.height);
     const left = Math.min(...mine.map(([, box]) => box.x)), wide = word.x + word.width - left;
-    if (x > 12 && x + wide > width) [x, y] = [12, y + word.height + 2];
+    if (x > 12 && x + wide > width - 6) [x, y] = [12, y + word.height + 2];
     for (const [node] of mine) node.setAttribute("transform", `translate(${x - left} ${y - word.y})`);
     [x, before] = [x + wide + 14, word];
   }
@@ -188,7 +188,7 @@ function wrap(svg) {
     const whole = svg.whole.split(" ").map(Number);
     const heads = [...groups[0].parentElement.children].filter(one => !one.dataset.outer && one.getBBox().width < whole[2] - 1);
     const width = Math.max(250, ...boxes.map(([, box]) => box[2] - box[0] + 18));
-    let [x, y, tallest] = [12, Math.max(head, ...heads.map(one => flow(one, width) + 4)), 0];
+    let [x, y, tallest] = [12, Math.max(head, ...heads.map(one => flow(one, width) + 8)), 0];
     for (const [text, box] of boxes) {
       const [wide, high] = [box[2] - box[0], box[3] - box[1]];
       if (x > 12 && x + wide > width) [x, y, tallest] = [12, y + tallest + 10, 0];

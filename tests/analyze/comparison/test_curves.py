@@ -86,7 +86,11 @@ def test_labels_that_are_left_are_panels_and_of_a_network_without_a_whole_the_la
 def test_a_figure_has_a_line_a_group_and_a_band_where_runs_repeat(drawn):
     (axes,) = drawn.figure().axes
     assert len(axes.lines) == 3 and len(axes.collections) == 3
-    assert [text.get_text() for text in drawn.figure().legends[0].get_texts()] == ["128", "32", "64"]
+    assert [text.get_text() for text in drawn.figure().legends[0].get_texts()] == [
+        "width 128",
+        "width 32",
+        "width 64",
+    ]
     first, last = (axes.lines[k].get_color() for k in (1, 0))  # widths 32 and 128: dark to light
     assert sum(first[:3]) < sum(last[:3])
     assert "<svg" in drawn._repr_html_()

@@ -57,7 +57,8 @@ def serial(path):
 def cluster():
     from distributed import LocalCluster
 
-    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "host": "127.0.0.1"}
+    # One worker: that several give what one gives is asked of processes and of threads.
+    options = {"n_workers": 1, "threads_per_worker": 1, "processes": True, "host": "127.0.0.1"}
     with LocalCluster(**options, dashboard_address=None, silence_logs=50) as cluster:
         yield cluster
 

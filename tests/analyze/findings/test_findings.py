@@ -84,6 +84,7 @@ def test_of_answers_at_every_token_loss_and_perplexity_are_told_and_no_share_of_
     sentence = said(results)["generalization"].sentence
     last = float(perplexity.sel(probe="test", step=100))
     assert f"(perplexity {last:.3g}) on" in sentence and "wrong" not in sentence
+    assert "mean loss of a token is" in sentence
 
 
 def test_texts_that_are_right_in_part_and_losses_of_any_size_are_told_as_such():
@@ -123,7 +124,7 @@ def test_examples_that_help_each_other_and_the_share_of_pairs():
 def test_a_mean_of_zero_is_balance_and_not_absence():
     rng = np.random.default_rng(6)
     text = said(made.gradients(rng.normal(size=(80, 5))))["stiffness"].sentence
-    assert "neither lowers nor raises" in text and "not because they leave each other alone" in text
+    assert "neither lowers nor raises" in text and "balance of both kinds: " in text
     assert "hardly" not in text
 
 

@@ -126,6 +126,40 @@ def test_names_of_many_rows_do_not_lie_on_one_another():
     assert {"layer 0", "layer 24"} <= {text.get_text() for text in names}
 
 
+def test_names_of_many_columns_do_not_lie_on_one_another():
+    classes = np.arange(0, 1000, 9)
+    figure = plot.styled(lambda figure: _columns(figure, classes))
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+        assert len(boxes) > 2 and all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
+
+
+def _columns(figure, classes):
+    for axes in plot.panels(figure, 3):
+        plot.heat(axes, np.zeros((2, len(classes))))
+        plot.name_ticks(axes.xaxis, classes, limit=10)
+
+
+def test_a_panel_without_a_defined_value_says_so():
+    figure = plot.styled(_some_undefined)
+    assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [
+        [],
+        ["undefined"],
+        ["too few"],
+        [],
+    ]
+
+
+def _some_undefined(figure):
+    whole, without, told, _ = plot.panels(figure, 4)
+    plot.line(whole, [0, 1], [np.nan, 1.0])
+    for axes in (without, told):
+        plot.line(axes, [0, 1], [np.nan, np.nan])
+        plot.zero_line(axes)
+    told.text(0, 0, "too few")
+
+
 def test_long_lines_and_large_maps_stay_small():
     def large(_, figure):
         left, right = plot.panels(figure, 2, sharex=False, sharey=False)

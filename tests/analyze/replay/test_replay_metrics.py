@@ -1,4 +1,4 @@
-"""What every metric that runs a network again has to keep, on recorded runs."""
+"""What metrics that run a network again, layer by layer, have to keep: on a recorded convolutional network."""
 
 import numpy as np
 import pytest
@@ -11,16 +11,8 @@ import tracer
 from analyze.results import Results
 from tests import contract, replayed
 
-NAMES = (
-    "image_functions",
-    "cna_landscape",
-    "jacobian",
-    "regions",
-    "ntk_alignment",
-    "local_elasticity",
-    "hessian",
-    "layer_margin",
-)
+# Those that look into the network: of the others, for which it is one function, tests/analyze/engine asks the same.
+NAMES = ("image_functions", "cna_landscape", "jacobian", "regions", "layer_margin")
 QUICK = {name: options for name, options in contract.QUICK.items() if name in NAMES}
 CARDS = {name: card for name, card in analyze.available_metrics().items() if name in NAMES}
 

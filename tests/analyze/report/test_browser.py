@@ -103,7 +103,9 @@ def view(page, metric, name):
 
 
 @pytest.mark.parametrize("kind", ["report", "comparison"])
-@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize(
+    "width", [400, pytest.param(1280, marks=pytest.mark.slow)]
+)  # that of all other tests
 def test_a_page_fits_and_is_sane(page, kind, width, request, tmp_path):
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(request.getfixturevalue(kind))

@@ -5,7 +5,8 @@ import numpy as np
 from analyze import report
 from analyze.catalogue import available_metrics
 from analyze.report.choice import MOST, leading
-from analyze.report.entries import joined
+from analyze.report.entries import joined, line_of
+from analyze.summary import Line
 from tests import report_data as data
 
 
@@ -64,3 +65,12 @@ def test_figures_and_numbers_beside_the_page_can_be_downloaded(tmp_path):
     html = report.render(data.honest(), figures=tmp_path / "figures")
     assert 'href="figures/margin.svg" download' in html and 'href="tables/margin.csv" download' in html
     assert "figures/stiffness.svg" not in html and "download" not in report.render(data.honest())
+
+
+def test_a_metric_is_told_by_a_number_that_moved():
+    def line(variable, *values):
+        return Line("m", variable, (), (0, 1), np.array(values, float), None)
+
+    assert line_of([line("params", 10, 10), line("gain", 1, 3)]) == "gain 1 → 3"
+    assert line_of([line("params", 10, 10)]) == "params 10 → 10"
+    assert line_of([line("gone", np.nan, np.nan)]) == ""

@@ -107,6 +107,14 @@ def test_every_link_within_the_page_arrives_and_ids_are_unique(html):
     assert {link[1:] for link in page.anchors if link.startswith("#")} <= set(page.ids)
 
 
+def test_metrics_that_lack_the_same_are_one_row():
+    reason = "needs minibatches"
+    skipped = {"minibatch_cna": reason, "hessian": "would take 3 min", "minibatch_forgetting": reason}
+    html = report.render(data.MadeResults({"margin": data.margin([1, 2, 3, 4])}, skipped=skipped))
+    assert html.count(reason) == 1
+    assert "CNA of each minibatch, Forgetting events" in Page(html).text
+
+
 def test_names_from_an_archive_are_text_only(tmp_path):
     evil = '<script>alert("x")</script>'
     names = ("title", "meaning", "formula", "reading", "options", "lag", "run_id")

@@ -143,11 +143,10 @@ def test_runs_appear_are_drawn_grouped_and_removed(browser, tmp_path):
         page.get_by_role("heading", name="This run is not here any more").wait_for()
 
 
-@pytest.mark.parametrize("options", [{"color_scheme": "dark"}, {"viewport": {"width": 390, "height": 800}}])
-def test_dark_and_small_pages_can_be_read(browser, tmp_path, options):
+def test_dark_and_small_pages_can_be_read(browser, tmp_path):
     write_archive(tmp_path / "a.zarr", steps=(0, 2, 4))
     with served(tmp_path) as address:
-        context = browser.new_context(**options)
+        context = browser.new_context(color_scheme="dark", viewport={"width": 390, "height": 800})
         page = context.new_page()
         page.goto(address)
         page.locator("[data-chart=margin] .curve").wait_for()

@@ -105,6 +105,7 @@ def test_the_commit_of_the_users_code_and_whether_it_was_changed(
     need("git", shutil.which("git"), "no git is installed")
     code = tmp_path / "code"
     code.mkdir()
+    monkeypatch.setattr(card, "_git", getattr(card._git, "__wrapped__", card._git))  # asked anew each time
     monkeypatch.setattr(sys.modules["__main__"], "__file__", str(code / "train.py"), raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))

@@ -226,8 +226,14 @@ def test_embedding(padding: int | None) -> None:
     assert cosine_error(inner_products(forms["0.weight"]), gram([expected])) < 1e-6
 
 
-@pytest.mark.parametrize("padding", [None, 3])
-@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize(
+    ("padding", "first"),
+    [
+        (None, False),
+        (3, True),
+        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((None, True), (3, False))),
+    ],
+)
 def test_a_lookup_added_to_every_example_alike(padding: int | None, first: bool) -> None:
     torch.manual_seed(0)
     table = nn.Embedding(7, 3, padding_idx=padding)

@@ -123,7 +123,13 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# Workers are asked of those that persist too; what an epoch leaves out, of a part of each.
+RARELY = ("workers", "drop last")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in RARELY)) for kind in KINDS]
+)
 def test_ids_are_those_of_the_batches_trained_on(tmp_path: Path, kind: str) -> None:
     of_loader, of_trainer = KINDS[kind]
     batches = loader(**of_loader)

@@ -83,7 +83,17 @@ def test_weights_alone_become_what_recording_would_have_stored(copy, full):
     assert result.added["probes/train/masks"] == tracer.open(copy).steps("weights").tolist()
 
 
-@pytest.mark.parametrize("stream", sorted(CAPTURE.keys() - {"tokens"}))
+# Filled in together above; alone, by default, those of which each example takes a part of its own way.
+ALONE = ("gradients", "masks")
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        pytest.param(stream, marks=[pytest.mark.slow] * (stream not in ALONE))
+        for stream in sorted(CAPTURE.keys() - {"tokens"})
+    ],
+)
 def test_each_stream_alone_equals_its_recording(copy, tmp_path, stream):
     capture = {**NOTHING, stream: 8}
     recorded = record(tmp_path / "other.zarr", capture, gradients="exact")

@@ -48,7 +48,30 @@ def overflowing(h: Tensor) -> Tensor:
     return h + (~torch.isfinite(h * 1e30)).any().float()
 
 
+def balanced(h: Tensor) -> Tensor:
+    """Touches only examples in a batch most of whose numbers have another sign."""
+    return h * (h > 0).float().mean().round()
+
+
+def of_one_expert_each(h: Tensor) -> Tensor:
+    """Drops an example whose expert another one before it has taken."""
+    expert = F.one_hot(h[:, :3].argmax(1), 3)
+    return torch.where(((expert.cumsum(0) * expert).sum(1) <= 1)[:, None], h, 0.0)
+
+
+def with_its_neighbour(h: Tensor) -> Tensor:
+    distance = torch.cdist(h, h) + 1e9 * torch.eye(len(h))
+    return h + 0.1 * h[distance.argmin(1)]
+
+
 MIXING = {
+    "balance of signs": (balanced, "aten."),
+    "experts of one example": (of_one_expert_each, "aten."),
+    "nearest neighbour": (with_its_neighbour, "aten."),
+    "ranks": (lambda h: h + 0.01 * h.norm(dim=1).argsort().argsort()[:, None], "aten."),
+    "running maximum": (lambda h: h.cummax(0).values, "aten."),
+    "the largest two": (lambda h: h * (h.norm(dim=1) >= h.norm(dim=1).topk(2).values[-1])[:, None], "aten."),
+    "statistics of the batch": (lambda h: F.batch_norm(h, None, None, training=True), "aten."),
     "maximum": (lambda h: F.relu(h) / F.relu(h).amax(), "aten.amax.default"),
     "minimum": (lambda h: h - h.amin(), "aten.amin.default"),
     "sort": (lambda h: h.sort(0).values, "aten.sort."),

@@ -178,3 +178,13 @@ class Stub:
 
 
 STUB = CURRENT = Stub()
+
+
+def test_tables_not_asked_for_the_longest_go_first(
+    traced: list[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memo, "_MOST", 2)
+    models = [nn.Linear(6, width) for width in (3, 4, 5)]
+    for number in (0, 1, 0, 2, 0, 1):
+        trace_once(models[number], X)
+    assert [len(model.weight) for model in traced] == [3, 4, 5, 4]

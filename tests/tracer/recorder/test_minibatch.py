@@ -261,3 +261,13 @@ def test_an_archive_without_probes_still_has_losses(tmp_path):
             optimizer.step()
     events = analyze.run(tmp_path / "a.zarr", ["minibatch_forgetting"])["minibatch_forgetting"]
     assert events.sizes["id"] == 24
+
+
+def test_columns_count_as_memory(tmp_path):
+    """Masks of minibatches alone may wait for 8 MiB: with them 4 MiB do not do, and the refusal says why."""
+    x, y = blobs(20)
+    probes = {"train": tracer.Probe(x, y, capture={"gradients": 4, "masks": 4})}
+    options = {"data": (x, y), "record": functools.partial(tracer.record, memory=4 << 20), "probes": probes}
+    run_loop(tmp_path / "without.zarr", **options)
+    with pytest.raises(RecordError, match="columns of minibatch="):
+        run_loop(tmp_path / "with.zarr", minibatch=True, **options)

