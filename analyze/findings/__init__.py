@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 
 from analyze.findings.depth import cna, complexity, paths
 from analyze.findings.evidence import Datasets, Finding
-from analyze.findings.generalization import margin, outcome, turned
+from analyze.findings.generalization import broken, margin, outcome, turned
 from analyze.findings.gradients import classes, stiffness
 
 __all__ = ["Finding", "findings"]
 
 # The most telling first; a rule sees what was said before it, and may refine that.
 RULES: tuple[Callable[[Datasets, Mapping[str, Finding]], Finding | None], ...] = (
+    broken,
     outcome,
     turned,
     stiffness,

@@ -188,6 +188,28 @@ def _gap_of_losses(results: Datasets, losses: Mapping[str, tuple[int, float]]) -
     return difference(pairs[0], pairs[1], n)
 
 
+def broken(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
+    """Whether no probe has a finite loss at the last snapshots, so that all else is said of earlier ones."""
+    loss = select(results, GENERALIZATION, "loss")
+    if loss is None or set(loss.dims) != {"step", "probe"}:
+        return None
+    whole = np.isfinite(loss.transpose("step", "probe").values).any(1)
+    if not len(whole) or whole[-1]:
+        return None
+    steps = loss["step"].values.tolist()
+    last = int(np.flatnonzero(whole)[-1]) if whole.any() else None
+    text = (
+        "The mean loss is no finite number at any snapshot: nothing can be said of what the network has learned."
+        if last is None
+        else f"From step {steps[last + 1]:,} on the mean loss of the probes is no finite number: training has broken "
+        f"down by then, and step {steps[last]:,} is the last whose numbers tell of a network that works."
+    )
+    probes = [str(name) for name in loss["probe"].values]
+    n = sum(count(results, GENERALIZATION, "n_examples", probe=name) for name in probes)
+    about = " and ".join(_examples(results, name) for name in probes)
+    return Finding("divergence", GENERALIZATION, text, "description", {}, n, about)
+
+
 def turned(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
     """Whether the test loss had its least value before the end, and has risen since."""
     series = select(results, GENERALIZATION, "loss", probe="test")

@@ -168,7 +168,8 @@ def std_defined(values: ArrayLike, axis: int) -> Floats:
     """
     values = np.asarray(values, np.float64)
     mean = np.expand_dims(mean_defined(values, axis)[0], axis)
-    return np.sqrt(mean_defined(np.square(values - mean), axis)[0])
+    with np.errstate(invalid="ignore"):  # of an infinite value: from an infinite mean it has no distance
+        return np.sqrt(mean_defined(np.square(values - mean), axis)[0])
 
 
 def histogram(values: ArrayLike, bins: int) -> Floats:

@@ -16,7 +16,7 @@ from tracer.errors import first_line
 from tracer.network.copies import named_tensors, private_copy, quiet, unwrap, unwrapped_name
 from tracer.network.network import Network
 from tracer.network.objective import Objective, call_model, objective_of
-from tracer.network.pytree import examples_in, first_tensor, take
+from tracer.network.pytree import cloned, examples_in, first_tensor, take
 from tracer.network.table import Row
 
 _EXAMPLES = 8
@@ -109,7 +109,7 @@ def _closure(network: Network, model: nn.Module, inputs: Any, targets: Any, goal
     generator = torch.Generator().manual_seed(_SEED)
     weights = torch.randn(size, generator=generator)
     tensors = named_tensors(model) | {name: buffer.clone() for name, buffer in model.named_buffers()}
-    theirs = _gradients(goal(model, inputs, targets).losses, weights, parameters)
+    theirs = _gradients(goal(model, cloned(inputs), cloned(targets)).losses, weights, parameters)
     leaves = {name: parameter.detach().requires_grad_() for name, parameter in parameters.items()}
     _, losses = network.run({**tensors, **leaves}, inputs, targets)
     if losses is None:

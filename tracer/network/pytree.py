@@ -45,6 +45,11 @@ def rebuild(tree: Any, leaves: Iterator[Tensor]) -> Any:
     return tree
 
 
+def cloned(tree: Any) -> Any:
+    """The same nested input in memory of its own: a forward pass may write into its inputs (`x.div_(255)`)."""
+    return rebuild(tree, iter([leaf.clone() for leaf in leaves_of(tree)]))
+
+
 def shared_in(tree: Any) -> list[Tensor]:
     """The tensors that all examples share, in order."""
     items = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, tuple | list) else ()

@@ -19,7 +19,7 @@ from tracer.network.copies import named_tensors, private_copy, quiet, unwrap
 from tracer.network.estimate import Estimate, estimate
 from tracer.network.loss_kind import judged
 from tracer.network.objective import Objective, Scored, call_model, objective_of, per_example, said_targets
-from tracer.network.pytree import examples_in, first_tensor, leaves_of, rebuild, take, whole
+from tracer.network.pytree import cloned, examples_in, first_tensor, leaves_of, rebuild, take, whole
 from tracer.network.table import DTYPES
 from tracer.network.tracing import INSTEAD
 from tracer.probe import Probe, ProbePass, fitting
@@ -82,6 +82,7 @@ def check_accepted(
     With an objective, nothing but the objective calls the model.
     """
     shapes = _told(inputs)
+    inputs, targets = cloned(inputs), cloned(targets)
     with quiet(grad=True):
         replica = private_copy(model)
         if objective is not None:

@@ -60,6 +60,22 @@ def test_one_probe_and_regression_have_findings_too():
     assert "a generalization gap of" in apart.sentence
 
 
+def test_a_training_that_breaks_down_is_said_to_have():
+    loss = np.random.default_rng(4).random((3, 200))
+    assert "divergence" not in said({"generalization": made.outcome(loss, loss)})
+    later = np.where(np.arange(3)[:, None] == 2, np.nan, loss)
+    results = {"generalization": made.outcome(later, later)}
+    before, first = results["generalization"]["step"].values[1:].tolist()
+    sentence = findings(results)[0].sentence
+    assert f"From step {first} on" in sentence and f"step {before} is the last" in sentence
+    never = {"generalization": made.outcome(loss * np.nan, loss * np.inf)}
+    assert [one.sentence for one in findings(never)] == [
+        "The mean loss is no finite number at any snapshot: nothing can be said of what the network has learned."
+    ]
+    one_probe = {"generalization": made.outcome(later, loss)}
+    assert "divergence" not in said(one_probe)
+
+
 def test_of_answers_at_every_token_loss_and_perplexity_are_told_and_no_share_of_examples():
     results = made.classified(np.random.default_rng(6), 0.2, 0.4)
     assert "wrong" in said(results)["generalization"].sentence

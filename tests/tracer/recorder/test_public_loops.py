@@ -323,3 +323,38 @@ def test_layers_behind_a_function_and_a_number_that_changes(tmp_path):
             for example, loss in enumerate(losses):
                 (gradient,) = torch.autograd.grad(loss, parameter, retain_graph=True)
                 assert np.allclose(view.gradients(name, 3)[example], gradient, atol=1e-6)
+
+
+class WritesIntoItsInputs(nn.Module):
+    """Scales its inputs in place, and branches on values where it is not to be traced."""
+
+    def __init__(self, branching):
+        super().__init__()
+        self.inner, self.branching = mlp(), branching
+
+    def forward(self, x):
+        x.div_(4)
+        return self.inner(-x if self.branching and float(x.sum()) > 1e9 else x)
+
+
+@pytest.mark.parametrize("branching", [False, True], ids=["table", "eager"])
+@pytest.mark.filterwarnings("ignore:A private copy:tracer.RecordWarning")
+def test_a_forward_pass_that_writes_into_its_inputs(tmp_path, branching):
+    model = WritesIntoItsInputs(branching)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x, y = X[:6].clone(), Y[:6].clone()
+    options = {"loss": F.cross_entropy, "snapshots": tracer.every(1)}
+    with tracer.record(tmp_path / "a", model, optimizer, probes={"train": (x, y)}, **options) as run:
+        for _ in range(3):
+            optimizer.zero_grad()
+            F.cross_entropy(model(X.clone()), Y).backward()
+            optimizer.step()
+    assert len(run.notes) == branching and torch.equal(x, X[:6])
+    losses = F.cross_entropy(model(x.clone()), y, reduction="none")
+    with tracer.open(tmp_path / "a") as archive:
+        view = archive.probes["train"]
+        assert np.allclose(view.losses(3), losses.detach(), atol=1e-6)
+        for name, parameter in model.named_parameters():
+            for example, loss in enumerate(losses):
+                (gradient,) = torch.autograd.grad(loss, parameter, retain_graph=True)
+                assert np.allclose(view.gradients(name, 3)[example], gradient, atol=1e-6)

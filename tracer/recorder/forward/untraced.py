@@ -22,7 +22,7 @@ from tracer.network.axes import linear_size
 from tracer.network.copies import named_tensors, private_copy, quiet
 from tracer.network.independence import Independence, independence, mixes
 from tracer.network.objective import Objective, objective_of
-from tracer.network.pytree import examples_in, leaves_of, take
+from tracer.network.pytree import cloned, examples_in, leaves_of, take
 from tracer.network.structure import find_layers, find_sites
 from tracer.network.table import Call, Row, per_example
 from tracer.network.torch_internals import within_transform
@@ -252,7 +252,7 @@ class EagerNetwork:
         mode: "Functions | None",
     ) -> tuple[Tensor, ...]:
         together = tracing._Together(self._replica, self._goal, inputs, targets)
-        leaves = tuple(leaves_of([inputs, targets]))
+        leaves = tuple(leaves_of(cloned([inputs, targets])))
         del self._path[1:]
         for generator, state in self._generators:
             generator.set_state(state)
