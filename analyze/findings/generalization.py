@@ -129,7 +129,8 @@ def guessing(results: Datasets) -> float | None:
 
 def _of_losses(results: Datasets, losses: Mapping[str, tuple[int, float]]) -> Finding | None:
     intervals: dict[str, Interval] = {}
-    texts, what = [], "mean loss"
+    texts = []
+    what = "mean loss"
     for probe, (step, last) in list(losses.items())[:2]:
         n = count(results, GENERALIZATION, "n_examples", probe=probe)
         series = select(results, GENERALIZATION, "loss", probe=probe)

@@ -225,5 +225,5 @@ def test_a_server_that_drips(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that may come would have hours; what does come is far behind that from the beginning."""
     monkeypatch.setattr(fetch, "_PATIENCE", 0.3)
     Server.trick, Server.tricked = dripping, re.compile(r"zarr\.json")
-    with bounded(), pytest.raises(ArchiveError, match="sends less than 16.0 KiB a second"):
+    with bounded(), pytest.raises(ArchiveError, match=r"sends less than 16\.0 KiB a second"):
         tracer.open(f"{url}/run.zarr")

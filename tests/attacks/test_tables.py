@@ -52,6 +52,9 @@ TOO_MUCH: dict[str, list[tuple[str, list[Any]]]] = {
     "repeat": [("aten.repeat.default", [ROW0, [1 << 20, 1 << 20]])],
     "expand and clone": [("aten.expand.default", [{"row": 0}, [HUGE, N, 4]]), ("aten.clone.default", [{"row": 1}])],
     "expand and sum": [("aten.expand.default", [{"row": 0}, [HUGE, N, 4]]), ("aten.sum.default", [{"row": 1}])],
+    "sorts": [("aten.repeat.default", [{"row": 0}, [1 << 18, 1]])]
+    + [row for i in range(1, 31, 2)
+       for row in (("aten.sort.default", [{"row": i}, 0]), ("getitem", [{"row": i + 1}, 0]))],
     "cat of itself": [("aten.cat.default", [[{"row": i}] * 4000]) for i in range(6)],
     "outer of itself": [("aten.flatten.using_ints", [{"row": 0}]), ("aten.repeat.default", [{"row": 1}, [10**5]]),
                         ("aten.outer.default", [{"row": 2}, {"row": 2}])],

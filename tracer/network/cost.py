@@ -28,6 +28,7 @@ MEMORY, MEMORY_RATIO = 2 << 30, 256  # bytes for any table; bytes for each byte 
 WORK, WORK_RATIO = 10**12, 10**6  # the same for operations on numbers
 _META = torch.device("meta")
 _PER_ELEMENT = 8  # operations on a number that is read or written, roughly
+_PER_LEVEL = 800  # what sorting takes for each number and doubling of how many there are, as measured
 
 
 def check(
@@ -226,6 +227,8 @@ def work_of(func: Any, args: Any, out: Any, operands: list[Tensor], results: lis
     effort = ops.effort(str(func))
     if effort == "window" and isinstance(args[1], list | tuple):
         return moved + sum(result.numel() for result in results) * max(1, prod(args[1]))
+    if effort == "sort" and operands:
+        return moved + _PER_LEVEL * operands[0].numel() * max(operands[0].shape, default=1).bit_length()
     if effort == "matrix":
         return (
             moved

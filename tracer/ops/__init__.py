@@ -114,11 +114,13 @@ def alias(name: str) -> str:
 
 
 def effort(name: str) -> str | None:
-    """What the work of an operation grows with besides its tensors: its "window", or a "matrix" product.
+    """What the work of an operation grows with besides its tensors: its "window", a "matrix" product, or a "sort".
 
-    >>> effort("aten.max_pool2d_with_indices.default"), effort("aten._cdist_forward.default")
-    ('window', 'matrix')
+    >>> [effort(f"aten.{name}.default") for name in ("max_pool2d_with_indices", "_cdist_forward", "sort")]
+    ['window', 'matrix', 'sort']
     """
+    if name.startswith(("aten.sort.", "aten.argsort.", "aten.topk.")):
+        return "sort"
     if "_pool" in name:
         return "window"
     return "matrix" if "matrix_exp" in name or "cdist" in name else None

@@ -218,7 +218,7 @@ def _plot_error(panel: Axes, result: xr.Dataset) -> None:
 def _wrapped(text: str) -> str:
     from textwrap import fill
 
-    return fill(text, 48)
+    return fill(text, 38)  # letters of 7 points that stand in half a figure, beside its numbers
 
 
 def _plot_age(panel: Axes, result: xr.Dataset) -> None:
