@@ -43,7 +43,8 @@ def step_axis(axes: Axes, steps: ArrayLike, label: str = "step") -> None:
         axes.set_xscale("symlog", linthresh=1)
         if first >= 1 and last < 100 * first:
             # One power of ten alone would tell nothing of where the others are.
-            axes.xaxis.get_major_locator().set_params(subs=(1.0, 2.0, 5.0))
+            locator: Any = axes.xaxis.get_major_locator()
+            locator.set_params(subs=(1.0, 2.0, 5.0))
     axes.set_xlim(*limits(scale, first, last))
     axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.10g}")
     setattr(axes.xaxis, STEPS, (first, last))

@@ -56,7 +56,7 @@ def _fitted(text: str, width: int | None, margin: str) -> str:
     """A paragraph in lines of at most `width` characters, `margin` included; as it is where there is no width."""
     if width is None:
         return indent(text, margin)
-    shown = {"initial_indent": margin, "subsequent_indent": margin}
+    shown: Any = {"initial_indent": margin, "subsequent_indent": margin}
     return fill(
         " ".join(text.split()), max(width, 30), **shown, break_long_words=False, break_on_hyphens=False
     )
