@@ -16,7 +16,7 @@ from analyze.engine import sketched
 from analyze.engine.sketched import ARRAYS
 from analyze.replay import sources  # noqa: F401
 from analyze.tables import example_probe
-from tracer.errors import ArchiveError, MissingTraceError
+from tracer.errors import ArchiveError, MissingPackageError, MissingTraceError
 from tracer.spec import HOW, stream_of
 
 if TYPE_CHECKING:
@@ -314,7 +314,7 @@ def _available(name: str, archive: Archive, plan: Plan) -> bool:
         try:
             for examples in plan.views:
                 plan.view(archive, examples).get(name)
-        except MissingTraceError:
+        except (MissingTraceError, MissingPackageError):  # a network is none without PyTorch
             return False
         except ArchiveError:
             return True  # damaged: the metric that reads it says so

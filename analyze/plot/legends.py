@@ -32,7 +32,7 @@ def legend(axes: Axes, *, below: bool = False, **options: Any) -> None:
         or (name not in looks and _look(handle) in looks.values())
         for handle, name in zip(handles, names, strict=True)
     )
-    wide, room = sum(len(name) + 5 for name in {*shared, *names}), LEGEND * figure.get_figwidth()
+    wide, room = sum(len(name) + 5 for name in {*shared, *names}), LEGEND * figure.bbox.width / figure.dpi
     if "bbox_to_anchor" in options or not _constrained(figure):
         axes.legend(**options)
         return

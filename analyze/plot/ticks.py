@@ -37,7 +37,8 @@ def _label_size(axis: str) -> float:
     from matplotlib import rcParams
     from matplotlib.font_manager import FontProperties
 
-    return FontProperties(size=rcParams[f"{axis}tick.labelsize"]).get_size_in_points()
+    sizes: Any = rcParams
+    return FontProperties(size=sizes[f"{axis}tick.labelsize"]).get_size_in_points()
 
 
 def name_ticks(axis: Any, names: Sequence[object] | np.ndarray, limit: int = 24, **style: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from textwrap import fill, indent
+from textwrap import indent, wrap
 from typing import TYPE_CHECKING, Any
 
 from analyze.contract import Metric
@@ -56,10 +56,13 @@ def _fitted(text: str, width: int | None, margin: str) -> str:
     """A paragraph in lines of at most `width` characters, `margin` included; as it is where there is no width."""
     if width is None:
         return indent(text, margin)
-    shown: Any = {"initial_indent": margin, "subsequent_indent": margin}
-    return fill(
-        " ".join(text.split()), max(width, 30), **shown, break_long_words=False, break_on_hyphens=False
+    lines = wrap(
+        " ".join(text.split()),
+        max(width, 30) - len(margin),
+        break_long_words=False,
+        break_on_hyphens=False,
     )
+    return indent("\n".join(lines), margin)
 
 
 def result_rows(results: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:

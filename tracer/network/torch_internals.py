@@ -8,7 +8,8 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
-from functools import cache, wraps
+from functools import cache, partial, wraps
+from inspect import signature
 from itertools import cycle
 from types import FunctionType
 from typing import Any
@@ -190,6 +191,17 @@ def stays(target: Any) -> bool:
         return True
     collect = getattr(exported_program, _COLLECT, None)
     return collect is not None and target in _collected(collect) and target not in decomposition_table
+
+
+def without_guards(program: Any) -> Any:
+    """The program, which is not to check its sizes while it is rewritten.
+
+    PyTorch 2.9 writes the check in names that it does not define where a program takes any number of arguments.
+    """
+    whole = type(program).module
+    if "check_guards" in signature(whole).parameters:
+        program.module = partial(whole, program, check_guards=False)
+    return program
 
 
 def transform_level() -> int:

@@ -20,7 +20,7 @@ from tracer.network.program import Program
 from tracer.network.pytree import examples_in, first_tensor, leaves_of, rebuild, take
 from tracer.network.structure import find_calls, find_layers, find_sites, site_names, zero_constants
 from tracer.network.table import Row
-from tracer.network.torch_internals import composites, hushed, masks_answered, stays
+from tracer.network.torch_internals import composites, hushed, masks_answered, stays, without_guards
 from tracer.network.value_checks import unchecked
 from tracer.ops import OPS, alias, kernels
 from tracer.ops.decompositions import decompositions, is_primitive
@@ -195,7 +195,7 @@ def _step(program: Any, steps: dict[Any, Any]) -> Any:
 def _rewritten(program: Any, steps: dict[Any, Any]) -> Any:
     """The program without writing in place, and with these operations written in others."""
     with composites([*_targets(program), *steps], lambda name: alias(name) in OPS):
-        return program.run_decompositions(steps)
+        return without_guards(program).run_decompositions(steps)
 
 
 def _targets(program: Any) -> list[Any]:

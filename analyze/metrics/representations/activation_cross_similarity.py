@@ -119,8 +119,9 @@ def plot_activation_cross_similarity(result: xr.Dataset, figure: Figure) -> None
         shares = divide(at["histogram"], at["histogram"].sum("bin").values[:, None])
         limits = (0, min(1.0, 12 / bins))
         drawn = plot.histogram_over_time(panel, shares, steps, np.linspace(0, 1, bins + 1), limits=limits)
-        style: Any = {"color": "black", "lw": 1.2, "elinewidth": 0.5}
-        panel.errorbar(steps, at["mean"], at["std"], **style, label="mean ± std")
+        panel.errorbar(
+            steps, at["mean"], at["std"], color="black", lw=1.2, elinewidth=0.5, label="mean ± std"
+        )
         panel.set_ylim(lowest, 1)
     axes[0].set_ylabel("similarity to previous")
     figure.colorbar(drawn, ax=axes[-columns:], label="share of pairs", shrink=0.9, extend="max")

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from tracer.network import trace
 from tracer.network.copies import named_tensors
-from tracer.network.torch_internals import HOOKS, Replaced, composites, hushed, opened
+from tracer.network.torch_internals import HOOKS, Replaced, composites, hushed, opened, without_guards
 from tracer.ops.decompositions import MISREAD
 
 
@@ -131,6 +131,18 @@ def test_losses_that_pytorch_misreads_have_forms_in_python_that_are_put_back():
     with composites([], bool):
         assert not set(MISREAD) & set(map(str, decomposition_table))
     assert decomposition_table == before
+
+
+def test_a_program_is_rewritten_without_its_guards():
+    rewritten = []
+    for prepare in (without_guards, lambda program: program):
+        batch = torch.export.Dim("batch")
+        shapes = {"input": {0: batch}}
+        with hushed():
+            program = torch.export.export(nn.Linear(2, 3), (torch.randn(4, 2),), dynamic_shapes=shapes)
+            rewritten.append(str(prepare(program).run_decompositions({}).graph))
+        assert ("module" in vars(program)) is (prepare is without_guards), "check_guards= has gone"
+    assert rewritten[0] == rewritten[1]
 
 
 def test_a_program_is_decomposed_with_few_composite_operations_prepared():
