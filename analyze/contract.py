@@ -222,3 +222,13 @@ def _check_parameters(card: Metric) -> None:
     missing = [name for name in card.optional if name.replace(".", "_") not in known]
     if missing:
         raise TypeError(f"metric {card.name!r} has no parameter for the optional {missing}")
+    lost = [
+        name
+        for name, dims in card.variables.items()
+        if "step" in dims and not {"probe", "example"} & set(dims)
+    ]
+    if card.scope == "probe" and lost:
+        raise TypeError(
+            f"metric {card.name!r} is called for one probe after another, and {lost[0]!r} has no place for more than "
+            f"one; write variables={{{lost[0]!r}: {(*card.variables[lost[0]], 'probe')}}}, or scope='train'"
+        )

@@ -41,6 +41,14 @@ def test_parameters_have_to_be_what_the_card_reads():
         attach(optional=("correct",))
 
 
+def test_a_value_of_each_probe_has_a_place_for_it():
+    with pytest.raises(TypeError, match=r"write variables=\{'worst': \('step', 'probe'\)\}"):
+
+        @analyze.metric(reads=("losses",), variables={"worst": ("step",)}, scope="probe", title="Worst")
+        def worst(losses):
+            """Largest loss."""
+
+
 def test_dotted_reads_are_parameters_with_an_underscore():
     @metric(
         reads=("margin.gamma",),
