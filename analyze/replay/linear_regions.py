@@ -84,7 +84,7 @@ def breakpoints(
     points = np.array([0.0, 1.0])
     line = _Line(state, start, stop)
     for kink in bends:
-        points = _refined(points, *line.events(kink, points))
+        points = _refined(points, *line.events([kink], points)[0])
         if len(points) > limit + 1:
             return None
     return points[1:-1]
@@ -94,7 +94,7 @@ def changes_seen(state: State, start: Tensor, stop: Tensor, bends: Sequence[Kink
     """How many of the intervals between equally spaced points hold a bend for certain."""
     points = np.linspace(0.0, 1.0, samples)
     line = _Line(state, start, stop)
-    seen = [line.events(kink, points)[0] for kink in bends]
+    seen = [intervals for intervals, _ in line.events(bends, points)] if bends else []
     return len(np.unique(np.concatenate(seen))) if seen else 0
 
 
@@ -106,23 +106,28 @@ class _Line:
         network = state.network
         self._chunk = max(2, chunk_sizes(network, _MEMORY, None)[1])
 
-    def events(self, kink: Kink, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Intervals between neighbouring points in which a row bends, and where in each."""
-        events = []
+    def events(self, bends: Sequence[Kink], points: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each of these rows: intervals between neighbouring points in which it bends, and where in each."""
+        events: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in bends]
         first = 0
         while first < len(points) - 1:
             # Chunks share a point, so that no interval lies between them.
             last = min(first + self._chunk, len(points))
-            intervals, shares = kink.events(*self._given(kink, points[first:last]))
-            events.append((intervals + first, shares))
+            for own, (intervals, shares) in zip(events, self._seen(bends, points[first:last]), strict=True):
+                own.append((intervals + first, shares))
             first = last - 1
-        return np.concatenate([pair[0] for pair in events]), np.concatenate([pair[1] for pair in events])
+        return [
+            (np.concatenate([pair[0] for pair in own]), np.concatenate([pair[1] for pair in own]))
+            for own in events
+        ]
 
     def _size(self, count: int) -> int:
         return max(count, min(1 << (count - 1).bit_length(), self._chunk))
 
-    def _given(self, kink: Kink, points: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        state, seen = self._state, []
+    def _seen(self, bends: Sequence[Kink], points: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        state = self._state
+        seen: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        wanted = {kink.row.name: kink for kink in bends}
         shares = torch.from_numpy(points).to(self._start).reshape(-1, *[1] * self._start.ndim)
         # Sizes that come again: what a network costs is looked at once for each.
         shares = torch.cat(
@@ -131,17 +136,18 @@ class _Line:
         inputs = part(self._start + shares * self._change, 0, len(shares), state.network.batch)
 
         def visit(row: Row, values: tuple[Any, ...], out: Any) -> None:
-            if row.name == kink.row.name:
-                seen.append(values)
+            if row.name in wanted:
+                seen[row.name] = self._events(wanted[row.name], values, len(points))
 
         with torch.inference_mode(False), torch.no_grad():
-            state.network.run(state.tensors, inputs, visit=visit, until=kink.row.name)
-        value = seen[0][kink.argument]
-        windows = _windows(kink.row, seen[0]) if _pools(kink.row) else None
-        axis = kink.row.axis
-        if axis != 0 or kink.row.inner != 1:
+            state.network.run(state.tensors, inputs, visit=visit, until=bends[-1].row.name)
+        return [seen[kink.row.name] for kink in bends]
+
+    def _events(self, kink: Kink, values: tuple[Any, ...], count: int) -> tuple[np.ndarray, np.ndarray]:
+        windows = _windows(kink.row, values)[:count] if _pools(kink.row) else None
+        if kink.row.axis != 0 or kink.row.inner != 1:
             raise MissingTraceError(f"the examples do not lie along the first dimension of {kink.row.name}")
-        return value[: len(points)].flatten(1), None if windows is None else windows[: len(points)]
+        return kink.events(values[kink.argument][:count].flatten(1), windows)
 
 
 def _crossings(values: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -282,7 +282,7 @@ def memory_returned() -> Iterator[None]:
         yield
     finally:
         if _resident() - before > _KEPT:
-            _trim()
+            return_memory()
 
 
 def _resident() -> int:
@@ -293,7 +293,8 @@ def _resident() -> int:
         return 0
 
 
-def _trim() -> None:
+def return_memory() -> None:
+    """Give back to the system what is free, such as what the C library kept of training steps."""
     with suppress(OSError, AttributeError, TypeError):  # no C library that can
         ctypes.CDLL(None).malloc_trim(0)
 

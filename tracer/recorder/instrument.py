@@ -13,7 +13,7 @@ from tracer.errors import ArchiveError, RecordError, first_line
 from tracer.gradients.sketch import Setting
 from tracer.network import Network
 from tracer.network.checks import closure, currency
-from tracer.network.copies import memory_returned, named_tensors, to_numpy
+from tracer.network.copies import memory_returned, named_tensors, return_memory, to_numpy
 from tracer.network.independence import independence
 from tracer.network.memo import trace_once
 from tracer.network.objective import Objective
@@ -121,6 +121,7 @@ class Instrument:
     # Setting up.
 
     def _trace(self) -> None:
+        return_memory()
         name, probe = next(iter(self._probes.items()))
         self._few, chunk = examples_to_trace_with(self.model, self._probes, self._options, self._goal)
         self._inputs, self._targets = some(probe, device_of(named_tensors(self.model)), self._few)

@@ -58,14 +58,15 @@ AMONG = (
     summary=("mean",),
     title="Linear regions",
     formula="1 + #{t in (0, 1): a unit of f(a + t(b - a)) switches}",
-    cost="a forward pass of all breakpoints (at most 2,000) a nonlinearity, for 10 pairs a probe and step",
+    cost="a float64 forward pass of all breakpoints (at most 2,000) a nonlinearity, for 10 pairs a probe and step",
     reading=(
         "The number of linear pieces between two inputs: near the number of units at initialisation, "
         "however deep the network. Growing with training: the network spends more pieces on the space "
         "between examples. Dotted: what samples along the segment see, always fewer."
     ),
     reference=(HANIN_2019, HANIN_2019_FEW),
-    passes=lambda options, snapshots: snapshots * options["pairs"],
+    # Of a pair: samples in float64, with a look at every unit, and breakpoints, nonlinearity after nonlinearity.
+    passes=lambda options, snapshots: snapshots * options["pairs"] * 20,
 )
 def regions(
     states: Any,
