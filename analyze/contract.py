@@ -38,7 +38,8 @@ class metric:
     such array over pairs; `makes=()` says that it makes none.
     `passes(options, snapshots)` says how many forward passes of all examples running the network at so many
     snapshots is worth (a backward pass counts as two), for one output of the network where it is `per_output`:
-    what does not fit into the budget of an analysis is left out by it.
+    what does not fit into the budget of an analysis is left out by it. `classes`: it needs one class for each example,
+    as one that reads `labels` does, and is refused before its passes are paid for where targets are something else.
     `sketched` names the variables that may also be computed from sketches of gradients, for a metric that reads `gram`
     or `cosine`: where only these are recorded, each has its standard error beside it, `<variable>_sketch_error`.
     `summary` names the variables that tell the metric in a few numbers, or maps them to labels by dimension, such as
@@ -75,6 +76,7 @@ class metric:
     makes: Iterable[tuple[str, ...]] | None = None
     passes: Callable[[Mapping[str, Any], int], float] | None = field(default=None, repr=False)
     per_output: bool = False
+    classes: bool = False
     sketched: Iterable[str] = ()
     summary: Iterable[str] | Mapping[str, Choice] | None = None
     beside: str = ""

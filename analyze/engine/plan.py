@@ -156,7 +156,20 @@ def make_plan(
             plan.optional += (name,)
     plan.timeline = plan.steps
     plan.replays = _replays(plan, archive)
+    if plan.replays and (card.classes or "labels" in plan.arrays):
+        _look_for_classes(plan, archive)
     return plan
+
+
+def _look_for_classes(plan: Plan, archive: Archive) -> None:
+    """MissingTraceError where there is no class for each example: what cannot be computed is not to be paid for."""
+    try:
+        for examples in plan.views:
+            plan.view(archive, examples).get("labels")
+    except MissingTraceError:
+        raise
+    except ArchiveError:
+        return  # damaged: the metric that reads it says so
 
 
 def _replays(plan: Plan, archive: Archive) -> bool:

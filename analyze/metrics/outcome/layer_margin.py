@@ -54,6 +54,7 @@ Q = (0.05, 0.25, 0.5, 0.75, 0.95)
     ),
     reference=(ELSAYED_2018, JIANG_2018),
     passes=lambda options, snapshots: snapshots * 3,
+    classes=True,
 )
 def layer_margin(
     states: Any, *, normalise: Literal["total_variation", "none"] = "total_variation", examples: int = 512

@@ -46,6 +46,7 @@ KINDS = ("relative", "kernelized")
     ),
     reference=HE_2020,
     passes=lambda options, snapshots: snapshots * 3 * options["examples"],  # of twice the digits
+    classes=True,
 )
 def local_elasticity(
     states: Any, lr: np.ndarray, *, step_size: float | None = None, examples: int = 32

@@ -82,6 +82,7 @@ VALUES = (
     ),
     reference=(PAPYAN_2020, GALANTI_2021, ZHU_Z_2021),
     passes=lambda options, snapshots: snapshots,
+    classes=True,
 )
 def neural_collapse(states: Any, *, examples: int | None = None, ddof: int = 0) -> dict[str, Any]:
     """NC1 to NC4 of the features that the last linear layer is given, over the training examples, in eval mode.

@@ -58,6 +58,7 @@ POOL = 4
     ),
     reference=(NATEKAR_2020, PGDL_2021),
     passes=lambda options, snapshots: snapshots * 2 * options["draws"],
+    classes=True,
 )
 def pgdl(
     states: Any, *, draws: int = 10, per_draw: int = 120, per_class: int = 10, seed: int = 0

@@ -3,6 +3,7 @@ from functools import cache
 import pytest
 
 import analyze
+from analyze.engine.plan import make_plan
 from tests import contract
 from tests.loops import record_text
 from tests.synthetic import write_archive
@@ -46,6 +47,13 @@ def result(card, results):
 def returned(archives):
     """What metrics return, computed once each."""
     return cache(lambda name: contract.returned_by(CARDS[name], archives[name]))
+
+
+@pytest.mark.parametrize("name", ["regions", "layer_margin", "neural_collapse", "pgdl", "local_elasticity"])
+def test_what_needs_a_class_for_each_example_is_refused_before_it_is_paid_for(name, archives):
+    text = archives[min(OF_TOKENS)]
+    with pytest.raises(MissingTraceError, match="one class for each of"):
+        make_plan(CARDS[name], {}, text, {})
 
 
 def test_card_is_complete(card):
