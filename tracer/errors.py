@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from math import ceil
 
 
 class TracerError(Exception):
@@ -20,17 +21,43 @@ class RecordError(TracerError, ValueError):
     """A recording was asked for something that cannot be recorded correctly."""
 
 
-def byte_size(count: float) -> str:
-    """Write a number of bytes in the unit that suits it.
+UNITS = {"": 1, "B": 1} | {
+    f"{letter}{kind}B": base**power
+    for power, letter in enumerate("KMGT", 1)
+    for kind, base in (("", 1000), ("I", 1024))
+}
 
-    >>> byte_size(1536), byte_size(7_340_032)
-    ('1.5 KiB', '7.0 MiB')
+
+def parse_memory(memory: int | str) -> int:
+    """Bytes of a size such as `2GB` (powers of 1000) or `2GiB` (powers of 1024), or a number of bytes.
+
+    >>> parse_memory("1.5GB"), parse_memory("1.5 GiB"), parse_memory(1024)
+    (1500000000, 1610612736, 1024)
+    """
+    text = str(memory).strip().upper()
+    number = text.rstrip("KMGTIB ")
+    try:
+        value = int(float(number) * UNITS[text[len(number) :].strip()])
+    except (KeyError, ValueError, OverflowError):
+        value = 0
+    if value <= 0:
+        raise RecordError(f"memory is a number of bytes or a size such as '2GB', got {memory!r}")
+    return value
+
+
+def byte_size(count: float, *, at_least: bool = False) -> str:
+    """Write a number of bytes in the unit that suits it; with `at_least` no fewer than these.
+
+    >>> byte_size(1536), byte_size(7_340_032), byte_size(1610, at_least=True)
+    ('1.5 KiB', '7.0 MiB', '1.6 KiB')
     """
     unit = "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
         if count < 1024:
             break
         count, unit = count / 1024, larger
+    if at_least:
+        count = ceil(10 * count) / 10
     return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
 
 

@@ -78,7 +78,7 @@ class Memory(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The number of bytes."""
-        from analyze.engine import parse_memory
+        from tracer.errors import parse_memory
 
         try:
             return parse_memory(value)

@@ -20,7 +20,6 @@ from analyze.engine.cost import Prices, few, in_words, within
 from analyze.engine.distribute import DIED, Job, Routine, Workers, complete, recruit
 from analyze.engine.fingerprint import Fingerprints
 from analyze.engine.incremental import Way, held
-from analyze.engine.memory import parse_memory
 from analyze.engine.plan import Plan, make_plan
 from analyze.engine.progress import Progress, shown
 from analyze.engine.replayed import with_activations
@@ -28,7 +27,7 @@ from analyze.errors import AnalysisError
 from analyze.results import Results
 from analyze.saved.store import ResultStore
 from tracer.announce import announce
-from tracer.errors import ArchiveError, MissingTraceError, byte_size
+from tracer.errors import ArchiveError, MissingTraceError, byte_size, parse_memory
 from tracer.store.files import claimed
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import torch
 
 from tracer import archive as archives
 from tracer.archive import Archive
-from tracer.errors import ArchiveError, MissingTraceError, RecordError, did_you_mean
+from tracer.errors import ArchiveError, MissingTraceError, RecordError, did_you_mean, parse_memory
 from tracer.materialize import rewrite
 from tracer.materialize.additions import describe
 from tracer.materialize.filling import Filling
@@ -51,7 +51,7 @@ def materialize(
     probes: Mapping[str, Any] | None = None,
     model: Factory | None = None,
     device: str | torch.device = "cpu",
-    memory: int | None = None,
+    memory: int | str | None = None,
     chunk: int | None = None,
     output: str | Path | None = None,
     progress: Progress | None = None,
@@ -104,7 +104,7 @@ def _filling(
     probes: Mapping[str, Any],
     model: Factory | None,
     device: str | torch.device,
-    memory: int | None,
+    memory: int | str | None,
     chunk: int | None,
 ) -> Filling | None:
     """How to compute what is missing; None where nothing is."""
@@ -123,7 +123,7 @@ def _filling(
         torch.device(device),
         streams={stream for want in wants.values() for stream in want.all},
         gradients=_mode(archive, mode),
-        memory=memory or int(archive.card.get("memory") or 1 << 30),
+        memory=parse_memory(memory or archive.card.get("memory") or 1 << 30),
         chunk=chunk or archive.card.get("chunk"),
     )
     return filling if filling.missing or new else None

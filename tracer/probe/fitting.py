@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tracer.errors import RecordError, byte_size
 from tracer.probe.memory import COPIES, EXACT_LIMIT
-from tracer.probe.needs import Counts, Names, Needs
+from tracer.probe.needs import IN_FLIGHT, Counts, Names, Needs
 
 if TYPE_CHECKING:
     from tracer.probe import Probe
@@ -112,14 +112,14 @@ class _Fitting:
             *self._stage(self._lighten, f"more would take over {byte_size(self._light)} a snapshot"),
             *self._stage(self._hasten, f"more would take longer than {self._cost:g} training steps"),
         ]
-        needed = byte_size(self._needs.total(self.counts))
+        needed = byte_size(self._needs.total(self.counts), at_least=True)
         reasons += self._stage(self._hold, f"more would take memory={needed}")
         groups = self._needs.groups(self.counts)
         if groups is None:
             raise self._refusal()
         notes = self._notes(", ".join(reasons))
         if len(groups) > 1:
-            held = byte_size(self._needs.total(self.counts))
+            held = byte_size(self._needs.total(self.counts), at_least=True)
             notes.append(
                 f"Gradients are taken in {len(groups)} groups of layers, a backward pass each, with the same result: "
                 f"one pass would take memory={held}."
@@ -275,10 +275,12 @@ class _Fitting:
         if held:
             parts["gradients on their way to inner products"] = held
         largest = max(parts, key=lambda name: parts[name])
-        hint = self._hint("gradients" if "gradients" in largest else largest.partition(" ")[0])
+        stream = "gradients" if "gradients" in largest or largest == IN_FLIGHT else largest.partition(" ")[0]
+        enough = byte_size(needed, at_least=True)
         return RecordError(
-            f"one snapshot of the probes takes {byte_size(needed)}, more than memory={byte_size(self._needs.memory)}; "
-            f"most of it, {byte_size(parts[largest])}, is {largest}: lower its capture or raise memory={hint}"
+            f"one snapshot of the probes takes {enough}, more than memory={byte_size(self._needs.memory)}; most of it, "
+            f"{byte_size(parts[largest])}, is {largest}: lower its capture{self._hint(stream)}, or raise memory= to "
+            f"{enough!r}"
         )
 
     def _hint(self, stream: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from tracer.errors import RecordError
+from tracer.errors import RecordError, parse_memory
 from tracer.gradients.sketch import Setting
 from tracer.network.randomness import untouched_random_state
 from tracer.probe import fitting, named_probes
@@ -47,7 +47,7 @@ def record(
     snapshots: Schedule | Mapping[str, Schedule] | None = None,
     gradients: str = "auto",
     tolerance: float = Setting.tolerance,
-    memory: int = 1 << 30,
+    memory: int | str = 1 << 30,
     chunk: int | None = None,
     cost: float = fitting.COST,
     batch_size: int | None = None,
@@ -77,13 +77,13 @@ def record(
     schedule; default `epochs() | log_spaced()`. gradients: "exact" (stored, lossless), "gram" (their inner products
     only), "sketch" (random projections, whose inner products are right on average: a cosine of a layer then has a
     standard error of about `tolerance`), "none", or "auto": exact up to 64 MiB a snapshot, else gram, or sketch where
-    that has at least twice the examples. memory: bytes one probe pass may use; cost: training steps of `batch_size`
-    examples (default 64, or sequences of 1,024 targets) that one may take: what a probe's `capture`
-    does not ask for is fitted into both. chunk: examples that go through the network together. minibatch: what is
-    captured of every training minibatch from its own forward
-    pass: True, or names among "loss", "correct", "sums" and "masks"; masks only at the snapshots of their schedule,
-    or of one given as {"masks": schedule}. data: the training set, of which label, complexity and digest of each
-    example are stored once, and with `data_inputs` the inputs. durability: "power" also survives a power cut.
+    that has at least twice the examples. memory: bytes one probe pass may use, or a size such as "4GiB"; cost: training
+    steps of `batch_size` examples (default 64, or sequences of 1,024 targets) that one may take: what a probe's
+    `capture` does not ask for is fitted into both. chunk: examples that go through the network together. minibatch:
+    what is captured of every training minibatch from its own forward pass: True, or names among "loss", "correct",
+    "sums" and "masks"; masks only at the snapshots of their schedule, or of one given as {"masks": schedule}. data: the
+    training set, of which label, complexity and digest of each example are stored once, and with `data_inputs` the
+    inputs. durability: "power" also survives a power cut.
     on_error: whether a failing disk stops training ("raise") or only recording ("warn"). resume: go on with the
     archive at `path` if there is one, after its last snapshot whose weights are the model's now (or after the step
     given); what it holds of later steps is dropped. budget: share of the training time that scheduled snapshots may
@@ -110,7 +110,8 @@ def record(
     share = Budget(None if in_pieces else budget)
     mirrored = None if mirror is None else Mirror(mirror)
     captured = wanted(minibatch, schedules["masks"])
-    sizes = {"memory": memory, "cost": cost, "tolerance": tolerance} | (
+    memory = parse_memory(memory)
+    sizes = {"cost": cost, "tolerance": tolerance} | (
         {} if batch_size is None else {"batch_size": batch_size}
     )
     for name, value in sizes.items():

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from tracer.errors import RecordError
+from tracer.errors import RecordError, parse_memory
 from tracer.gradients.sketch import Setting
 from tracer.probe import named_probes
 from tracer.recorder import card
@@ -37,7 +37,7 @@ def import_checkpoints(
     revisions: Sequence[str] | None = None,
     gradients: str = "auto",
     tolerance: float = Setting.tolerance,
-    memory: int = 1 << 30,
+    memory: int | str = 1 << 30,
     chunk: int | None = None,
     title: str | None = None,
     progress: Progress | None = None,
@@ -81,7 +81,7 @@ def import_checkpoints(
     options: dict[str, Any] = {
         "gradients": gradients,
         "sketch": Setting(tolerance),
-        "memory": memory,
+        "memory": parse_memory(memory),
         "chunk": chunk,
     }
     instrument = Instrument(model, named, **goal, streams=streams - {"weights"}, **options)

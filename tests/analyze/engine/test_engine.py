@@ -8,7 +8,7 @@ import xarray as xr
 import analyze
 from analyze.arrays.lag import compared
 from analyze.contract import metric
-from analyze.engine import blocks, parse_memory
+from analyze.engine import blocks
 from analyze.engine.assemble import added
 from analyze.engine.blocks import Worker, blocks_of
 from analyze.engine.plan import make_plan
@@ -22,7 +22,7 @@ from tests.fake_archive import fake_archive
 from tests.synthetic import write_archive
 from tracer.archive import Archive
 from tracer.archive import open as open_archive
-from tracer.errors import ArchiveError, MissingTraceError
+from tracer.errors import ArchiveError, MissingTraceError, parse_memory
 
 GRAM = ["stiffness", "class_stiffness", "layer_stiffness"]
 

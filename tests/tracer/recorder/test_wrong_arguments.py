@@ -163,7 +163,7 @@ OPTIONS = {
     "optimizer": ["adam", 3, [], [None], nn.Linear(1, 1), torch.optim.SGD],
     "snapshots": ["epoch", 3, [1, 2], {"weights": 3}, {"wieghts": tracer.every(1)}, tracer.every],
     "gradients": ["exakt", None, 3, True],
-    "memory": [0, -1, "1GB", None, 10, 2.5],
+    "memory": [0, -1, "1 parsec", None, 10, 2.5],
     "cost": [0, -1, "5", None, float("nan"), True],
     "batch_size": [0, -1, "64"],
     "chunk": [0, -1, "8", 2.5],
