@@ -13,7 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from tracer.errors import first_line
-from tracer.network.copies import named_tensors, private_copy, quiet, unwrap, unwrapped_name
+from tracer.network.copies import (
+    memory_returned,
+    named_tensors,
+    private_copy,
+    quiet,
+    unwrap,
+    unwrapped_name,
+)
 from tracer.network.network import Network
 from tracer.network.objective import Objective, call_model, objective_of
 from tracer.network.pytree import cloned, examples_in, first_tensor, take
@@ -109,7 +116,8 @@ def _closure(network: Network, model: nn.Module, inputs: Any, targets: Any, goal
     generator = torch.Generator().manual_seed(_SEED)
     weights = torch.randn(size, generator=generator)
     tensors = named_tensors(model) | {name: buffer.clone() for name, buffer in model.named_buffers()}
-    theirs = _gradients(goal(model, cloned(inputs), cloned(targets)).losses, weights, parameters)
+    with memory_returned():  # before as much is used again
+        theirs = _gradients(goal(model, cloned(inputs), cloned(targets)).losses, weights, parameters)
     leaves = {name: parameter.detach().requires_grad_() for name, parameter in parameters.items()}
     _, losses = network.run({**tensors, **leaves}, inputs, targets)
     if losses is None:
