@@ -28,9 +28,8 @@ def write_small(path: Path, steps: int = 6, state: str = "complete") -> Writer:
     """
     writer = Writer(path, attributes={"card": {"model": "small"}})
     writer.static("probes/p", {"id": np.arange(4)}, {"id": ("example",)}, {"split": "train"})
-    with mock.patch.object(spec.format, "OBJECT_BYTES", 1 << 20):
-        writer.stream("weights", {"float32": ("float32", (300_000,), ("float32_element",))})
-        writer.flush()  # declared on the writing thread
+    large = {"float32": ("float32", (300_000,), ("float32_element",))}
+    writer.stream("weights", large, object_bytes=1 << 20)
     writer.stream("probes/p/outputs", {"loss": ("float32", (4,), ("outputs_example",))})
     go_on(writer, 0, steps)
     writer.close(state=state)  # type: ignore[arg-type]

@@ -162,12 +162,12 @@ def test_memory_that_a_check_has_freed_goes_back_where_it_is_much(
 ) -> None:
     sizes, trims = iter([1 << 30, (1 << 30) + more]), list[None]()
     monkeypatch.setattr(copies, "_resident", lambda: next(sizes))
-    monkeypatch.setattr(copies, "_trim", lambda: trims.append(None))
+    monkeypatch.setattr(copies, "return_memory", lambda: trims.append(None))
     with copies.quiet(grad=False):
         pass
     assert len(trims) == returned
     monkeypatch.undo()
-    copies._trim()  # does no harm anywhere
+    copies.return_memory()  # does no harm anywhere
     assert copies._resident() >= 0
 
 

@@ -279,7 +279,7 @@ def test_a_probe_that_does_not_fit_is_refused_by_name(probe: Probe, says: str) -
 
 def test_what_takes_too_much_memory_is_refused_with_the_figure() -> None:
     stage = Stage(capture={"activations": 20})
-    with pytest.raises(RecordError, match=r"takes [\d.]+ MiB, more than memory=9.8 KiB.*raise memory="):
+    with pytest.raises(RecordError, match=r"takes [\d.]+ KiB, more than memory=9.8 KiB.*raise memory="):
         stage.probe_pass(memory=10_000)
 
 
