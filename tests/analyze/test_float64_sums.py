@@ -62,6 +62,6 @@ def test_inner_products_over_pairs_of_positions():
 
 
 def test_exponentials_of_scores():
-    scores = torch.tensor([[0.0, *[-24 * np.log(2)] * 3]])
+    scores = torch.tensor([[0.0, *[-24 * np.log(2)] * 3]], dtype=torch.float32)
     total, _ = log_sum_exp(scores)
     np.testing.assert_allclose(total.item(), np.log1p(3 / LARGE), rtol=1e-4)
