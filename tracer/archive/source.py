@@ -169,7 +169,7 @@ class Source:
     def _check_cost(self, path: str, selection: Any) -> None:
         """Refuse to make an array far larger than its files could fill, before memory is taken for it."""
         size = self._size(path, selection)
-        if size > self._most(path, selection):
+        if size > self._most(path, selection, size):
             raise self._too_large(repr(path), size)
 
     def keep(self, path: str) -> None:
@@ -181,22 +181,22 @@ class Source:
         self._node(path)
         self._whole[path] = self._size(path, ())
         size = sum(self._whole.values())
-        if size > _FREE and size > sum(self._most(kept, (), free=0) for kept in self._whole):
+        if size > _FREE and size > sum(self._most(kept, (), n, free=0) for kept, n in self._whole.items()):
             raise self._too_large(f"{path!r} with the other columns", size)
 
     def _size(self, path: str, selection: Any) -> int:
         grid = self.layout(path)
         return prod(stop - start for start, stop in _spans(selection, grid.shape)) * grid.itemsize
 
-    def _most(self, path: str, selection: Any, free: int = _FREE) -> int:
-        """Bytes that a part of an array may take: some are free, and more where its files are large."""
+    def _most(self, path: str, selection: Any, size: int, free: int = _FREE) -> int:
+        """Bytes that a part of an array, of `size`, may take: some are free, and more where its files are large."""
         grid = self.layout(path)
         spans = _spans(selection, grid.shape)
         first = [start // step for (start, _), step in zip(spans, grid.chunk, strict=True)]
         counts = [-(-stop // step) - at for at, (_, stop), step in zip(first, spans, grid.chunk, strict=True)]
         if prod(counts) > _MANY:
             return -1
-        if self._size(path, selection) <= free:
+        if size <= free:
             return free
         offsets = product(*(range(at, at + count) for at, count in zip(first, counts, strict=True)))
         stored = sum(self.store.stored_size(grid.key(numbers)) for numbers in offsets)
