@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch._ops import OpOverload
 
-from tracer.ops.decompositions import MISREAD
+from tracer.ops.decompositions import COMPOSITE, MISREAD
 
 # Where a module keeps its hooks: copies leave out those of the user's, and no method removes hooks one did not add.
 HOOKS = (
@@ -142,7 +142,6 @@ def hushed() -> Iterator[None]:
 
 
 _COLLECT = "_collect_all_valid_cia_ops"
-_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
 @cache
@@ -187,7 +186,7 @@ def stays(target: Any) -> bool:
         return False
     if torch._C.DispatchKey.Autograd in target.py_kernels:
         return False
-    if not target.has_kernel_for_dispatch_key(_COMPOSITE):
+    if not target.has_kernel_for_dispatch_key(COMPOSITE):
         return True
     collect = getattr(exported_program, _COLLECT, None)
     return collect is not None and target in _collected(collect) and target not in decomposition_table

@@ -14,7 +14,7 @@ Decompositions = dict[Any, Callable[..., Any]]
 # PyTorch's own forms in Python of these take the reduction as a word, and misread the number that a program has.
 MISREAD = ("aten.nll_loss.default", "aten.margin_ranking_loss.default", "aten.hinge_embedding_loss.default")
 
-_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
 def decompositions(targets: Iterable[Any]) -> Decompositions:
@@ -30,9 +30,9 @@ def decompositions(targets: Iterable[Any]) -> Decompositions:
             table[target] = _OWN[str(target)]
         elif target in decomposition_table:
             table[target] = decomposition_table[target]
-        elif torch._C._dispatch_has_kernel_for_dispatch_key(target.name(), _COMPOSITE):
+        elif torch._C._dispatch_has_kernel_for_dispatch_key(target.name(), COMPOSITE):
             # Its own `decompose` looks this table up first.
-            table[target] = partial(target._op_dk, _COMPOSITE)
+            table[target] = partial(target._op_dk, COMPOSITE)
     return table
 
 
