@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import cache, partial
-from pathlib import Path
 from types import CellType, FunctionType, MethodType
 from typing import Any
 
@@ -288,7 +287,10 @@ def memory_returned() -> Iterator[None]:
 def _resident() -> int:
     """Bytes of memory that the process has; 0 where the system does not say."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+        with open(
+            "/proc/self/statm", "rb", buffering=0
+        ) as told:  # a third of the time of a Path, at each snapshot
+            return int(told.read().split()[1]) * mmap.PAGESIZE
     except OSError:
         return 0
 
