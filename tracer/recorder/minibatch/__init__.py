@@ -7,6 +7,7 @@ nothing, and the rows of `minibatch/` always are those of `steps/ids`.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,22 @@ _NO_TARGETS = (
 
 def unfinished_bytes(names: Collection[str], network: Any) -> int:
     """Bytes kept of the columns that are asked for, until their objects are full."""
-    widths = {"loss": [8], "correct": [1], "sums": [4 * len(network.calls), 4 * len(network.sites)]}
-    columns = (ids_rows(width)[0] * width for name in names for width in widths.get(name, ()))
-    return sum(columns) + OBJECT_BYTES * ("masks" in names)
+    columns = _columns(names, network).values()
+    widths = [prod(shape) * np.dtype(dtype).itemsize for dtype, shape, _ in columns]
+    return sum(ids_rows(width)[0] * width for width in widths) + OBJECT_BYTES * ("masks" in names)
+
+
+def _columns(names: Collection[str], network: Any) -> dict[str, tuple[str, tuple[int, ...], tuple[str, ...]]]:
+    """The columns of these names: dtype, shape and dimensions of a row, by array."""
+    arrays: dict[str, tuple[str, tuple[int, ...], tuple[str, ...]]] = {}
+    if "loss" in names:
+        arrays["loss"] = ("float64", (), ())
+    if "correct" in names:
+        arrays["correct"] = ("int8", (), ())
+    if "sums" in names and network is not None:
+        counts = {"pre": ("call", len(network.calls)), "post": ("site", len(network.sites))}
+        arrays |= {name: ("float32", (n,), (dim,)) for name, (dim, n) in counts.items() if n}
+    return arrays
 
 
 def wanted(minibatch: Any, usual: Schedule) -> dict[str, Schedule | None]:
@@ -286,14 +300,7 @@ class InFlight:
 
     def declare(self, writer: Writer) -> None:
         """Declare the columns of `minibatch`."""
-        arrays: dict[str, tuple[Any, tuple[int, ...], tuple[str, ...]]] = {}
-        if "loss" in self._names:
-            arrays["loss"] = ("float64", (), ())
-        if "correct" in self._names:
-            arrays["correct"] = ("int8", (), ())
-        if "sums" in self._names and self._network is not None:
-            counts = {"pre": ("call", len(self._network.calls)), "post": ("site", len(self._network.sites))}
-            arrays |= {name: ("float32", (n,), (dim,)) for name, (dim, n) in counts.items() if n}
+        arrays = _columns(self._names, self._network)
         self._blanks = {
             name: (np.dtype(dtype), shape, -1 if dtype == "int8" else np.nan)
             for name, (dtype, shape, _) in arrays.items()
