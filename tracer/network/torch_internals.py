@@ -125,6 +125,17 @@ def fake_tensors() -> Iterator[Any]:
 
 
 @contextmanager
+def uncached() -> Iterator[None]:
+    """Trace without PyTorch's cache of what operations give: symbols as sizes hardly ever hit it, and filling it takes
+    a quarter of a trace.
+    """
+    import torch._dynamo.config as settings
+
+    with settings.patch(fake_tensor_cache_enabled=False):
+        yield
+
+
+@contextmanager
 def hushed() -> Iterator[None]:
     """Keep back what PyTorch prints before it raises: the refusal is told in one sentence instead.
 
