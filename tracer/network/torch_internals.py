@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch._ops import OpOverload
+from torch.utils.data import DataLoader
 
 from tracer.ops.decompositions import COMPOSITE, MISREAD
 
@@ -64,6 +65,21 @@ class Replaced:
             setattr(self._owner, self._name, self._original)
         else:
             delattr(self._owner, self._name)
+
+
+def at_work(loader: DataLoader[Any]) -> bool:
+    """Whether a loader has persistent workers that have started."""
+    return loader._iterator is not None
+
+
+def draw_from(loader: DataLoader[Any], sampler: Any) -> None:
+    """Have a loader draw its batches from another sampler.
+
+    Workers that have started go on, and take theirs from it: starting others would draw another seed.
+    """
+    loader.__dict__["batch_sampler"] = sampler  # which an assignment is not allowed to change
+    if loader._iterator is not None:
+        loader._iterator._index_sampler = sampler
 
 
 def opened(function: Any) -> FunctionType:
