@@ -108,7 +108,8 @@ def _against_guessing(results: Datasets, wrong: Mapping[str, Interval]) -> str:
     level = f"guessing ({percent(chance, 0)} wrong)"
     train, test = wrong.get("train"), wrong.get("test")
     if train is not None and not train.below(chance):
-        return f" On its training examples that cannot be told from {level}: nothing shows that it has learned from them."
+        on = " On its training examples that cannot be told from"
+        return f"{on} {level}: nothing shows that it has learned from them."
     if test is not None and not test.below(chance):
         learned = (
             "What it knows of its training labels it has learned by heart: on" if train is not None else "On"
