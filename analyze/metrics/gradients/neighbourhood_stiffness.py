@@ -148,8 +148,7 @@ def plot_neighbourhood_stiffness(result: xr.Dataset, figure: Figure) -> None:
     classes = list(np.unique(labels))
     x, y = result["position"].values.T
     drawn: Any = None
-    sizes = np.abs(result["cosine"].values[shown])
-    most = float(np.nanmax(sizes)) if np.isfinite(sizes).any() else 0.0
+    low, high = plot.around_zero(result["cosine"].values[shown])
     for k, panel in zip(shown, axes, strict=True):
         value = result["cosine"].isel(step=k).values
         for c, label in enumerate(classes):
@@ -157,8 +156,8 @@ def plot_neighbourhood_stiffness(result: xr.Dataset, figure: Figure) -> None:
             style: Any = {
                 "edgecolors": plot.GREY,
                 "linewidths": 0.4,
-                "vmin": -(most or 1.0),
-                "vmax": most or 1.0,
+                "vmin": low,
+                "vmax": high,
                 "cmap": plot.DIVERGING,
             }
             marker = MARKERS[c] if len(classes) <= len(MARKERS) else "o"
