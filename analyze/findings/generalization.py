@@ -108,7 +108,7 @@ def _against_guessing(results: Datasets, wrong: Mapping[str, Interval]) -> str:
     level = f"guessing ({percent(chance, 0)} wrong)"
     train, test = wrong.get("train"), wrong.get("test")
     if train is not None and not train.below(chance):
-        on = " On its training examples that cannot be told from"
+        on = " On its training examples that is not told to be better than"
         return f"{on} {level}: nothing shows that it has learned from them."
     if test is not None and not test.below(chance):
         learned = (
