@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -178,6 +178,7 @@ class Curves:
         """Draw into a figure."""
         bands = self.bands()
         groups = list(dict.fromkeys(zip(*(bands[name] for name in self.by or ("run",)), strict=True)))
+        groups = _ordered(groups) if self.by else groups
         colors = dict(zip(groups, _colors(groups), strict=True))
         sides = list(bands.groupby(list(self.labels), sort=False)) if self.labels else [((), bands)]
         titles = [", ".join(map(str, _tuple(side))) for side, _ in sides] if self.labels else []
@@ -306,6 +307,13 @@ def _between(place: np.ndarray, table: pd.DataFrame, x: str) -> np.ndarray:
         return np.full(len(place), np.nan)
     at, values = table[x].to_numpy(float), table["value"].to_numpy(float)
     return np.interp(place, at, values, left=np.nan, right=np.nan)
+
+
+def _ordered(groups: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """By value: numbers first, by size, then texts."""
+    return sorted(
+        groups, key=lambda group: [(0, one, "") if _is_number(one) else (1, 0, str(one)) for one in group]
+    )
 
 
 def _colors(groups: Sequence[tuple[Any, ...]]) -> list[Any]:

@@ -37,13 +37,16 @@ class ResultStore:
         """Metrics it holds."""
         if not self.root.is_dir():
             return []
-        there = sorted(child.name for child in self.root.iterdir() if (child / "zarr.json").is_file())
+        # A name with a point is what a process was writing when it was killed.
+        folders = [child for child in self.root.iterdir() if not child.name.startswith(".")]
+        there = sorted(child.name for child in folders if (child / "zarr.json").is_file())
         sound = [name for name in there if self._seals.holds(f"results.zarr/{name}")]
-        if len(sound) < len(there):
-            lost = next(name for name in there if name not in sound)
+        lost = [name for name in there if name not in sound]
+        if lost:
+            names = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
             warnings.warn(
-                f"{len(there) - len(sound)} results in {str(self.root)!r} ({lost}, ...) are not as they were saved, "
-                "and are not used; analyze again",
+                f"{len(lost)} of the results in {str(self.root)!r} ({names}) {'is' if len(lost) == 1 else 'are'} not "
+                "as they were saved, and not used; analyze again",
                 UserWarning,
                 stacklevel=3,
             )

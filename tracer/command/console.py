@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 import unicodedata
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from textwrap import wrap
 from typing import Any, Self, TypeVar
@@ -86,7 +87,8 @@ class Commands(click.Group):
     """A group whose commands fail with one sentence and exit code 1, or a traceback under --debug."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the subcommand; what it raises becomes a sentence, except what click words itself."""
+        """Run the subcommand; what it raises or warns of becomes a sentence, except what click words itself."""
+        usual, warnings.formatwarning = warnings.formatwarning, _worded(set())
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
@@ -95,6 +97,20 @@ class Commands(click.Group):
             if ctx.meta.get("debug"):
                 raise
             raise click.ClickException(sentence(error)) from error
+        finally:
+            warnings.formatwarning = usual
+
+
+def _worded(said: set[str]) -> Callable[..., str]:
+    """Warnings as a line each, without the place in the code that warns, and once."""
+
+    def line(message: Warning | str, *_: Any, **__: Any) -> str:
+        text = f"Warning: {message}\n"
+        again = text in said
+        said.add(text)
+        return "" if again else text
+
+    return line
 
 
 def _remember(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -280,7 +296,7 @@ def _cell(value: Any, digits: int | None = 4) -> str:
     if value is None:
         return "-" if digits else ""
     if isinstance(value, float):
-        return f"{value:.{digits}g}" if digits else repr(value)
+        return f"{value + 0.0:.{digits}g}" if digits else repr(value)  # and no minus before 0
     if isinstance(value, list | tuple):
         return ", ".join(_cell(item, digits) for item in value)
     return " ".join(printable(str(value)).split("\n"))

@@ -149,6 +149,7 @@ def plot_neighbourhood_stiffness(result: xr.Dataset, figure: Figure) -> None:
     classes = list(np.unique(labels))
     x, y = result["position"].values.T
     drawn: Any = None
+    low, high = plot.around_zero(result["cosine"].values[shown])
     for k, panel in zip(shown, axes, strict=True):
         value = result["cosine"].isel(step=k).values
         for c, label in enumerate(classes):
@@ -156,8 +157,8 @@ def plot_neighbourhood_stiffness(result: xr.Dataset, figure: Figure) -> None:
             style: Any = {
                 "edgecolors": plot.GREY,
                 "linewidths": 0.4,
-                "vmin": -1,
-                "vmax": 1,
+                "vmin": low,
+                "vmax": high,
                 "cmap": plot.DIVERGING,
             }
             marker = MARKERS[c] if len(classes) <= len(MARKERS) else "o"
