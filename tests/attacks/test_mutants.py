@@ -69,9 +69,9 @@ def test_zip_files(made: Path, tmp_path: Path, n: int) -> None:
     with tracer.open(made / "run.zip") as sound:
         wanted = sound.weights(1)
     target, seen = tmp_path / "run.zip", Counter[str]()
-    with bounded():
-        for _ in range(n):
-            target.write_bytes(mutant(data, rng, near))
+    for _ in range(n):
+        target.write_bytes(mutant(data, rng, near))
+        with bounded():
             try:
                 with tracer.open(target) as archive:
                     weights = archive.weights(1)
