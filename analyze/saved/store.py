@@ -43,8 +43,7 @@ class ResultStore:
         if lost:
             names = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
             warnings.warn(
-                f"{len(lost)} of the results in {str(self.root)!r} ({names}) {'is' if len(lost) == 1 else 'are'} not "
-                "as they were saved, and not used; analyze again",
+                f"results in {str(self.root)!r} that are not as they were saved are not used: {names}; analyze again",
                 UserWarning,
                 stacklevel=3,
             )
