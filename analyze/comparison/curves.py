@@ -16,7 +16,7 @@ from analyze.comparison.runs import Run
 from analyze.engine.distribute import Workers, by_turns, recruit
 from analyze.engine.progress import Progress, shown
 from analyze.saved.store import ResultStore
-from tracer.errors import MissingTraceError, did_you_mean
+from tracer.errors import ArgumentError, MissingTraceError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,7 +161,7 @@ class Curves:
         return plot.styled(self.draw)
 
     def save(self, path: str | Path) -> Path:
-        """Write the figure as SVG, or the table as CSV, by the ending of the path; ValueError for another."""
+        """Write the figure as SVG, or the table as CSV, by the ending of the path; ArgumentError for another."""
         from analyze.tables import neutral
         from tracer.store.files import write_whole
 
@@ -171,7 +171,7 @@ class Curves:
         elif target.suffix == ".csv":
             write_whole(target, neutral(self.table).to_csv(index=False))
         else:
-            raise ValueError(f"curves are saved as .svg or .csv, got {target.name!r}")
+            raise ArgumentError(f"curves are saved as .svg or .csv, got {target.name!r}")
         return target
 
     def draw(self, figure: Figure) -> None:
@@ -282,7 +282,7 @@ def _check_names(runs: Sequence[Run]) -> None:
     names = [run.name for run in runs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"{names.count(twice[0])} runs are called {twice[0]!r}; rename all but one")
+        raise ArgumentError(f"{names.count(twice[0])} runs are called {twice[0]!r}; rename all but one")
 
 
 def _compute(

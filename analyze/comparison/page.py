@@ -17,6 +17,7 @@ from analyze.comparison import figures, over_training
 from analyze.comparison.measures import WORDS
 from analyze.report import page, svg
 from analyze.report.entries import grid
+from analyze.saved.documents import folder as plain_folder
 from tracer.store.files import write_whole
 
 if TYPE_CHECKING:
@@ -37,8 +38,7 @@ HEAD = (
 
 def write(comparison: Comparison, folder: Path) -> Path:
     """Write `figures/*.svg` and `comparison.html` into a folder."""
-    drawn = folder / "figures"
-    drawn.mkdir(exist_ok=True)
+    drawn = plain_folder(folder / "figures")
     for old in drawn.glob("*.svg"):
         old.unlink()
     shown = []

@@ -2,12 +2,10 @@
 
 import csv
 import json
-import linecache
 import math
 import shutil
 import sys
 import time
-import traceback
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -52,19 +50,9 @@ def sentence(error: BaseException) -> str:
         error = missing_package(error) or error
     text = " ".join(" ".join([str(error), *getattr(error, "__notes__", [])]).split())
     text = printable(text)
-    if _ours(type(error).__module__) or isinstance(error, OSError) or _worded(error):
+    if _ours(type(error).__module__) or isinstance(error, OSError):
         return text
     return f"unexpected {type(error).__name__}: {text}; run again with --debug to see where"
-
-
-def _worded(error: BaseException) -> bool:
-    """Whether a line of ours raised it, and so worded it."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    if not frames or not isinstance(error, ValueError):
-        return False
-    frame, line = frames[-1]
-    source = linecache.getline(frame.f_code.co_filename, line, frame.f_globals)
-    return _ours(frame.f_globals.get("__name__", "")) and source.lstrip().startswith("raise ")
 
 
 def _ours(module: str) -> bool:

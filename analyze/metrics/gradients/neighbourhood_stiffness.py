@@ -10,6 +10,7 @@ from analyze import plot
 from analyze.contract import metric
 from analyze.numerics import divide, pairwise_distance, settled
 from analyze.reference import WALKER_2023
+from tracer.errors import ArgumentError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -110,7 +111,7 @@ def neighbour_weights(
     if kernel == "uniform" or width == 0:
         return inside.astype(np.float64)
     if kernel != "gaussian":
-        raise ValueError(f"kernel is 'uniform' or 'gaussian', got {kernel!r}")
+        raise ArgumentError(f"kernel is 'uniform' or 'gaussian', got {kernel!r}")
     return np.where(inside, np.exp(-np.square(distance) / (2 * width**2)), 0.0)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from analyze import plot
 from analyze.contract import metric
 from analyze.reference import Reference
+from tracer.errors import ArgumentError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -151,7 +152,7 @@ def _refusal(kernel: Floats) -> str:
 def centred_kernel(values: ArrayLike, estimator: Estimator = "biased") -> Floats:
     """Kernel (example, example_2) of the centred rows, its largest entry 1; zeros if all are equal."""
     if estimator not in ("biased", "unbiased"):
-        raise ValueError(f"cka has the estimators 'biased' and 'unbiased', got {estimator!r}")
+        raise ArgumentError(f"cka has the estimators 'biased' and 'unbiased', got {estimator!r}")
     rows = np.asarray(values, np.float64)
     if not np.isfinite(rows).all():
         return np.full((len(rows), len(rows)), np.nan)
