@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import kendalltau
 
 import analyze
-from analyze.comparison import inference
+from analyze.comparison import curves, inference
 from analyze.comparison.competition import reason
 from analyze.comparison.over_training import grouped, series
 from tests.analyze.comparison.test_compare import fake, grid
@@ -165,6 +165,11 @@ def test_the_page_has_the_curves_of_the_closest_measures_by_what_was_varied(tmp_
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_long_name_above_a_panel_has_two_lines():
+    assert curves._title("neighbourhood_stiffness.cosine[train]") == "neighbourhood_stiffness.\ncosine[train]"
+    assert curves._title("generalization.gap_error") == "generalization.gap_error"
+
+
 def test_runs_that_differ_in_nothing_have_a_curve_each(tmp_path):
     runs = [fake(tmp_path, f"s{seed}", {"seed": seed}, gap=0.1 + seed / 50, cosine=0.2) for seed in range(3)]
     compared = analyze.compare(runs, bootstrap=0)
