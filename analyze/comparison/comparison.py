@@ -97,10 +97,10 @@ class Comparison:
         names = self.ranked(target)
         data = self.correlations.sel(target=target, measure=names)
         value = data["value"].sel(statistic="kendall").values
-        ends = (data[key].values for key in ("p_corrected", "joint_low", "joint_high"))
-        return answer(
-            WORDS[target], len(goal), float(np.ptp(goal)) if len(goal) else 0.0, names, value, *ends
-        )
+        p, low, high = (data[key].values for key in ("p_corrected", "joint_low", "joint_high"))
+        every = len(names) + sum(len(self.aliases(name, target)) for name in names)
+        spread = float(np.ptp(goal)) if len(goal) else 0.0
+        return answer(WORDS[target], len(goal), spread, names, value, p, low, high, with_aliases=every)
 
     @property
     def notes(self) -> list[str]:

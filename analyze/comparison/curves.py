@@ -27,6 +27,7 @@ PARTS = ("layer", "site", "place")  # of a network, which differ between archite
 WHOLE = "all"
 ABSENT = "not said"  # of a run without the attribute by which runs are grouped
 MOST = 24  # labels of a dimension that are shown side by side
+ROOM = 30  # characters of a title above one of three panels
 FIXED = ("run", "path", "step", "epoch")
 Axis = Literal["step", "epoch"]
 
@@ -181,7 +182,7 @@ class Curves:
         groups = _ordered(groups) if self.by else groups
         colors = dict(zip(groups, _colors(groups), strict=True))
         sides = list(bands.groupby(list(self.labels), sort=False)) if self.labels else [((), bands)]
-        titles = [", ".join(map(str, _tuple(side))) for side, _ in sides] if self.labels else []
+        titles = [_title(", ".join(map(str, _tuple(side)))) for side, _ in sides] if self.labels else []
         height = 2.4 if len(sides) > 1 else 3.0
         panels = plot.panels(figure, len(sides), titles=titles, height=height, sharey=self.alike)
         for axes, (_, part) in zip(panels, sides, strict=True):
@@ -307,6 +308,11 @@ def _between(place: np.ndarray, table: pd.DataFrame, x: str) -> np.ndarray:
         return np.full(len(place), np.nan)
     at, values = table[x].to_numpy(float), table["value"].to_numpy(float)
     return np.interp(place, at, values, left=np.nan, right=np.nan)
+
+
+def _title(text: str) -> str:
+    """Of a name as wide as its panel two lines."""
+    return text.replace(".", ".\n", 1) if len(text) > ROOM else text
 
 
 def _ordered(groups: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

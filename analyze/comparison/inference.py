@@ -102,12 +102,13 @@ def runs_needed(measures: int, tau: float = 1.0) -> int:
 
 def answer(
     words: str, n_runs: int, spread: float, names: Sequence[str], values: ArrayLike, p: ArrayLike, low: ArrayLike,
-    high: ArrayLike,
+    high: ArrayLike, with_aliases: int = 0,
 ) -> str:  # fmt: skip
     """The sentence a comparison begins with: which measures follow a target, or why nothing can be told.
 
     `names` are the measures that compete, one of each kind, the least likely chance first, with their correlations,
-    corrected chances and joint intervals; `spread` is how far apart the targets of the runs are.
+    corrected chances and joint intervals; `spread` is how far apart the targets of the runs are. `with_aliases` is how
+    many measures these are with those that order the runs alike, which among more runs each may do otherwise.
     """
     tau, chance = np.asarray(values, np.float64), np.asarray(p, np.float64)
     comparable = np.flatnonzero(~np.isnan(chance)).tolist()
@@ -121,9 +122,11 @@ def answer(
         return f"No measure that may compete for the {words} differs between the {n_runs} runs."
     need = runs_needed(tried)
     if not told and n_runs < need:
+        every = max(tried, with_aliases)
+        some = f"one of {every:,} measures orders" if every > 1 else "a measure orders"
         return (
-            f"Nothing can be told from {n_runs} runs: of {tried} measures one orders so few like the {words} by chance "
-            f"too easily, even perfectly. It takes at least {need} runs."
+            f"Nothing can be told from {n_runs} runs: by chance alone {some} so few like the {words}, even perfectly. "
+            f"It takes at least {runs_needed(every)} runs."
         )
     if not told:
         closest = comparable[0]

@@ -185,18 +185,15 @@ def _start(
     start = difference(between, within, n)
     if first == step or start is None:
         return "", False
-    # Both intervals are of the same examples, and as wide together as those of different ones.
+    # As if of different examples, which is wider than need be where both go together.
     half = float(np.hypot(apart.high - apart.value, start.high - start.value))
     moved = apart.value - start.value
     change = intervals["change of within less between"] = Interval(moved, moved - half, moved + half)
     values = f"{number(within[0])} and {number(between[0])} at step {first:,}"
     if change.excludes(0) or not start.excludes(0):
         return f" They were {values}.", False
-    return (
-        f" They are that far apart from the start ({values}), where labels alone set them apart: "
-        "no change can be told.",
-        True,
-    )
+    why = ", when labels alone set them apart" if first == 0 else ""
+    return f" They were as far apart before ({values}){why}: no change can be told.", True
 
 
 def _mean(results: Datasets, step: int, where: str) -> tuple[float, float]:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class ResultStore:
     """The `results.zarr` of a directory: one group a metric, each written whole or not at all.
 
-    Given a `run_id`, it lets go of results of other runs: a directory describes one run. A result that is no longer
-    as it was written counts as absent, with a warning.
+    Given a `run_id`, it lets go of results of other runs, since a directory describes one run, and of what a process
+    was writing when it was killed. A result that is no longer as it was written counts as absent, with a warning.
     """
 
     def __init__(self, path: str | Path, run_id: str = "") -> None:
@@ -32,6 +32,8 @@ class ResultStore:
         for name in self.names() if run_id else ():
             if self.attributes(name).get("run_id") != run_id:
                 shutil.rmtree(self.root / name)
+        for half in self.root.glob(".*.new") if run_id else ():
+            shutil.rmtree(half, ignore_errors=True)
 
     def names(self) -> list[str]:
         """Metrics it holds."""
@@ -45,8 +47,7 @@ class ResultStore:
         if lost:
             names = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
             warnings.warn(
-                f"{len(lost)} of the results in {str(self.root)!r} ({names}) {'is' if len(lost) == 1 else 'are'} not "
-                "as they were saved, and not used; analyze again",
+                f"results in {str(self.root)!r} that are not as they were saved are not used: {names}; analyze again",
                 UserWarning,
                 stacklevel=3,
             )

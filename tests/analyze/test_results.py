@@ -148,6 +148,8 @@ def test_half_written_results_do_not_count(results, tmp_path):
     shutil.copytree(store.root / "margin", store.root / ".stiffness.new")  # of a process that was killed
     assert store.names() == ["margin"]
     assert store.load("margin", "another fingerprint") is None
+    again = ResultStore(tmp_path, str(results["margin"].attrs["run_id"]))
+    assert again.names() == ["margin"] and not (store.root / ".stiffness.new").exists()
     assert store.load("margin", results["margin"].attrs["fingerprint"]) is not None
 
 

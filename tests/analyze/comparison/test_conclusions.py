@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import kendalltau
 
 import analyze
-from analyze.comparison import inference
+from analyze.comparison import curves, inference
 from analyze.comparison.competition import reason
 from analyze.comparison.over_training import grouped, series
 from tests.analyze.comparison.test_compare import fake, grid
@@ -83,8 +83,14 @@ def test_joint_intervals_are_wider_than_single_ones_and_hold_their_value():
 def test_too_few_runs_are_said_to_be_too_few(tmp_path):
     paths = [fake(tmp_path, name, {}, gap=0.1 * k, cosine=k) for k, name in enumerate("abc", start=1)]
     comparison = analyze.compare(paths, bootstrap=20)
-    assert comparison.answer.startswith("Nothing can be told from 3 runs: of 1 measures")
+    assert comparison.answer.startswith("Nothing can be told from 3 runs: by chance alone a measure orders")
     assert "It takes at least 5 runs" in comparison.answer and comparison.answer in repr(comparison)
+    alike = [
+        fake(tmp_path / "two", name, {}, gap=0.1 * k, cosine=k, ratio=k)
+        for k, name in enumerate("ab", start=1)
+    ]
+    told = analyze.compare(alike, bootstrap=20).answer
+    assert "one of 2 measures orders" in told and f"at least {inference.runs_needed(2)} runs" in told
 
 
 def test_the_answer_names_the_measure_and_how_sure_it_is(tmp_path):
@@ -159,6 +165,11 @@ def test_the_page_has_the_curves_of_the_closest_measures_by_what_was_varied(tmp_
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_long_name_above_a_panel_has_two_lines():
+    assert curves._title("neighbourhood_stiffness.cosine[train]") == "neighbourhood_stiffness.\ncosine[train]"
+    assert curves._title("generalization.gap_error") == "generalization.gap_error"
+
+
 def test_runs_that_differ_in_nothing_have_a_curve_each(tmp_path):
     runs = [fake(tmp_path, f"s{seed}", {"seed": seed}, gap=0.1 + seed / 50, cosine=0.2) for seed in range(3)]
     compared = analyze.compare(runs, bootstrap=0)
