@@ -62,7 +62,7 @@ class ProbePass:
     "loop". layout: {group: {array: (dtype, shape, dims)}} of one snapshot; attributes: {group: {...}}; static: {group:
     (arrays, dims, attributes)} of the probes themselves; sites: rows of the table of sites, with the first unit of
     each; notes: sentences for the user; lowered: the same of what was not asked for and is less than usual; room: bytes
-    of `memory` for copies that wait to be written; object_bytes: of an object that snapshots of an array share, at most.
+    of `memory` for copies that wait to be written; object_bytes: of an object that snapshots share, at most.
     RecordError, naming the probe, where examples do not fit the network.
     """
 

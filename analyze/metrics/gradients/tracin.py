@@ -32,6 +32,7 @@ PRUTHI_2020 = Reference(
     reads=("gram", "descent_rate", "split", "ids"),
     combine="sum",
     bands=True,
+    makes=[("example", "example")] * 5,  # influences, their sum, and from sketches those without each block
     variables={
         "influence": ("train_example", "test_example"),
         "self_influence": ("train_example",),
