@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+import gc
 import mmap
 import threading
 from collections.abc import Iterator
@@ -281,6 +282,7 @@ def memory_returned() -> Iterator[None]:
         yield
     finally:
         if _resident() - before > _KEPT:
+            gc.collect()  # what a pass leaves behind may lie in circles, as outputs of the transformers library do
             return_memory()
 
 
