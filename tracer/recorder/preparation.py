@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -335,6 +336,11 @@ def complex_parameters(tensors: Mapping[str, torch.Tensor], network: Network | E
     return [name for name in names if tensors[name].is_complex()]
 
 
+def _reached(waiting: dict[str, None], name: str, leaf: torch.Tensor) -> None:
+    leaf.grad = None  # at once: those of all parameters together take as much as the model
+    del waiting[name]
+
+
 def unreached(
     network: Network | EagerNetwork, tensors: Mapping[str, torch.Tensor], inputs: Any, targets: Any
 ) -> list[str]:
@@ -353,10 +359,9 @@ def unreached(
                 return []
             if not losses.requires_grad:
                 continue
-            gradients = torch.autograd.grad(losses.sum(), list(live.values()), allow_unused=True)
-        for name, gradient in zip(live, gradients, strict=True):
-            if gradient is not None:
-                del unreached[name]
+            for name, leaf in live.items():
+                leaf.register_post_accumulate_grad_hook(partial(_reached, unreached, name))
+            torch.autograd.backward(losses.sum(), inputs=list(live.values()))
     if not unreached:
         return []
     shown = ", ".join(list(unreached)[:5]) + (f" and {len(unreached) - 5} more" if len(unreached) > 5 else "")
