@@ -44,8 +44,9 @@ def _gram_bands(view: View, examples: np.ndarray) -> Bands:
 
     def read(step: int, rows: slice) -> np.ndarray:
         wanted = examples[rows]
-        stored = view.archive.gram(view.steps[step], slice(wanted[0], wanted[-1] + 1))
-        return with_all(stored[:, wanted - wanted[0]][:, :, examples])
+        first = int(wanted.min())  # probes may be in another order than they were recorded in
+        stored = view.archive.gram(view.steps[step], slice(first, int(wanted.max()) + 1))
+        return with_all(stored[:, wanted - first][:, :, examples])
 
     return settled_bands(view, read)
 

@@ -9,6 +9,7 @@ import analyze
 from analyze.arrays import bands
 from analyze.arrays.bands import Bands
 from tests.loops import blobs
+from tests.memory import MIB, SLACK, Peak, counted
 from tests.sketched import record
 from tests.synthetic import write_archive
 
@@ -22,7 +23,7 @@ PAIRED = {"exact": 1 << 20, "sketch": 700_000}  # what returns a number for each
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("bands")
     exact = folder / "exact.zarr"
-    write_archive(exact, steps=(0, 2), probes={"train": 100, "test": 60}, n_gradients=60)
+    write_archive(exact, steps=(0, 2), probes={"test": 60, "train": 100}, n_gradients=60)
     probes = {"train": blobs(60, (3, 2, 2)), "test": blobs(30, (3, 2, 2), seed=3)}
     return {"exact": exact, "sketch": record(folder / "sketch.zarr", "sketch", 1, probes=probes)}
 
@@ -48,3 +49,15 @@ def test_bands_change_no_result(
     banded = analyze.run(runs[kind], [name], memory=(PAIRED if name == "tracin" else LITTLE)[kind])[name]
     assert min(sizes) > 1
     xr.testing.assert_allclose(whole, banded, rtol=1e-9, atol=1e-12)
+
+
+@counted
+def test_bands_stay_within_the_memory(tmp_path: Path) -> None:
+    for name, n in {"few": 12, "many": 600}.items():
+        probes = {"train": n, "test": n}
+        write_archive(tmp_path / f"{name}.zarr", steps=(0, 1), probes=probes, n_gradients=n)
+    analyze.run(tmp_path / "few.zarr", ["stiffness"])  # what is loaded once
+    peak = Peak()
+    peak.begin()
+    analyze.run(tmp_path / "many.zarr", ["stiffness"], memory=96 * MIB)  # all at once would take 300 MB
+    assert peak.taken < SLACK * 96 * MIB
