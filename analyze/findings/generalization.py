@@ -110,7 +110,11 @@ def _against_guessing(results: Datasets, wrong: Mapping[str, Interval]) -> str:
     if train is not None and not train.below(chance):
         return f" What it makes of its training examples cannot be told from {level}: it has learned nothing yet."
     if test is not None and not test.below(chance):
-        learned = "It has learned its training labels by heart: on" if train is not None else "On"
+        learned = "On"
+        if train is not None and train.below(0.5):
+            learned = "It has learned its training labels by heart: on"
+        elif train is not None:
+            learned = "What it has learned of its training examples is of no use elsewhere: on"
         return f" {learned} examples it has not seen it does no better than {level}."
     return f" That is better than {level}." if test is not None or train is not None else ""
 

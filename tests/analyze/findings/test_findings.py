@@ -49,6 +49,14 @@ def test_an_untrained_network_is_said_to_be_one():
     assert "it has learned nothing yet" in text and "by heart" not in text
 
 
+def test_little_that_does_not_carry_over_is_not_called_learned_by_heart():
+    text = said(made.classified(np.random.default_rng(4), 0.7, 0.8, 2000, 2000))["generalization"].sentence
+    assert (
+        "by heart" not in text
+        and "of no use elsewhere: on examples it has not seen it does no better" in text
+    )
+
+
 def test_one_probe_and_regression_have_findings_too():
     rng = np.random.default_rng(3)
     loss = np.array([[4.0], [1.0], [0.5]]) * rng.uniform(0.5, 1.5, (3, 200))
