@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from analyze.contract import Metric
-from tracer.errors import MissingTraceError, did_you_mean
+from tracer.errors import ArgumentError, MissingTraceError, did_you_mean
 
 ENTRY_POINTS = "tracer.metrics"
 
@@ -20,7 +20,7 @@ ENTRY_POINTS = "tracer.metrics"
 def available_metrics() -> dict[str, Metric]:
     """Cards of every metric there is: the files of `analyze/metrics` and entry points of group `tracer.metrics`.
 
-    Raises ValueError where two modules define one name, with both modules.
+    Raises ArgumentError where two modules define one name, with both modules.
 
     >>> available_metrics()["stiffness"].variables["cosine"]
     ('step', 'pair', 'layer')
@@ -68,7 +68,7 @@ def metrics_of_file(path: str | Path) -> list[Metric]:
     """Cards of the metrics that a file of the user's defines; its code is run.
 
     The file becomes a module named as it is, found after all others, so that worker processes find it too. Raises
-    MissingTraceError where there is no such file or it defines none, ValueError for a name that is taken.
+    MissingTraceError where there is no such file or it defines none, ArgumentError for a name that is taken.
     """
     file = Path(path).resolve()
     if not file.is_file():
@@ -79,7 +79,9 @@ def metrics_of_file(path: str | Path) -> list[Metric]:
         sys.path.append(str(file.parent))
     module = import_module(file.stem)
     if Path(module.__file__ or "").resolve() != file:
-        raise ValueError(f"{str(path)!r} is called like another module, {module.__file__}; rename the file")
+        raise ArgumentError(
+            f"{str(path)!r} is called like another module, {module.__file__}; rename the file"
+        )
     cards = cards_of(module)
     if not cards:
         raise MissingTraceError(f"{str(path)!r} defines no metric; decorate a function with @analyze.metric")
@@ -107,7 +109,7 @@ def _add(metrics: dict[str, Metric], cards: Iterable[Metric]) -> None:
     for card in cards:
         other = metrics.get(card.name)
         if other is not None and other.function is not card.function:
-            raise ValueError(
+            raise ArgumentError(
                 f"two metrics are called {card.name!r}: in {other.module} and in {card.module}; rename one"
             )
         metrics[card.name] = card

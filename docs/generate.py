@@ -16,13 +16,13 @@ WIDTH = 100
 
 
 COMPLETION = (
-    "Commands, options and names of metrics complete with the Tab key after one line in the shell's own file:",
+    "Commands, options and names of metrics complete with the Tab key after one line:",
     "",
     "| shell | in | line |",
     "|---|---|---|",
     '| bash | `~/.bashrc` | `eval "$(_TRACER_COMPLETE=bash_source tracer)"` |',
     '| zsh | `~/.zshrc` | `eval "$(_TRACER_COMPLETE=zsh_source tracer)"` |',
-    "| fish | `~/.config/fish/completions/tracer.fish` | `_TRACER_COMPLETE=fish_source tracer \\| source` |",
+    "| fish | the prompt, once | `_TRACER_COMPLETE=fish_source tracer > ~/.config/fish/completions/tracer.fish` |",
     "",
     "Tables fit the terminal: text is shortened, numbers never; columns for which there is no room are named below,",
     "and where there is room for few of them each row takes several lines.",

@@ -9,6 +9,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 HERE = Path(__file__).parent
+WIDE = 9  # bars in a row of a table
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?://|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -43,7 +44,9 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Point to the notebook's page; of files outside the site, name the path."""
+    """Point to the notebook's page; of files outside the site, name the path; make room for wide tables."""
+    if any(line.startswith("|") and line.count("|") > WIDE for line in markdown.splitlines()):
+        page.meta.setdefault("hide", ["toc"])
     folder = (HERE / page.file.src_uri).parent
 
     def replaced(match: re.Match[str]) -> str:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 import tracer
 from tests.loops import blobs
@@ -74,6 +74,27 @@ class Order(Sampler[int]):
 def loader(named: bool = False, **options: Any) -> DataLoader[Any]:
     data = Pairs(named)
     return DataLoader(data, **{"batch_size": BATCH, "sampler": Order(data), **options})
+
+
+def reordered(items: list[Any]) -> Any:
+    """A batch with its examples sorted by their first feature."""
+    return default_collate(
+        sorted(items, key=lambda item: float((item["x"] if isinstance(item, dict) else item[0])[0]))
+    )
+
+
+def dropped(items: list[Any]) -> Any:
+    """A batch without the least of its examples."""
+    key = "x" if isinstance(items[0], dict) else 0
+    return default_collate(sorted(items, key=lambda item: float(item[key][0]))[1:])
+
+
+def check_ids_of_collated(path: Path, seen: list[int], collate: Any) -> None:
+    """Ids of a training with one of these two: right, or none and a note."""
+    with tracer.open(path) as archive:
+        assert archive._source.read("steps/ids").tolist() == ([] if collate is dropped else seen)
+        said = [note for note in archive.attributes["notes"] if "collate_fn" in note]
+        assert len(said) == (collate is dropped)
 
 
 def sgd(model: nn.Module) -> torch.optim.Optimizer:

@@ -7,7 +7,14 @@ from tracer.errors import missing_package
 
 if TYPE_CHECKING:
     from tracer.archive import Archive, open
-    from tracer.errors import ArchiveError, MissingPackageError, MissingTraceError, RecordError, TracerError
+    from tracer.errors import (
+        ArchiveError,
+        ArgumentError,
+        MissingPackageError,
+        MissingTraceError,
+        RecordError,
+        TracerError,
+    )
     from tracer.probe import Probe
     from tracer.recorder import Recorder, RecordWarning, record
     from tracer.recorder.neutrality import check
@@ -30,6 +37,7 @@ _HOME = {
     "Schedule": "tracer.schedule",
     "TracerError": "tracer.errors",
     "ArchiveError": "tracer.errors",
+    "ArgumentError": "tracer.errors",
     "MissingPackageError": "tracer.errors",
     "MissingTraceError": "tracer.errors",
     "RecordError": "tracer.errors",
@@ -38,6 +46,7 @@ _HOME = {
 __all__ = [
     "Archive",
     "ArchiveError",
+    "ArgumentError",
     "MissingPackageError",
     "MissingTraceError",
     "Probe",

@@ -12,6 +12,8 @@ from functools import cache
 
 import numpy as np
 
+from tracer.errors import ArgumentError
+
 _BLOCK_BYTES = 4 << 20  # packed bytes turned into rows at a time
 _CACHED = 1 << 19  # bytes worked on at a time, so that they stay in the second-level cache
 _UNITS = 1 << 13  # units turned into rows at a time, for the same reason; a multiple of 8
@@ -31,7 +33,7 @@ def pack(mask: np.ndarray) -> np.ndarray:
     """
     mask = np.asarray(mask)
     if mask.ndim != 2:
-        raise ValueError(f"a mask has axes (example, unit), got shape {mask.shape}")
+        raise ArgumentError(f"a mask has axes (example, unit), got shape {mask.shape}")
     n_examples, n_units = mask.shape
     rows = mask.astype(bool, copy=False).view(np.uint8)
     packed = np.empty((n_units, -(-n_examples // 8)), np.uint8)
@@ -151,7 +153,7 @@ def _checked(bits: Bits, n_examples: int) -> np.ndarray:
     bits = np.asarray(bits)
     expected = -(-n_examples // 8)
     if bits.dtype != np.uint8 or bits.ndim < 2 or bits.shape[-1] != expected:
-        raise ValueError(
+        raise ArgumentError(
             f"bits of {n_examples} examples are uint8 (..., unit, {expected}), got {bits.dtype} {bits.shape}"
         )
     return bits

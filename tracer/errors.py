@@ -21,6 +21,10 @@ class RecordError(TracerError, ValueError):
     """A recording was asked for something that cannot be recorded correctly."""
 
 
+class ArgumentError(TracerError, ValueError):
+    """An argument or an option has a value that it cannot take."""
+
+
 UNITS = {"": 1, "B": 1} | {
     f"{letter}{kind}B": base**power
     for power, letter in enumerate("KMGT", 1)

@@ -20,7 +20,7 @@ from analyze.comparison.patterns import runs_at
 from analyze.comparison.rank_correlation import STATISTICS, Counts, agreement, draws
 from analyze.comparison.runs import Run, choose_axes, wanted_metrics
 from analyze.engine.distribute import Workers, by_turns, recruit
-from tracer.errors import MissingTraceError, did_you_mean
+from tracer.errors import ArgumentError, MissingTraceError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +68,7 @@ def compare(
     environments of the sign error, by default each change of one axis.
 
     Errors: MissingTraceError for an unknown measure, target or attribute; ArchiveError for a path of neither;
-    ValueError for fewer than two runs, runs of equal names or an unknown time.
+    ArgumentError for fewer than two runs, runs of equal names or an unknown time.
     """
     check_at(at)
     _check_targets(against)
@@ -260,8 +260,8 @@ def _check_runs(runs: Sequence[Run]) -> None:
         about = (
             f"; tracer analyze {runs[0].path or runs[0].analysis} tells what there is of one" if runs else ""
         )
-        raise ValueError(f"a comparison needs at least two runs, got {len(runs)}{about}")
+        raise ArgumentError(f"a comparison needs at least two runs, got {len(runs)}{about}")
     names = [run.name for run in runs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"{names.count(twice[0])} runs are called {twice[0]!r}; rename all but one")
+        raise ArgumentError(f"{names.count(twice[0])} runs are called {twice[0]!r}; rename all but one")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +16,7 @@ from analyze.comparison.runs import Run
 from analyze.engine.distribute import Workers, by_turns, recruit
 from analyze.engine.progress import Progress, shown
 from analyze.saved.store import ResultStore
-from tracer.errors import MissingTraceError, did_you_mean
+from tracer.errors import ArgumentError, MissingTraceError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,7 +161,7 @@ class Curves:
         return plot.styled(self.draw)
 
     def save(self, path: str | Path) -> Path:
-        """Write the figure as SVG, or the table as CSV, by the ending of the path; ValueError for another."""
+        """Write the figure as SVG, or the table as CSV, by the ending of the path; ArgumentError for another."""
         from analyze.tables import neutral
         from tracer.store.files import write_whole
 
@@ -171,13 +171,14 @@ class Curves:
         elif target.suffix == ".csv":
             write_whole(target, neutral(self.table).to_csv(index=False))
         else:
-            raise ValueError(f"curves are saved as .svg or .csv, got {target.name!r}")
+            raise ArgumentError(f"curves are saved as .svg or .csv, got {target.name!r}")
         return target
 
     def draw(self, figure: Figure) -> None:
         """Draw into a figure."""
         bands = self.bands()
         groups = list(dict.fromkeys(zip(*(bands[name] for name in self.by or ("run",)), strict=True)))
+        groups = _ordered(groups) if self.by else groups
         colors = dict(zip(groups, _colors(groups), strict=True))
         sides = list(bands.groupby(list(self.labels), sort=False)) if self.labels else [((), bands)]
         titles = [", ".join(map(str, _tuple(side))) for side, _ in sides] if self.labels else []
@@ -281,7 +282,7 @@ def _check_names(runs: Sequence[Run]) -> None:
     names = [run.name for run in runs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"{names.count(twice[0])} runs are called {twice[0]!r}; rename all but one")
+        raise ArgumentError(f"{names.count(twice[0])} runs are called {twice[0]!r}; rename all but one")
 
 
 def _compute(
@@ -306,6 +307,13 @@ def _between(place: np.ndarray, table: pd.DataFrame, x: str) -> np.ndarray:
         return np.full(len(place), np.nan)
     at, values = table[x].to_numpy(float), table["value"].to_numpy(float)
     return np.interp(place, at, values, left=np.nan, right=np.nan)
+
+
+def _ordered(groups: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """By value: numbers first, by size, then texts."""
+    return sorted(
+        groups, key=lambda group: [(0, one, "") if _is_number(one) else (1, 0, str(one)) for one in group]
+    )
 
 
 def _colors(groups: Sequence[tuple[Any, ...]]) -> list[Any]:

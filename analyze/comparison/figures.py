@@ -32,7 +32,7 @@ def leaders(comparison: Comparison, target: str, count: int) -> list[str]:
 def bars(comparison: Comparison, figure: Figure, target: str) -> None:
     """Size of Kendall's and Pearson's correlation of each leading measure, with 95 % intervals."""
     labels = leaders(comparison, target, BARS)
-    figure.set_size_inches(plot.ALONE, 0.9 + 0.25 * max(len(labels), 3))
+    figure.set_size_inches(plot.ALONE, 0.9 + 0.3 * max(len(labels), 3))
     axes = figure.subplots()
     places = np.arange(len(labels))
     shown = ("kendall", "pearson")
@@ -48,11 +48,12 @@ def bars(comparison: Comparison, figure: Figure, target: str) -> None:
         reach = np.stack([size - ends[0], ends[1] - size])[:, drawn].clip(0)
         axes.errorbar(size[drawn], at[drawn], xerr=reach, fmt="none", ecolor="0.25", elinewidth=0.7)
     signs = ["−" if sign < 0 else "+" for sign in data["sign"].values]
-    axes.set_yticks(places, [f"{label}  {sign}" for label, sign in zip(labels, signs, strict=True)])
+    names = [f"{label}  {sign}".replace(".", ".\n", 1) for label, sign in zip(labels, signs, strict=True)]
+    axes.set_yticks(places, names, fontsize="small")
     axes.invert_yaxis()
     axes.axvline(0, color="0.3", linewidth=0.7)
     axes.set(
-        xlabel=f"correlation with the {WORDS[target]}",
+        xlabel="correlation",
         xlim=(None, 1.02),
     )
     if labels:

@@ -11,9 +11,10 @@ import numpy as np
 
 from analyze.comparison.plain import plain
 from analyze.comparison.runs import Run
+from analyze.saved.documents import document
 from analyze.saved.store import ResultStore
 from analyze.summary import lines
-from tracer.errors import MissingTraceError, did_you_mean
+from tracer.errors import ArgumentError, MissingTraceError, did_you_mean
 from tracer.store.files import write_whole
 
 if TYPE_CHECKING:
@@ -77,9 +78,7 @@ class Kept:
     def __init__(self, run: Run, stored: Mapping[str, Mapping[str, Any]]) -> None:
         self.run, self.stored, self.changed = run, stored, False
         self.path = run.analysis / KEPT
-        self.content: dict[str, Any] = {}
-        if self.path.is_file():
-            self.content = json.loads(self.path.read_text(encoding="utf-8"))
+        self.content: dict[str, Any] = document(self.path)
 
     def of(self, metric: str) -> dict[str, Series]:
         """Series of one metric; none where it is not stored."""
@@ -130,18 +129,17 @@ def select(labels: Sequence[str], measures: Sequence[str] | None) -> list[str]:
 
 
 def check_at(at: At) -> None:
-    """ValueError for a time that is none of `final`, `best`, `early`, `mid` or a step."""
+    """ArgumentError for a time that is none of `final`, `best`, `early`, `mid` or a step."""
     if isinstance(at, bool) or not (isinstance(at, int) or at in ("final", "best", *PERIODS)):
-        raise ValueError(f"at= is 'final', 'best', 'early', 'mid' or a step, got {at!r}")
+        raise ArgumentError(f"at= is 'final', 'best', 'early', 'mid' or a step, got {at!r}")
 
 
 def _finals(
     run: Run, names: Sequence[str], stored: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict[str, float], list[str]]:
     """Last values from `summary.json`, and the metrics it does not answer for."""
-    file = run.analysis / "summary.json"
-    summary = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"metrics": {}}
-    entries, finals, left = summary["metrics"], dict[str, float](), list[str]()
+    entries = document(run.analysis / "summary.json").get("metrics", {})
+    finals, left = dict[str, float](), list[str]()
     for name in names:
         current = name in entries and (
             name in stored and entries[name].get("created") == stored[name].get("created")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analyze.numerics import divide
+from tracer.errors import ArgumentError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -33,7 +34,7 @@ def memorization(
     without regard to the example (the same number of each class is fine), and runs whose subset and initial weights
     share a seed are tied. Sources: Feldman and Zhang 2020, arXiv:2008.03703; Jiang et al. 2021, arXiv:2002.03206.
 
-    Raises ValueError where there are fewer than two runs, or their probes hold different examples.
+    Raises ArgumentError where there are fewer than two runs, or their probes hold different examples.
     """
     import xarray as xr
 
@@ -41,7 +42,9 @@ def memorization(
 
     archives = [tracer.open(run) if isinstance(run, str | Path) else run for run in runs]
     if len(archives) < 2:
-        raise ValueError(f"memorization compares runs trained on different subsets; got {len(archives)} run")
+        raise ArgumentError(
+            f"memorization compares runs trained on different subsets; got {len(archives)} run"
+        )
     ids = _same_ids(archives, probe)
     mask = np.array([np.isin(ids, _trained_on(archive)) for archive in archives])
     found = scores(mask, np.array([_correct(archive, probe) for archive in archives]))
@@ -110,7 +113,7 @@ def _same_ids(archives: Sequence[Archive], probe: str) -> np.ndarray:
     first = np.asarray(archives[0].probes[probe].ids)
     for archive in archives[1:]:
         if not np.array_equal(archive.probes[probe].ids, first):
-            raise ValueError(
+            raise ArgumentError(
                 f"probe {probe!r} of {archive.path!r} holds other examples than that of {archives[0].path!r}; record "
                 "the same probe, in the same order, in every run"
             )

@@ -17,6 +17,7 @@ from analyze.comparison import figures, over_training
 from analyze.comparison.measures import WORDS
 from analyze.report import page, svg
 from analyze.report.entries import grid
+from analyze.saved.documents import folder as plain_folder
 from tracer.store.files import write_whole
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 Draw = Callable[["Comparison", "Figure", str], None]
 COLOURED = 3  # attributes by which curves are coloured on the page
 ROWS = 60  # measures in the table of the page; correlations.csv has all
+FALLS = "−\N{NO-BREAK SPACE}"  # before a measure that falls as the target grows
 HEAD = (
     "measure", "Kendall", "95 % interval", "p", "Pearson", "Spearman", "granulated", "CMI", "sign error", "worst",
     "runs",
@@ -36,8 +38,7 @@ HEAD = (
 
 def write(comparison: Comparison, folder: Path) -> Path:
     """Write `figures/*.svg` and `comparison.html` into a folder."""
-    drawn = folder / "figures"
-    drawn.mkdir(exist_ok=True)
+    drawn = plain_folder(folder / "figures")
     for old in drawn.glob("*.svg"):
         old.unlink()
     shown = []
@@ -180,7 +181,7 @@ def _tiles(comparison: Comparison, axes: list[str]) -> list[dict[str, str]]:
 def _table(comparison: Comparison, target: str) -> dict[str, Any]:
     rows = [
         [
-            f"{'− ' if row['falls'] else ''}{row['measure']}"
+            f"{FALLS if row['falls'] else ''}{row['measure']}"
             + (f" (as {row['also']})" if row["also"] else ""),
             _share(row["kendall"]),
             f"{_share(row['kendall_low'])} to {_share(row['kendall_high'])}",
@@ -199,7 +200,11 @@ def _table(comparison: Comparison, target: str) -> dict[str, Any]:
 def _apart(comparison: Comparison, target: str) -> dict[str, Any] | None:
     """Measures that read what the target is made of, and why they do not compete."""
     rows = [
-        [f"{'− ' if row['falls'] else ''}{row['measure']}", _share(row["kendall"]), row["apart"]]
+        [
+            f"{FALLS if row['falls'] else ''}{row['measure']}",
+            _share(row["kendall"]),
+            row["apart"],
+        ]
         for row in comparison.rows(target)
         if row["apart"]
     ]
@@ -237,7 +242,7 @@ def _skipped(comparison: Comparison) -> dict[str, Any] | None:
 
 def _share(value: float | None) -> str:
     """Two decimals are more than the intervals leave certain."""
-    return "–" if value is None or np.isnan(value) else f"{value:.2f}".replace("-", "−")
+    return "–" if value is None or np.isnan(value) else f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def _number(value: float | None) -> str:

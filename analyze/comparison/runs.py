@@ -13,6 +13,7 @@ import numpy as np
 from analyze.catalogue import available_metrics, card_of
 from analyze.engine.distribute import Routine, Workers, address
 from analyze.engine.fingerprint import sources
+from analyze.saved.documents import document
 from analyze.saved.store import ResultStore
 from tracer.archive.attributes import attributes_of, name_of
 from tracer.errors import ArchiveError
@@ -65,8 +66,7 @@ class Run:
         store, digest = ResultStore(self.analysis), self.facts.get("digest")
         stored: dict[str, dict[str, Any]] = {}
         for name in store.names():
-            text = (store.root / name / "zarr.json").read_text(encoding="utf-8")
-            attributes = dict(json.loads(text)["attributes"])
+            attributes = dict(document(store.root / name / "zarr.json").get("attributes", {}))
             mine = not self.path or attributes.get("sources") == sources()
             if mine and (digest is None or attributes.get("archive_digest", digest) == digest):
                 stored[name] = attributes
@@ -91,10 +91,7 @@ class Run:
 
     def _skipped_before(self) -> dict[str, str]:
         """Metrics that an analysis of this very commit had to skip; a later one may hold more."""
-        file, digest = self.analysis / "summary.json", self.facts.get("digest")
-        if not file.is_file():
-            return {}
-        summary = json.loads(file.read_text(encoding="utf-8"))
+        summary, digest = document(self.analysis / "summary.json"), self.facts.get("digest")
         # A summary without results does not say what it is of.
         known = summary.get("archive_digest") or digest
         return dict(summary.get("skipped", {})) if digest in (None, known) else {}
@@ -166,10 +163,9 @@ def read_facts(path: str, analysis: Path) -> dict[str, Any]:
     `run.json` beside the results, if there are any.
     """
     kept_at, mark = analysis / FACTS, _mark(path)
-    if kept_at.is_file():
-        stored = json.loads(kept_at.read_text(encoding="utf-8"))
-        if mark is None or stored.get("mark") == mark:
-            return dict(stored)
+    stored = document(kept_at)
+    if stored and (mark is None or stored.get("mark") == mark):
+        return stored
     if not path:
         return {"title": analysis.name.removesuffix(".analysis")}
     facts = _facts(path) | {"mark": mark}

@@ -290,7 +290,7 @@ class Session:
                 chosen.append(plan)
             else:
                 self._keep(self._ways[plan.card.name])
-        cost = sum(self.prices.seconds(plan) for plan in chosen)
+        cost = self.prices.together(chosen)
         if cost > ANNOUNCED:
             names = ", ".join(plan.card.name for plan in chosen)
             announce(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,13 +14,28 @@ if TYPE_CHECKING:
     from analyze.engine.plan import Plan
     from tracer.archive import Archive
 
-# What is declared of a machine, for costs to be told in seconds: operations on numbers, and rows of a table, that its
-# two cores do in a second. Which metrics are computed must not depend on how busy the machine is.
-RATE, ROWS = 1.25e11, 2e4
+# What is declared of a machine, for costs to be told in seconds: operations on numbers that its two cores do in a
+# second, numbers read and written, numbers looked at in windows of a pool, rows of a table, and rows whose sizes are
+# checked before they first run. Which metrics are computed must not depend on how busy the machine is.
+RATE, MOVED, POOLED, ROWS, CHECKED = 1.25e11, 1.5e9, 2e8, 2e4, 400.0
+SIZES = 3  # different numbers of examples, or precisions, in which a probe goes through
 EXAMPLES = 256  # whose operations are counted; so many go through the rows at a time
 PASSES = 300  # forward and backward of these examples, which running the network again may take unasked
 LEAST, MOST = 1.0, 60.0  # and what that is in seconds: small networks get more, and nobody waits long unasked
 FEW = 5  # snapshots at which the network is run again unless more are asked for
+
+
+class Work(NamedTuple):
+    """What a forward pass takes: declared seconds for each example, rows, outputs, rows that are not alike."""
+
+    example: float = 0.0
+    rows: int = 0
+    outputs: int = 0
+    unlike: int = 0
+
+    def seconds(self, n: int) -> float:
+        """A pass of n examples, so many at a time as go through together."""
+        return n * self.example + -(-n // EXAMPLES) * self.rows / ROWS
 
 
 class Prices:
@@ -29,33 +44,46 @@ class Prices:
     def __init__(self, archive: Archive, settings: Mapping[str, Any]) -> None:
         self._archive, self._settings = archive, settings
 
-    def seconds(self, plan: Plan) -> float:
-        """Declared seconds of a plan: its passes at its snapshots, of its examples; 0 for one without passes."""
+    def seconds(self, plan: Plan, *, alone: bool = True) -> float:
+        """Declared seconds of a plan: its passes at its snapshots, of its examples; 0 for one without passes.
+
+        alone: with what the first to run the network again pays for all, `first`.
+        """
         if not plan.replays or not plan.steps:
             return 0.0
         n = len(plan.steps)
         # Activations are looked at once, and those of one more snapshot, with which they are compared.
         passes = n + 1.0 if plan.card.passes is None else plan.card.passes(plan.options, n)
-        limit = plan.options.get("examples")
-        counts = [min(sum(counts), limit or sum(counts)) for _, counts in plan.views]
-        work, rows, outputs = self._network
         if plan.card.per_output:
-            passes *= min(outputs, plan.options.get("projections") or outputs)
-        return passes * sum(n * work / RATE + -(-n // EXAMPLES) * rows / ROWS for n in counts)
+            passes *= min(self._network.outputs, plan.options.get("projections") or self._network.outputs)
+        return passes * sum(map(self._network.seconds, _counts(plan))) + alone * self.first(plan)
+
+    def first(self, plan: Plan) -> float:
+        """Declared seconds before its passes: sizes are checked, and each snapshot is run once to see that it is so."""
+        if not plan.replays or not plan.steps:
+            return 0.0
+        counts = _counts(plan)
+        seen = len(plan.steps) * max(map(self._network.seconds, counts), default=0.0)
+        return seen + len(counts) * SIZES * self._network.unlike / CHECKED
+
+    def together(self, plans: Sequence[Plan]) -> float:
+        """Declared seconds of plans that are computed one after the other."""
+        return sum(self.seconds(plan, alone=False) for plan in plans) + max(
+            map(self.first, plans), default=0.0
+        )
 
     @property
     def patience(self) -> float:
         """Declared seconds that all metrics together take unless told: `PASSES`, within `LEAST` and `MOST`."""
-        work, rows, _ = self._network
-        one = 3 * (EXAMPLES * work / RATE + rows / ROWS)  # a backward pass takes two forward
+        one = 3 * self._network.seconds(EXAMPLES)  # a backward pass takes two forward
         return min(max(PASSES * one, LEAST), MOST)
 
     @cached_property
-    def _network(self) -> tuple[float, int, int]:
-        """Operations of a forward pass per example, rows, outputs; 0 where it cannot be run."""
+    def _network(self) -> Work:
+        """Of the archive's network; nothing where it cannot be run."""
         try:
             from analyze.replay.replay import replay_of
-            from tracer.network.cost import operations
+            from tracer.network.cost import effort
             from tracer.rerun.stored import tensors_of
 
             replay = replay_of(self._archive, self._settings)
@@ -63,11 +91,18 @@ class Prices:
             network = replay.network(step)
             examples = replay.probe(next(iter(replay.probes))).first(network.batch or EXAMPLES)
             tensors = tensors_of(self._archive, step, replay.device)
-            work = operations(network, tensors, examples.inputs, examples.targets)
+            work = effort(network, tensors, examples.inputs, examples.targets)
             output = network.rows[network.output[1]].size(2) or (2,)
-            return work / examples.n, len(network.rows), prod(output[1:])
+            seconds = work.arithmetic / RATE + work.moved / MOVED + work.pooled / POOLED
+            return Work(seconds / examples.n, len(network.rows), prod(output[1:]), work.calls)
         except (ValueError, LookupError, StopIteration, ModuleNotFoundError):
-            return 0.0, 0, 0
+            return Work()
+
+
+def _counts(plan: Plan) -> list[int]:
+    """Examples of each probe."""
+    limit = plan.options.get("examples")
+    return [min(sum(counts), limit or sum(counts)) for _, counts in plan.views]
 
 
 def few(timeline: Sequence[int], most: int = FEW) -> tuple[int, ...]:
@@ -96,20 +131,23 @@ def within(
 
     fewer: what does not fit is tried at fewer snapshots, down to the first and the last.
     """
+    plans = list(plans)
+    budget -= max(map(prices.first, plans), default=0.0)  # paid once, whichever comes first
     costs = sorted(
-        ((prices.seconds(plan), plan.card.name, plan) for plan in plans), key=lambda cost: cost[:2]
+        ((prices.seconds(plan, alone=False), plan.card.name, plan) for plan in plans),
+        key=lambda cost: cost[:2],
     )
     chosen, over, left = [], [], budget * (1 + 1e-9)  # what was added up to fit does
     for seconds, _, plan in costs:
         ways = [plan]
         if fewer and not plan.whole:
             ways += [replace(plan, steps=few(plan.steps, n)) for n in range(len(plan.steps) - 1, 1, -1)]
-        fitting = next((way for way in ways if prices.seconds(way) <= left), None)
+        fitting = next((way for way in ways if prices.seconds(way, alone=False) <= left), None)
         if fitting is None:
             over.append((plan, seconds))
         else:
             chosen.append(fitting)
-            left -= prices.seconds(fitting)
+            left -= prices.seconds(fitting, alone=False)
     return chosen, over
 
 

@@ -127,6 +127,6 @@ def paths(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
         if apart is not None and apart.below(0):
             intervals["most restless site"] = apart
             site = str(array["site"].values[least])
-            text += f"; those at site {site} change more than elsewhere ({number(float(means[least]))})"
+            text += f"; at site {site} it is less than elsewhere, by {told(-apart)}"
     return Finding("path_self_similarity", "path_self_similarity", text + ".", "difference", intervals, n,
                    whom(results, chosen, n))  # fmt: skip

@@ -108,13 +108,12 @@ def _against_guessing(results: Datasets, wrong: Mapping[str, Interval]) -> str:
     level = f"guessing ({percent(chance, 0)} wrong)"
     train, test = wrong.get("train"), wrong.get("test")
     if train is not None and not train.below(chance):
-        return f" What it makes of its training examples cannot be told from {level}: it has learned nothing yet."
+        on = " On its training examples that cannot be told from"
+        return f"{on} {level}: nothing shows that it has learned from them."
     if test is not None and not test.below(chance):
-        learned = "On"
-        if train is not None and train.below(0.5):
-            learned = "It has learned its training labels by heart: on"
-        elif train is not None:
-            learned = "What it has learned of its training examples is of no use elsewhere: on"
+        learned = (
+            "What it knows of its training labels it has learned by heart: on" if train is not None else "On"
+        )
         return f" {learned} examples it has not seen it does no better than {level}."
     return f" That is better than {level}." if test is not None or train is not None else ""
 

@@ -22,6 +22,9 @@ class Interval:
     low: float
     high: float
 
+    def __neg__(self) -> Interval:
+        return Interval(-self.value, -self.high, -self.low)
+
     def above(self, bound: float) -> bool:
         """Whether all of it is larger."""
         return self.low > bound

@@ -14,7 +14,7 @@ from analyze.replay import batch_norm, derivatives
 from analyze.replay.examples import Examples
 from analyze.replay.float64 import as_double
 from tracer import bits
-from tracer.errors import MissingTraceError, did_you_mean
+from tracer.errors import ArgumentError, MissingTraceError, did_you_mean
 from tracer.network import Heard, Network
 from tracer.probe.memory import chunk_sizes
 from tracer.rerun import observe, part, places, settled
@@ -79,7 +79,7 @@ class State:
             if name not in self.tensors:
                 raise MissingTraceError(f"there is no tensor {name!r}; {did_you_mean(name, self.tensors)}")
             if tensor.shape != self.tensors[name].shape:
-                raise ValueError(
+                raise ArgumentError(
                     f"{name!r} has shape {tuple(self.tensors[name].shape)}, got {tuple(tensor.shape)}"
                 )
         moved = {name: tensor.to(self.tensors[name]) for name, tensor in changes.items()}

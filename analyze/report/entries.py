@@ -212,7 +212,12 @@ def tidy(doc: str) -> str:
 
 
 def values(name: str, data: xr.Dataset) -> dict[str, Any]:
-    """The numbers that tell the result, at the first and the last snapshot."""
+    """The numbers that tell the result, where first defined and at the last snapshot.
+
+    What is undefined throughout is counted beneath the table; it has a row where nothing else has.
+    """
+    told = list(lines(name, data))
+    defined = [line for line in told if not np.isnan(line.values).all()] or told
     rows = [
         [
             f"{line.variable} [{line.of}]" if line.of else line.variable,
@@ -220,10 +225,13 @@ def values(name: str, data: xr.Dataset) -> dict[str, Any]:
             _shown(line.last),
             "" if line.units == "1" else line.units,
         ]
-        for line in lines(name, data)
+        for line in defined
     ]
-    head = ["number", "first step", "last step", "unit"]
-    return grid(head, rows, numeric=(1, 2), caption="What tells this metric in a few numbers.", shown=True)
+    head = ["number", "first", "last", "unit"]
+    if not any(row[-1] for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    caption = "What tells this metric in a few numbers, first where defined and at the last snapshot."
+    return grid(head, rows, numeric=(1, 2), caption=caption, shown=True)
 
 
 def variables(data: xr.Dataset) -> str:

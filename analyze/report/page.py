@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def render(template: str, **context: Any) -> str:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    environment.filters["breakable"] = _breakable
     script = "\n".join(_read(name) for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template(template).render(
@@ -44,6 +46,13 @@ def render(template: str, **context: Any) -> str:
 def topic(name: str, links: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """A topic of the contents: its name, and anchors with titles."""
     return {"name": name, "links": list(links)}
+
+
+def _breakable(name: str) -> Any:
+    """A name that may go on in another line after a point, an underscore or before a bracket."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"(?<=[._])(?=\w)|(?=\[)", "<wbr>", str(escape(name))))
 
 
 def _read(name: str) -> str:

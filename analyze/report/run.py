@@ -31,6 +31,10 @@ def run_section(archive: Archive, results: Mapping[str, xr.Dataset]) -> dict[str
         "lede": _lede(summary),
         "warning": _warning(summary),
         "tiles": _tiles(trained, recorded, results),
+        "about_trained": f"{'Loss of every update, s' if curves else 'S'}ettings, and the shapes of "
+        f"{len(summary['layers']):,} layers.",
+        "about_recorded": f"{len(summary['streams']):,} streams of {len(summary['probes']):,} probes at "
+        f"{recorded['snapshots']:,} snapshots.",
         "trained": _facts(trained),
         "curves": curves,
         "curves_caption": caption,

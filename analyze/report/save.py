@@ -19,6 +19,7 @@ from analyze.catalogue import available_metrics
 from analyze.contract import Metric
 from analyze.findings import findings
 from analyze.numerics.processes import cores, pool
+from analyze.saved.documents import document, folder
 from analyze.saved.seals import Seals
 from analyze.saved.store import ResultStore
 from analyze.summary import lines
@@ -96,8 +97,8 @@ class Pages:
     def write(self, results: Results) -> Path:
         """Write everything; figures that cannot be drawn are named in `summary.json` and cost nothing else."""
         begun = time.perf_counter()
-        for folder in ("tables", "figures"):
-            (self.path / folder).mkdir(parents=True, exist_ok=True)
+        for part in ("tables", "figures"):
+            folder(self.path / part)
         store = ResultStore(self.path)
         for name, data in results.items():
             if not store.holds(name, str(data.attrs.get("fingerprint"))):
@@ -120,13 +121,13 @@ class Pages:
         self._under_way.clear()
         notes = {name: note for name, (_, note) in self._drawn.items() if note}
         text = json.dumps(summary(results, notes), indent=1)
-        _replace(self.path / "summary.json", text)
+        write_whole(self.path / "summary.json", text)
         if find_spec("analyze.report") is not None:
             from analyze import report
 
             figures = self.path / "figures"
             page = report.render(results, results.archive, figures=figures, entries=self._entries)
-            _replace(self.path / "report.html", page)
+            write_whole(self.path / "report.html", page)
         self._ended = time.perf_counter()
         self._took = self._ended - begun
         return self.path
@@ -154,19 +155,12 @@ def _names(name: str) -> tuple[str, str]:
     return f"tables/{name}.csv", f"figures/{name}.svg"
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write a file in one rename: somebody may be looking at it."""
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
-
-
 def _fingerprints(path: Path) -> dict[str, str]:
     """Fingerprints of the results whose tables and figures a directory holds."""
     try:
-        known = json.loads((path / "summary.json").read_text(encoding="utf-8"))["metrics"]
+        known = document(path / "summary.json").get("metrics", {})
         return {name: str(entry.get("fingerprint", "")) for name, entry in known.items()}
-    except (OSError, ValueError, KeyError, AttributeError):
+    except AttributeError:
         return {}
 
 
@@ -187,7 +181,7 @@ def ready() -> None:
 def write_files(card: Metric | None, data: xr.Dataset, table: Path | None, figure: Path | None) -> str:
     """Write the table and the figure of a result; returns why there is no figure, or nothing."""
     for path in filter(None, (table, figure)):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder(path.parent)
     if table is not None:
         write_table(data, table)
     return "" if figure is None else write_figure(card, data, figure)
@@ -257,7 +251,4 @@ def _number(value: Any) -> Any:
 
 def read_skipped(path: Path) -> dict[str, str]:
     """Metrics a saved analysis skipped, with the reasons."""
-    file = path / "summary.json"
-    if not file.is_file():
-        return {}
-    return dict(json.loads(file.read_text(encoding="utf-8")).get("skipped", {}))
+    return dict(document(path / "summary.json").get("skipped", {}))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-_LARGEST = 1 << 26  # bytes of the list itself
+from analyze.saved.documents import document
+from tracer.store.files import write_whole
+
 _PIECE = 1 << 20
 
 
@@ -26,9 +27,7 @@ class Seals:
     def seal(self, *names: str) -> None:
         """Note what is there under these names, in one rename."""
         known = self._read() | {name: digest_of(self._folder / name) for name in names}
-        new = self._file.with_name(f"digests.json.{os.getpid()}.new")
-        new.write_text(json.dumps(known, indent=1, sort_keys=True), encoding="utf-8")
-        new.replace(self._file)
+        write_whole(self._file, json.dumps(known, indent=1, sort_keys=True))
 
     def holds(self, name: str) -> bool:
         """Whether what is there now is what was sealed under this name."""
@@ -41,10 +40,9 @@ class Seals:
             stamp = about.st_ino, about.st_mtime_ns, about.st_size
             if self._known is not None and self._known[0] == stamp:
                 return self._known[1]
-            document = {} if about.st_size > _LARGEST else json.loads(self._file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+        except OSError:
             return {}
-        self._known = stamp, document if isinstance(document, dict) else {}
+        self._known = stamp, document(self._file)
         return self._known[1]
 
 

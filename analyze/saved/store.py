@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyze.saved.documents import document, folder
 from analyze.saved.seals import Seals
 from tracer.spec.release import version
+from tracer.store.files import write_whole
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -35,13 +37,16 @@ class ResultStore:
         """Metrics it holds."""
         if not self.root.is_dir():
             return []
-        there = sorted(child.name for child in self.root.iterdir() if (child / "zarr.json").is_file())
+        # A name with a point is what a process was writing when it was killed.
+        folders = [child for child in self.root.iterdir() if not child.name.startswith(".")]
+        there = sorted(child.name for child in folders if (child / "zarr.json").is_file())
         sound = [name for name in there if self._seals.holds(f"results.zarr/{name}")]
-        if len(sound) < len(there):
-            lost = next(name for name in there if name not in sound)
+        lost = [name for name in there if name not in sound]
+        if lost:
+            names = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
             warnings.warn(
-                f"{len(there) - len(sound)} results in {str(self.root)!r} ({lost}, ...) are not as they were saved, "
-                "and are not used; analyze again",
+                f"{len(lost)} of the results in {str(self.root)!r} ({names}) {'is' if len(lost) == 1 else 'are'} not "
+                "as they were saved, and not used; analyze again",
                 UserWarning,
                 stacklevel=3,
             )
@@ -69,11 +74,11 @@ class ResultStore:
     def save(self, name: str, data: xr.Dataset) -> None:
         """Write a result, replacing an earlier one only when the new one is complete."""
         self._make_root()
-        target, new = self.root / name, self.root / f".{name}.new"
-        shutil.rmtree(new, ignore_errors=True)
+        target, new = folder(self.root / name), folder(self.root / f".{name}.new")
+        shutil.rmtree(new)
         text = {key: data[key].astype(object) for key in data.coords if data[key].dtype.kind == "U"}
         data.assign_coords(text).to_zarr(new, mode="w", zarr_format=3, consolidated=False)
-        shutil.rmtree(target, ignore_errors=True)
+        shutil.rmtree(target)
         new.rename(target)
         self._seals.seal(f"results.zarr/{name}")
 
@@ -87,15 +92,14 @@ class ResultStore:
             zarr.consolidate_metadata(str(self.root), zarr_format=3)
 
     def _make_root(self) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
+        folder(self.root)
         attributes = {"creation_library": "tracer", "creation_library_version": version()}
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        if not (self.root / "zarr.json").exists():
-            (self.root / "zarr.json").write_text(json.dumps(group), encoding="utf-8")
+        root = self.root / "zarr.json"
+        if document(root).get("node_type") != "group":
+            write_whole(root, json.dumps(group))
 
     def attributes(self, name: str) -> dict[str, Any]:
         """What is known of a result without reading it; empty where there is none, or it is not as it was written."""
-        document = self.root / name / "zarr.json"
-        if not document.is_file() or not self._seals.holds(f"results.zarr/{name}"):
-            return {}
-        return dict(json.loads(document.read_text(encoding="utf-8"))["attributes"])
+        held = self._seals.holds(f"results.zarr/{name}")
+        return dict(document(self.root / name / "zarr.json").get("attributes", {})) if held else {}

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -143,8 +144,8 @@ def test_an_empty_directory_holds_no_results(tmp_path):
 def test_half_written_results_do_not_count(results, tmp_path):
     store = ResultStore(tmp_path)
     store.save("margin", results["margin"])
-    (store.root / ".stiffness.new").mkdir()
     (store.root / "stiffness").mkdir()
+    shutil.copytree(store.root / "margin", store.root / ".stiffness.new")  # of a process that was killed
     assert store.names() == ["margin"]
     assert store.load("margin", "another fingerprint") is None
     assert store.load("margin", results["margin"].attrs["fingerprint"]) is not None

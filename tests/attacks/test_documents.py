@@ -15,6 +15,7 @@ from tests.synthetic import write_archive
 from tracer.errors import ArchiveError, MissingTraceError
 from tracer.recovery.repair import repair
 from tracer.recovery.resume import resume
+from tracer.store.validate import MAX_NODES
 from tracer.verify import verify
 
 FLOAT = "weights/float32"
@@ -236,6 +237,13 @@ def test_deep_documents_are_refused(path: Path, depth: int, opening: str) -> Non
     file = path / "zarr.json"
     file.write_text(file.read_text().replace('"card":{', f'"card":{{"deep":{deep},', 1))
     with bounded(), pytest.raises(ArchiveError, match="nested too deep"):
+        tracer.open(path)
+
+
+def test_more_groups_than_any_archive_has_are_refused_before_each_is_looked_at(path: Path) -> None:
+    group: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+    change_root(path, lambda root: nodes(root).update({f"g{i}": group for i in range(MAX_NODES)}))
+    with pytest.raises(ArchiveError, match="arrays and groups, more than the 100000 that are read"):
         tracer.open(path)
 
 

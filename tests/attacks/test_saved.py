@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 import xarray as xr
 
 import analyze
+from analyze.errors import AnalysisError
 from analyze.report import svg
-from analyze.report.save import ResultStore, write_table
+from analyze.report.save import ResultStore, read_skipped, write_table
 from analyze.tables import neutral
 from tests.synthetic import write_archive
 from tracer.command import console
@@ -30,6 +32,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def analyzed(run: Path, out: Path) -> analyze.Results:
     return analyze.run(run, metrics=[NAME], output=out)
+
+
+@pytest.fixture(scope="module")
+def results(run: Path) -> analyze.Results:
+    return analyze.run(run, metrics=[NAME])
 
 
 @pytest.mark.parametrize("what", ["values", "attributes", "link", "no digests"])
@@ -55,6 +62,52 @@ def test_a_changed_result_is_computed_again(run: Path, tmp_path: Path, what: str
             again = analyzed(run, tmp_path)[NAME]
         assert again["loss"].identical(first["loss"])
         assert analyze.load(tmp_path)[NAME]["loss"].equals(first["loss"])
+
+
+@pytest.mark.parametrize(
+    "name", ["results.zarr", f"results.zarr/{NAME}", f"results.zarr/.{NAME}.new", "figures", "tables"]
+)
+def test_nothing_is_written_through_a_linked_folder(
+    tmp_path: Path, results: analyze.Results, name: str
+) -> None:
+    (outside := tmp_path / "outside").mkdir()
+    place = tmp_path / "out" / name
+    place.parent.mkdir(parents=True)
+    place.symlink_to(outside)
+    with pytest.raises(AnalysisError, match="is a link, and results are written to plain folders alone"):
+        results.save(tmp_path / "out")
+    assert not list(outside.iterdir())
+
+
+FILES = [
+    "digests.json",
+    "summary.json",
+    "report.html",
+    "results.zarr/zarr.json",
+    f"figures/{NAME}.svg",
+    f"tables/{NAME}.csv",
+]
+
+
+@pytest.mark.parametrize("plant", ["link", "pipe", "depth"])
+def test_what_is_no_plain_document_is_written_anew(
+    tmp_path: Path, results: analyze.Results, plant: str
+) -> None:
+    (outside := tmp_path / "outside").write_text("mine")
+    for name in FILES:
+        place = tmp_path / "out" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if plant == "depth":
+            place.write_text("[" * 100_000)
+        else:
+            place.symlink_to(outside) if plant == "link" else os.mkfifo(place)
+    assert read_skipped(tmp_path / "out") == {}
+    results.save(tmp_path / "out")
+    assert list(analyze.load(tmp_path / "out")) == [NAME]
+    for name in FILES:
+        place = tmp_path / "out" / name
+        assert place.is_file() and not place.is_symlink() and not place.read_text().startswith("[[")
+    assert outside.read_text() == "mine"
 
 
 def test_an_unchanged_result_is_used_again(run: Path, tmp_path: Path) -> None:

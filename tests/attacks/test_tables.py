@@ -41,6 +41,17 @@ def test_a_harmless_table_runs() -> None:
     run(("aten.mul.Tensor", [ROW0, ROW0]), ("aten.sum.default", [{"row": 0}]))
 
 
+@pytest.mark.parametrize(
+    "row", [("aten.sym_size.int", [ROW0, 0]), ("aten.sum.default", [ROW0])], ids=["a number", "no examples"]
+)
+def test_losses_that_are_no_tensor_of_the_examples_are_refused(row: tuple[str, list[Any]]) -> None:
+    op, args = row
+    network = stored([{"op": op, "args": args}, {"op": "aten.neg.default", "args": [ROW0]}])
+    network.output, network.losses = ("row", 1), ("row", 0)
+    with pytest.raises(ArchiveError, match="what it gives as losses is no tensor of the examples"):
+        network.run({}, torch.ones(N, 4))
+
+
 TOO_MUCH: dict[str, list[tuple[str, list[Any]]]] = {
     "full": [("aten.full.default", [[HUGE], 1])],
     "full, many": [("aten.full.default", [[1 << 20, 1 << 20, 1 << 20], 1])],

@@ -85,10 +85,23 @@ def test_metrics_import_as_modules():
 
 def test_every_refusal_is_a_tracer_error_and_a_standard_one():
     refusals = {tracer.ArchiveError: ValueError, tracer.MissingTraceError: LookupError}
-    refusals |= {tracer.RecordError: ValueError, analyze.AnalysisError: RuntimeError}
+    refusals |= {
+        tracer.RecordError: ValueError,
+        tracer.ArgumentError: ValueError,
+        analyze.AnalysisError: RuntimeError,
+    }
     for error, standard in refusals.items():
         assert issubclass(error, tracer.TracerError) and issubclass(error, standard)
     assert isinstance(tracer.every(3), tracer.Schedule)
+
+
+def test_a_plain_value_error_is_worded_by_its_caller():
+    """What people read is ours by its class; reasons that a caller makes a sentence of are these rooms' own."""
+    inside = ("tracer/store/", "tracer/gradients/rules.py")
+    files = [*(ROOT / "tracer").rglob("*.py"), *(ROOT / "analyze").rglob("*.py")]
+    names = [path.relative_to(ROOT).as_posix() for path in files if "raise ValueError(" in path.read_text()]
+    assert any(name.startswith(inside) for name in names)
+    assert not [name for name in names if not name.startswith(inside)], "raise ArgumentError"
 
 
 def test_errors_schedules_version_and_reading_need_no_torch():

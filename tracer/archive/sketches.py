@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tracer.errors import MissingTraceError
+from tracer.errors import ArgumentError, MissingTraceError
 from tracer.spec import HOW
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def similar(
 ) -> Similar:
     """See `Archive.similar`."""
     if by not in ("influence", "cosine"):
-        raise ValueError(f"by={by!r}: expected 'influence' or 'cosine'")
+        raise ArgumentError(f"by={by!r}: expected 'influence' or 'cosine'")
     names = _with_gradients(archive)
     for name in (probe, *([] if among is None else [among])):
         if archive.probes[name].name not in names:

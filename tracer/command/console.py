@@ -2,13 +2,12 @@
 
 import csv
 import json
-import linecache
 import math
 import shutil
 import sys
 import time
-import traceback
 import unicodedata
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from textwrap import wrap
 from typing import Any, Self, TypeVar
@@ -51,19 +50,9 @@ def sentence(error: BaseException) -> str:
         error = missing_package(error) or error
     text = " ".join(" ".join([str(error), *getattr(error, "__notes__", [])]).split())
     text = printable(text)
-    if _ours(type(error).__module__) or isinstance(error, OSError) or _worded(error):
+    if _ours(type(error).__module__) or isinstance(error, OSError):
         return text
     return f"unexpected {type(error).__name__}: {text}; run again with --debug to see where"
-
-
-def _worded(error: BaseException) -> bool:
-    """Whether a line of ours raised it, and so worded it."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    if not frames or not isinstance(error, ValueError):
-        return False
-    frame, line = frames[-1]
-    source = linecache.getline(frame.f_code.co_filename, line, frame.f_globals)
-    return _ours(frame.f_globals.get("__name__", "")) and source.lstrip().startswith("raise ")
 
 
 def _ours(module: str) -> bool:
@@ -98,7 +87,8 @@ class Commands(click.Group):
     """A group whose commands fail with one sentence and exit code 1, or a traceback under --debug."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the subcommand; what it raises becomes a sentence, except what click words itself."""
+        """Run the subcommand; what it raises or warns of becomes a sentence, except what click words itself."""
+        usual, warnings.formatwarning = warnings.formatwarning, _worded(set())
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
@@ -107,6 +97,20 @@ class Commands(click.Group):
             if ctx.meta.get("debug"):
                 raise
             raise click.ClickException(sentence(error)) from error
+        finally:
+            warnings.formatwarning = usual
+
+
+def _worded(said: set[str]) -> Callable[..., str]:
+    """Warnings as a line each, without the place in the code that warns, and once."""
+
+    def line(message: Warning | str, *_: Any, **__: Any) -> str:
+        text = f"Warning: {message}\n"
+        again = text in said
+        said.add(text)
+        return "" if again else text
+
+    return line
 
 
 def _remember(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -292,7 +296,7 @@ def _cell(value: Any, digits: int | None = 4) -> str:
     if value is None:
         return "-" if digits else ""
     if isinstance(value, float):
-        return f"{value:.{digits}g}" if digits else repr(value)
+        return f"{value + 0.0:.{digits}g}" if digits else repr(value)  # and no minus before 0
     if isinstance(value, list | tuple):
         return ", ".join(_cell(item, digits) for item in value)
     return " ".join(printable(str(value)).split("\n"))

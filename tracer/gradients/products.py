@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from tracer.errors import ArgumentError
 from tracer.network.copies import lent
 
 _COLUMNS = 1 << 14  # float32 products are added up in float64 every so many columns
@@ -74,7 +75,7 @@ def gram_of_rows(blocks: Iterable[Tensor]) -> Tensor:
             part = square(block[:, start : start + _COLUMNS])
             total = part.double() if total is None else total.add_(part)
     if total is None:
-        raise ValueError("a Gram matrix needs at least one block of rows")
+        raise ArgumentError("a Gram matrix needs at least one block of rows")
     return total
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from tracer.integrations.following import Following
-from tracer.recorder.batches import NotingSampler, ids_of, noting_copy, unknown_ids
+from tracer.recorder.batches import NotingSampler, Single, ids_of, in_order, noting_copy, single, unknown_ids
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -39,6 +39,7 @@ class Recording(Following, Callback):
         super().__init__(path, **options)
         self._optimizer = optimizer
         self._updates = 0
+        self._sentences: list[str] = []  # about the loader, which is made before the recording begins
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let the loader of the training, once it is made, note what is drawn."""
@@ -49,7 +50,7 @@ class Recording(Following, Callback):
         def processed(dataloader: Any) -> Any:
             loader: Any = process(dataloader)
             known = trainer.training and unknown_ids(loader) is None
-            return noting_copy(loader) if known else loader
+            return single(noting_copy(loader, self._sentences.append)) if known else loader
 
         trainer.strategy.process_dataloader = processed  # type: ignore[method-assign]
 
@@ -59,6 +60,8 @@ class Recording(Following, Callback):
         optimizer = trainer.optimizers[self._optimizer]
         self._start(pl_module, optimizer, batches if isinstance(batches, int) else None)
         self._updates = trainer.global_step
+        for sentence in self._sentences:
+            self._say(sentence)
         reason = None if self._ids is not None else _unknown(trainer, pl_module)
         if reason is not None:
             self._no_ids(reason)
@@ -132,4 +135,5 @@ def _noted(trainer: Trainer, pl_module: LightningModule, batch: Any, note: Calla
     sampler = getattr(loader, "batch_sampler", None)
     if not isinstance(sampler, NotingSampler) or _unknown(trainer, pl_module) is not None:
         return None
-    return ids_of(loader, batch, sampler.noted, note)
+    ids = ids_of(loader, batch, sampler.noted, note)
+    return in_order(ids, loader.orders.popleft() if isinstance(loader, Single) else None, note)

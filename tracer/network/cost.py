@@ -29,6 +29,9 @@ WORK, WORK_RATIO = 10**12, 10**6  # the same for operations on numbers
 _META = torch.device("meta")
 _PER_ELEMENT = 8  # operations on a number that is read or written, roughly
 _PER_LEVEL = 800  # what sorting takes for each number and doubling of how many there are, as measured
+_REMEMBERED = (
+    4096  # calls whose cost is known: layers are alike, and looking at one takes PyTorch milliseconds
+)
 
 
 def check(
@@ -45,14 +48,37 @@ def check(
     return _walked(network, tensors, inputs, targets, size)[0]
 
 
+class Effort(NamedTuple):
+    """What running a table takes.
+
+    operations: on numbers, those that reading and writing them is worth included. moved: numbers read and written.
+    pooled: numbers looked at in windows. calls: of operations that differ in kind or sizes.
+    """
+
+    operations: int = 0
+    moved: int = 0
+    pooled: int = 0
+    calls: int = 0
+
+    @property
+    def arithmetic(self) -> int:
+        """Operations without those for numbers that are moved or pooled."""
+        return self.operations - _PER_ELEMENT * self.moved - self.pooled
+
+
 def operations(network: "Network", tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> int:
     """Operations on numbers that running a table on tensors of these sizes takes. Errors: as `check`."""
+    return effort(network, tensors, inputs, targets).operations
+
+
+def effort(network: "Network", tensors: Mapping[str, Tensor], inputs: Any, targets: Any) -> Effort:
+    """What running a table on tensors of these sizes takes. Errors: as `check`."""
     return _walked(network, tensors, inputs, targets, None)[1]
 
 
 def _walked(
     network: "Network", tensors: Mapping[str, Tensor], inputs: Any, targets: Any, size: int | None
-) -> tuple[dict[int, tuple[int, ...]], int]:
+) -> tuple[dict[int, tuple[int, ...]], Effort]:
     declared = size is not None
     roots = [*tensors.values(), *leaves_of(inputs), *leaves_of(targets), *network.constants.values()]
     if size is None:
@@ -68,14 +94,14 @@ def _walked(
     leaves = network.leaves(_meta(dict(tensors)), _meta(inputs), _meta(targets), _META)
     n = _examples(network, inputs)
     ends, live, said = last_uses(network.rows), dict[int, int](), dict[int, tuple[int, ...]]()
-    held = work = 0
+    held, calls, whole = 0, set[Any](), Effort()
     differentiable = torch.is_grad_enabled()  # then nothing is freed
     values = program.start(leaves)
     with torch.no_grad():
         for call, arguments, slot, dead, index in program.steps:
             row = network.rows[index]
-            with _Meter(limits) as meter:
-                out = values[slot] = _sized(row, call, arguments(values), n)
+            out, cost = _measured(row, call, arguments(values), n, limits, calls)
+            values[slot] = out
             if isinstance(out, _Said):
                 out = values[slot] = out.tensor
                 said[index] = tuple(out.shape)
@@ -84,16 +110,18 @@ def _walked(
                     f"row {row.name!r} of the network table ({row.op}) gives size {tuple(out.shape)}, where "
                     f"the table says {row.size(n)}; get the archive from its author again"
                 )
-            live[index] = meter.largest
-            held += meter.largest
-            work += meter.work
-            if held - meter.largest + meter.made > limits[0] or work > limits[1]:
+            live[index] = cost.largest
+            held += cost.largest
+            whole = Effort(
+                whole.operations + cost.work, whole.moved + cost.moved, whole.pooled + cost.pooled, len(calls)
+            )
+            if held - cost.largest + cost.made > limits[0] or whole.operations > limits[1]:
                 raise _too_much(row)
             for used in dead:
                 values[used] = None
             for over in () if differentiable else ends.get(index, ()):
                 held -= live.pop(over, 0)
-    return said, work
+    return said, whole
 
 
 class _Said(NamedTuple):
@@ -157,6 +185,46 @@ def _too_much(row: "Row") -> ArchiveError:
     )
 
 
+class _Cost(NamedTuple):
+    """What one call makes and does: bytes in all and of its results, and as in `Effort`."""
+
+    made: int
+    largest: int
+    work: int
+    moved: int
+    pooled: int
+
+
+_known: dict[Any, tuple[Any, _Cost]] = {}
+
+
+def _measured(
+    row: "Row", call: Any, arguments: tuple[Any, ...], n: int, limits: tuple[int, int], calls: set[Any]
+) -> tuple[Any, _Cost]:
+    """The result of a row without values, and its cost: from such a call before, where there was one."""
+    key = (row.op, repr(row.kwargs), _key(arguments))
+    calls.add(key)
+    if key in _known:
+        out, cost = _known[key]
+        if cost.made > limits[0] or cost.work > limits[1]:
+            raise _too_much(row)
+        return out, cost
+    with _Meter(limits) as meter:
+        out = _sized(row, call, arguments, n)
+    cost = _Cost(meter.made, meter.largest, meter.work, meter.moved, meter.pooled)
+    if not isinstance(out, _Said):  # which is what this row says, not what the operation does
+        if len(_known) >= _REMEMBERED:
+            _known.clear()
+        _known[key] = out, cost
+    return out, cost
+
+
+def _key(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype
+    return tuple(map(_key, value)) if isinstance(value, list | tuple) else (type(value), value)
+
+
 def _sized(row: "Row", call: Any, arguments: tuple[Any, ...], n: int) -> Any:
     try:
         return call(*arguments)
@@ -191,7 +259,7 @@ class _Meter(TorchDispatchMode):
     def __init__(self, limits: tuple[int, int]) -> None:
         super().__init__()
         self._limits = limits
-        self.made = self.largest = self.work = 0
+        self.made = self.largest = self.work = self.moved = self.pooled = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -203,7 +271,12 @@ class _Meter(TorchDispatchMode):
         if not all(result._is_view() for result in results):
             self.largest = sum(_bytes(result) for result in results)
             self.made += self.largest
-            self.work += work_of(func, args, out, operands, results)
+            work = work_of(func, args, out, operands, results)
+            moved = sum(tensor.numel() for tensor in [*operands, *results])
+            self.work += work
+            self.moved += moved
+            if ops.effort(str(func)) == "window":
+                self.pooled += work - _PER_ELEMENT * moved
         if self.made > self._limits[0] or self.work > self._limits[1]:
             raise _Excess
         return out

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tracer.errors import ArgumentError
 from tracer.network.table import Row, Site
 from tracer.ops import op
 
@@ -33,7 +34,7 @@ def spread(mask: Tensor, row: Row, x: Tensor) -> Tensor:
     if mask.shape == x.shape:
         return mask
     if row.axis is None:
-        raise ValueError(
+        raise ArgumentError(
             f"row {row.name!r} has no known example axis: give its mask in shape {tuple(x.shape)}"
         )
     n = mask.shape[0]
@@ -46,7 +47,7 @@ def spread(mask: Tensor, row: Row, x: Tensor) -> Tensor:
 def by_example(value: Tensor, row: Row, n: int) -> Tensor:
     """A row's output as (example, unit), units in C order of one example's slice; a view where possible."""
     if row.axis is None:
-        raise ValueError(f"row {row.name!r} has no known example axis")
+        raise ArgumentError(f"row {row.name!r} has no known example axis")
     if row.axis == 0 and row.inner == 1 and value.shape[0] == n:
         return value.reshape(n, -1)
     size = list(value.shape)

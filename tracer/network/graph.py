@@ -61,10 +61,10 @@ class Reader:
         """The rows that the outputs depend on; assertions and whatever else nobody needs are not read."""
         self._read_inputs()
         outputs = self._user_outputs()
-        needed = _needed(outputs)
-        self._before_output = _needed(outputs[:1])
+        wanted = needed(outputs)
+        self._before_output = needed(outputs[:1])
         for node in self._program.graph.nodes:
-            if node.op == "call_function" and node in needed:
+            if node.op == "call_function" and node in wanted:
                 self._read(node)
         results = [next(iter(self._argument(value).items())) for value in outputs]
         used = {pair for row in self._rows for pair in row.references()} | set(results)
@@ -165,15 +165,16 @@ class Reader:
         return encode(value)
 
 
-def _needed(outputs: list[Any]) -> set[fx.Node]:
-    needed: set[fx.Node] = set()
+def needed(outputs: list[Any]) -> set[fx.Node]:
+    """The nodes that some depend on, and these."""
+    wanted: set[fx.Node] = set()
     waiting = [node for node in outputs if isinstance(node, fx.Node)]
     while waiting:
         node = waiting.pop()
-        if node not in needed:
-            needed.add(node)
+        if node not in wanted:
+            wanted.add(node)
             waiting += node.all_input_nodes
-    return needed
+    return wanted
 
 
 def _batched(value: Any) -> bool:

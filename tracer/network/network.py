@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tracer import ops
-from tracer.errors import ArchiveError, RecordError, did_you_mean
+from tracer.errors import ArchiveError, ArgumentError, RecordError, did_you_mean
 from tracer.network.copies import plain_math
 from tracer.network.cost import check, weighed
 from tracer.network.fixed_masks import frozen
@@ -157,6 +157,8 @@ class Network:
             else:
                 self._run_watched(program, values, visit, self._frozen(masks or {}))
         results = [values[slot] for slot in program.results]
+        if self.guarded and until is None:
+            _check_results(results)
         return results[0], results[1] if len(results) > 1 else None
 
     def interpret(self, evaluate: Evaluate, leaves: Mapping[Reference, Any]) -> Any:
@@ -247,7 +249,7 @@ class Network:
         by_name = {site.name: site for site in self.sites if site.has_mask}
         for name in masks:
             if name not in by_name:
-                raise ValueError(f"no site with a mask is called {name!r}; {did_you_mean(name, by_name)}")
+                raise ArgumentError(f"no site with a mask is called {name!r}; {did_you_mean(name, by_name)}")
         return {by_name[name].row: (by_name[name], mask) for name, mask in masks.items()}
 
     def leaves(
@@ -284,7 +286,7 @@ class Network:
             if until is not None:
                 names = {row.name: index for index, row in enumerate(self.rows)}
                 if until not in names:
-                    raise ValueError(f"no row is called {until!r}; {did_you_mean(until, names)}")
+                    raise ArgumentError(f"no row is called {until!r}; {did_you_mean(until, names)}")
                 stop = names[until]
                 program = Program(self.rows, range(stop + 1), device, [("row", stop)], guarded=self.guarded)
             else:
@@ -349,6 +351,15 @@ class Heard:
 def _unseen() -> bool:
     """Whether neither autograd nor a transform such as `vmap` looks at the intermediate values."""
     return not torch.is_grad_enabled() and not within_transform()
+
+
+def _check_results(results: Sequence[Any]) -> None:
+    for name, value in zip(("output", "losses", "correct"), results, strict=False):
+        if not isinstance(value, Tensor) or (name != "output" and value.ndim == 0):
+            raise ArchiveError(
+                f"the network table is damaged or foreign: what it gives as {name} is no tensor of the examples; get "
+                "the archive from its author again"
+            )
 
 
 def _device(tensors: Mapping[str, Tensor], inputs: Any) -> torch.device:

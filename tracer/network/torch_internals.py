@@ -6,7 +6,7 @@
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from functools import cache, partial, wraps
 from inspect import signature
@@ -15,8 +15,9 @@ from types import FunctionType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch._ops import OpOverload
+from torch.utils.data import DataLoader
 
 from tracer.ops.decompositions import COMPOSITE, MISREAD
 
@@ -64,6 +65,21 @@ class Replaced:
             setattr(self._owner, self._name, self._original)
         else:
             delattr(self._owner, self._name)
+
+
+def at_work(loader: DataLoader[Any]) -> bool:
+    """Whether a loader has persistent workers that have started."""
+    return loader._iterator is not None
+
+
+def draw_from(loader: DataLoader[Any], sampler: Any) -> None:
+    """Have a loader draw its batches from another sampler.
+
+    Workers that have started go on, and take theirs from it: starting others would draw another seed.
+    """
+    loader.__dict__["batch_sampler"] = sampler  # which an assignment is not allowed to change
+    if loader._iterator is not None:
+        loader._iterator._index_sampler = sampler
 
 
 def opened(function: Any) -> FunctionType:
@@ -125,6 +141,17 @@ def fake_tensors() -> Iterator[Any]:
 
 
 @contextmanager
+def uncached() -> Iterator[None]:
+    """Trace without PyTorch's cache of what operations give: symbols as sizes hardly ever hit it, and filling it takes
+    a quarter of a trace.
+    """
+    import torch._dynamo.config as settings
+
+    with settings.patch(fake_tensor_cache_enabled=False):
+        yield
+
+
+@contextmanager
 def hushed() -> Iterator[None]:
     """Keep back what PyTorch prints before it raises: the refusal is told in one sentence instead.
 
@@ -179,7 +206,6 @@ def stays(target: Any) -> bool:
     """Whether decomposing a program leaves this operation as it is: it writes nothing in place, and is no composite or
     one that PyTorch can keep and has not written in Python too.
     """
-    from torch._decomp import decomposition_table
     from torch.export import exported_program
 
     if not isinstance(target, OpOverload) or target.namespace != "aten" or target._schema.is_mutable:
@@ -189,7 +215,19 @@ def stays(target: Any) -> bool:
     if not target.has_kernel_for_dispatch_key(COMPOSITE):
         return True
     collect = getattr(exported_program, _COLLECT, None)
-    return collect is not None and target in _collected(collect) and target not in decomposition_table
+    return collect is not None and target in _collected(collect) and COMPOSITE not in target.py_kernels
+
+
+def traced(call: Callable[..., Any], values: Sequence[Any]) -> fx.Graph:
+    """What is called of tensors without values and of sizes that are symbols.
+
+    Composite operations are written as an export writes them: by their forms in Python where PyTorch has these.
+    """
+    from torch._dispatch.python import enable_python_dispatcher
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with torch.no_grad(), enable_python_dispatcher():
+        return make_fx(call)(*values).graph
 
 
 def without_guards(program: Any) -> Any:

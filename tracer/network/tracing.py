@@ -13,14 +13,15 @@ from torch import Tensor, fx, nn
 from tracer.errors import ArchiveError, RecordError
 from tracer.network.axes import Place, input_place, linear_size, place_rows
 from tracer.network.copies import named_tensors, passing_copy, quiet
-from tracer.network.graph import PYTHON, Draft, Reader
+from tracer.network.graph import Draft, Reader
 from tracer.network.network import Heard, Network
 from tracer.network.objective import Objective, call_model, objective_of
+from tracer.network.parts import in_parts
 from tracer.network.program import Program
 from tracer.network.pytree import examples_in, first_tensor, leaves_of, rebuild, take
 from tracer.network.structure import find_calls, find_layers, find_sites, site_names, zero_constants
 from tracer.network.table import Row
-from tracer.network.torch_internals import composites, hushed, masks_answered, stays, without_guards
+from tracer.network.torch_internals import composites, hushed, masks_answered, uncached, without_guards
 from tracer.network.value_checks import unchecked
 from tracer.ops import OPS, alias, kernels
 from tracer.ops.decompositions import decompositions, is_primitive
@@ -96,7 +97,7 @@ def trace(
     examples traced for when the model refuses a variable one; `batch` then says so. RecordError, naming
     the user's line, where the model cannot be traced at all.
     """
-    with quiet(grad=True), hushed(), passing_copy(model) as replica:
+    with quiet(grad=True), hushed(), uncached(), passing_copy(model) as replica:
         examples = _Examples(inputs, targets)
         goal = None if loss is None and objective is None else objective_of(loss, objective)
         few, more = examples.first(_FEW), examples.first(_FEW + 2)
@@ -155,15 +156,12 @@ def _export(
     with masks_answered(model, lambda: together(*leaves)):
         program = torch.export.export(together, tuple(leaves), dynamic_shapes=shapes, strict=False)
     _detach_no_grad(program.graph_module)
-    program = _decomposed(program if _is_plain(program) else _rewritten(program, {}))
+    written = in_parts(program.graph)
+    if written is None:
+        program = _decomposed(_rewritten(program, {}))
+    else:
+        program.graph_module.graph = written
     return Reader(program, model, len(leaves_of(inputs))).draft()
-
-
-def _is_plain(program: Any) -> bool:
-    """Whether all that is called has a record and would stay: rewriting, half of a trace, would change nothing."""
-    return all(
-        target in PYTHON or (stays(target) and alias(str(target)) in OPS) for target in _targets(program)
-    )
 
 
 def _decomposed(program: Any) -> Any:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate
 from tracer.errors import RecordError
 from tracer.ids import as_ids, resolve
 from tracer.network.pytree import leaves_of
+from tracer.network.torch_internals import at_work, draw_from
 from tracer.recorder.order import Ordered
 
 _REMEDY = "pass run.batches(loader, ids=function_of_a_batch), or run.step(ids=...) after each update"
@@ -95,9 +96,7 @@ class Batches:
             return
         noting = self._persistent.get(loader)
         if noting is None:
-            noting = noting_copy(loader)
-            if loader._iterator is None and loader.collate_fn is not default_collate:
-                noting.__dict__["collate_fn"] = Ordered(loader.collate_fn)
+            noting = noting_copy(loader, self._note)
         if loader.persistent_workers:
             self._persistent[loader] = noting
         noted = noting.batch_sampler.noted  # type: ignore[union-attr]
@@ -130,15 +129,56 @@ class Delivered:
         return getattr(self._loader, name)
 
 
-def noting_copy(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """A copy whose `batch_sampler.noted` holds the indices of its batches, those to come first."""
+def noting_copy(loader: DataLoader[Any], note: Callable[[str], None]) -> DataLoader[Any]:
+    """A copy whose `batch_sampler.noted` holds the indices of its batches, those to come first.
+
+    With a collate_fn of the user's it gives pairs of a batch and the order of its examples.
+    """
     noting = copy.copy(loader)
-    sampler = NotingSampler(loader.batch_sampler)
-    # DataLoader.__setattr__ forbids replacing a sampler on the user's loader; this is our own copy.
-    noting.__dict__["batch_sampler"] = sampler
-    if loader._iterator is not None:
-        # Workers started before recording go on; starting others would draw another seed.
-        loader._iterator._index_sampler = sampler
+    draw_from(noting, NotingSampler(loader.batch_sampler))
+    if _is_seen(loader, at_work(loader), note):
+        noting.__dict__["collate_fn"] = Ordered(loader.collate_fn)
+    return noting
+
+
+def _is_seen(loader: DataLoader[Any], started: bool, note: Callable[[str], None]) -> bool:
+    """Whether a collate_fn is to be seen at work; a note where it runs in workers that have `started` without that."""
+    if not _may_move(loader.collate_fn):
+        return False
+    if started:
+        note(
+            "In which order a collate_fn puts the examples of a batch is not seen in persistent workers: the ids "
+            f"recorded are in the order that the sampler drew them; if it moves them, {_REMEDY}"
+        )
+    return not started
+
+
+def _may_move(collate: Any) -> bool:
+    """Whether a collate_fn is a user's own; those of PyTorch and Transformers keep the order."""
+    while (inner := getattr(collate, "data_collator", None)) is not None:  # without columns that are not used
+        collate = inner
+    return str(getattr(collate, "__module__", "")).partition(".")[0] not in ("torch", "transformers")
+
+
+class Single(DataLoader[Any]):
+    """A loader with an `Ordered` collate_fn that gives the batches alone; `orders` has those to come first."""
+
+    orders: deque[list[int] | None]
+
+    def __iter__(self) -> Any:
+        """Batches as the collate_fn inside made them."""
+        self.orders.clear()
+        for batch, order in super().__iter__():
+            self.orders.append(order)
+            yield batch
+
+
+def single(noting: DataLoader[Any]) -> DataLoader[Any]:
+    """A noting copy for somebody else to iterate, who is to see no pairs."""
+    if isinstance(noting.collate_fn, Ordered):
+        kind = type(noting)
+        noting.__class__ = type(kind.__name__, (Single, kind), {"__module__": kind.__module__})
+        noting.__dict__["orders"] = deque()
     return noting
 
 
@@ -169,15 +209,18 @@ def noted_in_place(
 ) -> Iterator[tuple[Any, np.ndarray | None]]:
     """Batches of `loader` with their ids, where `iterate` makes its iterator; it may be a loader of Accelerate's.
 
-    Only the sampler is exchanged, until the first batch is there.
+    Only the sampler and the collate_fn are exchanged, until the first batch is there.
     """
     base = _inside(loader)
-    sampler = base.batch_sampler
-    noting = NotingSampler(sampler)
-    base.__dict__["batch_sampler"] = noting
-    if base._iterator is not None:  # persistent workers
-        base._iterator._index_sampler = noting
-    return _with_ids(loader, iterate(), noting, lambda: base.__dict__.update(batch_sampler=sampler), note)
+    own = {name: base.__dict__[name] for name in ("batch_sampler", "collate_fn")}
+    noting = NotingSampler(base.batch_sampler)
+    draw_from(base, noting)
+    # Persistent workers go on with the collate_fn that they began with, also where nobody records.
+    if seen := _is_seen(base, base.persistent_workers, note):
+        base.__dict__["collate_fn"] = Ordered(base.collate_fn)
+    pairs = _from_first(loader, iterate(), noting, lambda: base.__dict__.update(own))
+    for batch, order in pairs if seen else ((batch, None) for batch in pairs):
+        yield batch, in_order(ids_of(loader, batch, noting.noted, note), order, note)
 
 
 def _inside(loader: Any) -> Any:
@@ -186,21 +229,16 @@ def _inside(loader: Any) -> Any:
     return getattr(loader, attribute, loader)
 
 
-def _with_ids(
-    loader: Any,
-    batches: Iterator[Any],
-    noting: NotingSampler,
-    restore: Callable[[], None],
-    note: Callable[[str], None],
-) -> Iterator[tuple[Any, np.ndarray | None]]:
+def _from_first(
+    loader: Any, batches: Iterator[Any], noting: NotingSampler, restore: Callable[[], None]
+) -> Iterator[Any]:
     try:
         first = list(islice(batches, 1))  # with it there is the iterator inside, which keeps our sampler
     finally:
         restore()
     for _ in range(min(getattr(loader, "skip_batches", 0), len(noting.noted))):
         noting.noted.popleft()
-    for batch in chain(first, batches):
-        yield batch, ids_of(loader, batch, noting.noted, note)
+    yield from chain(first, batches)
 
 
 def ids_of(
@@ -268,7 +306,8 @@ def unknown_ids(loader: Any) -> str | None:
             f"a loader of {type(loader.dataset).__name__}, which is iterable and has no stable example ids, and tracer "
             "never guesses them"
         )
-    if type(loader).__iter__ is not DataLoader.__iter__ and _inside(loader) is loader:
+    own = type(loader).__iter__ is DataLoader.__iter__ or isinstance(loader, Single)
+    if not own and _inside(loader) is loader:
         return f"a {type(loader).__name__}, which iterates in its own way and may keep an iterator or leave batches out"
     if loader.batch_sampler is None:
         return "a DataLoader with batch_size=None, of which one index may stand for a whole batch"

@@ -10,6 +10,8 @@ from torch import Tensor
 _LOOKED_AT = 64  # numbers of an example and of a row of a batch, at each end: padding may be at either
 _COMPARED = 1 << 22  # numbers of all pairs of examples
 
+_NUMBERS = (bool, int, float)
+
 Rows = list[np.ndarray]  # the numbers of each example, flat
 
 
@@ -59,7 +61,7 @@ def _order(values: Mapping[tuple[Any, ...], Rows], batch: Any, n: int) -> list[i
     )
     for distinct, rows in sorted(told, key=lambda each: -each[0]):
         for leaf in leaves if distinct > 1 else ():
-            if all(_alike([row], [other])[0, 0] for row, other in zip(leaf, rows, strict=True)):
+            if all(map(_same, leaf, rows)):
                 return list(range(n))
             same = _alike(leaf, rows)
             if same.any(0).all() and same.any(1).all():
@@ -68,8 +70,20 @@ def _order(values: Mapping[tuple[Any, ...], Rows], batch: Any, n: int) -> list[i
     return None
 
 
+def _same(row: np.ndarray, other: np.ndarray) -> bool:
+    """Whether one begins or ends as the other does."""
+    n = min(len(row), len(other), _LOOKED_AT)
+    return n > 0 and (np.array_equal(row[:n], other[:n]) or np.array_equal(row[-n:], other[-n:]))
+
+
 def _alike(leaf: Rows, rows: Rows) -> np.ndarray:
     """Whether row i of a batch begins or ends as example j does, or the other way round: bool (row, example)."""
+    places: dict[bytes, list[int]] = {}
+    for place, row in enumerate(rows):
+        places.setdefault(row.tobytes(), []).append(place)
+    whole = [places.get(row.tobytes(), []) for row in leaf]
+    if set().union(*whole) == set(range(len(rows))) and all(whole):  # without padding, which is soon seen
+        return np.array([[place in there for place in range(len(rows))] for there in map(set, whole)])
     width = max(1, min(_LOOKED_AT, _COMPARED // (len(leaf) * len(rows))))
     begin = _matching([row[:width] for row in leaf], [row[:width] for row in rows])
     return begin | _matching([row[-width:][::-1] for row in leaf], [row[-width:][::-1] for row in rows])
@@ -77,10 +91,17 @@ def _alike(leaf: Rows, rows: Rows) -> np.ndarray:
 
 def _matching(leaf: Rows, rows: Rows) -> np.ndarray:
     width = max(map(len, [*leaf, *rows]), default=0)
-    one, other = (np.stack([np.pad(row, (0, width - len(row))) for row in side]) for side in (leaf, rows))
+    one, other = (_padded(side, width) for side in (leaf, rows))
     known = np.minimum(np.array([len(row) for row in leaf])[:, None], np.array([len(row) for row in rows]))
     equal = (one[:, None] == other) | (np.arange(width) >= known[..., None])
     return np.asarray(equal.all(-1) & (known > 0))
+
+
+def _padded(rows: Rows, width: int) -> np.ndarray:
+    padded = np.zeros((len(rows), width))
+    for place, row in zip(padded, rows, strict=True):
+        place[: len(row)] = row
+    return padded
 
 
 def _distinct(rows: Rows) -> int:
@@ -89,20 +110,36 @@ def _distinct(rows: Rows) -> int:
 
 def _values_of(examples: Sequence[Any]) -> dict[tuple[Any, ...], Rows]:
     """The numbers of each example by where they are in it."""
-    values: dict[tuple[Any, ...], Rows] = {}
+    values: dict[tuple[Any, ...], list[Any]] = {}
     for example in examples:
-        for where, row in _numbers(example, ()):
-            values.setdefault(where, []).append(row)
-    return values
+        for where, value in _numbers(example, ()):
+            values.setdefault(where, []).append(value)
+    return {where: rows for where, column in values.items() if (rows := _rows(column))}
 
 
-def _numbers(tree: Any, where: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], np.ndarray]]:
-    row = _flat(tree)
-    if row is not None:
-        yield where, row
+def _rows(column: list[Any]) -> Rows:
+    """The numbers of each of these, all at once where they are alike; empty where one has none."""
+    if all(type(value) in _NUMBERS for value in column):
+        return list(np.array(column, np.float64).reshape(-1, 1))
+    alike = {(type(value), getattr(value, "shape", None), getattr(value, "dtype", None)) for value in column}
+    if len(alike) == 1 and isinstance(column[0], Tensor) and _flat(column[0]) is not None:
+        flat = [value.reshape(-1) for value in column]
+        many = len(flat[0]) > 2 * _LOOKED_AT
+        pieces = [end for row in flat for end in (row[:_LOOKED_AT], row[-_LOOKED_AT:])] if many else flat
+        return list(_ends(torch.cat(pieces).reshape(len(flat), -1)))
+    rows = [_flat(value) for value in column]
+    return [row for row in rows if row is not None] if all(row is not None for row in rows) else []
+
+
+def _numbers(tree: Any, where: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """What has numbers in an example."""
+    if isinstance(tree, Tensor) or type(tree) in _NUMBERS:
+        yield where, tree
     elif isinstance(tree, Mapping):
         for name, part in tree.items():
             yield from _numbers(part, (*where, name))
+    elif (row := _flat(tree)) is not None:
+        yield where, row
     elif isinstance(tree, tuple | list):
         for place, part in enumerate(tree):
             yield from _numbers(part, (*where, place))
@@ -111,10 +148,8 @@ def _numbers(tree: Any, where: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...
 def _parts_of(batch: Any) -> Iterator[Rows]:
     """What may hold a row for each example, in all parts of a batch."""
     if isinstance(batch, Tensor | np.ndarray):
-        if batch.ndim:
-            rows = [_flat(row) for row in batch]
-            if all(row is not None for row in rows):
-                yield rows  # type: ignore[misc]
+        if batch.ndim and len(batch) and _flat(batch[0]) is not None:
+            yield list(_ends(batch.reshape(len(batch), -1)))
         return
     if not isinstance(batch, tuple | list | Mapping):
         return
@@ -130,19 +165,24 @@ def _parts_of(batch: Any) -> Iterator[Rows]:
 def _flat(value: Any) -> np.ndarray | None:
     """Numbers as float64 (number,), of many the first and last; None for anything else."""
     if isinstance(value, Tensor):
-        return (
-            None if value.layout != torch.strided or value.is_complex() else _ends(value.detach().flatten())
-        )
+        strange = value.layout != torch.strided or value.is_complex()
+        return None if strange else _ends(value.reshape(1, -1))[0]
     if isinstance(value, list | tuple):
-        plain = value and all(isinstance(one, bool | int | float) for one in value)
-        return _ends(np.asarray(value)) if plain else None
-    if isinstance(value, bool | int | float | np.number | np.ndarray):
-        array = np.asarray(value).reshape(-1)
-        return _ends(array) if array.dtype.kind in "biuf" else None
+        ends = value if len(value) <= 2 * _LOOKED_AT else [*value[:_LOOKED_AT], *value[-_LOOKED_AT:]]
+        plain = ends and all(issubclass(kind, _NUMBERS) for kind in set(map(type, ends)))
+        return np.array(ends, np.float64) if plain else None
+    if isinstance(value, _NUMBERS):
+        return np.array([value], np.float64)
+    if isinstance(value, np.number | np.ndarray):
+        array = np.asarray(value).reshape(1, -1)
+        return _ends(array)[0] if array.dtype.kind in "biuf" else None
     return None
 
 
-def _ends(row: Any) -> np.ndarray:
-    """A copy: an example's memory may be used again, and torch's is not NumPy's to hold."""
-    pieces = [row] if len(row) <= 2 * _LOOKED_AT else [row[:_LOOKED_AT], row[-_LOOKED_AT:]]
-    return np.array([number for piece in pieces for number in piece.tolist()], np.float64)
+def _ends(rows: Any) -> np.ndarray:
+    """Of each row, a copy: an example's memory may be used again, and torch's is not NumPy's to hold."""
+    many = rows.shape[1] > 2 * _LOOKED_AT
+    pieces = [rows[:, :_LOOKED_AT], rows[:, -_LOOKED_AT:]] if many else [rows]
+    if isinstance(rows, Tensor):
+        return torch.cat([piece.detach() for piece in pieces], 1).to("cpu", torch.float64, copy=True).numpy()
+    return np.concatenate(pieces, 1).astype(np.float64)

@@ -131,7 +131,8 @@ class _Repair:
         step = min([known, *(f.step - 1 for f in self._report.findings if f.step is not None)])
         for path, numbers in self._examination.bad.values():
             if path != MANIFEST:
-                step = min(step, self._before(path, numbers, steps, sizes))
+                before = self._before(path, numbers, steps, sizes)
+                step = step if before is None else min(step, before)
         for group, n in self._source.record["rows"].items():
             if len(steps[group]) < n:
                 step = min(step, int(steps[group][-1]) if len(steps[group]) else -1)
@@ -146,8 +147,8 @@ class _Repair:
 
     def _before(
         self, path: str, numbers: tuple[int, ...], steps: dict[str, np.ndarray], sizes: np.ndarray
-    ) -> int:
-        """The last step that needs nothing from a damaged object, -1 if every step does."""
+    ) -> int | None:
+        """The last step that needs nothing from a damaged object: -1 if every step does, None if none does."""
         group = path.rpartition("/")[0]
         along = self._source.nodes[path]["dimension_names"][:1]
         if along == ["id"] and group in ("steps", "minibatch"):
@@ -161,7 +162,7 @@ class _Repair:
         else:
             return -1
         at = steps[group]
-        return int(at[row]) - 1 if row < len(at) else int(at[-1]) if len(at) else -1
+        return int(at[row]) - 1 if row < len(at) else None
 
     # ---- what is kept beside ----
 

@@ -15,6 +15,7 @@ from tracer.store.store import MAX_ROOT
 
 MAX_CHUNK = 256 << 20  # bytes of what is decoded at once
 MAX_SIZE = 1 << 53  # of an axis, and of all elements of an array: exact in every reader
+MAX_NODES = 100_000  # the largest recordings have a few thousand
 _MAX_INNER = 1 << 20  # inner chunks of an object
 _MAX_AXES = 32
 _MAX_DEPTH = 64
@@ -72,6 +73,8 @@ def is_path(path: str) -> bool:
 
 def check_nodes(nodes: Mapping[str, Any], refuse: Refuse) -> None:
     """Refuse nodes that no archive can hold, naming the first."""
+    if len(nodes) > MAX_NODES:
+        raise refuse(f"it has {len(nodes)} arrays and groups, more than the {MAX_NODES} that are read")
     for path, node in nodes.items():
         if not is_path(path):
             raise refuse(f"{path!r} cannot be the path of an array or group")

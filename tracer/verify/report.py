@@ -1,5 +1,6 @@
 """What verifying an archive tells."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +41,9 @@ class Report:
     counts: dict[str, int] = field(default_factory=dict)
     rounding: dict[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._of_kind = Counter(finding.kind for finding in self.findings)
+
     @classmethod
     def of(cls, fields: dict[str, Any]) -> "Report":
         """The report that another process made, from its fields."""
@@ -57,7 +61,8 @@ class Report:
 
     def add(self, kind: str, where: str, text: str, step: int | None = None) -> None:
         """Enter a finding; from the thousandth of a kind on they are only counted."""
-        if sum(finding.kind == kind for finding in self.findings) < LISTED:
+        self._of_kind[kind] += 1
+        if self._of_kind[kind] <= LISTED:
             self.findings.append(Finding(kind, where, text, step))
         else:
             self.counts["unlisted"] = self.counts.get("unlisted", 0) + 1

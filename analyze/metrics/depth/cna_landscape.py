@@ -11,7 +11,7 @@ from analyze.contract import metric
 from analyze.numerics import depth_slope, mean_defined, pearson
 from analyze.numerics.landscape import grid, principal_plane
 from analyze.reference import GAIN_2019, Reference
-from tracer.errors import MissingTraceError
+from tracer.errors import ArgumentError, MissingTraceError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -84,7 +84,7 @@ def cna_landscape(
     [0.5, 0.5]
     """
     if quantity not in LABELS:
-        raise ValueError(f"quantity is one of {', '.join(LABELS)}, got {quantity!r}")
+        raise ArgumentError(f"quantity is one of {', '.join(LABELS)}, got {quantity!r}")
 
     def load(position: int) -> np.ndarray:
         state = states[position]

@@ -12,6 +12,7 @@ from analyze import plot
 from analyze.contract import metric
 from analyze.reference import GAIN_2019
 from tracer.complexity import entropy_of, scaled, value_range
+from tracer.errors import ArgumentError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -72,14 +73,14 @@ def compress(pixels: np.ndarray, codec: str, level: int) -> bytes:
     if codec == "zlib":
         return zlib.compress(pixels.tobytes(), level)
     if codec != "png":
-        raise ValueError(f"codec is 'zlib' or 'png', got {codec!r}")
+        raise ArgumentError(f"codec is 'zlib' or 'png', got {codec!r}")
     from PIL import Image
 
     image = pixels.squeeze(0) if pixels.ndim == 3 and len(pixels) == 1 else pixels
     if image.ndim == 3 and len(image) == 3:
         image = np.ascontiguousarray(image.transpose(1, 2, 0))
     elif image.ndim != 2:
-        raise ValueError(
+        raise ArgumentError(
             f"png takes 1 or 3 channels of pixels, got an input of shape {pixels.shape}; use zlib"
         )
     file = io.BytesIO()

@@ -10,7 +10,7 @@ from analyze import plot
 from analyze.contract import metric
 from analyze.numerics import depth_slope, pearson, running_mean
 from analyze.reference import GAIN_2019
-from tracer.errors import MissingTraceError
+from tracer.errors import ArgumentError, MissingTraceError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -66,7 +66,7 @@ def minibatch_cna(
     array([ 1., nan])
     """
     if where not in ("pre", "post"):
-        raise ValueError(f"where= is 'pre' or 'post', got {where!r}")
+        raise ArgumentError(f"where= is 'pre' or 'post', got {where!r}")
     sums = minibatch_sums_pre[:, :-1] if where == "pre" else minibatch_sums_post
     if sums is None:
         raise MissingTraceError("this recording has no sums after the nonlinearities of its minibatches")

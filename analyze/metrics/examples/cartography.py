@@ -10,6 +10,7 @@ from analyze import plot
 from analyze.contract import metric
 from analyze.numerics import divide, mean_defined, std_defined
 from analyze.reference import Reference
+from tracer.errors import ArgumentError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -94,7 +95,7 @@ def cartography(
     (0.5, 0.3, 0.5)
     """
     if at not in ("epochs", "snapshots"):
-        raise ValueError(f"at= is 'epochs' or 'snapshots', got {at!r}")
+        raise ArgumentError(f"at= is 'epochs' or 'snapshots', got {at!r}")
     rows = np.flatnonzero((step > 0) & (epoch_end if at == "epochs" else True))[:burn_out]
     valid = (labels >= 0) & (labels < scores.shape[-1])
     column = np.where(valid, labels, 0)

@@ -13,7 +13,7 @@ from analyze.arrays.classes import classes_in
 from analyze.contract import metric
 from analyze.numerics import mean_defined, std_defined
 from analyze.reference import FORT_2019, WALKER_2023
-from tracer.errors import MissingTraceError
+from tracer.errors import ArgumentError, MissingTraceError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -75,7 +75,7 @@ def layer_stiffness(
     ([0.3333, 0.3333], '0 1 2 3')
     """
     if reference not in ("lowest", "random"):
-        raise ValueError(f"reference= is 'lowest' or 'random', got {reference!r}")
+        raise ArgumentError(f"reference= is 'lowest' or 'random', got {reference!r}")
     if per_tensor:
         gram, layer = _tensor_grams(gradients)
         cosine = _cosine(gram)

@@ -11,6 +11,7 @@ from analyze.arrays.bands import Pairs, bands, table
 from analyze.contract import metric
 from analyze.numerics import divide, pairwise_distance, settled
 from analyze.reference import WALKER_2023
+from tracer.errors import ArgumentError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -118,7 +119,7 @@ def neighbour_weights(
     if kernel == "uniform" or width == 0:
         return inside.astype(np.float64)
     if kernel != "gaussian":
-        raise ValueError(f"kernel is 'uniform' or 'gaussian', got {kernel!r}")
+        raise ArgumentError(f"kernel is 'uniform' or 'gaussian', got {kernel!r}")
     return np.where(inside, np.exp(-np.square(distance) / (2 * width**2)), 0.0)
 
 
@@ -156,6 +157,7 @@ def plot_neighbourhood_stiffness(result: xr.Dataset, figure: Figure) -> None:
     classes = list(np.unique(labels))
     x, y = result["position"].values.T
     drawn: Any = None
+    low, high = plot.around_zero(result["cosine"].values[shown])
     for k, panel in zip(shown, axes, strict=True):
         value = result["cosine"].isel(step=k).values
         for c, label in enumerate(classes):
@@ -163,8 +165,8 @@ def plot_neighbourhood_stiffness(result: xr.Dataset, figure: Figure) -> None:
             style: Any = {
                 "edgecolors": plot.GREY,
                 "linewidths": 0.4,
-                "vmin": -1,
-                "vmax": 1,
+                "vmin": low,
+                "vmax": high,
                 "cmap": plot.DIVERGING,
             }
             marker = MARKERS[c] if len(classes) <= len(MARKERS) else "o"

@@ -10,6 +10,7 @@ import numpy as np
 from analyze import plot
 from analyze.contract import metric
 from analyze.reference import Reference
+from tracer.errors import ArgumentError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -114,8 +115,8 @@ def _training(states: Any, chosen: Any, limit: int | None) -> Any:
 def between(first: Any, second: Any, examples: Any, training: Any, points: int = 21) -> dict[str, np.ndarray]:
     """`barrier`, `instability`, `midpoint` (kind,) and `curve` (kind, t) between two states of one network.
 
-    Statistics are reset on `training`, and with `_interpolated` as they lie between. ValueError where the tensors have
-    different names or shapes.
+    Statistics are reset on `training`, and with `_interpolated` as they lie between. ArgumentError where the tensors
+    have different names or shapes.
     """
     from analyze.replay.batch_norm import batch_norms
     from analyze.replay.evaluate import loss_and_error
@@ -149,7 +150,7 @@ def _check(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
     for name in {**first, **second}:
         shapes = [tuple(side[name].shape) if name in side else None for side in (first, second)]
         if shapes[0] != shapes[1]:
-            raise ValueError(
+            raise ArgumentError(
                 f"there is no straight line between the two networks: {name!r} has shape {shapes[0]} in one and "
                 f"{shapes[1]} in the other; compare runs of one architecture"
             )

@@ -14,6 +14,7 @@ from analyze.metrics.capacity.norm_measures import SCALES, rescaled
 from analyze.metrics.capacity.pac_bayes import DZIUGAITE_2020
 from analyze.reference import JIANG_2019
 from analyze.replay.neighbourhood import Neighbourhood, ascend, draws
+from tracer.errors import ArgumentError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -107,7 +108,7 @@ def pac_bayes_measures(
     (19.298, 15.008)
     """
     if noise not in ("correct", "as_published_code") or denominator not in ("weight", "moved"):
-        raise ValueError(
+        raise ArgumentError(
             f"noise= is 'correct' or 'as_published_code' and denominator= 'weight' or 'moved', got {noise!r} and "
             f"{denominator!r}"
         )

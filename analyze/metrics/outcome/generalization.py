@@ -77,15 +77,19 @@ def generalization(
 
 
 def plot_generalization(result: xr.Dataset, figure: Figure) -> None:
-    """Loss and error of each probe against training, and their gaps."""
-    axes = plot.panels(figure, 3, height=2.4, titles=("loss", "error", "gap (test − train)"), sharey=False)
-    for panel, name in zip(axes, ("loss", "error"), strict=False):
+    """Loss and error of each probe against training, and their gaps; of what is no classifier the loss alone."""
+    colors = {"loss": plot.PALETTE[3], "error": plot.PALETTE[2]}
+    names = [name for name in colors if name == "loss" or bool(result[name].notnull().any())]
+    axes = plot.panels(
+        figure, len(names) + 1, height=2.4, titles=(*names, "gap (test − train)"), sharey=False
+    )
+    for panel, name in zip(axes, names, strict=False):
         for k, probe in enumerate(result["probe"].values):
             values = result[name].sel(probe=probe)
             plot.line(panel, result["step"], values, label=str(probe), color=plot.color_of(str(probe), k))
-    for name, color in (("gap_loss", plot.PALETTE[3]), ("gap_error", plot.PALETTE[2])):
-        plot.line(axes[2], result["step"], result[name], label=name.removeprefix("gap_"), color=color)
-    plot.zero_line(axes[2])
+    for name in names:
+        plot.line(axes[-1], result["step"], result[f"gap_{name}"], label=name, color=colors[name])
+    plot.zero_line(axes[-1])
     for panel in axes:
         plot.step_axis(panel, result["step"])
         plot.legend(panel)

@@ -10,6 +10,7 @@ from analyze import plot
 from analyze.contract import metric
 from analyze.numerics import divide
 from analyze.reference import Reference
+from tracer.errors import ArgumentError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -75,7 +76,7 @@ def layer_margin(
     from analyze.replay.input_gradients import layer_margins
 
     if normalise not in ("total_variation", "none"):
-        raise ValueError(f"normalise is 'total_variation' or 'none', got {normalise!r}")
+        raise ArgumentError(f"normalise is 'total_variation' or 'none', got {normalise!r}")
     sample = states.examples(examples)
     rows = []
     for state in states:

@@ -11,6 +11,7 @@ import numpy as np
 from analyze import plot
 from analyze.contract import metric
 from analyze.reference import BRUCKNER_2019, NEYSHABUR_2017
+from tracer.errors import ArgumentError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -60,7 +61,7 @@ def margin(
     """
     for level in (epsilon, *q):
         if not 0 < level <= 1:
-            raise ValueError(f"a level of a margin lies in (0, 1], got {level}")
+            raise ArgumentError(f"a level of a margin lies in (0, 1], got {level}")
     rows = [np.sort(row[~np.isnan(row)]) for row in np.asarray(margins, np.float64)]
     levels = [epsilon, *q]
     table = np.array([[_level(row, level, method) for level in levels] for row in rows])

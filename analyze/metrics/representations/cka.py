@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from analyze import plot
 from analyze.contract import metric
 from analyze.reference import Reference
+from tracer.errors import ArgumentError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -151,7 +152,7 @@ def _refusal(kernel: Floats) -> str:
 def centred_kernel(values: ArrayLike, estimator: Estimator = "biased") -> Floats:
     """Kernel (example, example_2) of the centred rows, its largest entry 1; zeros if all are equal."""
     if estimator not in ("biased", "unbiased"):
-        raise ValueError(f"cka has the estimators 'biased' and 'unbiased', got {estimator!r}")
+        raise ArgumentError(f"cka has the estimators 'biased' and 'unbiased', got {estimator!r}")
     rows = np.asarray(values, np.float64)
     if not np.isfinite(rows).all():
         return np.full((len(rows), len(rows)), np.nan)
@@ -197,16 +198,18 @@ def plot_similarity(result: xr.Dataset, figure: Figure, name: str) -> None:
     mine = result.isel(probe=0)
     steps, sites = mine["step"].values, mine["site"].values
     axes = plot.panels(figure, 4, columns=2, height=2.9, sharex=False, sharey=False)
+    shown = [mine["between"].isel(step=[0, -1]), mine["to_first"], mine["to_last"]]
+    limits = plot.finite_limits(np.concatenate([values.values.ravel() for values in shown]))[0], 1.0
     for panel, at in zip(axes, (0, -1), strict=False):
         table = mine["between"].isel(step=at).values
-        plot.heat(panel, table, limits=(0, 1), colorbar=name)
+        plot.heat(panel, table, limits=limits, colorbar=name)
         _mark_undefined(panel, table)
         plot.name_ticks(panel.yaxis, sites, limit=12)
         plot.name_ticks(panel.xaxis, sites, limit=12, rotation=90)
         panel.set_title(f"between sites, step {steps[at]}")
     for panel, variable, what in zip(axes[2:], ("to_first", "to_last"), ("first", "last"), strict=True):
         table = mine[variable].transpose("site", "step").values
-        plot.heat_over_time(panel, table, steps, sites, limits=(0, 1), colorbar=name)
+        plot.heat_over_time(panel, table, steps, sites, limits=limits, colorbar=name)
         _mark_undefined(panel, table)
         panel.set_title(f"each site with its {what} snapshot")
 

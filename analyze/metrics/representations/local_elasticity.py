@@ -45,7 +45,7 @@ KINDS = ("relative", "kernelized")
         "like with like. A linear model keeps both together; the gap of a network opens as it learns."
     ),
     reference=HE_2020,
-    passes=lambda options, snapshots: snapshots * 3 * options["examples"],  # of twice the digits
+    passes=lambda options, snapshots: snapshots * 6 * options["examples"],  # most of one example
     classes=True,
 )
 def local_elasticity(

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from analyze.contract import metric
 from analyze.metrics.representations.cka import OF_ACTIVATIONS, compare_sites, plot_similarity
 from analyze.reference import Reference
+from tracer.errors import ArgumentError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -58,7 +59,7 @@ def subspace(values: ArrayLike, keep: float | None, *, with_rows: bool = False) 
     '2 examples <= 2 units'
     """
     if keep is not None and not 0 < keep <= 1:
-        raise ValueError(f"keep is a share of the variance, above 0 and at most 1, got {keep!r}")
+        raise ArgumentError(f"keep is a share of the variance, above 0 and at most 1, got {keep!r}")
     rows = np.asarray(values, np.float64)
     n, units = rows.shape
     nothing = np.zeros((n, 0))

@@ -38,18 +38,24 @@ const shown = value => value == null ? "undefined" : String(+value.toPrecision(4
       const text = document.getElementById(id)?.closest("article")?.querySelector(".meaning")?.textContent ?? "";
       return [link, `${id} ${link.textContent} ${text}`.toLowerCase()];
     }));
+    const none = make("p", { role: "status", class: "none", hidden: "" }, "Nothing is called that, or does that.");
+    const topics = [...nav.querySelectorAll("details")];
+    let before = null;
     search.addEventListener("input", () => {
       const sought = search.value.trim().toLowerCase();
+      if (sought) before ??= topics.map(topic => topic.open);
       for (const [link, text] of about) link.parentElement.hidden = !text.includes(sought);
-      for (const topic of nav.querySelectorAll("details")) {
+      for (const topic of topics) {
         topic.hidden = !topic.querySelector("li:not([hidden])");
-        if (sought) topic.open = true;
+        topic.open = sought ? true : before?.[topics.indexOf(topic)] ?? topic.open;
       }
+      if (!sought) before = null;
+      none.hidden = topics.some(topic => !topic.hidden);
     });
     search.addEventListener("keydown", event => {
       if (event.key === "Enter") nav.querySelector("li:not([hidden]) a")?.click();
     });
-    nav.querySelector("#topics").prepend(search);
+    nav.querySelector("#topics").prepend(search, none);
   }
   menu.addEventListener("click", () => toggle(menu.getAttribute("aria-expanded") !== "true"));
   nav.addEventListener("click", event => event.target.closest("a") && toggle(false));

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 
 import analyze
 import cli
-from analyze.comparison import measures, runs
+from analyze import plot
+from analyze.comparison import figures, measures, runs
 from analyze.engine.distribute import Workers, complete
 from analyze.engine.fingerprint import sources
 from analyze.report.save import summary
@@ -342,3 +343,13 @@ def test_command_prints_rows_and_writes_the_page(compared, tmp_path):
     assert table.stdout.startswith("measure,target,pearson,spearman,kendall") and table.exit_code == 0
     refused = CliRunner().invoke(cli.main, ["compare", *runs, "--at", "last"])
     assert refused.exit_code == 1 and "got 'last'" in refused.stderr
+
+
+def test_the_bars_and_their_words_are_within_the_figure(compared):
+    figure = plot.styled(lambda figure: figures.bars(compared[0], figure, "gap_error"))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    for text in (axes.xaxis.label, *axes.get_yticklabels()):
+        box = text.get_window_extent()
+        assert box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1, text.get_text()
+    assert axes.bbox.width > 0.4 * figure.bbox.width

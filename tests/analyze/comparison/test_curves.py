@@ -87,11 +87,11 @@ def test_a_figure_has_a_line_a_group_and_a_band_where_runs_repeat(drawn):
     (axes,) = drawn.figure().axes
     assert len(axes.lines) == 3 and len(axes.collections) == 3
     assert [text.get_text() for text in drawn.figure().legends[0].get_texts()] == [
-        "width 128",
         "width 32",
         "width 64",
+        "width 128",
     ]
-    first, last = (axes.lines[k].get_color() for k in (1, 0))  # widths 32 and 128: dark to light
+    first, last = (axes.lines[k].get_color() for k in (0, 2))  # widths 32 and 128: dark to light
     assert sum(first[:3]) < sum(last[:3])
     assert "<svg" in drawn._repr_html_()
 

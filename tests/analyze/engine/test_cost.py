@@ -1,10 +1,11 @@
 from dataclasses import replace
+from math import ceil
 
 import pytest
 
 import analyze
 from analyze.catalogue import available_metrics
-from analyze.engine.cost import LEAST, MOST, RATE, ROWS, Prices, few, within
+from analyze.engine.cost import CHECKED, EXAMPLES, LEAST, MOST, RATE, ROWS, SIZES, Prices, Work, few, within
 from analyze.engine.plan import make_plan
 from tracer.archive import open as open_archive
 
@@ -30,7 +31,8 @@ def test_a_backward_pass_of_every_output_costs_by_how_many_there_are(archive, na
     prices, card = Prices(archive, {}), available_metrics()[name]
     outputs = archive.probes["train"].outputs(int(archive.steps("outputs")[0])).shape[1]
     one, each, few = (
-        prices.seconds(make_plan(card, {"projections": count}, archive, {})) for count in (1, None, 2)
+        prices.seconds(make_plan(card, {"projections": count}, archive, {}), alone=False)
+        for count in (1, None, 2)
     )
     assert outputs > 2 and each == pytest.approx(outputs * one) and few == pytest.approx(2 * one)
 
@@ -48,26 +50,33 @@ def test_the_budget_is_for_all_metrics_together_and_the_dearest_are_told(archive
     steps = few([int(step) for step in archive.steps("weights")])
     plans = [replace(make_plan(available_metrics()[name], {}, archive, {}), steps=steps) for name in NAMES]
     prices = Prices(archive, {})
-    costs = sorted(prices.seconds(plan) for plan in plans)
-    chosen, over = within(plans, prices, costs[0] + costs[1])
-    assert [prices.seconds(plan) for plan in chosen] == costs[:2]
+    costs = sorted(prices.seconds(plan, alone=False) for plan in plans)
+    patience = costs[0] + costs[1] + max(map(prices.first, plans))  # what the first pays for all is paid once
+    chosen, over = within(plans, prices, patience)
+    assert [prices.seconds(plan, alone=False) for plan in chosen] == costs[:2]
+    assert prices.together(chosen) == pytest.approx(patience)
     assert [seconds for _, seconds in over] == costs[2:]
-    some = analyze.run(archive, output=tmp_path, patience=costs[0] + costs[1])
+    some = analyze.run(archive, output=tmp_path, patience=patience)
     dear = max(plans, key=prices.seconds).card.name
     assert set(some) == {"margin", *NAMES} - {dear}
     assert f"tracer analyze {archive.path} -m {dear}" in some.skipped[dear]
     # What is there stays, and is no reason to compute more or less.
-    assert set(analyze.run(archive, output=tmp_path, patience=costs[0] + costs[1])) == set(some)
+    assert set(analyze.run(archive, output=tmp_path, patience=patience)) == set(some)
     assert set(analyze.run(archive, output=tmp_path, patience=0.0)) == set(some)
 
 
 def test_what_does_not_fit_is_tried_at_fewer_snapshots(archive, few_metrics):
     plan = make_plan(available_metrics()["sharpness"], {}, archive, {})
     prices, steps = Prices(archive, {}), few(plan.timeline)
-    at_three = prices.seconds(replace(plan, steps=few(steps, 3)))
-    (chosen,), _ = within([replace(plan, steps=steps)], prices, at_three, fewer=True)
+    five, three = (replace(plan, steps=few(steps, n)) for n in (5, 3))
+    at_three = prices.seconds(three, alone=False) + prices.first(five)
+    (chosen,), _ = within([five], prices, at_three, fewer=True)
     assert chosen.steps == few(steps, 3) and {steps[0], steps[-1]} < set(chosen.steps)
-    found = analyze.run(archive, patience=at_three)
+    others = [
+        make_plan(available_metrics()[name], {}, archive, {}) for name in ("layer_margin", "sam_sharpness")
+    ]
+    cheaper = [replace(other, steps=few(other.timeline)) for other in others]
+    found = analyze.run(archive, patience=prices.together([*cheaper, three]))
     assert "layer_margin" in found and 2 <= found["sharpness"].sizes["step"] <= 3
 
 
@@ -93,10 +102,22 @@ def test_the_network_is_run_again_at_few_snapshots_unless_more_are_asked_for(arc
 
 def test_the_budget_grows_with_the_network_within_bounds(archive, monkeypatch):
     def patience(work, rows):
-        monkeypatch.setattr(Prices, "_network", (work, rows, 10))
+        monkeypatch.setattr(Prices, "_network", Work(work / RATE, rows, 10, rows))
         return Prices(archive, {}).patience
 
     # One forward and backward pass of 256 examples is 3 · 256 · work operations and 3 · rows calls.
     work, rows = 1e7, 20
     assert patience(work, rows) == pytest.approx(300 * 3 * (256 * work / RATE + rows / ROWS))
     assert patience(0.0, 0) == patience(1e3, 5) == LEAST and patience(1e12, 20) == MOST
+
+
+def test_each_chunk_of_examples_goes_through_the_rows_and_unlike_rows_are_checked_once(archive, monkeypatch):
+    monkeypatch.setattr(Prices, "_network", Work(1e-4, 40, 10, 8))
+    prices = Prices(archive, {})
+    plan = make_plan(available_metrics()["layer_margin"], {}, archive, {})
+    counts = [sum(chunks) for _, chunks in plan.views]
+    passes = [n * 1e-4 + ceil(n / EXAMPLES) * 40 / ROWS for n in counts]
+    assert prices.seconds(plan, alone=False) == pytest.approx(3 * len(plan.steps) * sum(passes))
+    first = len(plan.steps) * max(passes) + len(counts) * SIZES * 8 / CHECKED
+    assert prices.first(plan) == pytest.approx(first)
+    assert prices.seconds(plan) == pytest.approx(prices.seconds(plan, alone=False) + first)

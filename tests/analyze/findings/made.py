@@ -45,11 +45,15 @@ def classified(rng, train_error, test_error, n_train=500, n_test=500):
     return {"generalization": made, "labels": xr.Dataset(coords={"label": ("example", labels)})}
 
 
-def gradients(vectors, labels=None, test=None):
-    """`stiffness`, and with labels `class_stiffness`, of gradients (example, weight), the same at every step."""
+def gradients(vectors, labels=None, test=None, start=None):
+    """`stiffness`, and with labels `class_stiffness`, of gradients (example, weight), at the last two steps.
+
+    Those of the first step, `start`, have nothing in common unless given.
+    """
     every = vectors if test is None else np.concatenate([vectors, test])
     split = np.array(["train"] * len(vectors) + ["test"] * (len(every) - len(vectors)))
-    gram = np.broadcast_to(every @ every.T, (len(STEPS), 1, len(every), len(every)))
+    first = np.eye(len(every)) if start is None else start @ start.T
+    gram = np.stack([first, every @ every.T, every @ every.T])[:, None]
     ids, layer = np.arange(len(every)), {"layer": ["all"]}
     made = {"stiffness": dataset(stiffness, stiffness(gram, cosines(gram), split, ids), **layer)}
     if labels is not None:

@@ -114,6 +114,9 @@ def test_a_page_fits_and_is_sane(page, kind, width, request, tmp_path):
         picture = page.screenshot(path=tmp_path / f"{kind}-{width}-{scheme}.png")
         assert len(picture) > 10_000
     assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.locator("details").evaluate_all("nodes => nodes.forEach(node => { node.open = true; })")
+    cut = "nodes => nodes.filter(node => node.scrollWidth > node.clientWidth).map(node => node.innerText)"
+    assert page.locator(".metric .scroll").evaluate_all(cut) == []
     assert page.locator("figure svg").count() >= 4
     assert page.evaluate(SANE) == []
 
@@ -331,11 +334,23 @@ def test_chapters_are_folded_and_open_where_a_link_leads(page, results, tmp_path
     page.goto((tmp_path / "report.html").as_uri())
     chapters = page.locator("details.chapter")
     assert chapters.count() and not chapters.evaluate_all("nodes => nodes.some(node => node.open)")
-    last = chapters.last.locator("article h3").last
+    last = chapters.locator("article h3").last
     assert not last.is_visible()
     page.evaluate("id => location.hash = id", last.get_attribute("id"))
     last.wait_for(state="visible")
     search = page.get_by_role("searchbox", name="Search metrics")
     search.fill("copy_3")
     assert page.locator("nav li:visible").count() == 1
+    search.press("Enter")
+    sought = page.locator("#copy_3")
+    sought.wait_for(state="visible")
+    assert 0 <= sought.bounding_box()["y"] < 300
+    search.fill("no such metric")
+    assert page.get_by_text("Nothing is called that").is_visible()
+    search.fill("")
+    assert (
+        page.locator("nav li:visible").count() > 9 and not page.get_by_text("Nothing is called").is_visible()
+    )
+    page.locator("a[href='#ref-1']:visible").first.click()
+    page.locator("#ref-1").wait_for(state="visible")
     assert page.evaluate(SANE) == []

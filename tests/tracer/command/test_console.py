@@ -2,11 +2,14 @@
 
 import os
 import sys
+import warnings
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from tracer.command import console
-from tracer.command.console import Bar, fit, table
+from tracer.command.console import Bar, Commands, fit, table
 
 ROWS = [
     {
@@ -72,3 +75,22 @@ def test_progress_on_a_terminal_is_one_line_that_goes_away(monkeypatch, capsys):
     with Bar() as bar:
         bar(1, 2, "\x1b[2J")
     assert capsys.readouterr().err == "\r\x1b[K  1/2  \\x1b[2J\r\x1b[K"
+
+
+def test_a_warning_is_one_line_and_said_once():
+    @click.group(cls=Commands)
+    def group():
+        pass
+
+    @group.command()
+    def warn():
+        for k in (1, 2):
+            click.echo(warnings.formatwarning(UserWarning("it is late"), UserWarning, __file__, k), nl=False)
+
+    usual = warnings.formatwarning
+    assert CliRunner().invoke(group, ["warn"]).output == "Warning: it is late\n"
+    assert warnings.formatwarning is usual
+
+
+def test_zero_has_no_minus():
+    assert table([{"tau": -0.0}]).split() == ["tau", "0"]

@@ -11,8 +11,21 @@ from torch.nn import functional as F
 
 import tracer
 from tests import trainers
-from tests.trainers import Net, assert_same, assert_same_weights, loader, options, plain, sgd, watched
+from tests.trainers import (
+    Net,
+    assert_same,
+    assert_same_weights,
+    check_ids_of_collated,
+    dropped,
+    loader,
+    options,
+    plain,
+    reordered,
+    sgd,
+    watched,
+)
 from tracer.errors import RecordError
+from tracer.recorder import RecordWarning
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of what it imports
@@ -103,6 +116,28 @@ def test_ids_are_those_of_the_batches_trained_on(tmp_path: Path, kind: str) -> N
     with tracer.open(tmp_path / "a.zarr") as archive:
         assert archive._source.read("steps/ids").tolist() == seen
         assert len(archive.rows["step"]) == 1 + trainers.EPOCHS * (5 if kind == "drop last" else 6)
+
+
+@pytest.mark.parametrize(
+    ("collate", "workers"), [(reordered, 0), (reordered, 1), (dropped, 0)], ids=["moved", "worker", "dropped"]
+)
+@pytest.mark.filterwarnings("ignore::tracer.recorder.messages.RecordWarning")
+def test_ids_go_with_the_examples_that_a_collate_fn_moves(tmp_path: Path, collate: Any, workers: int) -> None:
+    settings = {"collate_fn": collate, "num_workers": workers, "drop_last": True}
+    batches = loader(**settings)
+    bare, plainly = train(None, batches=loader(**settings))
+    model, seen = train(tmp_path / "a.zarr", batches=batches, **IDS)
+    assert_same_weights(model, bare)
+    assert seen == plainly and batches.collate_fn is collate
+    check_ids_of_collated(tmp_path / "a.zarr", seen, collate)
+
+
+def test_persistent_workers_that_may_move_examples_are_noted(tmp_path: Path) -> None:
+    batches = loader(collate_fn=reordered, num_workers=1, persistent_workers=True)
+    with pytest.warns(RecordWarning, match="not seen in persistent workers"):
+        _, seen = train(tmp_path / "a.zarr", batches=batches, **IDS)
+    with tracer.open(tmp_path / "a.zarr") as archive:
+        assert sorted(archive._source.read("steps/ids").tolist()) == sorted(seen)
 
 
 def test_the_rest_of_an_epoch_taken_up_again(tmp_path: Path) -> None:

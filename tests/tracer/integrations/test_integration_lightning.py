@@ -14,7 +14,19 @@ from torch.utils.data import DataLoader, IterableDataset
 import tracer
 from tests import trainers
 from tests.loops import blobs
-from tests.trainers import Net, assert_same, assert_same_weights, loader, options, plain, sgd, watched
+from tests.trainers import (
+    Net,
+    assert_same,
+    assert_same_weights,
+    check_ids_of_collated,
+    dropped,
+    loader,
+    options,
+    plain,
+    reordered,
+    sgd,
+    watched,
+)
 from tracer.errors import RecordError
 from tracer.recorder import RecordWarning
 
@@ -143,6 +155,23 @@ def test_ids_are_those_of_the_batches_trained_on(tmp_path: Path, kind: str) -> N
         assert archive._source.read("steps/ids").tolist() == seen
         assert len(archive.epoch_ends) == (1 if kind == "no whole epoch" else 2)
     assert batches._iterator is None and type(batches.batch_sampler).__name__ == "BatchSampler"
+
+
+@pytest.mark.parametrize(
+    ("collate", "workers"), [(reordered, 0), (reordered, 1), (dropped, 0)], ids=["moved", "worker", "dropped"]
+)
+@pytest.mark.filterwarnings("ignore::tracer.recorder.messages.RecordWarning")
+def test_ids_go_with_the_examples_that_a_collate_fn_moves(tmp_path: Path, collate: Any, workers: int) -> None:
+    settings = {"collate_fn": collate, "num_workers": workers, "persistent_workers": workers > 0}
+    settings["drop_last"] = True
+    bare, plainly = train(tmp_path / "a.zarr", (), loader(**settings))
+    batches = loader(**settings)
+    model, seen = train(
+        tmp_path / "a.zarr", [Recording(tmp_path / "a.zarr", **options(**IDS))], batches, accumulation=1
+    )
+    assert_same_weights(model, bare)
+    assert seen == plainly and batches.collate_fn is collate and type(batches) is DataLoader
+    check_ids_of_collated(tmp_path / "a.zarr", seen, collate)
 
 
 class BreakOff(Callback):

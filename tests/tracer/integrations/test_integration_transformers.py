@@ -13,7 +13,20 @@ import tracer
 import tracer.errors
 from tests import trainers
 from tests.loops import blobs
-from tests.trainers import Net, Order, Pairs, assert_same, assert_same_weights, options, plain, sgd, watched
+from tests.trainers import (
+    Net,
+    Order,
+    Pairs,
+    assert_same,
+    assert_same_weights,
+    check_ids_of_collated,
+    dropped,
+    options,
+    plain,
+    reordered,
+    sgd,
+    watched,
+)
 from tracer.recorder import RecordWarning
 
 trainers.skip_if_torchvision_is_broken()
@@ -42,6 +55,7 @@ def train(
     kind: type[Trainer] = Ordered,
     data: Dataset[Any] | None = None,
     resume: str | None = None,
+    collate: Any = None,
     **settings: Any,
 ) -> tuple[Net, list[int]]:
     model = Net()
@@ -53,6 +67,7 @@ def train(
         model=model,
         args=arguments,
         train_dataset=Pairs(named=True) if data is None else data,
+        data_collator=collate,
         eval_dataset=Pairs(named=True),
         optimizers=(sgd(model), None),
         callbacks=list(callbacks),
@@ -72,6 +87,19 @@ def test_the_archive_is_that_of_the_plain_loop(tmp_path: Path, accumulation: int
     with tracer.open(tmp_path / "a.zarr") as archive:
         assert archive._source.read("steps/ids").tolist() == seen
         assert len(archive.epoch_ends) == trainers.EPOCHS
+
+
+@pytest.mark.parametrize(
+    ("collate", "workers"), [(reordered, 0), (reordered, 1), (dropped, 0)], ids=["moved", "worker", "dropped"]
+)
+@pytest.mark.filterwarnings("ignore::tracer.recorder.messages.RecordWarning")
+def test_ids_go_with_the_examples_that_a_collate_fn_moves(tmp_path: Path, collate: Any, workers: int) -> None:
+    settings = {"collate": collate, "dataloader_num_workers": workers, "dataloader_drop_last": True}
+    bare, plainly = train(tmp_path / "a.zarr", **settings)
+    model, seen = train(tmp_path / "a.zarr", [Recording(tmp_path / "a.zarr", **options(**IDS))], **settings)
+    assert_same_weights(model, bare)
+    assert seen == plainly
+    check_ids_of_collated(tmp_path / "a.zarr", seen, collate)
 
 
 @pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=pytest.mark.slow)])

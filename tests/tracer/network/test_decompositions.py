@@ -3,7 +3,6 @@
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ import analyze
 import tracer
 from tests.attacks.hostile import MEMORY
 from tracer.errors import ArchiveError, MissingTraceError
-from tracer.network import Network, read, trace, tracing
+from tracer.network import Network, read, trace
 from tracer.network.copies import named_tensors
 from tracer.network.ctc import ctc_loss
 from tracer.network.independence import independence
@@ -283,32 +282,3 @@ def test_memory_that_is_filled_later_is_no_random_number() -> None:
     given = list(made.parameters())
     losses = network.run(dict(made.named_parameters()), X, Y)[1], (made(X) - Y) ** 2
     torch.testing.assert_close(*(torch.autograd.grad(loss.sum(), given) for loss in losses))
-
-
-MADE_OF = [nn.GELU(), nn.LayerNorm(7), nn.Linear(7, 7), nn.Tanh(), nn.Softmax(-1)]
-
-
-def squares(outputs: Tensor, targets: Tensor) -> Tensor:
-    return (outputs - targets).square().mean(1)
-
-
-@pytest.mark.parametrize(
-    ("layers", "loss", "is_plain"),
-    [
-        (MADE_OF, squares, True),
-        ([nn.ReLU(inplace=True)], squares, False),  # writes in place
-        ([nn.Flatten()], squares, False),  # is written in others whatever is asked
-        ([nn.ReLU()], lambda y, t: F.multi_margin_loss(y, t.long()[:, 0], reduction="none"), False),
-    ],
-    ids=["plain", "in place", "composite", "written in Python"],
-)
-def test_what_would_stay_is_not_rewritten(
-    layers: list[nn.Module], loss: Any, is_plain: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rewritings: list[object] = []
-    rewritten = tracing._rewritten
-    monkeypatch.setattr(tracing, "_rewritten", lambda *of: rewritings.append(of) or rewritten(*of))
-    found = trace(model(*layers), X, Y, loss).to_json()
-    assert bool(rewritings) != is_plain
-    monkeypatch.setattr(tracing, "_is_plain", lambda program: False)
-    assert trace(model(*layers), X, Y, loss).to_json() == found

@@ -11,7 +11,16 @@ from torch.utils.data import DataLoader
 
 from tracer.network import trace
 from tracer.network.copies import named_tensors
-from tracer.network.torch_internals import HOOKS, Replaced, composites, hushed, opened, without_guards
+from tracer.network.torch_internals import (
+    HOOKS,
+    Replaced,
+    composites,
+    hushed,
+    opened,
+    traced,
+    uncached,
+    without_guards,
+)
 from tracer.ops.decompositions import MISREAD
 
 
@@ -131,6 +140,24 @@ def test_losses_that_pytorch_misreads_have_forms_in_python_that_are_put_back():
     with composites([], bool):
         assert not set(MISREAD) & set(map(str, decomposition_table))
     assert decomposition_table == before
+
+
+def test_a_trace_keeps_no_cache_of_what_operations_give():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    before = torch._dynamo.config.fake_tensor_cache_enabled
+    with uncached():
+        assert not FakeTensorMode().cache_enabled
+    assert torch._dynamo.config.fake_tensor_cache_enabled is before
+
+
+def test_a_part_is_traced_with_symbols_as_sizes():
+    batch = torch.export.Dim("batch")
+    with hushed():
+        program = torch.export.export(nn.Flatten(), (torch.ones(4, 2, 3),), dynamic_shapes=({0: batch},))
+    (flatten,) = [node for node in program.graph.nodes if node.op == "call_function"]
+    part = traced(flatten.target, [flatten.args[0].meta["val"]])
+    assert "aten.view" in str(part) and "aten.sym_size.int" in str(part)
 
 
 def test_a_program_is_rewritten_without_its_guards():

@@ -93,8 +93,9 @@ def test_what_can_be_told_from_the_rest_is_written_anew(path: Path, name: str, d
         assert (done.cut / name).read_text() == "mine"
 
 
-def test_a_torn_end_of_a_column_costs_nothing(path: Path) -> None:
-    cut_short(path / "steps" / "loss" / "c.0")
+@pytest.mark.parametrize("name", ["steps/loss/c.0", "probes/p/outputs/loss/c.0.0"])
+def test_a_torn_end_of_a_column_costs_nothing(path: Path, name: str) -> None:
+    cut_short(path / name)
     assert repair(path).step == 5
     assert verify(path, full=True).ok
 

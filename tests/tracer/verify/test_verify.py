@@ -21,6 +21,7 @@ from tracer.share.packs import pack
 from tracer.store.documents import document_digest
 from tracer.verify import verify
 from tracer.verify.consistency import is_older
+from tracer.verify.report import Report
 from tracer.writer import Writer
 
 
@@ -300,3 +301,19 @@ def test_findings_are_listed_up_to_a_limit(path: Path) -> None:
     report = verify(path)
     assert len(report.findings) == 1000
     assert report.counts["unlisted"] == 100
+
+
+def test_entering_a_finding_takes_the_same_however_many_there_are() -> None:
+    class Kind(str):
+        compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Kind.compared += 1
+            return super().__eq__(other)
+
+        __hash__ = str.__hash__
+
+    report = Report("run.zarr", "full")
+    for number in range(500):
+        report.add(Kind("extra"), str(number), "is no part of the archive")
+    assert len(report.findings) == 500 and Kind.compared < 5 * 500

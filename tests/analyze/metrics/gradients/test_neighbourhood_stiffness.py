@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
+import xarray as xr
+from matplotlib.figure import Figure
 
 from analyze.arrays.derived import cosines
 from analyze.metrics.gradients.neighbourhood_stiffness import (
     neighbour_weights,
     neighbourhood_stiffness,
+    plot_neighbourhood_stiffness,
     positions,
 )
 from tests.oracles import neighbourhood_stiffness as slow
@@ -120,3 +123,16 @@ def test_an_input_that_is_not_finite_is_no_neighbour(broken, neighbours):
     assert np.isnan(whole["cosine"][:, 2]).all() and not whole["n_neighbours"][:, 2].any()
     assert np.isnan(whole["position"][2]).all()
     np.testing.assert_allclose(whole["position"][rest], other["position"])
+
+
+def test_colours_are_fitted_to_what_is_shown():
+    result = xr.Dataset(
+        {
+            "cosine": (("step", "example"), [[0.02, -0.05, np.nan]]),
+            "position": (("example", "component"), np.eye(3, 2)),
+        },
+        {"step": [0]},
+    )
+    figure = Figure()
+    plot_neighbourhood_stiffness(result, figure)
+    assert figure.axes[0].collections[0].get_clim() == (-0.05, 0.05)

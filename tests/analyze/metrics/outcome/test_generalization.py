@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+import xarray as xr
+from matplotlib.figure import Figure
 
 import analyze
-from analyze.metrics.outcome.generalization import generalization
+from analyze.metrics.outcome.generalization import generalization, plot_generalization
 from tests.oracles.generalization import generalization as slow
 from tests.synthetic import write_archive
 from tracer.archive import open as open_archive
@@ -52,3 +54,12 @@ def test_doubling_every_example_changes_nothing():
     losses = np.random.default_rng(0).random((2, 5))
     once, twice = (generalization(np.tile(losses, k), np.tile(PROBE, k), np.tile(PROBE, k)) for k in (1, 2))
     np.testing.assert_allclose(once["loss"], twice["loss"])
+
+
+@pytest.mark.parametrize(("correct", "titles"), [(None, 2), (np.ones((1, 5)), 3)])
+def test_what_is_no_classifier_has_no_panel_of_errors(correct, titles):
+    made = generalization(np.ones((1, 5)), PROBE, PROBE, correct=correct)
+    names = {name: (dims, made[name]) for name, dims in generalization.card.variables.items()}
+    figure = Figure()
+    plot_generalization(xr.Dataset(names, {"probe": made["probe"], "step": [0]}), figure)
+    assert len(figure.axes) == titles

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+import xarray as xr
 
 import analyze
-from analyze.metrics.representations.cka import cka, linear_cka
+from analyze.metrics.representations.cka import cka, linear_cka, plot_cka
 from analyze.plot import draw
 from tests.oracles.cka import linear_cka as slow
 from tests.oracles.cka import unbiased_cka as slow_unbiased
@@ -102,3 +103,17 @@ def test_through_the_engine_and_as_a_figure(tmp_path):
     assert (own[~np.isnan(own)] == 1).all()
     figure = draw(cka.card.plot, whole)
     assert "each site with its last snapshot" in {axes.get_title() for axes in figure.axes}
+
+
+def test_all_maps_share_one_scale_from_the_least_value_shown_to_1():
+    sites = ["a", "b"]
+    maps = {
+        "between": (("step", "probe", "site", "site_2"), np.full((2, 1, 2, 2), 0.8)),
+        "to_first": (("step", "probe", "site"), [[[1.0, 1.0]], [[0.9, 0.6]]]),
+        "to_last": (("step", "probe", "site"), np.ones((2, 1, 2))),
+    }
+    figure = draw(
+        plot_cka, xr.Dataset(maps, {"step": [0, 9], "site": sites, "site_2": sites, "probe": ["train"]})
+    )
+    drawn = [one.get_clim() for axes in figure.axes[:4] for one in (*axes.images, *axes.collections)]
+    assert len(set(drawn)) == 1 and 0.5 < drawn[0][0] < 0.6 and drawn[0][1] == 1.0

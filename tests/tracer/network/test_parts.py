@@ -1,0 +1,134 @@
+"""A program written in parts one operation at a time is the one that a trace of the whole gives."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tracer.network import Network, trace, tracing
+from tracer.network.copies import named_tensors
+
+X, Y = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)), torch.rand(6, 1)
+Middle = Callable[[Tensor], Tensor]
+
+
+class Between(nn.Module):
+    def __init__(self, middle: Middle) -> None:
+        super().__init__()
+        self.middle, self.first, self.norm, self.last = (
+            middle,
+            nn.Linear(5, 8),
+            nn.BatchNorm1d(8),
+            nn.Linear(8, 1),
+        )
+
+    def forward(self, x: Tensor) -> Any:
+        return self.last(self.middle(self.norm(self.first(x))))
+
+
+def rest(middle: Middle) -> nn.Module:
+    torch.manual_seed(0)
+    return Between(middle).eval()
+
+
+def squares(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs - targets).square().mean(1)
+
+
+def both(middle: Middle, loss: Any, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether it went part by part; the table is that of the whole, and runs as the model does."""
+    model = rest(middle)
+    wholes: list[object] = []
+    rewritten = tracing._rewritten
+    monkeypatch.setattr(tracing, "_rewritten", lambda *of: wholes.append(of) or rewritten(*of))
+    network: Network = trace(model, X, Y, loss)
+    by_parts = not wholes
+    monkeypatch.setattr(tracing, "in_parts", lambda graph: None)
+    assert trace(model, X, Y, loss).to_json() == network.to_json()
+    outputs, losses = network.run(named_tensors(model), X, Y)
+    torch.testing.assert_close(outputs, model(X))
+    if loss is squares:
+        torch.testing.assert_close(losses, squares(model(X), Y))
+    return by_parts
+
+
+def in_place(h: Tensor) -> Tensor:
+    h.relu_()
+    return h
+
+
+def added(h: Tensor) -> Tensor:
+    """The two of a residual block."""
+    out = h.tanh()
+    out += h
+    return F.relu(out, inplace=True)
+
+
+def used_before_and_after(h: Tensor) -> Tensor:
+    before = h.tanh()
+    after = h.mul_(2)
+    return before + h * after
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [
+        nn.Sequential(nn.GELU(), nn.LayerNorm(8), nn.Tanh(), nn.Softmax(-1)),
+        nn.Sequential(nn.Flatten(), nn.PReLU()),
+        nn.Dropout(),
+        in_place,
+        added,
+        used_before_and_after,
+        lambda h: sum(h.view(-1, 4, 2).movedim(1, 2).contiguous().unbind(1)).repeat(1, 2),  # type: ignore[union-attr]
+        lambda h: torch.cat(h.chunk(2, 1)[::-1], 1).to(torch.float64).float(),
+    ],
+    ids=["plain", "composite", "dropout", "in place", "added", "used before and after", "views", "dtypes"],
+)
+def test_it_is_written_part_by_part(middle: Middle, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert both(middle, squares, monkeypatch)
+
+
+def seen_by_an_earlier_view(h: Tensor) -> Tensor:
+    view = h.view(-1, 2, 4)
+    h.relu_()
+    return view.flatten(1)
+
+
+def through_a_view(h: Tensor) -> Tensor:
+    h[:, :4].relu_()
+    return h
+
+
+def twice(h: Tensor) -> Tensor:
+    """The first result is read through a view that the second write changes."""
+    first = h.relu_()
+    view = first.view(-1, 8)
+    first.add_(1)
+    return view * 2
+
+
+def another_dtype(h: Tensor) -> Tensor:
+    return h.add_(h.double())
+
+
+def without_gradients(h: Tensor) -> Tensor:
+    with torch.no_grad():
+        scale = h.abs().amax(1, keepdim=True)
+    return h / (1 + scale)
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [seen_by_an_earlier_view, through_a_view, twice, another_dtype, without_gradients],
+)
+def test_what_something_else_can_see_takes_the_whole(middle: Middle, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not both(middle, squares, monkeypatch)
+
+
+def test_parts_that_have_no_record_take_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not both(
+        nn.ReLU(), lambda y, t: F.multi_margin_loss(y, t.long()[:, 0], reduction="none"), monkeypatch
+    )

@@ -1,0 +1,167 @@
+"""Operations of a program written in their parts one at a time: what is around them needs no second trace."""
+
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.node import map_arg
+
+from tracer.network.graph import PYTHON, needed
+from tracer.network.torch_internals import stays, traced
+from tracer.ops import OPS, SIZE, alias, kernels
+from tracer.ops.decompositions import COMPOSITE, NEW, decompositions
+
+
+def is_plain(target: Any) -> bool:
+    """Whether what is called has a record and would stay as it is if the program were traced again."""
+    return target in PYTHON or (stays(target) and alias(str(target)) in OPS)
+
+
+def in_parts(graph: fx.Graph) -> fx.Graph | None:
+    """The graph with each operation that is not plain written in parts that are; None where one has no such parts.
+
+    Writing in place is one of these where nothing but its result can tell the difference.
+    """
+    return _Writing(graph).written()
+
+
+class _Writing:
+    def __init__(self, graph: fx.Graph) -> None:
+        self._old, self._new = graph, fx.Graph()
+        self._order = {node: number for number, node in enumerate(graph.nodes)}
+        self._now: dict[fx.Node, Any] = {}  # what stands for a node of the old graph
+        self._place: dict[fx.Node, fx.Node] = {}  # for a node that wrote in place: where
+        self._sizes: dict[str, fx.Node] = {}
+
+    def written(self) -> fx.Graph | None:
+        inputs = [node for node in self._old.nodes if node.op == "placeholder"]
+        for node in inputs:
+            self._now[node] = self._new.node_copy(node)
+        for node in inputs:
+            self._measure(self._now[node])
+        wanted = needed([node for node in self._old.nodes if node.op == "output" or _writes(node)])
+        for node in self._old.nodes:
+            if node.op == "placeholder" or (node.op == "call_function" and node not in wanted):
+                continue
+            if node.op != "call_function" or is_plain(node.target):
+                self._now[node] = self._copied(node)
+                continue
+            result = self._result(node)
+            if result is None:
+                return None
+            names = self._names(node) if _writes(node) else [node]
+            self._now.update(dict.fromkeys(names, result))
+        return self._new
+
+    def _copied(self, node: fx.Node) -> Any:
+        source = self._now.get(node.args[0]) if node.target is operator.getitem else None  # type: ignore[arg-type]
+        if isinstance(source, list | tuple):  # parts give several values as they are
+            return source[node.args[1]]  # type: ignore[index]
+        return self._once(self._new.node_copy(node, self._now.__getitem__))
+
+    def _measure(self, node: fx.Node) -> None:
+        """Ask for the sizes of an input that are symbols: as in a trace they stand first, whoever needs them."""
+        value = node.meta.get("val")
+        for axis, size in enumerate(value.shape if isinstance(value, Tensor) else ()):
+            if isinstance(size, torch.SymInt):
+                asked = self._new.call_function(kernels.size, (node, axis))
+                asked.meta = {"val": size}
+                self._once(asked)
+
+    def _once(self, node: fx.Node) -> fx.Node:
+        """The node; of a size, the first that gives it. The size of a tensor belongs to no module."""
+        value = node.meta.get("val")
+        if not isinstance(value, torch.SymInt):
+            return node
+        if _is_size(node):
+            node.meta.pop("nn_module_stack", None)
+        return self._sizes.setdefault(str(value.node.expr), node)
+
+    def _result(self, node: fx.Node) -> Any:
+        """What a node gives, written in its parts; None where these are not plain."""
+        target = self._target(node)
+        if target is None:
+            return None
+        args, kwargs = map_arg((node.args, node.kwargs), self._now.__getitem__)
+        taken: list[fx.Node] = []
+        map_arg((args, kwargs), taken.append)
+        how = decompositions([target]).get(target, target)
+
+        def call(*values: Any) -> Any:
+            at = dict(zip(taken, values, strict=True))
+            arguments, options = map_arg((args, kwargs), at.__getitem__)
+            return how(*arguments, **options)
+
+        try:
+            part = traced(call, [one.meta["val"] for one in taken])
+        except Exception:  # whatever PyTorch's own forms raise on symbolic sizes
+            return None
+        return self._inlined(part, taken, node)
+
+    def _inlined(self, part: fx.Graph, taken: list[fx.Node], node: fx.Node) -> Any:
+        at: dict[fx.Node, fx.Node] = {}
+        values, wanted = iter(taken), needed([part.output_node()])
+        for inner in part.nodes:
+            if inner.op == "output":
+                return map_arg(inner.args[0], at.__getitem__)
+            if inner.op == "placeholder":
+                at[inner] = next(values)
+            elif inner not in wanted:
+                continue
+            elif inner.op != "call_function" or not is_plain(inner.target):
+                return None
+            else:
+                copied = self._new.node_copy(inner, at.__getitem__)
+                copied.meta = {**node.meta, "val": inner.meta.get("val")}
+                at[inner] = self._once(copied)
+        return None
+
+    # ---- writing in place ----
+
+    def _target(self, node: fx.Node) -> Any:
+        """The operation of a node, or the one that does the same without writing in place."""
+        target: Any = node.target
+        if not isinstance(target, torch._ops.OpOverload):
+            return None
+        if not _writes(node):
+            return target if target.has_kernel_for_dispatch_key(COMPOSITE) else None
+        packet = getattr(torch.ops.aten, target._schema.name.removeprefix("aten::").removesuffix("_"), None)
+        other = getattr(packet, target._overloadname, None)
+        place = node.args[0]
+        if other is None or other._schema.is_mutable or not isinstance(place, fx.Node):
+            return None
+        self._place[node] = place
+        names = self._names(node)
+        users = {user for name in names for user in name.users if self._order[user] < self._order[node]}
+        seen = [node.meta.get("val"), *(one.meta.get("val") for one in node.all_input_nodes)]
+        dtypes = {value.dtype for value in seen if isinstance(value, Tensor)}
+        alone = all(map(_is_new, [names[-1], *users.difference(names)]))
+        return other if alone and len(dtypes) == 1 else None
+
+    def _names(self, node: fx.Node) -> list[fx.Node]:
+        """The nodes that are one memory, as far as it was written in place, the one that made it last."""
+        names = [node]
+        while names[-1] in self._place:
+            names.append(self._place[names[-1]])
+        return names
+
+
+def _is_size(node: fx.Node) -> bool:
+    return str(node.target) == SIZE
+
+
+def _writes(node: fx.Node) -> bool:
+    target = node.target
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
+
+
+def _is_new(node: fx.Node) -> bool:
+    """Whether what a node gives is no part of what it takes."""
+    target: Any = node.target
+    if not isinstance(target, torch._ops.OpOverload) or target._schema.is_mutable:
+        return False
+    views = any(value.alias_info is not None for value in target._schema.returns)
+    return not views and (
+        not target.has_kernel_for_dispatch_key(COMPOSITE) or is_plain(target) or str(target) in NEW
+    )
