@@ -69,15 +69,15 @@ def gradient_confusion(gram: ArrayLike) -> dict[str, NDArray]:
     >>> float(result["eta"][0, 0]), float(result["min_cosine"][0, 0])
     (2.0, -1.0)
     """
-    gram = table(gram)
-    n = gram.shape[-1]
-    norm = np.sqrt(diagonal(gram))
-    shape = gram.shape[:-2]
+    pairs = table(gram)
+    n = pairs.shape[-1]
+    norm = np.sqrt(diagonal(pairs))
+    shape = pairs.shape[:-2]
     least, cosine = np.full(shape, np.inf), np.full(shape, np.nan)
     against, known, undefined = (np.zeros(shape, np.int64) for _ in range(3))
     # One snapshot at a time: all pairs of every step and layer at once would need several copies of the input.
-    for step in range(len(gram)):
-        for rows, products in bands(gram, step):
+    for step in range(len(pairs)):
+        for rows, products in bands(pairs, step):
             first, second = np.triu_indices(rows.stop - rows.start, rows.start + 1, n)
             if not len(first):
                 continue
@@ -89,7 +89,7 @@ def gradient_confusion(gram: ArrayLike) -> dict[str, NDArray]:
             undefined[step] += np.isnan(ratio).sum(-1)
             # NaN only where none is defined
             cosine[step] = np.fmin(cosine[step], np.fmin.reduce(np.clip(ratio, -1.0, 1.0), -1))
-    eta = np.where(np.isposinf(least), np.nan, np.maximum(0.0, -least))
+    eta = np.maximum(0.0, -least) if n > 1 else np.full(shape, np.nan)
     conflicting = divide(against, known)
     return {"eta": eta, "min_cosine": cosine, "conflicting": conflicting, "n_undefined": undefined}
 

@@ -44,10 +44,10 @@ def sum_and_norms(gram: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.floa
     >>> tuple(map(float, sum_and_norms([[1.0, -1.0], [-1.0, 4.0]])))
     (3.0, 5.0)
     """
-    gram = table(gram)
-    total, absolute = pair_sums(gram)
+    pairs = table(gram)
+    total, absolute = pair_sums(pairs)
     rounding = 4 * np.finfo(np.float64).eps * absolute
-    return np.where(total <= rounding, 0.0, total), diagonal(gram).sum(-1)
+    return np.where(total <= rounding, 0.0, total), diagonal(pairs).sum(-1)
 
 
 def count_zero(gram: ArrayLike) -> NDArray[np.int64]:

@@ -107,7 +107,8 @@ def _pairs(
             if rows.start not in places:
                 same = (labels[rows, None] == labels) & (labels[rows, None] != IGNORED)
                 keep = ~np.isnan(apart[rows]) & (same | (not within_class))
-                places[rows.start] = np.nonzero(np.triu(keep, rows.start + 1))
+                first, second = np.nonzero(np.triu(keep, rows.start + 1))
+                places[rows.start] = first, second
             parts.append(cosines[layer][places[rows.start]])
         values.append(np.concatenate(parts))
     distance = [apart[start:][where] for start, where in sorted(places.items())]
