@@ -36,6 +36,8 @@ class metric:
     what it reads, such as a kernel over pairs of examples: it counts as memory of a snapshot, and so bounds the work.
     Where nothing is declared, a metric that reads values of examples, and none of their pairs, is taken to make one
     such array over pairs; `makes=()` says that it makes none.
+    `bands`: what it reads of pairs of examples, it takes in bands of rows too (`analyze.arrays.bands`), so that one
+    snapshot of these need not fit in memory.
     `passes(options, snapshots)` says how many forward passes of all examples running the network at so many
     snapshots is worth (a backward pass counts as two), for one output of the network where it is `per_output`:
     what does not fit into the budget of an analysis is left out by it. `classes`: it needs one class for each example,
@@ -73,6 +75,7 @@ class metric:
     reading: str = ""
     needs: str = ""
     integers: Iterable[str] = ()
+    bands: bool = False
     makes: Iterable[tuple[str, ...]] | None = None
     passes: Callable[[Mapping[str, Any], int], float] | None = field(default=None, repr=False)
     per_output: bool = False

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from analyze.arrays.bands import band_rows
 from tracer.errors import MissingTraceError, did_you_mean
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ class Source:
         return "step" not in self.dims
 
     def nbytes(self, view: View) -> int:
-        """Bytes it takes at one snapshot; of a lazy one, what is loaded at a time."""
-        return self.itemsize * prod(view.size(dim) for dim in self.dims if dim != "step")
+        """Bytes it takes at one snapshot; of a lazy one, or one made in bands, what is loaded at a time."""
+        dims = [dim for dim in self.dims if dim != "step"]
+        return self.itemsize * view.entries(dims)
 
 
 SOURCES: dict[str, Source] = {}
@@ -95,6 +97,7 @@ class View:
 
     `counts` holds, for each probe, how many of its first examples belong; `lead` is the snapshot before the
     first of `steps` when snapshots are compared in time; `sites` restricts masks to some sites, by position;
+    `banded` has tables over pairs of examples made in bands of rows (`analyze.arrays.bands`);
     `without` is a block of the sketches of gradients that is left out, to see how much depends on it; `replay` holds
     what the user chose for running the network again; `worker` what all views of one worker share, for as long as it
     lives.
@@ -106,6 +109,7 @@ class View:
     steps: tuple[int, ...] = ()
     lead: int | None = None
     sites: tuple[int, ...] | None = None
+    banded: bool = False
     without: int | None = None
     shared: dict[str, Any] = field(default_factory=dict, repr=False)
     cache: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -156,6 +160,13 @@ class View:
         """The sites that have masks, those outside `sites` left out."""
         table = [site for site in self.archive.site_table if site.get("start") is not None]
         return table if self.sites is None else [table[position] for position in self.sites]
+
+    def entries(self, dims: Sequence[str]) -> int:
+        """Entries of an array of these dimensions; of a band of it, where tables over pairs are made in bands."""
+        if self.banded and "example_2" in dims:
+            layers, n = prod(self.size(dim) for dim in dims if dim == "layer"), self.size("example")
+            return layers * band_rows(layers, n) * n
+        return prod(self.size(dim) for dim in dims)
 
     def size(self, dim: str) -> int:
         """Extent of a dimension, for estimates of memory."""

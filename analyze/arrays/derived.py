@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from analyze.arrays import View, source
+from analyze.arrays.bands import Bands, Pairs, diagonal
 from analyze.arrays.recorded import activations_at, read_bits
 from tracer import bits as masks
 from tracer.errors import MissingTraceError
@@ -18,12 +19,24 @@ Path = list[np.ndarray]  # of one snapshot: packed rows (example, byte) of each 
 
 @source("norms2", "step", "layer", "example", needs=("gram",))
 def _norms2(view: View) -> np.ndarray:
-    return np.diagonal(view.get("gram"), axis1=-2, axis2=-1)
+    return diagonal(view.get("gram"))
 
 
 @source("cosine", "step", "layer", "example", "example_2", needs=("gram",))
-def _cosine(view: View) -> np.ndarray:
-    return cosines(view.get("gram"))
+def _cosine(view: View) -> Pairs:
+    return cosines_of(view.get("gram"))
+
+
+def cosines_of(gram: Pairs) -> Pairs:
+    """Cosines of a table of inner products, in bands where that is in bands."""
+    if not isinstance(gram, Bands):
+        return cosines(gram)
+
+    def make(step: int, rows: slice) -> np.ndarray:
+        squares = gram.diagonal(step)
+        return _divided(gram.band(step, rows), squares[:, rows], squares)
+
+    return Bands(gram.shape, lambda step: np.where(gram.diagonal(step) == 0, np.nan, 1.0), make)
 
 
 def cosines(gram: np.ndarray) -> np.ndarray:
@@ -34,12 +47,18 @@ def cosines(gram: np.ndarray) -> np.ndarray:
            [0.5, 1. , nan],
            [nan, nan, nan]])
     """
+    squares = np.diagonal(gram, axis1=-2, axis2=-1)
+    return _divided(gram, squares, squares)
+
+
+def _divided(products: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Products (..., n, m) over the lengths of vectors whose squares are `rows` (..., n) and `columns` (..., m)."""
     with np.errstate(invalid="ignore"):
-        length = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
-        length = np.where(length == 0, np.nan, length)
+        lengths = [np.sqrt(squares) for squares in (rows, columns)]
+        left, right = (np.where(length == 0, np.nan, length) for length in lengths)
         # Two divisions, since the product of two small norms may underflow to 0.
-        cosine = gram / length[..., None]
-        cosine /= length[..., None, :]
+        cosine = products / left[..., None]
+        cosine /= right[..., None, :]
     return np.asarray(cosine)
 
 

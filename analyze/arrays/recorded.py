@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from analyze.arrays import View, source
-from analyze.numerics import ROUNDING
 from tracer.archive.sketches import descent_rates
 from tracer.errors import MissingTraceError
 
@@ -59,43 +58,6 @@ class Gradients(dict[str, Any]):
 
 
 # ---- in time ----
-
-
-def _joint(view: View) -> int:
-    """Bytes of the inner products of all examples with gradients, which those of a view are cut from."""
-    n = sum(count for _, count in view.archive.gram_probes)
-    return 8 * view.size("layer") * (n**2 - sum(view.counts) ** 2)
-
-
-@source("gram", "step", "layer", "example", "example_2", stream="gram", beside=_joint)
-def _gram(view: View) -> np.ndarray:
-    joint = view.once("gram", lambda: _gram_with_all(view))
-    starts, total = {}, 0
-    for name, available in view.archive.gram_probes:
-        starts[name] = total
-        total += available
-    parts = zip(view.probes, view.counts, strict=True)
-    rows = np.concatenate([starts[name] + np.arange(count) for name, count in parts])
-    if np.array_equal(rows, rows[0] + np.arange(len(rows))):  # side by side: no copy
-        beside = slice(rows[0], rows[-1] + 1)
-        return joint[:, :, beside, beside]
-    return joint[:, :, rows[:, None], rows]
-
-
-def _gram_with_all(view: View) -> np.ndarray:
-    first = np.asarray(view.archive.gram(view.steps[0]))
-    joint = np.empty((len(view.steps), len(first) + 1, *first.shape[1:]))
-    for position, step in enumerate(view.steps):
-        joint[position, :-1] = first if position == 0 else view.archive.gram(step)
-        joint[position, -1] = joint[position, :-1].sum(0)
-        settle(joint[position])
-    return joint
-
-
-def settle(gram: np.ndarray) -> None:
-    """Make products 0 that are so but for rounding, of which even the sign would be chance: (layer, n, n), in place."""
-    length = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
-    gram[np.abs(gram) <= ROUNDING * length[..., None] * length[..., None, :]] = 0.0
 
 
 @source("outputs", "step", "example", "output", stream="outputs")

@@ -46,6 +46,7 @@ class Block:
     steps: tuple[int, ...]
     lead: int | None = None
     groups_of_sites: int = 1
+    banded: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -91,8 +92,8 @@ def blocks_of(
     for group in itertools.chain.from_iterable(map(_sharing, groups.values())):
         fitting = [group] if _nbytes(group, archive) <= memory else [[plan] for plan in group]
         for together in fitting:
-            for steps, lead, parts in _cut(together, archive, memory, failed, pieces):
-                yield Block(number, together, steps, lead, parts)
+            for steps, lead, parts, banded in _cut(together, archive, memory, failed, pieces):
+                yield Block(number, together, steps, lead, parts, banded)
                 number += 1
 
 
@@ -108,20 +109,24 @@ def _sharing(plans: Sequence[Plan]) -> list[list[Plan]]:
     return [members for _, members in groups]
 
 
-def _nbytes(plans: Sequence[Plan], archive: Archive, sites: tuple[int, ...] | None = None) -> int:
+def _nbytes(
+    plans: Sequence[Plan], archive: Archive, sites: tuple[int, ...] | None = None, banded: bool = False
+) -> int:
     """Bytes of one snapshot of all that these metrics read, each array counted once a view."""
     names: dict[Examples, set[str]] = {}
     for plan in plans:
         for examples in plan.views:
             names.setdefault(examples, set()).update(plan.arrays)
     fixed = max((static_bytes(archive, [view], sorted(reads)) for view, reads in names.items()), default=0)
-    fixed += sum(made_bytes(plan, archive) for plan in plans)
-    return fixed + sum(view_bytes(archive, view, sorted(reads), sites) for view, reads in names.items())
+    fixed += sum(made_bytes(plan, archive, banded) for plan in plans)
+    return fixed + sum(
+        view_bytes(archive, view, sorted(reads), sites, banded) for view, reads in names.items()
+    )
 
 
 def _cut(
     plans: list[Plan], archive: Archive, memory: int, failed: MutableMapping[str, Outcome], pieces: int
-) -> Iterator[tuple[tuple[int, ...], int | None, int]]:
+) -> Iterator[tuple[tuple[int, ...], int | None, int, bool]]:
     first = plans[0]
     if not first.steps or first.whole:
         together = 0 if first.replays else _nbytes(plans, archive) * len(first.steps)
@@ -129,9 +134,12 @@ def _cut(
             message = f"reads all {len(first.steps)} snapshots at once, {byte_size(together)}: raise --memory"
             failed[first.card.name] = Outcome(message=message, missing=True)
             return
-        yield first.steps, None, 1
+        yield first.steps, None, 1, False
         return
-    size, parts = _nbytes(plans, archive), 1
+    size, parts, banded = _nbytes(plans, archive), 1, False
+    if size > memory and all(plan.card.bands for plan in plans):
+        in_bands = _nbytes(plans, archive, banded=True)
+        size, banded = (in_bands, True) if in_bands <= memory else (size, False)
     if size > memory:
         parts = _groups_of_sites(first, archive, memory)
         if not parts:
@@ -151,7 +159,7 @@ def _cut(
         place = bisect_left(timeline, steps[0])
         before = timeline[place - 1] if lag and place else None
         for start in range(0, len(steps), length):
-            yield steps[start : start + length], steps[start - 1] if lag and start else before, parts
+            yield steps[start : start + length], steps[start - 1] if lag and start else before, parts, banded
 
 
 def _runs(steps: Sequence[int], timeline: Sequence[int]) -> Iterator[tuple[int, ...]]:
@@ -248,7 +256,7 @@ class Worker:
     ) -> View:
         statics = self.statics.setdefault(examples, {})
         where = {"steps": block.steps, "lead": block.lead, "shared": shared, "statics": statics}
-        where |= {"replay": self.replay, "worker": self.shared}
+        where |= {"replay": self.replay, "worker": self.shared, "banded": block.banded}
         if sites is not None:
             return plan.view(self.archive, examples, sites=sites, **where)
         if examples not in views:

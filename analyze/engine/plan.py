@@ -9,7 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 # Importing them declares the arrays they make.
-from analyze.arrays import SOURCES, View, classes, closure, derived, minibatches, recorded, sketches  # noqa: F401
+from analyze.arrays import SOURCES, View, classes, closure, derived, grams, minibatches, recorded, sketches  # noqa: F401
 from analyze.arrays.lag import compared
 from analyze.contract import Metric
 from analyze.engine import sketched
@@ -80,22 +80,24 @@ class Plan:
 
 
 def view_bytes(
-    archive: Archive, examples: Examples, names: Sequence[str], sites: tuple[int, ...] | None = None
+    archive: Archive,
+    examples: Examples,
+    names: Sequence[str],
+    sites: tuple[int, ...] | None = None,
+    banded: bool = False,
 ) -> int:
     """Bytes of one snapshot of the named arrays and all they are made of, and room for a metric's copies."""
-    view = View(archive, *examples, sites=sites)
+    view = View(archive, *examples, sites=sites, banded=banded)
     read = [entry for entry in closure(names) if not entry.static]
     sizes = [entry.nbytes(view) for entry in read]
-    return sum(sizes) + 2 * max(sizes, default=0) + sum(entry.beside(view) for entry in read)
+    beside = 0 if banded else sum(entry.beside(view) for entry in read)
+    return sum(sizes) + 2 * max(sizes, default=0) + beside
 
 
-def made_bytes(plan: Plan, archive: Archive) -> int:
+def made_bytes(plan: Plan, archive: Archive, banded: bool = False) -> int:
     """Bytes of what a metric's function itself makes of one snapshot."""
-    views = [plan.view(archive, examples) for examples in plan.views]
-    return max(
-        (8 * sum(prod(view.size(dim) for dim in dims) for dims in made_by(plan)) for view in views),
-        default=0,
-    )
+    views = [plan.view(archive, examples, banded=banded) for examples in plan.views]
+    return max((8 * sum(map(view.entries, made_by(plan))) for view in views), default=0)
 
 
 def made_by(plan: Plan) -> tuple[tuple[str, ...], ...]:

@@ -1,6 +1,6 @@
 """Small exact numerics several metrics share: undefined is NaN, reductions are in float64."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -204,16 +204,45 @@ def pair_mean_error(values: ArrayLike, same: bool) -> Floats:
     truth where pairs are independent of each other. NaN with fewer than three examples of one split, or two of each
     of two. Source: Efron & Stein 1981, doi 10.1214/aos/1176345462.
     """
-    values = np.asarray(values, np.float64)
-    spread = []
-    for axis in (-1, -2)[: 1 if same else 2]:
-        means, _ = mean_defined(values, axis)
-        n = (~np.isnan(means)).sum(-1)
-        variance = std_defined(means, -1) ** 2
-        # Leaving out an example takes both its row and its column of a table of one set of examples.
-        scale = divide(4 * (n - 1), (n - 2.0).clip(0) ** 2) if same else divide(1, (n - 1.0).clip(0))
-        spread.append(variance * scale)
-    return np.asarray(np.sqrt(sum(spread)))
+    means = PairMeans(same)
+    means.add(np.asarray(values, np.float64))
+    return np.asarray(means.error())
+
+
+class PairMeans:
+    """What `pair_mean_error` makes of a table whose rows come in bands."""
+
+    def __init__(self, same: bool) -> None:
+        """same: both axes are the same examples."""
+        self._same, self._rows = same, list[Floats]()
+        self._sums: Any = 0.0
+        self._counts: Any = 0
+
+    def add(self, values: Floats) -> None:
+        """Take rows (..., row, example_2), NaN where a pair does not count."""
+        self._rows.append(mean_defined(values, -1)[0])
+        if not self._same:
+            undefined = np.isnan(values)
+            self._counts = self._counts + np.count_nonzero(~undefined, -2)
+            self._sums = self._sums + np.where(undefined, 0.0, values).sum(-2)
+
+    def error(self) -> Floats | None:
+        """The standard error (...); None where no rows came."""
+        if not self._rows:
+            return None
+        spread = []
+        for means in (
+            np.concatenate(self._rows, -1),
+            *([] if self._same else [divide(self._sums, self._counts)]),
+        ):
+            n = (~np.isnan(means)).sum(-1)
+            variance = std_defined(means, -1) ** 2
+            # Leaving out an example takes both its row and its column of a table of one set of examples.
+            scale = (
+                divide(4 * (n - 1), (n - 2.0).clip(0) ** 2) if self._same else divide(1, (n - 1.0).clip(0))
+            )
+            spread.append(variance * scale)
+        return np.asarray(np.sqrt(sum(spread)))
 
 
 def running_mean(values: ArrayLike, window: int) -> Floats:

@@ -312,10 +312,14 @@ class Archive:
         """(probe, number of examples) in the order of the Gram matrices' rows."""
         return [(name, n) for name, n in self._source.group_attributes("gram").get("probes", [])]
 
-    def gram(self, step: int) -> np.ndarray:
-        """Inner products of gradients, float64 (layer, example, example_2), joint over the probes."""
+    def gram(self, step: int, examples: slice | None = None) -> np.ndarray:
+        """Inner products of gradients, float64 (layer, example, example_2), joint over the probes.
+
+        examples: rows to read, one after another, where all would take too much memory.
+        """
         self._need("gram", HOW["gram"])
-        return self._source.snapshot("gram/gram", step)
+        rows = () if examples is None else (slice(None), examples)
+        return self._source.snapshot("gram/gram", step, rows)
 
     def similar(
         self,

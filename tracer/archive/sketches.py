@@ -26,12 +26,23 @@ def products(left: np.ndarray, right: np.ndarray, sketch: Table, without: int | 
     ([[[14.0]]], [[[10.0]]])
     """
     weights = _weights(sketch, without)
-    left, right = np.asarray(left, np.float64) * weights, np.asarray(right, np.float64)
     result = np.empty((len(sketch["layers"]), len(left), len(right)))
-    for out, layer in zip(result, sketch["layers"], strict=True):
-        span = slice(layer["offset"], layer["offset"] + layer["size"])
-        np.matmul(left[:, span], right[:, span].T, out=out)
+    for out, span in zip(result, _spans(sketch), strict=True):
+        weighted = np.asarray(left[:, span], np.float64) * weights[span]
+        np.matmul(weighted, np.asarray(right[:, span], np.float64).T, out=out)
     return result
+
+
+def squares(values: np.ndarray, sketch: Table, without: int | None = None) -> np.ndarray:
+    """Inner products of each gradient with itself, from sketches (n, element): (layer, n); see `products`."""
+    weights = _weights(sketch, without)
+    spans = _spans(sketch)
+    return np.stack([np.square(np.asarray(values[:, span], np.float64)) @ weights[span] for span in spans])
+
+
+def _spans(sketch: Table) -> list[slice]:
+    """Where each layer's numbers are."""
+    return [slice(layer["offset"], layer["offset"] + layer["size"]) for layer in sketch["layers"]]
 
 
 def _weights(sketch: Table, without: int | None) -> np.ndarray:

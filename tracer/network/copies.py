@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+import gc
 import mmap
 import threading
 from collections.abc import Iterator
@@ -214,7 +215,8 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         if name == "_modules":
             state[name] = {key: child and _copy_module(child, memo) for key, child in value.items()}
         elif name in HOOKS:
-            state[name] = {key: _copy_value(hook, memo) for key, hook in value.items() if of_torch(hook)}
+            hooks = {key: _copy_value(hook, memo) for key, hook in value.items() if of_torch(hook)}
+            state[name] = type(value)(hooks)  # a plain dict takes no hooks: it cannot be referred to weakly
         else:
             state[name] = _copy_value(value, memo)
     if "_original_forward" in state and "forward" in state:
@@ -281,6 +283,7 @@ def memory_returned() -> Iterator[None]:
         yield
     finally:
         if _resident() - before > _KEPT:
+            gc.collect()  # what a pass leaves behind may lie in circles, as outputs of the transformers library do
             return_memory()
 
 

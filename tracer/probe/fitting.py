@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tracer.probe import Probe
 
 COST = 5.0  # training steps that a snapshot takes at most by default
-_FREE = 10**10  # operations that any snapshot may take: about a tenth of a second
+FREE = 10**10  # operations that any snapshot may take: about a tenth of a second
 _SHARE = 4  # the part of the memory that a stream other than gradients takes at most by default
 _WEIGHTS = 1.5  # bytes of a snapshot's probes by default: so many times those of the weights,
 _LEAST = 6 << 20  # or this many
@@ -102,7 +102,7 @@ class _Fitting:
         }
         self._wanted = {name: dict(taken) for name, taken in self.counts.items()}
         work = needs.work
-        self._limit = None if work is None else max(_FREE, cost * work.step)
+        self._limit = None if work is None else max(FREE, cost * work.step)
 
     def run(self) -> Fitted:
         reasons = [
@@ -279,8 +279,17 @@ class _Fitting:
         enough = byte_size(needed, at_least=True)
         return RecordError(
             f"one snapshot of the probes takes {enough}, more than memory={byte_size(self._needs.memory)}; most of it, "
-            f"{byte_size(parts[largest])}, is {largest}: lower its capture{self._hint(stream)}, or raise memory= to "
-            f"{enough!r}"
+            f"{byte_size(parts[largest])}, is {largest}: lower its capture{self._hint(stream)}{self._sketched()}, or "
+            f"raise memory= to {enough!r}"
+        )
+
+    def _sketched(self) -> str:
+        """That sketches would fit, where something else was asked for."""
+        fits = replace(self._needs, gradients="sketch").groups(self.counts) is not None
+        return (
+            ", take gradients='sketch', with which all fit"
+            if self._needs.gradients != "sketch" and fits
+            else ""
         )
 
     def _hint(self, stream: str) -> str:

@@ -57,12 +57,12 @@ class ProbePass:
     bytes of `memory` that something else takes.
 
     probes: as they are taken now, each stream with its number of examples. steps: training steps that a snapshot is
-    worth, None where that is not known. device: where the probes are. streams: what is recorded. mode, reason: how
-    gradients are kept, and why. ways: by layer, "rows", "vmap" or "loop". layout: {group: {array: (dtype, shape,
-    dims)}} of one snapshot; attributes: {group: {...}}; static: {group: (arrays, dims, attributes)} of the probes
-    themselves; sites: rows of the table of sites, with the first unit of each; notes: sentences for the user; lowered:
-    the same of what was not asked for and is less than usual; room: bytes of `memory` for copies that wait to be
-    written; object_bytes: of an object that snapshots of an array share, at most.
+    worth, None where that is not known. short: whether it takes no more than is always taken. device: where the probes
+    are. streams: what is recorded. mode, reason: how gradients are kept, and why. ways: by layer, "rows", "vmap" or
+    "loop". layout: {group: {array: (dtype, shape, dims)}} of one snapshot; attributes: {group: {...}}; static: {group:
+    (arrays, dims, attributes)} of the probes themselves; sites: rows of the table of sites, with the first unit of
+    each; notes: sentences for the user; lowered: the same of what was not asked for and is less than usual; room: bytes
+    of `memory` for copies that wait to be written; object_bytes: of an object that snapshots share, at most.
     RecordError, naming the probe, where examples do not fit the network.
     """
 
@@ -130,6 +130,7 @@ class ProbePass:
         spent = needs.cost(fitted.counts, len(fitted.groups))
         self.batch = None if work is None else work.batch
         self.steps = None if work is None else spent / work.step
+        self.short = work is not None and spent <= fitting.FREE
         self.lowered = fitted.notes
         self.room, self.object_bytes = fitted.room, fitted.shared
         self.notes = [note for p in self._probes for note in _absent_classes(p)]

@@ -11,7 +11,7 @@ import numpy as np
 from tracer.announce import announce
 from tracer.errors import RecordError, byte_size
 from tracer.network.randomness import untouched_random_state
-from tracer.probe import ProbePass
+from tracer.probe import ProbePass, fitting
 from tracer.recorder.device import fetched
 from tracer.schedule import Schedule
 from tracer.spec import STREAMS, snapshot_rows, stream_of
@@ -143,11 +143,12 @@ def announce_snapshots(
             streams.setdefault(stream, []).append(probe.taken(stream))
     held = [f"{stream} of {' + '.join(map(str, counts))}" for stream, counts in streams.items()]
     of_probes = f", {', '.join(held)} examples" if held else ""
-    steps = (
-        ""
-        if passes.steps is None
-        else f" and about {passes.steps:.2g} training steps of {passes.batch} examples"
-    )
+    steps = ""
+    if passes.steps is not None:
+        short = passes.short and passes.steps > fitting.COST
+        steps = f" and about {passes.steps:.2g} training steps of {passes.batch} examples" + (
+            ", which are short: a tenth of a second at most" if short else ""
+        )
     announce(f"Recording into {path!r}: a snapshot takes {size}{steps}: weights{of_probes}.")
     for note in notes:
         announce(note)

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -15,7 +16,7 @@ from tracer.errors import ArchiveError, RecordError, first_line
 from tracer.network import Network
 from tracer.network.checks import reached
 from tracer.network.checks import some as first_of
-from tracer.network.copies import named_tensors, private_copy, quiet, unwrap
+from tracer.network.copies import memory_returned, named_tensors, passing_copy, private_copy, quiet, unwrap
 from tracer.network.estimate import Estimate, estimate
 from tracer.network.loss_kind import judged
 from tracer.network.objective import Objective, Scored, call_model, objective_of, per_example, said_targets
@@ -81,10 +82,15 @@ def check_accepted(
 
     With an objective, nothing but the objective calls the model.
     """
+    with quiet(grad=True):  # all that a pass holds is let go before it ends
+        _check_accepted(model, name, cloned(inputs), cloned(targets), loss, objective)
+
+
+def _check_accepted(
+    model: nn.Module, name: str, inputs: Any, targets: Any, loss: Any, objective: Objective | None
+) -> None:
     shapes = _told(inputs)
-    inputs, targets = cloned(inputs), cloned(targets)
-    with quiet(grad=True):
-        replica = private_copy(model)
+    with passing_copy(model) as replica:
         if objective is not None:
             try:
                 scored = objective_of(None, objective)(replica, inputs, targets)
@@ -314,7 +320,8 @@ def correctness(
     if objective is not None and network.correct is not None and getattr(targets, "ndim", 0) == 2:
         with quiet(grad=True):
             said = said_targets(objective(private_copy(model), whole(inputs), targets))
-    return judged(network, tensors, (inputs, targets), probe.targets, loss, said)
+    with memory_returned():
+        return judged(network, tensors, (inputs, targets), probe.targets, loss, said)
 
 
 def captured(probe: Probe, passes: ProbePass | None) -> dict[str, int | None]:
@@ -327,6 +334,11 @@ def complex_parameters(tensors: Mapping[str, torch.Tensor], network: Network | E
     """Names of the trainable parameters that are complex."""
     names = [name for layer in network.layers for name in layer.parameters]
     return [name for name in names if tensors[name].is_complex()]
+
+
+def _reached(waiting: dict[str, None], name: str, leaf: torch.Tensor) -> None:
+    leaf.grad = None  # at once: those of all parameters together take as much as the model
+    del waiting[name]
 
 
 def unreached(
@@ -347,10 +359,9 @@ def unreached(
                 return []
             if not losses.requires_grad:
                 continue
-            gradients = torch.autograd.grad(losses.sum(), list(live.values()), allow_unused=True)
-        for name, gradient in zip(live, gradients, strict=True):
-            if gradient is not None:
-                del unreached[name]
+            for name, leaf in live.items():
+                leaf.register_post_accumulate_grad_hook(partial(_reached, unreached, name))
+            torch.autograd.backward(losses.sum(), inputs=list(live.values()))
     if not unreached:
         return []
     shown = ", ".join(list(unreached)[:5]) + (f" and {len(unreached) - 5} more" if len(unreached) > 5 else "")

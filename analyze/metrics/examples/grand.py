@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analyze import plot
+from analyze.arrays.bands import diagonal, table
 from analyze.contract import metric
 from analyze.metrics.examples.el2n import PAUL_2021, score_histogram, spread_lines
 from analyze.metrics.gradients.gradient_diversity import layer_heat
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 @metric(
     reads=("gram",),
+    bands=True,
     scope="probe",
     variables={
         "score": ("step", "layer", "example"),
@@ -52,7 +54,7 @@ def grand(gram: ArrayLike) -> dict[str, NDArray]:
     >>> grand([[[[9.0, 0.0], [0.0, 16.0]]]])["score"].tolist()
     [[[3.0, 4.0]]]
     """
-    squared = np.diagonal(np.asarray(gram, dtype=np.float64), axis1=-2, axis2=-1)
+    squared = diagonal(table(gram))
     score = np.sqrt(np.where(np.isfinite(squared), squared, np.nan))
     mean, used = mean_defined(score, axis=-1)
     return {

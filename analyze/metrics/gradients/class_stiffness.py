@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from analyze import plot
+from analyze.arrays.bands import Pairs, bands
 from analyze.arrays.classes import classes_in
 from analyze.contract import metric
 from analyze.numerics import divide, mean_defined
@@ -30,6 +31,7 @@ ERRORS = ("cosine_error", "cosine_within_error", "cosine_between_error")
 @metric(
     reads=("gram", "cosine", "labels", "ids"),
     optional=("true_labels",),
+    bands=True,
     variables={
         **dict.fromkeys(("cosine", "sign", "n_undefined"), CELLS),
         **dict.fromkeys(MEANS[2:], CURVES),
@@ -52,8 +54,8 @@ ERRORS = ("cosine_error", "cosine_within_error", "cosine_between_error")
     reference=FORT_2019,
 )
 def class_stiffness(
-    gram: np.ndarray,
-    cosine: np.ndarray,
+    gram: Pairs,
+    cosine: Pairs,
     labels: np.ndarray,
     ids: np.ndarray,
     *,
@@ -85,35 +87,51 @@ def class_stiffness(
         labels = true_labels
     names = classes_in(labels)
     indicator = (np.asarray(labels)[:, None] == names).astype(np.float64)
-    distinct = ids[:, None] != ids
-    with np.errstate(invalid="ignore"):
-        signs = np.sign(gram)
-    if zero == "as_zero":
-        cosine = np.where(np.isnan(cosine) & ~np.isnan(signs), 0.0, cosine)
+    cells = [_of_classes(gram, cosine, ids, step, indicator, zero) for step in range(len(gram))]
+    sums, used, pairs, rows = (np.stack(parts) for parts in zip(*cells, strict=True))
     result: dict[str, Any] = {}
-    for kind, values in (("cosine", cosine), ("sign", signs)):
-        defined = ~np.isnan(values) & distinct
-        used = _cells(defined.astype(np.float64), indicator)
-        result[kind] = divide(_cells(np.where(defined, values, 0.0), indicator), used)
+    for position, kind in enumerate(("cosine", "sign")):
+        result[kind] = divide(sums[:, position], used[:, position])
         result |= {f"{kind}_{name}": mean for name, mean in _means(result[kind], names, superclass).items()}
-        if kind == "cosine":
-            result |= dict(zip(ERRORS, _errors(values, defined, indicator), strict=True))
-            pairs = _cells(distinct.astype(np.float64), indicator)
-            result["n_undefined"] = _unordered(pairs - used)
-            result["n_pairs"] = _unordered(pairs)
+    result |= dict(zip(ERRORS, _errors(rows, indicator), strict=True))
+    result["n_undefined"] = _unordered(pairs[:, None] - used[:, 0])
+    result["n_pairs"] = _unordered(pairs[0])
     return {**result, "label": names, "label_2": names, "attrs": {"classes": classes}}
 
 
-def _cells(values: np.ndarray, indicator: np.ndarray) -> np.ndarray:
-    """Sums of (..., example, example_2) over the examples of two classes."""
-    return indicator.T @ values @ indicator
+def _of_classes(
+    gram: Pairs, cosine: Pairs, ids: np.ndarray, step: int, indicator: np.ndarray, zero: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of one snapshot: sums over the pairs of two classes, how many are defined, how many there are; means of examples.
+
+    (kind, layer, class, class) twice, (class, class), and mean cosines of each example with each class (layer, example,
+    class).
+    """
+    layers, (n, count) = gram.shape[1], indicator.shape
+    sums, used = np.zeros((2, 2, layers, count, n))
+    pairs, rows = np.zeros((count, n)), np.empty((layers, n, count))
+    for (part, products), (_, cosines) in zip(bands(gram, step), bands(cosine, step), strict=True):
+        own, distinct = indicator[part].T, ids[part, None] != ids
+        with np.errstate(invalid="ignore"):
+            signs = np.sign(products)
+        if zero == "as_zero":
+            cosines = np.where(np.isnan(cosines) & ~np.isnan(signs), 0.0, cosines)
+        pairs += own @ distinct.astype(np.float64)
+        for kind, values in enumerate((cosines, signs)):
+            defined = ~np.isnan(values) & distinct
+            known = np.where(defined, values, 0.0)
+            sums[kind] += own @ known
+            used[kind] += own @ defined.astype(np.float64)
+            if kind == 0:
+                rows[:, part] = divide(known @ indicator, defined @ indicator)
+    return sums @ indicator, used @ indicator, pairs @ indicator, rows
 
 
-def _errors(
-    values: np.ndarray, defined: np.ndarray, indicator: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Standard errors of the cells (..., class, class), of the mean of the diagonal, and of that of all else."""
-    rows = divide(np.where(defined, values, 0.0) @ indicator, defined @ indicator)  # (..., example, class)
+def _errors(rows: np.ndarray, indicator: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Standard errors of the cells (..., class, class), of the mean of the diagonal, and of that of all else.
+
+    rows: mean cosines (..., example, class).
+    """
     own, count = indicator.astype(bool), indicator.shape[1]
     variance, n = _variances(rows, indicator)
     halves = divide(variance, (n - 1).clip(0))

@@ -44,6 +44,7 @@ CHATTERJEE_ZIELINSKI_2020 = Reference(
 
 @metric(
     reads=("gram",),
+    bands=True,
     scope="probe",
     variables={
         "m_coherence": ("step", "probe", "layer"),

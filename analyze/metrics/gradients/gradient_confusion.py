@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analyze import plot
+from analyze.arrays.bands import bands, diagonal, table
 from analyze.contract import metric
 from analyze.metrics.gradients.gradient_diversity import layer_heat, probe_lines
 from analyze.numerics import divide, pairs_of
@@ -33,6 +34,7 @@ SANKARARAMAN_2020 = Reference(
 
 @metric(
     reads=("gram",),
+    bands=True,
     scope="probe",
     variables={
         "eta": ("step", "probe", "layer"),
@@ -67,21 +69,28 @@ def gradient_confusion(gram: ArrayLike) -> dict[str, NDArray]:
     >>> float(result["eta"][0, 0]), float(result["min_cosine"][0, 0])
     (2.0, -1.0)
     """
-    gram = np.asarray(gram, dtype=np.float64)
-    n = gram.shape[-1]
-    first, second = np.triu_indices(n, 1)
-    norm = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
-    shape = gram.shape[:-2]
-    eta, cosine, conflicting = (np.full(shape, np.nan) for _ in range(3))
-    undefined = np.zeros(shape, np.int64)
+    pairs = table(gram)
+    n = pairs.shape[-1]
+    norm = np.sqrt(diagonal(pairs))
+    shape = pairs.shape[:-2]
+    least, cosine = np.full(shape, np.inf), np.full(shape, np.nan)
+    against, known, undefined = (np.zeros(shape, np.int64) for _ in range(3))
     # One snapshot at a time: all pairs of every step and layer at once would need several copies of the input.
-    for step in range(len(gram)) if len(first) else ():
-        product = pairs_of(gram[step], first, second)
-        ratio = divide(product, norm[step][:, first] * norm[step][:, second])
-        eta[step] = np.maximum(0.0, -product.min(-1))  # NaN where one of them is
-        conflicting[step] = divide((product < 0).sum(-1), (~np.isnan(product)).sum(-1))
-        undefined[step] = np.isnan(ratio).sum(-1)
-        cosine[step] = np.fmin.reduce(np.clip(ratio, -1.0, 1.0), -1)  # NaN only where none is defined
+    for step in range(len(pairs)):
+        for rows, products in bands(pairs, step):
+            first, second = np.triu_indices(rows.stop - rows.start, rows.start + 1, n)
+            if not len(first):
+                continue
+            product = pairs_of(products, first, second)
+            ratio = divide(product, norm[step][:, first + rows.start] * norm[step][:, second])
+            least[step] = np.minimum(least[step], product.min(-1))  # NaN where one of them is
+            against[step] += (product < 0).sum(-1)
+            known[step] += (~np.isnan(product)).sum(-1)
+            undefined[step] += np.isnan(ratio).sum(-1)
+            # NaN only where none is defined
+            cosine[step] = np.fmin(cosine[step], np.fmin.reduce(np.clip(ratio, -1.0, 1.0), -1))
+    eta = np.maximum(0.0, -least) if n > 1 else np.full(shape, np.nan)
+    conflicting = divide(against, known)
     return {"eta": eta, "min_cosine": cosine, "conflicting": conflicting, "n_undefined": undefined}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analyze import plot
+from analyze.arrays.bands import diagonal, pair_sums, table
 from analyze.contract import metric
 from analyze.numerics import divide
 from analyze.reference import Reference
@@ -43,10 +44,10 @@ def sum_and_norms(gram: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.floa
     >>> tuple(map(float, sum_and_norms([[1.0, -1.0], [-1.0, 4.0]])))
     (3.0, 5.0)
     """
-    gram = np.asarray(gram, dtype=np.float64)
-    total = gram.sum(axis=(-2, -1))
-    rounding = 4 * np.finfo(np.float64).eps * np.abs(gram).sum(axis=(-2, -1))
-    return np.where(total <= rounding, 0.0, total), np.trace(gram, axis1=-2, axis2=-1)
+    pairs = table(gram)
+    total, absolute = pair_sums(pairs)
+    rounding = 4 * np.finfo(np.float64).eps * absolute
+    return np.where(total <= rounding, 0.0, total), diagonal(pairs).sum(-1)
 
 
 def count_zero(gram: ArrayLike) -> NDArray[np.int64]:
@@ -55,11 +56,12 @@ def count_zero(gram: ArrayLike) -> NDArray[np.int64]:
     >>> int(count_zero([[4.0, 0.0], [0.0, 0.0]]))
     1
     """
-    return np.sum(np.diagonal(gram, axis1=-2, axis2=-1) == 0, axis=-1, dtype=np.int64)
+    return np.sum(diagonal(table(gram)) == 0, axis=-1, dtype=np.int64)
 
 
 @metric(
     reads=("gram",),
+    bands=True,
     scope="probe",
     variables={
         "diversity": ("step", "probe", "layer"),

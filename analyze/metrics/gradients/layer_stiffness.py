@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from analyze import plot
+from analyze.arrays.bands import Pairs, bands
 from analyze.arrays.classes import classes_in
 from analyze.contract import metric
 from analyze.numerics import mean_defined, std_defined
@@ -25,6 +26,7 @@ DIMS = ("step", "layer", "kind")
 @metric(
     reads=("gram", "cosine", "labels", "ids", "layer"),
     optional={"gradients": {"per_tensor": True}},
+    bands=True,
     variables={"mean": DIMS, "std": DIMS, "n_anchors": DIMS},
     scope="train",
     makes=[("layer", "example", "example_2")] * 4,
@@ -41,8 +43,8 @@ DIMS = ("step", "layer", "kind")
     reference=(WALKER_2023, FORT_2019),
 )
 def layer_stiffness(
-    gram: np.ndarray,
-    cosine: np.ndarray,
+    gram: Pairs,
+    cosine: Pairs,
     labels: np.ndarray,
     ids: np.ndarray,
     layer: np.ndarray,
@@ -78,15 +80,8 @@ def layer_stiffness(
         gram, layer = _tensor_grams(gradients)
         cosine = _cosine(gram)
     chosen = reference_set(labels, ids, per_class, seed if reference == "random" else None)
-    keep = ids[:, None] != ids[chosen]
-    with np.errstate(invalid="ignore"):
-        signs = np.sign(gram[..., chosen])
-    cosines = cosine[..., chosen]
-    if zero == "as_zero":
-        cosines = np.where(np.isnan(cosines) & ~np.isnan(signs), 0.0, cosines)
     columns: dict[str, list[np.ndarray]] = {"mean": [], "std": [], "n_anchors": []}
-    for values in (cosines, signs):
-        anchors, _ = mean_defined(np.where(keep, values, np.nan), -1)
+    for anchors in _anchors(gram, cosine, ids, chosen, zero):
         mean, used = mean_defined(anchors, -1)
         for name, column in (("mean", mean), ("std", std_defined(anchors, -1)), ("n_anchors", used)):
             columns[name].append(column)
@@ -94,6 +89,25 @@ def layer_stiffness(
     attributes = {"reference_ids": " ".join(map(str, ids[chosen])), "per_class": len(chosen) // _n(labels)}
     attributes |= {"reference": reference, "seed": seed} if reference == "random" else {}
     return {**result, "kind": list(KINDS), "layer": layer, "attrs": attributes}
+
+
+def _anchors(gram: Pairs, cosine: Pairs, ids: np.ndarray, chosen: np.ndarray, zero: str) -> list[np.ndarray]:
+    """Mean cosine and mean sign of each example with the reference set: (step, layer, example) each."""
+    steps: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for step in range(len(gram)):
+        parts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        for (rows, products), (_, ratios) in zip(bands(gram, step), bands(cosine, step), strict=True):
+            keep = ids[rows, None] != ids[chosen]
+            with np.errstate(invalid="ignore"):
+                signs = np.sign(products[..., chosen])
+            cosines = ratios[..., chosen]
+            if zero == "as_zero":
+                cosines = np.where(np.isnan(cosines) & ~np.isnan(signs), 0.0, cosines)
+            for part, values in zip(parts, (cosines, signs), strict=True):
+                part.append(mean_defined(np.where(keep, values, np.nan), -1)[0])
+        for means, part in zip(steps, parts, strict=True):
+            means.append(np.concatenate(part, -1))
+    return [np.stack(means) for means in steps]
 
 
 def reference_set(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from analyze import plot
+from analyze.arrays.bands import Pairs, bands, table
 from analyze.contract import metric
 from analyze.numerics import divide, pairwise_distance, settled
 from analyze.reference import WALKER_2023
@@ -28,7 +29,8 @@ MARKERS = ("o", "s", "^", "D", "v")  # classes, where few enough to tell apart
         "position": ("example", "component"),
     },
     scope="train",
-    makes=[("example", "example_2")] * 4,
+    bands=True,
+    makes=[("example", "example")] * 4,  # distances, and the weights of neighbours
     bounds={"cosine": (-1, 1), "sign": (-1, 1)},
     units={"position": "input units"},
     sketched=("cosine", "sign"),
@@ -43,8 +45,8 @@ MARKERS = ("o", "s", "^", "D", "v")  # classes, where few enough to tell apart
     reference=WALKER_2023,
 )
 def neighbourhood_stiffness(
-    cosine: np.ndarray,
-    gram: np.ndarray,
+    cosine: Pairs,
+    gram: Pairs,
     inputs: np.ndarray,
     ids: np.ndarray,
     layer: np.ndarray,
@@ -74,15 +76,21 @@ def neighbourhood_stiffness(
     """
     at = list(np.asarray(layer)).index(layer_name)
     weights = neighbour_weights(inputs, ids, neighbours, radius, kernel)
-    similarity = np.asarray(cosine, np.float64)[:, at]
-    defined = ~np.isnan(similarity)
-    total = np.einsum("ij,sij->si", weights, np.where(defined, similarity, 0.0))
-    signs = np.sign(np.asarray(gram, np.float64)[:, at])
+    gram, cosine = table(gram), table(cosine)
+    total, known, signs = (np.empty((len(gram), len(weights))) for _ in range(3))
+    used = np.empty(total.shape, np.int64)
+    for step in range(len(gram)):
+        for (rows, products), (_, cosines) in zip(bands(gram, step), bands(cosine, step), strict=True):
+            own, defined = weights[rows], ~np.isnan(cosines[at])
+            total[step, rows] = np.einsum("ij,ij->i", own, np.where(defined, cosines[at], 0.0))
+            known[step, rows] = np.einsum("ij,ij->i", own, defined)
+            signs[step, rows] = np.einsum("ij,ij->i", own, np.sign(products[at]))
+            used[step, rows] = np.count_nonzero(own * defined, axis=-1)
     position, share = positions(inputs)
     return {
-        "cosine": divide(total, np.einsum("ij,sij->si", weights, defined)),
-        "sign": divide(np.einsum("ij,sij->si", weights, signs), weights.sum(1)),
-        "n_neighbours": np.count_nonzero(weights * defined, axis=-1),
+        "cosine": divide(total, known),
+        "sign": divide(signs, weights.sum(1)),
+        "n_neighbours": used,
         "position": position,
         "component": np.array([1, 2]),
         "attrs": {"position_variance_share": share},

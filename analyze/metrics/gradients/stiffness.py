@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from analyze import plot
+from analyze.arrays.bands import Pairs, bands
 from analyze.contract import metric
-from analyze.numerics import divide, mean_defined, pair_mean_error, pairs_of
+from analyze.numerics import PairMeans, divide, pairs_of
 from analyze.reference import FORT_2019, WALKER_2023
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 @metric(
     reads=("gram", "cosine", "split", "ids"),
+    bands=True,
     variables={
         "cosine": ("step", "pair", "layer"),
         "sign": ("step", "pair", "layer"),
@@ -40,8 +42,8 @@ if TYPE_CHECKING:
     reference=(FORT_2019, WALKER_2023),
 )
 def stiffness(
-    gram: np.ndarray,
-    cosine: np.ndarray,
+    gram: Pairs,
+    cosine: Pairs,
     split: np.ndarray,
     ids: np.ndarray,
     *,
@@ -70,44 +72,73 @@ def stiffness(
     result = {name: np.full(shape, np.nan) for name in ("cosine", "sign", "cosine_error", "sign_error")}
     undefined = np.zeros(shape, np.int64)
     used = np.zeros(len(pairs), np.int64)
-    for p, (first, second) in enumerate(pairs):
-        rows, columns = distinct_pairs(split, ids, first, second)
-        used[p] = len(rows)
-        block = np.ix_(np.arange(gram.shape[1]), split == first, split == second)
-        left_out = ids[split == first][:, None] == ids[split == second] if first == second else None
-        for step in range(len(gram)):  # one at a time, so that the pairs stay in the caches
-            cosines, products = (pairs_of(values[step], rows, columns) for values in (cosine, gram))
-            known = np.count_nonzero(~np.isnan(products), -1)
-            undefined[step, p] = np.isnan(cosines).sum(-1)
-            if zero == "as_zero":
-                cosines = np.where(np.isnan(cosines) & ~np.isnan(products), 0.0, cosines)
-            result["cosine"][step, p] = mean_defined(cosines, -1)[0]
-            signs = np.count_nonzero(products > 0, -1) - np.count_nonzero(products < 0, -1)
-            result["sign"][step, p] = divide(signs, known)
-            for name, values in (("cosine", cosine[step][block]), ("sign", np.sign(gram[step][block]))):
-                if name == "cosine" and zero == "as_zero":
-                    values = np.where(np.isnan(values) & ~np.isnan(gram[step][block]), 0.0, values)
-                if left_out is not None:
-                    values[:, left_out] = np.nan
-                result[f"{name}_error"][step, p] = pair_mean_error(values, first == second)
+    for step in range(len(gram)):
+        sums = [_Sums(split, ids, pair, gram.shape[1]) for pair in pairs]
+        for (rows, products), (_, cosines) in zip(bands(gram, step), bands(cosine, step), strict=True):
+            for one in sums:
+                one.add(rows, products, cosines, zero == "as_zero")
+        for p, one in enumerate(sums):
+            used[p], undefined[step, p] = one.pairs, one.undefined
+            for name, value in one.means().items():
+                result[name][step, p] = value
     names = [f"{first}-{second}" for first, second in pairs]
     return {**result, "n_undefined": undefined, "n_pairs": used, "pair": names}
+
+
+class _Sums:
+    """Sums over the pairs of examples of two splits, at one snapshot, rows after rows."""
+
+    def __init__(self, split: np.ndarray, ids: np.ndarray, pair: tuple[str, str], layers: int) -> None:
+        self._ids, self._same = ids, pair[0] == pair[1]
+        self._first, self._second = (np.flatnonzero(split == name) for name in pair)
+        self.pairs, self.undefined = 0, np.zeros(layers, np.int64)
+        self._cosines, self._signs = np.zeros(layers), np.zeros(layers, np.int64)
+        self._known, self._defined = np.zeros(layers, np.int64), np.zeros(layers, np.int64)
+        self._spread = {name: PairMeans(self._same) for name in ("cosine", "sign")}
+
+    def add(self, rows: slice, products: np.ndarray, cosines: np.ndarray, as_zero: bool) -> None:
+        """Add rows of the tables of inner products and cosines (layer, row, example)."""
+        mine = self._first[(self._first >= rows.start) & (self._first < rows.stop)]
+        if not len(mine):
+            return
+        block = np.ix_(np.arange(len(products)), mine - rows.start, self._second)
+        equal = self._ids[mine][:, None] == self._ids[self._second] if self._same else None
+        i, j = np.nonzero((mine[:, None] < self._second) & ~equal) if equal is not None else _all(block)
+        places = mine[i] - rows.start, self._second[j]
+        self.pairs += len(i)
+        self._add_pairs(pairs_of(products, *places), pairs_of(cosines, *places), as_zero)
+        for name, values in (("cosine", cosines[block]), ("sign", np.sign(products[block]))):
+            if name == "cosine" and as_zero:
+                values = np.where(np.isnan(values) & ~np.isnan(products[block]), 0.0, values)
+            if equal is not None:
+                values[:, equal] = np.nan
+            self._spread[name].add(values)
+
+    def _add_pairs(self, products: np.ndarray, cosines: np.ndarray, as_zero: bool) -> None:
+        missing = np.isnan(cosines)
+        self.undefined += missing.sum(-1)
+        self._known += np.count_nonzero(~np.isnan(products), -1)
+        self._cosines += np.where(missing, 0.0, cosines).sum(-1)
+        self._defined += np.count_nonzero(~(missing & np.isnan(products)) if as_zero else ~missing, -1)
+        self._signs += np.count_nonzero(products > 0, -1) - np.count_nonzero(products < 0, -1)
+
+    def means(self) -> dict[str, np.ndarray]:
+        """Means and their standard errors (layer,)."""
+        errors = {f"{name}_error": spread.error() for name, spread in self._spread.items()}
+        means = {"cosine": divide(self._cosines, self._defined), "sign": divide(self._signs, self._known)}
+        return means | {name: error for name, error in errors.items() if error is not None}
+
+
+def _all(block: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Every row with every column."""
+    i, j = np.indices((block[1].size, block[2].size))
+    return i.ravel(), j.ravel()
 
 
 def split_pairs(split: np.ndarray) -> list[tuple[str, str]]:
     """Every split with itself, then every two of them, in order of appearance."""
     names = list(dict.fromkeys(str(name) for name in split))
     return [(name, name) for name in names] + list(combinations(names, 2))
-
-
-def distinct_pairs(
-    split: np.ndarray, ids: np.ndarray, first: str, second: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (pair,), (pair,) of the unordered pairs of two splits, never of an example with itself."""
-    rows, columns = np.flatnonzero(split == first), np.flatnonzero(split == second)
-    i, j = (grid.ravel() for grid in np.meshgrid(rows, columns, indexing="ij"))
-    keep = (i < j) & (ids[i] != ids[j]) if first == second else np.ones(len(i), bool)
-    return i[keep], j[keep]
 
 
 def plot_stiffness(result: xr.Dataset, figure: Figure) -> None:

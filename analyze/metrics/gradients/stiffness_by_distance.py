@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyze import plot
+from analyze.arrays.bands import Pairs, bands, table
 from analyze.contract import metric
 from analyze.numerics import ROUNDING, divide, pairwise_distance
 from analyze.reference import FORT_2019
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
         "critical_length": ("step", "estimator"),
     },
     scope="train",
-    makes=[("example", "example_2")] * 2,
+    bands=True,
+    makes=[("example", "example")] * 4,  # distances, and what is said of their pairs
     bounds={"cosine": (-1, 1), "critical_length": (0, np.inf)},
     sketched=("cosine", "critical_length"),
     summary={"critical_length": {"estimator": "each"}},
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     reference=FORT_2019,
 )
 def stiffness_by_distance(
-    cosine: np.ndarray,
+    cosine: Pairs,
     inputs: np.ndarray,
     labels: np.ndarray,
     layer: np.ndarray,
@@ -92,15 +94,25 @@ def stiffness_by_distance(
 
 
 def _pairs(
-    cosine: np.ndarray, inputs: np.ndarray, labels: np.ndarray, layer: int, within_class: bool
+    cosine: Pairs, inputs: np.ndarray, labels: np.ndarray, layer: int, within_class: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    labels = np.asarray(labels)
-    first, second = np.triu_indices(len(labels), 1)
-    distance = pairwise_distance(inputs, "cosine")[first, second]
-    same = (labels[first] == labels[second]) & (labels[first] != IGNORED)
-    keep = ~np.isnan(distance) & (same | (not within_class))
-    first, second = first[keep], second[keep]
-    return np.asarray(cosine, np.float64)[:, layer, first, second], distance[keep]
+    """Cosines (step, pair) and distances (pair,) of the pairs that count."""
+    cosine, labels = table(cosine), np.asarray(labels)
+    apart = pairwise_distance(inputs, "cosine")
+    places: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # of a band: rows within it, columns
+    values = []
+    for step in range(len(cosine)):
+        parts = []
+        for rows, cosines in bands(cosine, step):
+            if rows.start not in places:
+                same = (labels[rows, None] == labels) & (labels[rows, None] != IGNORED)
+                keep = ~np.isnan(apart[rows]) & (same | (not within_class))
+                first, second = np.nonzero(np.triu(keep, rows.start + 1))
+                places[rows.start] = first, second
+            parts.append(cosines[layer][places[rows.start]])
+        values.append(np.concatenate(parts))
+    distance = [apart[start:][where] for start, where in sorted(places.items())]
+    return np.stack(values), np.concatenate(distance)
 
 
 def _bins(distance: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analyze import plot
+from analyze.arrays.bands import Pairs, bands, diagonal
 from analyze.contract import metric
 from analyze.numerics import mean_defined
 from analyze.reference import Reference
@@ -30,6 +31,8 @@ PRUTHI_2020 = Reference(
 @metric(
     reads=("gram", "descent_rate", "split", "ids"),
     combine="sum",
+    bands=True,
+    makes=[("example", "example")] * 5,  # influences, their sum, and from sketches those without each block
     variables={
         "influence": ("train_example", "test_example"),
         "self_influence": ("train_example",),
@@ -48,7 +51,7 @@ PRUTHI_2020 = Reference(
     reference=PRUTHI_2020,
 )
 def tracin(
-    gram: np.ndarray, descent_rate: np.ndarray, split: np.ndarray, ids: np.ndarray
+    gram: Pairs, descent_rate: np.ndarray, split: np.ndarray, ids: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Influence of every training example on every example of the other splits, summed over snapshots.
 
@@ -74,8 +77,11 @@ def tracin(
         )
     influence, own = np.zeros((len(train), len(test))), np.zeros(len(train))
     used = 0
-    for rate, products in zip(mean_defined(descent_rate, axis=1)[0], gram, strict=True):
-        cross, norms = products[-1][np.ix_(train, test)], np.diagonal(products[-1])[train]
+    for step, rate in enumerate(mean_defined(descent_rate, axis=1)[0]):
+        cross = np.concatenate(
+            [_cross(rows, products[-1], train, test) for rows, products in bands(gram, step)]
+        )
+        norms = diagonal(gram)[step, -1, train]
         if not (np.isfinite(rate) and np.isfinite(cross).all() and np.isfinite(norms).all()):
             continue
         influence += rate * cross
@@ -89,6 +95,12 @@ def tracin(
         "train_example": ids[train],
         "test_example": ids[test],
     }
+
+
+def _cross(rows: slice, products: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Products (row, example) of those rows that are of training with test examples."""
+    mine = train[(train >= rows.start) & (train < rows.stop)]
+    return products[np.ix_(mine - rows.start, test)]
 
 
 def plot_tracin(result: xr.Dataset, figure: Figure) -> None:

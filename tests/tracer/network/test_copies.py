@@ -231,3 +231,9 @@ def test_what_a_trace_leaves_behind_holds_no_weights():
         assert len(held) == 1 and held[0] is model[0].weight
     finally:
         gc.enable()
+
+
+def test_a_copy_takes_hooks_of_its_own() -> None:
+    replica = private_copy(nn.Linear(2, 1))
+    replica.register_forward_hook(lambda module, inputs, out: out + 1)
+    assert torch.equal(replica(torch.zeros(1, 2)), replica.bias[None] + 1)
