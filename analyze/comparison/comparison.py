@@ -117,7 +117,7 @@ class Comparison:
             if 0 < len(lacking) < len(self.table):
                 some = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
                 told.append(
-                    f"{some} have no attribute {name!r}, so that it is no axis; give it with attributes=."
+                    f"{some}: no attribute {name!r}, so that it is no axis; give it with attributes=."
                 )
         return told
 

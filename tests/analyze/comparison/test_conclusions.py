@@ -144,7 +144,7 @@ def test_runs_of_one_gap_identical_runs_and_missing_attributes_are_told(tmp_path
     comparison = analyze.compare(paths, bootstrap=0)
     assert comparison.answer.startswith("All 3 runs have the same gap in error")
     assert "a, b, c have the same numbers throughout" in comparison.notes[0]
-    assert "c have no attribute 'lr', so that it is no axis" in comparison.notes[1]
+    assert "c: no attribute 'lr', so that it is no axis" in comparison.notes[1]
 
 
 def test_the_page_has_the_curves_of_the_closest_measures_by_what_was_varied(tmp_path):
