@@ -18,6 +18,7 @@ from tracer.errors import ArchiveError
 from tracer.network.program import Program
 from tracer.network.pytree import leaves_of, rebuild
 from tracer.network.table import DTYPES
+from tracer.network.torch_internals import within_transform
 from tracer.ops import op
 
 if TYPE_CHECKING:
@@ -204,7 +205,8 @@ def _measured(
     """The result of a row without values, and its cost: from such a call before, where there was one."""
     key = (row.op, repr(row.kwargs), _key(arguments))
     calls.add(key)
-    if key in _known:
+    remembered = not within_transform()  # whose tensors end with it
+    if remembered and key in _known:
         out, cost = _known[key]
         if cost.made > limits[0] or cost.work > limits[1]:
             raise _too_much(row)
@@ -212,7 +214,7 @@ def _measured(
     with _Meter(limits) as meter:
         out = _sized(row, call, arguments, n)
     cost = _Cost(meter.made, meter.largest, meter.work, meter.moved, meter.pooled)
-    if not isinstance(out, _Said):  # which is what this row says, not what the operation does
+    if remembered and not isinstance(out, _Said):  # which is what this row says, not what the operation does
         if len(_known) >= _REMEMBERED:
             _known.clear()
         _known[key] = out, cost

@@ -28,7 +28,7 @@ def archives(everything, tmp_path_factory):
 @pytest.fixture(scope="module")
 def results(archives):
     rest = {name: options for name, options in contract.QUICK.items() if name not in OF_TOKENS}
-    whole = analyze.run(archives["stiffness"], options=rest)
+    whole = analyze.run(archives["stiffness"], options=rest, patience=60)
     whole.skipped = {name: why for name, why in whole.skipped.items() if name not in OF_TOKENS}
     return whole, analyze.run(archives[min(OF_TOKENS)], sorted(OF_TOKENS))
 
