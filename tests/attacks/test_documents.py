@@ -132,6 +132,9 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], object]] = {
     "no dimension names": node(FLOAT, dimension_names=None),
     "no codecs": node(FLOAT, codecs=[]),
     "codecs that are none": node(FLOAT, codecs=[1, 2]),
+    "a codec with settings that are none": node(
+        FLOAT, codecs=[{"name": "bytes", "configuration": None}, {"name": "crc32c"}]
+    ),
     "a node that is a list": lambda root: nodes(root).update({FLOAT: []}),
     "rows beyond the steps": lambda root: root["attributes"]["tracer"]["rows"].update({"weights": HUGE}),
     "rows of a group that is not there": lambda root: root["attributes"]["tracer"]["rows"].update(
@@ -288,3 +291,13 @@ def test_the_archive_used_here_is_sound(path: Path) -> None:
     look_at(path)
     json.loads((path / "zarr.json").read_text())
     assert verify(path, full=True).ok
+
+
+def test_gradient_blocks_without_parts_are_refused_when_they_are_read(path: Path) -> None:
+    def without(root: dict[str, Any]) -> None:
+        for one in nodes(root)[GRADIENTS]["attributes"]["blocks"]:
+            one.pop("parts", None)
+
+    change_root(path, without)
+    with bounded(), tracer.open(path) as archive, pytest.raises(ArchiveError, match="lacks its part"):
+        archive.probes["train"].gradients(archive.tensors[0]["name"], 0)

@@ -71,7 +71,7 @@ def _block(blocks: Sequence[Mapping[str, Any]], block: Mapping[str, Any], read: 
 
 
 def _part(block: Mapping[str, Any], name: str, read: Read) -> np.ndarray:
-    part = next((part for part in block["parts"] if part["name"] == name), None)
+    part = next((part for part in block.get("parts", []) if part["name"] == name), None)
     if part is None:
         raise ArchiveError(
             f"the gradient block of {block['tensor']!r} lacks its part {name!r}; the archive is damaged"
@@ -80,7 +80,7 @@ def _part(block: Mapping[str, Any], name: str, read: Read) -> np.ndarray:
 
 
 def _examples(blocks: Sequence[Mapping[str, Any]]) -> int:
-    return next((part["shape"][0] for block in blocks for part in block["parts"]), 0)
+    return next((part["shape"][0] for block in blocks for part in block.get("parts", [])), 0)
 
 
 def scatter(index: np.ndarray, z: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -11,6 +11,7 @@ from math import prod
 from typing import Any
 
 from tracer.errors import ArchiveError
+from tracer.store.layout import ArrayLayout
 from tracer.store.store import MAX_ROOT
 
 MAX_CHUNK = 256 << 20  # bytes of what is decoded at once
@@ -83,6 +84,7 @@ def check_nodes(nodes: Mapping[str, Any], refuse: Refuse) -> None:
         if node.get("node_type") == "array":
             try:
                 _check_array(node)
+                ArrayLayout.of(path, node)
             except (KeyError, TypeError, IndexError, AttributeError) as error:
                 raise refuse(f"the metadata of array {path!r} lack or garble {error}") from None
             except ValueError as error:
