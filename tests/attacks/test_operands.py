@@ -131,6 +131,12 @@ REFUSED: dict[str, tuple[str, list[Any], list[Tensor], str]] = {
         [torch.zeros(5, 2, 3), torch.zeros(1, 2, 4), torch.zeros(16, 3), torch.zeros(16, 4), torch.zeros(17)],
         "and must have shapes [[16, 3], [16, 4], [16], [16]]",
     ),
+    "a place at infinity": (
+        "aten.grid_sampler.default",
+        [T[0], T[1], 0, 2, True],
+        [torch.zeros(2, 3, 5, 5), torch.tensor([0.5, float("inf")]).expand(2, 4, 4, 2).clone()],
+        "grid holds 0.5 to inf and must hold finite numbers where padding_mode is 2",
+    ),
     "no stride": (
         "aten.max_pool2d.default",
         [T[0], [2, 2], [0, 1]],

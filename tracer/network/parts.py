@@ -8,7 +8,7 @@ from torch import Tensor, fx
 from torch.fx.node import map_arg
 
 from tracer.network.graph import PYTHON, needed
-from tracer.network.torch_internals import stays, traced
+from tracer.network.torch_internals import can_stay, stays, traced
 from tracer.ops import OPS, SIZE, alias, kernels
 from tracer.ops.decompositions import COMPOSITE, NEW, decompositions
 
@@ -125,7 +125,10 @@ class _Writing:
         if not isinstance(target, torch._ops.OpOverload):
             return None
         if not _writes(node):
-            return target if target.has_kernel_for_dispatch_key(COMPOSITE) else None
+            # What has a record and PyTorch can keep whole it may keep, which only a trace of the whole tells.
+            composite = target.has_kernel_for_dispatch_key(COMPOSITE)
+            may_stay = can_stay(target) and alias(str(target)) in OPS
+            return target if composite and not may_stay else None
         packet = getattr(torch.ops.aten, target._schema.name.removeprefix("aten::").removesuffix("_"), None)
         other = getattr(packet, target._overloadname, None)
         place = node.args[0]

@@ -206,16 +206,21 @@ def stays(target: Any) -> bool:
     """Whether decomposing a program leaves this operation as it is: it writes nothing in place, and is no composite or
     one that PyTorch can keep and has not written in Python too.
     """
-    from torch.export import exported_program
-
     if not isinstance(target, OpOverload) or target.namespace != "aten" or target._schema.is_mutable:
         return False
     if torch._C.DispatchKey.Autograd in target.py_kernels:
         return False
     if not target.has_kernel_for_dispatch_key(COMPOSITE):
         return True
+    return can_stay(target) and COMPOSITE not in target.py_kernels
+
+
+def can_stay(target: OpOverload) -> bool:
+    """Whether this composite operation is one of those that PyTorch can keep whole."""
+    from torch.export import exported_program
+
     collect = getattr(exported_program, _COLLECT, None)
-    return collect is not None and target in _collected(collect) and COMPOSITE not in target.py_kernels
+    return collect is not None and target in _collected(collect)
 
 
 def traced(call: Callable[..., Any], values: Sequence[Any]) -> fx.Graph:

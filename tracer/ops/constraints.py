@@ -154,14 +154,14 @@ def axis_of(tensor: Tensor, axis: int) -> int:
     return tensor.shape[axis] if -tensor.ndim <= axis < tensor.ndim else 1
 
 
-def bounds(tensor: Tensor) -> tuple[int, int] | None:
+def bounds(tensor: Tensor) -> tuple[float, float] | None:
     """Least and greatest value; None where there is none, or nothing to read (`meta`)."""
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
     if tensor.is_meta or not tensor.numel():
         return None
     low, high = torch.aminmax(tensor.detach())
-    return int(low), int(high)
+    return low.item(), high.item()
 
 
 def in_range(name: str, tensor: Tensor, low: int, high: int) -> str | None:

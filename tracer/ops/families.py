@@ -275,13 +275,21 @@ def _pieces(operands: Operands) -> str | None:
     return f"self, {seen(operands['self'])}, would be cut into {n} pieces and must be into at most {_PIECES}"
 
 
+def _reflected(operands: Operands) -> str | None:
+    """Where what lies outside is reflected, infinity is nowhere, and read from anywhere."""
+    limits = bounds(operands["grid"]) if operands["padding_mode"] == 2 else None
+    if limits is None or all(map(isfinite, limits)):
+        return None
+    return f"grid holds {limits[0]} to {limits[1]} and must hold finite numbers where padding_mode is 2"
+
+
 def _hot(operands: Operands) -> str | None:
     n = operands["num_classes"]
     return None if n < 1 else in_range("self", operands["self"], 0, n)
 
 
 _INDEX: list[Constraint] = [dtype_of("index", *_INTEGERS), indices("index", "self", "dim")]
-_GRID: list[Constraint] = [alike("input", "grid"), filled("input")]
+_GRID: list[Constraint] = [alike("input", "grid"), filled("input"), Values(_reflected)]
 _QUOTIENTS: list[Constraint] = [_quotients()]
 
 _GROUPS: tuple[tuple[str, list[Constraint]], ...] = (
