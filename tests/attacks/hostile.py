@@ -20,10 +20,11 @@ def root_of(path: Path) -> dict[str, Any]:
 
 
 def change_root(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the root document and give it a right digest again."""
+    """Change the root document and give it a right digest again, if there is a place left for one."""
     root = root_of(path)
     change(root)
-    blank = root["attributes"]["tracer"]
+    attributes = root.get("attributes")
+    blank = attributes.get("tracer") if isinstance(attributes, dict) else None
     if isinstance(blank, dict) and isinstance(blank.get("digest"), str):
         blank["digest"] = "0" * 64
         text = json.dumps(root, separators=(",", ":"), ensure_ascii=False)
