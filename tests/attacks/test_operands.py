@@ -22,7 +22,7 @@ from tracer.network import Network, read, trace
 from tracer.ops import OPS
 from tracer.ops.operands import schema_of
 
-CASES = len(OPS)  # one for each operation; many more by `pytest -m slow`
+CASES = 2_000  # five or more for each operation; very many by `pytest -m slow`
 
 
 def fuzz(*options: str) -> dict[str, Any]:
