@@ -87,7 +87,7 @@ def seconds(path: Path, whole: bool) -> float:
 
     def arrived(results: Any) -> None:
         if not whole:
-            pages.write(results)
+            pages.write(results, whole=False)
             raise _Enough
 
     start = time.process_time()

@@ -182,9 +182,9 @@ def analyze_one(
         if not first and left:  # what was found is told before its figures are drawn
             for finding in findings(results):
                 note(f"- {finding.sentence}")
-        if first and not pages.due:
+        if first and not (left and pages.due):
             return
-        pages.write(results)
+        pages.write(results, whole=False)
         if first and left:
             note(f"{first[0] - left} of {first[0]} are in the report")
         elif left:

@@ -56,8 +56,8 @@ class State:
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
-        return next(iter(self.tensors.values())).device
+        """Where its tensors are; the processor if it has none."""
+        return next((tensor.device for tensor in self.tensors.values()), torch.device("cpu"))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -108,6 +108,8 @@ class State:
 
     def flat(self, tensors: Mapping[str, Tensor] | None = None) -> Tensor:
         """Trainable parameters (or a gradient with their names) end to end, (P,)."""
+        if not self.parameters:
+            raise MissingTraceError("needs parameters that are trained; the network of this archive has none")
         named = self.tensors if tensors is None else tensors
         return torch.cat([named[name].reshape(-1) for name in self.parameters])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from analyze.findings import findings
 from analyze.findings.intervals import CONFIDENCE
 from analyze.report import page
 from analyze.report.choice import leading
-from analyze.report.entries import chapters, entry, grid, joined, title_of
+from analyze.report.entries import COMING, chapters, drawing, entry, grid, joined, title_of
 from analyze.report.references import number_references
 from analyze.report.run import run_section
 from tracer.store.files import write_whole
@@ -46,25 +46,34 @@ def render(
     *,
     figures: str | Path | None = None,
     entries: dict[tuple[str, str], dict[str, Any]] | None = None,
+    drawn: Callable[[Collection[str]], Collection[str]] | None = None,
 ) -> str:
     """The report as one HTML page. Every text is escaped: names in a foreign archive are only ever shown.
 
     `entries` keeps what was made of each result, by name and fingerprint, for the page to be made again sooner.
+    `drawn`, given the metrics that come first, returns those whose figures this page has; by default, all.
     """
     cards = available_metrics() | getattr(results, "cards", {})
     folder = None if figures is None else Path(figures)
     cache = {} if entries is None else entries
+    keys = {name: (name, str(data.attrs.get("fingerprint", ""))) for name, data in results.items()}
     for name, data in results.items():
-        key = name, str(data.attrs.get("fingerprint", ""))
-        if key not in cache or not key[1]:
-            cache[key] = entry(name, data, cards.get(name), folder)
-    shown = [cache[name, str(data.attrs.get("fingerprint", ""))] for name, data in results.items()]
+        if keys[name] not in cache or not keys[name][1]:
+            cache[keys[name]] = entry(name, data, cards.get(name))
+    shown = [cache[key] for key in keys.values()]
     empty = {
         one["name"]: one["undefined"]["rule"] or "every value is undefined" for one in shown if one["empty"]
     }
     spoken = _findings(results)
     sections = joined([one for one in shown if not one["empty"]])
     first = leading(sections, [one["metric"] for one in spoken])
+    there = results if drawn is None else drawn([one["name"] for one in _parts(first)])
+    for one in _parts(sections):
+        name, made = one["name"], cache[keys[one["name"]]]
+        if name in there and "figure" not in made:
+            made |= drawing(name, results[name], cards.get(name), folder)
+        one |= {part: made.get(part, empty) for part, empty in COMING.items()}
+    first = [one for one in first if one["figure"]]
     groups = chapters([one for one in sections if one not in first])
     skipped = _skipped({**getattr(results, "skipped", {}), **empty}, cards)
     references = number_references([{"entries": first}, *groups])
@@ -82,6 +91,12 @@ def render(
         analysis=_analysis(results),
         run=run,
     )
+
+
+def _parts(sections: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Each metric of these sections, with those that say the same."""
+    for one in sections:
+        yield from (one, *one["also"])
 
 
 def _topics(
@@ -105,7 +120,7 @@ def _topics(
 
 
 def _links(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    return [(one["name"], one["title"]) for entry in entries for one in (entry, *entry["also"])]
+    return [(one["name"], one["title"]) for one in _parts(entries)]
 
 
 def _findings(results: Mapping[str, xr.Dataset]) -> list[dict[str, str]]:

@@ -34,7 +34,7 @@ def _moved(values: np.ndarray) -> float:
 
 def leading(entries: Sequence[dict[str, Any]], spoken_of: Collection[str]) -> list[dict[str, Any]]:
     """Entries that come first: what findings speak of, in their order, then what changed most, of several chapters."""
-    by_name = {one["name"]: one for one in entries if one["figure"]}
+    by_name = {one["name"]: one for one in entries if one["drawable"]}
     chosen = [by_name[name] for name in dict.fromkeys(spoken_of) if name in by_name][:MOST]
     taken: dict[str, int] = {}
     for one in sorted(by_name.values(), key=lambda entry: (-entry["score"], entry["title"])):

@@ -34,9 +34,16 @@ HEADLINES = (
 )
 
 
-def entry(name: str, data: xr.Dataset, card: Metric | None, figures: Path | None = None) -> dict[str, Any]:
-    """What the report shows of one metric, even of one that is not installed here."""
-    figure, trouble = _figure(name, data, card, figures)
+COMING: dict[str, Any] = {
+    "figure": None,
+    "no_figure": "This figure is being drawn: load the page again.",
+    "views": None,
+    "files": [],
+}
+
+
+def entry(name: str, data: xr.Dataset, card: Metric | None) -> dict[str, Any]:
+    """What the report says of one metric, even of one that is not installed here; `drawing` adds its figure."""
     told = lines(name, data)
     about = {key: str(data.attrs.get(key, "")) for key in ("meaning", "formula", "reading")}
     return {
@@ -47,9 +54,7 @@ def entry(name: str, data: xr.Dataset, card: Metric | None, figures: Path | None
         "meaning": tidy(about["meaning"]),
         "formula": formula(about["formula"]),
         "references": card.reference if card else (),
-        "figure": figure,
-        "no_figure": trouble,
-        "views": explore(data, card.variables if card else ()) if figure else None,
+        "drawable": card is not None and card.plot is not None,
         "reading": tidy(about["reading"]),
         "undefined": undefined(data, card),
         "options": options(data),
@@ -60,6 +65,16 @@ def entry(name: str, data: xr.Dataset, card: Metric | None, figures: Path | None
         "score": changed(told),
         "line": line_of(told),
         "empty": is_empty(data),
+    }
+
+
+def drawing(name: str, data: xr.Dataset, card: Metric | None, figures: Path | None = None) -> dict[str, Any]:
+    """The figure of one metric in the report, its values for the pointer, and the files beside the page."""
+    figure, trouble = _figure(name, data, card, figures)
+    return {
+        "figure": figure,
+        "no_figure": trouble,
+        "views": explore(data, card.variables if card else ()) if figure else None,
         "files": files_of(name, figures),
     }
 

@@ -6,9 +6,8 @@ import gc
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,6 +18,7 @@ from analyze.catalogue import available_metrics
 from analyze.contract import Metric
 from analyze.findings import findings
 from analyze.numerics.processes import cores, pool
+from analyze.report import render
 from analyze.saved.documents import document, folder
 from analyze.saved.seals import Seals
 from analyze.saved.store import ResultStore
@@ -72,6 +72,9 @@ class Pages:
         mark = str(data.attrs.get("fingerprint", ""))
         if self._drawn.get(name, ("",))[0] == mark != "" or self._under_way.get(name, ("",))[0] == mark != "":
             return
+        if self._missing(name, data) == (None, None):
+            self._drawn[name] = mark, ""
+            return
         self._waiting[name] = data
         if self._workers and self._pool is None and len(self._waiting) >= FEW:
             self._start()
@@ -94,8 +97,12 @@ class Pages:
         except BrokenExecutor:
             self._waiting[name], self._pool, self._workers = data, None, False
 
-    def write(self, results: Results) -> Path:
-        """Write everything; figures that cannot be drawn are named in `summary.json` and cost nothing else."""
+    def write(self, results: Results, *, whole: bool = True) -> Path:
+        """Write everything; figures that cannot be drawn are named in `summary.json` and cost nothing else.
+
+        Unless `whole`, the page need not wait for tables and figures that do not come first on it: they are made
+        by another process meanwhile, or for a later page.
+        """
         begun = time.perf_counter()
         for part in ("tables", "figures"):
             folder(self.path / part)
@@ -105,32 +112,40 @@ class Pages:
                 store.save(name, data)
             self.add(name, data)
         store.consolidate()
-        cards = available_metrics() | results.cards if self._waiting else {}
-        for name, data in self._waiting.items():
-            mark = str(data.attrs.get("fingerprint", ""))
-            note = write_files(cards.get(name), data, *self._missing(name, data))
-            self._drawn[name] = mark, note
-        for name, (mark, future, work) in reversed(self._under_way.items()):
-            # What the other process has not begun is drawn here, sooner than waiting for it.
-            note = write_files(*work) if future.cancel() else _returned(future, work)
-            self._drawn[name] = mark, note
-        # Only this process writes the list of digests: two would lose entries of each other's.
-        fresh = [file for name in (*self._waiting, *self._under_way) for file in _names(name)]
-        self._seals.seal(*(file for file in fresh if (self.path / file).is_file()))
-        self._waiting.clear()
-        self._under_way.clear()
-        notes = {name: note for name, (_, note) in self._drawn.items() if note}
-        text = json.dumps(summary(results, notes), indent=1)
-        write_whole(self.path / "summary.json", text)
-        if find_spec("analyze.report") is not None:
-            from analyze import report
 
-            figures = self.path / "figures"
-            page = report.render(results, results.archive, figures=figures, entries=self._entries)
-            write_whole(self.path / "report.html", page)
+        def drawn(first: Collection[str]) -> Collection[str]:
+            self._draw(results if whole else first, results.cards)
+            return results.keys() - self._waiting.keys() - self._under_way.keys()
+
+        figures = self.path / "figures"
+        page = render(results, results.archive, figures=figures, entries=self._entries, drawn=drawn)
+        self._seals.unseal(*(file for name in (*self._waiting, *self._under_way) for file in _names(name)))
+        notes = {name: note for name, (_, note) in self._drawn.items() if note}
+        write_whole(self.path / "summary.json", json.dumps(summary(results, notes), indent=1))
+        write_whole(self.path / "report.html", page)
         self._ended = time.perf_counter()
         self._took = self._ended - begun
         return self.path
+
+    def _draw(self, names: Collection[str], own: dict[str, Metric]) -> None:
+        """Make the tables and figures of these metrics, and take over what the other process has made by now."""
+        fresh = []
+        cards = available_metrics() | own
+        for name in [one for one in self._waiting if one in names]:
+            data = self._waiting.pop(name)
+            mark = str(data.attrs.get("fingerprint", ""))
+            self._drawn[name] = mark, write_files(cards.get(name), data, *self._missing(name, data))
+            fresh.append(name)
+        for name, (mark, future, work) in reversed(list(self._under_way.items())):
+            if name in names or future.done():
+                # What the other process has not begun is drawn here, sooner than waiting for it.
+                note = write_files(*work) if future.cancel() else _returned(future, work)
+                self._drawn[name] = mark, note
+                del self._under_way[name]
+                fresh.append(name)
+        # Only this process writes the list of digests: two would lose entries of each other's.
+        made = [file for name in fresh for file in _names(name)]
+        self._seals.seal(*(file for file in made if (self.path / file).is_file()))
 
     def _missing(self, name: str, data: xr.Dataset) -> tuple[Path | None, Path | None]:
         """Where the table and the figure of a result go, None for one that is there and is of this very result."""

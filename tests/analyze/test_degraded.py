@@ -160,3 +160,18 @@ def test_what_an_archive_supports_is_computed(tmp_path, name):
     assert re.sub(r"\s+", " ", said) in re.sub(r"\s+", " ", told.replace("&#39;", "'").replace("&#x27;", "'"))
     figures = {figure.stem for figure in (out / "figures").glob("*.svg")}
     assert figures <= set(summary["metrics"])
+
+
+def test_a_network_without_parameters_has_no_landscape_and_says_so(tmp_path):
+    optimizer = torch.optim.SGD(mlp().parameters(), lr=0.1)
+    probes = halves(torch.rand(24, 3), Y)
+    run = tracer.record(
+        tmp_path / "run.zarr", nn.Sequential(), optimizer, loss=F.cross_entropy, probes=probes
+    )
+    with pytest.warns(tracer.RecordWarning, match="none of the parameters"), run:
+        run.step(ids=range(24))
+    for name in ("expected_sharpness", "cna_landscape"):
+        with pytest.raises(tracer.MissingTraceError, match="needs parameters that are trained"):
+            analyze.run(tmp_path / "run.zarr", [name])
+    results = analyze.run(tmp_path / "run.zarr", ["margin", "layer_margin", "image_functions"])
+    assert len(results) == 3 and np.isnan(results["image_functions"]["reconstruction_error"]).all()

@@ -293,6 +293,13 @@ def test_the_archive_used_here_is_sound(path: Path) -> None:
     assert verify(path, full=True).ok
 
 
+@pytest.mark.parametrize("held", [{}, {"versions": []}])
+def test_a_network_without_versions_is_a_sentence(path: Path, held: dict[str, Any]) -> None:
+    change_root(path, lambda root: nodes(root)["network"].update(attributes=held))
+    with tracer.open(path) as archive, pytest.raises(MissingTraceError, match=r"no network is recorded$"):
+        archive.network()
+
+
 def test_gradient_blocks_without_parts_are_refused_when_they_are_read(path: Path) -> None:
     def without(root: dict[str, Any]) -> None:
         for one in nodes(root)[GRADIENTS]["attributes"]["blocks"]:

@@ -277,13 +277,12 @@ class Archive:
         The constants are tensors of the model that are neither parameters nor buffers, by name.
         """
         self._need("network", self._how_to_replay)
-        versions = self._source.group_attributes("network")["versions"]
+        versions = self._source.group_attributes("network").get("versions", [])
         valid = [entry for entry in versions if step is None or entry["from_step"] <= step]
         if not valid:
-            first = min(entry["from_step"] for entry in versions)
-            raise MissingTraceError(
-                f"no network is recorded for step {step}; the first holds from step {first}"
-            )
+            starts = [entry["from_step"] for entry in versions]
+            since = f" for step {step}; the first holds from step {min(starts)}" if starts else ""
+            raise MissingTraceError(f"no network is recorded{since}")
         entry = max(valid, key=lambda entry: (entry["from_step"], entry["version"]))
         table = self._source.read(f"network/table_{entry['version']}").tobytes()
         constants = entry.get("constants", {})

@@ -19,7 +19,8 @@ from tracer.network.table import Row
 from tracer.ops import op
 
 _TOGETHER = 4  # examples run together
-_CROWDS = 4  # batches of the first, or last, of these and of others that were given
+_CROWDS = 2  # batches of the first, or last, of these and of others that were given
+_ALIKE = 8  # batches of the last of these and of copies of one other that was given
 _EXTREMES = (1e3, -1e3, 1e30, 0.0)  # the largest is far beyond any threshold, and its products are infinite
 _ALONE = 1e-2  # relative; kernels for one row round otherwise, and a step function may jump there
 _SEED = 20_190_531
@@ -113,8 +114,10 @@ def _crowds(
 ) -> Iterator[tuple[tuple[Any, Any], Sequence[int]]]:
     """Batches of which only one example is as in the first: what takes several of the others to show shows there."""
     generator, n = torch.Generator().manual_seed(_SEED), examples_in(inputs)
-    for place in (0, size - 1) * _CROWDS:
-        index = torch.randint(n, (size,), generator=generator)
+    places = [*(0, size - 1) * _CROWDS, *[size - 1] * min(n, _ALIKE)]
+    crowds = [torch.randint(n, (size,), generator=generator) for _ in range(2 * _CROWDS)]
+    crowds += [torch.full((size,), one) for one in range(n - 1, n - 1 - min(n, _ALIKE), -1)]
+    for place, index in zip(places, crowds, strict=True):
         index[place] = place % n
         batches = [None if tree is None else take(tree, index, n) for tree in (inputs, targets)]
         yield (batches[0], batches[1]), [place]

@@ -60,10 +60,10 @@ def image_functions(
 
     `states` holds the network at every snapshot. `reconstruction_error` (step, layer) is |w' - w| / |w| for
     weights w' made again by SGD (with its momentum, weight decay and recorded learning rates) from the first
-    weights, recorded ids and stored inputs, and recorded weights w; NaN where |w| is 0. `fixed_path_loss` and
-    `fixed_path_accuracy` (step, step_2) are mean loss and accuracy of the first `examples` training examples
-    with the weights of `step` and the gates of `step_2`, of which at most `paths`, evenly spread, are taken;
-    accuracy is NaN where targets are no classes.
+    weights, recorded ids and stored inputs, and recorded weights w; NaN where |w| is 0 or nothing is trained.
+    `fixed_path_loss` and `fixed_path_accuracy` (step, step_2) are mean loss and accuracy of the first `examples`
+    training examples with the weights of `step` and the gates of `step_2`, of which at most `paths`, evenly spread,
+    are taken; accuracy is NaN where targets are no classes.
 
     A run whose updates do not follow from the archive (another optimizer, BatchNorm in training, dropout,
     augmented inputs, unknown ids or inputs) has NaN for reconstruction, and attribute `history` says why;
@@ -119,6 +119,8 @@ def _made_again(
             continue
         stored = states.replay.at(point.step).tensors
         for column, names in enumerate(layers):
+            if not names:
+                continue
             pairs = [(point.weights.get(name, stored[name]), stored[name]) for name in names]
             made, terms = (
                 np.concatenate([np.ravel(side.double().cpu()) for side in both])

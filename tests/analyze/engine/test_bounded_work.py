@@ -107,7 +107,7 @@ SECONDS, BYTES = 300, 6 << 30  # on the processor, and of memory in use and aske
 @pytest.fixture(scope="module")
 def very_large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("very_large") / "run.zarr"
-    write_archive(path, steps=(0, 2), probes={"train": VERY_MANY, "test": 40}, n_gradients=64)
+    write_archive(path, steps=(0, 2), probes={"train": VERY_MANY, "test": 64}, n_gradients=64)
     return path
 
 

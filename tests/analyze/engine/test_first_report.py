@@ -52,8 +52,8 @@ def test_the_page_is_written_at_once_and_says_what_is_coming(path, few_metrics, 
     monkeypatch.setattr(
         Pages,
         "write",
-        lambda self, results, write=Pages.write: pages.append(
-            (write(self, results) / "report.html").read_text(encoding="utf-8")
+        lambda self, results, write=Pages.write, **how: pages.append(
+            (write(self, results, **how) / "report.html").read_text(encoding="utf-8")
         ),
     )
     monkeypatch.setattr(Pages, "due", True)
@@ -64,7 +64,7 @@ def test_the_page_is_written_at_once_and_says_what_is_coming(path, few_metrics, 
     assert "Still computing, by running the network again: " in first
     assert available_metrics()["sharpness"].title in first.partition("Still computing")[2][:400]
     assert "Still computing" not in last and 'id="sharpness"' in last
-    assert len(pages) == 5, "first, three more, and the end"
+    assert len(pages) == 4, "first, two more, and the end"
     lines = [line for line in done.stderr.splitlines() if "to come, by" in line or "in the report" in line]
     assert lines[0].startswith("report: ") and lines[1:] == [
         "1 of 3 are in the report",
@@ -188,6 +188,40 @@ def test_tables_and_figures_are_written_again_only_for_other_results(path, tmp_p
     other = analyze.run(path, list(STORED), output=tmp_path, options={"margin": {"epsilon": 0.3}})
     other.save(tmp_path)
     assert all(file.stat().st_mtime_ns > mark for file, mark in zip(files, before, strict=True))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_first_page_waits_for_the_figures_that_come_first_alone(path, tmp_path, monkeypatch):
+    monkeypatch.setattr("analyze.report.choice.MOST", 1)
+    results = analyze.run(path, list(STORED), output=tmp_path)
+
+    def page(pages, **how):
+        return (pages.write(results, **how) / "report.html").read_text(encoding="utf-8")
+
+    with Pages(tmp_path) as pages:
+        first = page(pages, whole=False)
+        made = [path.stem for path in tmp_path.glob("figures/*.svg")]
+        assert len(made) == 1 and first.count("This figure is being drawn") == 1
+        assert first.count("download>") == 2, "the figure and the numbers of one"
+        last = page(pages)
+    assert {path.stem for path in tmp_path.glob("figures/*.svg")} == set(STORED)
+    assert "This figure is being drawn" not in last and last.count("download>") == 4
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_figure_of_earlier_results_is_not_taken_for_one_that_was_not_drawn_any_more(
+    path, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("analyze.report.choice.MOST", 0)
+    file = tmp_path / "figures" / "margin.svg"
+    analyze.run(path, ["margin"], output=tmp_path).save(tmp_path)
+    before = file.stat().st_mtime_ns
+    other = analyze.run(path, ["margin"], output=tmp_path, options={"margin": {"epsilon": 0.3}})
+    with Pages(tmp_path) as ended_here:
+        ended_here.write(other, whole=False)
+    assert file.stat().st_mtime_ns == before
+    other.save(tmp_path)
+    assert file.stat().st_mtime_ns > before
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def made(name, chapter, score, **about):
         "title": name,
         "chapter": chapter,
         "score": score,
-        "figure": "svg",
+        "drawable": True,
         "beside": "",
         **about,
     }
@@ -31,7 +31,7 @@ def test_what_findings_speak_of_comes_first_then_what_changed_most_of_several_ch
     assert first == ["o", "g0", "g1", "p"], "two of a chapter, and none that did not change"
     many = [made(f"m{k}", f"chapter {k}", 1.0) for k in range(20)]
     assert len(leading(many, [])) == MOST
-    assert leading([made("a", "paths", 1.0, figure=None)], ["a"]) == []
+    assert leading([made("a", "paths", 1.0, drawable=False)], ["a"]) == []
 
 
 def test_what_says_the_same_in_other_units_is_one_section():

@@ -176,7 +176,7 @@ def training(path, how="new"):
 
 
 def at_least(page, updates):
-    script = "n => +document.querySelector('#runs tbody .number').firstChild.textContent >= n"
+    script = "n => +document.querySelector('#runs tbody .number')?.firstChild?.textContent >= n"  # once it is listed
     page.wait_for_function(script, arg=updates)
 
 

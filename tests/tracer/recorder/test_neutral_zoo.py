@@ -90,6 +90,8 @@ def test_training_is_unchanged(name: str, style: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "style"), [pair for pair in PAIRS if pair not in OFTEN])
 def test_training_is_unchanged_in_every_other_pair(name: str, style: str) -> None:
+    if (name, style) == ("LSTM", "autocast") and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor has no LSTM in bfloat16, recorded or not")
     check(name, style)
 
 

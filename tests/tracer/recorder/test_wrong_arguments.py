@@ -213,7 +213,7 @@ ONE = {
     **{f"objective: {name}": lambda goal=goal: plain(objective=goal) for name, goal in OBJECTIVES.items()},
 }
 FINE = {
-    *("model: mlp", "model: no parameters", "model: gives nan"),
+    *("model: mlp", "model: no parameters", "model: empty", "model: gives nan"),
     *("inputs: tensor", "inputs: array", "inputs: nan"),
     *("targets: classes", "targets: list", "targets: one hot", "loss: cross entropy", "loss: module"),
     *("loss: infinite", "loss: detached", "loss: whole", "objective: plain"),
