@@ -172,6 +172,7 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], object]] = {
     "a convolution without groups": block(0, **{**CONV, "groups": 0}),
     "a table of another shape": block(0, form="zero", shape=[HUGE], parts=[]),
     "rows of a table that is not there": block(0, form="scatter", shape=[HUGE, 1], parts=[]),
+    "no step of the last row": lambda root: root["attributes"]["tracer"].pop("committed_step"),
     "versions that are no list": attributes("network", versions={"version": 0}),
     "constants with paths": attributes(
         "network", versions=[{"version": 0, "from_step": 0, "constants": [1]}]
