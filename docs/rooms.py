@@ -42,6 +42,7 @@ def imported(path: Path) -> set[str]:
     return found & modules().keys()
 
 
+@cache
 def below() -> dict[str, set[str]]:
     """For each room, the rooms it imports. Front doors only name things: they lead to the recorder and the engine."""
     doors = {"tracer": "tracer.recorder", "analyze": "analyze.engine"}

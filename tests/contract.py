@@ -138,20 +138,25 @@ def check_order_of_examples(card: Metric, archive: Archive) -> None:
         np.testing.assert_allclose(second[name], expected, rtol=1e-8, atol=1e-10, err_msg=name)
 
 
-def check_plot(card: Metric, data: xr.Dataset) -> None:
-    """The figure can be drawn, also of a single snapshot and of values that are all undefined."""
+def check_plot(card: Metric, data: xr.Dataset, *, each: bool = False) -> None:
+    """The figure can be drawn, also of a single snapshot whose values are all undefined; of `each` by itself."""
     assert card.plot is not None
-    blank = data.copy(deep=True)
-    for name, values in blank.data_vars.items():
-        if values.dtype.kind == "f":
-            blank[name] = values * np.nan
-    for shown in (data, data.isel(step=[-1]) if "step" in data.dims else data, blank):
+    last = data.isel(step=[-1]) if "step" in data.dims else data
+    for shown in (data, last, _undefined(data)) if each else (data, _undefined(last)):
         figure = plot.draw(card.plot, shown)
         assert figure.axes and figure.get_figwidth() <= plot.WIDTH
         if shown is data and data.sizes.get("step", 0) > 2:
             # A line or a map over training with an axis of its own would not follow the page's switch.
             assert all(carried(one) for one in figure.axes if one.get_xlabel() == "step")
         assert not figure.texts and figure._suptitle is None  # what belongs to no panel is cut off on a phone
+
+
+def _undefined(data: xr.Dataset) -> xr.Dataset:
+    blank = data.copy(deep=True)
+    for name, values in blank.data_vars.items():
+        if values.dtype.kind == "f":
+            blank[name] = values * np.nan
+    return blank
 
 
 def arguments_of(plan: Plan, archive: Archive) -> tuple[list[Any], dict[str, Any]]:

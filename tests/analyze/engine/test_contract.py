@@ -68,6 +68,11 @@ def test_plot_draws(card, result):
     contract.check_plot(card, result)
 
 
+@pytest.mark.slow
+def test_plot_draws_one_snapshot_and_what_is_undefined(card, result):
+    contract.check_plot(card, result, each=True)
+
+
 def test_one_snapshot_at_a_time_equals_all_at_once(card, result, archives, returned):
     contract.check_blocks(card, archives[card.name], returned(card.name))
 

@@ -57,7 +57,23 @@ def serial(path):
 def cluster():
     from distributed import LocalCluster
 
-    # One worker: that several give what one gives is asked of processes and of threads.
+    # One worker, in this process, to which one speaks as to any: that several give what one gives is asked of
+    # processes and of threads, and what becomes of a worker that dies of processes and, rarely, of a cluster of them.
+    options = {
+        "n_workers": 1,
+        "threads_per_worker": 1,
+        "processes": False,
+        "protocol": "tcp",
+        "host": "127.0.0.1",
+    }
+    with LocalCluster(**options, dashboard_address=None, silence_logs=50) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def processes():
+    from distributed import LocalCluster
+
     options = {"n_workers": 1, "threads_per_worker": 1, "processes": True, "host": "127.0.0.1"}
     with LocalCluster(**options, dashboard_address=None, silence_logs=50) as cluster:
         yield cluster
@@ -80,18 +96,19 @@ def test_a_cluster_gives_what_one_process_gives(path, serial, cluster):
 
 
 @pytest.mark.slow
-def test_a_cluster_runs_networks_too(path, cluster):
+def test_a_cluster_of_processes_runs_networks_too(path, processes):
     """Every worker imports PyTorch for it, which takes longer than all other tests of a cluster."""
-    found = analyze.run(path, ["jacobian"], scheduler=cluster.scheduler_address)
+    found = analyze.run(path, ["jacobian"], scheduler=processes.scheduler_address)
     assert same(analyze.run(path, ["jacobian"]), found)
 
 
-def test_a_lost_worker_is_survived(path, cluster, tmp_path):
+@pytest.mark.slow
+def test_a_lost_worker_is_survived(path, processes, tmp_path):
     from distributed import Client
 
     marker = tmp_path / "killed"
     options = {"fatal": {"marker": str(marker), "tester": os.getpid()}}
-    with Client(cluster, set_as_default=False) as client:
+    with Client(processes, set_as_default=False) as client:
         found = analyze.run(path, [fatal, "stiffness"], scheduler=client, options=options)
         assert client.status == "running", "a client that was given is left open"
     assert marker.exists(), "no worker was killed"

@@ -124,6 +124,7 @@ def test_a_figure_is_laid_out_as_matplotlib_does_with_axes_measured_once(nine, m
     assert np.allclose(told, [box[0], points[1] - box[3], box[2], points[1] - box[1]], atol=4)
 
 
+@pytest.mark.slow
 def test_figures_drawn_beside_are_the_same(path, tmp_path, monkeypatch):
     results = analyze.run(path, list(STORED))
     results.save(tmp_path / "here")

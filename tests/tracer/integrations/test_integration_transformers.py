@@ -90,7 +90,13 @@ def test_the_archive_is_that_of_the_plain_loop(tmp_path: Path, accumulation: int
 
 
 @pytest.mark.parametrize(
-    ("collate", "workers"), [(reordered, 0), (reordered, 1), (dropped, 0)], ids=["moved", "worker", "dropped"]
+    ("collate", "workers"),
+    [
+        pytest.param(reordered, 0, marks=pytest.mark.slow),
+        pytest.param(reordered, 1, marks=pytest.mark.slow),
+        (dropped, 0),
+    ],
+    ids=["moved", "worker", "dropped"],
 )
 @pytest.mark.filterwarnings("ignore::tracer.recorder.messages.RecordWarning")
 def test_ids_go_with_the_examples_that_a_collate_fn_moves(tmp_path: Path, collate: Any, workers: int) -> None:
