@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
+SMALL = 1 << 24  # bytes of a result whose files are made in memory first
+
+
 class ResultStore:
     """The `results.zarr` of a directory: one group a metric, each written whole or not at all.
 
@@ -78,7 +81,7 @@ class ResultStore:
         target, new = folder(self.root / name), folder(self.root / f".{name}.new")
         shutil.rmtree(new)
         text = {key: data[key].astype(object) for key in data.coords if data[key].dtype.kind == "U"}
-        data.assign_coords(text).to_zarr(new, mode="w", zarr_format=3, consolidated=False)
+        _write(data.assign_coords(text), new)
         shutil.rmtree(target)
         new.rename(target)
         self._seals.seal(f"results.zarr/{name}")
@@ -104,3 +107,19 @@ class ResultStore:
         """What is known of a result without reading it; empty where there is none, or it is not as it was written."""
         held = self._seals.holds(f"results.zarr/{name}")
         return dict(document(self.root / name / "zarr.json").get("attributes", {})) if held else {}
+
+
+def _write(data: xr.Dataset, path: Path) -> None:
+    """A new group. Files of a small one are made in memory: Zarr writes each in another thread, which takes longer."""
+    how: dict[str, Any] = {"mode": "w", "zarr_format": 3, "consolidated": False}
+    if data.nbytes > SMALL:
+        data.to_zarr(path, **how)
+        return
+    from zarr.storage import MemoryStore
+
+    files: dict[str, Any] = {}
+    data.to_zarr(MemoryStore(files), **how)
+    for name, content in files.items():
+        file = path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content.to_bytes())

@@ -10,6 +10,7 @@ import analyze
 from analyze import plot
 from analyze.report.save import write_figure
 from analyze.results import Results, load
+from analyze.saved.seals import digest_of
 from analyze.saved.store import ResultStore
 from tests.synthetic import write_archive
 from tracer.errors import MissingTraceError
@@ -177,3 +178,11 @@ def test_plot_helpers_survive_nothing_to_show():
     log = plot.panels(Figure(), 1)[0]
     plot.step_axis(log, [0, 1, 2, 4, 8, 16, 32, 1000])
     assert log.get_xscale() == "symlog"
+
+
+def test_files_made_in_memory_are_those_that_zarr_writes(everything, tmp_path, monkeypatch):
+    result = analyze.run(everything, ["stiffness"])["stiffness"]
+    ResultStore(tmp_path / "small").save("stiffness", result)
+    monkeypatch.setattr("analyze.saved.store.SMALL", 0)
+    ResultStore(tmp_path / "large").save("stiffness", result)
+    assert digest_of(tmp_path / "small" / "results.zarr") == digest_of(tmp_path / "large" / "results.zarr")
