@@ -217,7 +217,8 @@ def _change(result: dict[str, Any]) -> str:
     change = _changes().get(result["script"])
     if change is None or not rerun(result):
         return ""
-    return f"There the verdict was “{change['last']}”. {change['why']}".rstrip()
+    last = f"There the verdict was “{change['last']}”." if "last" in change else "It had no such page."
+    return f"{last} {change['why']}".rstrip()
 
 
 def _share(found: list[Outcome]) -> str:

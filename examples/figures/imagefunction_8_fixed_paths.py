@@ -70,7 +70,7 @@ def draw(runs: list[Result]) -> Figure:
         right.plot(epochs, np.diagonal(one["alone"]), color=plot.PALETTE[1], linewidth=0.7)
     right.axhline(np.log(10), color="0.4", linestyle="--", linewidth=0.8, label="ln 10: nothing learned")
     middle.set(xlabel="weights of epoch", ylabel="loss (nat)", yscale="log")
-    right.set(xlabel="weights of epoch", title="one image, its own functions alone")
+    right.set(xlabel="weights of epoch", title="its own functions alone")
     plot.legend(middle)
     plot.legend(right)
     return drawing
