@@ -58,10 +58,9 @@ def record(run: Run, seed: int) -> Result:
     data = load("cifar10", run.data, n, n, seed)
     more = load("cifar10", run.data, 2 * n, n, seed)  # the first n are those of `data`
     others = more.x_train[n:]
-    probes = data.probes(None, raw=True, masks=0)
-    probes["other"] = tracer.Probe(
-        others, more.y_train[n:], split="other", raw=data.raw(others), capture={"masks": 0}
-    )
+    every = {"masks": 0, "outputs": n, "sums": n}  # of all images, whatever a snapshot costs
+    probes = data.probes(None, raw=True, **every)
+    probes["other"] = tracer.Probe(others, more.y_train[n:], split="other", raw=data.raw(others), capture=every)
     path = fit(
         run.out / f"mlp_{run.scale}_{seed}.zarr", lambda: mlp([3072, 256, 256, 256, 10]), data, epochs=epochs,
         seed=seed, device=run.device, probes=probes, gradients="none",
