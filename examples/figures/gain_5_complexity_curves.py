@@ -60,7 +60,9 @@ def record(run: Run, seed: int) -> Result:
     others = more.x_train[n:]
     every = {"masks": 0, "outputs": n, "sums": n}  # of all images, whatever a snapshot costs
     probes = data.probes(None, raw=True, **every)
-    probes["other"] = tracer.Probe(others, more.y_train[n:], split="other", raw=data.raw(others), capture=every)
+    probes["other"] = tracer.Probe(
+        others, more.y_train[n:], split="other", raw=data.raw(others), capture=every
+    )
     path = fit(
         run.out / f"mlp_{run.scale}_{seed}.zarr", lambda: mlp([3072, 256, 256, 256, 10]), data, epochs=epochs,
         seed=seed, device=run.device, probes=probes, gradients="none",
