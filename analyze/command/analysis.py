@@ -182,7 +182,9 @@ def analyze_one(
         if not first and left:  # what was found is told before its figures are drawn
             for finding in findings(results):
                 note(f"- {finding.sentence}")
-        if first and not (left and pages.due):
+        if not left and (first or len(results) <= FEW):
+            return  # the whole page follows at once
+        if first and not pages.due:
             return
         pages.write(results, whole=False)
         if first and left:

@@ -46,7 +46,7 @@ class Pages:
     def __init__(self, path: str | Path, *, workers: bool = False) -> None:
         self.path, self._workers = Path(path), workers and cores() > 1
         self._before, self._seals = _fingerprints(self.path), Seals(self.path)
-        self._waiting: dict[str, xr.Dataset] = {}
+        self._waiting: dict[str, tuple[xr.Dataset, Path | None, Path | None]] = {}
         self._drawn: dict[str, tuple[str, str]] = {}
         self._under_way: dict[str, tuple[str, Future[str], Work]] = {}
         self._entries: dict[tuple[str, str], dict[str, Any]] = {}
@@ -69,13 +69,14 @@ class Pages:
 
     def add(self, name: str, data: xr.Dataset) -> None:
         """Begin with the table and the figure of a result, if there is a process for it."""
-        mark = str(data.attrs.get("fingerprint", ""))
+        mark = _mark(data)
         if self._drawn.get(name, ("",))[0] == mark != "" or self._under_way.get(name, ("",))[0] == mark != "":
             return
-        if self._missing(name, data) == (None, None):
+        table, figure = self._missing(name, data)
+        if table is figure is None:
             self._drawn[name] = mark, ""
             return
-        self._waiting[name] = data
+        self._waiting[name] = data, table, figure
         if self._workers and self._pool is None and len(self._waiting) >= FEW:
             self._start()
         for waiting in list(self._waiting) if self._pool is not None else ():
@@ -89,13 +90,12 @@ class Pages:
         card = available_metrics().get(name)
         if self._pool is None or card is None or card.module == "__main__":
             return  # only this process knows it
-        data = self._waiting.pop(name)
-        mark = str(data.attrs.get("fingerprint", ""))
-        work = card, data, *self._missing(name, data)
+        waiting = self._waiting.pop(name)
+        work = card, *waiting
         try:
-            self._under_way[name] = mark, self._pool.submit(write_files, *work), work
+            self._under_way[name] = _mark(waiting[0]), self._pool.submit(write_files, *work), work
         except BrokenExecutor:
-            self._waiting[name], self._pool, self._workers = data, None, False
+            self._waiting[name], self._pool, self._workers = waiting, None, False
 
     def write(self, results: Results, *, whole: bool = True) -> Path:
         """Write everything; figures that cannot be drawn are named in `summary.json` and cost nothing else.
@@ -132,9 +132,8 @@ class Pages:
         fresh = []
         cards = available_metrics() | own
         for name in [one for one in self._waiting if one in names]:
-            data = self._waiting.pop(name)
-            mark = str(data.attrs.get("fingerprint", ""))
-            self._drawn[name] = mark, write_files(cards.get(name), data, *self._missing(name, data))
+            data, table, figure = self._waiting.pop(name)
+            self._drawn[name] = _mark(data), write_files(cards.get(name), data, table, figure)
             fresh.append(name)
         for name, (mark, future, work) in reversed(list(self._under_way.items())):
             if name in names or future.done():
@@ -149,7 +148,7 @@ class Pages:
 
     def _missing(self, name: str, data: xr.Dataset) -> tuple[Path | None, Path | None]:
         """Where the table and the figure of a result go, None for one that is there and is of this very result."""
-        mark, places = str(data.attrs.get("fingerprint", "")), _names(name)
+        mark, places = _mark(data), _names(name)
         same = self._before.get(name) == mark != ""
         there = [same and self._seals.holds(place) for place in places]
         table, figure = (
@@ -164,6 +163,11 @@ def _returned(future: Future[str], work: Work) -> str:
         return future.result()
     except BrokenExecutor:
         return write_files(*work)
+
+
+def _mark(data: xr.Dataset) -> str:
+    """What tells a result from any other of its name; nothing where it does not say."""
+    return str(data.attrs.get("fingerprint", ""))
 
 
 def _names(name: str) -> tuple[str, str]:

@@ -26,20 +26,22 @@ class Seals:
 
     def seal(self, *names: str) -> None:
         """Note what is there under these names, in one rename."""
-        known = self._read() | {name: digest_of(self._folder / name) for name in names}
-        write_whole(self._file, json.dumps(known, indent=1, sort_keys=True))
+        if names:
+            self._write(self._read() | {name: digest_of(self._folder / name) for name in names})
 
     def unseal(self, *names: str) -> None:
         """Forget what is there under these names: it is not what it was."""
         known = self._read()
         if not known.keys().isdisjoint(names):
-            left = {name: digest for name, digest in known.items() if name not in names}
-            write_whole(self._file, json.dumps(left, indent=1, sort_keys=True))
+            self._write({name: digest for name, digest in known.items() if name not in names})
 
     def holds(self, name: str) -> bool:
         """Whether what is there now is what was sealed under this name."""
         known = self._read().get(name)
         return known is not None and known == digest_of(self._folder / name)
+
+    def _write(self, known: dict[str, Any]) -> None:
+        write_whole(self._file, json.dumps(known, indent=1, sort_keys=True))
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -93,7 +93,8 @@ def test_what_is_stored_is_analyzed_and_the_rest_says_what_it_needs(without_torc
 
 def test_a_named_metric_is_computed_from_what_is_stored_or_says_what_it_needs(without_torch, tmp_path):
     arguments = ("-m", "tracer", "analyze", ROOT_ARCHIVE, "-o", tmp_path / "analysis", "-m")
-    done = run(without_torch, *arguments, "layer_norms")  # takes a network where there is one
+    # layer_norms takes a network where there is one
+    done = run(without_torch, *arguments, "stiffness", "-m", "cna", "-m", "layer_norms")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "analysis" / "report.html").is_file()
     named = run(without_torch, *arguments, "hessian")

@@ -24,7 +24,7 @@ def check_record(record: Mapping[str, Any], nodes: Nodes, refuse: Refuse) -> Non
         ("manifest_rows", is_size(record.get("manifest_rows"))),
         ("digest", isinstance(record["digest"], str)),
         ("resumes", _rows(record.get("resumes", []), step=_size_or_none)),
-        ("committed_step", record.get("committed_step", "") is None or is_size(record.get("committed_step"))),
+        ("committed_step", "committed_step" in record and _size_or_none(record["committed_step"])),
     ):
         if not holds:
             raise refuse(f"its commit record lacks {name!r} or garbles it")

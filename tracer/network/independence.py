@@ -114,10 +114,9 @@ def _crowds(
 ) -> Iterator[tuple[tuple[Any, Any], Sequence[int]]]:
     """Batches of which only one example is as in the first: what takes several of the others to show shows there."""
     generator, n = torch.Generator().manual_seed(_SEED), examples_in(inputs)
-    places = [*(0, size - 1) * _CROWDS, *[size - 1] * min(n, _ALIKE)]
-    crowds = [torch.randint(n, (size,), generator=generator) for _ in range(2 * _CROWDS)]
-    crowds += [torch.full((size,), one) for one in range(n - 1, n - 1 - min(n, _ALIKE), -1)]
-    for place, index in zip(places, crowds, strict=True):
+    crowds = [(place, torch.randint(n, (size,), generator=generator)) for place in (0, size - 1) * _CROWDS]
+    crowds += [(size - 1, torch.full((size,), one)) for one in reversed(range(n)[-_ALIKE:])]
+    for place, index in crowds:
         index[place] = place % n
         batches = [None if tree is None else take(tree, index, n) for tree in (inputs, targets)]
         yield (batches[0], batches[1]), [place]
