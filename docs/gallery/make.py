@@ -46,6 +46,8 @@ before the runs that they are applied to.
   counted as support.
 - Settings and smallest effects were chosen on seeds {EXPLORATORY.start} to {EXPLORATORY.stop - 1}. Verdicts come from
   seeds {FINAL.start} to {FINAL.stop - 1}, which draw other images, initial weights and orders.
+- Each page was first run at ten final seeds. By their spread, whatever their means, most checks have the power to be
+  told at thirty and few at ten; so every page is run at thirty, those that were decided at ten too.
 
 A page supports its claim where every check that counts does, and partly where some do. The table shows the first
 check of each page; its interval is at the level the check was decided at.

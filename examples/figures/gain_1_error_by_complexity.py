@@ -56,8 +56,8 @@ def record(run: Run, seed: int) -> Result:
         )  # fmt: skip
         path = fit(
             run.out / f"mlp_{run.scale}_{seed}_{part}.zarr", lambda: mlp([784, 256, 256, 10]), fold, epochs=epochs,
-            seed=seed, device=run.device, probes={"test": fold.probe("test", None, raw=True, masks=0)},
-            gradients="none", snapshots=tracer.at([]),
+            seed=seed, device=run.device, gradients="none", snapshots=tracer.at([]),
+            probes={"test": fold.probe("test", None, raw=True, masks=0, outputs=n // PARTS)},
         )  # fmt: skip
         results = analyze.run(path, ["complexity", "correctness"], output=path.with_suffix(".analysis"))
         correct = results["correctness"]

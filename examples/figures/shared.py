@@ -95,7 +95,7 @@ class Run:
     @property
     def seeds(self) -> range:
         """Seeds of this scale, all final or all exploratory ones."""
-        return range(self.seed, self.seed + self.pick(quick=2, gallery=len(FINAL), full=len(FINAL)))
+        return range(self.seed, self.seed + self.pick(quick=2, gallery=len(FINAL), full=10))
 
     def each(self, measure: Callable[..., Result], *arguments: Any) -> list[Result]:
         """`measure(run, *arguments, seed)` of every seed, from `cache` beside `out` where it was computed before."""
