@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 SCRIPTS = HERE.parents[1] / "examples" / "figures"
 sys.path.insert(0, str(SCRIPTS))
 
-from verdicts import EXPLORATORY, FINAL, Check, Outcome, decide, verdict  # noqa: E402
+from verdicts import EXPLORATORY, FINAL, FIRST, Check, Outcome, decide, verdict  # noqa: E402
 
 RESULTS = HERE / "results"
 CHANGES = HERE / "changes.json"
@@ -46,8 +46,8 @@ before the runs that they are applied to.
   counted as support.
 - Settings and smallest effects were chosen on seeds {EXPLORATORY.start} to {EXPLORATORY.stop - 1}. Verdicts come from
   seeds {FINAL.start} to {FINAL.stop - 1}, which draw other images, initial weights and orders.
-- Each page was first run at ten final seeds. By their spread, whatever their means, most checks have the power to be
-  told at thirty and few at ten; so every page is run at thirty, those that were decided at ten too.
+- Each page is first run at ten final seeds. By their spread, whatever their means, some checks have the power to be
+  told only at more: a page with one that needs at most thirty is run at thirty, which then decide all its checks.
 
 A page supports its claim where every check that counts does, and partly where some do. The table shows the first
 check of each page; its interval is at the level the check was decided at.
@@ -248,7 +248,8 @@ def _settings(result: dict[str, Any]) -> dict[str, Any]:
 
 def _command(result: dict[str, Any]) -> str:
     full = " --full" if result["scale"] == "full" else ""
-    return f"python examples/figures/{result['script']}.py --data FOLDER{full}"
+    seeds = f" --seeds {len(result['seeds'])}" if len(result.get("seeds", [])) > FIRST else ""
+    return f"python examples/figures/{result['script']}.py --data FOLDER{full}{seeds}"
 
 
 def _show(value: Any) -> str:

@@ -44,7 +44,7 @@ def record(run: Run, name: str, model: partial[nn.Module], data: Data, seed: int
 
     Archives are in `neyshabur_runs_<scale>` beside the folder of the figure.
     """
-    probes = {"train": data.probe("train", None, masks=0), "test": data.probe("test", None, masks=0)}
+    probes = data.probes(None, masks=0, outputs=None)
     return fit(
         run.out.parent / f"neyshabur_runs_{run.scale}" / f"{name}.zarr", model, data,
         epochs=run.pick(quick=60, gallery=300, full=500),

@@ -145,7 +145,8 @@ def record(run: Run, name: str, network: str, share: float, seed: int) -> Path:
         lambda: _make(network, data), data, epochs=epochs, until=0.05, batch=32, seed=seed, device=run.device,
         # MLPs on CIFAR-10 stay at chance with a rate of 0.05.
         optimizer=partial(torch.optim.SGD, lr=0.01 if kind == "mlp" and name == "cifar10" else 0.05, momentum=0.9),
-        probes=data.probes(None, raw=True, masks=0, gradients=0), snapshots=tracer.at([]), gradients="none",
+        probes=data.probes(None, raw=True, masks=0, gradients=0, outputs=None, sums=None),
+        snapshots=tracer.at([]), gradients="none",
     )  # fmt: skip
 
 

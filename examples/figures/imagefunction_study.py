@@ -65,7 +65,8 @@ def settings(run: Run, *names: str) -> dict[str, str]:
     train, test, epochs = size(run)
     widths = ", ".join(f"{name} of width {width(run, name)}" for name in names)
     return {
-        "data": f"CIFAR-10, {train} training and {test} test examples; paths of {SEEN} training examples",
+        "data": f"CIFAR-10, {train} training and {test} test examples; paths of {SEEN} training examples, errors of "
+        "the first examples, whose outputs are stored: about 550 of the larger networks, all of the others",
         "networks": f"{widths} (64 in the originals)",
         "training": (
             f"SGD, rate 0.05, a tenth after {epochs // 2} and again after {3 * epochs // 4} of {epochs} epochs, "

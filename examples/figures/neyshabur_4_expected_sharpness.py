@@ -38,7 +38,7 @@ def measure(run: Run, labels: str, seed: int) -> Result:
     path = fit(
         run.out / f"{labels}_{run.scale}_{seed}.zarr", lambda: mlp([784, 128, 10]), data, epochs=epochs, batch=32,
         seed=seed, until=0.01, optimizer=partial(torch.optim.Adam, lr=1e-3), gradients="none", device=run.device,
-        probes=data.probes(None, masks=0), snapshots=tracer.at([]),
+        probes=data.probes(None, masks=0, outputs=None), snapshots=tracer.at([]),
     )  # fmt: skip
     results = analyze.run(
         path, ["expected_sharpness", "generalization"], output=path.with_suffix(".analysis")

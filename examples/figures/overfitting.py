@@ -24,7 +24,10 @@ def record(run: Run, name: str, rate: float, seed: int) -> Path:
     """The archive of one network, in `fort_overfitting_<scale>` beside the folder of the figure."""
     n, epochs, width = run.pick(quick=(200, 6, 50), gallery=(1000, 40, 100), full=(8000, 100, 500))
     data = load(name, run.data, n, min(n, 1000), seed)
-    probes = {"train": data.probe("train", gradients=200), "test": data.probe("test", None, gradients=100)}
+    probes = {
+        "train": data.probe("train", gradients=200),
+        "test": data.probe("test", None, gradients=100, outputs=None),
+    }
     return fit(
         run.out.parent / f"fort_overfitting_{run.scale}" / f"{name}_{rate:g}_{seed}.zarr",
         lambda: mlp([data.n_inputs, width, width, 10]), data, epochs=epochs, batch=32, seed=seed,

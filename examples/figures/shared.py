@@ -55,7 +55,7 @@ from matplotlib.figure import Figure
 from networks import alexnet, cnn, mlp, resnet18, vgg, vgg19
 from PIL import Image
 from training_data import NAMES, Data, load
-from verdicts import EXPLORATORY, FINAL, Check, Outcome, decide, verdict
+from verdicts import EXPLORATORY, FINAL, FIRST, Check, Outcome, decide, verdict
 
 from analyze import plot
 from analyze.reference import Reference
@@ -81,6 +81,7 @@ class Run:
     scale: str
     device: str
     seed: int
+    n_seeds: int
     spent: float = 0.0  # processor seconds of all results that were asked for
 
     @property
@@ -95,7 +96,7 @@ class Run:
     @property
     def seeds(self) -> range:
         """Seeds of this scale, all final or all exploratory ones."""
-        return range(self.seed, self.seed + self.pick(quick=2, gallery=len(FINAL), full=10))
+        return range(self.seed, self.seed + self.n_seeds)
 
     def each(self, measure: Callable[..., Result], *arguments: Any) -> list[Result]:
         """`measure(run, *arguments, seed)` of every seed, from `cache` beside `out` where it was computed before."""
@@ -127,11 +128,14 @@ def figure(*paper: Reference) -> Callable[[Callable[[Run], None]], click.Command
         @click.option("--device", default="cpu", help="Where to train, such as cuda.")
         @click.option("--seed", type=int, help="First seed of data, initialisation and order; "
                       f"default {FINAL.start}, --quick {EXPLORATORY.start}.")  # fmt: skip
-        def command(scale: str | None, seed: int | None, **options: Any) -> None:
+        @click.option("--seeds", "n_seeds", type=click.IntRange(2), help="How many seeds; "
+                      f"default {FIRST}, --quick 2, for a page of the gallery at most {len(FINAL)}.")  # fmt: skip
+        def command(scale: str | None, seed: int | None, n_seeds: int | None, **options: Any) -> None:
             matplotlib.rcParams.update(plot.STYLE)
             options["out"].mkdir(parents=True, exist_ok=True)
             first = (EXPLORATORY if scale == "quick" else FINAL).start if seed is None else seed
-            main(Run(script, about, paper, scale=scale or "gallery", seed=first, **options))
+            n_seeds = n_seeds or (2 if scale == "quick" else FIRST)
+            main(Run(script, about, paper, scale=scale or "gallery", seed=first, n_seeds=n_seeds, **options))
 
         return command
 

@@ -3,8 +3,9 @@
 A claim is cut into checks. Each has an effect, measured once a seed so that 0 means that nothing happens and a
 positive value is what the claim says, and the smallest effect that would matter, both declared before the final seeds
 were run. Settings and smallest effects were chosen on `EXPLORATORY` seeds; verdicts come from `FINAL` ones alone.
-Every page was first run at ten of these. Their spread, not what came out, said that most checks have the power to be
-told at thirty and few at ten, so that all pages are run at thirty, those that were decided at ten among them.
+Every page is first run at the first ten of these. By their spread, whatever came out, some checks have the power to be
+told only at more seeds: a page that has one which needs at most thirty is run at thirty, and all its checks are decided
+by these.
 
 1. Test. The mean effect over seeds is compared with the smallest that matters by a two-sided t test. A p-value is
    never less than that of so many seeds all on one side (2 · 2⁻ⁿ), so that three seeds decide nothing, however alike.
@@ -32,6 +33,7 @@ from analyze.comparison.inference import corrected
 
 EXPLORATORY = range(10)
 FINAL = range(100, 130)
+FIRST = 10
 LEVEL, POWER = 0.05, 0.8
 MOST = 1000  # seeds; beyond that nobody will run them
 SUPPORTED, CONTRADICTED, UNTOLD = "supported", "contradicted", "cannot be told"

@@ -24,7 +24,7 @@ WORDS = {
     "holds": "supported", "partly": "partly supported", "does not hold": "contradicted",
     "cannot be told": "cannot be told",
 }  # fmt: skip
-OPTIONS = ("--data", "--out", "--quick", "--full", "--device", "--seed")
+OPTIONS = ("--data", "--out", "--quick", "--full", "--device", "--seed", "--seeds")
 
 
 @pytest.fixture
