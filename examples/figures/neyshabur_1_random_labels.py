@@ -16,67 +16,22 @@ where the difference is least.
 
 from functools import partial
 
-import numpy as np
-from capacity_runs import NORMS, SETTINGS, SHARPER, lines, measure, network, record, slope, table
-from matplotlib.figure import Figure
-from shared import Check, Result, Run, canvas, figure, finish, load, spread
+from capacity_labels import both, checks, draw, measured, numbers
+from capacity_runs import SETTINGS, network
+from shared import Result, Run, figure, finish
 
-from analyze import plot
 from analyze.reference import BRUCKNER_2019, NEYSHABUR_2017
-
-COLORS = {"true": plot.PALETTE[0], "random": "#B5179E"}
 
 
 def one(run: Run, size: int, labels: str, seed: int) -> Result:
     """Measures of one network."""
-    data = load("cifar10", run.data, size, 1000, seed, shuffled=float(labels == "random"))
-    return measure(record(run, f"cifar10_{size}_{labels}_{seed}", partial(network, run), data, seed))
-
-
-def draw(sizes: tuple[int, ...], found: dict[str, dict[str, np.ndarray]]) -> Figure:
-    drawing = canvas(3.6)
-    axes = drawing.subplots(2, 3).ravel()
-    for labels, values in found.items():
-        style = {"color": COLORS[labels], "label": f"{labels} labels"}
-        for panel, (name, title) in zip(axes, NORMS.items(), strict=False):
-            lines(panel, sizes, values[name], log10=True, **style)
-            panel.set_title(f"{title} / γ²")
-        lines(axes[4], sizes, values["sharpness"], **style)
-        lines(axes[5], sizes, values["test error"], **style)
-        lines(axes[5], sizes, values["train error"], color=COLORS[labels], linestyle=":")
-    axes[4].set_title("sharpness")
-    axes[5].set(title="error: test, and training (dotted)", ylim=(-0.03, 1))
-    for panel in axes:
-        panel.set_xscale("log")
-        panel.set_xticks(sizes, [str(size) for size in sizes], minor=False)
-        panel.minorticks_off()
-    for panel in axes[3:]:
-        panel.set_xlabel("training images")
-    plot.legend(axes[0])
-    return drawing
+    return measured(run, "cifar10", partial(network, run), size, labels, seed)
 
 
 @figure(NEYSHABUR_2017, BRUCKNER_2019)
 def main(run: Run) -> None:
     sizes = run.pick(quick=(50, 100), gallery=(100, 200, 400, 800), full=(1000, 2000, 4000, 8000))
-    found = {labels: table([run.each(one, size, labels) for size in sizes]) for labels in COLORS}
-    true, random = found["true"], found["random"]
-    numbers, larger, grows = {}, [], []
-    for name, title in NORMS.items():
-        ratio = random[name] - true[name]
-        for size, row in ((sizes[-1], ratio[-1]), (sizes[0], ratio[0])):
-            numbers[f"{title}, random over true, {size} images (log₁₀)"] = spread(row)
-        larger.append(Check(f"{title}: larger with random labels at every size", ratio.min(0), 0.1, "log₁₀"))
-        grows.append(Check(f"{title}: grows more with random labels", slope(ratio), 0.03, "log₁₀ a doubling"))
-    for labels, values in found.items():
-        numbers[f"sharpness, {labels} labels, {sizes[0]} and {sizes[-1]} images"] = (
-            f"{spread(values['sharpness'][0])} and {spread(values['sharpness'][-1])}"
-        )
-        for kind in ("train error", "test error"):
-            numbers[f"{kind}, {labels} labels, {sizes[-1]} images"] = spread(values[kind][-1], 3)
-    sharper = (random["sharpness"] - true["sharpness"]).min(0)
-    absent = Check("sharpness: not larger at every size", sharper, SHARPER, "nat", absent=True)
-    checks = [*larger, *grows, absent]
+    found = both(run, one, sizes)
     settings = {
         "data": f"CIFAR-10, {', '.join(map(str, sizes))} training and 1,000 test images; random labels are drawn",
         "network": "VGG-16"
@@ -85,7 +40,7 @@ def main(run: Run) -> None:
         "each with max pooling, Linear 128 and 10",
         **SETTINGS,
     }
-    finish(run, draw(sizes, found), numbers, checks, settings)
+    finish(run, draw(sizes, found), numbers(found, sizes), checks(found), settings)
 
 
 if __name__ == "__main__":
