@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyze.saved.documents import document, folder
+from analyze.saved.encoded import files
 from analyze.saved.seals import Seals
 from tracer.spec.release import version
 from tracer.store.files import write_whole
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-SMALL = 1 << 24  # bytes of a result whose files are made in memory first
+SMALL = 1 << 24  # bytes of a result whose files are made in memory
 
 
 class ResultStore:
@@ -80,8 +81,7 @@ class ResultStore:
         self._make_root()
         target, new = folder(self.root / name), folder(self.root / f".{name}.new")
         shutil.rmtree(new)
-        text = {key: data[key].astype(object) for key in data.coords if data[key].dtype.kind == "U"}
-        _write(data.assign_coords(text), new)
+        _write(data, new)
         shutil.rmtree(target)
         new.rename(target)
         self._seals.seal(f"results.zarr/{name}")
@@ -110,16 +110,12 @@ class ResultStore:
 
 
 def _write(data: xr.Dataset, path: Path) -> None:
-    """A new group. Files of a small one are made in memory: Zarr writes each in another thread, which takes longer."""
-    how: dict[str, Any] = {"mode": "w", "zarr_format": 3, "consolidated": False}
+    """A new group."""
     if data.nbytes > SMALL:
-        data.to_zarr(path, **how)
+        text = {key: data[key].astype(object) for key in data.coords if data[key].dtype.kind == "U"}
+        data.assign_coords(text).to_zarr(path, mode="w", zarr_format=3, consolidated=False)
         return
-    from zarr.storage import MemoryStore
-
-    files: dict[str, Any] = {}
-    data.to_zarr(MemoryStore(files), **how)
-    for name, content in files.items():
+    for name, content in files(data):
         file = path / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content.to_bytes())
+        file.write_bytes(content)

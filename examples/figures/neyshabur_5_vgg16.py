@@ -5,8 +5,8 @@ with the size of the training set they grow more. Bruckner's network of this kin
 path norms of its convolutions were out of reach.
 
 Here: the papers' network with an eighth of the channels (8 to 64) on 250, 500 and 1,000 images of CIFAR-10 (the
-paper: up to 50,000), trained to nearly the same loss; both labels are fitted. BatchNorm is folded into the convolutions before
-it, as it acts in evaluation: without that, weights may be scaled at will and norms say nothing.
+paper: up to 50,000), trained to nearly the same loss; both labels are fitted. BatchNorm is folded into the convolutions
+before it, as it acts in evaluation: without that, weights may be scaled at will and norms say nothing.
 
 Verdict: of networks that fit, with a training error below 1 %. For each norm, by the logarithm (base 10) of its ratio,
 random over true. Larger: at the size where it is least; 0.1 matters (a quarter more). Grows more: its slope over

@@ -10,7 +10,6 @@ import analyze
 from analyze import plot
 from analyze.report.save import write_figure
 from analyze.results import Results, load
-from analyze.saved.seals import digest_of
 from analyze.saved.store import ResultStore
 from tests.synthetic import write_archive
 from tracer.errors import MissingTraceError
@@ -180,9 +179,30 @@ def test_plot_helpers_survive_nothing_to_show():
     assert log.get_xscale() == "symlog"
 
 
-def test_files_made_in_memory_are_those_that_zarr_writes(everything, tmp_path, monkeypatch):
-    result = analyze.run(everything, ["stiffness"])["stiffness"]
-    ResultStore(tmp_path / "small").save("stiffness", result)
-    monkeypatch.setattr("analyze.saved.store.SMALL", 0)
-    ResultStore(tmp_path / "large").save("stiffness", result)
-    assert digest_of(tmp_path / "small" / "results.zarr") == digest_of(tmp_path / "large" / "results.zarr")
+ODD = xr.Dataset(
+    {
+        "matrix": (("x", "y"), [[1.0, np.nan, -np.inf], [2.0, 3.0, 4.0]], {"units": "1", "long_name": "é"}),
+        "flag": ("x", [True, False]),
+        "one": ((), np.float32(2.5)),
+        "byte": ("x", np.array([1, 255], np.uint8)),
+        "none": ("nothing", np.zeros(0)),
+        "turned": (("y", "x"), np.arange(6, dtype=">i8").reshape(2, 3).T),
+    },
+    coords={"x": [1, 2], "name": ("x", ["a", "bé"]), "layer": ((), "0.weight")},
+    attrs={"n": np.int64(3), "list": [1, 2], "text": "ü"},
+)
+
+
+@pytest.mark.parametrize("metric", ["", "stiffness", "generalization"])
+def test_files_made_in_memory_are_those_that_zarr_writes(everything, tmp_path, monkeypatch, metric):
+    result = analyze.run(everything, [metric])[metric] if metric else ODD
+    small, large = (ResultStore(tmp_path / name) for name in ("small", "large"))
+    small.save("it", result)
+    monkeypatch.setattr("analyze.saved.store.SMALL", -1)
+    large.save("it", result)
+    xr.testing.assert_identical(small.read("it"), large.read("it"))
+    written = {path.relative_to(large.root) for path in large.root.rglob("*") if "c" in path.parts}
+    objects = [name for name in written if (large.root / name).is_file()]
+    assert len(objects) > 5
+    for name in objects:
+        assert (small.root / name).read_bytes() == (large.root / name).read_bytes(), name
