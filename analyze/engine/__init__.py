@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import uuid
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from analyze.catalogue import available_metrics, card_of
 from analyze.contract import Metric
-from analyze.engine.apart import Apart
+from analyze.engine.apart import Answer, Apart
 from analyze.engine.assemble import of_commit
 from analyze.engine.blocks import Block, Outcome, Worker, blocks_of
 from analyze.engine.cost import Prices, few, in_words, within
@@ -141,7 +140,6 @@ class Session:
         self.spare, self.workers = workers, Workers() if workers.spare else workers
         self.memory = parse_memory(memory)
         self._pieces = pieces
-        self.prices, self.patience = Prices(self.archive, self.replay), patience
         self.progress = progress or (lambda done, total, text: None)
         self.arrived, self.finished = arrived or (lambda results: None), finished or (lambda name, data: None)
         self.store = None if output is None else ResultStore(output, str(archive.run_id))
@@ -152,35 +150,38 @@ class Session:
         self._ways: dict[str, Way] = {}
         self._priced: list[Plan] = []
         self._here = Worker(self.archive, self.replay)
-        self.apart = Apart(self._here, self.memory, wanted=apart)
-        self._id = uuid.uuid4().hex
+        self.apart = Apart(self.archive, self.replay, self.memory, wanted=apart)
+        self.prices, self.patience = Prices(self.apart.work), patience
 
     def compute(self) -> Routine[None]:
         """Compute what is wanted: from stored arrays, then by running the network again, cheapest first.
 
         Metrics come after those whose results they read.
         """
-        later: list[Plan] = []
-        waiting: list[Metric] = []
-        for level in _levels(self.wanted):
-            plans: list[Plan] = []
-            for card in level:
-                held_up = {plan.card.name for plan in later} | {other.name for other in waiting}
-                if held_up & set(_other_metrics(card)):
-                    waiting.append(card)
-                elif (plan := self._plan(card)) is not None:
-                    (later if plan.replays else plans).append(plan)
-            yield from self._compute(plans)
-        chosen = self._affordable(later)
-        self.coming = [plan.card.name for plan in chosen] + [card.name for card in waiting]
-        self.arrived(self.results())
-        yield from self._compute(chosen)
-        for card in waiting:
-            plan = self._plan(card)
-            yield from self._compute(
-                [] if plan is None else self._affordable([plan]) if plan.replays else [plan]
-            )
-            self._tell(card.name)
+        with self.apart:
+            if self.store is None or not self.store.names():
+                self.apart.start(self.wanted.values())
+            later: list[Plan] = []
+            waiting: list[Metric] = []
+            for level in _levels(self.wanted):
+                plans: list[Plan] = []
+                for card in level:
+                    held_up = {plan.card.name for plan in later} | {other.name for other in waiting}
+                    if held_up & set(_other_metrics(card)):
+                        waiting.append(card)
+                    elif (plan := self._plan(card)) is not None:
+                        (later if plan.replays else plans).append(plan)
+                yield from self._compute(plans)
+            chosen = self._affordable(later)
+            self.coming = [plan.card.name for plan in chosen] + [card.name for card in waiting]
+            self.arrived(self.results())
+            yield from self._compute(chosen)
+            for card in waiting:
+                plan = self._plan(card)
+                yield from self._compute(
+                    [] if plan is None else self._affordable([plan]) if plan.replays else [plan]
+                )
+                self._tell(card.name)
 
     def results(self) -> Results:
         """Results of the metrics that were asked for, why others are missing, and which are still to come."""
@@ -191,36 +192,27 @@ class Session:
 
     def _compute(self, plans: Sequence[Plan]) -> Routine[None]:
         """Compute metrics that do not read each other's results."""
-        memory = self.memory // self.workers.share
+        memory = self.memory // (self.workers.share if self.workers.n else self.apart.share(plans))
         pieces = 2 * self.workers.n if self._pieces is None else self._pieces
         blocks = list(blocks_of(plans, self.archive, memory, self.failed, max(1, pieces)))
         left = {plan.card.name: sum(plan.card.name in block.names for block in blocks) for plan in plans}
-        if not self.workers.n:
-            self.apart.start(blocks)
-        elif blocks:
+        if self.workers.n and blocks:
             self.progress(0, len(blocks), f"tasks for {self.workers.name}")
         for name in [name for name, count in left.items() if not count]:
             self._tell(name)
-        finished, under_way = 0, deque[tuple[Block, Job | None]]()
-        for block in [*blocks, None]:
-            if block is not None:
-                under_way.append((block, self._begin(block)))
-            # In the order of blocks, so that sums and failures are those of one process.
-            while under_way and (block is None or len(under_way) > self.workers.ahead):
-                first, job = under_way.popleft()
-                outcomes = yield from self._outcomes(first, job)
-                finished += 1
-                self.progress(finished, len(blocks), ", ".join(first.names))
-                for plan in first.plans:
-                    name = plan.card.name
-                    left[name] -= 1
-                    self._take(plan, first.steps, outcomes[name])
-                    way = self._ways[name]
-                    if name not in self.failed and (not left[name] or way.due(self.store)):
-                        self._finish(way)
-                    if not left[name]:
-                        way.returned.clear()
-                        self._tell(name)
+        for finished, (block, job) in enumerate(self._jobs(blocks), 1):
+            outcomes = yield from self._outcomes(block, job)
+            self.progress(finished, len(blocks), ", ".join(block.names))
+            for plan in block.plans:
+                name = plan.card.name
+                left[name] -= 1
+                self._take(plan, block.steps, outcomes[name])
+                way = self._ways[name]
+                if name not in self.failed and (not left[name] or way.due(self.store)):
+                    self._finish(way)
+                if not left[name]:
+                    way.returned.clear()
+                    self._tell(name)
 
     def raise_failures(self) -> None:
         """Raise the first failure among the metrics that were asked for."""
@@ -301,16 +293,25 @@ class Session:
             self.workers = self.spare
         return chosen
 
-    def _begin(self, block: Block) -> Job | None:
+    def _jobs(self, blocks: Sequence[Block]) -> Iterator[tuple[Block, Job | Answer | None]]:
+        """Blocks and what is under way of each, those of a metric in order: sums are those of one process."""
         if not self.workers.n:
-            return None
-        return self.workers.begin(self.apart.task(block, self._id))
+            yield from self.apart.jobs(blocks)
+            return
+        under_way = deque[tuple[Block, Job | None]]()
+        for block in blocks:
+            under_way.append((block, self.workers.begin(self.apart.task(block))))
+            while len(under_way) > self.workers.ahead:
+                yield under_way.popleft()
+        yield from under_way
 
-    def _outcomes(self, block: Block, job: Job | None) -> Routine[dict[str, Outcome]]:
+    def _outcomes(self, block: Block, job: Job | Answer | None) -> Routine[dict[str, Outcome]]:
         if all(name in self.failed for name in block.names):
             return {name: self.failed[name] for name in block.names}
         if job is None:
-            return self.apart.compute(block, self._id)
+            return self._here.compute(block)
+        if not isinstance(job, Job):
+            return job.result()
         outcomes = yield from self.workers.finish(job)
         return dict.fromkeys(block.names, Outcome(message=DIED)) if outcomes is None else outcomes
 

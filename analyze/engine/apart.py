@@ -2,50 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+import uuid
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from typing import Any
 
-from analyze.arrays import closure
-from analyze.engine.blocks import Block, Outcome, Worker
-from analyze.engine.distribute import Task, address, in_a_process_of_its_own, packed
-from tracer.apart import shared
+from analyze.arrays import SOURCES, closure
+from analyze.contract import Metric
+from analyze.engine.blocks import Block, Outcome
+from analyze.engine.cost import Work, work_of
+from analyze.engine.distribute import (
+    Task,
+    address,
+    in_a_process_of_its_own,
+    packed,
+    perform,
+    sources,
+    worker_of,
+)
+from analyze.engine.plan import Plan
+from tracer.apart import WorkerDiedError, shared
+from tracer.archive import Archive
 
 _NETWORK = frozenset({"states", "network", "networks"})
+Answer = Future[dict[str, Outcome]]
+
+
+@dataclass
+class Count:
+    """Counts what a forward pass of an archive's network takes, in the process that runs it."""
+
+    session: str
+    archive: str
+    run_id: str
+    replay: dict[str, Any]
+
+    def __call__(self) -> list[float]:
+        """Numbers of `Work`."""
+        return list(work_of(worker_of(self).archive, self.replay))
 
 
 class Apart:
-    """Computes blocks here, or in another process where they run what the archive says.
+    """Has blocks that run what the archive says done in another process, while this one does the others.
 
     wanted: whether to at all. A network that the caller gives (`model=`) is run here, and so is what cannot
-    travel, such as a metric of a notebook.
+    travel, such as a metric of a notebook. Left as a context, it ends the process if that is in the middle of a block.
     """
 
-    def __init__(self, here: Worker, memory: int, *, wanted: bool) -> None:
-        self._here, self._memory = here, memory
-        self.wanted = wanted and here.replay.get("model") is None
+    def __init__(self, archive: Archive, settings: dict[str, Any], memory: int, *, wanted: bool) -> None:
+        self._archive, self._settings, self._memory = archive, settings, memory
+        self.wanted = wanted and settings.get("model") is None
+        self._session = uuid.uuid4().hex
+        self._asking: ThreadPoolExecutor | None = None  # one thread, which waits for answers
+        self._last: Answer | None = None
 
-    def start(self, blocks: Iterable[Block]) -> None:
-        """Have the other process ready by the time that one of these needs it."""
-        if any(map(self._runs_network, blocks)):
+    def __enter__(self) -> Apart:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._asking is not None:
+            while self._last is not None and not (self._last.cancel() or self._last.done()):
+                shared().close()
+                wait([self._last], timeout=0.1)  # it may not have begun to ask
+            self._asking.shutdown()
+            self._asking = None
+
+    def start(self, cards: Iterable[Metric]) -> None:
+        """Have the other process ready by the time that one of these metrics needs it."""
+        reads = {name for card in cards for name in (*card.reads, *card.optional) if name in SOURCES}
+        if self.wanted and not _NETWORK.isdisjoint(entry.name for entry in closure(sorted(reads))):
             shared().start("analyze.engine.distribute", "analyze.replay.replay")
 
-    def compute(self, block: Block, session: str) -> dict[str, Outcome]:
-        """Outcomes by metric, as `Worker.compute`."""
-        task = self.task(block, session)
-        content = None if task.apart is None else packed(replace(task, apart=None))
+    def work(self) -> Work:
+        """What a forward pass takes, counted where the network is run; nothing where that process is lost."""
+        count = Count(self._session, *self._archive_and_run(), self._settings)
+        content = packed(count) if self.wanted else None
         if content is None:
-            return self._here.compute(block)
-        return in_a_process_of_its_own(content, block.names, self._memory)
+            return work_of(self._archive, self._settings)
+        try:
+            return Work(*shared().call(perform, content, sources(), memory=self._memory))
+        except (WorkerDiedError, TypeError):
+            return Work()
 
-    def task(self, block: Block, session: str) -> Task:
+    def share(self, plans: Iterable[Plan]) -> int:
+        """How many processes these metrics are computed in at a time."""
+        return max(1, len({self._runs_network([plan]) for plan in plans}))
+
+    def jobs(self, blocks: Sequence[Block]) -> Iterator[tuple[Block, Answer | None]]:
+        """Blocks, and what is under way of them: those of this process first, with the first of the others begun."""
+        there = deque(block for block in blocks if self._runs_network(block.plans))
+        begun = self._begin(there)
+        yield from ((block, None) for block in blocks if not self._runs_network(block.plans))
+        while begun is not None:
+            job, begun = begun, self._begin(there)
+            yield job
+
+    def task(self, block: Block) -> Task:
         """A block as another process needs it."""
-        sources = tuple(plan.card.source for plan in block.plans)
-        where, run = address(str(self._here.archive.path)), str(self._here.archive.run_id)
-        memory = self._memory if self._runs_network(block) else None
-        return Task(session, where, run, self._here.replay, block.trimmed(), sources, memory)
+        made = tuple(plan.card.source for plan in block.plans)
+        memory = self._memory if self._runs_network(block.plans) else None
+        where = self._archive_and_run()
+        return Task(self._session, *where, self._settings, block.trimmed(), made, memory)
 
-    def _runs_network(self, block: Block) -> bool:
+    def _archive_and_run(self) -> tuple[str, str]:
+        return address(str(self._archive.path)), str(self._archive.run_id)
+
+    def _begin(self, blocks: deque[Block]) -> tuple[Block, Answer | None] | None:
+        if not blocks:
+            return None
+        if self._asking is None:
+            self._asking = ThreadPoolExecutor(1, "tracer-apart")
+        block = blocks.popleft()
+        content = packed(replace(self.task(block), apart=None))
+        if content is None:
+            return block, None
+        self._last = self._asking.submit(in_a_process_of_its_own, content, block.names, self._memory)
+        return block, self._last
+
+    def _runs_network(self, plans: Iterable[Plan]) -> bool:
         if not self.wanted:
             return False
-        reads = [entry for plan in block.plans for entry in closure(plan.arrays)]
-        return any(plan.replays for plan in block.plans) or any(entry.name in _NETWORK for entry in reads)
+        return any(
+            plan.replays or any(entry.name in _NETWORK for entry in closure(plan.arrays)) for plan in plans
+        )

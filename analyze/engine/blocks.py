@@ -15,7 +15,7 @@ from analyze.arrays import View, closure
 from analyze.engine.plan import Examples, Plan, made_by, made_bytes, static_bytes, view_bytes
 from analyze.engine.sketched import with_errors
 from analyze.tables import example_probe
-from tracer.errors import ArchiveError, MissingTraceError, byte_size, missing_package
+from tracer.errors import ArchiveError, MissingPackageError, MissingTraceError, byte_size, missing_package
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -282,7 +282,7 @@ class Worker:
 def _or_none(value: Callable[[str], Any], name: str) -> Any:
     try:
         return value(name)
-    except MissingTraceError:
+    except (MissingTraceError, MissingPackageError):  # a network is none without PyTorch
         return None
 
 

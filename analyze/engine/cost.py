@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import prod
@@ -39,10 +39,10 @@ class Work(NamedTuple):
 
 
 class Prices:
-    """Costs of plans of one archive, from the operations that its network's table takes."""
+    """Costs of plans of one archive, from what a forward pass of its network takes, which is asked for once."""
 
-    def __init__(self, archive: Archive, settings: Mapping[str, Any]) -> None:
-        self._archive, self._settings = archive, settings
+    def __init__(self, work: Callable[[], Work]) -> None:
+        self._work = work
 
     def seconds(self, plan: Plan, *, alone: bool = True) -> float:
         """Declared seconds of a plan: its passes at its snapshots, of its examples; 0 for one without passes.
@@ -80,23 +80,27 @@ class Prices:
 
     @cached_property
     def _network(self) -> Work:
-        """Of the archive's network; nothing where it cannot be run."""
-        try:
-            from analyze.replay.replay import replay_of
-            from tracer.network.cost import effort
-            from tracer.rerun.stored import tensors_of
+        return self._work()
 
-            replay = replay_of(self._archive, self._settings)
-            step = int(replay.steps[-1])
-            network = replay.network(step)
-            examples = replay.probe(next(iter(replay.probes))).first(network.batch or EXAMPLES)
-            tensors = tensors_of(self._archive, step, replay.device)
-            work = effort(network, tensors, examples.inputs, examples.targets)
-            output = network.rows[network.output[1]].size(2) or (2,)
-            seconds = work.arithmetic / RATE + work.moved / MOVED + work.pooled / POOLED
-            return Work(seconds / examples.n, len(network.rows), prod(output[1:]), work.calls)
-        except (ValueError, LookupError, StopIteration, ModuleNotFoundError):
-            return Work()
+
+def work_of(archive: Archive, settings: Mapping[str, Any]) -> Work:
+    """A forward pass of an archive's network, from the operations its table takes; nothing where it cannot be run."""
+    try:
+        from analyze.replay.replay import replay_of
+        from tracer.network.cost import effort
+        from tracer.rerun.stored import tensors_of
+
+        replay = replay_of(archive, settings)
+        step = int(replay.steps[-1])
+        network = replay.network(step)
+        examples = replay.probe(next(iter(replay.probes))).first(network.batch or EXAMPLES)
+        tensors = tensors_of(archive, step, replay.device)
+        work = effort(network, tensors, examples.inputs, examples.targets)
+        output = network.rows[network.output[1]].size(2) or (2,)
+        seconds = work.arithmetic / RATE + work.moved / MOVED + work.pooled / POOLED
+        return Work(seconds / examples.n, len(network.rows), prod(output[1:]), work.calls)
+    except (ValueError, LookupError, StopIteration, ModuleNotFoundError):
+        return Work()
 
 
 def _counts(plan: Plan) -> list[int]:

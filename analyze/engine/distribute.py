@@ -62,7 +62,7 @@ class Task:
         if self.apart is not None:
             inner = pickle.dumps(replace(self, apart=None))
             return in_a_process_of_its_own(inner, self.block.names, self.apart)
-        outcomes = _worker(self).compute(self.block)
+        outcomes = worker_of(self).compute(self.block)
         for outcome in outcomes.values():
             outcome.error = None  # it may hold what cannot travel; the message says it
         return outcomes
@@ -109,7 +109,8 @@ def perform(task: bytes, code: str) -> Any:
 _local = threading.local()  # threads of a worker share no archive, so that none has to be safe for two
 
 
-def _worker(task: Task) -> Worker:
+def worker_of(task: Any) -> Worker:
+    """What computes blocks of a task's archive, kept for its session."""
     workers: OrderedDict[tuple[str, str], Worker] = _local.__dict__.setdefault("kept", OrderedDict())
     key = task.session, task.archive
     if key not in workers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from importlib.util import find_spec
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from analyze.engine import sketched
 from analyze.engine.sketched import ARRAYS
 from analyze.replay import sources  # noqa: F401
 from analyze.tables import example_probe
-from tracer.errors import ArchiveError, MissingPackageError, MissingTraceError
+from tracer.errors import ArchiveError, MissingTraceError
 from tracer.spec import HOW, stream_of
 
 if TYPE_CHECKING:
@@ -327,9 +328,11 @@ def _available(name: str, archive: Archive, plan: Plan) -> bool:
                     return False
     if SOURCES[name].static:
         try:
+            if SOURCES[name].of == "network":  # looked at where it is run, and None if it is none after all
+                return archive.network() is not None and find_spec("torch") is not None
             for examples in plan.views:
                 plan.view(archive, examples).get(name)
-        except (MissingTraceError, MissingPackageError):  # a network is none without PyTorch
+        except MissingTraceError:
             return False
         except ArchiveError:
             return True  # damaged: the metric that reads it says so

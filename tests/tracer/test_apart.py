@@ -6,10 +6,13 @@ import random
 import signal
 import struct
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,10 +108,47 @@ def test_a_process_of_several_runs_no_network_itself(run: Path, monkeypatch: pyt
             make_plan(analyze.available_metrics()[name], {}, archive, {})
             for name in ("jacobian", "generalization")
         ]
-        elsewhere = EngineApart(Worker(archive, {}), 1 << 30, wanted=True)
-        ran, stored = (elsewhere.task(Block(0, [plan], (0,)), "a session") for plan in plans)
+        elsewhere = EngineApart(archive, {}, 1 << 30, wanted=True)
+        ran, stored = (elsewhere.task(Block(0, [plan], (0,))) for plan in plans)
         assert "no answer" in ran()["jacobian"].message and len(asked) == 1
         assert stored.apart is None
+
+
+def test_this_process_works_while_the_other_runs_the_network(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits for the other to have begun; what is stored comes first in the results' order of arrival."""
+    from analyze.engine import apart as module
+
+    here, there = threading.Event(), threading.Event()
+    ask, compute, told = module.in_a_process_of_its_own, Worker.compute, []
+
+    def asked(*arguments: Any) -> Any:
+        there.set()
+        assert here.wait(60), "nothing was computed here meanwhile"
+        return ask(*arguments)
+
+    def computed(self: Worker, block: Block) -> Any:
+        here.set()
+        assert there.wait(60), "the other process had not begun"
+        return compute(self, block)
+
+    monkeypatch.setattr(module, "in_a_process_of_its_own", asked)
+    monkeypatch.setattr(Worker, "compute", computed)
+    finished = lambda name, data: told.append(name)  # noqa: E731
+    results = analyze.run(run, ["layer_norms", "stiffness"], apart=True, finished=finished)
+    assert set(results) == {"layer_norms", "stiffness"} and told == ["stiffness", "layer_norms"]
+
+
+def test_an_interruption_does_not_wait_for_the_other_process(apart: Apart) -> None:
+    apart.call(os.getpid)
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(apart.call, signal.pause)  # which never returns
+        while not apart._lock.locked():
+            pass
+        apart.close()
+        with pytest.raises(WorkerDiedError):
+            answer.result(60)
 
 
 class Evil:

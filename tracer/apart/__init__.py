@@ -90,7 +90,9 @@ class Apart:
         return value
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, in the middle of a call too."""
+        if (process := self._process) is not None and self._owner == os.getpid():
+            process.kill()  # so that a thread that waits for its answer lets go of the lock
         with self._lock:
             if self._process is not None and self._owner == os.getpid():
                 self._ended(kill=True)
