@@ -300,7 +300,15 @@ def _tensors(value: Any, what: str) -> Any:
             "that all examples have in common, as in Probe(inputs, targets, shared=['edge_index'])"
         )
     with torch.inference_mode(False), torch.no_grad():
-        return rebuild(value, iter([leaf.detach().clone() for leaf in leaves]))
+        return rebuild(value, iter(map(_own, leaves)))
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Values in memory of their own, in order: as a loader's batches have them, and the archive that is run again."""
+    tensor = tensor.detach()
+    if tensor.layout != torch.strided:
+        return tensor  # refused, with a sentence
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _with_shared(inputs: Any, shared: Sequence[str | int]) -> Any:
@@ -319,7 +327,7 @@ def _with_shared(inputs: Any, shared: Sequence[str | int]) -> Any:
             raise RecordError(
                 f"input {name!r} is shared and a {type(value).__name__}, expected a tensor or array"
             )
-        items[name] = Shared(torch.as_tensor(value).detach().clone())
+        items[name] = Shared(_own(torch.as_tensor(value)))
     assert items is not None
     return items if isinstance(inputs, Mapping) else tuple(items.values())
 

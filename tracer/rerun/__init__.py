@@ -97,9 +97,11 @@ def reproduces(
         if view.has_top:
             outputs = _at_top(outputs[:n], view.top(step).top_class[:n])
         pairs = [("outputs", outputs, stored), ("losses", losses, _losses(view, step))]
+        amplified = {"losses": amplification(view, step), "outputs": 1.0}
         for kind, values, known in pairs:
             if values is not None and known is not None:
-                same = _same(to_numpy(values[:n]), known[:n], f"{kind} of probe {name!r}", step)
+                relative = RELATIVE * amplified[kind]
+                same = _same(to_numpy(values[:n]), known[:n], relative, f"{kind} of probe {name!r}", step)
                 exact = same and exact is not False
     return exact
 
@@ -122,10 +124,26 @@ def _losses(view: Any, step: int) -> np.ndarray | None:
         return None
 
 
-def _same(replayed: np.ndarray, stored: np.ndarray, what: str, step: int) -> bool:
+def amplification(view: Any, step: int) -> float:
+    """How many times more than outputs the losses of a probe, and what follows from them, differ by rounding.
+
+    A loss is a difference of outputs: near 0 it has their rounding, and so have gradients.
+    """
+    losses = _losses(view, step)
+    try:
+        outputs = view.top(step).top_score if view.has_top else view.outputs(step)
+    except MissingTraceError:
+        return 1.0
+    if losses is None:
+        return 1.0
+    largest = [float(np.nan_to_num(np.abs(values)).max(initial=0.0)) for values in (outputs, losses)]
+    return min(max(1.0, largest[0] / largest[1] if largest[1] else np.inf), 1 / RELATIVE)
+
+
+def _same(replayed: np.ndarray, stored: np.ndarray, relative: float, what: str, step: int) -> bool:
     if np.array_equal(replayed, stored, equal_nan=True):
         return True
-    scale = RELATIVE * float(np.nan_to_num(np.abs(stored)).max(initial=0.0))
+    scale = relative * float(np.nan_to_num(np.abs(stored)).max(initial=0.0))
     if replayed.shape == stored.shape and np.allclose(replayed, stored, RELATIVE, scale, equal_nan=True):
         return False
     gap = np.nan_to_num(np.abs(replayed - stored)).max() if replayed.shape == stored.shape else np.inf

@@ -14,12 +14,14 @@ from tracer.bits import unpack
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
 from tracer.network import Network
 from tracer.network.fixed_masks import by_example
-from tracer.rerun import RELATIVE, part, places
+from tracer.rerun import RELATIVE, amplification, part, places
 from tracer.rerun.passes import FillPass, as_recorded, kept
 from tracer.rerun.stored import Networks, tensors_of, to_device
 from tracer.rerun.wanted import Wanted, wanted
 from tracer.spec import PROBE_STREAMS, stream_of
 from tracer.verify.report import Report
+
+_OF_LOSSES = frozenset({"gradients", "tokens"})
 
 
 def compare(path: str | os.PathLike[str], report: Report, device: str | torch.device = "cpu") -> None:
@@ -115,11 +117,20 @@ class _Replay:
                 same = np.isnan(ours) == np.isnan(theirs)
                 gap = float(np.nanmax(np.abs(ours - theirs))) if same.all() else np.inf
                 why = f"{what} differ by {gap:.3g} at step {step}, where {scale:.3g} is the largest value"
-            if gap > RELATIVE * scale:
+            if gap > RELATIVE * self._amplification(path, step) * scale:
                 self._report.add("replay", path, why)
             else:
                 rounding = self._report.rounding
                 rounding[path] = max(gap, rounding.get(path, 0.0))
+
+    def _amplification(self, path: str, step: int) -> float:
+        """How many times more than outputs this differs by rounding, since it follows from losses."""
+        _, _, name = path.rpartition("/")
+        if stream_of(path.rpartition("/")[0]) not in _OF_LOSSES and name != "loss":
+            return 1.0
+        probe = path.split("/")[1]
+        views = [self._archive.probes[probe]] if path.startswith("probes/") else self._archive.probes.values()
+        return max((amplification(view, step) for view in views), default=1.0)
 
     def _pieces(
         self, path: str, replayed: np.ndarray, stored: np.ndarray

@@ -99,3 +99,14 @@ def test_the_digest_is_of_the_examples() -> None:
     x, y = torch.rand(3, 2), torch.arange(3)
     assert Probe(x, y).digest == Probe(x.clone(), y, split="other").digest
     assert Probe(x, y).digest != Probe(x, y.flip(0)).digest
+
+
+def test_values_lie_in_order_however_those_given_do() -> None:
+    """Images turned from (row, column, channel) lie as nobody's batches do, and have killed PyTorch's convolutions."""
+    x, y = torch.rand(3, 8, 8, 2), torch.arange(3)
+    turned = x.movedim(-1, 1)
+    given = Probe({"image": turned, "grid": turned[0]}, y.flip(0).flip(0), shared=["grid"])
+    assert not turned.is_contiguous()
+    assert all(leaf.is_contiguous() for leaf in (given.inputs["image"], given.inputs["grid"].tensor))
+    assert torch.equal(given.inputs["image"], turned) and given.inputs["image"].data_ptr() != x.data_ptr()
+    assert Probe(turned, y).digest == Probe(turned.contiguous(), y).digest

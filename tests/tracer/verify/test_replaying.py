@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import tracer
+from analyze.replay import Replay
 from tests.damage import copied, objects_of
 from tests.loops import run_loop
 from tracer.store.documents import document_digest
@@ -112,6 +114,38 @@ def test_rounding_is_noted_and_not_a_finding(run: Path, tmp_path: Path) -> None:
     report = verify(path, replay=True)
     assert report.ok, str(report)
     assert "probes/train/outputs/outputs agree within rounding only" in report.notes[0]
+
+
+def test_rounding_near_a_loss_of_nothing_is_that_of_outputs(tmp_path: Path) -> None:
+    """Losses of 0.001 are differences of outputs of 10: another machine's last digits are a hundredth of a percent."""
+    torch.manual_seed(0)
+    x, y = torch.rand(9, 6), torch.arange(9) % 3
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+    optimizer = torch.optim.Adam(model.parameters(), 0.05)
+    path = tmp_path / "run.zarr"
+    options = {"probes": {"train": (x, y)}, "loss": nn.functional.cross_entropy, "gradients": "exact"}
+    with objects_of(1), tracer.record(path, model, optimizer, snapshots=tracer.at([0]), **options):
+        for _ in range(300):
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    with tracer.open(path) as archive:
+        view = archive.probes["train"]
+        assert np.abs(view.outputs(300)).max() > 5 and np.abs(view.losses(300)).max() < 2e-3
+
+    def nudge(values: np.ndarray) -> None:
+        values[...] = np.nextafter(values, np.float32(np.inf))
+
+    forge(path, "weights/float32", 1, nudge)
+    report = verify(path, replay=True)
+    assert report.ok, str(report)
+    assert any("gradients/values agree within rounding" in note for note in report.notes)
+    with tracer.open(path) as archive:
+        assert Replay(archive).at(300).exact is False
+    forge(path, "weights/float32", 1, lambda values: np.multiply(values, 1.001, out=values))
+    assert {finding.where for finding in verify(path, replay=True).findings} >= {
+        "probes/train/outputs/outputs"
+    }
 
 
 def test_a_damaged_archive_is_not_replayed(run: Path, tmp_path: Path) -> None:
