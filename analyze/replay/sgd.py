@@ -28,6 +28,7 @@ from tracer.ops import op
 Named = dict[str, Tensor]
 SGD = "torch.optim.sgd.SGD"
 LOSS_TOLERANCE = 1e-3  # of the recorded loss of the first update; float32 losses agree to 1e-6
+NEAR_0 = 1e-3  # where a loss is smaller, it has the rounding of the outputs that it is a difference of
 DRIFT = 0.1  # of the distance travelled to the first later snapshot; rounding stays far below
 _OTHERWISE = (
     "the network saw something else in training (augmented inputs, dropout), or its gradients were changed "
@@ -190,7 +191,7 @@ class History:
         recorded = float(self._rows["loss"][index])
         if self._rows["step"][index] == 1 and np.isfinite(recorded):
             loss = state.loss(minibatch)
-            if abs(loss - recorded) > LOSS_TOLERANCE * max(abs(recorded), 1e-6):
+            if abs(loss - recorded) > LOSS_TOLERANCE * max(abs(recorded), NEAR_0):
                 raise MissingTraceError(
                     f"the minibatch of update 1 has loss {loss:.6g} where {recorded:.6g} is recorded: "
                     f"{_OTHERWISE}, so the history of the weights cannot be made again"
