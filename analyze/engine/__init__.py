@@ -14,7 +14,7 @@ from analyze.catalogue import available_metrics, card_of
 from analyze.contract import Metric
 from analyze.engine.apart import Answer, Apart
 from analyze.engine.assemble import of_commit
-from analyze.engine.blocks import Block, Outcome, Worker, blocks_of
+from analyze.engine.blocks import Block, Outcome, Worker
 from analyze.engine.cost import Prices, few, in_words, within
 from analyze.engine.distribute import DIED, Job, Routine, Workers, complete, recruit
 from analyze.engine.fingerprint import Fingerprints
@@ -192,9 +192,9 @@ class Session:
 
     def _compute(self, plans: Sequence[Plan]) -> Routine[None]:
         """Compute metrics that do not read each other's results."""
-        memory = self.memory // (self.workers.share if self.workers.n else self.apart.share(plans))
-        pieces = 2 * self.workers.n if self._pieces is None else self._pieces
-        blocks = list(blocks_of(plans, self.archive, memory, self.failed, max(1, pieces)))
+        pieces = max(1, 2 * self.workers.n if self._pieces is None else self._pieces)
+        share = self.workers.share if self.workers.n else None
+        blocks = self.apart.blocks(plans, self.failed, pieces, share)
         left = {plan.card.name: sum(plan.card.name in block.names for block in blocks) for plan in plans}
         if self.workers.n and blocks:
             self.progress(0, len(blocks), f"tasks for {self.workers.name}")

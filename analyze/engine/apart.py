@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
 from analyze.arrays import SOURCES, closure
 from analyze.contract import Metric
-from analyze.engine.blocks import Block, Outcome
+from analyze.engine.blocks import Block, Outcome, blocks_of
 from analyze.engine.cost import Work, work_of
 from analyze.engine.distribute import (
     Task,
@@ -57,6 +57,7 @@ class Apart:
         self._session = uuid.uuid4().hex
         self._asking: ThreadPoolExecutor | None = None  # one thread, which waits for answers
         self._last: Answer | None = None
+        self._at_once = False
 
     def __enter__(self) -> Apart:
         return self
@@ -86,15 +87,33 @@ class Apart:
         except (WorkerDiedError, TypeError):
             return Work()
 
-    def share(self, plans: Iterable[Plan]) -> int:
-        """How many processes these metrics are computed in at a time."""
-        return max(1, len({self._runs_network([plan]) for plan in plans}))
+    def blocks(
+        self,
+        plans: Sequence[Plan],
+        failed: MutableMapping[str, Outcome],
+        pieces: int,
+        share: int | None = None,
+    ) -> list[Block]:
+        """Plans cut into blocks, so that those computed at a time fit into the memory.
+
+        share: how many other processes compute; None: this one, beside that for networks if half of it is enough.
+        """
+        self._at_once = share is None and len({self._runs_network([plan]) for plan in plans}) == 2
+        if self._at_once:
+            tight: dict[str, Outcome] = {}
+            blocks = list(blocks_of(plans, self._archive, self._memory // 2, tight, pieces))
+            if not tight and not any(block.banded or block.groups_of_sites > 1 for block in blocks):
+                return blocks
+            self._at_once = False
+        return list(blocks_of(plans, self._archive, self._memory // (share or 1), failed, pieces))
 
     def jobs(self, blocks: Sequence[Block]) -> Iterator[tuple[Block, Answer | None]]:
         """Blocks, and what is under way of them: those of this process first, with the first of the others begun."""
+        here = [block for block in blocks if not self._runs_network(block.plans)]
         there = deque(block for block in blocks if self._runs_network(block.plans))
-        begun = self._begin(there)
-        yield from ((block, None) for block in blocks if not self._runs_network(block.plans))
+        begun = self._begin(there) if self._at_once else None
+        yield from ((block, None) for block in here)
+        begun = begun or self._begin(there)
         while begun is not None:
             job, begun = begun, self._begin(there)
             yield job

@@ -23,7 +23,7 @@ import analyze
 import cli
 import tracer
 from analyze.engine.apart import Apart as EngineApart
-from analyze.engine.blocks import Block, Worker
+from analyze.engine.blocks import Block, Worker, _nbytes
 from analyze.engine.plan import make_plan
 from tests.dying import crashing
 from tracer.apart import Apart, WorkerDiedError, answers
@@ -138,6 +138,24 @@ def test_this_process_works_while_the_other_runs_the_network(
     finished = lambda name, data: told.append(name)  # noqa: E731
     results = analyze.run(run, ["layer_norms", "stiffness"], apart=True, finished=finished)
     assert set(results) == {"layer_norms", "stiffness"} and told == ["stiffness", "layer_norms"]
+
+
+def test_what_needs_all_memory_is_computed_alone(run: Path) -> None:
+    """Half the memory each, for the process for networks and this one, unless a metric then would not fit."""
+    names = ("layer_norms", "path_distance")
+    with tracer.open(run) as archive:
+        plans = [make_plan(analyze.available_metrics()[name], {}, archive, {}) for name in names]
+        most = max(_nbytes([plan], archive) for plan in plans)
+        blocks = {}
+        for memory in (most * 3 // 2, most * 4):
+            elsewhere = EngineApart(archive, {}, memory, wanted=True)
+            blocks[memory] = elsewhere.blocks(plans, failed := {}, 1), elsewhere._at_once
+            assert not failed
+        assert [at_once for _, at_once in blocks.values()] == [False, True]
+        assert all(
+            {name for block in cut for name in block.names} == set(names) for cut, _ in blocks.values()
+        )
+    assert set(analyze.run(run, names, apart=True, memory=most * 3 // 2)) == set(names)
 
 
 def test_an_interruption_does_not_wait_for_the_other_process(apart: Apart) -> None:
