@@ -48,7 +48,8 @@ before the runs that they are applied to.
   seeds {FINAL.start} to {FINAL.stop - 1}, which draw other images, initial weights and orders.
 - Each page is first run at ten final seeds. By their spread, whatever their means, some checks have the power to be
   told only at more: a page with one that needs at most thirty is run at thirty, where its ten took no more than a
-  quarter of an hour, and these decide all its checks. Until then it says how many would do.
+  quarter of an hour, and these decide all its checks. Until then it says how many would do. This rule was written when
+  most pages had been seen at ten seeds, which are among the thirty; effects that matter were not touched.
 
 A page supports its claim where every check that counts does, and partly where some do. The table shows the first
 check of each page; its interval is at the level the check was decided at.

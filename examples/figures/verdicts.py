@@ -5,7 +5,8 @@ positive value is what the claim says, and the smallest effect that would matter
 were run. Settings and smallest effects were chosen on `EXPLORATORY` seeds; verdicts come from `FINAL` ones alone.
 Every page is first run at the first ten of these. By their spread, whatever came out, some checks have the power to be
 told only at more seeds: a page that has one which needs at most thirty is run at thirty, where its ten took no more
-than a quarter of an hour, and all its checks are decided by these. Until then it says how many would do.
+than a quarter of an hour, and all its checks are decided by these. Until then it says how many would do. This rule was
+written when most pages had been seen at ten seeds, which are among the thirty.
 
 1. Test. The mean effect over seeds is compared with the smallest that matters by a two-sided t test. A p-value is
    never less than that of so many seeds all on one side (2 · 2⁻ⁿ), so that three seeds decide nothing, however alike.

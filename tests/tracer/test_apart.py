@@ -61,6 +61,17 @@ def test_calls_are_made_in_one_other_process(apart: Apart) -> None:
     assert apart.call(sum, [1, 2, 3]) == 6
 
 
+def test_files_where_it_is_started_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("queue", "struct", "tracer"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the current directory')")
+    monkeypatch.chdir(tmp_path)
+    here = Apart()
+    try:
+        assert here.call(sum, [1, 2, 3]) == 6
+    finally:
+        here.close()
+
+
 def test_progress_is_told_here(apart: Apart) -> None:
     told: list[tuple[int, str]] = []
     assert apart.call(three_times, progress=lambda *what: told.append(what)) != os.getpid()

@@ -102,7 +102,8 @@ class Apart:
             paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
             self._owner = os.getpid()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tracer.apart", *modules],
+                # Nothing is imported from the directory it is started in: archives of others may lie there.
+                [sys.executable, "-P", "-m", "tracer.apart", *modules],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=os.environ | {"PYTHONPATH": paths},
