@@ -159,8 +159,6 @@ class Session:
         Metrics come after those whose results they read.
         """
         with self.apart:
-            if self.store is None or not self.store.names():
-                self.apart.start(self.wanted.values())
             later: list[Plan] = []
             waiting: list[Metric] = []
             for level in _levels(self.wanted):

@@ -9,11 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
-from analyze.arrays import SOURCES, closure
-from analyze.contract import Metric
+from analyze.arrays import closure
 from analyze.engine.blocks import Block, Outcome, blocks_of
 from analyze.engine.cost import Work, work_of
 from analyze.engine.distribute import (
+    OfArchive,
     Task,
     address,
     in_a_process_of_its_own,
@@ -30,14 +30,9 @@ _NETWORK = frozenset({"states", "network", "networks"})
 Answer = Future[dict[str, Outcome]]
 
 
-@dataclass
-class Count:
+@dataclass(frozen=True)
+class Count(OfArchive):
     """Counts what a forward pass of an archive's network takes, in the process that runs it."""
-
-    session: str
-    archive: str
-    run_id: str
-    replay: dict[str, Any]
 
     def __call__(self) -> list[float]:
         """Numbers of `Work`."""
@@ -70,16 +65,9 @@ class Apart:
             self._asking.shutdown()
             self._asking = None
 
-    def start(self, cards: Iterable[Metric]) -> None:
-        """Have the other process ready by the time that one of these metrics needs it."""
-        reads = {name for card in cards for name in (*card.reads, *card.optional) if name in SOURCES}
-        if self.wanted and not _NETWORK.isdisjoint(entry.name for entry in closure(sorted(reads))):
-            shared().start("analyze.engine.distribute", "analyze.replay.replay")
-
     def work(self) -> Work:
         """What a forward pass takes, counted where the network is run; nothing where that process is lost."""
-        count = Count(self._session, *self._archive_and_run(), self._settings)
-        content = packed(count) if self.wanted else None
+        content = packed(Count(*self._of_archive())) if self.wanted else None
         if content is None:
             return work_of(self._archive, self._settings)
         try:
@@ -109,8 +97,11 @@ class Apart:
 
     def jobs(self, blocks: Sequence[Block]) -> Iterator[tuple[Block, Answer | None]]:
         """Blocks, and what is under way of them: those of this process first, with the first of the others begun."""
-        here = [block for block in blocks if not self._runs_network(block.plans)]
-        there = deque(block for block in blocks if self._runs_network(block.plans))
+        here, there = list[Block](), deque[Block]()
+        for block in blocks:
+            (there if self._runs_network(block.plans) else here).append(block)
+        if there:
+            shared().start("analyze.engine.distribute", "analyze.replay.replay")
         begun = self._begin(there) if self._at_once else None
         yield from ((block, None) for block in here)
         begun = begun or self._begin(there)
@@ -122,11 +113,11 @@ class Apart:
         """A block as another process needs it."""
         made = tuple(plan.card.source for plan in block.plans)
         memory = self._memory if self._runs_network(block.plans) else None
-        where = self._archive_and_run()
-        return Task(self._session, *where, self._settings, block.trimmed(), made, memory)
+        return Task(*self._of_archive(), block.trimmed(), made, memory)
 
-    def _archive_and_run(self) -> tuple[str, str]:
-        return address(str(self._archive.path)), str(self._archive.run_id)
+    def _of_archive(self) -> tuple[str, str, str, dict[str, Any]]:
+        where, run = address(str(self._archive.path)), str(self._archive.run_id)
+        return self._session, where, run, self._settings
 
     def _begin(self, blocks: deque[Block]) -> tuple[Block, Answer | None] | None:
         if not blocks:

@@ -40,17 +40,23 @@ DIED = f"the process that computed it died {TRIES} times, perhaps for lack of me
 
 
 @dataclass(frozen=True)
-class Task:
+class OfArchive:
+    """What another process needs to know of an archive to compute something of it."""
+
+    session: str
+    archive: str
+    run_id: str
+    replay: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Task(OfArchive):
     """Some metrics on some snapshots of one archive: all that another process needs to know.
 
     apart: bytes of memory for a process of their own, which runs an archive's network; None where whoever does the
     task computes them.
     """
 
-    session: str
-    archive: str
-    run_id: str
-    replay: Mapping[str, Any]
     block: Block
     sources: tuple[str, ...]
     apart: int | None = None
@@ -109,7 +115,7 @@ def perform(task: bytes, code: str) -> Any:
 _local = threading.local()  # threads of a worker share no archive, so that none has to be safe for two
 
 
-def worker_of(task: Any) -> Worker:
+def worker_of(task: OfArchive) -> Worker:
     """What computes blocks of a task's archive, kept for its session."""
     workers: OrderedDict[tuple[str, str], Worker] = _local.__dict__.setdefault("kept", OrderedDict())
     key = task.session, task.archive

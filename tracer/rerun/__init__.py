@@ -1,7 +1,7 @@
 """A network run again on stored weights: what each stream would hold, and whether that was recorded."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tracer.archive import Archive
+from tracer.archive.probes import ProbeView
 from tracer.errors import ArchiveError, MissingTraceError
 from tracer.network import Network
 from tracer.network.copies import to_numpy
@@ -85,9 +86,8 @@ def reproduces(
     """
     exact: bool | None = None
     for name, view in archive.probes.items():
-        try:
-            stored = view.top(step).top_score if view.has_top else view.outputs(step)
-        except MissingTraceError:
+        stored, known_losses = recorded(view, step)
+        if stored is None:
             continue
         inputs, targets = examples(name)
         n = min(len(stored), (view.chunks or [[0, _CHECKED]])[0][1])
@@ -96,11 +96,10 @@ def reproduces(
             outputs, losses = network.run(tensors, part(inputs, 0, n, network.batch), wanted)
         if view.has_top:
             outputs = _at_top(outputs[:n], view.top(step).top_class[:n])
-        pairs = [("outputs", outputs, stored), ("losses", losses, _losses(view, step))]
-        amplified = {"losses": amplification(view, step), "outputs": 1.0}
-        for kind, values, known in pairs:
+        of_losses = RELATIVE * amplification(stored, known_losses)
+        compared = [("outputs", outputs, stored, RELATIVE), ("losses", losses, known_losses, of_losses)]
+        for kind, values, known, relative in compared:
             if values is not None and known is not None:
-                relative = RELATIVE * amplified[kind]
                 same = _same(to_numpy(values[:n]), known[:n], relative, f"{kind} of probe {name!r}", step)
                 exact = same and exact is not False
     return exact
@@ -117,24 +116,22 @@ def _at_top(outputs: Tensor, classes: np.ndarray) -> Tensor:
     return outputs.movedim(axis, -1).gather(-1, index)
 
 
-def _losses(view: Any, step: int) -> np.ndarray | None:
-    try:
-        return view.losses(step)
-    except MissingTraceError:
-        return None
+def recorded(view: ProbeView, step: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Outputs (the largest, where only these are kept) and losses of a probe; None where there are none."""
+    outputs = losses = None
+    with suppress(MissingTraceError):
+        outputs = view.top(step).top_score if view.has_top else view.outputs(step)
+    with suppress(MissingTraceError):
+        losses = view.losses(step)
+    return outputs, losses
 
 
-def amplification(view: Any, step: int) -> float:
+def amplification(outputs: np.ndarray | None, losses: np.ndarray | None) -> float:
     """How many times more than outputs the losses of a probe, and what follows from them, differ by rounding.
 
     A loss is a difference of outputs: near 0 it has their rounding, and so have gradients.
     """
-    losses = _losses(view, step)
-    try:
-        outputs = view.top(step).top_score if view.has_top else view.outputs(step)
-    except MissingTraceError:
-        return 1.0
-    if losses is None:
+    if outputs is None or losses is None:
         return 1.0
     largest = [float(np.nan_to_num(np.abs(values)).max(initial=0.0)) for values in (outputs, losses)]
     return min(max(1.0, largest[0] / largest[1] if largest[1] else np.inf), 1 / RELATIVE)

@@ -14,7 +14,7 @@ from tracer.bits import unpack
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
 from tracer.network import Network
 from tracer.network.fixed_masks import by_example
-from tracer.rerun import RELATIVE, amplification, part, places
+from tracer.rerun import RELATIVE, amplification, part, places, recorded
 from tracer.rerun.passes import FillPass, as_recorded, kept
 from tracer.rerun.stored import Networks, tensors_of, to_device
 from tracer.rerun.wanted import Wanted, wanted
@@ -117,7 +117,7 @@ class _Replay:
                 same = np.isnan(ours) == np.isnan(theirs)
                 gap = float(np.nanmax(np.abs(ours - theirs))) if same.all() else np.inf
                 why = f"{what} differ by {gap:.3g} at step {step}, where {scale:.3g} is the largest value"
-            if gap > RELATIVE * self._amplification(path, step) * scale:
+            if gap > RELATIVE * scale and gap > RELATIVE * self._amplification(path, step) * scale:
                 self._report.add("replay", path, why)
             else:
                 rounding = self._report.rounding
@@ -125,12 +125,12 @@ class _Replay:
 
     def _amplification(self, path: str, step: int) -> float:
         """How many times more than outputs this differs by rounding, since it follows from losses."""
-        _, _, name = path.rpartition("/")
-        if stream_of(path.rpartition("/")[0]) not in _OF_LOSSES and name != "loss":
+        group, _, name = path.rpartition("/")
+        if stream_of(group) not in _OF_LOSSES and name != "loss":
             return 1.0
         probe = path.split("/")[1]
         views = [self._archive.probes[probe]] if path.startswith("probes/") else self._archive.probes.values()
-        return max((amplification(view, step) for view in views), default=1.0)
+        return max((amplification(*recorded(view, step)) for view in views), default=1.0)
 
     def _pieces(
         self, path: str, replayed: np.ndarray, stored: np.ndarray

@@ -30,7 +30,8 @@ class Report:
 
     findings: empty for a sound archive. notes: what is no damage but worth knowing. counts: how much was
     looked at (`arrays`, `objects`, `bytes`, `snapshots`, and `replayed` snapshots). rounding: by array that a
-    replay did not give bit for bit, how far apart; none beyond 1e-5 of its largest value, which is a finding.
+    replay did not give bit for bit, how far apart; none beyond 1e-5 of its largest value, which is a finding, or of
+    the outputs' for what follows from losses near 0.
     """
 
     path: str

@@ -29,22 +29,24 @@ def archive(everything):
     return open_archive(everything)
 
 
+def prices_of(archive):
+    return Prices(partial(work_of, archive, {}))
+
+
 def test_more_passes_snapshots_and_examples_cost_more(archive):
-    prices, card = Prices(partial(work_of, archive, {})), available_metrics()["sharpness"]
+    prices, card = prices_of(archive), available_metrics()["sharpness"]
 
     def expected(**options):
         return prices.seconds(make_plan(card, options, archive, {}))
 
     assert 0 < expected(examples=8) < expected(examples=16)
     assert expected(iterations=4) < expected(iterations=8)
-    assert expected() == Prices(partial(work_of, archive, {})).seconds(make_plan(card, {}, archive, {})), (
-        "no clock is in it"
-    )
+    assert expected() == prices_of(archive).seconds(make_plan(card, {}, archive, {})), "no clock is in it"
 
 
 @pytest.mark.parametrize("name", ["jacobian", "ntk_alignment"])
 def test_a_backward_pass_of_every_output_costs_by_how_many_there_are(archive, name):
-    prices, card = Prices(partial(work_of, archive, {})), available_metrics()[name]
+    prices, card = prices_of(archive), available_metrics()[name]
     outputs = archive.probes["train"].outputs(int(archive.steps("outputs")[0])).shape[1]
     one, each, few = (
         prices.seconds(make_plan(card, {"projections": count}, archive, {}), alone=False)
@@ -65,7 +67,7 @@ def few_metrics(monkeypatch):
 def test_the_budget_is_for_all_metrics_together_and_the_dearest_are_told(archive, tmp_path, few_metrics):
     steps = few([int(step) for step in archive.steps("weights")])
     plans = [replace(make_plan(available_metrics()[name], {}, archive, {}), steps=steps) for name in NAMES]
-    prices = Prices(partial(work_of, archive, {}))
+    prices = prices_of(archive)
     costs = sorted(prices.seconds(plan, alone=False) for plan in plans)
     patience = costs[0] + costs[1] + max(map(prices.first, plans))  # what the first pays for all is paid once
     chosen, over = within(plans, prices, patience)
@@ -83,7 +85,7 @@ def test_the_budget_is_for_all_metrics_together_and_the_dearest_are_told(archive
 
 def test_what_does_not_fit_is_tried_at_fewer_snapshots(archive, few_metrics):
     plan = make_plan(available_metrics()["sharpness"], {}, archive, {})
-    prices, steps = Prices(partial(work_of, archive, {})), few(plan.timeline)
+    prices, steps = prices_of(archive), few(plan.timeline)
     five, three = (replace(plan, steps=few(steps, n)) for n in (5, 3))
     at_three = prices.seconds(three, alone=False) + prices.first(five)
     (chosen,), _ = within([five], prices, at_three, fewer=True)
@@ -119,7 +121,7 @@ def test_the_network_is_run_again_at_few_snapshots_unless_more_are_asked_for(arc
 def test_the_budget_grows_with_the_network_within_bounds(archive, monkeypatch):
     def patience(work, rows):
         monkeypatch.setattr(Prices, "_network", Work(work / RATE, rows, 10, rows))
-        return Prices(partial(work_of, archive, {})).patience
+        return prices_of(archive).patience
 
     # One forward and backward pass of 256 examples is 3 · 256 · work operations and 3 · rows calls.
     work, rows = 1e7, 20
@@ -129,7 +131,7 @@ def test_the_budget_grows_with_the_network_within_bounds(archive, monkeypatch):
 
 def test_each_chunk_of_examples_goes_through_the_rows_and_unlike_rows_are_checked_once(archive, monkeypatch):
     monkeypatch.setattr(Prices, "_network", Work(1e-4, 40, 10, 8))
-    prices = Prices(partial(work_of, archive, {}))
+    prices = prices_of(archive)
     plan = make_plan(available_metrics()["layer_margin"], {}, archive, {})
     counts = [sum(chunks) for _, chunks in plan.views]
     passes = [n * 1e-4 + ceil(n / EXAMPLES) * 40 / ROWS for n in counts]
