@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -98,7 +98,8 @@ class View:
     `counts` holds, for each probe, how many of its first examples belong; `lead` is the snapshot before the
     first of `steps` when snapshots are compared in time; `sites` restricts masks to some sites, by position;
     `banded` has tables over pairs of examples made in bands of rows (`analyze.arrays.bands`);
-    `without` is a block of the sketches of gradients that is left out, to see how much depends on it; `replay` holds
+    `without` is a block of the sketches of gradients that is left out, to see how much depends on it, and `whole` the
+    view from which it is; `replay` holds
     what the user chose for running the network again; `worker` what all views of one worker share, for as long as it
     lives.
     """
@@ -111,6 +112,7 @@ class View:
     sites: tuple[int, ...] | None = None
     banded: bool = False
     without: int | None = None
+    whole: View | None = field(default=None, repr=False)
     shared: dict[str, Any] = field(default_factory=dict, repr=False)
     cache: dict[str, Any] = field(default_factory=dict, repr=False)
     statics: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -137,6 +139,14 @@ class View:
         if key not in self.shared:
             self.shared[key] = read()
         return self.shared[key]
+
+    def leaving_out(self, block: int) -> View:
+        """The same without a block of the sketches of gradients; what else was made in this view is let go."""
+        self.cache = {
+            name: made for name, made in self.cache.items() if name in ("sketches", "sketched_gram")
+        }
+        cache = {"sketches": self.get("sketches")}
+        return replace(self, without=block, whole=self, shared={}, cache=cache)
 
     def parts(self) -> Iterator[tuple[Any, int]]:
         """Each probe of the archive in this view, with the number of its examples that belong."""

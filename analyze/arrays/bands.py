@@ -53,9 +53,7 @@ class Bands:
     @property
     def rows(self) -> list[slice]:
         """The bands."""
-        n = self.shape[-1]
-        size = band_rows(self.shape[1], n)
-        return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+        return cuts(self.shape[1], self.shape[-1])
 
 
 Pairs: TypeAlias = "np.ndarray | Bands"
@@ -64,6 +62,17 @@ Pairs: TypeAlias = "np.ndarray | Bands"
 def band_rows(layers: int, n: int) -> int:
     """Rows of a band of a table of n examples."""
     return max(1, min(n, BYTES // max(1, 8 * layers * n)))
+
+
+def cuts(layers: int, n: int) -> list[slice]:
+    """The rows of each band of a table of n examples."""
+    size = band_rows(layers, n)
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def rows_of(table: Pairs, step: int, rows: slice) -> np.ndarray:
+    """Rows of a table over pairs at a snapshot, by its position: (layer, row, example)."""
+    return table.band(step, rows) if isinstance(table, Bands) else table[step][:, rows]
 
 
 def bands(table: Pairs, step: int) -> Iterator[tuple[slice, np.ndarray]]:

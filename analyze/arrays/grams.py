@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
 from analyze.arrays import View, source
-from analyze.arrays.bands import Bands, Pairs
+from analyze.arrays.bands import Bands, Pairs, cuts
+from analyze.arrays.scratch import OnDisk
 from analyze.numerics import ROUNDING
 
 
@@ -55,27 +57,29 @@ def settled_bands(
     view: View,
     read: Callable[[int, slice], np.ndarray],
     squares: Callable[[int], np.ndarray] | None = None,
+    kept: bool = False,
 ) -> Bands:
     """A table of inner products of which `read` makes rows, small ones settled as in one that is read whole.
 
-    squares: its diagonal at a snapshot (layer, example), where that is made faster than by reading all of it.
+    squares: its diagonal at a snapshot (layer, example), where that is made faster than by reading all of it. kept:
+    on disk, so that it is made once for all that reads it.
     """
-    n = view.size("example")
-    shape = (len(view.steps), view.size("layer"), n, n)
+    layers, n = view.size("layer"), view.size("example")
 
     def on_diagonal(step: int) -> np.ndarray:
-        values = np.empty(shape[1:3])
-        for rows in table.rows:
+        values = np.empty((layers, n))
+        for rows in cuts(layers, n):
             values[:, rows] = np.diagonal(read(step, rows)[:, :, rows], axis1=1, axis2=2)
         return values
 
+    diagonal = cache(squares or on_diagonal)
+
     def make(step: int, rows: slice) -> np.ndarray:
-        band, lengths = read(step, rows), np.sqrt(table.diagonal(step))
+        band, lengths = read(step, rows), np.sqrt(diagonal(step))
         settle_by(band, lengths[:, rows], lengths)
         return band
 
-    table = Bands(shape, squares or on_diagonal, make)
-    return table
+    return Bands((len(view.steps), layers, n, n), diagonal, OnDisk(make) if kept else make)
 
 
 def with_all(products: np.ndarray) -> np.ndarray:

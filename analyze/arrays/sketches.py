@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from analyze.arrays import View, source
-from analyze.arrays.bands import Pairs
+from analyze.arrays.bands import Pairs, rows_of
 from analyze.arrays.derived import cosines_of
 from analyze.arrays.grams import settle, settled_bands, with_all
-from tracer.archive.sketches import products, squares
+from tracer.archive.sketches import Table, left_out, products, squares
 
 
 @source("sketches", "step", "example", "sketch", stream="sketches", itemsize=4)
@@ -19,22 +21,17 @@ def _sketches(view: View) -> np.ndarray:
 @source("sketched_gram", "step", "layer", "example", "example_2", needs=("sketches",))
 def _sketched_gram(view: View) -> Pairs:
     """What `gram` is, from sketches; of the blocks of these all but `view.without`."""
-    first, _ = next(view.parts())
-    sketches, count = view.get("sketches"), view.size("example")
+    probe, _ = next(view.parts())
+    every = None if view.whole is None else view.whole.get("sketched_gram")
+    made = partial(_rows, view.get("sketches"), probe.sketch, view.without, every)
+    lengths = partial(_lengths, view.get("sketches"), probe.sketch, view.without)
     if view.banded:
-
-        def read(step: int, rows: slice) -> np.ndarray:
-            return with_all(products(sketches[step, rows], sketches[step], first.sketch, view.without))
-
-        return settled_bands(
-            view,
-            read,
-            lambda step: with_all(squares(sketches[step], first.sketch, view.without)[..., None])[..., 0],
-        )
-    joint = np.empty((len(view.steps), view.size("layer"), count, count))
-    for gram, values in zip(joint, sketches, strict=True):
-        gram[:-1] = products(values, values, first.sketch, view.without)
-        gram[-1] = gram[:-1].sum(0)
+        return settled_bands(view, made, lengths, kept=True)
+    n = view.size("example")
+    joint = np.empty((len(view.steps), view.size("layer"), n, n))
+    for step, gram in enumerate(joint):
+        gram[:] = made(step, slice(0, n))
+        np.einsum("lii->li", gram)[:] = lengths(step)
         settle(gram)
     return joint
 
@@ -42,3 +39,16 @@ def _sketched_gram(view: View) -> Pairs:
 @source("sketched_cosine", "step", "layer", "example", "example_2", needs=("sketched_gram",))
 def _sketched_cosine(view: View) -> Pairs:
     return cosines_of(view.get("sketched_gram"))
+
+
+def _rows(
+    sketches: np.ndarray, table: Table, without: int | None, every: Pairs | None, step: int, rows: slice
+) -> np.ndarray:
+    """Rows of the inner products at a snapshot (layer, row, example); `every`: those of all blocks of the sketches."""
+    made = products(sketches[step, rows], sketches[step], table, without)
+    return with_all(made if every is None else left_out(rows_of(every, step, rows)[:-1], made, table))
+
+
+def _lengths(sketches: np.ndarray, table: Table, without: int | None, step: int) -> np.ndarray:
+    """Their diagonal (layer, example), which unlike a difference is never below 0."""
+    return with_all(squares(sketches[step], table, without)[..., None])[..., 0]

@@ -13,7 +13,7 @@ import numpy as np
 
 from analyze.arrays import View, closure
 from analyze.engine.plan import Examples, Plan, made_by, made_bytes, static_bytes, view_bytes
-from analyze.engine.sketched import with_errors
+from analyze.engine.sketched import sketch_of, with_errors
 from analyze.tables import example_probe
 from tracer.errors import ArchiveError, MissingPackageError, MissingTraceError, byte_size, missing_package
 
@@ -152,6 +152,8 @@ def _cut(
         "states" in first.arrays
     ):  # long work: a snapshot at a time, so that progress shows and processes share it
         length = 1
+    if banded:  # a table that takes more than the memory is on disk for one snapshot at a time
+        length = 1
     if first.card.combine:  # sums do not depend on where blocks begin, however much memory there is
         length = 1
     timeline = first.timeline
@@ -209,34 +211,52 @@ class Worker:
         views: dict[Any, View] = {}
         outcomes = {}
         for plan in block.plans:
-            name = plan.card.name
-            number, failure = self.given_up.get(name, (block.number, None))
+            number, failure = self.given_up.get(plan.card.name, (block.number, None))
             # Blocks may come in any order; what is told is how the first of them fails.
             known = failure if number < block.number else None
-            outcomes[name] = known or self._outcome(plan, block, shared, views)
-            if outcomes[name].message and not known:
-                self.given_up[name] = block.number, outcomes[name]
+            outcomes[plan.card.name] = known or _told(partial(self._returned, plan, block, shared, views))
+        self._add_errors(block.plans, views, outcomes)
+        for name, outcome in outcomes.items():
+            if outcome.message and self.given_up.get(name, (block.number,))[0] >= block.number:
+                self.given_up[name] = block.number, outcome
         return outcomes
 
-    def _outcome(self, plan: Plan, block: Block, shared: dict[str, Any], views: dict[Any, View]) -> Outcome:
+    def _returned(
+        self, plan: Plan, block: Block, shared: dict[str, Any], views: dict[Any, View]
+    ) -> list[dict[str, Any]]:
         returned = []
-        try:
-            for examples in plan.views:
-                parts = [
-                    self._call(plan, self._view(plan, examples, block, shared, views, sites))
-                    for sites in self._sites(block)
-                ]
-                returned.append(parts[0] if len(parts) == 1 else _join_sites(plan, parts))
-        except MissingTraceError as error:
-            return Outcome(message=str(error), missing=True, error=error)
-        except ImportError as error:
-            lacking = missing_package(error)
-            return Outcome(message=str(lacking or error), missing=lacking is not None, error=lacking or error)
-        except ArchiveError as error:  # a sentence already
-            return Outcome(message=str(error), error=error)
-        except Exception as error:  # one faulty metric must not cost the results of all others
-            return Outcome(message=f"failed with {type(error).__name__}: {error}", error=error)
-        return Outcome(returned)
+        for examples in plan.views:
+            parts = [
+                self._call(plan, self._view(plan, examples, block, shared, views, sites))
+                for sites in self._sites(block)
+            ]
+            returned.append(parts[0] if len(parts) == 1 else _join_sites(plan, parts))
+        return returned
+
+    def _add_errors(
+        self, plans: Sequence[Plan], views: Mapping[Any, View], outcomes: dict[str, Outcome]
+    ) -> None:
+        """Call those that are computed from sketches again, without each block of these, which they share."""
+        for examples, view in views.items():
+            waiting = [
+                (plan, list[dict[str, Any]]())
+                for plan in plans
+                if plan.sketched and examples in plan.views and not outcomes[plan.card.name].message
+            ]
+            for without in range(sketch_of(self.archive)["blocks"] if waiting else 0):
+                rest = view.leaving_out(without)
+                for plan, values in waiting:
+                    one = _told(partial(self._again, plan, rest))
+                    values += one.returned
+                    if one.message:
+                        outcomes[plan.card.name] = one
+                waiting = [each for each in waiting if not outcomes[each[0].card.name].message]
+            for plan, values in waiting:
+                returned, place = outcomes[plan.card.name].returned, plan.views.index(examples)
+                returned[place] = with_errors(plan.card, returned[place], values)
+
+    def _again(self, plan: Plan, view: View) -> list[dict[str, Any]]:
+        return [self._call(plan, view)]
 
     def _sites(self, block: Block) -> Sequence[tuple[int, ...] | None]:
         if block.groups_of_sites == 1:
@@ -264,11 +284,6 @@ class Worker:
         return views[examples]
 
     def _call(self, plan: Plan, view: View) -> dict[str, Any]:
-        if plan.sketched:
-            return with_errors(plan.card, view, partial(self._plain, plan))
-        return self._plain(plan, view)
-
-    def _plain(self, plan: Plan, view: View) -> dict[str, Any]:
         def value(name: str) -> Any:
             if "." in name:
                 return align(plan.results[name], view, plan.card.scope)
@@ -277,6 +292,21 @@ class Worker:
         arguments = [value(name) for name in plan.card.reads]
         optional = {name.replace(".", "_"): _or_none(value, name) for name in plan.optional}
         return dict(plan.card.function(*arguments, **optional, **plan.options))
+
+
+def _told(call: Callable[[], list[dict[str, Any]]]) -> Outcome:
+    """What a call returns, or why it could not."""
+    try:
+        return Outcome(call())
+    except MissingTraceError as error:
+        return Outcome(message=str(error), missing=True, error=error)
+    except ImportError as error:
+        lacking = missing_package(error)
+        return Outcome(message=str(lacking or error), missing=lacking is not None, error=lacking or error)
+    except ArchiveError as error:  # a sentence already
+        return Outcome(message=str(error), error=error)
+    except Exception as error:  # one faulty metric must not cost the results of all others
+        return Outcome(message=f"failed with {type(error).__name__}: {error}", error=error)
 
 
 def _or_none(value: Callable[[str], Any], name: str) -> Any:

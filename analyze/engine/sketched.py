@@ -7,8 +7,7 @@ that comes of few examples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,6 @@ import numpy as np
 from tracer.archive.sketches import standard_error
 
 if TYPE_CHECKING:
-    from analyze.arrays import View
     from analyze.contract import Metric
     from tracer.archive import Archive
 
@@ -54,18 +52,14 @@ def variables(card: Metric) -> dict[str, Dims]:
     return {error_of(name): card.variables[name] for name in card.sketched}
 
 
-def with_errors(card: Metric, view: View, call: Callable[[View], Returned]) -> Returned:
-    """What a metric returns, with its standard errors."""
-    returned = call(view)
-    shared = {"sketches": view.get("sketches")}
-    left_out: dict[str, list[np.ndarray]] = {name: [] for name in card.sketched}
-    for block in range(sketch_of(view.archive)["blocks"]):
-        without = call(replace(view, without=block, cache=dict(shared), shared={}))
-        for name, values in left_out.items():
-            values.append(np.asarray(without[name], np.float64))
+def with_errors(card: Metric, returned: Returned, without: Sequence[Returned]) -> Returned:
+    """What a metric returned, with its standard errors, from what it returned without each block in turn."""
+    left_out = {
+        name: np.stack([np.asarray(one[name], np.float64) for one in without]) for name in card.sketched
+    }
     if card.combine:
-        return returned | {f"{name}_without": np.stack(values) for name, values in left_out.items()}
-    return returned | {error_of(name): standard_error(np.stack(values)) for name, values in left_out.items()}
+        return returned | {f"{name}_without": values for name, values in left_out.items()}
+    return returned | {error_of(name): standard_error(values) for name, values in left_out.items()}
 
 
 def finished(card: Metric, arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[Dims, np.ndarray]]:

@@ -14,35 +14,57 @@ if TYPE_CHECKING:
 Table = Mapping[str, Any]
 
 
-def products(left: np.ndarray, right: np.ndarray, sketch: Table, without: int | None = None) -> np.ndarray:
+def products(left: np.ndarray, right: np.ndarray, sketch: Table, block: int | None = None) -> np.ndarray:
     """Inner products of the gradients of each layer, from sketches (n, element) and (m, element): (layer, n, m).
 
-    sketch: the table of the layers and the number of blocks. without: a block that is left out, so that how uncertain
-    what follows from them is can be told by leaving out each in turn (`standard_error`).
+    sketch: the table of the layers and the number of blocks. block: what one block of a sketch adds to them, 0 for
+    layers that are not sketched.
 
     >>> table = {"blocks": 2, "layers": [{"offset": 0, "size": 4, "buckets": 2}]}
     >>> one = np.array([[1.0, 2.0, 3.0, 0.0]])
-    >>> products(one, one, table).tolist(), products(one, one, table, without=1).tolist()
-    ([[[14.0]]], [[[10.0]]])
+    >>> products(one, one, table).tolist(), products(one, one, table, block=1).tolist()
+    ([[[14.0]]], [[[9.0]]])
     """
-    weights = _weights(sketch, without)
     result = np.empty((len(sketch["layers"]), len(left), len(right)))
-    for out, span in zip(result, _spans(sketch), strict=True):
-        weighted = np.asarray(left[:, span], np.float64) * weights[span]
-        np.matmul(weighted, np.asarray(right[:, span], np.float64).T, out=out)
+    for out, span in zip(result, _spans(sketch, block), strict=True):
+        np.matmul(np.asarray(left[:, span], np.float64), np.asarray(right[:, span], np.float64).T, out=out)
     return result
 
 
+def left_out(every: np.ndarray, one: np.ndarray, sketch: Table) -> np.ndarray:
+    """Inner products (layer, ...) as the other blocks tell them, from those of all blocks and what one adds to them.
+
+    How uncertain what follows from them is can be told by leaving out each block in turn (`standard_error`). `one` is
+    overwritten by the result.
+
+    >>> table = {"blocks": 2, "layers": [{"offset": 0, "size": 4, "buckets": 2}]}
+    >>> left_out(np.array([14.0]), np.array([9.0]), table)
+    array([10.])
+    """
+    rest = np.subtract(every, one, out=one)
+    for values, layer in zip(rest, sketch["layers"], strict=True):
+        if layer["buckets"]:
+            values *= sketch["blocks"] / (sketch["blocks"] - 1)
+    return rest
+
+
 def squares(values: np.ndarray, sketch: Table, without: int | None = None) -> np.ndarray:
-    """Inner products of each gradient with itself, from sketches (n, element): (layer, n); see `products`."""
+    """Inner products of each gradient with itself, from sketches (n, element): (layer, n); a block can be left out."""
     weights = _weights(sketch, without)
     spans = _spans(sketch)
     return np.stack([np.square(np.asarray(values[:, span], np.float64)) @ weights[span] for span in spans])
 
 
-def _spans(sketch: Table) -> list[slice]:
-    """Where each layer's numbers are."""
-    return [slice(layer["offset"], layer["offset"] + layer["size"]) for layer in sketch["layers"]]
+def _spans(sketch: Table, block: int | None = None) -> list[slice]:
+    """Where each layer's numbers are, or those of one block of them: none of a layer that is kept as it is."""
+    spans = []
+    for layer in sketch["layers"]:
+        start, size = layer["offset"], layer["size"]
+        if block is not None:
+            size = size // sketch["blocks"] if layer["buckets"] else 0
+            start += block * size
+        spans.append(slice(start, start + size))
+    return spans
 
 
 def _weights(sketch: Table, without: int | None) -> np.ndarray:
