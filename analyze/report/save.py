@@ -6,7 +6,7 @@ import gc
 import json
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -17,7 +17,7 @@ from analyze import plot
 from analyze.catalogue import available_metrics
 from analyze.contract import Metric
 from analyze.findings import findings
-from analyze.numerics.processes import cores, pool
+from analyze.numerics.processes import cores, leave_a_core, pool
 from analyze.report import render
 from analyze.saved.documents import document, folder
 from analyze.saved.seals import Seals
@@ -51,6 +51,7 @@ class Pages:
         self._under_way: dict[str, tuple[str, Future[str], Work]] = {}
         self._entries: dict[tuple[str, str], dict[str, Any]] = {}
         self._pool: Executor | None = None
+        self._alone: Callable[[], None] = lambda: None  # gives this process all cores again
         self._took, self._ended = 0.0, -math.inf
 
     @property
@@ -66,6 +67,7 @@ class Pages:
     def __exit__(self, *exception: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+        self._alone()
 
     def add(self, name: str, data: xr.Dataset) -> None:
         """Begin with the table and the figure of a result, if there is a process for it."""
@@ -85,6 +87,7 @@ class Pages:
     def _start(self) -> None:
         self._pool = pool(1)
         self._pool.submit(ready)
+        self._alone = leave_a_core()
 
     def _begin(self, name: str) -> None:
         card = available_metrics().get(name)
