@@ -65,6 +65,16 @@ def byte_size(count: float, *, at_least: bool = False) -> str:
     return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
 
 
+def rounded(value: float, digits: int = 2) -> str:
+    """A number of so many digits; one that is large without an exponent.
+
+    >>> rounded(141.3), rounded(0.0123), rounded(12345.0, 3)
+    ('140', '0.012', '12,300')
+    """
+    value = float(f"{value:.{digits}g}")
+    return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
+
+
 class MissingPackageError(TracerError, ImportError):
     """What was asked for needs a package that is not installed."""
 

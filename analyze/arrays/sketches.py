@@ -26,7 +26,7 @@ def _sketched_gram(view: View) -> Pairs:
     made = partial(_rows, view.get("sketches"), probe.sketch, view.without, every)
     lengths = partial(_lengths, view.get("sketches"), probe.sketch, view.without)
     if view.banded:
-        return settled_bands(view, made, lengths, kept=True)
+        return settled_bands(view, made, lengths, kept=every is None)
     n = view.size("example")
     joint = np.empty((len(view.steps), view.size("layer"), n, n))
     for step, gram in enumerate(joint):

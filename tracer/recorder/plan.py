@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tracer.announce import announce
-from tracer.errors import RecordError, byte_size
+from tracer.errors import RecordError, byte_size, rounded
 from tracer.network.randomness import untouched_random_state
 from tracer.probe import ProbePass, fitting
 from tracer.recorder.device import fetched
@@ -66,12 +66,12 @@ class Plan:
             count = "-" if share.snapshots is None else f"{share.snapshots:,}"
             lines.append(f"{share.stream:<12}{count:>10}{byte_size(share.bytes):>13}{share.files:>11,}")
         lines.append(
-            f"a snapshot of all streams: {byte_size(self.snapshot_bytes)}, {self.snapshot_seconds:.3g} s"
+            f"a snapshot of all streams: {byte_size(self.snapshot_bytes)}, {rounded(self.snapshot_seconds, 3)} s"
         )
         if self.steps is not None and self.seconds is not None:
             lines.append(
                 f"in total over {self.steps:,} updates: {byte_size(self.bytes or 0)}, {self.files:,} files, "
-                f"{self.seconds:.3g} s"
+                f"{rounded(self.seconds, 3)} s"
             )
         return "\n".join(lines)
 
@@ -146,7 +146,7 @@ def announce_snapshots(
     steps = ""
     if passes.steps is not None:
         short = passes.short and passes.steps > fitting.COST
-        steps = f" and about {passes.steps:.2g} training steps of {passes.batch} examples" + (
+        steps = f" and about {rounded(passes.steps)} training steps of {passes.batch} examples" + (
             ", which are short: a tenth of a second at most" if short else ""
         )
     announce(f"Recording into {path!r}: a snapshot takes {size}{steps}: weights{of_probes}.")
