@@ -42,9 +42,9 @@ def left_out(every: np.ndarray, one: np.ndarray, sketch: Table) -> np.ndarray:
     array([10.])
     """
     rest = np.subtract(every, one, out=one)
-    for values, layer in zip(rest, sketch["layers"], strict=True):
+    for i, layer in enumerate(sketch["layers"]):
         if layer["buckets"]:
-            values *= sketch["blocks"] / (sketch["blocks"] - 1)
+            rest[i] *= sketch["blocks"] / (sketch["blocks"] - 1)
     return rest
 
 
