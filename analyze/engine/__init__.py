@@ -20,13 +20,12 @@ from analyze.engine.distribute import DIED, Job, Routine, Workers, complete, rec
 from analyze.engine.fingerprint import Fingerprints
 from analyze.engine.incremental import Way, held
 from analyze.engine.plan import Plan, make_plan
-from analyze.engine.progress import Progress, shown
+from analyze.engine.progress import Progress, announce_long, shown
 from analyze.engine.replayed import with_activations
 from analyze.errors import AnalysisError
 from analyze.results import Results
 from analyze.saved.store import ResultStore
-from tracer.announce import announce
-from tracer.errors import ArchiveError, MissingTraceError, byte_size, parse_memory
+from tracer.errors import ArchiveError, MissingTraceError, parse_memory
 from tracer.store.files import claimed
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 Arrived = Callable[[Results], object]
 Finished = Callable[[str, "xr.Dataset"], object]
 Snapshots = Literal["few", "all"] | Collection[int]
-ANNOUNCED = 30.0  # declared seconds from which work is announced
 LONG = 10.0  # declared seconds from which starting processes pays
 
 
@@ -190,6 +188,7 @@ class Session:
 
     def _compute(self, plans: Sequence[Plan]) -> Routine[None]:
         """Compute metrics that do not read each other's results."""
+        announce_long(plans, self.archive, self.prices, self.memory)
         pieces = max(1, 2 * self.workers.n if self._pieces is None else self._pieces)
         share = self.workers.share if self.workers.n else None
         blocks = self.apart.blocks(plans, self.failed, pieces, share)
@@ -281,12 +280,6 @@ class Session:
             else:
                 self._keep(self._ways[plan.card.name])
         cost = self.prices.together(chosen)
-        if cost > ANNOUNCED:
-            names = ", ".join(plan.card.name for plan in chosen)
-            announce(
-                f"{self.archive.path}: running the network again takes about {in_words(cost)} ({names}), "
-                f"and at most {byte_size(self.memory)} of memory; --patience or -m asks for less."
-            )
         if self.spare.spare and cost >= LONG and self.replay.get("device") in (None, "cpu"):
             self.workers = self.spare
         return chosen

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from analyze.arrays import View, closure
+from analyze.engine.sketched import sketch_of
+
 if TYPE_CHECKING:
     from analyze.engine.plan import Plan
     from tracer.archive import Archive
@@ -22,6 +25,7 @@ SIZES = 3  # different numbers of examples, or precisions, in which a probe goes
 EXAMPLES = 256  # whose operations are counted; so many go through the rows at a time
 PASSES = 300  # forward and backward of these examples, which running the network again may take unasked
 LEAST, MOST = 1.0, 60.0  # and what that is in seconds: small networks get more, and nobody waits long unasked
+STORED = 1.5e-8  # declared seconds for each number of the largest array that a metric reads
 FEW = 5  # snapshots at which the network is run again unless more are asked for
 
 
@@ -101,6 +105,35 @@ def work_of(archive: Archive, settings: Mapping[str, Any]) -> Work:
         return Work(seconds / examples.n, len(network.rows), prod(output[1:]), work.calls)
     except (ValueError, LookupError, StopIteration, ModuleNotFoundError):
         return Work()
+
+
+def of_stored(plans: Iterable[Plan], archive: Archive) -> float:
+    """Declared seconds of plans that read what is stored; from sketches each is computed once more a block of these."""
+    return sum(
+        STORED * max(1, len(plan.steps)) * _most_read(plan, archive) * (1 + _blocks(plan, archive))
+        for plan in plans
+        if not plan.replays
+    )
+
+
+def _most_read(plan: Plan, archive: Archive) -> int:
+    """Numbers, or bits, of the largest array of a snapshot that a metric reads, in all its views."""
+    sizes = [0]
+    for examples in plan.views:
+        view = View(archive, *examples)
+        read = [
+            [dim for dim in each.dims if dim != "step"] for each in closure(plan.arrays) if not each.static
+        ]
+        sizes.append(max((view.entries(dims) * (8 if _packed(dims) else 1) for dims in read), default=0))
+    return sum(sizes)
+
+
+def _packed(dims: Sequence[str]) -> bool:
+    return bool(dims) and dims[-1].endswith("byte")
+
+
+def _blocks(plan: Plan, archive: Archive) -> int:
+    return int(sketch_of(archive)["blocks"]) if plan.sketched else 0
 
 
 def _counts(plan: Plan) -> list[int]:

@@ -1,15 +1,46 @@
-"""Progress that is seen without being asked for: a line below the cell of a notebook."""
+"""What is told of work without being asked for: what long work will take, and how far it is."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from analyze.engine.cost import Prices, in_words, of_stored
+from tracer.announce import announce
+from tracer.errors import ArchiveError, byte_size
+
+if TYPE_CHECKING:
+    from analyze.engine.plan import Plan
+    from tracer.archive import Archive
 
 Progress = Callable[[int, int, str], None]
+ANNOUNCED = 30.0  # declared seconds from which work is announced
+_NAMED = 8  # metrics that are named; of more their number is told
 OFTEN = 0.2  # seconds between two lines: a browser has to draw them
+
+
+def announce_long(plans: Sequence[Plan], archive: Archive, prices: Prices, memory: int) -> None:
+    """Say in one line what plans take that take long: those that run the network again, and the others."""
+    replays = [plan for plan in plans if plan.replays]
+    stored = [plan for plan in plans if not plan.replays]
+    try:
+        read = of_stored(stored, archive)
+    except ArchiveError:
+        read = 0.0  # damaged: the metric that reads it says so
+    for what, together, seconds, less in (
+        ("metrics of what is stored take", stored, read, "-m"),
+        ("running the network again takes", replays, prices.together(replays), "--patience or -m"),
+    ):
+        if seconds > ANNOUNCED:
+            few = len(together) <= _NAMED
+            names = ", ".join(plan.card.name for plan in together) if few else f"{len(together)} metrics"
+            announce(
+                f"{archive.path}: {what} about {in_words(seconds)} ({names}), "
+                f"and at most {byte_size(memory)} of memory; {less} asks for less."
+            )
 
 
 @contextmanager

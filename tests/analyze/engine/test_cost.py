@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from functools import partial
 from math import ceil
@@ -6,6 +7,7 @@ import pytest
 
 import analyze
 from analyze.catalogue import available_metrics
+from analyze.engine import progress
 from analyze.engine.cost import (
     CHECKED,
     EXAMPLES,
@@ -14,13 +16,16 @@ from analyze.engine.cost import (
     RATE,
     ROWS,
     SIZES,
+    STORED,
     Prices,
     Work,
     few,
+    of_stored,
     within,
     work_of,
 )
 from analyze.engine.plan import make_plan
+from tests.sketched import record
 from tracer.archive import open as open_archive
 
 
@@ -139,3 +144,44 @@ def test_each_chunk_of_examples_goes_through_the_rows_and_unlike_rows_are_checke
     first = len(plan.steps) * max(passes) + len(counts) * SIZES * 8 / CHECKED
     assert prices.first(plan) == pytest.approx(first)
     assert prices.seconds(plan) == pytest.approx(prices.seconds(plan, alone=False) + first)
+
+
+def test_what_is_stored_costs_by_the_largest_array_that_is_read(archive):
+    card = available_metrics()["stiffness"]
+    plan = make_plan(card, {}, archive, {})
+    layers, n = len(archive.layers) + 1, sum(plan.views[0][1])
+    assert of_stored([plan], archive) == pytest.approx(STORED * len(plan.steps) * layers * n**2)
+    assert of_stored([plan, plan], archive) == pytest.approx(2 * of_stored([plan], archive))
+    replayed = make_plan(available_metrics()["sharpness"], {}, archive, {})
+    assert of_stored([replayed], archive) == 0
+    units = sum(site["n_units"] for site in archive.site_table if site.get("start") is not None)
+    paths = make_plan(available_metrics()["path_self_similarity"], {}, archive, {})
+    bits = (
+        STORED * len(paths.steps) * units * sum(8 * -(-n // 8) for _, counts in paths.views for n in counts)
+    )
+    assert bits == pytest.approx(of_stored([paths], archive), rel=0.2), "a bit is a number"
+
+
+def test_from_sketches_it_is_computed_once_more_a_block(tmp_path):
+    archive = open_archive(record(tmp_path / "run.zarr", "sketch", 1))
+    plan = make_plan(available_metrics()["stiffness"], {}, archive, {})
+    sketch, n = next(iter(archive.probes.values())).sketch, sum(plan.views[0][1])
+    numbers = n * max(sum(row["size"] for row in sketch["layers"]), n * (len(archive.layers) + 1))
+    once = STORED * len(plan.steps) * numbers
+    assert of_stored([plan], archive) == pytest.approx((1 + sketch["blocks"]) * once)
+
+
+def test_long_work_is_announced(everything, monkeypatch):
+    told = []
+    monkeypatch.setattr(progress, "announce", told.append)
+    analyze.run(everything, ["stiffness", "jacobian"])
+    assert not told, "short work is not"
+    monkeypatch.setattr(progress, "ANNOUNCED", 0.0)
+    analyze.run(everything, ["stiffness", "jacobian"], memory="1GB")
+    stored, replayed = told
+    assert "metrics of what is stored take about 0.1 s (stiffness), and at most 953.7 MiB" in stored
+    assert "running the network again takes about" in replayed
+    assert "(jacobian)" in replayed
+    told.clear()
+    analyze.run(everything)
+    assert any(re.search(r"\(\d\d metrics\)", sentence) for sentence in told)
