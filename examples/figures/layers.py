@@ -119,6 +119,6 @@ def by_activation(
         column[0].set(title=problem, xticks=range(1, HIDDEN + 2))
         column[1].set(xlabel="layer")
     for axes, word in zip(panels[:, 0], ("trained", "untrained"), strict=True):
-        axes.set_ylabel(f"mean gradient cosine, {word}")
+        axes.set_ylabel(f"mean cosine, {word}")
     plot.legend(panels[0, 0])
     return drawing, numbers, found

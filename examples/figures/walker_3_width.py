@@ -40,7 +40,7 @@ def main(run: Run) -> None:
         plot.zero_line(axes)
         axes.set(title=problem, xlabel="layer", xticks=range(1, 7))
         plot.legend(axes)
-    drawing.axes[0].set_ylabel("mean gradient cosine, trained")
+    drawing.axes[0].set_ylabel("mean cosine, trained")
     checks = [
         Check(f"earlier in wider networks, {p}", shift[p]["trained"], SMALLEST, "layers") for p in PROBLEMS
     ]
