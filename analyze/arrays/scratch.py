@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 import weakref
 from collections.abc import Callable
@@ -31,7 +32,8 @@ class OnDisk:
         self._make = make
         self._kept: dict[tuple[int, int, int], tuple[int, tuple[int, ...]]] = {}
         self._end = 0
-        self.file = tempfile.TemporaryFile(dir=folder(), buffering=0)  # noqa: SIM115
+        self._folder = folder()
+        self.file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
         weakref.finalize(self, self.file.close)
 
     def __call__(self, step: int, rows: slice) -> np.ndarray:
@@ -45,8 +47,7 @@ class OnDisk:
                 return values
         values = np.ascontiguousarray(self._make(step, rows), np.float64)
         with contextlib.suppress(OSError):  # full all the same
-            disk = os.statvfs(self.file.fileno())
-            if disk.f_bavail * disk.f_frsize > values.nbytes + LEAST_FREE:
+            if shutil.disk_usage(self._folder).free > values.nbytes + LEAST_FREE:
                 self.file.seek(self._end)
                 if self.file.write(values.data) == values.nbytes:
                     self._kept[at] = self._end, values.shape

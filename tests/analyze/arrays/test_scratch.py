@@ -1,6 +1,6 @@
 """Bands on disk: made once, unless there is no room for them, and gone with what reads them."""
 
-import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,7 +47,7 @@ def test_of_values_that_were_changed_those_that_were_made_are_kept() -> None:
 def test_a_full_disk_costs_time_alone(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
     table = Table()
     if full == "told":
-        monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=10, f_frsize=4096))
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=40960))
         read = OnDisk(table)
     else:
         read = OnDisk(table)
