@@ -99,9 +99,8 @@ class View:
     first of `steps` when snapshots are compared in time; `sites` restricts masks to some sites, by position;
     `banded` has tables over pairs of examples made in bands of rows (`analyze.arrays.bands`);
     `without` is a block of the sketches of gradients that is left out, to see how much depends on it, and `whole` the
-    view from which it is; `replay` holds
-    what the user chose for running the network again; `worker` what all views of one worker share, for as long as it
-    lives.
+    view that has it; `replay` holds what the user chose for running the network again; `worker` what all views of one
+    worker share, for as long as it lives.
     """
 
     archive: Archive

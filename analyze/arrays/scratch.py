@@ -32,14 +32,16 @@ class OnDisk:
         self._make = make
         self._kept: dict[tuple[int, int, int], tuple[int, tuple[int, ...]]] = {}
         self._end = 0
-        self._folder = folder()
-        self.file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
-        weakref.finalize(self, self.file.close)
+        self.file = None
+        with contextlib.suppress(OSError):  # there may be no folder to write into
+            self._folder = folder()
+            self.file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
+            weakref.finalize(self, self.file.close)
 
     def __call__(self, step: int, rows: slice) -> np.ndarray:
         """Rows at a snapshot."""
         at = (step, rows.start, rows.stop)
-        if at in self._kept:
+        if self.file is not None and at in self._kept:
             place, shape = self._kept[at]
             values = np.empty(shape)
             self.file.seek(place)
@@ -47,7 +49,7 @@ class OnDisk:
                 return values
         values = np.ascontiguousarray(self._make(step, rows), np.float64)
         with contextlib.suppress(OSError):  # full all the same
-            if shutil.disk_usage(self._folder).free > values.nbytes + LEAST_FREE:
+            if self.file is not None and shutil.disk_usage(self._folder).free > values.nbytes + LEAST_FREE:
                 self.file.seek(self._end)
                 if self.file.write(values.data) == values.nbytes:
                     self._kept[at] = self._end, values.shape

@@ -26,11 +26,12 @@ def _sketched_gram(view: View) -> Pairs:
     made = partial(_rows, view.get("sketches"), probe.sketch, view.without, every)
     lengths = partial(_lengths, view.get("sketches"), probe.sketch, view.without)
     if view.banded:
-        return settled_bands(view, made, lengths, kept=every is None)
+        return settled_bands(view, lambda *where: with_all(made(*where)), lengths, kept=every is None)
     n = view.size("example")
     joint = np.empty((len(view.steps), view.size("layer"), n, n))
     for step, gram in enumerate(joint):
-        gram[:] = made(step, slice(0, n))
+        gram[:-1] = made(step, slice(0, n))
+        gram[-1] = gram[:-1].sum(0)
         np.einsum("lii->li", gram)[:] = lengths(step)
         settle(gram)
     return joint
@@ -44,9 +45,9 @@ def _sketched_cosine(view: View) -> Pairs:
 def _rows(
     sketches: np.ndarray, table: Table, without: int | None, every: Pairs | None, step: int, rows: slice
 ) -> np.ndarray:
-    """Rows of the inner products at a snapshot (layer, row, example); `every`: those of all blocks of the sketches."""
+    """Rows of the inner products of each layer (layer, row, example); `every`: those of all blocks of the sketches."""
     made = products(sketches[step, rows], sketches[step], table, without)
-    return with_all(made if every is None else left_out(rows_of(every, step, rows)[:-1], made, table))
+    return made if every is None else left_out(rows_of(every, step, rows)[:-1], made, table)
 
 
 def _lengths(sketches: np.ndarray, table: Table, without: int | None, step: int) -> np.ndarray:

@@ -43,11 +43,14 @@ def test_of_values_that_were_changed_those_that_were_made_are_kept() -> None:
     check(read, 1)
 
 
-@pytest.mark.parametrize("full", ["told", "not told"])
+@pytest.mark.parametrize("full", ["told", "not told", "nowhere"])
 def test_a_full_disk_costs_time_alone(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
     table = Table()
     if full == "told":
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=40960))
+        read = OnDisk(table)
+    elif full == "nowhere":
+        monkeypatch.setattr("analyze.arrays.scratch.folder", lambda: "/nowhere")
         read = OnDisk(table)
     else:
         read = OnDisk(table)
@@ -55,7 +58,8 @@ def test_a_full_disk_costs_time_alone(full: str, monkeypatch: pytest.MonkeyPatch
         read.file = Path("/dev/full").open("w+b", buffering=0)  # noqa: SIM115
     for _ in range(2):
         check(read)
-    read.file.close()
+    if read.file is not None:
+        read.file.close()
     assert table.made == 8
 
 
