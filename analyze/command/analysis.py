@@ -62,7 +62,8 @@ if TYPE_CHECKING:
     "--patience",
     type=click.FloatRange(0),
     metavar="SECONDS",
-    help="Of running the network again, in all, by operations counted [300 passes of 256 examples; 1 to 60].",
+    help="Of running the network again, in all, by operations counted [300 passes of 256 examples, or half of what "
+    "stored arrays take; 1 to 60].",
 )
 @click.option(
     "--set",

@@ -15,7 +15,7 @@ from analyze.contract import Metric
 from analyze.engine.apart import Answer, Apart
 from analyze.engine.assemble import of_commit
 from analyze.engine.blocks import Block, Outcome, Worker
-from analyze.engine.cost import Prices, few, in_words, within
+from analyze.engine.cost import Prices, few, in_words, of_stored, within
 from analyze.engine.distribute import DIED, Job, Routine, Workers, complete, recruit
 from analyze.engine.fingerprint import Fingerprints
 from analyze.engine.incremental import Way, held
@@ -78,7 +78,8 @@ def run(
     The network is run again at `snapshots`: `few` (the first, the last, and at most three between, evenly in
     the logarithm of the step), `all`, or steps; snapshots computed earlier stay. All such metrics together
     take `patience` declared seconds (operations counted, no clock; by default those of 300 forward and backward
-    passes of 256 examples, 1 at least and 60 at most); the dearest are left out. A metric that is named is
+    passes of 256 examples, 1 and half of what stored arrays take at least, and 60 at most); the dearest are left
+    out. A metric that is named is
     always computed. What is not computed is in `Results.skipped`, with the reason.
 
     Raises MissingTraceError where a metric asked for by name lacks what it needs, AnalysisError where it
@@ -146,7 +147,7 @@ class Session:
         self.coming: list[str] = []
         self._prints = Fingerprints(self.archive, self.replay)
         self._ways: dict[str, Way] = {}
-        self._priced: list[Plan] = []
+        self._planned: list[Plan] = []  # as if nothing of them were there
         self._here = Worker(self.archive, self.replay)
         self.apart = Apart(self.archive, self.replay, self.memory, wanted=apart)
         self.prices, self.patience = Prices(self.apart.work), patience
@@ -231,8 +232,7 @@ class Session:
             return None
         self._ways[card.name] = way = Way(plan, wanted, held(plan, wanted, self.store))
         whole = replace(plan, steps=self._chosen(plan))
-        if plan.replays:
-            self._priced.append(whole)
+        self._planned.append(whole)
         left = self._left(whole)
         if way.held.data is not None and not left.steps:
             self._keep(way)
@@ -259,8 +259,11 @@ class Session:
 
         What is there already counts as if it were not, so that the same command computes the same metrics again.
         """
-        patience = self.prices.patience if self.patience is None else self.patience
-        order, over = within(self._priced, self.prices, patience, fewer=self.snapshots == "few")
+        patience = self.patience
+        if patience is None:
+            patience = self.prices.patience(of_stored(self._planned, self.archive))
+        priced = [plan for plan in self._planned if plan.replays]
+        order, over = within(priced, self.prices, patience, fewer=self.snapshots == "few")
         left = {plan.card.name: plan for plan in plans}
         for plan, seconds in over:
             if (name := plan.card.name) not in left:

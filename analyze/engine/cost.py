@@ -12,6 +12,7 @@ import numpy as np
 
 from analyze.arrays import View, closure
 from analyze.engine.sketched import sketch_of
+from tracer.errors import ArchiveError
 
 if TYPE_CHECKING:
     from analyze.engine.plan import Plan
@@ -76,11 +77,13 @@ class Prices:
             map(self.first, plans), default=0.0
         )
 
-    @property
-    def patience(self) -> float:
-        """Declared seconds that all metrics together take unless told: `PASSES`, within `LEAST` and `MOST`."""
+    def patience(self, stored: float = 0.0) -> float:
+        """Declared seconds that all metrics together take unless told: `PASSES`, within `LEAST` and `MOST`.
+
+        stored: those of the metrics that read what is stored; half of them may be added without asking, too.
+        """
         one = 3 * self._network.seconds(EXAMPLES)  # a backward pass takes two forward
-        return min(max(PASSES * one, LEAST), MOST)
+        return min(max(PASSES * one, stored / 2, LEAST), MOST)
 
     @cached_property
     def _network(self) -> Work:
@@ -118,14 +121,15 @@ def of_stored(plans: Iterable[Plan], archive: Archive) -> float:
 
 def _most_read(plan: Plan, archive: Archive) -> int:
     """Numbers, or bits, of the largest array of a snapshot that a metric reads, in all its views."""
-    sizes = [0]
-    for examples in plan.views:
-        view = View(archive, *examples)
-        read = [
-            [dim for dim in each.dims if dim != "step"] for each in closure(plan.arrays) if not each.static
-        ]
-        sizes.append(max((view.entries(dims) * (8 if _packed(dims) else 1) for dims in read), default=0))
-    return sum(sizes)
+    read = [[dim for dim in each.dims if dim != "step"] for each in closure(plan.arrays) if not each.static]
+    try:
+        views = [View(archive, *examples) for examples in plan.views]
+        return sum(
+            max((view.entries(dims) * (8 if _packed(dims) else 1) for dims in read), default=0)
+            for view in views
+        )
+    except ArchiveError:
+        return 0  # damaged: the metric that reads it says so
 
 
 def _packed(dims: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from analyze.engine.cost import Prices, in_words, of_stored
 from tracer.announce import announce
-from tracer.errors import ArchiveError, byte_size
+from tracer.errors import byte_size
 
 if TYPE_CHECKING:
     from analyze.engine.plan import Plan
@@ -26,12 +26,8 @@ def announce_long(plans: Sequence[Plan], archive: Archive, prices: Prices, memor
     """Say in one line what plans take that take long: those that run the network again, and the others."""
     replays = [plan for plan in plans if plan.replays]
     stored = [plan for plan in plans if not plan.replays]
-    try:
-        read = of_stored(stored, archive)
-    except ArchiveError:
-        read = 0.0  # damaged: the metric that reads it says so
     for what, together, seconds, less in (
-        ("metrics of what is stored take", stored, read, "-m"),
+        ("metrics of what is stored take", stored, of_stored(stored, archive), "-m"),
         ("running the network again takes", replays, prices.together(replays), "--patience or -m"),
     ):
         if seconds > ANNOUNCED:

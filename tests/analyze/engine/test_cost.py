@@ -124,14 +124,16 @@ def test_the_network_is_run_again_at_few_snapshots_unless_more_are_asked_for(arc
 
 
 def test_the_budget_grows_with_the_network_within_bounds(archive, monkeypatch):
-    def patience(work, rows):
+    def patience(work, rows, stored=0.0):
         monkeypatch.setattr(Prices, "_network", Work(work / RATE, rows, 10, rows))
-        return prices_of(archive).patience
+        return prices_of(archive).patience(stored)
 
     # One forward and backward pass of 256 examples is 3 · 256 · work operations and 3 · rows calls.
     work, rows = 1e7, 20
     assert patience(work, rows) == pytest.approx(300 * 3 * (256 * work / RATE + rows / ROWS))
     assert patience(0.0, 0) == patience(1e3, 5) == LEAST and patience(1e12, 20) == MOST
+    assert patience(0.0, 0, stored=1.0) == LEAST and patience(0.0, 0, stored=1e4) == MOST
+    assert patience(0.0, 0, stored=30.0) == 15.0, "half of what is waited for anyway"
 
 
 def test_each_chunk_of_examples_goes_through_the_rows_and_unlike_rows_are_checked_once(archive, monkeypatch):
