@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,8 +60,8 @@ def fit(
         with tracer.open(path) as archive:
             if archive.state == "complete":
                 return path
-        shutil.rmtree(path)  # of a script that was stopped: begun anew
-    if path.exists():
+        options["exists"] = "overwrite"  # of a script that was stopped: begun anew
+    elif path.exists():
         raise click.ClickException(f"{path} is of other settings; remove it or pass --out.")
     path.parent.mkdir(parents=True, exist_ok=True)
     card.write_text(json.dumps(settings, indent=1))

@@ -6,6 +6,7 @@ import os
 import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import tracer
 from tests import ROOT
 from tracer import archive
+from tracer.errors import ArchiveError
 
 FIGURES = ROOT / "examples" / "figures"
 GALLERY = ROOT / "docs" / "gallery"
@@ -152,6 +155,19 @@ def test_an_archive_of_the_same_settings_is_used_again_and_of_others_refused(fol
     assert archive.open(fit(2)).run_id == first
     with pytest.raises(click.ClickException, match="other settings"):
         fit(3)
+
+
+def test_an_archive_that_is_being_written_is_left_alone_and_one_that_was_stopped_begun_anew(folder, tmp_path):
+    parts, path = runpy.run_path(str(FIGURES / "shared.py")), tmp_path / "a.zarr"
+    data, model = parts["load"]("digits", Path(), 40, 20), partial(parts["mlp"], [64, 8, 10])
+    fit = partial(parts["fit"], path, model, data, epochs=2, gradients="none")
+    fit()
+    with tracer.record(path, model(), None, probes={}, exists="overwrite") as run:
+        with pytest.raises(ArchiveError, match="is writing"):
+            fit()
+        run.flush()
+    assert archive.open(path).state == "interrupted"
+    assert archive.open(fit()).state == "complete"
 
 
 @pytest.mark.slow
