@@ -70,9 +70,10 @@ def main(run: Run) -> None:
     plain = table([run.each(one, true + size, 0) for size in sizes])
     numbers, names = {}, {"test error": "test error", **NORMS, "sharpness": "sharpness"}
     for name, title in names.items():
-        pair = f"{spread(found[name][0], 3)}, {spread(found[name][-1], 3)}"
-        numbers[f"{title}{' (log₁₀)' if name in NORMS else ''}, 0 and {sizes[-1]} confused"] = pair
-        numbers[f"the same, {true + sizes[-1]} true images"] = spread(plain[name][-1], 3)
+        what = f"{title}{' (log₁₀)' if name in NORMS else ''}"
+        ends = f"{spread(found[name][0], 3)}, {spread(found[name][-1], 3)}"
+        numbers[f"{what}, 0 and {sizes[-1]} confused"] = ends
+        numbers[f"{what}, {true + sizes[-1]} true images"] = spread(plain[name][-1], 3)
     numbers["largest training error"] = max(each["train error"].max() for each in (found, plain))
     rise = {name: found[name][-1] - found[name][0] for name in names}
     more = {name: found[name][-1] - plain[name][-1] for name in NORMS}
