@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -138,14 +138,6 @@ class View:
         if key not in self.shared:
             self.shared[key] = read()
         return self.shared[key]
-
-    def leaving_out(self, block: int) -> View:
-        """The same without a block of the sketches of gradients; what else was made in this view is let go."""
-        self.cache = {
-            name: made for name, made in self.cache.items() if name in ("sketches", "sketched_gram")
-        }
-        cache = {"sketches": self.get("sketches")}
-        return replace(self, without=block, whole=self, shared={}, cache=cache)
 
     def parts(self) -> Iterator[tuple[Any, int]]:
         """Each probe of the archive in this view, with the number of its examples that belong."""

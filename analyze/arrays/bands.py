@@ -14,7 +14,7 @@ BYTES = 8 << 20  # of a band, unless one row takes more
 class Bands:
     """A table (step, layer, example, example_2), symmetric, of which a band of rows is in memory at a time.
 
-    shape: of the table. `bands` goes through it, `diagonal` has its diagonal.
+    shape: of the table. diagonal: of a snapshot by its position, (layer, example). `bands` goes through it.
     """
 
     def __init__(
@@ -24,19 +24,12 @@ class Bands:
         make: Callable[[int, slice], np.ndarray],
     ) -> None:
         """diagonal: of a snapshot by its position, (layer, example). make: of that and rows, (layer, row, example)."""
-        self.shape = shape
-        self._diagonal, self._make = diagonal, make
-        self._diagonals: dict[int, np.ndarray] = {}
+        self.shape, self.diagonal = shape, diagonal
+        self._make = make
         self._last: tuple[tuple[int, int], np.ndarray] | None = None
 
     def __len__(self) -> int:
         return self.shape[0]
-
-    def diagonal(self, step: int) -> np.ndarray:
-        """The diagonal (layer, example) at a snapshot, by its position."""
-        if step not in self._diagonals:
-            self._diagonals[step] = self._diagonal(step)
-        return self._diagonals[step]
 
     def band(self, step: int, rows: slice) -> np.ndarray:
         """Rows of the table at a snapshot, by its position: (layer, row, example), read-only."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -40,6 +41,13 @@ def _sketched_gram(view: View) -> Pairs:
 @source("sketched_cosine", "step", "layer", "example", "example_2", needs=("sketched_gram",))
 def _sketched_cosine(view: View) -> Pairs:
     return cosines_of(view.get("sketched_gram"))
+
+
+def leaving_out(view: View, block: int) -> View:
+    """The same view without a block of the sketches; what else was made in the view itself is let go."""
+    view.cache = {name: made for name, made in view.cache.items() if name in ("sketches", "sketched_gram")}
+    cache = {"sketches": view.get("sketches")}
+    return replace(view, without=block, whole=view, shared={}, cache=cache)
 
 
 def _rows(

@@ -79,8 +79,7 @@ def run(
     the logarithm of the step), `all`, or steps; snapshots computed earlier stay. All such metrics together
     take `patience` declared seconds (operations counted, no clock; by default those of 300 forward and backward
     passes of 256 examples, 1 and half of what stored arrays take at least, and 60 at most); the dearest are left
-    out. A metric that is named is
-    always computed. What is not computed is in `Results.skipped`, with the reason.
+    out. A metric that is named is always computed. What is not computed is in `Results.skipped`, with the reason.
 
     Raises MissingTraceError where a metric asked for by name lacks what it needs, AnalysisError where it
     fails, or where no scheduler or worker can do its part.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyze.arrays import View, closure
+from analyze.arrays.sketches import leaving_out
 from analyze.engine.plan import Examples, Plan, made_by, made_bytes, static_bytes, view_bytes
 from analyze.engine.sketched import sketch_of, with_errors
 from analyze.tables import example_probe
@@ -215,7 +216,7 @@ class Worker:
             # Blocks may come in any order; what is told is how the first of them fails.
             known = failure if number < block.number else None
             outcomes[plan.card.name] = known or _told(partial(self._returned, plan, block, shared, views))
-        self._add_errors(block.plans, views, outcomes)
+        self._add_errors(block, views, outcomes)
         for name, outcome in outcomes.items():
             if outcome.message and self.given_up.get(name, (block.number,))[0] >= block.number:
                 self.given_up[name] = block.number, outcome
@@ -233,30 +234,23 @@ class Worker:
             returned.append(parts[0] if len(parts) == 1 else _join_sites(plan, parts))
         return returned
 
-    def _add_errors(
-        self, plans: Sequence[Plan], views: Mapping[Any, View], outcomes: dict[str, Outcome]
-    ) -> None:
+    def _add_errors(self, block: Block, views: Mapping[Any, View], outcomes: dict[str, Outcome]) -> None:
         """Call those that are computed from sketches again, without each block of these, which they share."""
-        for examples, view in views.items():
-            waiting = [
-                (plan, list[dict[str, Any]]())
-                for plan in plans
-                if plan.sketched and examples in plan.views and not outcomes[plan.card.name].message
-            ]
-            for without in range(sketch_of(self.archive)["blocks"] if waiting else 0):
-                rest = view.leaving_out(without)
-                for plan, values in waiting:
-                    one = _told(partial(self._again, plan, rest))
-                    values += one.returned
-                    if one.message:
-                        outcomes[plan.card.name] = one
-                waiting = [each for each in waiting if not outcomes[each[0].card.name].message]
-            for plan, values in waiting:
-                returned, place = outcomes[plan.card.name].returned, plan.views.index(examples)
-                returned[place] = with_errors(plan.card, returned[place], values)
-
-    def _again(self, plan: Plan, view: View) -> list[dict[str, Any]]:
-        return [self._call(plan, view)]
+        plans = [plan for plan in block.plans if plan.sketched and not outcomes[plan.card.name].message]
+        seen = {examples: views[examples] for plan in plans for examples in plan.views}
+        left_out: dict[str, list[list[dict[str, Any]]]] = {plan.card.name: [] for plan in plans}
+        for without in range(sketch_of(self.archive)["blocks"] if plans else 0):
+            rest = {examples: leaving_out(view, without) for examples, view in seen.items()}
+            for plan in plans:
+                again = _told(partial(self._returned, plan, block, {}, rest))
+                left_out[plan.card.name].append(again.returned)
+                if again.message:
+                    outcomes[plan.card.name] = again
+            plans = [plan for plan in plans if not outcomes[plan.card.name].message]
+        for plan in plans:
+            outcome = outcomes[plan.card.name]
+            by_view = zip(outcome.returned, *left_out[plan.card.name], strict=True)
+            outcome.returned = [with_errors(plan.card, returned, others) for returned, *others in by_view]
 
     def _sites(self, block: Block) -> Sequence[tuple[int, ...] | None]:
         if block.groups_of_sites == 1:

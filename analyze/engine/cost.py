@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from analyze.arrays import View, closure
+from analyze.arrays import closure
 from analyze.engine.sketched import sketch_of
 from tracer.errors import ArchiveError
 
@@ -123,7 +123,7 @@ def _most_read(plan: Plan, archive: Archive) -> int:
     """Numbers, or bits, of the largest array of a snapshot that a metric reads, in all its views."""
     read = [[dim for dim in each.dims if dim != "step"] for each in closure(plan.arrays) if not each.static]
     try:
-        views = [View(archive, *examples) for examples in plan.views]
+        views = [plan.view(archive, examples) for examples in plan.views]
         return sum(
             max((view.entries(dims) * (8 if _packed(dims) else 1) for dims in read), default=0)
             for view in views

@@ -75,5 +75,4 @@ def test_the_file_has_no_name_and_goes_with_its_reader(
     assert not read.file.closed
     file = read.file
     del read
-
     assert file.closed

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import analyze
+from analyze.errors import AnalysisError
 from analyze.findings import findings
 from analyze.metrics.gradients.tracin import plot_tracin
 from analyze.plot import draw
@@ -100,3 +101,24 @@ def test_leaving_out_blocks_by_hand() -> None:
     blocks = np.array([1.0, 2.0, 4.0, 9.0])
     left_out = (blocks.sum() - blocks) / 3
     assert standard_error(left_out) == pytest.approx(blocks.std(ddof=1) / 2)
+
+
+def test_a_failure_without_a_block_is_that_of_its_metric_alone(sketched: Path) -> None:
+    calls = []
+
+    @analyze.metric(
+        reads=("gram",), variables={"x": ("step",)}, sketched=("x",), title="Fails the second time"
+    )
+    def faulty(gram: np.ndarray) -> dict[str, np.ndarray]:
+        """Of the first example."""
+        calls.append(len(calls))
+        return {"x": gram[:, 0, 0, 0] / (1 if len(calls) == 1 else None)}
+
+    results: list[str] = []
+    with pytest.raises(AnalysisError, match="faulty: failed with TypeError"):
+        analyze.run(
+            sketched,
+            [faulty, "stiffness"],
+            finished=lambda name, data: results.extend(map(str, data.data_vars)),
+        )
+    assert len(calls) == 2 and "cosine_sketch_error" in results
