@@ -22,10 +22,10 @@ RANKS = "ranks"  # where the archives of the processes other than the first are
 MAX_RANKS = 1 << 14
 OF_GRADIENTS = ("gram", "sketches")  # groups that are recorded with the gradients, in place of them or beside
 
-# Rows of one object, and of one inner chunk, of arrays that grow row by row.
-TAIL_ROWS, TAIL_INNER = 4096, 256
-IDS_ROWS, IDS_INNER = 65536, 4096  # the same for the ids, many of which make one row
-TAIL_BYTES = 1 << 22  # at most, of one object of wide arrays along the ids: it is rewritten at every commit
+# Rows of one object, and of one inner chunk, of arrays that grow row by row: of updates, of their ids, and of others.
+STEP_ROWS, STEP_INNER = 1 << 18, 1 << 10
+IDS_ROWS, IDS_INNER = 1 << 20, 1 << 12
+TAIL_ROWS, TAIL_INNER = 1 << 12, 1 << 8
 OBJECT_BYTES, OBJECT_ROWS = 1 << 23, 512  # of one object of small snapshots, at most
 READ_BYTES = 1 << 14  # of one inner chunk of these, as far as a snapshot is not larger
 MANIFEST_FIELDS = ("array", "row", "column", "nbytes", "crc32c", "commit")
@@ -307,14 +307,24 @@ def fill_scalar(dtype: np.dtype) -> Any:
     return {"f": math.nan, "c": complex(math.nan, math.nan), "i": -1, "u": 0, "b": False}[dtype.kind]
 
 
+def column_rows(group: str) -> tuple[int, int]:
+    """Rows of one object, and of one inner chunk, of a column: of ``steps``, or of step and epoch_end of a stream.
+
+    >>> column_rows("steps"), column_rows("weights")
+    ((262144, 1024), (4096, 256))
+    """
+    return (STEP_ROWS, STEP_INNER) if group == "steps" else (TAIL_ROWS, TAIL_INNER)
+
+
 def ids_rows(row_bytes: int) -> tuple[int, int]:
     """Rows of one object, and of one inner chunk, of an array along the ids.
 
     >>> ids_rows(8), ids_rows(400)
-    ((65536, 4096), (8192, 512))
+    ((1048576, 4096), (16384, 64))
     """
-    rows = min(IDS_ROWS, max(256, 1 << (TAIL_BYTES // max(1, row_bytes)).bit_length() - 1))
-    return rows, rows // (IDS_ROWS // IDS_INNER)
+    pieces = IDS_ROWS // IDS_INNER
+    rows = min(IDS_ROWS, max(pieces, 1 << (OBJECT_BYTES // max(1, row_bytes)).bit_length() - 1))
+    return rows, rows // pieces
 
 
 def snapshot_rows(snapshot_bytes: int, object_bytes: int = OBJECT_BYTES) -> tuple[int, int]:

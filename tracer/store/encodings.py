@@ -138,7 +138,7 @@ def object_rows(
     if dims[:1] == ("id",) and group.split("/")[0] in ("steps", "minibatch"):
         return spec.ids_rows(row_bytes)
     if path == "manifest/objects" or group == "steps" or (group in rows and name in spec.STREAM_COLUMNS):
-        return spec.TAIL_ROWS, spec.TAIL_INNER
+        return spec.column_rows(group)
     several = spec.snapshot_rows(row_bytes) if group in rows else (1, 1)
     return several if several[0] > 1 else None
 

@@ -2,7 +2,8 @@
 
 The training thread copies into reused buffers and goes on. One background thread writes objects as they come
 and commits about once a second, so an archive is readable at any instant and a killed process loses at most
-the last second.
+the last second: the last five where hundreds of thousands of updates have made the objects large that every commit
+writes anew.
 """
 
 import os

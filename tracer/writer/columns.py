@@ -27,6 +27,11 @@ class Column:
         if n:  # joined late: the rows before are undefined
             self.extend(np.full((n, *width), fill_scalar(dtype), dtype))
 
+    def beside(self, n: int) -> "Column":
+        """Another one of the same dtype and the same objects, n rows of which are undefined."""
+        rows, *width = self.layout.shape
+        return Column(self.layout.dtype, tuple(width), rows, self._inner, n)
+
     @property
     def filled(self) -> int:
         """Rows in the tail."""
@@ -80,9 +85,9 @@ class Column:
             yield self._full[0]
             self._full.pop(0)  # only once it is written: a write that failed may be tried again
 
-    def write_tail(self, fd: int) -> None:
-        """Write the object still being filled."""
-        self.layout.write(fd, as_bytes(self.tail), self.filled)
+    def write_tail(self, fd: int) -> int:
+        """Write the object still being filled; return its bytes."""
+        return self.layout.write(fd, as_bytes(self.tail), self.filled)[0]
 
     def checksum(self) -> int:
         """CRC-32C of the filled rows of the tail."""

@@ -171,7 +171,7 @@ class Tree(Declarations):
         node, blocks = self._arrays["steps/lr"], self._columns["steps/lr"]
         width = blocks[0].layout.shape[1]
         while len(blocks) * width < widest:  # groups were added to the optimizer
-            blocks.append(Column(np.dtype("float64"), (width,), spec.TAIL_ROWS, spec.TAIL_INNER, n))
+            blocks.append(blocks[0].beside(n))
         table = np.full((len(rates), len(blocks) * width), np.nan)
         for row, rate in zip(table, rates, strict=True):
             row[: len(rate)] = rate
@@ -207,6 +207,7 @@ class Tree(Declarations):
                 enter()
             self._written.clear()
         self._declared = False
+        self.rewritten = 0
         for path in [path for path in self._columns if path != MANIFEST] + [MANIFEST]:
             self._write_columns(path)
         self._set_shapes()

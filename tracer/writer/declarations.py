@@ -44,6 +44,7 @@ class Declarations:
         self._loose: list[Loose] = []
         self._stale: set[str] = set()
         self.changed = True
+        self.rewritten = 0  # bytes of objects still being filled, of the last commit
         self.group("manifest", {"fields": list(spec.MANIFEST_FIELDS), "arrays": []})
         self._column(MANIFEST, "int64", (len(spec.MANIFEST_FIELDS),), ("object", "field"))
         self._declare_steps()
@@ -109,7 +110,7 @@ class Declarations:
             if array.dims == ("step",):
                 labels = {"sample_dimension": "id"} if array.name == "n_ids" else {}
                 self._column(f"steps/{array.name}", array.dtype, labels=labels)
-        self._column("steps/ids", "int64", (), ("id",), (spec.IDS_ROWS, spec.IDS_INNER))
+        self._column("steps/ids", "int64", (), ("id",), spec.ids_rows(8))
         self._column("steps/lr", "float64", (1,), ("step", "param_group"))
         self._rows["steps"] = 0
 
@@ -139,10 +140,11 @@ class Declarations:
         dtype: str,
         width: tuple[int, ...] = (),
         dims: tuple[str, ...] = ("step",),
-        rows: tuple[int, int] = (spec.TAIL_ROWS, spec.TAIL_INNER),
+        rows: tuple[int, int] | None = None,
         n: int = 0,
         labels: Mapping[str, str] | None = None,
     ) -> None:
+        rows = rows or spec.column_rows(path.rpartition("/")[0])
         column = Column(np.dtype(dtype), width, *rows, n)
         self._columns[path] = [column]
         self._declare(path, column.layout, dims, (0, *width), labels)
@@ -177,7 +179,9 @@ class Declarations:
             if path != MANIFEST:  # the manifest itself is covered by its digest
                 self._enter(*entries)
             if column.dirty and column.n:
-                self._committer.publish(object_key(path, column.number, *last), column.write_tail)
+                self.rewritten += self._committer.publish(
+                    object_key(path, column.number, *last), column.write_tail
+                )
                 column.dirty = False
 
     def _write_sealed(self, path: str, block: int = 0) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""The thread that writes: it runs jobs in order and commits about once a second, where a step is whole."""
+"""The thread that writes: it runs jobs in order and commits every second to five, where a step is whole."""
 
 import threading
 import time
@@ -12,6 +12,8 @@ from tracer.writer.row import Row
 
 _INTERVAL = 1.0  # seconds between commits: each replaces about ten files
 _SHARE = 0.1  # of the thread's time that commits may take on slow disks
+_RATE = 1 << 22  # bytes a second that go into objects still being filled, which every commit writes anew ...
+_LONGEST = 5.0  # ... though no more seconds than these are waited for it
 
 Job = Callable[[], Any]
 
@@ -122,7 +124,9 @@ class Worker:
         self.tree.commit()
         self._whole = self._taken, 0
         ended = time.monotonic()
-        self._due = ended + max(_INTERVAL, (ended - started) / _SHARE)
+        self._due = ended + max(
+            _INTERVAL, (ended - started) / _SHARE, min(_LONGEST, self.tree.rewritten / _RATE)
+        )
 
     def _take_rows(self, until: int) -> None:
         rows = [self._rows.popleft() for _ in range(until - self._taken)]

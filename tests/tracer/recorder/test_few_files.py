@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import tracer
 from tests.loops import blobs, run_loop
+from tests.recording import put_row
 from tracer.store.layout import ArrayLayout
+from tracer.writer import Writer
 
 
 def files(path: Path) -> int:
@@ -21,6 +24,15 @@ def test_twice_the_snapshots_make_no_further_file(tmp_path: Path) -> None:
     assert files(tmp_path / "2") == files(tmp_path / "4")
     with tracer.open(tmp_path / "4") as archive:
         assert archive.snapshots.tolist() == list(range(13))
+
+
+def test_twenty_thousand_updates_are_one_file_a_column(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "run.zarr", attributes={})
+    for step in range(20_000):
+        put_row(writer, step, ids=np.arange(8))
+    writer.close()
+    columns = [path for path in (tmp_path / "run.zarr" / "steps").iterdir() if path.is_dir()]
+    assert all(len(list(column.glob("c.*"))) == 1 for column in columns) and len(columns) == 8
 
 
 @pytest.mark.slow

@@ -103,21 +103,21 @@ def test_a_torn_end_of_a_column_costs_nothing(path: Path, name: str) -> None:
 def test_a_column_is_cut_where_its_rows_are_damaged(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "run.zarr", attributes={})
     declare(writer)
-    for step in range(1000):
+    for step in range(3000):
         put_row(writer, step, ids=np.arange(3))
-        if step % 100 == 0:
+        if step % 300 == 0:
             put(writer, step)
     writer.close()
     ids = writer.path / "steps" / "loss" / "c.0"
     data = bytearray(ids.read_bytes())
-    data[8 * 600] ^= 1  # in the third inner chunk, rows 512 to 767
+    data[8 * 2400] ^= 1  # in the third inner chunk, rows 2,048 to 3,071
     ids.write_bytes(data)
-    assert repair(writer.path).step == 511
+    assert repair(writer.path).step == 2047
     assert verify(writer.path, full=True).ok
     with tracer.open(writer.path) as archive:
-        assert archive.rows["step"].tolist() == list(range(512))
-        assert archive.steps("weights").tolist() == list(range(0, 512, 100))
-        assert archive.ids(511).tolist() == [0, 1, 2]
+        assert archive.rows["step"].tolist() == list(range(2048))
+        assert archive.steps("weights").tolist() == list(range(0, 2048, 300))
+        assert archive.ids(2047).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

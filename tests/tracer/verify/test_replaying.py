@@ -47,7 +47,7 @@ def forge(path: Path, array: str, row: int, change: object) -> None:
 
 
 def reseal(path: Path, array: str, row: int, crc: int) -> None:
-    from tracer.spec import TAIL_INNER, TAIL_ROWS
+    from tracer.spec import column_rows
     from tracer.store.manifest import MANIFEST, chain
     from tracer.writer.columns import Column
 
@@ -55,7 +55,7 @@ def reseal(path: Path, array: str, row: int, crc: int) -> None:
     table = source.read(MANIFEST)
     number = source.group_attributes("manifest")["arrays"].index(array)
     table[(table[:, 0] == number) & (table[:, 1] == row), 4] = crc
-    column = Column(np.dtype("int64"), (6,), TAIL_ROWS, TAIL_INNER)
+    column = Column(np.dtype("int64"), (6,), *column_rows("manifest"))
     column.extend(table)
     with (path / MANIFEST / "c.0.0").open("wb") as opened:
         column.write_tail(opened.fileno())

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ import torch.nn.functional as F
 
 import tracer
 from tests.loops import blobs, mlp
-from tests.recording import declare, put, put_row
-from tracer import spec
+from tests.recording import declare, put, put_row, short_columns
 from tracer.recovery.resume import resume
 from tracer.share import pack, set_attributes, unpack
 from tracer.store import grid
@@ -40,10 +39,17 @@ def sound(path: Path, rows: int) -> None:
         assert archive.rows["loss"].tolist() == list(range(rows))
 
 
+@pytest.fixture
+def full() -> Iterator[int]:
+    """Rows that an object of `steps` holds."""
+    with short_columns() as rows:
+        yield rows
+
+
 def rows(writer: Writer, first: int, stop: int) -> None:
     for step in range(first, stop):
-        late = {"late": float(step)} if step > 4095 else {}
-        lr = [0.1] * (1 + (step > 4097))
+        late = {"late": float(step)} if step > 1023 else {}
+        lr = [0.1] * (1 + (step > 1025))
         put_row(writer, step, loss=float(step), ids=np.arange(step % 40), scalars=late, lr=lr)
 
 
@@ -125,6 +131,7 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(Committer, "amend", amended)
     monkeypatch.setattr(worker, "_INTERVAL", 0.0)
     monkeypatch.setattr(worker, "_SHARE", 1e9)
+    monkeypatch.setattr(worker, "_LONGEST", 0.0)
     return seen
 
 
@@ -190,12 +197,12 @@ def test_of_jobs_that_were_sent_ahead(
 # ---- commits that seal objects ----
 
 
-def test_columns_that_become_full_are_in_the_manifest_of_the_same_commit(tmp_path: Path) -> None:
+def test_columns_that_become_full_are_in_the_manifest_of_the_same_commit(tmp_path: Path, full: int) -> None:
     """The one commit that seals the first object of every column, and others around it."""
     writer = Writer(tmp_path / "run.zarr", attributes={})
     declare(writer)
     at = 0
-    for stop in (1, spec.TAIL_ROWS - 1, spec.TAIL_ROWS, spec.TAIL_ROWS + 1, spec.TAIL_ROWS + 3):
+    for stop in (1, full - 1, full, full + 1, full + 3):
         rows(writer, at, stop)
         put(writer, stop - 1)
         writer.flush()
@@ -204,13 +211,13 @@ def test_columns_that_become_full_are_in_the_manifest_of_the_same_commit(tmp_pat
     sound(writer.path, at)
 
 
-def test_taking_up_again_is_sound_after_every_commit(tmp_path: Path) -> None:
+def test_taking_up_again_is_sound_after_every_commit(tmp_path: Path, full: int) -> None:
     writer = Writer(tmp_path / "run.zarr", attributes={})
     declare(writer)
-    rows(writer, 0, spec.TAIL_ROWS + 10)
-    put(writer, spec.TAIL_ROWS + 9)
+    rows(writer, 0, full + 10)
+    put(writer, full + 9)
     writer.close()
-    for resumed in (spec.TAIL_ROWS + 8, spec.TAIL_ROWS, spec.TAIL_ROWS - 1, 3):
+    for resumed in (full + 8, full, full - 1, 3):
         writer = resume(writer.path, step=resumed)
         sound(writer.path, resumed + 1)
         for step in range(resumed + 1, resumed + 4):
@@ -231,13 +238,13 @@ def raw(path: Path, column: str, number: int) -> np.ndarray:
     return grid.values(lambda start, stop: data[start:stop], len(data), cut)
 
 
-def test_after_taking_up_again_columns_hold_nothing_of_what_was_dropped(tmp_path: Path) -> None:
+def test_after_taking_up_again_columns_hold_nothing_of_what_was_dropped(tmp_path: Path, full: int) -> None:
     """A reader of the bare files sees fill values there, and not rows of steps that never were."""
     writer = Writer(tmp_path / "run.zarr", attributes={})
     declare(writer)
     for step in range(10):
         put(writer, step)
-    rows(writer, 0, spec.TAIL_ROWS + 10)
+    rows(writer, 0, full + 10)
     writer.close()
     assert raw(writer.path, "steps/loss", 0)[5:9].tolist() == [5, 6, 7, 8]
     resume(writer.path, step=4).close()

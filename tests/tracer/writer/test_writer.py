@@ -9,7 +9,7 @@ import xarray as xr
 import zarr
 
 import tracer
-from tests.recording import declare, put, put_row
+from tests.recording import declare, put, put_row, short_columns
 from tests.synthetic import write_archive
 from tracer import spec
 from tracer.verify import verify
@@ -80,20 +80,22 @@ def test_scalars_that_appear_later_and_parameter_groups_that_are_added(tmp_path:
 
 def test_columns_longer_than_one_object(tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
-    writer = Writer(path, attributes={})
-    for step in range(9000):
-        put_row(writer, step, ids=np.array([step, step + 1]), lr=[0.1] * (1 + (step > 6000)))
-        if step in (3000, 4095, 4096, 8191):
+    with short_columns() as full:
+        writer = Writer(path, attributes={})
+    n, wider = 2 * full + 800, full + 500
+    for step in range(n):
+        put_row(writer, step, ids=np.array([step, step + 1]), lr=[0.1] * (1 + (step > wider)))
+        if step in (wider - 400, full - 1, full, 2 * full - 1):
             writer.flush()
-    put_row(writer, 9000, ids=np.arange(70_000), scalars={"late": 1.0})
+    put_row(writer, n, ids=np.arange(20 * full), scalars={"late": 1.0})
     writer.close()
     with tracer.open(path) as archive:
-        assert np.array_equal(archive.rows["step"], np.arange(9001))
-        assert archive.ids(8999).tolist() == [8999, 9000]
-        assert np.array_equal(archive.ids(9000), np.arange(70_000))
-        assert np.isnan(archive.rows["late"][:9000]).all()
-        assert np.isnan(archive.rows["lr"][6000, 1])
-        assert archive.rows["lr"][6001, 1] == 0.1
+        assert np.array_equal(archive.rows["step"], np.arange(n + 1))
+        assert archive.ids(n - 1).tolist() == [n - 1, n]
+        assert np.array_equal(archive.ids(n), np.arange(20 * full))
+        assert np.isnan(archive.rows["late"][:n]).all()
+        assert np.isnan(archive.rows["lr"][wider, 1])
+        assert archive.rows["lr"][wider + 1, 1] == 0.1
     assert {file.name for file in (path / "steps" / "loss").iterdir()} == {"c.0", "c.1", "c.2", "zarr.json"}
 
 
