@@ -18,9 +18,10 @@ from numpy.typing import ArrayLike
 from analyze.plot import hover, time_axis
 from analyze.plot.drawing import document
 from analyze.plot.legends import legend as legend
-from analyze.plot.ticks import lines_beside, wrap_titles
+from analyze.plot.room import lines_beside
 from analyze.plot.ticks import log_scale as log_scale
 from analyze.plot.ticks import name_ticks as name_ticks
+from analyze.plot.ticks import wrap_titles
 from analyze.plot.time_axis import SCALE
 from analyze.plot.time_axis import step_axis as step_axis
 from analyze.plot.time_axis import time_scale as time_scale

@@ -9,36 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyze.plot import hover
+from analyze.plot.room import names_below
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LETTER = 4.2  # points that a letter of a title takes
-
-
-def lines_beside(axes: Axes) -> int:
-    """How many names fit below one another beside an axes: at least two."""
-    return max(2, int(_points(axes, axes.bbox.height) / (1.2 * _label_size("y"))))
-
-
-def _names_below(axes: Axes, longest: int) -> int:
-    """How many names of so many characters fit side by side below an axes: at least two."""
-    return max(2, int(_points(axes, axes.bbox.width) / (0.62 * _label_size("x") * (longest + 1.5))))
-
-
-def _points(axes: Axes, pixels: float) -> float:
-    figure = axes.get_figure()
-    assert figure is not None
-    return 72 / figure.dpi * pixels
-
-
-def _label_size(axis: str) -> float:
-    from matplotlib import rcParams
-    from matplotlib.font_manager import FontProperties
-
-    sizes: Any = rcParams
-    return FontProperties(size=sizes[f"{axis}tick.labelsize"]).get_size_in_points()
 
 
 def name_ticks(axis: Any, names: Sequence[object] | np.ndarray, limit: int = 24, **style: Any) -> None:
@@ -48,7 +25,7 @@ def name_ticks(axis: Any, names: Sequence[object] | np.ndarray, limit: int = 24,
     """
     if axis.axis_name == "x" and not style.get("rotation"):
         limit = min(
-            limit, _names_below(axis.axes, max((len(_shortened(str(name))) for name in names), default=1))
+            limit, names_below(axis.axes, max((len(_shortened(str(name))) for name in names), default=1))
         )
     stride = max(1, -(-len(names) // limit))
     shown = range((len(names) - 1) % stride, len(names), stride)  # the last of layers is all of them

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from analyze.plot.room import names_below, points, width
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -45,9 +47,53 @@ def step_axis(axes: Axes, steps: ArrayLike, label: str = "step") -> None:
             # One power of ten alone would tell nothing of where the others are.
             locator: Any = axes.xaxis.get_major_locator()
             locator.set_params(subs=(1.0, 2.0, 5.0))
+    else:
+        axes.xaxis.set_major_locator(_locator())
     axes.set_xlim(*limits(scale, first, last))
-    axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.10g}")
+    axes.xaxis.set_major_formatter(_formatter())
     setattr(axes.xaxis, STEPS, (first, last))
+
+
+def _locator() -> Any:
+    """Round steps, as many as have room for their numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    class Round(MaxNLocator):
+        def tick_values(self, vmin: float, vmax: float) -> Any:
+            axis: Any = self.axis
+            self.set_params(nbins=min(9, names_below(axis.axes, len(_told(round(vmax))))))
+            return super().tick_values(vmin, vmax)
+
+    return Round(steps=[1, 2, 2.5, 5, 10])
+
+
+def _formatter() -> Any:
+    """Steps as numbers; one that has no room beside that to its left is left out."""
+    from matplotlib.ticker import Formatter
+
+    class Clear(Formatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return _told(x)
+
+        def format_ticks(self, values: Any) -> list[str]:
+            axis: Any = self.axis
+            numbers, ends = [_told(step) for step in values], axis.get_view_interval()
+            low, high, *places = axis.get_transform().transform([*ends, *values])
+            scale = points(axis.axes, axis.axes.bbox.width) / ((high - low) or 1)
+            taken = -np.inf
+            for k, place in enumerate(places):
+                middle, half = (place - low) * scale, width(len(numbers[k]) + 1) / 2
+                if middle - half < taken:
+                    numbers[k] = ""
+                elif low <= place <= high:
+                    taken = middle + half
+            return numbers
+
+    return Clear()
+
+
+def _told(step: float) -> str:
+    return f"{step:,.10g}"
 
 
 def limits(scale: str, first: float, last: float) -> tuple[float, float]:
