@@ -192,7 +192,7 @@ def plot_cna_area(result: xr.Dataset, figure: Figure) -> None:
             x, y, color = curve["curve_complexity"], curve["curve_slope"], plot.SPLIT_COLORS[name]
             panel.plot(x, y, color=color, label=name)
         _shade(panel, at)
-        title = f"step {int(at['step'])}"
+        title = f"step {int(at['step']):,}"
         panel.set(title=title, xlabel="complexity α (scaled)", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes[0].set_ylabel("depth slope β (scaled)")
     plot.legend(axes[0])

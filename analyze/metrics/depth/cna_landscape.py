@@ -180,5 +180,5 @@ def _trajectory(panel: Axes, result: xr.Dataset) -> None:
     for position, marker in ((0, "o"), (-1, "*")):
         style: Any = {"color": "red", "markeredgecolor": "white", "markersize": 9, "linestyle": "none"}
         panel.plot(
-            path[position, 0], path[position, 1], marker=marker, label=f"step {steps[position]}", **style
+            path[position, 0], path[position, 1], marker=marker, label=f"step {steps[position]:,}", **style
         )

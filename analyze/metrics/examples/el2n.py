@@ -113,7 +113,7 @@ def score_histogram(axes: Axes, score: xr.DataArray, name: str) -> None:
     for color, at in zip(plot.depth_colors(len(shown)), shown, strict=True):
         values = score.isel(step=at).values
         counts = np.histogram(values[np.isfinite(values)], edges)[0]
-        axes.stairs(counts, edges, color=color, linewidth=1.4, label=f"step {steps[at]}")
+        axes.stairs(counts, edges, color=color, linewidth=1.4, label=f"step {steps[at]:,}")
     axes.set(title=title, xlabel=name, ylabel="examples")
     axes.set_yscale("symlog", linthresh=10)
     plot.legend(axes)

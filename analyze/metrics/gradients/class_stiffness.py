@@ -178,7 +178,7 @@ def plot_class_stiffness(result: xr.Dataset, figure: Figure) -> None:
     """Class matrices at a few snapshots, on one scale, and the curves within and between classes."""
     steps = result["step"].values
     shown = plot.pick(steps, 3)
-    titles = [f"cosine, step {steps[k]}" for k in shown]
+    titles = [f"cosine, step {steps[k]:,}" for k in shown]
     axes = plot.panels(
         figure, len(shown) + 2, columns=3, height=2.3, titles=titles, sharex=False, sharey=False
     )

@@ -172,7 +172,7 @@ def plot_layer_stiffness(result: xr.Dataset, figure: Figure) -> None:
                 range(len(layers) - 1),
                 at["mean"][:-1],
                 at["std"][:-1],
-                label=f"step {steps[k]}",
+                label=f"step {steps[k]:,}",
                 color=color,
             )
             panel.plot([len(layers) - 1], at["mean"][-1:], "s", color=color)

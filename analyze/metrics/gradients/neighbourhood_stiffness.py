@@ -149,7 +149,7 @@ def positions(inputs: np.ndarray) -> tuple[np.ndarray, float]:
 def plot_neighbourhood_stiffness(result: xr.Dataset, figure: Figure) -> None:
     """The data in two dimensions, each example coloured by its stiffness, at up to three steps."""
     shown = plot.pick(result["step"].values, 3)
-    titles = [f"step {int(result['step'][k])}" for k in shown]
+    titles = [f"step {int(result['step'][k]):,}" for k in shown]
     axes = plot.panels(figure, len(shown), titles=titles, height=2.9)
     share = float(result.attrs.get("position_variance_share", 1.0))
     names = ["input 1", "input 2"] if share == 1.0 else ["principal component 1", "principal component 2"]

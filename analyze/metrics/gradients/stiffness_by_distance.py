@@ -164,7 +164,7 @@ def plot_stiffness_by_distance(result: xr.Dataset, figure: Figure) -> None:
     shown = plot.pick(result["step"].values, 5)
     for k, color in zip(shown, plot.depth_colors(len(shown)), strict=True):
         at = result.isel(step=k).dropna("bin", subset=["cosine"])
-        plot.line(left, at["bin"], at["cosine"], color=color, label=f"step {int(at['step'])}")
+        plot.line(left, at["bin"], at["cosine"], color=color, label=f"step {int(at['step']):,}")
     plot.zero_line(left)
     left.set(xlabel="input distance, 1 − cos(x, x′)", ylabel="mean gradient cosine", title="Stiffness")
     plot.legend(left)

@@ -125,7 +125,7 @@ def plot_expected_sharpness(result: xr.Dataset, figure: Figure) -> None:
     shown = plot.pick(steps, 5)
     for k, color in zip(shown, plot.depth_colors(len(shown)), strict=True):
         gain, error = (result[name].isel(step=k).values for name in ("gain", "gain_error"))
-        first.errorbar(sigma, gain, np.nan_to_num(error), color=color, marker="o", label=f"step {steps[k]}")
+        first.errorbar(sigma, gain, np.nan_to_num(error), color=color, marker="o", label=f"step {steps[k]:,}")
         cost = result["kl"].isel(step=k).values
         third.plot(np.where(cost > 0, cost, np.nan), gain, "o-", color=color)
     for k, color in zip(range(len(sigma)), plot.depth_colors(len(sigma)), strict=True):

@@ -181,7 +181,7 @@ def _plot_densities(panel: Axes, result: xr.Dataset) -> None:
         values = divide(
             at["density"].values, at["density"].values > 1e-6 * np.nanmax(np.append(at["density"], 0))
         )
-        panel.plot(at["grid"], values, color=color, linewidth=1, label=f"step {steps[position]}")
+        panel.plot(at["grid"], values, color=color, linewidth=1, label=f"step {steps[position]:,}")
     if np.isfinite(result["density"].values).any():
         plot.log_scale(panel)
     panel.set(title="density of eigenvalues", xlabel="eigenvalue", ylabel="density")

@@ -248,6 +248,6 @@ def plot_local_learning_coefficient(result: xr.Dataset, figure: Figure) -> None:
     if np.isfinite(result["loss"].values[-1]):
         plot.zero_line(right, float(result["loss"][-1]))
     left.set(title="local learning coefficient", ylabel="λ")
-    right.set(title=f"chains at step {int(steps[-1])} (grey: L(w*))", xlabel="draw", ylabel="loss")
+    right.set(title=f"chains at step {int(steps[-1]):,} (grey: L(w*))", xlabel="draw", ylabel="loss")
     plot.step_axis(left, steps)
     plot.legend(left)

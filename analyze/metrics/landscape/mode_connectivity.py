@@ -200,7 +200,7 @@ def plot_mode_connectivity(result: xr.Dataset, figure: Figure) -> None:
             plot.line(barrier, steps, at["barrier_interpolated"], color=color, linestyle=":")
         for k, color in zip(shown, plot.depth_colors(len(shown)), strict=True):
             values = first["curve"].sel(kind=kind).isel(step=k)
-            plot.line(curves, result["t"], values, color=color, label=f"step {steps[k]}")
+            plot.line(curves, result["t"], values, color=color, label=f"step {steps[k]:,}")
         barrier.set(title=f"barrier of the {kind} (dotted: statistics interpolated)")
         curves.set(title=f"{kind} on the way ({result['probe'].values[0]})", xlabel="t")
         plot.step_axis(barrier, steps)

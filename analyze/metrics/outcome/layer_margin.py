@@ -139,7 +139,7 @@ def plot_layer_margin(result: xr.Dataset, figure: Figure) -> None:
         right.plot(at, last[:, 2], "o", color="white", markersize=2.5)
     plot.zero_line(right)
     plot.name_ticks(right.xaxis, places, limit=20, rotation=90)
-    right.set_title(f"quartiles, 5 % and 95 %, step {int(result['step'].values[-1])}")
+    right.set_title(f"quartiles, 5 % and 95 %, step {int(result['step'].values[-1]):,}")
     plot.legend(right)
 
 

@@ -119,7 +119,7 @@ def plot_margin(result: xr.Dataset, figure: Figure) -> None:
     for panel, probe in zip(axes[1:], result["probe"].values, strict=True):
         for k, color in zip(shown, plot.depth_colors(len(shown)), strict=True):
             values = result["quantile"].sel(probe=probe).isel(step=k)
-            panel.plot(values, result["q"], "o-", color=color, label=f"step {steps[k]}")
+            panel.plot(values, result["q"], "o-", color=color, label=f"step {steps[k]:,}")
         panel.axvline(0, color=plot.GREY, linewidth=0.8, zorder=0)
         panel.set(title=f"margins, {probe}", xlabel="margin", ylabel="share of examples below")
     plot.legend(axes[-1])

@@ -115,6 +115,6 @@ def plot_token_prediction(result: xr.Dataset, figure: Figure) -> None:
     shown = plot.pick(result["step"].values, 4)
     for color, at in zip(plot.depth_colors(len(shown)), shown, strict=True):
         row = result["loss_at"].sel(probe=last).isel(step=at)
-        plot.line(right, result["token"], row, color=color, label=f"step {int(result['step'][at])}")
+        plot.line(right, result["token"], row, color=color, label=f"step {int(result['step'][at]):,}")
     right.set(title=f"loss at each position, {last}", xlabel="token", ylabel="nat")
     plot.legend(right)

@@ -232,7 +232,7 @@ def _plot_age(panel: Axes, result: xr.Dataset) -> None:
     for color, k in zip(colors, shown, strict=True):
         own = int(np.flatnonzero(steps == paths[k])[0])
         gain = result["fixed_path_loss"].values[own] - result["fixed_path_loss"].values[own, k]
-        plot.line(panel, paths - paths[k], gain, color=color, label=f"step {paths[k]}")
+        plot.line(panel, paths - paths[k], gain, color=color, label=f"step {paths[k]:,}")
     plot.zero_line(panel)
     panel.set_yscale("symlog", linthresh=1e-2)
     panel.set(

@@ -119,7 +119,7 @@ def plot_path_distance(result: xr.Dataset, figure: Figure) -> None:
     for k, site in enumerate(sites):
         at = result.isel(site=site).sel(probe=probe)
         for end, color in zip(ends, (plot.GREY, plot.PALETTE[0]), strict=False):
-            label = f"step {int(result['step'][end])}"
+            label = f"step {int(result['step'][end]):,}"
             axes[k].plot(
                 at["distance"], at["overlap"].isel(step=end), ".", color=color, markersize=2.5, label=label
             )

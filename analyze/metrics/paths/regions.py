@@ -163,7 +163,7 @@ def plot_regions(result: xr.Dataset, figure: Figure) -> None:
     low, high = plot.finite_limits(values)
     right.plot([low, high], [low, high], color=plot.GREY, linewidth=0.8, zorder=0)
     right.set(
-        title=f"step {int(result['step'].values[-1])}",
+        title=f"step {int(result['step'].values[-1]):,}",
         xlabel="exact",
         ylabel=f"seen by {result.attrs.get('samples', '')} samples",
     )

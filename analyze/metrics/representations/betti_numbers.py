@@ -144,7 +144,7 @@ def plot_betti_numbers(result: xr.Dataset, figure: Figure) -> None:
         for position, color in zip(shown, plot.depth_colors(len(shown)), strict=True):
             values = result["total"].isel(k=i, epsilon=j, step=position)
             plot.line(
-                panel, range(result.sizes["place"]), values, color=color, label=f"step {steps[position]}"
+                panel, range(result.sizes["place"]), values, color=color, label=f"step {steps[position]:,}"
             )
         plot.name_ticks(panel.xaxis, result["place"].values, limit=10, rotation=90)
         if not np.isfinite(result["total"].values).any():

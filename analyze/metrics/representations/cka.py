@@ -206,7 +206,7 @@ def plot_similarity(result: xr.Dataset, figure: Figure, name: str) -> None:
         _mark_undefined(panel, table)
         plot.name_ticks(panel.yaxis, sites, limit=12)
         plot.name_ticks(panel.xaxis, sites, limit=12, rotation=90)
-        panel.set_title(f"between sites, step {steps[at]}")
+        panel.set_title(f"between sites, step {steps[at]:,}")
     for panel, variable, what in zip(axes[2:], ("to_first", "to_last"), ("first", "last"), strict=True):
         table = mine[variable].transpose("site", "step").values
         plot.heat_over_time(panel, table, steps, sites, limits=limits, colorbar=name)

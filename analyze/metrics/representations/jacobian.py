@@ -129,5 +129,5 @@ def plot_jacobian(result: xr.Dataset, figure: Figure) -> None:
     )
     left.set_ylim(bottom=0)
     plot.legend(left)
-    right.set(title=f"by class, step {int(result['step'].values[-1])}", xlabel="class")
+    right.set(title=f"by class, step {int(result['step'].values[-1]):,}", xlabel="class")
     plot.name_ticks(right.xaxis, result["label"].values, limit=20)

@@ -134,7 +134,7 @@ def plot_local_elasticity(result: xr.Dataset, figure: Figure) -> None:
     for axis in (axes[2].xaxis, axes[2].yaxis):
         plot.name_ticks(axis, result["label"].values, limit=10)
     axes[2].set(
-        title=f"{probes[0]}, step {int(result['step'].values[-1])}",
+        title=f"{probes[0]}, step {int(result['step'].values[-1]):,}",
         xlabel="class looked at",
         ylabel="class stepped on",
     )
