@@ -19,6 +19,7 @@ from analyze.plot import hover, time_axis
 from analyze.plot.drawing import document
 from analyze.plot.legends import legend as legend
 from analyze.plot.room import lines_beside
+from analyze.plot.room import pick as pick
 from analyze.plot.ticks import log_scale as log_scale
 from analyze.plot.ticks import name_ticks as name_ticks
 from analyze.plot.ticks import wrap_titles
@@ -87,6 +88,9 @@ def styled(plot: Callable[[Figure], None]) -> Figure:
         wrap_titles(figure)
         for axes in figure.axes:
             _say_undefined(axes)
+            if axes.get_yscale() == "symlog":  # which has a number at every power, however many there are
+                locator: Any = axes.yaxis.get_major_locator()
+                locator.set_params(numticks=max(4, lines_beside(axes) // 2))
         return figure
 
 
@@ -199,17 +203,6 @@ def panels(
     for axes in grid[:count]:
         axes.tick_params(labelbottom=True)  # each stands alone on a phone
     return list(grid[:count])
-
-
-def pick(items: Sequence[Any] | np.ndarray, limit: int) -> list[int]:
-    """Positions of at most `limit` items, evenly spread, the first and the last among them.
-
-    >>> pick("abcdefghij", 4)
-    [0, 3, 6, 9]
-    """
-    if len(items) <= limit:
-        return list(range(len(items)))
-    return [int(i) for i in np.unique(np.linspace(0, len(items) - 1, limit).round())]
 
 
 def depth_colors(count: int) -> list[Any]:

@@ -41,8 +41,10 @@ def document(figure: Figure, about: Mapping[str, Any]) -> tuple[str, list[str]]:
     margins: dict[Axes, hover.Margins] = {}
     try:
         if engine is not None:
-            with _measured_once(figure, margins):
+            with _measured_once(figure, margins) as moved:
                 engine.execute(figure)
+                if moved():  # ticks that the new places have are not those that were measured
+                    engine.execute(figure)
             figure.set_layout_engine(None)
         figure.draw(renderer)
         boxes = hover.outer_boxes(figure, margins)
@@ -54,18 +56,20 @@ def document(figure: Figure, about: Mapping[str, Any]) -> tuple[str, list[str]]:
 
 
 @contextmanager
-def _measured_once(figure: Figure, margins: dict[Axes, hover.Margins]) -> Iterator[None]:
+def _measured_once(figure: Figure, margins: dict[Axes, hover.Margins]) -> Iterator[Callable[[], bool]]:
     """An axes that is asked again where it reaches to answers by its margins: ticks and labels move along with it.
 
-    A layout engine asks time and again, and to measure is most of drawing.
+    A layout engine asks time and again, and to measure is most of drawing. Yields whether any has other numbers now
+    than those that were measured.
     """
+    ticks: dict[Axes, list[float]] = {}  # of the ordinate, whose labels are as wide as their numbers are long
     spines = [(spine, spine.get_in_layout()) for axes in figure.axes for spine in axes.spines.values()]
     for spine, _ in spines:
         spine.set_in_layout(False)  # it measures the ticks again, which the labels are outside of
     for axes in figure.axes:
-        vars(axes)["get_tightbbox"] = _once(axes, axes.get_tightbbox, margins)
+        vars(axes)["get_tightbbox"] = _once(axes, axes.get_tightbbox, margins, ticks)
     try:
-        yield
+        yield lambda: any(_numbers(axes) != measured for axes, measured in ticks.items())
     finally:
         for axes in figure.axes:
             vars(axes).pop("get_tightbbox", None)
@@ -77,23 +81,26 @@ def _once(
     axes: Axes,
     measure: Callable[..., Any],
     margins: dict[Axes, hover.Margins],
+    ticks: dict[Axes, list[float]],
 ) -> Callable[..., Any]:
-    ticks: list[float] = []  # of the ordinate, whose labels are as wide as their numbers are long
-
     def box(renderer: Any = None, *, for_layout_only: bool = False, **how: Any) -> Any:
         if not for_layout_only:
             return measure(renderer, **how)
-        now = list(axes.yaxis.get_majorticklocs())
-        if axes not in margins or now != ticks:
+        now = _numbers(axes)
+        if axes not in margins or now != ticks[axes]:
             whole = measure(renderer, for_layout_only=True, **how)
             if whole is None:
                 return None
             inner = axes.get_window_extent(renderer)
             margins[axes] = inner.x0 - whole.x0, inner.y0 - whole.y0, whole.x1 - inner.x1, whole.y1 - inner.y1
-            ticks[:] = now
+            ticks[axes] = now
         else:
             locator: Any = axes.get_axes_locator()
             axes.apply_aspect(locator(axes, renderer) if locator else None)
         return hover.around(axes, margins[axes])
 
     return box
+
+
+def _numbers(axes: Axes) -> list[float]:
+    return list(axes.yaxis.get_majorticklocs())

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from analyze.plot.room import pick
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SHARED = "tracer_names_and_handles"  # attribute of a legend that several axes of a figure share
 BELOW = 0.45  # inches from an axes to a legend below it: the numbers and the name of the axis are between
+MANY, FEW = 16, 8  # names in a legend at most, and how many are left where there are more
 LEGEND = 95 / 7.2  # characters that stand in an inch of its row
 
 
@@ -16,12 +19,14 @@ def legend(axes: Axes, *, below: bool = False, **options: Any) -> None:
     """Legend of an axes, off its curves: above the panels, together with that of the others of the figure.
 
     Where two axes give one colour and style two names, each keeps its own, `below` it; a place given in `options` is
-    kept too.
+    kept too. Of more lines than anyone tells apart (the layers of a deep network) a few are named, evenly spread.
     """
     from matplotlib.transforms import ScaledTranslation
 
     figure = axes.get_figure()
     handles, names = axes.get_legend_handles_labels()
+    named = pick(names, FEW if len(names) > MANY else MANY)
+    handles, names = [handles[k] for k in named], [names[k] for k in named]
     if not handles or figure is None:
         return
     old = next((one for one in figure.legends if getattr(one, SHARED, None) is not None), None)

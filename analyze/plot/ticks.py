@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -9,32 +10,52 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyze.plot import hover
-from analyze.plot.room import names_below
+from analyze.plot.room import letters_across, names_below
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LETTER = 4.2  # points that a letter of a title takes
+PANEL = 0.86  # of the width of a column, without what stands between panels
+LEAST, MOST = 14, 28  # characters of a name beside an axes
+_SHORT = 4  # of a word that was cut
 
 
 def name_ticks(axis: Any, names: Sequence[object] | np.ndarray, limit: int = 24, **style: Any) -> None:
     """Write names at positions 0, 1, ... of an axis, thinned to `limit`, and to what fits side by side.
 
-    Of a long name the end is written, which tells layers apart; who points at it in the report sees it whole.
+    The longest words of a long name are cut, so that numbers tell layers apart; who points at it in the report sees
+    it whole. Names beside a panel take two fifths of its width at most.
     """
+    room = int(letters_across(axis.axes) * 0.4) if axis.axis_name == "y" else MOST
+    short = [shortened(str(name), max(LEAST, min(room, MOST))) for name in names]
     if axis.axis_name == "x" and not style.get("rotation"):
-        limit = min(
-            limit, names_below(axis.axes, max((len(_shortened(str(name))) for name in names), default=1))
-        )
+        limit = min(limit, names_below(axis.axes, max(map(len, short), default=1)))
     stride = max(1, -(-len(names) // limit))
     shown = range((len(names) - 1) % stride, len(names), stride)  # the last of layers is all of them
-    axis.set_ticks(shown, [_shortened(str(names[i])) for i in shown], **style)
+    axis.set_ticks(shown, [short[i] for i in shown], **style)
     setattr(axis, hover.NAMES, [str(name) for name in names])
 
 
-def _shortened(name: str, limit: int = 28) -> str:
-    return name if len(name) <= limit else f"…{name[1 - limit :]}"
+def shortened(name: str, limit: int) -> str:
+    """A name of at most so many characters: its longest words lose their ends, then it loses what comes last.
+
+    >>> shortened("12.convolution conv2d 8→8 3×3", 24), shortened("12.convolution conv2d 8→8 3×3", 14)
+    ('12.convo… conv2d 8→8 3×3', '12.con… conv2d')
+    """
+    parts = re.split(r"([^\W\d]{5,})", name)
+    words = range(1, len(parts), 2)
+    while (over := sum(map(len, parts)) - limit) > 0 and words:
+        longest = max(words, key=lambda k: len(parts[k]))
+        if len(parts[longest]) <= _SHORT:
+            break
+        parts[longest] = parts[longest].rstrip("…")[: max(_SHORT - 1, len(parts[longest]) - over - 1)] + "…"
+    whole = "".join(parts)
+    if len(whole) <= limit:
+        return whole
+    fewer = name.rpartition(" ")[0]
+    return shortened(fewer, limit) if fewer else "…" + whole[1 - limit :].lstrip("….")
 
 
 def log_scale(axes: Axes) -> None:
@@ -59,6 +80,6 @@ def wrap_titles(figure: Figure) -> None:
         spec = axes.get_subplotspec()
         if spec is None or not axes.get_title():
             continue
-        wide = 72 * figure.get_figwidth() * len(spec.colspan) / spec.get_gridspec().ncols
+        wide = PANEL * 72 * figure.get_figwidth() * len(spec.colspan) / spec.get_gridspec().ncols
         lines = axes.get_title().split("\n")
         axes.title.set_text("\n".join(fill(line, int(wide / LETTER)) for line in lines))

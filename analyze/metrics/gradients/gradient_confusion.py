@@ -118,5 +118,6 @@ def _scale(axes: Axes, eta: NDArray) -> None:
     if positive.size and not (eta == 0).any():
         plot.log_scale(axes)
     elif positive.size:
-        axes.set_yscale("symlog", linthresh=float(positive.min()))
+        # Far below the largest there is nothing but rounding.
+        axes.set_yscale("symlog", linthresh=float(max(positive.min(), 1e-6 * positive.max())))
         axes.set_ylim(bottom=0)

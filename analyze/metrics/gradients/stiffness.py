@@ -142,13 +142,16 @@ def split_pairs(split: np.ndarray) -> list[tuple[str, str]]:
 
 
 def plot_stiffness(result: xr.Dataset, figure: Figure) -> None:
-    """Stiffness against training: the whole network above, by layer below."""
-    pairs, layers = result["pair"].values, result["layer"].values
+    """Stiffness against training: the whole network above, by layer below; of many probes the first with each."""
+    pairs, layers = [str(pair) for pair in result["pair"].values], result["layer"].values
+    if len(pairs) > len(plot.PALETTE):
+        first = pairs[0][: len(pairs[0]) // 2]
+        pairs = [pair for pair in pairs if pair.startswith(f"{first}-")]
     axes = plot.panels(figure, 4, columns=2, height=2.4, sharex=False, sharey=False)
     for top, name in zip(axes[:2], ("cosine", "sign"), strict=True):
         for k, pair in enumerate(pairs):
             whole = result[name].sel(pair=pair).isel(layer=-1)
-            plot.line(top, result["step"], whole, label=str(pair), color=plot.PALETTE[k % 7])
+            plot.line(top, result["step"], whole, label=pair, color=plot.PALETTE[k % len(plot.PALETTE)])
         plot.zero_line(top)
         plot.step_axis(top, result["step"])
         top.set(title=f"{name} stiffness, whole network", ylabel="stiffness")

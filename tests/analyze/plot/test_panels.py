@@ -1,9 +1,6 @@
 """How panels are laid out: titles, numbers and widths, whatever the data."""
 
-from itertools import pairwise
-
 import numpy as np
-import pytest
 import xarray as xr
 
 from analyze import plot
@@ -48,26 +45,6 @@ def test_a_time_axis_of_a_single_decade_has_several_numbers():
         SCALE.reset(scale)
     (low, high), ticks = figure.axes[0].get_xlim(), figure.axes[0].get_xticks()
     assert [tick for tick in ticks if low <= tick <= high] == [200, 500, 1000, 2000]
-
-
-@pytest.mark.parametrize("scale", ["linear", "log"])
-@pytest.mark.parametrize("columns", [1, 2, 4])
-@pytest.mark.parametrize("last", [3, 40, 1640, 39_000, 200_000, 4_000_000])
-def test_numbers_of_a_time_axis_stand_clear_of_each_other(scale, columns, last):
-    told = SCALE.set(scale)
-    try:
-        figure = plot.styled(lambda figure: plot.panels(figure, columns, columns=columns))
-        for axes in figure.axes:
-            plot.step_axis(axes, np.linspace(0, last, 4))
-        figure.draw_without_rendering()
-    finally:
-        SCALE.reset(told)
-    for axes in figure.axes:
-        low, high = sorted(axes.get_xlim())
-        ticks = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
-        boxes = [label.get_window_extent() for at, label in ticks if label.get_text() and low <= at <= high]
-        assert len(boxes) >= 2
-        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_what_is_compared_with_an_earlier_snapshot_begins_where_it_is():
