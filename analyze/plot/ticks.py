@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 LETTER = 4.2  # points that a letter of a title takes
 PANEL = 0.86  # of the width of a column, without what stands between panels
 LEAST, MOST = 14, 28  # characters of a name beside an axes
+_EASY = 1e-4, 1e6  # the largest number of an axis that needs no power
 _SHORT = 4  # of a word that was cut
 
 
@@ -56,6 +57,18 @@ def shortened(name: str, limit: int) -> str:
         return whole
     fewer = name.rpartition(" ")[0]
     return shortened(fewer, limit) if fewer else "…" + whole[1 - limit :].lstrip("….")
+
+
+def plain_numbers(axes: Axes) -> None:
+    """Write very small and very large numbers in full along a linear axis: their power would stand in the title."""
+    from matplotlib.ticker import ScalarFormatter
+
+    for axis in (axes.xaxis, axes.yaxis):
+        size = np.abs(axis.get_view_interval()).max()
+        if isinstance(axis.get_major_formatter(), ScalarFormatter) and not _EASY[0] <= size < _EASY[1]:
+            axis.set_major_formatter(
+                lambda value, _: re.sub(r"e([-+])0*", r"e\1", f"{value:.3g}").replace("-", "−")
+            )
 
 
 def log_scale(axes: Axes) -> None:

@@ -119,3 +119,19 @@ def test_names_beside_a_panel_leave_it_room_and_tell_layers_apart(columns):
         names = [label.get_text() for label in axes.get_yticklabels()]
         assert len(set(names)) == 6 and all(name.startswith(f"{k}.") for k, name in enumerate(names))
         assert axes.get_position().width > 0.35 / columns
+
+
+@pytest.mark.parametrize("size", [3e-6, 1e-5, 2.0, 5e7, 4e12])
+def test_no_power_stands_in_the_title(size):
+    def one(figure):
+        (axes,) = plot.panels(figure, 1, titles=["cosine"])
+        plot.line(axes, [0, 1], [-size, size])
+
+    figure = plot.styled(one)
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    assert axes.yaxis.get_offset_text().get_text() == ""
+    told = [label.get_text().replace("−", "-") for label in axes.get_yticklabels()]
+    np.testing.assert_allclose(
+        [float(number) for number in told], axes.get_yticks(), rtol=1e-2, atol=1e-3 * size
+    )
