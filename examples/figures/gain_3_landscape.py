@@ -27,7 +27,7 @@ from analyze.reference import GAIN_2019
 
 def size(run: Run) -> tuple[int, int, int]:
     """Examples, epochs and places along an axis."""
-    return run.pick(quick=(300, 4, 11), gallery=(2000, 12, 21), full=(8000, 60, 41))
+    return run.pick(quick=(300, 4, 11), gallery=(8000, 12, 21), full=(8000, 60, 41))
 
 
 def record(run: Run, seed: int) -> Result:

@@ -28,7 +28,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
 }
 SETTINGS = {
-    "data": "moons and circles: 400 examples, noise 0.12; MNIST: 2,000 images",
+    "data": "moons and circles: 400 examples, noise 0.12; MNIST: 8,000 images",
     "network": f"MLP of {HIDDEN} hidden layers",
     "training": "Adam, rate 0.001, batch 32; 60 epochs, MNIST 15",
     "stiffness": "mean cosine of 200 examples with 20 of each class, drawn at random, per layer",
@@ -42,9 +42,9 @@ def profile(run: Run, problem: str, activation: str, width: int, seed: int) -> R
     the Linear ones, from the first. `error` is the final one on the test examples. Archives are in
     `walker_layers_<scale>` beside the folder of the figure.
     """
-    n, n_images, share = run.pick(quick=(100, 200, 5), gallery=(400, 2000, 1), full=(2000, 8000, 1))
+    n, n_images, share = run.pick(quick=(100, 200, 5), gallery=(400, 8000, 1), full=(2000, 8000, 1))
     if problem == "mnist":
-        data, epochs = load("mnist", run.data, n_images, 500, seed), max(1, 15 // share)
+        data, epochs = load("mnist", run.data, n_images, min(n_images, 2000), seed), max(1, 15 // share)
     else:
         data, epochs = plane(problem, n, 200, seed=seed), 60 // share
     classes = int(data.y_train.max()) + 1

@@ -30,7 +30,7 @@ FALL = ("l2_path", "spectral")
 
 def one(run: Run, n: int, width: int, seed: int) -> Result:
     """Measures of one network."""
-    data = load("mnist", run.data, n, min(n, 1000), seed)
+    data = load("mnist", run.data, n, min(n, 2000), seed)
     return measure(record(run, f"mnist_{width}_{seed}", partial(mlp, [784, width, 10]), data, seed))
 
 
@@ -61,7 +61,7 @@ def draw(widths: tuple[int, ...], found: dict[str, np.ndarray]) -> Figure:
 
 @figure(NEYSHABUR_2017, BRUCKNER_2019)
 def main(run: Run) -> None:
-    n, largest = run.pick(quick=(100, 5), gallery=(1000, 9), full=(8000, 12))
+    n, largest = run.pick(quick=(100, 5), gallery=(8000, 9), full=(8000, 12))
     widths = tuple(2**k for k in range(3, largest + 1))
     found = table([run.each(one, n, width) for width in widths])
     fits = found["train error"] < FITS

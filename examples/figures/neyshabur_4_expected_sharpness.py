@@ -33,8 +33,8 @@ NOISE = 0.01
 
 def measure(run: Run, labels: str, seed: int) -> Result:
     """Logarithms (sigma,) of expected sharpness and divergence, and the errors."""
-    n, epochs = run.pick(quick=(60, 60), gallery=(400, 300), full=(4000, 500))
-    data = load("mnist", run.data, n, 500, seed, shuffled=float(labels == "random"))
+    n, epochs = run.pick(quick=(60, 60), gallery=(4000, 300), full=(4000, 500))
+    data = load("mnist", run.data, n, min(n, 2000), seed, shuffled=float(labels == "random"))
     path = fit(
         run.out / f"{labels}_{run.scale}_{seed}.zarr", lambda: mlp([784, 128, 10]), data, epochs=epochs, batch=32,
         seed=seed, until=0.01, optimizer=partial(torch.optim.Adam, lr=1e-3), gradients="none", device=run.device,
@@ -112,7 +112,7 @@ def main(run: Run) -> None:
         Check(f"{part} with random labels", fits * values, 0.1, "log₁₀") for part, values in effects.items()
     ]
     settings = {
-        "data": "MNIST, 400 training and 500 test images",
+        "data": "MNIST, 4,000 training and 2,000 test images",
         "training": "784-128-10, ReLU; Adam, rate 0.001, batch 32, until the mean loss of an epoch is 0.01",
     }
     finish(run, draw(found), numbers, checks, settings)
