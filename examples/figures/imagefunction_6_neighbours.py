@@ -32,7 +32,7 @@ TOP = 6
 
 def measure(run: Run, seed: int) -> Result:
     """By ranking: ranks (step, baseline, example), and the share exchanged (step,)."""
-    path = record(run, "AlexNet", width(run, "AlexNet"), seed)
+    path = record(run, "AlexNet", width(run, "AlexNet"), seed, whole=True)
     found: Result = {}
     for name, (kind, layer) in RANKINGS.items():
         options = {"path_neighbours": {"kind": kind}}
@@ -95,7 +95,11 @@ def main(run: Run) -> None:
                 "of six",
             ),
         ]
-    about = {**settings(run, "AlexNet"), "images": SEEN, "epochs compared": runs[0][name]["rank"].shape[0]}
+    about = {
+        **settings(run, "AlexNet", whole=True),
+        "images": SEEN,
+        "epochs compared": runs[0][name]["rank"].shape[0],
+    }
     finish(run, draw(run, runs[0]), numbers, checks, about)
 
 
