@@ -30,7 +30,7 @@ def one(run: Run, size: int, labels: str, seed: int) -> Result:
 
 @figure(NEYSHABUR_2017, BRUCKNER_2019)
 def main(run: Run) -> None:
-    sizes = run.pick(quick=(50, 100), gallery=(100, 200, 400, 800), full=(1000, 2000, 4000, 8000))
+    sizes = run.pick(quick=(50, 100), gallery=(400, 800, 1600, 3200, 6400), full=(1000, 2000, 4000, 8000))
     found = both(run, one, sizes)
     settings = {
         "data": f"CIFAR-10, {', '.join(map(str, sizes))} training and 1,000 test images; random labels are drawn",

@@ -64,7 +64,7 @@ def draw(sizes: tuple[int, ...], found: dict[str, np.ndarray], plain: dict[str, 
 @figure(NEYSHABUR_2017, BRUCKNER_2019)
 def main(run: Run) -> None:
     true, sizes = run.pick(
-        quick=(60, (0, 40)), gallery=(400, (0, 200, 400)), full=(6000, (0, 1000, 2000, 4000))
+        quick=(60, (0, 40)), gallery=(3000, (0, 1500, 3000)), full=(6000, (0, 1000, 2000, 4000))
     )
     found = table([run.each(one, true, size) for size in sizes])
     plain = table([run.each(one, true + size, 0) for size in sizes])
