@@ -3,7 +3,7 @@
 Claim: drawn in the plane of the two principal components of the weights over training, the trajectory goes along the
 slope of the CNA: training, which lowers the loss, moves to weights of higher CNA.
 
-Here: an MLP with two hidden layers on 2,000 MNIST digits; CNA and loss of 512 of them at 21 by 21 places of the plane.
+Here: an MLP with two hidden layers on 8,000 MNIST digits; CNA and loss of 512 of them at 21 by 21 places of the plane.
 The paper shows one picture and no number; these are ours. The plane holds most of the variance of the trajectory
 and not the trajectory itself, so CNA and loss on the plane differ from those of the network beside it.
 

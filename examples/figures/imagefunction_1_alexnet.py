@@ -4,7 +4,7 @@ Claim: which units two images have in common (both on), and with which activatio
 the next: for most of training the cosine of what they share now and one epoch ago is clearly below 1, so that images
 meet in different features at different times.
 
-Here: AlexNet of a quarter of the width on 2,000 CIFAR-10 images (the paper: 50,000), fourth and first ReLU, all pairs
+Here: AlexNet of a quarter of the width on 10,000 CIFAR-10 images (the paper: 50,000), fourth and first ReLU, all pairs
 of 128 training images. The learning rate falls tenfold twice (dotted), as is usual; the paper's schedule is in an
 appendix that we have not seen. A network that stands still has a similarity of 1 whatever its images do, so the same
 networks were also trained at a constant learning rate (dashed), without the rise that a smaller rate makes by itself.

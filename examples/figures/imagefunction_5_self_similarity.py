@@ -3,7 +3,7 @@
 Claim: an image does not keep its path: above all at the beginning of training, the cosine of the units it switches on
 now and one epoch ago is below 1.
 
-Here: AlexNet of a quarter of the width on 2,000 CIFAR-10 images (the paper: 50,000), fourth and first ReLU, 128
+Here: AlexNet of a quarter of the width on 10,000 CIFAR-10 images (the paper: 50,000), fourth and first ReLU, 128
 training images. Two controls. Unrelated images: the cosine that the paths of two different images have
 at one time, which is what would be left of the similarity if a path said nothing about its image. And the same networks
 at a constant learning rate (dotted), without the rise that a smaller rate makes by itself.
@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from shared import Check, Result, Run, canvas, figure, finish, spread
 
 import analyze
+from analyze import plot
 from analyze.reference import GUPTA_2022
 
 LAYERS = (4, 1)  # the k-th ReLU
@@ -58,7 +59,7 @@ def draw(run: Run, found: list[Result], constant: list[Result]) -> Figure:
         decays(panel, run)
         panel.set(title=name, xlabel="epoch")
     axes[0].set_ylabel("similarity to one epoch ago")
-    axes[0].legend(loc="lower right")
+    plot.legend(axes[0])
     drawing.colorbar(image, ax=axes, label="images (%)", shrink=0.9, extend="max")
     return drawing
 

@@ -4,7 +4,7 @@ Claim: sharpness alone does not tell networks that generalize from those that do
 in the PAC-Bayesian sum of expected sharpness and divergence, a network fitted to random labels has, at the same
 divergence from its start, the larger expected sharpness. Bruckner names this as what is left to do.
 
-Here: an MLP with one hidden layer of 128 units on 400 MNIST images (the paper: a larger network and CIFAR-10), fitted
+Here: an MLP with one hidden layer of 128 units on 4,000 MNIST images (the paper: a larger network and CIFAR-10), fitted
 to the true or to random labels until the mean loss of an epoch is 0.01. Noise has the standard deviation
 σ (10 |w| + 1) for a weight w, at six σ; expected sharpness is the mean rise of the loss under it, the divergence is
 Σ (w − w⁰)²/2σ² with the initial weights. Both curves are read off where their divergences overlap.
