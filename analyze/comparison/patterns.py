@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analyze.comparison.runs import SUFFIXES, Run, read_run
-from tracer.archive.listing import archives_in, is_pattern, matching
+from tracer.archive.listing import archives_in, is_pattern, left_out, matching
 from tracer.errors import ArchiveError
 from tracer.store.store import is_remote, local_path
 
@@ -38,7 +38,8 @@ def _expanded(location: str) -> list[str]:
     if not is_remote(location) and local_path(location).is_dir() and not _is_run(location):
         found = archives_in(location)
         if not found:
-            raise ArchiveError(f"{location!r} holds no archives; name the directory that recording wrote to")
+            other = left_out(location) or "name the directory that recording wrote to"
+            raise ArchiveError(f"{location!r} holds no archives; {other}")
         return found
     return [location]
 

@@ -31,6 +31,19 @@ def archives_in(location: str | os.PathLike[str]) -> list[str]:
     return [str(path) for path in _below(place, DEEPEST)]
 
 
+def left_out(location: str | os.PathLike[str]) -> str:
+    """A sentence on the links to archives that `archives_in` does not follow, nothing where there are none."""
+    text = os.fspath(location)
+    if is_remote(text) or not local_path(text).is_dir():
+        return ""
+    links = [path.name for path in _below(local_path(text), DEEPEST, links=True)]
+    if not links:
+        return ""
+    names = ", ".join(links[:3]) + (", ..." if len(links) > 3 else "")
+    many = "1 link to an archive is" if len(links) == 1 else f"{len(links)} links to archives are"
+    return f"{many} not followed ({names}): name the directory that they lead to"
+
+
 def is_archive(path: Path) -> bool:
     """Whether a directory or a zip file of this machine looks like an archive, without reading it."""
     if path.is_dir():
@@ -61,19 +74,24 @@ def is_pattern(location: str) -> bool:
     )
 
 
-def _below(folder: Path, depth: int) -> Iterator[Path]:
+def _below(folder: Path, depth: int, links: bool = False) -> Iterator[Path]:
+    """Archives in a folder and those within it; or links to some."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:  # it was removed meanwhile, or is not for us to read
         return
     for entry in entries:
         path = Path(entry.path)
-        if entry.name.startswith(".") or entry.name.endswith(".part") or entry.is_symlink():
+        if entry.name.startswith(".") or entry.name.endswith(".part"):
             continue
-        if is_archive(path):
-            yield path
+        if entry.is_symlink():
+            if links and is_archive(path):
+                yield path
+        elif is_archive(path):
+            if not links:
+                yield path
         elif depth and entry.is_dir(follow_symlinks=False) and not (path / ROOT).exists():
-            yield from _below(path, depth - 1)
+            yield from _below(path, depth - 1, links)
 
 
 def _below_url(url: str) -> list[str]:

@@ -31,12 +31,14 @@ def list_command(place: str, form: str) -> None:
     DIRECTORY is searched with its folders, four deep; a URL may be given too. An archive that cannot be read is
     listed with the reason.
     """
-    from tracer.archive.listing import archives_in
+    from tracer.archive.listing import archives_in, left_out
 
     rows = [_listed(path) for path in archives_in(place)]
     emit(rows, form)
     if not rows:
         note(f"no archives in {place}")
+    if told := left_out(place):
+        note(told)
 
 
 def _listed(path: str) -> dict[str, Any]:

@@ -198,6 +198,13 @@ def test_nothing_is_written_to_the_directory(runs, looked, tmp_path):
     assert not survey._folder.exists()
 
 
+def test_links_that_are_not_followed_are_told(runs, watched, tmp_path):
+    (tmp_path / "linked.zarr").symlink_to(next(runs.glob("*.zarr")))
+    survey = watched(tmp_path)
+    survey.look()
+    assert "1 link to an archive is not followed (linked.zarr)" in survey.state()["trouble"]
+
+
 def test_runs_at_a_url_are_watched_too(runs, watched):
     import fsspec
 

@@ -153,13 +153,24 @@ def test_list_names_every_archive_of_a_directory_and_what_ails_one(run, tmp_path
     (tmp_path / "a.analysis" / "results.zarr" / "zarr.json").write_text("{}")
     (tmp_path / "other.zip").write_bytes(b"PK")
     result = tracer("list", tmp_path, "--format", "csv")
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.exit_code == 0
+    assert "1 link to an archive is not followed (linked.zarr): name the directory" in result.stderr
     broken, whole = rows(result.stdout)
     assert broken["archive"] == str(tmp_path / "a.zarr") and "zarr.json" in broken["state"]
     assert whole["archive"] == str(tmp_path / "deep" / "er" / "b.zarr")
     assert (whole["updates"], whole["epochs"], whole["state"]) == ("8", "2", "complete")
     assert "no archives in" in tracer("list", tmp_path / "a.analysis").stderr
     assert tracer("list", tmp_path / "none").exit_code == 1
+
+
+def test_a_directory_of_links_says_that_they_are_not_followed(run, tmp_path):
+    for name in "abcd":
+        (tmp_path / f"{name}.zarr").symlink_to(run)
+    (tmp_path / "elsewhere").symlink_to(tmp_path.parent)
+    told = "4 links to archives are not followed (a.zarr, b.zarr, c.zarr, ...)"
+    assert told in tracer("list", tmp_path).stderr
+    result = tracer("analyze", tmp_path)
+    assert result.exit_code == 1 and "holds no archives; " + told in result.stderr
 
 
 # -- metrics -------------------------------------------------------------------------------------
