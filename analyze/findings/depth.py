@@ -105,6 +105,7 @@ def paths(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
         return None
     steps = array["step"].values[with_values]
     n = int(np.isfinite(end).sum())
+    now = now.within(0, 1)
     settle = "settle" if change.above(0) else "grow more restless"
     text = (
         f"Paths through the network {settle}: the cosine of an example's path with its own at the comparison before "

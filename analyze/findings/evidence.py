@@ -15,6 +15,7 @@ from analyze.findings.intervals import Interval
 
 Datasets = Mapping[str, xr.Dataset]
 Kind = Literal["description", "difference", "no difference"]
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 NAMES = {"train": "training", "test": "test", "val": "validation"}
 
 
@@ -146,10 +147,11 @@ def number(value: float, digits: int = 2) -> str:
 def figures(value: float, digits: int = 3) -> str:
     """A number of any size in so many significant digits.
 
-    >>> figures(0.08731), figures(-2.5)
-    ('0.0873', '−2.5')
+    >>> figures(0.08731), figures(-2.5), figures(-1.124e7)
+    ('0.0873', '−2.5', '−1.12 × 10⁷')
     """
-    return f"{value:.{digits}g}".replace("-", "−")
+    text, _, power = f"{value:.{digits}g}".partition("e")
+    return (text + (f" × 10{str(int(power)).translate(_RAISED)}" if power else "")).replace("-", "−")
 
 
 def span(one: Interval, digits: int = 2, scale: float = 1.0) -> str:
@@ -170,10 +172,12 @@ def told(one: Interval, digits: int = 2) -> str:
 def sized(one: Interval) -> str:
     """The same of a number of any size, in the digits that the width of its interval leaves certain.
 
-    >>> sized(Interval(0.1995, 0.05, 0.349)), sized(Interval(2150.0, 1900.0, 2400.0))
-    ('0.20 (0.05 to 0.35)', '2,150 (1,900 to 2,400)')
+    >>> sized(Interval(0.1995, 0.05, 0.349)), sized(Interval(2150.0, 1900.0, 2400.0)), sized(Interval(2e7, 0.0, 4e7))
+    ('0.20 (0.05 to 0.35)', '2,150 (1,900 to 2,400)', '2 × 10⁷ (0 to 4 × 10⁷)')
     """
-    width = one.high - one.low
+    width, size = one.high - one.low, max(abs(one.low), abs(one.high))
+    if not 1e-4 <= size < 1e6:
+        return f"{figures(one.value)} ({figures(one.low)} to {figures(one.high)})"
     return told(one, max(0, 1 - math.floor(math.log10(width))) if 0 < width < math.inf else 2)
 
 

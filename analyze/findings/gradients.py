@@ -34,7 +34,7 @@ def stiffness(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
         return None
     step = last.last_step
     n = _examples_of(count(results, "stiffness", "n_pairs", pair="train-train"))
-    own = mean(*_cosine(results, step, "train-train"), n)
+    own = _of_cosines(*_cosine(results, step, "train-train"), n)
     if own is None:
         return None
     examples = whom(results, "train", n)
@@ -67,6 +67,11 @@ def _cosine(results: Datasets, step: int, pair: str) -> tuple[float, float]:
     return value, float(np.hypot(error, np.nan_to_num(sketched)))
 
 
+def _of_cosines(value: float, error: float, n: int) -> Interval | None:
+    one = mean(value, error, n)
+    return None if one is None else one.within(-1, 1)
+
+
 def _examples_of(pairs: int) -> int:
     """How many examples make so many pairs."""
     return round((1 + np.sqrt(1 + 8 * pairs)) / 2)
@@ -93,6 +98,7 @@ def _pairs(results: Datasets, step: int, own: Interval, n: int, intervals: dict[
     one = mean(helps, error / 2, n)
     around = ""
     if one is not None:
+        one = one.within(0, 1)
         one = intervals[HELP] = Interval(helps, max(0.0, one.low), min(1.0, one.high))
         around = f" ({percent(one.low, 0)} to {percent(one.high, 0)})"
     return (
@@ -104,7 +110,7 @@ def _pairs(results: Datasets, step: int, own: Interval, n: int, intervals: dict[
 def _unseen(results: Datasets, step: int, own: Interval, n: int, intervals: dict[str, Interval]) -> str:
     """Whether they agree with those of test examples, and whether less than with one another."""
     cross = _cosine(results, step, "train-test")
-    one = mean(*cross, n)
+    one = _of_cosines(*cross, n)
     if one is None:
         return ""
     intervals["train_test"] = one
@@ -137,7 +143,7 @@ def classes(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
         return None
     n = _examples_of(int(np.triu(pairs.values).sum()))
     both = {where: _mean(results, step, where) for where in ("within", "between")}
-    within, between = (mean(*both[where], n) for where in ("within", "between"))
+    within, between = (_of_cosines(*both[where], n) for where in ("within", "between"))
     apart = difference(both["between"], both["within"], n)
     if within is None or between is None or apart is None:
         return None

@@ -25,6 +25,10 @@ class Interval:
     def __neg__(self) -> Interval:
         return Interval(-self.value, -self.high, -self.low)
 
+    def within(self, low: float, high: float) -> Interval:
+        """The same of what cannot lie elsewhere, such as a cosine."""
+        return Interval(self.value, max(low, self.low), min(high, self.high))
+
     def above(self, bound: float) -> bool:
         """Whether all of it is larger."""
         return self.low > bound

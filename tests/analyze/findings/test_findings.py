@@ -308,3 +308,13 @@ def test_ends_skip_undefined_values():
     series = xr.DataArray([np.nan, 1.0, 2.0, np.nan], coords={"step": [0, 1, 2, 3]}, dims="step")
     assert ends(series).first_step == 1 and ends(series).last == 2.0
     assert ends(series * np.nan) is None
+
+
+def test_an_interval_does_not_leave_what_is_possible():
+    near = np.stack([np.linspace(0.4, 0.5, 30), np.where(np.arange(30) == 7, 0.7, 1.0)])[:, None]
+    data = xr.Dataset(
+        {"similarity": (("step", "site", "example"), near)},
+        coords={"step": [1, 2], "site": ["a"], "example": range(30)},
+    )
+    finding = said({"path_self_similarity": data})["path_self_similarity"]
+    assert finding.intervals["last"].high == 1.0 and "0.99 (0.95 to 1.00)" in finding.sentence
