@@ -112,13 +112,17 @@ class Comparison:
             told.append(
                 f"{', '.join(map(str, twins.index))} have the same numbers throughout: they count as several runs."
             )
+        without: dict[tuple[str, ...], list[str]] = {}
         for name in self.attributes:
             lacking = [str(run) for run, value in self.table[name].items() if value is None or value != value]
             if 0 < len(lacking) < len(self.table):
-                some = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
-                told.append(
-                    f"{some}: no attribute {name!r}, so that it is no axis; give it with attributes=."
-                )
+                without.setdefault(tuple(lacking), []).append(repr(name))
+        for runs, names in without.items():
+            some = ", ".join(runs[:3]) + (", ..." if len(runs) > 3 else "")
+            what = f"attribute {names[0]}, so that it is no axis; give it"
+            if len(names) > 1:
+                what = f"attributes {', '.join(names)}, so that they are no axes; give them"
+            told.append(f"{some}: no {what} with attributes=.")
         return told
 
     @cached_property

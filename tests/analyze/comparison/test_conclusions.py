@@ -147,6 +147,16 @@ def test_runs_of_one_gap_identical_runs_and_missing_attributes_are_told(tmp_path
     assert "c: no attribute 'lr', so that it is no axis" in comparison.notes[1]
 
 
+def test_attributes_that_the_same_runs_lack_are_one_line(tmp_path):
+    adam, sgd = {"betas": 1, "eps": 2, "lr": 1}, {"momentum": 1, "lr": 1}
+    paths = [fake(tmp_path, name, sgd if name == "c" else adam, gap=0.2, cosine=1.0) for name in "abc"]
+    told = [line for line in analyze.compare(paths, bootstrap=0).notes if "no attribute" in line]
+    assert sorted(told) == [
+        "a, b: no attribute 'momentum', so that it is no axis; give it with attributes=.",
+        "c: no attributes 'betas', 'eps', so that they are no axes; give them with attributes=.",
+    ]
+
+
 def test_the_page_has_the_curves_of_the_closest_measures_by_what_was_varied(tmp_path):
     compared = analyze.compare(grid(tmp_path, n_seeds=2), bootstrap=0)
     drawn = grouped(compared, series(compared, "gap_error"), "width")
