@@ -4,7 +4,7 @@ Claim: examples of one class help each other less the further apart they lie. Th
 reaches zero, the dynamical critical length, becomes shorter with training, and is the shorter the higher the
 learning rate.
 
-Here: MLPs with two hidden layers of 100 units, on 1,000 images each of MNIST and CIFAR-10, at three learning
+Here: MLPs with two hidden layers of 100 units, on 8,000 images each of MNIST and CIFAR-10, at three learning
 rates, for the same number of updates. Distance is one minus the cosine of two standardised images; about
 1,900 pairs of one class. As in the paper the length is where a straight line through the pairs reaches zero;
 it may lie beyond the largest distance. It is first taken after one epoch (two with `--full`).
