@@ -125,7 +125,8 @@ const varied = () => state.varied.slice(0, 4);
 
 function table() {
   const numbers = ["updates", "epochs", "loss", "train error", "test error", "gap", "snapshots", "last update"];
-  const heads = [...(only ? [] : ["draw"]), "run", "state", "report", ...numbers, ...varied()];
+  const told = [...(only ? [] : ["draw"]), "run", "state", "report", ...numbers];
+  const heads = [...told, ...varied().map(name => told.includes(name) ? `${name} (setting)` : name)];
   const named = heads.map(head => make("th", {scope: "col", class: numbers.includes(head) ? "number" : ""}, head));
   find("runs").tHead.replaceChildren(make("tr", {}, ...named));
   const shades = palette();

@@ -8,6 +8,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import count
 
 import pytest
 
@@ -69,11 +70,13 @@ def served(folder):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
-        survey.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-        server.should_exit = True
-        thread.join()
-        survey.close()
+        try:
+            survey.start()
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        finally:
+            server.should_exit = True
+            thread.join()
+            survey.close()
 
 
 @contextmanager
@@ -141,6 +144,16 @@ def test_runs_appear_are_drawn_grouped_and_removed(browser, tmp_path):
         rows(page, 1)
         shutil.rmtree(folder / "a.zarr")
         page.get_by_role("heading", name="This run is not here any more").wait_for()
+
+
+def test_an_attribute_that_is_called_like_a_column_is_told_from_it(browser, tmp_path, monkeypatch):
+    losses = count()
+    monkeypatch.setattr("analyze.watch.survey.attributes_of", lambda _: {"loss": f"loss {next(losses)}"})
+    for name in "ab":
+        write_archive(tmp_path / f"{name}.zarr", steps=(0, 2))
+    with served(tmp_path) as address, opened(browser, address) as page:
+        rows(page, 2)
+        assert texts(page, "thead th")[-1] == "loss (setting)"
 
 
 def test_dark_and_small_pages_can_be_read(browser, tmp_path):
