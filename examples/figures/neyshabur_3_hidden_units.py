@@ -5,7 +5,7 @@ falling with more hidden units. The l2-path norm and the spectral norm over the 
 the l1-path norm, the l2 norm and sharpness do not. Bruckner found the l1-path and the l2 norm to fall, and
 the others to rise.
 
-Here: 1,000 MNIST images (the paper: 60,000 or fewer, not stated by Bruckner), 8 to 512 hidden units, all
+Here: 8,000 MNIST images (the paper: 60,000 or fewer, not stated by Bruckner), 8 to 512 hidden units, all
 trained to nearly the same loss. The norms are taken without the factors of depth and width that their formulas have,
 as the paper draws them, and with them, as they are printed: factors of the number of units make the spectral and the
 l2-path norm grow with it, which is what Bruckner found and could not explain.
