@@ -47,8 +47,9 @@ before the runs that they are applied to.
 - Settings and smallest effects were chosen on seeds {EXPLORATORY.start} to {EXPLORATORY.stop - 1}. Verdicts come from
   seeds {FINAL.start} to {FINAL.stop - 1}, which draw other images, initial weights and orders; where a page uses every
   image there is, initial weights and orders alone: it speaks of these images.
-- Fourteen pages were run again with all images of MNIST or CIFAR-10 at hand, or eight to ten times as many as before,
-  after they had been seen at smaller sizes; what was measured and which effects matter stayed as they were.
+- Fifteen pages were run again with all images of MNIST or CIFAR-10 at hand, or seven to ten times as many as before,
+  after they had been seen at smaller sizes; what was measured and which effects matter stayed as they were. One was
+  given another learning rate for it, and says why.
 - Each page is first run at ten final seeds. By their spread, whatever their means, some checks have the power to be
   told only at more: a page with one that needs at most thirty is run at thirty, where its ten took no more than a
   quarter of an hour, and these decide all its checks. Until then it says how many would do. This rule was written when
