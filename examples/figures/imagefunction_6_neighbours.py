@@ -3,7 +3,7 @@
 Claim: the images whose paths have most in common with that of a given image are not the same throughout training,
 unlike nearest neighbours in a fixed space; and so it is by the similarity of activations.
 
-Here: AlexNet of a quarter of the width on 2,000 CIFAR-10 images (the paper: 50,000). Around the images at positions 5,
+Here: AlexNet of a quarter of the width on 10,000 CIFAR-10 images (the paper: 50,000). Around the images at positions 5,
 10 and 15 of 128 training images, the other 127 are ranked epoch by epoch: by the number of units that are on for both
 at the second ReLU, and by the cosine of their activations at the fourth and second. One line an image that is ever
 among the six nearest; where lines end they leave the six. In a fixed space nothing would ever change.

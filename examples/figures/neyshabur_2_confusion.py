@@ -5,7 +5,7 @@ generalize the worse the larger that set is, although all fit their training set
 margin grow along with the test error. Sharpness does not follow it. Bruckner saw the test error rise, but
 not the measures.
 
-Here: 400 images of CIFAR-10 with their own labels (the paper: 10,000), up to 400 more with random ones, and
+Here: 3,000 images of CIFAR-10 with their own labels (the paper: 10,000), up to 3,000 more with random ones, and
 a small convolutional network in place of VGG, all trained to nearly the same loss. More examples raise the
 norms by themselves. As a control, other networks are trained on as many images that all have their own labels: what
 the norms rise with a confusion set beyond that is due to its labels.
