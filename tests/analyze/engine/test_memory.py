@@ -70,15 +70,12 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in CLOSEST)) for name in PAIRS]
 )
 def test_a_block_of_any_metric_of_pairs_stays_within_its_memory(pairs: dict[str, Path], name: str) -> None:
-    """So many snapshots go together as fill the memory, whatever the function itself makes of them."""
-    taken = []
-    for _ in range(
-        3
-    ):  # after thousands of tests an allocator may need a few pieces more, one time or another
-        peak = Peak()
-        peak.begin()
-        analyze.run(pairs["many"], [name], memory=16 * MIB)
-        taken.append(peak.taken)
-        if taken[-1] < SLACK * 16 * MIB:
-            break
-    assert min(taken) < SLACK * 16 * MIB
+    """So many snapshots go together as fill the memory, whatever the function itself makes of them.
+
+    Within thousands of tests a process needs up to 5 MiB more for it than alone: it finds less that is free.
+    """
+    memory = 20 * MIB  # all snapshots at once take 24 and more
+    peak = Peak()
+    peak.begin()
+    analyze.run(pairs["many"], [name], memory=memory)
+    assert peak.taken < SLACK * memory
