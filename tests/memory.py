@@ -17,7 +17,7 @@ counted = pytest.mark.skipif(not _RESET.exists(), reason="this system does not s
 
 
 class Peak:
-    """Most bytes that this process takes from `begin` on, above those it has then and the code it touches first."""
+    """Most bytes that this process takes from `begin` on, above those it has then."""
 
     def begin(self) -> None:
         """Forget what was taken so far."""
@@ -27,12 +27,12 @@ class Peak:
             library.mallopt(option, _BYTES)
         library.malloc_trim(0)
         _RESET.write_text("5")
-        self._before, self._code = _status("VmRSS"), _status("RssFile")
+        self._before = _status("VmRSS")
 
     @property
     def taken(self) -> int:
         """The most by now."""
-        return _status("VmHWM") - self._before - max(0, _status("RssFile") - self._code)
+        return _status("VmHWM") - self._before
 
 
 def _status(name: str) -> int:

@@ -1,6 +1,6 @@
 """The ways tracer refuses, each in one sentence that says what to do next, and what these sentences are made of."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from math import ceil
 
@@ -113,6 +113,15 @@ def missing_package(error: ImportError) -> MissingPackageError | None:
     if name == "torch":
         install = f"install PyTorch as its own pages say for this machine, or {install}"
     return MissingPackageError(f"{purpose} needs the package {name}: {install}", name=name)
+
+
+def first_of(names: Sequence[str]) -> str:
+    """The first three of many names.
+
+    >>> first_of(["a", "b", "c"]), first_of("abcd")
+    ('a, b, c', 'a, b, c, ...')
+    """
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from analyze.comparison.plain import plain
 from analyze.comparison.rank_correlation import QUANTILE
 from analyze.comparison.runs import Run
 from analyze.tables import neutral
+from tracer.errors import first_of
 from tracer.store.files import claimed, write_whole
 
 if TYPE_CHECKING:
@@ -118,11 +119,10 @@ class Comparison:
             if 0 < len(lacking) < len(self.table):
                 without.setdefault(tuple(lacking), []).append(repr(name))
         for runs, names in without.items():
-            some = ", ".join(runs[:3]) + (", ..." if len(runs) > 3 else "")
             what = f"attribute {names[0]}, so that it is no axis; give it"
             if len(names) > 1:
                 what = f"attributes {', '.join(names)}, so that they are no axes; give them"
-            told.append(f"{some}: no {what} with attributes=.")
+            told.append(f"{first_of(runs)}: no {what} with attributes=.")
         return told
 
     @cached_property

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analyze.comparison.runs import SUFFIXES, Run, read_run
-from tracer.archive.listing import archives_in, is_pattern, left_out, matching
+from tracer.archive.listing import archives_and_links, is_pattern, matching
 from tracer.errors import ArchiveError
 from tracer.store.store import is_remote, local_path
 
@@ -36,9 +36,9 @@ def _expanded(location: str) -> list[str]:
         beside = {one[: -len(suffix)] for one in archives for suffix in SUFFIXES if one.endswith(suffix)}
         return [one for one in found if one in archives or one.removesuffix(".analysis") not in beside]
     if not is_remote(location) and local_path(location).is_dir() and not _is_run(location):
-        found = archives_in(location)
+        found, links = archives_and_links(location)
         if not found:
-            other = left_out(location) or "name the directory that recording wrote to"
+            other = links or "name the directory that recording wrote to"
             raise ArchiveError(f"{location!r} holds no archives; {other}")
         return found
     return [location]

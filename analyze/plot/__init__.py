@@ -20,9 +20,9 @@ from analyze.plot.drawing import document
 from analyze.plot.legends import legend as legend
 from analyze.plot.room import lines_beside
 from analyze.plot.room import pick as pick
+from analyze.plot.ticks import fit_numbers, wrap_titles
 from analyze.plot.ticks import log_scale as log_scale
 from analyze.plot.ticks import name_ticks as name_ticks
-from analyze.plot.ticks import plain_numbers, wrap_titles
 from analyze.plot.time_axis import SCALE
 from analyze.plot.time_axis import step_axis as step_axis
 from analyze.plot.time_axis import time_scale as time_scale
@@ -89,10 +89,7 @@ def styled(plot: Callable[[Figure], None]) -> Figure:
         wrap_titles(figure)
         for axes in figure.axes:
             _say_undefined(axes)
-            plain_numbers(axes)
-            if axes.get_yscale() == "symlog":  # which has a number at every power, however many there are
-                locator: Any = axes.yaxis.get_major_locator()
-                locator.set_params(numticks=max(4, lines_beside(axes) // 2))
+            fit_numbers(axes)
         return figure
 
 

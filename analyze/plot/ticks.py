@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyze.plot import hover
-from analyze.plot.room import letters_across, names_below
+from analyze.plot.room import letters_across, lines_beside, names_below
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +30,7 @@ def name_ticks(axis: Any, names: Sequence[object] | np.ndarray, limit: int = 24,
     it whole. Names beside a panel take two fifths of its width at most.
     """
     room = int(letters_across(axis.axes) * 0.4) if axis.axis_name == "y" else MOST
-    short = [shortened(str(name), max(LEAST, min(room, MOST))) for name in names]
+    short = [_shortened(str(name), max(LEAST, min(room, MOST))) for name in names]
     if axis.axis_name == "x" and not style.get("rotation"):
         limit = min(limit, names_below(axis.axes, max(map(len, short), default=1)))
     stride = max(1, -(-len(names) // limit))
@@ -39,10 +39,10 @@ def name_ticks(axis: Any, names: Sequence[object] | np.ndarray, limit: int = 24,
     setattr(axis, hover.NAMES, [str(name) for name in names])
 
 
-def shortened(name: str, limit: int) -> str:
+def _shortened(name: str, limit: int) -> str:
     """A name of at most so many characters: its longest words lose their ends, then it loses what comes last.
 
-    >>> shortened("12.convolution conv2d 8→8 3×3", 24), shortened("12.convolution conv2d 8→8 3×3", 14)
+    >>> _shortened("12.convolution conv2d 8→8 3×3", 24), _shortened("12.convolution conv2d 8→8 3×3", 14)
     ('12.convo… conv2d 8→8 3×3', '12.con… conv2d')
     """
     parts = re.split(r"([^\W\d]{5,})", name)
@@ -56,11 +56,15 @@ def shortened(name: str, limit: int) -> str:
     if len(whole) <= limit:
         return whole
     fewer = name.rpartition(" ")[0]
-    return shortened(fewer, limit) if fewer else "…" + whole[1 - limit :].lstrip("….")
+    return _shortened(fewer, limit) if fewer else "…" + whole[1 - limit :].lstrip("….")
 
 
-def plain_numbers(axes: Axes) -> None:
-    """Write very small and very large numbers in full along a linear axis: their power would stand in the title."""
+def fit_numbers(axes: Axes) -> None:
+    """Let no number of an axis stand in another or in the title.
+
+    Very small and very large ones are written in full, not as parts of a power above the axis; an axis that is
+    logarithmic on both sides of 0, which has a number at every power, has as many as there is room for.
+    """
     from matplotlib.ticker import ScalarFormatter
 
     for axis in (axes.xaxis, axes.yaxis):
@@ -69,6 +73,9 @@ def plain_numbers(axes: Axes) -> None:
             axis.set_major_formatter(
                 lambda value, _: re.sub(r"e([-+])0*", r"e\1", f"{value:.3g}").replace("-", "−")
             )
+    if axes.get_yscale() == "symlog":
+        locator: Any = axes.yaxis.get_major_locator()
+        locator.set_params(numticks=max(4, lines_beside(axes) // 2))
 
 
 def log_scale(axes: Axes) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from analyze.saved.documents import document, folder
 from analyze.saved.encoded import files
 from analyze.saved.seals import Seals
+from tracer.errors import first_of
 from tracer.spec.release import version
 from tracer.store.files import write_whole
 
@@ -49,9 +50,9 @@ class ResultStore:
         sound = [name for name in there if self._seals.holds(f"results.zarr/{name}")]
         lost = [name for name in there if name not in sound]
         if lost:
-            names = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
             warnings.warn(
-                f"results in {str(self.root)!r} that are not as they were saved are not used: {names}; analyze again",
+                f"results in {str(self.root)!r} that are not as they were saved are not used: {first_of(lost)}; "
+                "analyze again",
                 UserWarning,
                 stacklevel=3,
             )

@@ -20,7 +20,7 @@ from analyze.engine.distribute import Workers, complete
 from analyze.watch.charts import Drawn, draw, holds, plain
 from tracer.archive import open as open_archive
 from tracer.archive.attributes import attributes_of, name_of
-from tracer.archive.listing import archives_in, left_out
+from tracer.archive.listing import archives_and_links, archives_in
 from tracer.archive.summary import progress_of
 from tracer.errors import TracerError, first_line
 from tracer.store.store import is_remote, local_path
@@ -121,7 +121,7 @@ class Survey:
 
     def _list(self) -> None:
         try:
-            paths, trouble = archives_in(self.place), left_out(self.place)
+            paths, trouble = archives_and_links(self.place)
         except Exception as error:  # of a place elsewhere, anything; it may answer again
             paths, trouble = [], _said(error)
         known = {_key(path): path for path in paths}

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tracer.errors import ArchiveError
+from tracer.errors import ArchiveError, first_of
 from tracer.spec import RANKS
 from tracer.store.fetch import Place
 from tracer.store.store import ROOT, is_remote, local_path
@@ -20,28 +20,25 @@ def archives_in(location: str | os.PathLike[str]) -> list[str]:
     Links are not followed, and names that begin with a point are left out. Of a URL the folders right below it
     are looked at. Errors: ArchiveError where there is no such directory, or its server has no listing.
     """
+    return archives_and_links(location)[0]
+
+
+def archives_and_links(location: str | os.PathLike[str]) -> tuple[list[str], str]:
+    """The same, and a sentence on the links to archives that were not followed; empty where there are none."""
     text = os.fspath(location)
     if is_remote(text):
-        return _below_url(text)
+        return _below_url(text), ""
     place = local_path(text)
     if is_archive(place):
-        return [text]
+        return [text], ""
     if not place.is_dir():
         raise ArchiveError(f"there is no directory and no archive at {text!r}; check the path")
-    return [str(path) for path in _below(place, DEEPEST)]
-
-
-def left_out(location: str | os.PathLike[str]) -> str:
-    """A sentence on the links to archives that `archives_in` does not follow, nothing where there are none."""
-    text = os.fspath(location)
-    if is_remote(text) or not local_path(text).is_dir():
-        return ""
-    links = [path.name for path in _below(local_path(text), DEEPEST, links=True)]
+    links: list[str] = []
+    found = [str(path) for path in _below(place, DEEPEST, links)]
     if not links:
-        return ""
-    names = ", ".join(links[:3]) + (", ..." if len(links) > 3 else "")
+        return found, ""
     many = "1 link to an archive is" if len(links) == 1 else f"{len(links)} links to archives are"
-    return f"{many} not followed ({names}): name the directory that they lead to"
+    return found, f"{many} not followed ({first_of(links)}): name the directory that they lead to"
 
 
 def is_archive(path: Path) -> bool:
@@ -74,8 +71,8 @@ def is_pattern(location: str) -> bool:
     )
 
 
-def _below(folder: Path, depth: int, links: bool = False) -> Iterator[Path]:
-    """Archives in a folder and those within it; or links to some."""
+def _below(folder: Path, depth: int, links: list[str]) -> Iterator[Path]:
+    """Archives in a folder and those within it; to `links` go the names of links to some."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:  # it was removed meanwhile, or is not for us to read
@@ -84,11 +81,10 @@ def _below(folder: Path, depth: int, links: bool = False) -> Iterator[Path]:
         path = Path(entry.path)
         if entry.name.startswith(".") or entry.name.endswith(".part"):
             continue
-        if entry.is_symlink():
-            if links and is_archive(path):
-                yield path
-        elif is_archive(path):
-            if not links:
+        if is_archive(path):
+            if entry.is_symlink():
+                links.append(entry.name)
+            else:
                 yield path
         elif depth and entry.is_dir(follow_symlinks=False) and not (path / ROOT).exists():
             yield from _below(path, depth - 1, links)

@@ -31,14 +31,15 @@ def list_command(place: str, form: str) -> None:
     DIRECTORY is searched with its folders, four deep; a URL may be given too. An archive that cannot be read is
     listed with the reason.
     """
-    from tracer.archive.listing import archives_in, left_out
+    from tracer.archive.listing import archives_and_links
 
-    rows = [_listed(path) for path in archives_in(place)]
+    paths, links = archives_and_links(place)
+    rows = [_listed(path) for path in paths]
     emit(rows, form)
     if not rows:
         note(f"no archives in {place}")
-    if told := left_out(place):
-        note(told)
+    if links:
+        note(links)
 
 
 def _listed(path: str) -> dict[str, Any]:

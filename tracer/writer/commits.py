@@ -198,18 +198,20 @@ class Tree(Declarations):
 
     # ---- the commit ----
 
-    def commit(self) -> None:
-        """Make everything given so far visible at once: nothing, after rows could not be entered whole."""
+    def commit(self) -> int:
+        """Make everything given so far visible at once: nothing, after rows could not be entered whole.
+
+        Returns the bytes of objects that are still being filled, which were written anew.
+        """
         if not self.changed or self._torn:
-            return
+            return 0
         with self._entering():
             for _, enter in self._written:
                 enter()
             self._written.clear()
         self._declared = False
-        self.rewritten = 0
-        for path in [path for path in self._columns if path != MANIFEST] + [MANIFEST]:
-            self._write_columns(path)
+        order = [path for path in self._columns if path != MANIFEST] + [MANIFEST]
+        rewritten = sum(self._write_columns(path) for path in order)
         self._set_shapes()
         record = {
             **self._record,
@@ -222,6 +224,7 @@ class Tree(Declarations):
         self.changed = False
         if time.monotonic() >= self._nodes_due:
             self.write_nodes()
+        return rewritten
 
     def close(self, state: str) -> None:
         """Commit, bring the documents of single arrays up to date, and only then say that this is the end."""

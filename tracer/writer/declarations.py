@@ -44,7 +44,6 @@ class Declarations:
         self._loose: list[Loose] = []
         self._stale: set[str] = set()
         self.changed = True
-        self.rewritten = 0  # bytes of objects still being filled, of the last commit
         self.group("manifest", {"fields": list(spec.MANIFEST_FIELDS), "arrays": []})
         self._column(MANIFEST, "int64", (len(spec.MANIFEST_FIELDS),), ("object", "field"))
         self._declare_steps()
@@ -172,17 +171,19 @@ class Declarations:
             self._manifest_digest = chain(self._manifest_digest, row)
             self._columns[MANIFEST][0].extend(row)
 
-    def _write_columns(self, path: str) -> None:
+    def _write_columns(self, path: str) -> int:
+        """Write what is full and what is still being filled; return the bytes of the latter."""
+        rewritten = 0
         for block, column in enumerate(self._columns[path]):
             last = (block,) * (column.tail.ndim - 1)
             entries = self._write_sealed(path, block)
             if path != MANIFEST:  # the manifest itself is covered by its digest
                 self._enter(*entries)
             if column.dirty and column.n:
-                self.rewritten += self._committer.publish(
-                    object_key(path, column.number, *last), column.write_tail
-                )
+                key = object_key(path, column.number, *last)
+                rewritten += self._committer.publish(key, column.write_tail)
                 column.dirty = False
+        return rewritten
 
     def _write_sealed(self, path: str, block: int = 0) -> list[list[int]]:
         """Write the objects of a column that will not change any more, and return their rows of the manifest."""

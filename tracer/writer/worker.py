@@ -121,12 +121,10 @@ class Worker:
     def _commit(self, rows: int) -> None:
         started = time.monotonic()
         self._take_rows(rows)
-        self.tree.commit()
+        rewritten = self.tree.commit()
         self._whole = self._taken, 0
         ended = time.monotonic()
-        self._due = ended + max(
-            _INTERVAL, (ended - started) / _SHARE, min(_LONGEST, self.tree.rewritten / _RATE)
-        )
+        self._due = ended + max(_INTERVAL, (ended - started) / _SHARE, min(_LONGEST, rewritten / _RATE))
 
     def _take_rows(self, until: int) -> None:
         rows = [self._rows.popleft() for _ in range(until - self._taken)]
