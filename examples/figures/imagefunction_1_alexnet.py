@@ -28,7 +28,7 @@ LAYERS = (4, 1)  # the k-th ReLU
 
 def measure(run: Run, falls: bool, seed: int) -> Result:
     """Mean (epoch,) and histogram over pairs, by metric and layer."""
-    path = record(run, "AlexNet", width(run, "AlexNet"), seed, falls, whole=True)
+    path = record(run, "AlexNet", width(run, "AlexNet"), seed, falls)
     results = analyze.run(path, list(METRICS), output=path.with_suffix(".analysis"))
     found = {}
     for name, word in METRICS.items():
@@ -80,7 +80,7 @@ def main(run: Run) -> None:
             Check(f"{name}: rises", ends[True][1] - ends[True][0], 0.05),
             Check(f"{name}: rises at a constant rate", ends[False][1] - ends[False][0], 0.05),
         ]
-    about = {**settings(run, "AlexNet", whole=True), "pairs": SEEN * (SEEN - 1) // 2}
+    about = {**settings(run, "AlexNet"), "pairs": SEEN * (SEEN - 1) // 2}
     finish(run, draw(run, runs[True], runs[False]), numbers, checks, about)
 
 

@@ -28,7 +28,7 @@ BINS = 50
 
 def measure(run: Run, falls: bool, seed: int) -> Result:
     """By layer: mean (epoch,) and histogram over images, and the mean cosine of different images (epoch,)."""
-    path = record(run, "AlexNet", width(run, "AlexNet"), seed, falls, whole=True)
+    path = record(run, "AlexNet", width(run, "AlexNet"), seed, falls)
     options = {"path_distance": {"normalized": True}}
     names = ["path_self_similarity", "path_distance"]
     results = analyze.run(path, names, options=options, output=path.with_suffix(".normalized"))
@@ -83,7 +83,7 @@ def main(run: Run) -> None:
             Check(f"{name}: kept better late at a constant rate", last_still - first_still, 0.05),
             Check(f"{name}: above that of different images", (mean - others).min(1), 0.05),
         ]
-    about = {**settings(run, "AlexNet", whole=True), "images": SEEN}
+    about = {**settings(run, "AlexNet"), "images": SEEN}
     finish(run, draw(run, runs, constant), numbers, checks, about)
 
 

@@ -32,7 +32,7 @@ TOP = 6
 
 def measure(run: Run, seed: int) -> Result:
     """By ranking: ranks (step, baseline, example), and the share exchanged (step,)."""
-    path = record(run, "AlexNet", width(run, "AlexNet"), seed, whole=True)
+    path = record(run, "AlexNet", width(run, "AlexNet"), seed)
     found: Result = {}
     for name, (kind, layer) in RANKINGS.items():
         options = {"path_neighbours": {"kind": kind}}
@@ -96,7 +96,7 @@ def main(run: Run) -> None:
             ),
         ]
     about = {
-        **settings(run, "AlexNet", whole=True),
+        **settings(run, "AlexNet"),
         "images": SEEN,
         "epochs compared": runs[0][name]["rank"].shape[0],
     }

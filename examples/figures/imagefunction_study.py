@@ -1,8 +1,7 @@
 """The networks that the figures on image functions share, recorded once: paths at the end of every epoch.
 
-AlexNet, ResNet-18 and VGG-19 on CIFAR-10, and narrower ones for the figure that compares networks; for figures of
-AlexNet alone, on all images there are (`whole`). The learning rate falls tenfold after half and after three quarters of
-the epochs; as a control it stays as it is.
+AlexNet, ResNet-18 and VGG-19 on CIFAR-10, and narrower ones for the figure that compares networks. The learning rate
+falls tenfold after half and after three quarters of the epochs; as a control it stays as it is.
 """
 
 from __future__ import annotations
@@ -30,10 +29,9 @@ MAIN = {"AlexNet": 16, "ResNet-18": 8, "VGG-19": 8}
 MORE: dict[str, tuple[int, ...]] = {"AlexNet": (4, 8), "ResNet-18": (2,), "VGG-11": (4, 8)}
 
 
-def size(run: Run, whole: bool = False) -> tuple[int, int, int]:
+def size(run: Run) -> tuple[int, int, int]:
     """Training examples, test examples and epochs."""
-    train = 10_000 if whole else 2000
-    return run.pick(quick=(256, 256, 4), gallery=(train, 1000, 24), full=(10_000, 2000, 120))
+    return run.pick(quick=(256, 256, 4), gallery=(10_000, 1000, 24), full=(10_000, 2000, 120))
 
 
 def width(run: Run, name: str) -> int:
@@ -41,12 +39,12 @@ def width(run: Run, name: str) -> int:
     return run.pick(quick=8, gallery=MAIN[name], full=64)
 
 
-def record(run: Run, name: str, width: int, seed: int, falls: bool = True, whole: bool = False) -> Path:
+def record(run: Run, name: str, width: int, seed: int, falls: bool = True) -> Path:
     """One network; activations too, of AlexNet. `falls`: whether the learning rate does."""
-    train, test, epochs = size(run, whole)
+    train, test, epochs = size(run)
     data = load("cifar10", run.data, train, test, seed)
     kept = {"masks": SEEN, "gradients": 0, "activations": SEEN if name == "AlexNet" else 0}
-    kind = ("-whole" if whole else "") + ("" if falls else "-constant")
+    kind = "" if falls else "-constant"
     return fit(
         run.out.parent / f"imagefunction_study_{run.scale}" / f"{name}-{width}-{seed}{kind}.zarr",
         lambda: NETWORKS[name](width), data, epochs=epochs, milestones=milestones(run) if falls else (), seed=seed,
@@ -62,9 +60,9 @@ def milestones(run: Run) -> tuple[int, int]:
     return epochs // 2, 3 * epochs // 4
 
 
-def settings(run: Run, *names: str, whole: bool = False) -> dict[str, str]:
+def settings(run: Run, *names: str) -> dict[str, str]:
     """What the page says of networks of these names."""
-    train, test, epochs = size(run, whole)
+    train, test, epochs = size(run)
     widths = ", ".join(f"{name} of width {width(run, name)}" for name in names)
     return {
         "data": f"CIFAR-10, {train} training and {test} test examples; paths of {SEEN} training examples, errors of "
