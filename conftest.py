@@ -21,6 +21,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 collect_ignore_glob = ["tracer/integrations/*"]
 TESTS = Path(__file__).parent / "tests"
 
+_SEARCHES = [0]
 FEW = 4  # files that one process has run before others have imported torch
 
 
@@ -40,6 +41,13 @@ def pytest_collection_finish() -> None:
     card = sys.modules.get("tracer.recorder.card")
     if card is not None:  # what git says of this checkout, once for all recordings of a process
         card._git = functools.cache(card._git)
+
+
+def pytest_runtest_logfinish() -> None:
+    """What outlived a search for garbage is not searched again, nor what was imported meanwhile."""
+    if gc.get_stats()[-1]["collections"] > _SEARCHES[-1]:
+        gc.freeze()
+        _SEARCHES.append(gc.get_stats()[-1]["collections"])
 
 
 @pytest.hookimpl(optionalhook=True)
