@@ -26,7 +26,7 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "VGG-11": lambda width: vgg(11, width),
 }
 MAIN = {"AlexNet": 16, "ResNet-18": 8, "VGG-19": 8}
-MORE: dict[str, tuple[int, ...]] = {"AlexNet": (4, 8), "ResNet-18": (2,), "VGG-11": (4, 8)}
+MORE: dict[str, tuple[int, ...]] = {"AlexNet": (20, 24), "VGG-11": (6, 8)}  # wide enough to fit 10,000 images
 
 
 def size(run: Run) -> tuple[int, int, int]:
