@@ -15,31 +15,47 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 HERE = Path(__file__).parent
-SECONDS = "processor seconds"
+SECONDS, NETWORKS = "processor seconds", "networks"
 Result = dict[str, Any]
+
+
+class Trained:
+    """Processor seconds of training: `seen` by archive, of the result being made; `now` of those that are new."""
+
+    seen: ClassVar[dict[str, float]] = {}
+    now = 0.0
+
+    @classmethod
+    def note(cls, path: Path, seconds: float, new: bool) -> None:
+        """The network of the archive `path` is used, which took so long when it was trained."""
+        cls.seen[f"{path.parent.name}:{path.stem}"] = seconds
+        cls.now += seconds if new else 0.0
 
 
 def cached(
     folder: Path, settings: Any, function: Callable[..., Result], *arguments: Any
-) -> tuple[Result, float]:
-    """`function(*arguments)` and the processor time it once took; from `folder` where it is there.
+) -> tuple[Result, dict[str, float]]:
+    """`function(*arguments)` and processor seconds by what took them; from `folder` where it is there.
 
-    `settings` is what names it besides the source of the function.
+    `settings` is what names it besides the source of the function. Seconds are those of training, by archive, as
+    results share networks, and, by the name of the result's file, those of all else.
     """
     known = json.dumps([sources(function), settings], sort_keys=True)
     name = f"{function.__name__}-{hashlib.sha256(known.encode()).hexdigest()[:20]}.npz"
     path = folder / name
     if not path.is_file():
+        Trained.seen, Trained.now = {}, 0.0
         began = time.process_time()
         result = function(*arguments)
-        write(path, {**result, SECONDS: time.process_time() - began})
+        seconds = time.process_time() - began - Trained.now
+        write(path, {**result, SECONDS: seconds, NETWORKS: Trained.seen})
     result = read(path)
-    return result, result.pop(SECONDS)
+    return result, {name: result.pop(SECONDS), **result.pop(NETWORKS, {})}
 
 
 def write(path: Path, result: Result) -> None:

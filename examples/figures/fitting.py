@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
+from cache import SECONDS, Trained
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -40,6 +42,7 @@ def fit(
     example (`data=` of `tracer.record`). `options` go to `tracer.record`; probes are by default the first
     512 training examples and the first 512 test examples (`Data.probe`).
     """
+    began = time.process_time()
     make = optimizer or _sgd
     options = {"probes": data.probes(), "loss": F.cross_entropy, **options}
     dataset = TensorDataset(data.x_train, data.y_train)
@@ -56,9 +59,12 @@ def fit(
     }
     settings = _plain({"data": data.key, "model": network, "optimizer": update, **training, **options})
     card = path.with_suffix(".json")
-    if path.exists() and card.is_file() and json.loads(card.read_text()) == settings:
+    known = json.loads(card.read_text()) if card.is_file() else {}
+    took = known.pop(SECONDS, 0.0)
+    if path.exists() and known == settings:
         with tracer.open(path) as archive:
             if archive.state == "complete":
+                Trained.note(path, took, new=False)
                 return path
         options["exists"] = "overwrite"  # of a script that was stopped: begun anew
     elif path.exists():
@@ -81,6 +87,9 @@ def fit(
             schedule.step()
             if until is not None and total.item() / len(data.x_train) <= until:
                 break
+    took = time.process_time() - began
+    card.write_text(json.dumps({**settings, SECONDS: took}, indent=1))
+    Trained.note(path, took, new=True)
     return path
 
 

@@ -41,7 +41,7 @@ import json
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,7 +82,7 @@ class Run:
     device: str
     seed: int
     n_seeds: int
-    spent: float = 0.0  # processor seconds of all results that were asked for
+    spent: dict[str, float] = field(default_factory=dict)  # processor seconds, by network and by result
 
     @property
     def quick(self) -> bool:
@@ -105,7 +105,7 @@ class Run:
             click.echo(f"{self.script}: {measure.__name__}{arguments}, seed {seed}", err=True)
             settings = [list(arguments), seed, self.scale, self.device]
             result, seconds = cached(folder, settings, measure, self, *arguments, seed)
-            self.spent += seconds
+            self.spent |= seconds
             results.append(result)
         return results
 
@@ -195,7 +195,7 @@ def finish(
         "checks": stored,
         "verdict": verdict(outcomes),
         "settings": {label: str(value) for label, value in settings.items()},
-        "cpu_seconds": round(run.spent),
+        "cpu_seconds": round(sum(run.spent.values())),
         "versions": {"python": platform.python_version(), "torch": torch.__version__.partition("+")[0]},
     }
     (run.out / "numbers.json").write_text(json.dumps(left, indent=1, ensure_ascii=False) + "\n")
