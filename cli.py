@@ -63,7 +63,7 @@ for _room in (analysis, comparison, metrics, watch, archives, share):
 def demo(out: Path, shuffle_labels: bool, epochs: int, seed: int) -> None:
     """Train on handwritten digits with recording on, and analyze it.
 
-    Says in words what was found. Takes about a minute on two cores, and leaves digits.zarr and
+    Says in words what was found. Takes less than a minute on two cores, and leaves digits.zarr and
     digits.analysis/report.html in the directory.
     """
     archive, analysis = out / "digits.zarr", out / "digits.analysis"

@@ -28,9 +28,28 @@ for line in (
 ):
     done = CliRunner().invoke(cli.main, line.split())
     assert done.exit_code == 0, (line, done.output, done.exception)
-for line in (f"verify {archive} --replay", f"materialize {archive}", "check module:function"):
+for line in (
+    f"verify {archive} --replay",
+    f"materialize {archive}",
+    "check module:function",
+    f"demo --out {folder}/demo",
+):
     done = CliRunner().invoke(cli.main, line.split())
     assert done.exit_code == 1 and "needs the package torch: install PyTorch" in done.stderr, (line, done.output)
+"""
+METRICS_BY_NAME = """
+import sys
+from click.testing import CliRunner
+import cli
+
+archive, folder = sys.argv[1:]
+line = f"analyze {archive} -o {folder}/analysis -m"
+# layer_norms takes a network where there is one
+done = CliRunner().invoke(cli.main, f"{line} stiffness -m cna -m layer_norms".split())
+assert done.exit_code == 0, done.output
+done = CliRunner().invoke(cli.main, f"{line} hessian".split())
+assert done.exit_code == 1 and "needs the package torch" in done.stderr, done.output
+assert "Traceback" not in done.stderr
 """
 EVERY_ARRAY = """
 import sys
@@ -92,17 +111,6 @@ def test_what_is_stored_is_analyzed_and_the_rest_says_what_it_needs(without_torc
 
 
 def test_a_named_metric_is_computed_from_what_is_stored_or_says_what_it_needs(without_torch, tmp_path):
-    arguments = ("-m", "tracer", "analyze", ROOT_ARCHIVE, "-o", tmp_path / "analysis", "-m")
-    # layer_norms takes a network where there is one
-    done = run(without_torch, *arguments, "stiffness", "-m", "cna", "-m", "layer_norms")
+    done = run(without_torch, "-c", METRICS_BY_NAME, ROOT_ARCHIVE, tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "analysis" / "report.html").is_file()
-    named = run(without_torch, *arguments, "hessian")
-    assert named.returncode == 1 and "needs the package torch" in named.stderr
-    assert "Traceback" not in named.stderr
-
-
-def test_the_demo_says_that_it_needs_pytorch(without_torch, tmp_path):
-    done = run(without_torch, "-m", "tracer", "demo", "--out", tmp_path / "demo")
-    assert done.returncode == 1 and "needs the package torch" in done.stderr
-    assert "Traceback" not in done.stderr
