@@ -52,7 +52,7 @@ def compare_command(runs: tuple[str, ...], output: Path | None, at: str, form: s
     chosen = {name: value for name, value in settings.items() if value not in ((), None)}
     when = int(at) if at.removeprefix("-").isdigit() else at
     with Bar() as bar:
-        comparison = analyze.compare(runs, at=when, progress=bar, **chosen)
+        comparison = analyze.compare(runs, at=when, apart=True, progress=bar, **chosen)
     if form == "table":
         for line in (comparison.answer, *comparison.notes):
             click.echo(line)

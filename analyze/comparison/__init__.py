@@ -47,6 +47,7 @@ def compare(
     jobs: int = 1,
     scheduler: str | Client | None = None,
     memory: int | str = "2GB",
+    apart: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
     """Compare runs: every measure of each, and how it agrees with `against` across them.
@@ -58,7 +59,7 @@ def compare(
     (`best`), after a quarter (`early`) or half (`mid`) of the training, or at the last one up to a step; the targets
     at the end, or where it is best. `attributes` maps names of runs to values added to what their cards say.
     What is missing of all runs is computed by `jobs` processes or, with the address of a Dask cluster as
-    `scheduler`, there: see `analyze.run`.
+    `scheduler`, there, with networks of archives `apart` or not: see `analyze.run`.
 
     A measure competes for a target only if it does not read what the target is made of (see
     `analyze.comparison.competition`); what else was measured is shown apart. `Comparison.answer` says in a sentence
@@ -77,7 +78,7 @@ def compare(
     _check_runs(runs)
     names = wanted_metrics(measures, runs)
     with recruit(jobs, scheduler) as workers:
-        _compute(runs, names, workers, memory, tell)
+        _compute(runs, names, workers, tell, memory=memory, apart=apart)
     rows = []
     for number, run in enumerate(runs, start=1):
         tell(number, len(runs), f"reading {run.name}")
@@ -106,12 +107,12 @@ def compare(
 
 
 def _compute(
-    runs: Sequence[Run], names: Sequence[str], workers: Workers, memory: int | str, tell: Progress
+    runs: Sequence[Run], names: Sequence[str], workers: Workers, tell: Progress, **settings: Any
 ) -> None:
     """Compute what saved analyses lack: with workers, of several runs at a time."""
     ended = itertools.count(1)
     pieces = -(-2 * workers.n // len(runs))
-    routines = (run.computing(names, workers, memory, pieces) for run in runs)
+    routines = (run.computing(names, workers, pieces=pieces, **settings) for run in runs)
     by_turns(routines, workers.n + 1, lambda: tell(next(ended), len(runs), "analyzing"))
 
 

@@ -74,9 +74,12 @@ class Run:
         return stored
 
     def computing(
-        self, names: Iterable[str], workers: Workers, memory: int | str = "2GB", pieces: int | None = None
+        self, names: Iterable[str], workers: Workers, memory: int | str = "2GB", **settings: Any
     ) -> Routine[None]:
-        """Compute and save those metrics that no saved analysis holds and no earlier one had to skip."""
+        """Compute and save those metrics that no saved analysis holds and no earlier one had to skip.
+
+        settings: more of `Session`, such as `pieces` and `apart`.
+        """
         stored = self.stored()
         self.skipped = self._skipped_before()
         missing = [name for name in names if name not in stored and name not in self.skipped]
@@ -87,7 +90,7 @@ class Run:
             self.skipped |= dict.fromkeys(missing, reason)
             return
         with claimed(self.analysis):
-            yield from self._compute(missing, workers, memory, pieces)
+            yield from self._compute(missing, workers, memory=memory, **settings)
 
     def _skipped_before(self) -> dict[str, str]:
         """Metrics that an analysis of this very commit had to skip; a later one may hold more."""
@@ -96,15 +99,13 @@ class Run:
         known = summary.get("archive_digest") or digest
         return dict(summary.get("skipped", {})) if digest in (None, known) else {}
 
-    def _compute(
-        self, names: Sequence[str], workers: Workers, memory: int | str, pieces: int | None
-    ) -> Routine[None]:
+    def _compute(self, names: Sequence[str], workers: Workers, **settings: Any) -> Routine[None]:
         """Compute metrics and write the analysis whole again."""
         from analyze.engine import Session
         from tracer.archive import open
 
         with open(self.path) as archive:
-            session = Session(archive, names, workers, memory=memory, output=self.analysis, pieces=pieces)
+            session = Session(archive, names, workers, output=self.analysis, **settings)
             yield from session.compute()
             self._stored = None  # there is more now
             self.skipped |= session.results().skipped

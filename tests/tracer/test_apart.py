@@ -25,6 +25,7 @@ import tracer
 from analyze.engine.apart import Apart as EngineApart
 from analyze.engine.blocks import Block, Worker, _nbytes
 from analyze.engine.plan import make_plan
+from tests.damage import copied
 from tests.dying import crashing
 from tracer.apart import Apart, WorkerDiedError, answers
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
@@ -295,3 +296,19 @@ def test_the_commands_say_what_the_functions_say(run: Path, tmp_path: Path) -> N
     assert verify(run, replay=True).ok
     filled = CliRunner().invoke(cli.main, ["materialize", str(run), "-o", str(tmp_path / "new.zarr")])
     assert filled.exit_code == 0, filled.output
+
+
+def test_a_comparison_runs_networks_there(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        copied(run, tmp_path / f"{name}.zarr")
+    compute = Worker.compute
+
+    def stored_alone(self: Worker, block: Block) -> Any:
+        assert block.names == ["generalization"]
+        return compute(self, block)
+
+    monkeypatch.setattr(Worker, "compute", stored_alone)
+    asked = ["compare", *map(str, sorted(tmp_path.iterdir())), "--bootstrap", "0", "--format", "json"]
+    done = CliRunner().invoke(cli.main, [*asked, "-m", "jacobian", "-m", "generalization"])
+    assert done.exit_code == 0, done.output
+    assert "jacobian" in done.stdout
