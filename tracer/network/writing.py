@@ -3,6 +3,7 @@
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,3 +46,17 @@ def constant_entry(name: str, value: Tensor) -> dict[str, Any]:
         "dtype": str(data.dtype).removeprefix("torch."),
         "sha256": hashlib.sha256(raw).hexdigest(),
     }
+
+
+def stored(
+    network: "Network", version: int
+) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, ...]], dict[str, Any]]:
+    """A version of a network in an archive: arrays, their dimensions, and what the list of versions says of it."""
+    arrays = {f"table_{version}": np.frombuffer(network.to_json(), np.uint8)}
+    dims: dict[str, tuple[str, ...]] = {f"table_{version}": (f"byte_{version}",)}
+    constants = {}
+    for i, (name, value) in enumerate(network.constants.items()):
+        key = constants[name] = f"constant_{version}_{i}"
+        arrays[key] = to_numpy(value)
+        dims[key] = tuple(f"{key}_{axis}" for axis in range(value.ndim))
+    return arrays, dims, {"digest": network.digest, "constants": constants}

@@ -13,11 +13,12 @@ from tracer.errors import ArchiveError, RecordError, first_line
 from tracer.gradients.sketch import Setting
 from tracer.network import Network
 from tracer.network.checks import closure, currency
-from tracer.network.copies import memory_returned, named_tensors, return_memory, to_numpy
+from tracer.network.copies import memory_returned, named_tensors, return_memory
 from tracer.network.independence import independence
 from tracer.network.memo import trace_once
 from tracer.network.objective import Objective
 from tracer.network.reading import unreadable
+from tracer.network.writing import stored
 from tracer.probe import Probe, fitting, other_splits
 from tracer.probe.passes import ProbePass
 from tracer.recorder.device import Given, Transfer
@@ -84,7 +85,7 @@ class Instrument:
             "cost": cost,
             "batch": batch_size,
         }
-        self._next_check = 1
+        self._next_check, self._compared = 1, 0  # the next step to compare at (0: every one), and the last
         self._versions: list[dict[str, Any]] = []
         self._free = 0  # number of the next version
         self.network: Network | EagerNetwork | None = None
@@ -199,9 +200,7 @@ class Instrument:
         """What the card says of gradients and probes."""
         seen = self._pass
         return {
-            "gradients": None
-            if seen is None
-            else {"mode": seen.mode, "reason": seen.reason, "ways": seen.ways},
+            "gradients": seen and {"mode": seen.mode, "reason": seen.reason, "ways": seen.ways},
             "probes": {
                 name: {"split": probe.split, "n": probe.n, "capture": captured(probe, seen)}
                 for name, probe in self._probes.items()
@@ -243,7 +242,7 @@ class Instrument:
             self.in_flight.declare(writer)
         if resumed is not None:
             self._versions, self._free = list(resumed.versions), resumed.free
-            self._next_check = resumed.step + 1
+            self._next_check, self._compared = resumed.step + 1, resumed.step
         known = self._versions[-1]["digest"] if self._versions else None
         if isinstance(self.network, Network) and self.network.digest != known:
             self._write_table(writer, from_step=0 if resumed is None else resumed.step + 1)
@@ -251,21 +250,8 @@ class Instrument:
     def _write_table(self, writer: Writer, from_step: int) -> None:
         assert isinstance(self.network, Network)
         version, self._free = self._free, self._free + 1
-        arrays = {f"table_{version}": np.frombuffer(self.network.to_json(), np.uint8)}
-        dims: dict[str, tuple[str, ...]] = {f"table_{version}": (f"byte_{version}",)}
-        constants = {}
-        for i, (name, value) in enumerate(self.network.constants.items()):
-            key = constants[name] = f"constant_{version}_{i}"
-            arrays[key] = to_numpy(value)
-            dims[key] = tuple(f"{key}_{axis}" for axis in range(value.ndim))
-        self._versions.append(
-            {
-                "version": version,
-                "from_step": from_step,
-                "digest": self.network.digest,
-                "constants": constants,
-            }
-        )
+        arrays, dims, known = stored(self.network, version)
+        self._versions.append({"version": version, "from_step": from_step, **known})
         writer.static("network", arrays, dims, {"versions": self._versions})
 
     @property
@@ -353,12 +339,19 @@ class Instrument:
         """Trace the model again where the network is not what it computes."""
         before, passes, names = self.network, self._pass, named_tensors(self.model)
         assert before is not None and passes is not None
-        self._next_check = max(2 * step, self._next_check)
+        since, self._compared = self._compared, step
+        self._next_check = self._next_check and max(2 * step, self._next_check)
         if isinstance(before, Network) and not (changed and self._unknown_tensors(before)):
             verdict = currency(before, self.model, self._inputs, self._targets, **self._goal)
             if verdict.holds:
                 return
-            self._note(f"at step {step} {verdict.message}; the archive holds each version")
+            if self._next_check:
+                between = f" (between steps {since} and {step} the one before)" if step > since + 1 else ""
+                self._note(
+                    f"at step {step} {verdict.message}; from here on every snapshot is compared, and the archive "
+                    f"holds each version{between}"
+                )
+            self._next_check = 0
         try:
             self._trace()
         except (RecordError, ArchiveError) as error:
@@ -368,11 +361,7 @@ class Instrument:
         if network is None or (unknown := self._unknown_tensors(network)):
             self._pass = None
             self._with_weights = not changed
-            what = (
-                f"needs {told(sorted(map(repr, unknown)))}, which the archive has no place for"
-                if network
-                else ""
-            )
+            what = network and f"needs {told(sorted(map(repr, unknown)))}, which the archive has no place for"
             self._note(
                 f"at step {step} the network {what or 'is not known any more'}: from here on only ids"
                 f"{', scalars and weights' if self._with_weights else ' and scalars'} are recorded; record the new "
@@ -393,6 +382,17 @@ class Instrument:
         self._pass = now if streams else None
         if isinstance(network, Network):
             self._write_table(writer, from_step=step)
+
+    def conclude(self, step: int) -> None:
+        """Compare the network with the model once more, where the last state was recorded without."""
+        if self._pass is None or not isinstance(self.network, Network) or self._compared == step:
+            return
+        verdict = currency(self.network, self.model, self._inputs, self._targets, **self._goal)
+        if not verdict.holds:
+            self._note(
+                f"at the end {verdict.message}, and what the probes recorded after step {self._compared} may be of "
+                "the model before: hold what training changes as a buffer of the model"
+            )
 
     def _unknown_tensors(self, network: Network | EagerNetwork) -> set[str]:
         """Tensors of a network that the archive cannot hold as they are now."""

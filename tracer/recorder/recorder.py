@@ -234,9 +234,9 @@ class Recorder:
             self.note(self._uncounted.sentence(row.step))
             self._add_uncounted(row)
         self._snapshot(always=True)
-        self._finish(
-            "complete" if row.step > self._first or self._resume_point is not None else "interrupted"
-        )
+        self._instrument.conclude(row.step)
+        made = row.step > self._first or self._resume_point is not None
+        self._finish("complete" if made else "interrupted")
 
     @property
     def notes(self) -> list[str]:

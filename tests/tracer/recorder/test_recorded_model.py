@@ -288,3 +288,44 @@ def test_whatever_a_pass_raises_does_not_reach_the_training(tmp_path, monkeypatc
     assert archive.steps("weights").tolist() == [0, 1, 2, 3] and archive.steps("outputs").tolist() == [0, 1]
     with pytest.raises(MissingTraceError):
         archive.probes["train"].outputs(3)
+
+
+class Tempered(nn.Module):
+    """Reads a number that is no tensor, which training changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.temperature = nn.Linear(6, 3), 1.0
+
+    def forward(self, x):
+        return self.layer(x) / self.temperature
+
+
+@pytest.mark.parametrize("changes", [(18,), (5, 7)], ids=["at the end", "twice"])
+def test_a_number_that_changes_between_two_comparisons_is_told_and_followed(tmp_path, changes):
+    torch.manual_seed(0)
+    model, (x, y) = Tempered(), blobs(8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    outputs, steps = {}, [1, 2, 4, 6, 8, 10, 16, 18, 20]  # of which 6, 10, 18 and 20 are ends of epochs, say
+    settings = {"probes": {"train": (x, y)}, "loss": F.cross_entropy, "snapshots": tracer.at(steps)}
+    with (
+        pytest.warns(RecordWarning, match="no longer computes what was traced"),
+        tracer.record(tmp_path / "a.zarr", model, optimizer, **settings) as run,
+    ):
+        for step in range(1, 21):
+            if step in changes:
+                model.temperature += 1.0
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            outputs[step] = model(x).detach().numpy()
+    (note,) = [note for note in run.notes if "no longer computes" in note]
+    with tracer.open(tmp_path / "a.zarr") as archive:
+        recorded = {step: archive.probes["train"].outputs(step) for step in steps[3:]}
+    right = {step for step, values in recorded.items() if np.allclose(values, outputs[step], atol=1e-6)}
+    if changes == (18,):  # by then nothing can be put right
+        assert note.startswith("At the end ") and "recorded after step 16" in note and "buffer" in note
+        assert right == {6, 8, 10, 16}
+    else:
+        assert note.startswith("At step 8 ") and "between steps 4 and 8 the one before" in note
+        assert right == {8, 10, 16, 18, 20}
