@@ -55,9 +55,10 @@ def compare(
     `paths` are archives, or analyses of them, patterns such as `runs/*.zarr`, or directories of archives; of an
     archive the analysis beside it is read, and what it lacks is computed and saved there. `measures` names metrics,
     `metric.variable` or labels such as `cna.pearson[train]`; by default everything any of the runs has saved (where
-    none has, all that needs no replay). Measures are taken at the `final` snapshot, at that of least test loss
-    (`best`), after a quarter (`early`) or half (`mid`) of the training, or at the last one up to a step; the targets
-    at the end, or where it is best. `attributes` maps names of runs to values added to what their cards say.
+    none has, all but what reads activations or runs the network again). Measures are taken at the `final` snapshot, at
+    that of least test loss (`best`), after a quarter (`early`) or half (`mid`) of the training, or at the last one up
+    to a step; the targets at the end, or where it is best. `attributes` maps names of runs to values added to what
+    their cards say.
     What is missing of all runs is computed by `jobs` processes or, with the address of a Dask cluster as
     `scheduler`, there, with networks of archives `apart` or not: see `analyze.run`.
 
@@ -78,7 +79,8 @@ def compare(
     _check_runs(runs)
     names = wanted_metrics(measures, runs)
     with recruit(jobs, scheduler) as workers:
-        _compute(runs, names, workers, tell, memory=memory, apart=apart)
+        named = measures is not None
+        _compute(runs, names, workers, tell, memory=memory, apart=apart, named=named)
     rows = []
     for number, run in enumerate(runs, start=1):
         tell(number, len(runs), f"reading {run.name}")

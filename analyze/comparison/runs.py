@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from analyze.arrays import SOURCES, closure
 from analyze.catalogue import available_metrics, card_of
+from analyze.contract import Metric
 from analyze.engine.distribute import Routine, Workers, address
 from analyze.engine.fingerprint import sources
 from analyze.saved.documents import document
@@ -74,14 +76,19 @@ class Run:
         return stored
 
     def computing(
-        self, names: Iterable[str], workers: Workers, memory: int | str = "2GB", **settings: Any
+        self,
+        names: Iterable[str],
+        workers: Workers,
+        memory: int | str = "2GB",
+        named: bool = True,
+        **settings: Any,
     ) -> Routine[None]:
-        """Compute and save those metrics that no saved analysis holds and no earlier one had to skip.
+        """Compute and save those metrics that no saved analysis holds; unless `named`, that none had to skip either.
 
         settings: more of `Session`, such as `pieces` and `apart`.
         """
         stored = self.stored()
-        self.skipped = self._skipped_before()
+        self.skipped = {} if named else self._skipped_before()
         missing = [name for name in names if name not in stored and name not in self.skipped]
         if not missing:
             return
@@ -222,7 +229,8 @@ def _mark(path: str) -> list[int] | None:
 def wanted_metrics(measures: Sequence[str] | None, runs: Sequence[Run]) -> list[str]:
     """Metrics that the measures come from, with `generalization`, which holds what they are compared with.
 
-    By default those that any run has saved; where none has any, all that need no replay of the network.
+    By default those that any run has saved; where none has any, all that run no network again: activations may have
+    to be made again, so those that read them are not among these.
     """
     known = available_metrics()
     saved = {name for run in runs for name in ResultStore(run.analysis).names()}
@@ -233,12 +241,13 @@ def wanted_metrics(measures: Sequence[str] | None, runs: Sequence[Run]) -> list[
             if name not in saved:
                 card_of(name, known)
     else:
-        names = sorted(saved & known.keys()) or [n for n, card in known.items() if not _replays(card.reads)]
+        names = sorted(saved & known.keys()) or [n for n, card in known.items() if not _replays(card)]
     return list(dict.fromkeys(["generalization", *names]))
 
 
-def _replays(reads: Sequence[str]) -> bool:
-    return bool({"states", "snapshots", "networks"} & set(reads))
+def _replays(card: Metric) -> bool:
+    sources = closure([name for name in card.reads if name in SOURCES])
+    return any(source.name == "states" or source.stream == "activations" for source in sources)
 
 
 def read_run(path: str | Path) -> Run:

@@ -1,5 +1,6 @@
 """The process kept for networks of archives: its answers are those of this one, its death is one failed metric."""
 
+import json
 import os
 import pickle
 import random
@@ -299,8 +300,11 @@ def test_the_commands_say_what_the_functions_say(run: Path, tmp_path: Path) -> N
 
 
 def test_a_comparison_runs_networks_there(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("one", "two"):
-        copied(run, tmp_path / f"{name}.zarr")
+    runs = [str(copied(run, tmp_path / f"{name}.zarr")) for name in ("one", "two")]
+    for name in ("one", "two"):  # an analysis that left it out does not decide for who names it
+        (tmp_path / f"{name}.analysis").mkdir()
+        summary = {"skipped": {"jacobian": "would take 100 s"}}
+        (tmp_path / f"{name}.analysis" / "summary.json").write_text(json.dumps(summary))
     compute = Worker.compute
 
     def stored_alone(self: Worker, block: Block) -> Any:
@@ -308,7 +312,7 @@ def test_a_comparison_runs_networks_there(run: Path, tmp_path: Path, monkeypatch
         return compute(self, block)
 
     monkeypatch.setattr(Worker, "compute", stored_alone)
-    asked = ["compare", *map(str, sorted(tmp_path.iterdir())), "--bootstrap", "0", "--format", "json"]
+    asked = ["compare", *runs, "--bootstrap", "0", "--format", "json"]
     done = CliRunner().invoke(cli.main, [*asked, "-m", "jacobian", "-m", "generalization"])
     assert done.exit_code == 0, done.output
     assert "jacobian" in done.stdout
