@@ -138,5 +138,5 @@ def all_trace_metrics() -> Iterator[tuple[str, Work, Work, float]]:
             for _ in range(SNAPSHOTS):
                 torch._int_mm(dense, dense.T)
 
-        label = f"{SNAPSHOTS} snapshots of ResNet-18, {2 * N} examples, {len(names)} metrics"
+        label = f"{SNAPSHOTS} snapshots of ResNet-18, {2 * N} examples"
         yield label, lambda: analyze.run(path, names, memory="8GB"), theirs, 2.0

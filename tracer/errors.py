@@ -6,7 +6,10 @@ from math import ceil
 
 
 class TracerError(Exception):
-    """Whatever tracer and analyze refuse: every error of theirs is one, and a standard exception too."""
+    """Whatever tracer and analyze refuse: every error of theirs is one, and a standard exception too.
+
+    Only a call that is wrong in itself, with an option that there is not, is a plain TypeError.
+    """
 
 
 class ArchiveError(TracerError, ValueError):

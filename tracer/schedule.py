@@ -1,6 +1,6 @@
 """When a stream is recorded: `every(100) | epochs()`, `log_spaced()`, `at([10, 50])`.
 
-Step 0 and the last step are always recorded, whatever the schedule.
+Step 0 and, where training ends without an error, the last step are always recorded, whatever the schedule.
 """
 
 from collections.abc import Callable, Iterable, Mapping

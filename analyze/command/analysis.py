@@ -110,7 +110,7 @@ def analyze_command(
 
     RUN is a directory, a .zip file or a URL; a pattern or a directory of archives names several. Results, tables,
     figures and report.html go to RUN.analysis, first of what is stored; what runs the network again follows, and
-    the report is written again with each. What the archive cannot support is skipped, with its reason on stderr,
+    the report is written again as they come. What the archive cannot support is skipped, with its reason on stderr,
     and so is what does not fit into --patience. A metric named with -m is computed however long it takes, or is
     an error. What was computed before is kept, snapshot by snapshot.
     """

@@ -209,7 +209,7 @@ class Comparison:
         return folder
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as plain values: `runs`, `correlations`, `settings` and `skipped`."""
+        """Everything, as plain values: `answers`, `notes`, `runs`, `correlations`, `settings` and `skipped`."""
         data = self.correlations
         plain_data = {str(name): array.values.tolist() for name, array in data.data_vars.items()}
         labels = {dim: [str(v) for v in data[dim].values] for dim in ("statistic", "axis", "environment")}

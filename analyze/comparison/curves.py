@@ -62,7 +62,7 @@ def curves(
         _compute(chosen, metric, workers, memory, told)
     found, skipped = list[Any](), dict[str, str]()
     for run in chosen:
-        if metric not in run.stored():
+        if not run.stored([metric]):
             skipped[run.name] = run.skipped.get(metric, f"{run.analysis} holds no result of it")
             continue
         data = ResultStore(run.analysis).read(metric)

@@ -25,12 +25,13 @@ def series(comparison: Comparison, target: str) -> pd.DataFrame:
     import pandas as pd
 
     labels = [TARGETS[target], *leaders(comparison, target, MEASURES)]
+    metrics = [label.partition(".")[0] for label in labels]
     rows = []
     for run in comparison.runs:
-        kept = Kept(run, run.stored())
+        kept = Kept(run, run.stored(metrics))
         about = run.name, run.path or str(run.analysis)
-        for label in labels:
-            steps, values = kept.of(label.partition(".")[0]).get(label, ([], []))
+        for metric, label in zip(metrics, labels, strict=True):
+            steps, values = kept.of(metric).get(label, ([], []))
             rows += [
                 (*about, step, float("nan"), label, value) for step, value in zip(steps, values, strict=False)
             ]

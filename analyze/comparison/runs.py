@@ -34,7 +34,7 @@ class Run:
     analysis: Path
     facts: dict[str, Any]
     skipped: dict[str, str] = field(default_factory=dict)
-    _stored: dict[str, dict[str, Any]] | None = field(default=None, repr=False)
+    _looked: dict[str, dict[str, Any] | None] = field(default_factory=dict, repr=False)
 
     @classmethod
     def at(cls, path: str | Path) -> Run:
@@ -58,22 +58,26 @@ class Run:
         """Optimizer, lr, batch size, parameters and whatever else the card says, as plain values."""
         return dict(self.facts.get("attributes", {}))
 
-    def stored(self) -> dict[str, dict[str, Any]]:
-        """Attributes of each saved result that was computed from this archive as it is now, by this very code.
+    def stored(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Attributes of those of these results that are saved, of this archive as it is now and by this very code.
 
-        Where there is no archive to compute it again from, whoever made it.
+        Where there is no archive to compute them again from, whoever made them.
         """
-        if self._stored is not None:
-            return self._stored
+        names = list(names)
+        new = [name for name in names if name not in self._looked]
+        if new:
+            self._looked |= dict.fromkeys(new) | self._look(new)
+        return {name: known for name in names if (known := self._looked[name]) is not None}
+
+    def _look(self, names: Sequence[str]) -> dict[str, dict[str, Any] | None]:
         store, digest = ResultStore(self.analysis), self.facts.get("digest")
-        stored: dict[str, dict[str, Any]] = {}
-        for name in store.names():
+        found: dict[str, dict[str, Any] | None] = {}
+        for name in store.names(names):
             attributes = dict(document(store.root / name / "zarr.json").get("attributes", {}))
             mine = not self.path or attributes.get("sources") == sources()
             if mine and (digest is None or attributes.get("archive_digest", digest) == digest):
-                stored[name] = attributes
-        self._stored = stored
-        return stored
+                found[name] = attributes
+        return found
 
     def computing(
         self,
@@ -87,7 +91,8 @@ class Run:
 
         settings: more of `Session`, such as `pieces` and `apart`.
         """
-        stored = self.stored()
+        names = list(names)
+        stored = self.stored(names)
         self.skipped = {} if named else self._skipped_before()
         missing = [name for name in names if name not in stored and name not in self.skipped]
         if not missing:
@@ -114,9 +119,9 @@ class Run:
         with open(self.path) as archive:
             session = Session(archive, names, workers, output=self.analysis, **settings)
             yield from session.compute()
-            self._stored = None  # there is more now
+            self._looked.clear()  # there is more now
             self.skipped |= session.results().skipped
-            if self.stored():
+            if self.stored(names):
                 pages = Pages(address(self.path), address(str(self.analysis)), archive.digest, self.skipped)
                 job = workers.begin(pages)
                 # A worker that does not see this directory leaves the writing to us.
@@ -233,7 +238,7 @@ def wanted_metrics(measures: Sequence[str] | None, runs: Sequence[Run]) -> list[
     to be made again, so those that read them are not among these.
     """
     known = available_metrics()
-    saved = {name for run in runs for name in ResultStore(run.analysis).names()}
+    saved = {name for run in runs for name in ResultStore(run.analysis).listed()}
     if measures is not None:
         names = [name.partition(".")[0] for name in measures]
         for name in names:

@@ -82,7 +82,7 @@ def run(
     out. A metric that is named is always computed. What is not computed is in `Results.skipped`, with the reason.
 
     Raises MissingTraceError where a metric asked for by name lacks what it needs, AnalysisError where it
-    fails, or where no scheduler or worker can do its part.
+    fails, or where no scheduler or worker can do its part; TypeError for an option that a metric does not have.
     """
     opened = _opened(archive)
     explicit = metrics is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,13 +41,17 @@ class ResultStore:
         for half in self.root.glob(".*.new") if run_id else ():
             shutil.rmtree(half, ignore_errors=True)
 
-    def names(self) -> list[str]:
-        """Metrics it holds."""
+    def listed(self) -> list[str]:
+        """Metrics it has results of, sound or not."""
         if not self.root.is_dir():
             return []
         # A name with a point is what a process was writing when it was killed.
         folders = [child for child in self.root.iterdir() if not child.name.startswith(".")]
-        there = sorted(child.name for child in folders if (child / "zarr.json").is_file())
+        return sorted(child.name for child in folders if (child / "zarr.json").is_file())
+
+    def names(self, among: Collection[str] | None = None) -> list[str]:
+        """Metrics it holds as they were saved, of these or of all: each of their files is read to see it."""
+        there = [name for name in self.listed() if among is None or name in among]
         sound = [name for name in there if self._seals.holds(f"results.zarr/{name}")]
         lost = [name for name in there if name not in sound]
         if lost:

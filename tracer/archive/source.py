@@ -240,7 +240,7 @@ class Source:
     def _row_layout(self, path: str) -> Layout | None:
         """Layout of an array's snapshots, if they are local files just as this release would write them.
 
-        Those are read directly, several times faster than through zarr, which reads everything else.
+        Those are read directly, several times faster than by `Chunks`, which read everything else.
         """
         if path not in self._rows:
             node = self._nodes[path]

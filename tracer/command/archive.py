@@ -114,7 +114,7 @@ def check_command(function: str, form: str) -> None:
     "verify", epilog=examples("tracer verify runs/mlp.zarr", "tracer verify runs/mlp.zarr --full --replay")
 )
 @click.argument("run")
-@click.option("--full", is_flag=True, help="Also every checksum, and every array decoded.")
+@click.option("--full", is_flag=True, help="Also every checksum, and every compressed array decoded.")
 @click.option(
     "--replay", is_flag=True, help="Also recompute from the weights what was recorded, and compare."
 )

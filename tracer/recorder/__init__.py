@@ -77,9 +77,10 @@ def record(
     schedule; default `epochs() | log_spaced()`. gradients: "exact" (stored, lossless), "gram" (their inner products
     only), "sketch" (random projections, whose inner products are right on average: a cosine of a layer then has a
     standard error of about `tolerance`), "none", or "auto": exact up to 64 MiB a snapshot, else gram, or sketch where
-    that has at least twice the examples. memory: bytes one probe pass may use, or a size such as "4GiB"; cost: training
-    steps of `batch_size` examples (default 64, or sequences of 1,024 targets) that one may take: what a probe's
-    `capture` does not ask for is fitted into both. chunk: examples that go through the network together. minibatch:
+    gram leaves fewer than 16 examples of a probe and sketches at least twice as many. memory: bytes one probe pass
+    may use, or a size such as "4GiB"; cost: training steps of `batch_size` examples (default 64, or sequences of
+    1,024 targets) that one may take: what a probe's `capture` does not ask for is fitted into both. chunk: examples
+    that go through the network together. minibatch:
     what is captured of every training minibatch from its own forward pass: True, or names among "loss", "correct",
     "sums" and "masks"; masks only at the snapshots of their schedule, or of one given as {"masks": schedule}. data: the
     training set, of which label, complexity and digest of each example are stored once, and with `data_inputs` the

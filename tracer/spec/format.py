@@ -149,7 +149,7 @@ GROUPS = (
             Attribute("split", "string", "`train`, `test`, ..."),
             Attribute("capture", "object", "stream to number of examples, the first n"),
             Attribute("chunks", "list", "[start, stop] of each chunk of examples run together"),
-            Attribute("digest", "string", "digest of the inputs and targets"),
+            Attribute("digest", "string", "SHA-256 of ids, inputs and targets"),
         ),
     ),
     *(_group(stream) for stream in STREAMS.values() if stream.of_probes),

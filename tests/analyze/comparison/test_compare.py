@@ -16,6 +16,7 @@ from analyze.engine.distribute import Workers, complete
 from analyze.engine.fingerprint import sources
 from analyze.report.save import summary
 from analyze.results import Results, load
+from analyze.saved import seals
 from analyze.saved.seals import Seals
 from analyze.saved.store import ResultStore
 from tests.synthetic import write_archive
@@ -211,9 +212,9 @@ def test_results_of_an_earlier_commit_do_not_count(tmp_path):
     fake(tmp_path, "a", {}, gap=0.9, cosine=9.0)
     (tmp_path / "a.analysis" / runs.FACTS).unlink()
     run = runs.Run.at(tmp_path / "a.zarr")
-    assert run.stored() == {}
+    assert run.stored(["generalization", "stiffness"]) == {}
     complete(run.computing(["generalization"], Workers()))
-    assert set(run.stored()) == {"generalization"}
+    assert set(run.stored(["generalization", "stiffness"])) == {"generalization"}
 
 
 @pytest.mark.parametrize("n_seeds", [6, pytest.param(34, marks=pytest.mark.slow)])
@@ -229,6 +230,15 @@ def test_many_saved_analyses_open_no_archive(tmp_path, monkeypatch, n_seeds):
     assert len([place for place in reads if tmp_path in place.parents]) <= 9 * len(paths)
     tau = comparison.correlations["value"].sel(statistic="granulated", target="gap_error")
     assert (tau.sel(measure="stiffness.cosine[train-test, all]") < -0.3).all()
+
+
+def test_results_that_are_not_compared_are_not_read(tmp_path, monkeypatch):
+    paths = grid(tmp_path, n_seeds=1, stored=False)
+    looked = []
+    real = seals.digest_of
+    monkeypatch.setattr(seals, "digest_of", lambda path: looked.append(path.name) or real(path))
+    analyze.compare(paths, measures=["stiffness"], bootstrap=0)
+    assert sorted(looked) == ["generalization"] * len(paths) + ["stiffness"] * len(paths)
 
 
 def test_axes_are_free_to_vary():
