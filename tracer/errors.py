@@ -48,7 +48,7 @@ def parse_memory(memory: int | str) -> int:
     except (KeyError, ValueError, OverflowError):
         value = 0
     if value <= 0:
-        raise RecordError(f"memory is a number of bytes or a size such as '2GB', got {memory!r}")
+        raise ArgumentError(f"memory is a number of bytes or a size such as '2GB', got {memory!r}")
     return value
 
 
