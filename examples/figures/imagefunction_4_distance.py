@@ -3,7 +3,7 @@
 Claim: how many units two images have in common is not a clean linear function of how far apart they are as images,
 so that each image's update is a function of its own.
 
-Here: AlexNet of a quarter and ResNet-18 of an eighth of the width on 2,000 CIFAR-10 images (the paper: 50,000), all
+Here: AlexNet of a quarter and ResNet-18 of an eighth of the width on 10,000 CIFAR-10 images (the paper: 50,000), all
 pairs of 128 training images, sixth and second ReLU, after training and before. Distance is Euclidean, between pixels
 in [0, 1]; the overlap is the number of units that are on for both. The untrained network says how much of the lack
 of a line is learned.
