@@ -47,9 +47,9 @@ before the runs that they are applied to.
 - Settings and smallest effects were chosen on seeds {EXPLORATORY.start} to {EXPLORATORY.stop - 1}. Verdicts come from
   seeds {FINAL.start} to {FINAL.stop - 1}, which draw other images, initial weights and orders; where a page uses every
   image there is, initial weights and orders alone: it speaks of these images.
-- Fifteen pages were run again with all images of MNIST or CIFAR-10 at hand, or seven to ten times as many as before,
+- Nineteen pages were run again with all images of MNIST or CIFAR-10 at hand, or four to ten times as many as before,
   after they had been seen at smaller sizes; what was measured and which effects matter stayed as they were. One was
-  given another learning rate for it, and says why.
+  given another learning rate and batch size for it, and one wider networks; both say why.
 - Each page is first run at ten final seeds. By their spread, whatever their means, some checks have the power to be
   told only at more: a page with one that needs at most thirty is run at thirty, where its ten took no more than a
   quarter of an hour, and these decide all its checks. Until then it says how many would do. This rule was written when
@@ -59,8 +59,7 @@ A page supports its claim where every check that counts does, and partly where s
 check of each page; its interval is at the level the check was decided at.
 
 Where verdicts differ from those of the last edition, the page says why. That edition called a check true beyond two
-standard errors of three or five seeds, without correction for its 117 checks. Figures that have not been rerun since
-show their numbers and no verdict: so few seeds decide nothing under these rules.
+standard errors of three or five seeds, without correction for its 117 checks.
 
 This page and those it links are written by `docs/gallery/make.py` from what the scripts left; a page's cost is the
 processor time of all runs it rests on, some of which it shares with other pages.

@@ -71,6 +71,8 @@ ROOT_ATTRIBUTES = (
     ),
     Attribute("calls", "list", "one object a call: name, op, module, shape", False),
     Attribute("layers", "list", "one object a layer: name, parameters", False),
+    Attribute("notes", "list", "sentences on what is not recorded, or in another way than asked for", False),
+    Attribute("gaps", "list", "snapshots that a time budget left out", False),
     Attribute(
         "tensors",
         "list",
