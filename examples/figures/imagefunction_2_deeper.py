@@ -3,7 +3,7 @@
 Claim: in deeper networks, too, the units that two images share are not the same from one epoch to the next until late
 in training; in ResNet-18 they are more alike than in AlexNet.
 
-Here: ResNet-18 and VGG-19 of an eighth of the width on 2,000 CIFAR-10 images (the paper: 50,000), sixth and second
+Here: ResNet-18 and VGG-19 of an eighth of the width on 10,000 CIFAR-10 images (the paper: 50,000), sixth and second
 ReLU, all pairs of 128 training images; beside them the AlexNet of Figure 1. Figure 3, ResNet-18 on ImageNet, needs
 data that are not at hand and is left out. The same networks were trained at a constant learning rate too (dashed), so
 that a rise is not what a smaller rate makes by itself.
