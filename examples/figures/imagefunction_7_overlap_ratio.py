@@ -3,7 +3,7 @@
 Claim: over several networks, the ratio of the mean cross path similarity before the learning rate first falls to that
 between its first and second fall has a roughly linear relation to the generalization error.
 
-Here: AlexNet, ResNet-18, VGG-19 and VGG-11 of several widths, all narrower than the originals, on 2,000 CIFAR-10
+Here: AlexNet, ResNet-18, VGG-19 and VGG-11 of several widths, all narrower than the originals, on 10,000 CIFAR-10
 images (the paper: 50,000) with one schedule; pairs of 128 training images, mean over all ReLUs. The paper does not
 say which networks it has, or which generalization error: ours are the gap and the test error. Networks that have not
 learned have no gap; those with a training error above one tenth are left out.
