@@ -113,9 +113,11 @@ def test_nothing_unspecified_is_written(written: str, request: pytest.FixtureReq
         assert any(pattern(name).fullmatch(path) for name in known), path
 
 
-def test_root_attributes_and_commit_record(root: dict[str, Any]) -> None:
+def test_root_attributes_and_commit_record(root: dict[str, Any], everything: Path) -> None:
     alone = {entry.name for entry in spec.ROOT_ATTRIBUTES} - {"rank"}  # which is of archives within others
-    assert alone == set(root["attributes"])
+    assert alone - {"notes", "gaps"} == set(root["attributes"])  # which a recording writes as it ends
+    with tracer.open(everything) as archive:
+        assert alone >= set(archive.attributes) >= {"notes", "gaps"}
     assert [entry.name for entry in spec.COMMIT_RECORD] == list(root["attributes"]["tracer"])
 
 
