@@ -21,7 +21,6 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 collect_ignore_glob = ["tracer/integrations/*"]
 TESTS = Path(__file__).parent / "tests"
 
-_SEARCHES = [0]
 FEW = 4  # files that one process has run before others have imported torch
 
 
@@ -43,11 +42,15 @@ def pytest_collection_finish() -> None:
         card._git = functools.cache(card._git)
 
 
+_searches = 0  # for garbage, of everything, so far
+
+
 def pytest_runtest_logfinish() -> None:
     """What outlived a search for garbage is not searched again, nor what was imported meanwhile."""
-    if gc.get_stats()[-1]["collections"] > _SEARCHES[-1]:
+    global _searches
+    before, _searches = _searches, gc.get_stats()[-1]["collections"]
+    if _searches > before:
         gc.freeze()
-        _SEARCHES.append(gc.get_stats()[-1]["collections"])
 
 
 @pytest.hookimpl(optionalhook=True)

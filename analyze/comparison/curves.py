@@ -298,7 +298,7 @@ def _compute(
     def tell() -> None:
         progress(next(ended), len(runs), f"computing {metric}")
 
-    by_turns((run.computing([metric], workers, memory) for run in runs), workers.n + 1, tell)
+    by_turns((run.computing([metric], workers, memory=memory) for run in runs), workers.n + 1, tell)
 
 
 def _between(place: np.ndarray, table: pd.DataFrame, x: str) -> np.ndarray:

@@ -56,7 +56,7 @@ def final_of_summary(entry: Mapping[str, Any]) -> dict[str, float] | None:
 
 def measures_of(run: Run, names: Sequence[str], at: At) -> dict[str, float]:
     """Every measure of the metrics at one time of a run, and every target."""
-    stored = run.stored([*names, "generalization"])
+    stored = run.stored(names)
     finals: dict[str, float] = {}
     if at == "final":
         finals, names = _finals(run, names, stored)

@@ -80,16 +80,11 @@ class Run:
         return found
 
     def computing(
-        self,
-        names: Iterable[str],
-        workers: Workers,
-        memory: int | str = "2GB",
-        named: bool = True,
-        **settings: Any,
+        self, names: Iterable[str], workers: Workers, named: bool = True, **settings: Any
     ) -> Routine[None]:
         """Compute and save those metrics that no saved analysis holds; unless `named`, that none had to skip either.
 
-        settings: more of `Session`, such as `pieces` and `apart`.
+        settings: more of `Session`, such as `memory` and `apart`.
         """
         names = list(names)
         stored = self.stored(names)
@@ -102,7 +97,7 @@ class Run:
             self.skipped |= dict.fromkeys(missing, reason)
             return
         with claimed(self.analysis):
-            yield from self._compute(missing, workers, memory=memory, **settings)
+            yield from self._compute(missing, workers, **settings)
 
     def _skipped_before(self) -> dict[str, str]:
         """Metrics that an analysis of this very commit had to skip; a later one may hold more."""
@@ -119,7 +114,7 @@ class Run:
         with open(self.path) as archive:
             session = Session(archive, names, workers, output=self.analysis, **settings)
             yield from session.compute()
-            self._looked.clear()  # there is more now
+            self._looked = {name: known for name, known in self._looked.items() if name not in names}
             self.skipped |= session.results().skipped
             if self.stored(names):
                 pages = Pages(address(self.path), address(str(self.analysis)), archive.digest, self.skipped)

@@ -28,12 +28,7 @@ for line in (
 ):
     done = CliRunner().invoke(cli.main, line.split())
     assert done.exit_code == 0, (line, done.output, done.exception)
-for line in (
-    f"verify {archive} --replay",
-    f"materialize {archive}",
-    "check module:function",
-    f"demo --out {folder}/demo",
-):
+for line in (f"verify {archive} --replay", f"materialize {archive}", "check module:function"):
     done = CliRunner().invoke(cli.main, line.split())
     assert done.exit_code == 1 and "needs the package torch: install PyTorch" in done.stderr, (line, done.output)
 """
@@ -114,3 +109,9 @@ def test_a_named_metric_is_computed_from_what_is_stored_or_says_what_it_needs(wi
     done = run(without_torch, "-c", METRICS_BY_NAME, ROOT_ARCHIVE, tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "analysis" / "report.html").is_file()
+
+
+def test_the_demo_says_that_it_needs_pytorch(without_torch, tmp_path):
+    done = run(without_torch, "-m", "tracer", "demo", "--out", tmp_path / "demo")
+    assert done.returncode == 1 and "needs the package torch" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -80,11 +80,10 @@ def record(
     gram leaves fewer than 16 examples of a probe and sketches at least twice as many. memory: bytes one probe pass
     may use, or a size such as "4GiB"; cost: training steps of `batch_size` examples (default 64, or sequences of
     1,024 targets) that one may take: what a probe's `capture` does not ask for is fitted into both. chunk: examples
-    that go through the network together. minibatch:
-    what is captured of every training minibatch from its own forward pass: True, or names among "loss", "correct",
-    "sums" and "masks"; masks only at the snapshots of their schedule, or of one given as {"masks": schedule}. data: the
-    training set, of which label, complexity and digest of each example are stored once, and with `data_inputs` the
-    inputs. durability: "power" also survives a power cut.
+    that go through the network together. minibatch: what is captured of every training minibatch from its own forward
+    pass: True, or names among "loss", "correct", "sums" and "masks"; masks only at the snapshots of their schedule,
+    or of one given as {"masks": schedule}. data: the training set, of which label, complexity and digest of each
+    example are stored once, and with `data_inputs` the inputs. durability: "power" also survives a power cut.
     on_error: whether a failing disk stops training ("raise") or only recording ("warn"). resume: go on with the
     archive at `path` if there is one, after its last snapshot whose weights are the model's now (or after the step
     given); what it holds of later steps is dropped. budget: share of the training time that scheduled snapshots may

@@ -245,12 +245,11 @@ class Instrument:
             self._next_check, self._compared = resumed.step + 1, resumed.step
         known = self._versions[-1]["digest"] if self._versions else None
         if isinstance(self.network, Network) and self.network.digest != known:
-            self._write_table(writer, from_step=0 if resumed is None else resumed.step + 1)
+            self._write_table(writer, self.network, from_step=0 if resumed is None else resumed.step + 1)
 
-    def _write_table(self, writer: Writer, from_step: int) -> None:
-        assert isinstance(self.network, Network)
+    def _write_table(self, writer: Writer, network: Network, from_step: int) -> None:
         version, self._free = self._free, self._free + 1
-        arrays, dims, known = stored(self.network, version)
+        arrays, dims, known = stored(network, version)
         self._versions.append({"version": version, "from_step": from_step, **known})
         writer.static("network", arrays, dims, {"versions": self._versions})
 
@@ -345,8 +344,8 @@ class Instrument:
             verdict = currency(before, self.model, self._inputs, self._targets, **self._goal)
             if verdict.holds:
                 return
+            between = f" (between steps {since} and {step} the one before)" if step > since + 1 else ""
             if self._next_check:
-                between = f" (between steps {since} and {step} the one before)" if step > since + 1 else ""
                 self._note(
                     f"at step {step} {verdict.message}; from here on every snapshot is compared, and the archive "
                     f"holds each version{between}"
@@ -381,14 +380,15 @@ class Instrument:
             now = ProbePass(network, self._probes, tensors=names, **options)  # type: ignore[arg-type]
         self._pass = now if streams else None
         if isinstance(network, Network):
-            self._write_table(writer, from_step=step)
+            self._write_table(writer, network, from_step=step)
 
     def conclude(self, step: int) -> None:
-        """Compare the network with the model once more, where the last state was recorded without."""
+        """Compare the network with the model, unless it was rebuilt, where the last state was recorded without."""
         if self._pass is None or not isinstance(self.network, Network) or self._compared == step:
             return
-        verdict = currency(self.network, self.model, self._inputs, self._targets, **self._goal)
-        if not verdict.holds:
+        examples = some(next(iter(self._probes.values())), device_of(named_tensors(self.model)), self._few)
+        verdict = currency(self.network, self.model, *examples, **self._goal)
+        if not verdict.holds and not self._structure.changes(Structure(self.model)):
             self._note(
                 f"at the end {verdict.message}, and what the probes recorded after step {self._compared} may be of "
                 "the model before: hold what training changes as a buffer of the model"

@@ -329,3 +329,16 @@ def test_a_number_that_changes_between_two_comparisons_is_told_and_followed(tmp_
     else:
         assert note.startswith("At step 8 ") and "between steps 4 and 8 the one before" in note
         assert right == {8, 10, 16, 18, 20}
+
+
+def test_a_model_that_is_rebuilt_after_the_last_snapshot_is_not_compared_with_what_was_recorded(tmp_path):
+    model, (x, y) = small(), blobs(8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    settings = {"probes": {"train": (x, y)}, "loss": F.cross_entropy, "snapshots": tracer.at([1, 3])}
+    with tracer.record(tmp_path / "a.zarr", model, optimizer, **settings) as run:
+        for _ in range(3):
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        model.append(nn.Linear(3, 3))
+    assert not [note for note in run.notes if "At the end" in note]
+    assert tracer.open(tmp_path / "a.zarr").state == "complete"
