@@ -13,6 +13,10 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+# Nothing that is imported is garbage; tests make many small objects, few of them in circles.
+gc.disable()
+gc.set_threshold(100_000, 20, 20)
+
 # Tests start many processes, which all import the same modules: compiled once, whatever the environment says.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -35,8 +39,8 @@ def pytest_collection_finish() -> None:
 
     Searches for garbage need not go through all that was imported, which took a twentieth of the processor's time.
     """
-    gc.collect()
     gc.freeze()
+    gc.enable()
     card = sys.modules.get("tracer.recorder.card")
     if card is not None:  # what git says of this checkout, once for all recordings of a process
         card._git = functools.cache(card._git)
