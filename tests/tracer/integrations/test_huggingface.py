@@ -17,14 +17,6 @@ from tests.trainers import skip_if_torchvision_is_broken
 from tracer.verify import verify
 
 skip_if_torchvision_is_broken()
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of what it imports
-    from transformers import (
-        BertConfig,
-        BertForSequenceClassification,
-        LlamaConfig,
-        LlamaForSequenceClassification,
-    )
 
 SIZES = {
     "vocab_size": 17,
@@ -38,17 +30,26 @@ SIZES = {
 }
 
 
-def bert() -> nn.Module:
+def built(name: str, **options: Any) -> nn.Module:
+    """A model of the package, which takes seconds to import: of two processes that run tests one need not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what it imports
+        import transformers
+
+        config, model = (
+            getattr(transformers, f"{name}{part}") for part in ("Config", "ForSequenceClassification")
+        )
     torch.manual_seed(0)
-    return BertForSequenceClassification(BertConfig(**SIZES))
+    made: nn.Module = model(config(**SIZES, **options))
+    return made
+
+
+def bert() -> nn.Module:
+    return built("Bert")
 
 
 def llama() -> nn.Module:
-    torch.manual_seed(0)
-    special = {"bos_token_id": 1, "eos_token_id": 2}
-    return LlamaForSequenceClassification(
-        LlamaConfig(num_key_value_heads=1, attention_dropout=0.1, **special, **SIZES)
-    )
+    return built("Llama", num_key_value_heads=1, attention_dropout=0.1, bos_token_id=1, eos_token_id=2)
 
 
 MODELS = {"bert": bert, "llama": llama}

@@ -229,10 +229,10 @@ import tracer
 from tests.loops import blobs, mlp
 import torch, torch.nn.functional as F
 model, (x, y) = mlp(), blobs()
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+optimizer, record = torch.optim.SGD(model.parameters(), lr=0.1), tracer.record
 terminated = os.fork()  # of two trainings, one ends by itself and one is told to
 code = os.waitpid(terminated, 0)[1] if terminated else 0
-run = tracer.record(sys.argv[1 + bool(terminated)], model, optimizer, probes={}).__enter__()
+run = record(sys.argv[1 + bool(terminated)], model, optimizer, probes={}).__enter__()
 for _ in range(5):
     F.cross_entropy(model(x), y).backward()
     optimizer.step()

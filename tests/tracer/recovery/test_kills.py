@@ -102,7 +102,7 @@ def goes_on(path: Path) -> None:
     sound(path)
 
 
-@pytest.fixture(params=[0.2, pytest.param(1.0, marks=pytest.mark.slow)], ids=["some", "all"])
+@pytest.fixture(params=[0.12, pytest.param(1.0, marks=pytest.mark.slow)], ids=["some", "all"])
 def share(request: pytest.FixtureRequest) -> float:
     """Of the states that are checked: what happens in them happens in each of several commits."""
     return float(request.param)

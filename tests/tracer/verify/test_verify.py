@@ -81,7 +81,9 @@ def test_an_archive_still_recording_is_sound_at_every_commit(tmp_path: Path) -> 
     assert verify(writer.path, full=True).ok
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=[pytest.mark.slow] * (seed > 1)) for seed in range(4)]
+)
 def test_one_flipped_bit_is_found_in_every_file(path: Path, seed: int) -> None:
     for number, name in enumerate(files_of(path)):
         if number % 4 != seed:
@@ -122,11 +124,11 @@ def test_one_flipped_bit_anywhere_in_a_zip_file_is_found_or_harmless(small: Path
     """Bits of headers that a reader of zip files passes over (dates, rights) change nothing that is read."""
     file = pack(small, tmp_path / "run.zip", zip=True)
     data = file.read_bytes()
-    places = random.Random(0).sample(range(len(data)), 25)
+    places = random.Random(0).sample(range(len(data)), 15)
     with zipfile.ZipFile(file) as made:
         spans = [(m.header_offset + 30 + len(m.filename), m.file_size) for m in made.infolist()]
     inside = [place for place in places if any(a <= place < a + n for a, n in spans)]
-    assert len(inside) > 20
+    assert len(inside) > 10
     for place in inside:
         changed = bytearray(data)
         changed[place] ^= 1 << place % 8
