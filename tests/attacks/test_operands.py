@@ -22,7 +22,7 @@ from tracer.network import Network, read, trace
 from tracer.ops import OPS
 from tracer.ops.operands import schema_of
 
-CASES = 2_000  # five or more for each operation; very many by `pytest -m slow`
+CASES = 1_000  # two or more for each operation; very many by `pytest -m slow`
 
 
 def fuzz(*options: str) -> dict[str, Any]:
@@ -51,16 +51,16 @@ def test_every_operation_is_tried(outcome: dict[str, Any]) -> None:
     assert sum(map(Counter, outcome["fates"].values()), Counter[str]()).total() == CASES
 
 
-@pytest.mark.parametrize("name", sorted(OPS))
-def test_a_sound_call_reaches_its_kernel(name: str) -> None:
+def test_a_sound_call_reaches_its_kernel() -> None:
     """Each is run; where the size of a result depends on values, some may say a wrong one."""
-    torch.manual_seed(0)
-    fates = set()
-    for code in sound()[name]:
-        args, kwargs = eval(code, vars(calls) | {"torch": torch})
-        fates.add(attempt(Case(name, args, kwargs, 0, random.Random(0))))
-    assert "done" in fates
-    assert fates <= {"done", "refused"} if OPS[name].by_value else fates == {"done"}
+    for name, entry in OPS.items():
+        torch.manual_seed(0)
+        fates = set()
+        for code in sound()[name]:
+            args, kwargs = eval(code, vars(calls) | {"torch": torch})
+            fates.add(attempt(Case(name, args, kwargs, 0, random.Random(0))))
+        assert "done" in fates, name
+        assert fates <= {"done", "refused"} if entry.by_value else fates == {"done"}, (name, fates)
 
 
 @pytest.mark.slow

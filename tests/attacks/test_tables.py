@@ -15,7 +15,6 @@ from tracer.errors import ArchiveError
 from tracer.network import read, trace
 from tracer.network.copies import named_tensors
 from tracer.network.cost import check
-from tracer.network.program import resolve
 
 N = 5
 HUGE = 1 << 40
@@ -142,25 +141,6 @@ def test_indices_beyond_a_tensor_never_reach_memory() -> None:
         index = [("aten.full.default", [[3], 1 << 40]), ("aten.full.default", [[3, 3], -(1 << 40)])]
         with pytest.raises((IndexError, RuntimeError, ArchiveError)):
             run(*index, (op, arguments), kwargs={"dtype": {"dtype": "int64"}})
-
-
-# ---- what is on the list ----
-
-
-@pytest.mark.parametrize("name", sorted(ops.OPS))
-def test_listed_operations_change_nothing_and_draw_nothing(name: str) -> None:
-    call = resolve(name)
-    schema = getattr(call, "_schema", None)
-    if schema is None:
-        assert name == "getitem" or name.startswith("int.")
-        return
-    assert not schema.is_mutable
-    for value in [*schema.arguments, *schema.returns]:
-        assert value.alias_info is None or not value.alias_info.is_write
-        assert str(value.type) not in ("Generator", "Storage", "Stream")
-    assert not any(argument.is_out for argument in schema.arguments)
-    draws = any("nondeterministic" in str(tag) for tag in call.tags)  # type: ignore[attr-defined]
-    assert not draws or ops.op(name).random is not None
 
 
 @pytest.mark.parametrize(

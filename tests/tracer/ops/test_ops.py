@@ -14,20 +14,23 @@ from tracer.ops import OPS, op
 _DANGEROUS = ("from_file", "set_", "resize", "as_strided", "data", "_out", "save", "load", "record_stream")
 
 
-@pytest.mark.parametrize("name", sorted(OPS))
-def test_each_operation_is_functional_and_deterministic(name: str) -> None:
-    call = resolve(name)
-    base = name.split(".")[1] if name.startswith("aten.") else name
-    assert not base.endswith("_")
-    assert base != "item"
-    assert not any(part in base for part in _DANGEROUS)
-    if not isinstance(call, torch._ops.OpOverload):
-        assert name == "getitem" or name.startswith("int.")
-        return
-    assert not call._schema.is_mutable
-    assert not any(argument.is_out for argument in call._schema.arguments)
-    if torch.Tag.nondeterministic_seeded in call.tags:
-        assert OPS[name].random is not None
+def test_each_operation_is_functional_and_deterministic() -> None:
+    for name, entry in OPS.items():
+        call = resolve(name)
+        base = name.split(".")[1] if name.startswith("aten.") else name
+        assert not base.endswith("_") and base != "item", name
+        assert not any(part in base for part in _DANGEROUS), name
+        if not isinstance(call, torch._ops.OpOverload):
+            assert name == "getitem" or name.startswith("int."), name
+            continue
+        schema = call._schema
+        assert not schema.is_mutable, name
+        assert not any(argument.is_out for argument in schema.arguments), name
+        for value in [*schema.arguments, *schema.returns]:
+            assert value.alias_info is None or not value.alias_info.is_write, name
+            assert str(value.type) not in ("Generator", "Storage", "Stream"), name
+        draws = any("nondeterministic" in str(tag) for tag in call.tags)
+        assert not draws or entry.random is not None, name
 
 
 @pytest.mark.parametrize("name", sorted(name for name, entry in OPS.items() if entry.rule))
