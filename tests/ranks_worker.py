@@ -192,7 +192,8 @@ def main(folder: Path, rank: int, world: int, *tasks: str) -> None:
 
 if __name__ == "__main__":
     # What takes seconds to import is imported before there are several.
-    import torch.distributed.fsdp
+    if "sharded" in sys.argv:
+        import torch.distributed.fsdp
 
     import tracer.recorder.instrument
 

@@ -75,6 +75,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow  # no user runs it, and what it measures has tests of its own
 def test_every_part_leaves_real_numbers(folder):
     found = {
         part: read(folder / f"{part}.json")
@@ -100,6 +101,7 @@ def test_every_part_leaves_real_numbers(folder):
     )
 
 
+@pytest.mark.slow
 def test_the_summary_and_the_page_say_what_came_out(folder):
     parts = {part: read(folder / f"{part}.json") for part in benchmark.SECONDS}
     told = summary.text(parts)

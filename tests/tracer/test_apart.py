@@ -198,9 +198,9 @@ def taken_over(content: bytes, kind: bytes, claimed: int) -> None:
     sys.modules["tracer.apart"]._HEAD = SimpleNamespace(pack=lambda *_: message)  # type: ignore[attr-defined]
 
 
-# A new process for each: every kind of answer by default, half of them longer than they say.
+# A new process for each: by default a result and an error, of which one is longer than it says.
 ANSWERS = [
-    pytest.param(kind, lie, marks=[pytest.mark.slow] * (lie != (kind in b"ex")))
+    pytest.param(kind, lie, marks=[pytest.mark.slow] * ((kind, lie) not in ((b"r", False), (b"e", True))))
     for kind in (b"r", b"e", b"p", b"x")
     for lie in (False, True)
 ]
@@ -277,14 +277,17 @@ def test_errors_keep_their_kind(error: Exception) -> None:
     assert type(answers.read(answers.written(KeyboardInterrupt()))) is RuntimeError
 
 
-def test_a_crash_is_one_failed_metric(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# At each snapshot that is looked at alone a process dies, and each takes seconds to start.
+@pytest.mark.parametrize("snapshots", [[0], pytest.param("few", marks=pytest.mark.slow)])
+def test_a_crash_is_one_failed_metric(run: Path, monkeypatch: pytest.MonkeyPatch, snapshots: Any) -> None:
     from analyze import engine
 
     wanted = {
         card.name: card for card in (crashing.card, *(analyze.available_metrics()[name] for name in NAMES))
     }
     monkeypatch.setattr(engine, "_wanted", lambda given: wanted)
-    results = analyze.run(run, None, apart=True, options={"crashing": {"tester": os.getpid()}})
+    options = {"crashing": {"tester": os.getpid()}}
+    results = analyze.run(run, None, apart=True, options=options, snapshots=snapshots)
     assert set(results) == set(NAMES)
     assert results.skipped["crashing"].startswith(
         "the worker that ran the network died with signal 11 (SIGSEGV)"

@@ -28,9 +28,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"exact": exact, "sketch": record(folder / "sketch.zarr", "sketch", 1, probes=probes)}
 
 
+EACH = [("exact", name) for name in CARDS]
+EACH += [("sketch", name) for name, card in CARDS.items() if card.sketched]
+# Of means over pairs the plain ones stand for those by class, by layer and by neighbourhood.
+LIKE = ("layer_stiffness", "neighbourhood_stiffness", "class_stiffness", "stiffness_by_distance")
+
+
 @pytest.mark.parametrize(
-    ("kind", "name"),
-    [("exact", name) for name in CARDS] + [("sketch", name) for name, card in CARDS.items() if card.sketched],
+    ("kind", "name"), [pytest.param(*one, marks=[pytest.mark.slow] * (one[1] in LIKE)) for one in EACH]
 )
 def test_bands_change_no_result(
     runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, kind: str, name: str

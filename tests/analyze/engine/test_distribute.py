@@ -115,6 +115,7 @@ def test_a_lost_worker_is_survived(path, processes, tmp_path):
     assert same(analyze.run(path, [fatal, "stiffness"], options=options), found)
 
 
+@pytest.mark.slow  # the functions take one by default, and the option is theirs
 @pytest.mark.usefixtures("undrawn")
 def test_commands_take_a_scheduler(tmp_path, cluster):
     for name, seed in (("a", 0), ("b", 1)):

@@ -108,9 +108,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "persistent workers": {"num_workers": 1, "persistent_workers": True},
     "drop last": {"drop_last": True},
 }
+WORKER = pytest.param(reordered, 1, marks=pytest.mark.slow)  # test_order.py has workers with a plain loop
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "workers")) for kind in KINDS]
+)
 def test_ids_are_those_of_the_batches_trained_on(tmp_path: Path, kind: str) -> None:
     _, seen = train(tmp_path / "a.zarr", batches=loader(**KINDS[kind]), **IDS)
     with tracer.open(tmp_path / "a.zarr") as archive:
@@ -119,7 +122,7 @@ def test_ids_are_those_of_the_batches_trained_on(tmp_path: Path, kind: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("collate", "workers"), [(reordered, 0), (reordered, 1), (dropped, 0)], ids=["moved", "worker", "dropped"]
+    ("collate", "workers"), [(reordered, 0), WORKER, (dropped, 0)], ids=["moved", "worker", "dropped"]
 )
 @pytest.mark.filterwarnings("ignore::tracer.recorder.messages.RecordWarning")
 def test_ids_go_with_the_examples_that_a_collate_fn_moves(tmp_path: Path, collate: Any, workers: int) -> None:

@@ -135,6 +135,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+WORKER = pytest.param(reordered, 1, marks=pytest.mark.slow)  # test_order.py has workers with a plain loop
 # Workers are asked of those that persist too; what an epoch leaves out, of a part of each.
 RARELY = ("workers", "drop last")
 
@@ -158,7 +159,7 @@ def test_ids_are_those_of_the_batches_trained_on(tmp_path: Path, kind: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("collate", "workers"), [(reordered, 0), (reordered, 1), (dropped, 0)], ids=["moved", "worker", "dropped"]
+    ("collate", "workers"), [(reordered, 0), WORKER, (dropped, 0)], ids=["moved", "worker", "dropped"]
 )
 @pytest.mark.filterwarnings("ignore::tracer.recorder.messages.RecordWarning")
 def test_ids_go_with_the_examples_that_a_collate_fn_moves(tmp_path: Path, collate: Any, workers: int) -> None:

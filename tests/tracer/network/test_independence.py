@@ -13,7 +13,7 @@ from tracer.network.copies import named_tensors
 from tracer.network.independence import independence
 
 
-@pytest.fixture(scope="module", params=[6, pytest.param(50, marks=pytest.mark.slow)], ids=["some", "many"])
+@pytest.fixture(scope="module", params=[3, pytest.param(50, marks=pytest.mark.slow)], ids=["some", "many"])
 def seeds(request: pytest.FixtureRequest) -> range:
     return range(int(request.param))
 

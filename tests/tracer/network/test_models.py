@@ -240,8 +240,9 @@ CASES = {
     "conv1d, conv3d, transposed, group norm": Case(Volumes, images),
     "custom backward": Case(Reversed),
 }
-# The other kind of autocast stays, and test_gradients.py has every kind of layer and frozen parameters.
-RARELY = ("fp16 autocast", "frozen", "pruned", "conv1d, conv3d, transposed, group norm")
+# The other kind of autocast stays, test_gradients.py has every kind of layer and frozen parameters, and
+# test_neutral_zoo.py a compiled model.
+RARELY = ("compiled", "fp16 autocast", "frozen", "pruned", "conv1d, conv3d, transposed, group norm")
 EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name in RARELY)) for name in CASES]
 
 

@@ -29,8 +29,16 @@ def eager(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return outputs, losses.mean(1) if losses.ndim > 1 else losses
 
 
-@pytest.mark.parametrize(("n", "seed"), [(5, 0), (1, 0), (9, 0), (5, 3)])
-@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize(
+    ("n", "seed", "grad"),
+    [
+        *[(5, 0, False), (1, 0, True), (9, 3, False)],
+        *(
+            pytest.param(n, seed, grad, marks=pytest.mark.slow)
+            for n, seed, grad in [(1, 0, False), (9, 0, False), (5, 3, False), (5, 0, True), (5, 3, True)]
+        ),
+    ],
+)
 def test_run_is_bit_identical_to_eager_for_any_batch_and_weights(
     traced: tuple[str, Network], n: int, seed: int, grad: bool
 ) -> None:

@@ -90,7 +90,8 @@ def test_outputs_masks_sums_and_activations(name: str) -> None:
         np.testing.assert_allclose(sums["pre"][:, position], post.sum(1), rtol=1e-6, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", zoo.EACH)
+# Recurrent layers, which have no rule, are among what no rule covers in test_gradients.py.
+@pytest.mark.parametrize("name", [one for one in zoo.EACH if one.values != ("LSTM",)])
 def test_gradients_and_gram(name: str) -> None:
     stage = Stage(name)
     observing = stage.probe_pass(gradients="exact", streams=["gradients"])

@@ -57,7 +57,12 @@ LOADERS = {
 }
 
 
-@pytest.mark.parametrize("kind", LOADERS)
+# Workers that last are workers too: each kind in one of the two tests by default.
+BARE = [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "persistent")) for kind in LOADERS]
+NOTED = [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "workers")) for kind in LOADERS]
+
+
+@pytest.mark.parametrize("kind", NOTED)
 def test_noted_ids_are_the_examples_delivered(kind):
     loader, log = LOADERS[kind](), Log()
     for epoch in range(2):
@@ -66,7 +71,7 @@ def test_noted_ids_are_the_examples_delivered(kind):
         assert log.ends == epoch + 1
 
 
-@pytest.mark.parametrize("kind", LOADERS)
+@pytest.mark.parametrize("kind", BARE)
 def test_batches_and_random_streams_are_those_of_the_bare_loader(kind):
     outcomes = []
     for record in (False, True):

@@ -37,8 +37,16 @@ def start(folder: Path, world: int, *tasks: str) -> list[int]:
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes recorded. Starting them is what takes time, so they do everything, and one is killed last."""
     folder = tmp_path_factory.mktemp("two")
-    assert start(folder, 2, "neutral", "resumed", "sharded", "killed") == [1, -9]
+    assert start(folder, 2, "neutral", "resumed", "killed") == [1, -9]
     return folder
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes recorded of a model of which each holds a part."""
+    folder = tmp_path_factory.mktemp("pieces")
+    assert start(folder, 2, "sharded") == [0, 0]
+    return folder / "sharded"
 
 
 def shares(rank: int, world: int, epochs: tuple[int, ...] = tuple(range(EPOCHS))) -> list[list[int]]:
@@ -123,8 +131,9 @@ def test_all_ranks_are_taken_up_where_rank_0_is(two):
         assert "run.zarr exists: choose another path" in (folder / f"{rank}-refused").read_text()
 
 
-def test_of_a_model_in_pieces_ids_scalars_and_gathered_weights_are_recorded(two):
-    folder = two / "sharded"
+@pytest.mark.slow  # what records is that of the other ranks, on what PyTorch gathers
+def test_of_a_model_in_pieces_ids_scalars_and_gathered_weights_are_recorded(pieces):
+    folder = pieces
     with tracer.open(folder / "run.zarr") as archive, np.load(folder / "0-gathered.npz") as gathered:
         assert_ids(archive, 2)
         steps = archive.rows["step"].tolist()
@@ -146,11 +155,12 @@ def test_of_a_model_in_pieces_ids_scalars_and_gathered_weights_are_recorded(two)
     assert verify(folder / "run.zarr", full=True).ok
 
 
-def test_a_model_in_pieces_trains_as_without_recording(two):
+@pytest.mark.slow
+def test_a_model_in_pieces_trains_as_without_recording(pieces):
     for rank in range(2):
         with (
-            np.load(two / f"sharded/{rank}-False.npz") as bare,
-            np.load(two / f"sharded/{rank}-True.npz") as own,
+            np.load(pieces / f"{rank}-False.npz") as bare,
+            np.load(pieces / f"{rank}-True.npz") as own,
         ):
             assert bare.files == own.files
             for name, values in bare.items():

@@ -51,6 +51,7 @@ def test_round_trip_loses_nothing(made: tuple[Path, Path, Truth], tmp_path: Path
     assert verify(again, full=True).findings == []
 
 
+@pytest.mark.slow  # a packed archive is read as any other
 def test_packed_archive_and_no_compression(made: tuple[Path, Path, Truth], tmp_path: Path) -> None:
     packed = pack(made[0], tmp_path / "packed.zip", zip=True)
     again = import_hdf5(export_hdf5(packed, tmp_path / "run.h5", compression=None), tmp_path / "again.zarr")
@@ -139,7 +140,13 @@ def test_what_is_no_export_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "other.h5", "is no export of an archive", tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["link", "external", "virtual", "objects", "name"])
+# A process each: of what names another file one by default, and what runs code.
+RARELY = ("external", "virtual", "name")
+
+
+@pytest.mark.parametrize(
+    "kind", ["link", "objects", *(pytest.param(kind, marks=pytest.mark.slow) for kind in RARELY)]
+)
 def test_nothing_outside_the_file_is_read(kind: str, made: tuple[Path, Path, Truth], tmp_path: Path) -> None:
     path = tmp_path / "run.h5"
     path.write_bytes(made[1].read_bytes())

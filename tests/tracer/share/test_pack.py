@@ -29,7 +29,11 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Truth]:
     return path, write_archive(path, steps=STEPS)
 
 
-@pytest.fixture(scope="module", params=["packed", "zip", "unpacked zip", "unpacked"])
+# From a zip file as from a folder: both ways are read by one `pack` and one `unpack`.
+TWICE = pytest.param("unpacked zip", marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=["packed", "zip", TWICE, "unpacked"])
 def copy(
     request: pytest.FixtureRequest, original: tuple[Path, Truth], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:

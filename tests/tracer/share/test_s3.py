@@ -110,6 +110,7 @@ def test_analysis_in_place_reads_what_it_needs(
     )
 
 
+@pytest.mark.slow  # as over HTTP: test_zip_url.py
 def test_a_zip_file_in_place(bucket: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     large = tmp_path / "large.zarr"
     write_archive(large, steps=range(12), probes={"train": 64, "test": 32}, n_gradients=24)

@@ -91,7 +91,7 @@ def test_killed_between_any_two_files_of_a_commit(tmp_path: Path, files: int) ->
 def test_live_readers_see_whole_commits(tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
     process = start(path)
-    seen = [check(path, 0, latest=2) for _ in range(10)]
+    seen = [check(path, 0, latest=2) for _ in range(5)]
     process.kill()
     assert process.stdout is not None
     process.stdout.close()
@@ -125,9 +125,9 @@ for step in range(3):
 @pytest.mark.parametrize(
     ("end", "code"),
     [
-        ("", 0),
+        pytest.param("", 0, marks=pytest.mark.slow),  # as any script of these tests that ends
         ("raise RuntimeError('bug in the training script')", 1),
-        ("sys.exit(3)", 3),
+        pytest.param("sys.exit(3)", 3, marks=pytest.mark.slow),  # an exception too
         ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
     ],
 )

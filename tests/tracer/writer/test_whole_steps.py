@@ -80,7 +80,7 @@ def whole(path: Path) -> list[int]:
     return [int(step) for step in steps]
 
 
-@pytest.mark.parametrize("every", [16, pytest.param(4, marks=pytest.mark.slow)], ids=["some", "many"])
+@pytest.mark.parametrize("every", [32, pytest.param(4, marks=pytest.mark.slow)], ids=["some", "many"])
 @pytest.mark.parametrize("flushed", [True, False], ids=["flushed", "at the end"])
 @pytest.mark.parametrize("lasting", [True, False], ids=["stays full", "recovers"])
 @pytest.mark.parametrize("call", ["writev", "rename"])

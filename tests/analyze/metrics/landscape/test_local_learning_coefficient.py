@@ -40,7 +40,7 @@ def test_a_quadratic_agrees_with_the_exact_value_of_a_finite_chain(step, gamma):
     assert n_beta * rows.mean() / 400 == pytest.approx(exact, rel=0.02)
 
 
-@pytest.mark.parametrize("power", [2, 3])
+@pytest.mark.parametrize("power", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_singular_loss_has_less_than_half_a_dimension(power):
     # Of w^2k alone λ is 1/(2k) at any nβ.
     noise = np.random.default_rng(power)
