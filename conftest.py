@@ -14,8 +14,9 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 # Nothing that is imported is garbage; tests make many small objects, few of them in circles.
+SEARCHES = (100_000, 20, 20)
 gc.disable()
-gc.set_threshold(100_000, 20, 20)
+gc.set_threshold(*SEARCHES)
 
 # Tests start many processes, which all import the same modules: compiled once, whatever the environment says.
 sys.dont_write_bytecode = False
@@ -52,6 +53,7 @@ _searches = 0  # for garbage, of everything, so far
 def pytest_runtest_logfinish() -> None:
     """What outlived a search for garbage is not searched again, nor what was imported meanwhile."""
     global _searches
+    gc.set_threshold(*SEARCHES)  # tests of memory have it as it is without tests
     before, _searches = _searches, gc.get_stats()[-1]["collections"]
     if _searches > before:
         gc.freeze()
