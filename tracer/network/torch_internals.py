@@ -168,6 +168,7 @@ def hushed() -> Iterator[None]:
             logging.disable(disabled)
 
 
+_KEPT = (2, 13)  # operations that PyTorch can keep whole stay so, whatever forms in Python they have
 _COLLECT = "_collect_all_valid_cia_ops"
 
 
@@ -204,10 +205,12 @@ def composites(targets: Iterable[Any], is_known: Callable[[str], bool]) -> Itera
 
 def stays(target: Any) -> bool:
     """Whether decomposing a program leaves this operation as it is: it writes nothing in place, and is no composite or
-    one that PyTorch can keep and has not written in Python too.
+    one that PyTorch can keep and has not written in Python too, which it keeps since `_KEPT`.
     """
     if not isinstance(target, OpOverload) or target.namespace != "aten" or target._schema.is_mutable:
         return False
+    if torch.__version__ >= _KEPT and can_stay(target):
+        return True
     if torch._C.DispatchKey.Autograd in target.py_kernels:
         return False
     if not target.has_kernel_for_dispatch_key(COMPOSITE):

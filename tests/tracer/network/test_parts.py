@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from tracer.network import Network, trace, tracing
 from tracer.network.copies import named_tensors
+from tracer.network.torch_internals import _KEPT
 
 X, Y = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)), torch.rand(6, 1)
 Middle = Callable[[Tensor], Tensor]
@@ -78,14 +79,27 @@ def viewed(h: Tensor) -> Tensor:
     return sum(others, first).repeat(1, 2)
 
 
+class Whole(nn.Module):
+    """What PyTorch has written in Python too, and keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(8, 8, batch_first=True)
+
+    def forward(self, h: Tensor) -> Tensor:
+        h = F.interpolate(h.unsqueeze(1), size=8, mode="linear").matmul(h.unsqueeze(2)) * h.unsqueeze(1)
+        return self.layer(h)[0].squeeze(1) + F.one_hot(h.squeeze(1).argmax(1), 8)
+
+
 @pytest.mark.parametrize(
     "middle",
     [
         nn.Sequential(nn.GELU(), nn.LayerNorm(8), nn.Softmax(-1), nn.Flatten(), nn.PReLU(), nn.Dropout()),
         lambda h: used_before_and_after(in_place(added(h))),
         lambda h: torch.cat(viewed(h).chunk(2, 1)[::-1], 1).to(torch.float64).float(),
+        pytest.param(Whole(), marks=pytest.mark.skipif(torch.__version__ < _KEPT, reason="of older PyTorch")),
     ],
-    ids=["plain and composite", "in place", "views and dtypes"],
+    ids=["plain and composite", "in place", "views and dtypes", "kept whole"],
 )
 def test_it_is_written_part_by_part(middle: Middle, monkeypatch: pytest.MonkeyPatch) -> None:
     assert both(middle, squares, monkeypatch)

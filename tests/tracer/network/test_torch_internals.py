@@ -9,19 +9,24 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader
 
-from tracer.network import trace
+from tracer.network import trace, tracing
 from tracer.network.copies import named_tensors
+from tracer.network.program import resolve
 from tracer.network.torch_internals import (
+    _KEPT,
     HOOKS,
     Replaced,
+    can_stay,
     composites,
     hushed,
     opened,
+    stays,
     traced,
     uncached,
     without_guards,
 )
-from tracer.ops.decompositions import MISREAD
+from tracer.ops import OPS
+from tracer.ops.decompositions import COMPOSITE, MISREAD
 
 
 def test_modules_keep_their_hooks_under_the_names_known():
@@ -187,3 +192,66 @@ def test_a_program_is_decomposed_with_few_composite_operations_prepared():
     assert str(few.graph) == str(every.graph) and "aten.relu.default" in str(few.graph)
     with composites([torch.ops.quantized.conv2d_groups.default], bool):
         assert exported_program._collect_all_valid_cia_ops is collect
+
+
+def resized(mode, *sizes):
+    return lambda: (nn.Upsample(scale_factor=2, mode=mode), torch.zeros(3, 2, *sizes))
+
+
+# Of operations that have forms in Python too, how one comes into a program.
+KEPT = {
+    "aten.gru.input": lambda: (nn.GRU(4, 5, batch_first=True), torch.zeros(3, 2, 4)),
+    "aten.lstm.input": lambda: (nn.LSTM(4, 5, batch_first=True), torch.zeros(3, 2, 4)),
+    "aten.rnn_relu.input": lambda: (
+        nn.RNN(4, 5, nonlinearity="relu", batch_first=True),
+        torch.zeros(3, 2, 4),
+    ),
+    "aten.rnn_tanh.input": lambda: (nn.RNN(4, 5, batch_first=True), torch.zeros(3, 2, 4)),
+    "aten.matmul.default": lambda: (Called(lambda x: x.matmul(x.transpose(1, 2))), torch.zeros(3, 2, 4)),
+    "aten.one_hot.default": lambda: (Called(lambda x: F.one_hot(x.argmax(1), 4)), torch.zeros(3, 4)),
+    "aten.upsample_bicubic2d.vec": resized("bicubic", 4, 4),
+    "aten.upsample_bilinear2d.vec": resized("bilinear", 4, 4),
+    "aten.upsample_linear1d.vec": resized("linear", 4),
+    "aten.upsample_nearest1d.vec": resized("nearest", 4),
+    "aten.upsample_nearest2d.vec": resized("nearest", 4, 4),
+    "aten.upsample_nearest3d.vec": resized("nearest", 4, 4, 4),
+    "aten.upsample_trilinear3d.vec": resized("trilinear", 4, 4, 4),
+}
+
+
+class Called(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+class Beside(nn.Module):
+    def __init__(self, modules):
+        super().__init__()
+        self.parts = nn.ModuleList(modules)
+
+    def forward(self, *inputs):
+        return [part(x) for part, x in zip(self.parts, inputs, strict=True)]
+
+
+@pytest.mark.skipif(torch.__version__ < _KEPT, reason="a trace of the whole is asked before")
+def test_what_is_taken_to_be_kept_whole_is(recwarn):
+    forms = (COMPOSITE, torch._C.DispatchKey.Autograd)
+    written_too = {
+        name
+        for name, target in ((name, resolve(name)) for name in OPS)
+        if isinstance(target, torch._ops.OpOverload)
+        and can_stay(target)
+        and any(form in target.py_kernels for form in forms)
+    }
+    assert written_too == KEPT.keys()
+    modules, inputs = zip(*(make() for make in KEPT.values()), strict=True)
+    batch = torch.export.Dim("batch", max=100)
+    shapes = (tuple({0: batch} for _ in inputs),)
+    program = torch.export.export(Beside(modules).eval(), inputs, dynamic_shapes=shapes, strict=False)
+    for made in (program, tracing._rewritten(program, {})):
+        assert {resolve(name) for name in KEPT} <= {*tracing._targets(made)}
+    assert all(stays(resolve(name)) for name in KEPT)
