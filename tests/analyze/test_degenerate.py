@@ -101,8 +101,9 @@ def recorded(path: Any, run: str) -> Any:
     return tracer.open(path)
 
 
-# "Zero gradients" have one class and outputs that do not depend on the input, too.
-RARE = ("one class", "constant outputs")
+# "Zero gradients" have one class and outputs that do not depend on the input, too; what has no nonlinearity or no
+# elements is refused or left out before anything is computed of it.
+RARE = ("one class", "constant outputs", "no nonlinearity", "an empty parameter")
 EACH = [pytest.param(run, marks=[pytest.mark.slow] * (run in RARE)) for run in RUNS]
 OF_SPLITS = (
     "other classes in the test set",

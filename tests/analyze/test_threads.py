@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CODE = """
 import os
 import numpy
@@ -44,5 +46,6 @@ def test_threads_are_shared_out(tmp_path: Path) -> None:
     assert told(tmp_path) == "{7} 7 {2} 2\n{1} 1 {1} 1\n"
 
 
+@pytest.mark.slow  # a process of its own, for an environment that is read where the other is
 def test_what_the_user_says_holds(tmp_path: Path) -> None:
     assert told(tmp_path, OMP_NUM_THREADS="1") == "{1} 1 {1} 1\n" * 2

@@ -89,6 +89,7 @@ FILES = [
 ]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("plant", ["link", "pipe", "depth"])
 def test_what_is_no_plain_document_is_written_anew(
     tmp_path: Path, results: analyze.Results, plant: str

@@ -157,6 +157,7 @@ def test_attributes_that_the_same_runs_lack_are_one_line(tmp_path):
     ]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_has_the_curves_of_the_closest_measures_by_what_was_varied(tmp_path):
     compared = analyze.compare(grid(tmp_path, n_seeds=2), bootstrap=0)
     drawn = grouped(compared, series(compared, "gap_error"), "width")
@@ -180,6 +181,7 @@ def test_a_long_name_above_a_panel_has_two_lines():
     assert curves._title("generalization.gap_error") == "generalization.gap_error"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_that_differ_in_nothing_have_a_curve_each(tmp_path):
     runs = [fake(tmp_path, f"s{seed}", {"seed": seed}, gap=0.1 + seed / 50, cosine=0.2) for seed in range(3)]
     compared = analyze.compare(runs, bootstrap=0)

@@ -56,6 +56,7 @@ def test_bands_change_no_result(
     xr.testing.assert_allclose(whole, banded, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow  # test_memory.py asks it of a block and of an analysis
 @counted
 def test_bands_stay_within_the_memory(tmp_path: Path) -> None:
     for name, n in {"few": 12, "many": 600}.items():

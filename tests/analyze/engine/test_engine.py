@@ -130,7 +130,7 @@ LAGGED = [
     pytest.param(["path_cross_similarity"], marks=pytest.mark.slow),  # is in both that are taken by default
     ["path_self_similarity", "path_cross_similarity", "path_patterns"],
     pytest.param(["path_neighbours", "path_distance"], marks=pytest.mark.slow),  # test_memory.py has both
-    ["path_cross_similarity", "stiffness", "generalization"],
+    pytest.param(["path_cross_similarity", "stiffness", "generalization"], marks=pytest.mark.slow),
 ]
 
 

@@ -1,6 +1,7 @@
 """What a page shows first, what it shows together, and what it only lists."""
 
 import numpy as np
+import pytest
 
 from analyze import report
 from analyze.catalogue import available_metrics
@@ -51,6 +52,7 @@ def test_what_says_the_same_in_other_units_is_one_section():
     }
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_result_without_a_number_is_listed_and_has_no_section():
     results = data.honest()
     results["margin"] = results["margin"] * np.nan
@@ -58,6 +60,7 @@ def test_a_result_without_a_number_is_listed_and_has_no_section():
     assert 'id="margin"' not in html and "8 of 8 values of gamma" in html and 'id="skipped"' in html
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_figures_and_numbers_beside_the_page_can_be_downloaded(tmp_path):
     for folder, kind in (("figures", "svg"), ("tables", "csv")):
         (tmp_path / folder).mkdir()

@@ -13,7 +13,7 @@ from tests import ROOT
 ARCHIVES = ROOT / "tests" / "archives" / "1.0"
 
 
-@pytest.mark.parametrize("name", ["run.zarr", "run.zip"])
+@pytest.mark.parametrize("name", ["run.zarr", pytest.param("run.zip", marks=pytest.mark.slow)])
 def test_it_runs_and_says_what_tracer_says(name: str) -> None:
     code = (
         "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__'); "

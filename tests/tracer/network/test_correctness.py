@@ -195,7 +195,7 @@ def shifting(extra: str, model: nn.Module, inputs: Tensor, targets: Tensor) -> A
 FEW = {"pac_bayes": contract.QUICK["pac_bayes"]}
 
 
-@pytest.mark.parametrize("extra", ["targets", "correct"])
+@pytest.mark.parametrize("extra", ["targets", pytest.param("correct", marks=pytest.mark.slow)])
 def test_an_objective_that_says_so_is_believed(tmp_path: Any, extra: str) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(5, 4), nn.ReLU(), nn.Linear(4, 5))

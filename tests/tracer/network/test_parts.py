@@ -138,10 +138,9 @@ def without_gradients(h: Tensor) -> Tensor:
     "middle",
     [
         seen_by_an_earlier_view,
-        twice,
         *(
             pytest.param(one, marks=pytest.mark.slow)
-            for one in (through_a_view, another_dtype, without_gradients)
+            for one in (twice, through_a_view, another_dtype, without_gradients)
         ),
     ],
 )

@@ -58,7 +58,9 @@ def test_attention_opened_shows_its_linear_layers():
     assert seen.count("linear") >= 2 and torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("diagonal", [0, 1], ids=["causal", "not causal"])
+@pytest.mark.parametrize(
+    "diagonal", [0, pytest.param(1, marks=pytest.mark.slow)], ids=["causal", "not causal"]
+)
 def test_a_mask_is_asked_whether_it_is_causal_before_a_model_is_traced(diagonal):
     class Masked(nn.Module):
         def __init__(self):

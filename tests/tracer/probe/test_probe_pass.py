@@ -58,7 +58,9 @@ def by_hand(value: Tensor, row: Row, n: int = 20) -> Tensor:
     return torch.stack([value.index_select(axis, (index == i).nonzero()[:, 0]).flatten() for i in range(n)])
 
 
-@pytest.mark.parametrize("name", ["MLP", "CNN", "ViT", "GPT", "Smooth"])
+@pytest.mark.parametrize(
+    "name", ["MLP", "CNN", "GPT", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ViT", "Smooth"))]
+)
 def test_outputs_masks_sums_and_activations(name: str) -> None:
     stage = Stage(name)
     observed = stage.observe(gradients="none")

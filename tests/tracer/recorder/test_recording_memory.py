@@ -61,7 +61,8 @@ def test_recording_stays_within_its_memory(tmp_path: Path, peak: Peak, n: int, m
     assert peak.taken < SLACK * mebibytes * MIB
 
 
-@pytest.mark.parametrize(("mebibytes", "together"), [(60, 1), pytest.param(1000, 8, marks=pytest.mark.slow)])
+@pytest.mark.slow  # what a snapshot takes is asked above
+@pytest.mark.parametrize(("mebibytes", "together"), [(60, 1), (1000, 8)])
 def test_objects_that_snapshots_fill_together_are_within_it(
     tmp_path: Path, peak: Peak, mebibytes: int, together: int
 ) -> None:

@@ -82,6 +82,7 @@ def served(run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     thread.join()
 
 
+@pytest.mark.slow  # test_servers.py reads both forms from a plain server
 def test_over_http_in_place(served: str, run: Path) -> None:
     whole = len(Shelf.data)
     with tracer.open(served) as there, tracer.open(run) as here:
