@@ -168,7 +168,7 @@ def hushed() -> Iterator[None]:
             logging.disable(disabled)
 
 
-_KEPT = (2, 13)  # operations that PyTorch can keep whole stay so, whatever forms in Python they have
+_KEPT = "2.13"  # operations that PyTorch can keep whole stay so, whatever forms in Python they have
 _COLLECT = "_collect_all_valid_cia_ops"
 
 
