@@ -21,9 +21,34 @@ def is_plain(target: Any) -> bool:
 def in_parts(graph: fx.Graph) -> fx.Graph | None:
     """The graph with each operation that is not plain written in parts that are; None where one has no such parts.
 
-    Writing in place is one of these where nothing but its result can tell the difference.
+    Writing in place is one of these where nothing but its result can tell the difference. Regions without gradients
+    are dissolved: what leaves them is detached already.
     """
-    return _Writing(graph).written()
+    return _Writing(_dissolved(graph)).written()
+
+
+def is_region(node: fx.Node) -> bool:
+    """Whether a node is a region of the program in which gradients are off, or on."""
+    return node.op == "call_function" and getattr(node.target, "__name__", "") == "wrap_with_set_grad_enabled"
+
+
+def _dissolved(graph: fx.Graph) -> fx.Graph:
+    """The graph with the nodes of its regions in their places."""
+    if not any(map(is_region, graph.nodes)):
+        return graph
+    flat, at = fx.Graph(), dict[fx.Node, Any]()
+    for node in graph.nodes:
+        source = at.get(node.args[0]) if node.target is operator.getitem else None
+        if is_region(node):
+            inside = _dissolved(getattr(graph.owning_module, node.args[1].target).graph)
+            taken = iter(node.args[2:])
+            given = {inner: at[next(taken)] for inner in inside.nodes if inner.op == "placeholder"}
+            at[node] = flat.graph_copy(inside, given)
+        elif isinstance(source, list | tuple):
+            at[node] = source[node.args[1]]
+        elif node.op != "get_attr":
+            at[node] = flat.node_copy(node, at.__getitem__)
+    return flat
 
 
 class _Writing:
@@ -80,6 +105,8 @@ class _Writing:
 
     def _result(self, node: fx.Node) -> Any:
         """What a node gives, written in its parts; None where these are not plain."""
+        if _drops_nothing(node):
+            return self._now[node.args[0]]  # type: ignore[index]
         target = self._target(node)
         if target is None:
             return None
@@ -157,6 +184,11 @@ def _is_size(node: fx.Node) -> bool:
 def _writes(node: fx.Node) -> bool:
     target = node.target
     return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
+
+
+def _drops_nothing(node: fx.Node) -> bool:
+    """Whether a node is dropout in place outside training, which writes nothing."""
+    return _writes(node) and "dropout" in str(node.target) and node.args[-1] is False
 
 
 def _is_new(node: fx.Node) -> bool:

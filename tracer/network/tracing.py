@@ -16,7 +16,7 @@ from tracer.network.copies import named_tensors, passing_copy, quiet
 from tracer.network.graph import Draft, Reader
 from tracer.network.network import Heard, Network
 from tracer.network.objective import Objective, call_model, objective_of
-from tracer.network.parts import in_parts
+from tracer.network.parts import in_parts, is_region
 from tracer.network.program import Program
 from tracer.network.pytree import examples_in, first_tensor, leaves_of, rebuild, take
 from tracer.network.structure import find_calls, find_layers, find_sites, site_names, zero_constants
@@ -208,9 +208,7 @@ def _detach_no_grad(module: fx.GraphModule) -> None:
         if isinstance(inside, fx.GraphModule):
             _detach_no_grad(inside)
     for node in list(module.graph.nodes):
-        if node.op != "call_function" or getattr(node.target, "__name__", "") != "wrap_with_set_grad_enabled":
-            continue
-        if node.args[0] is not False:
+        if not is_region(node) or node.args[0] is not False:
             continue
         for value in list(node.users):
             if value.target is not operator.getitem:
