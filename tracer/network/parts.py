@@ -103,6 +103,19 @@ class _Writing:
             node.meta.pop("nn_module_stack", None)
         return self._sizes.setdefault(str(value.node.expr), node)
 
+    def _multiple(self, node: fx.Node) -> fx.Node | None:
+        """A size that is a multiple of one that is known, whichever way a part comes to it."""
+        value = node.meta.get("val")
+        if not isinstance(value, torch.SymInt):
+            return None
+        factor, size = value.node.expr.as_coeff_Mul()
+        known = self._sizes.get(str(value.node.expr))
+        if known is None and str(size) in self._sizes and factor.is_Integer:
+            made = self._new.call_function(operator.mul, (self._sizes[str(size)], int(factor)))
+            made.meta = {"val": value}
+            known = self._once(made)
+        return known
+
     def _result(self, node: fx.Node) -> Any:
         """What a node gives, written in its parts; None where these are not plain."""
         if _drops_nothing(node):
@@ -136,6 +149,8 @@ class _Writing:
                 at[inner] = next(values)
             elif inner not in wanted:
                 continue
+            elif (size := self._multiple(inner)) is not None:
+                at[inner] = size
             elif inner.op != "call_function" or not is_plain(inner.target):
                 return None
             else:

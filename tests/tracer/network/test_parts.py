@@ -153,3 +153,18 @@ def test_parts_that_have_no_record_take_the_whole(monkeypatch: pytest.MonkeyPatc
     assert not both(
         nn.ReLU(), lambda y, t: F.multi_margin_loss(y, t.long()[:, 0], reduction="none"), monkeypatch
     )
+
+
+def laid_out_anew(h: Tensor) -> Tensor:
+    """A size that is left to PyTorch, of values that do not lie in their order."""
+    return h.view(-1, 2, 4).transpose(1, 2).reshape(-1, 4).view(h.shape[0], -1)
+
+
+def test_a_size_is_told_by_one_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a trace of the whole multiplies and divides."""
+    monkeypatch.setattr(tracing, "_rewritten", lambda *_: pytest.fail("a trace of the whole"))
+    model = rest(laid_out_anew)
+    network = trace(model, X, Y, squares)
+    assert [row.op for row in network.rows if row.op.startswith("int.")] == ["int.mul"]
+    for n in (1, 4, 6):
+        assert torch.equal(network.run(named_tensors(model), X[:n], Y[:n])[0], model(X[:n]))
