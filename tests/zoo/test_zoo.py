@@ -21,6 +21,9 @@ def marked(case):
     return pytest.param(case, id=case.name, marks=[] if case.name in QUICK else [pytest.mark.slow])
 
 
+# What PyTorch says of a loss, or of making a model, it says without a recorder too.
+@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides:UserWarning")
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
 @pytest.mark.parametrize("case", [marked(case) for case in CASES])
 def test_what_becomes_of_a_case(tmp_path, case):
     whole = case.name not in QUICK
