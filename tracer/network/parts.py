@@ -36,11 +36,12 @@ def _dissolved(graph: fx.Graph) -> fx.Graph:
     """The graph with the nodes of its regions in their places."""
     if not any(map(is_region, graph.nodes)):
         return graph
+    owner: Any = graph.owning_module
     flat, at = fx.Graph(), dict[fx.Node, Any]()
     for node in graph.nodes:
         source = at.get(node.args[0]) if node.target is operator.getitem else None
         if is_region(node):
-            inside = _dissolved(getattr(graph.owning_module, node.args[1].target).graph)
+            inside = _dissolved(owner.get_submodule(node.args[1].target).graph)
             taken = iter(node.args[2:])
             given = {inner: at[next(taken)] for inner in inside.nodes if inner.op == "placeholder"}
             at[node] = flat.graph_copy(inside, given)

@@ -33,7 +33,8 @@ INSTEAD = (
 )
 # What torch says, by a piece of it, where its words do not say what of the user's code it is.
 _MEANINGS = {
-    "fake tensor in the exported program constant": "a derivative is taken in it (torch.autograd.grad)",
+    "fake tensor in the exported program constant": "a derivative is taken in it (torch.autograd.grad), or a tensor's "
+    "`data`, for which detach() can be traced",
     "'Tensor' object has no attribute 'constant'": "a derivative is taken in it (torch.func)",
 }
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tracer.errors import RecordError
 from tracer.network import Network, trace, tracing
 from tracer.network.copies import named_tensors
 from tracer.network.torch_internals import _KEPT
@@ -168,3 +169,8 @@ def test_a_size_is_told_by_one_that_is_known(monkeypatch: pytest.MonkeyPatch) ->
     assert [row.op for row in network.rows if row.op.startswith("int.")] == ["int.mul"]
     for n in (1, 4, 6):
         assert torch.equal(network.run(named_tensors(model), X[:n], Y[:n])[0], model(X[:n]))
+
+
+def test_values_beside_their_history_have_no_parts_and_are_named() -> None:
+    with pytest.raises(RecordError, match=r"`data`, for which detach\(\) can be traced"):
+        trace(rest(lambda h: h / h.data.norm(dim=1, keepdim=True)), X, Y, squares)
