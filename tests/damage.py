@@ -28,8 +28,8 @@ def write_small(path: Path, steps: int = 6, state: str = "complete") -> Writer:
     """
     writer = Writer(path, attributes={"card": {"model": "small"}})
     writer.static("probes/p", {"id": np.arange(4)}, {"id": ("example",)}, {"split": "train"})
-    large = {"float32": ("float32", (75_000,), ("float32_element",))}
-    writer.stream("weights", large, object_bytes=1 << 18)
+    large = {"float32": ("float32", (300_000,), ("float32_element",))}
+    writer.stream("weights", large, object_bytes=1 << 20)
     writer.stream("probes/p/outputs", {"loss": ("float32", (4,), ("outputs_example",))})
     go_on(writer, 0, steps)
     writer.close(state=state)  # type: ignore[arg-type]
@@ -47,7 +47,7 @@ def go_on(writer: Writer, first: int, steps: int, factor: float = 1.0) -> None:
 
 
 def weights(step: int, factor: float = 1.0) -> np.ndarray:
-    return (np.arange(75_000, dtype=np.float32) + 1) * np.float32(step + factor)
+    return (np.arange(300_000, dtype=np.float32) + 1) * np.float32(step + factor)
 
 
 def files_of(path: Path) -> list[str]:

@@ -149,11 +149,12 @@ def test_members_that_unpack_to_very_much_are_refused(path: Path, tmp_path: Path
 
 
 def damaged_zips(data: bytes) -> Iterator[bytes]:
-    """The end, the list of members and the heads of members, each byte changed in turn, to another of three values."""
+    """The end, the list of members and the heads of members, each byte changed in turn."""
     start = data.rindex(b"PK\x05\x06")
     listing = int.from_bytes(data[start + 16 : start + 20], "little")
     for at in [*range(start, len(data)), *range(listing, listing + 60), *range(30)]:
-        yield data[:at] + bytes([(0x00, 0xFF, 0x7F)[at % 3]]) + data[at + 1 :]
+        for value in (0x00, 0xFF, 0x7F):
+            yield data[:at] + bytes([value]) + data[at + 1 :]
 
 
 def test_damaged_zip_files_are_refused_or_read_rightly(path: Path, tmp_path: Path) -> None:
@@ -171,8 +172,8 @@ def test_damaged_zip_files_are_refused_or_read_rightly(path: Path, tmp_path: Pat
             except ArchiveError as error:
                 assert "\n" not in str(error)
                 refused += 1
-    assert read > 5
-    assert refused > 10
+    assert read > 20
+    assert refused > 40
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"PK\x05\x06" + bytes(18), b"\x80\x04K\x01.", bytes(100)])

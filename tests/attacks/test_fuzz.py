@@ -101,7 +101,7 @@ def check_document(changes: list[tuple[float, str, Any]]) -> None:
         assert [entry.name for entry in Path(folder).iterdir()] == ["run.zarr"]
 
 
-@settings(max_examples=3, derandomize=True, **OPTIONS)
+@settings(max_examples=6, derandomize=True, **OPTIONS)
 @given(changes=CHANGES)
 def test_documents(changes: list[tuple[float, str, Any]]) -> None:
     check_document(changes)

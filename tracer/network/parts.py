@@ -39,17 +39,22 @@ def _dissolved(graph: fx.Graph) -> fx.Graph:
     owner: Any = graph.owning_module
     flat, at = fx.Graph(), dict[fx.Node, Any]()
     for node in graph.nodes:
-        source = at.get(node.args[0]) if node.target is operator.getitem else None
         if is_region(node):
             inside = _dissolved(owner.get_submodule(node.args[1].target).graph)
             taken = iter(node.args[2:])
             given = {inner: at[next(taken)] for inner in inside.nodes if inner.op == "placeholder"}
             at[node] = flat.graph_copy(inside, given)
-        elif isinstance(source, list | tuple):
-            at[node] = source[node.args[1]]
+        elif (one := _one_of(node, at)) is not None:
+            at[node] = one
         elif node.op != "get_attr":
             at[node] = flat.node_copy(node, at.__getitem__)
     return flat
+
+
+def _one_of(node: fx.Node, at: dict[fx.Node, Any]) -> Any:
+    """What a node takes out of the several values that parts gave as they are; None where it takes out none."""
+    source = at.get(node.args[0]) if node.target is operator.getitem else None  # type: ignore[arg-type]
+    return source[node.args[1]] if isinstance(source, list | tuple) else None  # type: ignore[index]
 
 
 class _Writing:
@@ -81,9 +86,9 @@ class _Writing:
         return self._new
 
     def _copied(self, node: fx.Node) -> Any:
-        source = self._now.get(node.args[0]) if node.target is operator.getitem else None  # type: ignore[arg-type]
-        if isinstance(source, list | tuple):  # parts give several values as they are
-            return source[node.args[1]]  # type: ignore[index]
+        one = _one_of(node, self._now)
+        if one is not None:
+            return one
         return self._once(self._new.node_copy(node, self._now.__getitem__))
 
     def _measure(self, node: fx.Node) -> None:

@@ -292,7 +292,6 @@ def test_refusals_name_what_is_meant(compared, tmp_path):
         analyze.compare([paths[0], tmp_path / "nowhere.zarr"])
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_saved_files_are_complete_and_self_contained(compared, tmp_path):
     comparison, folder = compared
     (folder / "w32-lr0.1-s0.analysis" / "report.html").write_text("report")

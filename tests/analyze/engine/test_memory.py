@@ -61,7 +61,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     runs = {"few": 12, "many": 240}
     for name, n in runs.items():
         probes = {"train": n, "test": n // 2}
-        write_archive(folder / f"{name}.zarr", steps=range(0, 48, 2), probes=probes, n_gradients=n // 2)
+        write_archive(folder / f"{name}.zarr", steps=range(0, 96, 2), probes=probes, n_gradients=n // 2)
     analyze.run(folder / "few.zarr", CLOSEST)  # what is loaded once
     return {name: folder / f"{name}.zarr" for name in runs}
 
@@ -74,8 +74,8 @@ def test_a_block_of_any_metric_of_pairs_stays_within_its_memory(pairs: dict[str,
 
     Within thousands of tests a process needs up to 8 MiB more for it than alone: it finds less that is free.
     """
-    memory = 20 * MIB  # all snapshots at once take 50 and more
+    memory = 60 * MIB  # all snapshots at once take 100 and more
     peak = Peak()
     peak.begin()
     analyze.run(pairs["many"], [name], memory=memory)
-    assert peak.taken < 1.6 * memory
+    assert peak.taken < SLACK * memory

@@ -93,7 +93,10 @@ def test_outputs_masks_sums_and_activations(name: str) -> None:
 
 
 # Recurrent layers, which have no rule, are among what no rule covers in test_gradients.py.
-@pytest.mark.parametrize("name", [one for one in zoo.EACH if one.values != ("LSTM",)])
+RARELY = pytest.param("LSTM", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [RARELY if one.values == RARELY.values else one for one in zoo.EACH])
 def test_gradients_and_gram(name: str) -> None:
     stage = Stage(name)
     observing = stage.probe_pass(gradients="exact", streams=["gradients"])

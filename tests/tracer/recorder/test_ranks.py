@@ -133,8 +133,7 @@ def test_all_ranks_are_taken_up_where_rank_0_is(two):
 
 @pytest.mark.slow  # what records is that of the other ranks, on what PyTorch gathers
 def test_of_a_model_in_pieces_ids_scalars_and_gathered_weights_are_recorded(pieces):
-    folder = pieces
-    with tracer.open(folder / "run.zarr") as archive, np.load(folder / "0-gathered.npz") as gathered:
+    with tracer.open(pieces / "run.zarr") as archive, np.load(pieces / "0-gathered.npz") as gathered:
         assert_ids(archive, 2)
         steps = archive.rows["step"].tolist()
         assert archive.steps("weights").tolist() == steps == list(range(1 + EPOCHS * 5))
@@ -143,16 +142,16 @@ def test_of_a_model_in_pieces_ids_scalars_and_gathered_weights_are_recorded(piec
                 np.testing.assert_array_equal(values, gathered[f"{step} {name}"])
         assert not archive.probes and archive.snapshots.tolist() == steps
         for rank, part in archive.ranks.items():
-            with np.load(folder / f"{rank}-True.npz") as own:
+            with np.load(pieces / f"{rank}-True.npz") as own:
                 np.testing.assert_array_equal(part.rows["loss"][1:], own["losses"])
             np.testing.assert_array_equal(part.rows["mine"][1:], rank)
             assert [entry["step"] for entry in part.attributes["tracer"]["resumes"]] == [5]
-    off, budget = (folder / "0-notes").read_text().splitlines()
+    off, budget = (pieces / "0-notes").read_text().splitlines()
     assert "(0.weight, ...) are sharded" in off and budget.startswith("Budget= is off")
     assert all(
         stream in off for stream in ("outputs", "masks", "sums", "activations", "gradients", "minibatch")
     )
-    assert verify(folder / "run.zarr", full=True).ok
+    assert verify(pieces / "run.zarr", full=True).ok
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ def test_as_many_snapshots_are_joined_as_make_whole_bytes(n: int, joined: int, t
 
 
 def test_noise_stays_raw_and_zeros_are_compressed(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 1 << 32, (6, 20_000), "<u4")
+    noise = np.random.default_rng(0).integers(0, 1 << 32, (6, 50_000), "<u4")
     assert packed("a/values", noise.shape, noise.dtype, noise.__getitem__).compressor is None
     noise[:, ::2] = 0
     form = packed("a/values", noise.shape, noise.dtype, noise.__getitem__)
@@ -81,7 +81,7 @@ def test_noise_stays_raw_and_zeros_are_compressed(tmp_path: Path) -> None:
     assert np.array_equal(write(tmp_path, form, noise)[...], noise)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.builds(lambda n, rest: [n, *rest], st.integers(1, 70), st.lists(st.integers(1, 20), max_size=3)),
     st.sampled_from(["u1", "<f4", "<f8", "<i8", "?", "<c8", "<f2"]),

@@ -101,7 +101,7 @@ def test_one_flipped_bit_is_found_in_every_object_of_a_packed_archive(tmp_path: 
     path = pack(tmp_path / "run.zarr")
     names = [name for name in files_of(path) if not name.endswith("zarr.json")]
     assert len(names) > 20
-    for number, name in enumerate(names[::2]):
+    for number, name in enumerate(names):
         data = (path / name).read_bytes()
         flip = next(iter(flipped(data, number, 0)))
         for change in (flip, data[:-1], None) if number % 4 == 0 else (flip,):
@@ -124,11 +124,11 @@ def test_one_flipped_bit_anywhere_in_a_zip_file_is_found_or_harmless(small: Path
     """Bits of headers that a reader of zip files passes over (dates, rights) change nothing that is read."""
     file = pack(small, tmp_path / "run.zip", zip=True)
     data = file.read_bytes()
-    places = random.Random(0).sample(range(len(data)), 15)
+    places = random.Random(0).sample(range(len(data)), 25)
     with zipfile.ZipFile(file) as made:
         spans = [(m.header_offset + 30 + len(m.filename), m.file_size) for m in made.infolist()]
     inside = [place for place in places if any(a <= place < a + n for a, n in spans)]
-    assert len(inside) > 10
+    assert len(inside) > 20
     for place in inside:
         changed = bytearray(data)
         changed[place] ^= 1 << place % 8
