@@ -12,11 +12,19 @@ from tracer.errors import RecordError
 from tracer.network.copies import to_numpy
 
 
+def taken(ids: Any) -> np.ndarray | Tensor:
+    """A copy of example ids given by the user, of int64; RecordError as `as_ids`.
+
+    As they come at each update, where the caches hold nothing, they stay the tensor that they are: each call costs as
+    much there as ten in a row.
+    """
+    if type(ids) is Tensor and ids.dtype == int64 and ids.is_cpu and ids.dim() == 1:
+        return ids.clone()
+    return as_ids(ids)
+
+
 def as_ids(ids: Any) -> np.ndarray:
     """Example ids given by the user as int64; RecordError for anything but whole numbers, one an example."""
-    if type(ids) is Tensor and ids.is_cpu and ids.dim() == 1 and ids.dtype == int64:
-        # As they come at each update, where the caches hold nothing: each call costs as much there as ten in a row.
-        return ids.clone().numpy()
     array = to_numpy(ids) if isinstance(ids, Tensor) else np.asarray(ids)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise RecordError(

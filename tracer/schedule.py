@@ -3,8 +3,10 @@
 Step 0 and, where training ends without an error, the last step are always recorded, whatever the schedule.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 
 from tracer.errors import RecordError, did_you_mean
 from tracer.spec import STREAMS
@@ -14,12 +16,14 @@ from tracer.spec import STREAMS
 class Schedule:
     """A rule that says at which steps a stream is recorded; joined with `|`.
 
-    `repr` is the expression that makes it, which is also how archives store it.
+    `repr` is the expression that makes it, which is also how archives store it. `following(step)`: no step between
+    that one and this is due, unless it ends an epoch; `inf` where no later one is.
     """
 
     expression: str
     rule: Callable[[int, bool], bool]
     make: "Callable[[], Schedule] | None" = None
+    following: Callable[[int], float] = lambda step: step + 1
 
     def due(self, step: int, epoch_end: bool = False) -> bool:
         """Whether the state after update `step` is recorded; `epoch_end`: that update ended an epoch."""
@@ -37,6 +41,7 @@ class Schedule:
             # Both are asked: one that counts epochs has to see each of them.
             lambda step, epoch_end: any([first(step, epoch_end), second(step, epoch_end)]),
             (lambda: self.renewed() | other.renewed()) if counting else None,
+            lambda step: min(self.following(step), other.following(step)),
         )
 
     def __repr__(self) -> str:
@@ -51,7 +56,11 @@ def every(k: int) -> Schedule:
     """
     if not isinstance(k, int) or k < 1:
         raise RecordError(f"every(k): k is {k!r}, expected a whole number of steps, at least 1.")
-    return Schedule(f"every({k})", lambda step, epoch_end: step > 0 and step % k == 0)
+    return Schedule(
+        f"every({k})",
+        lambda step, epoch_end: step > 0 and step % k == 0,
+        following=lambda step: step - step % k + k,
+    )
 
 
 def at(steps: Iterable[int]) -> Schedule:
@@ -60,12 +69,15 @@ def at(steps: Iterable[int]) -> Schedule:
     >>> at([5, 2])
     at([2, 5])
     """
-    chosen = frozenset(int(step) for step in steps)
-    if any(step < 0 for step in chosen):
-        raise RecordError(
-            f"at(steps): step {min(chosen)} is negative; steps count from 0, the initialisation."
-        )
-    return Schedule(f"at({sorted(chosen)})", lambda step, epoch_end: step in chosen)
+    chosen = sorted({int(step) for step in steps})
+    if chosen and chosen[0] < 0:
+        raise RecordError(f"at(steps): step {chosen[0]} is negative; steps count from 0, the initialisation.")
+    known, ends = frozenset(chosen), [*chosen, inf]
+    return Schedule(
+        f"at({chosen})",
+        lambda step, epoch_end: step in known,
+        following=lambda step: ends[bisect_right(chosen, step)],
+    )
 
 
 def epochs(every: int = 1) -> Schedule:
@@ -73,7 +85,7 @@ def epochs(every: int = 1) -> Schedule:
     if not isinstance(every, int) or every < 1:
         raise RecordError(f"epochs(every): every is {every!r}, expected a whole number, at least 1.")
     if every == 1:
-        return Schedule("epochs()", lambda step, epoch_end: epoch_end)
+        return Schedule("epochs()", lambda step, epoch_end: epoch_end, following=lambda step: inf)
     ends: list[int] = []
 
     def rule(step: int, epoch_end: bool) -> bool:
@@ -81,7 +93,7 @@ def epochs(every: int = 1) -> Schedule:
             ends.append(step)
         return epoch_end and len(ends) % every == 0
 
-    return Schedule(f"epochs({every})", rule, lambda: epochs(every))
+    return Schedule(f"epochs({every})", rule, lambda: epochs(every), lambda step: inf)
 
 
 def log_spaced() -> Schedule:
@@ -90,7 +102,11 @@ def log_spaced() -> Schedule:
     >>> [step for step in range(20) if log_spaced().due(step)]
     [1, 2, 4, 8, 16]
     """
-    return Schedule("log_spaced()", lambda step, epoch_end: step > 0 and step & (step - 1) == 0)
+    return Schedule(
+        "log_spaced()",
+        lambda step, epoch_end: step > 0 and step & (step - 1) == 0,
+        following=lambda step: 1 << step.bit_length(),
+    )
 
 
 def by_stream(snapshots: Schedule | Mapping[str, Schedule] | None) -> dict[str, Schedule]:

@@ -1,7 +1,7 @@
 import pytest
 
 from tracer.errors import RecordError
-from tracer.schedule import STREAMS, at, by_stream, epochs, every, log_spaced
+from tracer.schedule import STREAMS, Schedule, at, by_stream, epochs, every, log_spaced
 
 
 def steps(schedule, upto=12, ends=()):
@@ -25,6 +25,25 @@ def test_union_keeps_both_and_prints_as_written():
     schedule = at([3]) | every(4) | log_spaced()
     assert steps(schedule) == [1, 2, 3, 4, 8]
     assert repr(schedule) == "at([3]) | every(4) | log_spaced()"
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        *(every(1), every(5), at([0, 3, 9]), at([]), log_spaced(), epochs(), epochs(2)),
+        *(at([7]) | every(4), epochs() | log_spaced()),
+        every(3) | Schedule("odd", lambda step, _: step % 2 == 1),
+    ],
+    ids=repr,
+)
+def test_nothing_is_due_before_what_follows(schedule):
+    asked, step = [], 0
+    while step <= 40:
+        asked.append(step)
+        assert schedule.following(step) > step
+        step = schedule.following(step)
+    assert [step for step in steps(schedule, 41) if step not in asked] == []
+    assert len(asked) <= len(steps(schedule, 41)) + 1 or "odd" in repr(schedule)
 
 
 def test_each_stream_has_a_schedule():

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from tracer.errors import ArchiveError, RecordError, first_line
 from tracer.gradients.sketch import Setting
@@ -283,16 +283,17 @@ class Instrument:
     ) -> dict[str, Mapping[str, Given]]:
         """The arrays of the streams asked for, by group, of the model as it is now, on its device."""
         arrays: dict[str, Mapping[str, Given]] = {}
-        changed = self._see_changes(step)
+        named = named_tensors(self.model)
+        changed = self._see_changes(step, named)
         try:
-            self._follow_device()
+            self._follow_device(named)
             if self._pass is not None and (changed or set(streams) & self._pass.streams):
                 if isinstance(self.network, EagerNetwork) and not changed:
                     self.network.refresh(self.model)
                 elif changed or last or step >= self._next_check:
                     self._stay_current(writer, step, changed)
             if self._pass is not None and set(streams) & self._pass.streams:
-                arrays |= self._pass.observe(named_tensors(self.model), set(streams))
+                arrays |= self._pass.observe(named, set(streams))
         except Exception as error:  # whatever has become of the model, its training goes on
             self._pass = None
             self._note(
@@ -300,7 +301,7 @@ class Instrument:
                 "scalars and weights are recorded"
             )
         if "weights" in streams and self._with_weights:
-            arrays["weights"] = self._weights.take()
+            arrays["weights"] = self._weights.take(named)
             if changed and (lost := self._weights.misfits() - self._lost):
                 self._lost |= lost
                 self._note(f"from step {step} on the weights {told(sorted(map(repr, lost)))} are NaN")
@@ -311,9 +312,9 @@ class Instrument:
             )
         return arrays
 
-    def _see_changes(self, step: int) -> bool:
+    def _see_changes(self, step: int, named: Mapping[str, Tensor]) -> bool:
         """Whether the model is made of something else than at the last snapshot; what, is noted once."""
-        before, self._structure = self._structure, Structure(self.model)
+        before, self._structure = self._structure, Structure(self.model, named)
         phrases = before.changes(self._structure)
         new = [phrase for phrase in phrases if phrase.split("' ")[0] not in self._said]
         self._said |= {phrase.split("' ")[0] for phrase in new}
@@ -321,9 +322,9 @@ class Instrument:
             self._note(f"at step {step} the model has changed: {told(new)}")
         return bool(phrases)
 
-    def _follow_device(self) -> None:
+    def _follow_device(self, named: Mapping[str, Tensor]) -> None:
         """Have the probes where the model has been moved to."""
-        device = device_of(named_tensors(self.model))
+        device = device_of(named)
         if self._pass is None or device == self._pass.device:
             return
         assert self.network is not None
@@ -331,8 +332,7 @@ class Instrument:
         if isinstance(self.network, EagerNetwork):
             self.network.refresh(self.model)
         options = {**self._options, "gradients": self._pass.mode, "streams": self._pass.streams}
-        names = named_tensors(self.model)
-        self._pass = ProbePass(self.network, self._probes, tensors=names, **options)  # type: ignore[arg-type]
+        self._pass = ProbePass(self.network, self._probes, tensors=named, **options)  # type: ignore[arg-type]
 
     def _stay_current(self, writer: Writer, step: int, changed: bool) -> None:
         """Trace the model again where the network is not what it computes."""

@@ -12,6 +12,7 @@ from tracer.recorder.device.scalars import Number, number
 
 # Wrappers that do nothing to the weights after the step of the optimizer inside.
 _TRANSPARENT = ("AcceleratedOptimizer", "_FabricOptimizer")
+_NONE = float("nan")
 _REMEDY = (
     "give the torch optimizer inside it, several in a list, a function that returns the one in use, or "
     "optimizer=None and call run.step() after each update"
@@ -19,14 +20,14 @@ _REMEDY = (
 
 
 class Updates:
-    """Calls `tell(optimizer)` after each update by one of the optimizers, `skipped()` for one that a scaler left out.
+    """Calls `tell(optimizer, ...)` after each update by one of them, `skipped()` for one that a scaler left out.
 
     given: None, an optimizer, a list of them, or a function that returns either, for a training whose phases
     make their own. An optimizer that holds another one (SAM, Lookahead) counts once: its own step, or where
     that is never called, the step of the one inside. RecordError for anything else.
     """
 
-    def __init__(self, given: Any, tell: Callable[[Optimizer], None], skipped: Callable[[], None]) -> None:
+    def __init__(self, given: Any, tell: Callable[..., None], skipped: Callable[[], None]) -> None:
         self.given, self._tell, self._skipped = given, tell, skipped
         self._changing = _is_function(given)
         self._outer = [] if self._changing else in_use(given)
@@ -47,8 +48,12 @@ class Updates:
     @property
     def rates(self) -> list[Number]:
         """The learning rate of each group, NaN where it has none."""
-        rates = [group.get("lr", float("nan")) for group in self.groups]
-        return [rate if type(rate) is float else number("lr", rate) for rate in rates]
+        return [
+            rate if type(rate) is float else number("lr", rate)
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for rate in (group.get("lr", _NONE),)
+        ]
 
     def start(self) -> None:
         """Listen from now on."""
@@ -60,7 +65,7 @@ class Updates:
             inner = list(_inside(optimizer))
             if inner:
                 self._handles.append(optimizer.register_step_pre_hook(self._begin))
-            self._handles.append(optimizer.register_step_post_hook(self._end))
+            self._handles.append(optimizer.register_step_post_hook(self._end if inner else self._tell))
             for other in inner:
                 self._handles.append(
                     other.register_step_post_hook(lambda *_, outer=optimizer: self._stepped_inside(outer))

@@ -11,6 +11,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import inf
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 
 from tracer.errors import RecordError
-from tracer.ids import as_ids
+from tracer.ids import taken
 from tracer.network.copies import memory_returned
 from tracer.network.randomness import untouched_random_state
 from tracer.recorder.batches import Batches, Delivered
@@ -57,9 +58,10 @@ class Recorder:
         self._updates = Updates(optimizer, self._updated, lambda: self._update(1.0))
         self._schedules = schedules
         self._clocks = [  # schedules of one expression are the same rule
-            (schedule.rule, [stream for stream, other in schedules.items() if repr(other) == expression])
+            (schedule, [stream for stream, other in schedules.items() if repr(other) == expression])
             for expression, schedule in {repr(schedule): schedule for schedule in schedules.values()}.items()
         ]
+        self._due = 0.0  # the next step at which a snapshot may be due, epochs aside
         self._make_instrument = instrument
         self._make_writer = writer
         self._budget = budget or Budget(None)
@@ -157,7 +159,7 @@ class Recorder:
             self._update()
         row = self._open()
         if ids is not None:
-            row.ids = as_ids(ids)
+            row.ids = taken(ids)
         if loss is not None:
             row.scalars["loss"] = number("loss", loss)
         if targets is not None and self._instrument.in_flight is not None:
@@ -280,8 +282,10 @@ class Recorder:
             self._delivered.clear()
         if self._instrument.in_flight is not None:
             row.minibatch = self._instrument.in_flight.collect()
-        self._snapshot()
-        self._tell(stacklevel=5)
+            self._tell(stacklevel=5)
+        if row.step >= self._due:
+            self._snapshot()
+            self._due = min((rule.following(row.step) for rule, _ in self._clocks), default=inf)
 
     def _add_uncounted(self, row: Row) -> None:
         """Open a row for the state that updates nobody counted have led to."""
@@ -305,7 +309,7 @@ class Recorder:
     def _snapshot(self, always: bool = False) -> None:
         row = self._open()
         epoch_end = 0 < row.epoch == self._epoch
-        clocks = [streams for rule, streams in self._clocks if always or rule(row.step, epoch_end)]
+        clocks = [streams for rule, streams in self._clocks if always or rule.due(row.step, epoch_end)]
         if not clocks:
             return
         due = {stream for streams in clocks for stream in streams if self._taken.get(stream) != row.step}
@@ -338,21 +342,11 @@ class Recorder:
             loss = values.pop("loss", float("nan"))
             if "loss" in row.scalars and loss != loss:
                 self._warn_once(NAN_LOSS, row.step)
-            examples = None
+            examples, columns = None, row.columns
             if self._instrument.in_flight is not None:
-                seen = row.step, row.epoch_end, row.ids, row.minibatch
+                seen = row.step, row.epoch_end, columns["ids"], row.minibatch
                 examples = self._instrument.in_flight.write(writer, *seen)
-            writer.row(
-                row.step,
-                epoch=row.epoch,
-                time=row.time,
-                ids=row.ids,
-                loss=loss,
-                lr=row.lr,
-                skipped=row.skipped,
-                scalars=values,
-                examples=examples,
-            )
+            writer.row(row.step, loss=loss, scalars=values, examples=examples, **columns)
             self._ended = row.step
         if not self._closed and self._begun <= self._ended:  # else the row of a snapshot is still open
             writer.commit()

@@ -2,8 +2,10 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import torch
 
 from tracer.recorder.device.scalars import Number, read, ready
 from tracer.recorder.minibatch.capture import Captured
@@ -18,7 +20,7 @@ class Row:
     rates: list[Number]
     scalars: dict[str, Number] = field(default_factory=dict)
     overflow: Number = 0.0
-    ids: np.ndarray | None = None
+    ids: np.ndarray | torch.Tensor | None = None
     minibatch: Captured | None = None
     epoch_end: bool = False
     time: float = field(default_factory=time.time)
@@ -30,11 +32,12 @@ class Row:
         return captured and ready(self.overflow) and all(map(ready, (*self.rates, *self.scalars.values())))
 
     @property
-    def lr(self) -> list[float]:
-        """The learning rate of every group."""
-        return [read(rate) for rate in self.rates]
-
-    @property
-    def skipped(self) -> bool:
-        """Whether the update was left out because a scaled gradient overflowed."""
-        return bool(read(self.overflow))
+    def columns(self) -> dict[str, Any]:
+        """What the writer takes of it besides scalars, by name."""
+        return {
+            "epoch": self.epoch,
+            "time": self.time,
+            "ids": self.ids.numpy() if isinstance(self.ids, torch.Tensor) else self.ids,
+            "lr": [read(rate) for rate in self.rates],  # of every group
+            "skipped": bool(read(self.overflow)),  # left out because a scaled gradient overflowed
+        }

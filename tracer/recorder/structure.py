@@ -1,7 +1,7 @@
 """What a model is made of, so that a change of it during training is noticed at the next snapshot."""
 
 import weakref
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -22,19 +22,19 @@ class _Tensor(NamedTuple):
 
 
 class Structure:
-    """The modules of a model and the shapes and dtypes of its tensors at one time.
+    """The modules of a model and the shapes and dtypes of its tensors at one time; `named`: these, if they are at hand.
 
     >>> before = Structure(nn.Linear(2, 3))
     >>> before.changes(Structure(nn.Linear(2, 4)))[0]
     "'weight' has shape (4, 2) instead of (3, 2)"
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, named: Mapping[str, torch.Tensor] | None = None) -> None:
         inner = unwrap(model)
         trainable = {unwrapped_name(name) for name, p in inner.named_parameters() if p.requires_grad}
         self._tensors = {
             name: _Tensor(tuple(tensor.shape), tensor.dtype, name in trainable)
-            for name, tensor in named_tensors(model).items()
+            for name, tensor in (named_tensors(model) if named is None else named).items()
         }
         self._modules = [(unwrapped_name(name), weakref.ref(m)) for name, m in inner.named_modules()]
 

@@ -1,6 +1,7 @@
 """Training that goes on without an update being counted: it must not pass in silence."""
 
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from tracer.network.copies import unwrap
 
+_VERSION = attrgetter("_version")
 _WITNESSES = 8  # parameters looked at in each update
 SENTENCE = (
     "Since update {step} {what} and no update was counted: no optimizer given to tracer.record made a step (it was "
@@ -37,7 +39,7 @@ class Uncounted:
     def count(self) -> None:
         """An update was counted."""
         self._norms = None
-        self._versions = [witness._version for witness in self._witnesses]
+        self._versions = list(map(_VERSION, self._witnesses))
         self.batches = self.losses = 0
 
     @property

@@ -244,8 +244,8 @@ class Writer:
     ) -> None:
         """Add one update to ``steps``; ``time`` is in seconds since 1970.
 
-        ``examples`` are arrays declared by `ragged`, by path, with one row for each id. It costs a copy of
-        the arrays and the append to a list. Errors: RecordError if the step does not come after the last, a
+        ``examples`` are arrays declared by `ragged`, by path, with one row for each id. ``ids`` are not copied. It
+        costs the append to a list. Errors: RecordError if the step does not come after the last, a
         scalar takes the name of a column, or an array is not as declared.
         """
         if not self._ready():
@@ -255,11 +255,11 @@ class Writer:
         named = dict(scalars) if scalars else None
         if named:
             self._declared.check_scalars(named)
-        copied = None if ids is None else np.array(ids, np.int64).reshape(-1)
+        ids = None if ids is None else np.asarray(ids, np.int64).reshape(-1)
         if examples:
-            self._declared.check_examples(step, 0 if copied is None else len(copied), examples)
+            self._declared.check_examples(step, 0 if ids is None else len(ids), examples)
         seen = {path: np.array(values) for path, values in (examples or {}).items()}
-        self._worker.row(Row(step, epoch, time, loss, skipped, tuple(lr), copied, named, seen or None))
+        self._worker.row(Row(step, epoch, time, loss, skipped, tuple(lr), ids, named, seen or None))
         self._last_row = step
 
     def mark_epoch_end(self, step: int) -> None:

@@ -45,13 +45,14 @@ class Weights:
         """Declaration for the writer: dtype, shape and dimension of each flat array."""
         return {name: (name, (size,), (f"{name}_element",)) for name, size in self.sizes.items()}
 
-    def take(self) -> dict[str, list[torch.Tensor]]:
+    def take(self, named: Mapping[str, torch.Tensor] | None = None) -> dict[str, list[torch.Tensor]]:
         """The live weights of each dtype, flat, where the model is: they are to be copied before the next update.
 
+        named: the model's tensors, if they are at hand.
         In the place of one that is gone or has another shape now stands NaN (0 where the dtype has none).
         """
         pieces: dict[str, list[torch.Tensor]] = {name: [] for name in self.sizes}
-        live = whole(named_tensors(self._model))
+        live = whole(named_tensors(self._model) if named is None else named)
         home = next((tensor.device for tensor in live.values()), None)  # a model may lie on several
         for row in self.table:
             tensor, dtype = live.get(row["name"]), DTYPES[row["array"]]
