@@ -90,9 +90,14 @@ def _loss_of_tokens(probe: Any, step: int) -> np.ndarray:
     return tokens["loss"]
 
 
-@source("losses", "step", "example", stream="outputs")
+@source("losses", "step", "example", needs=("correctness",), stream="outputs")
 def _losses(view: View) -> np.ndarray:
-    return view.per_example(lambda probe, step: probe.losses(step)).astype(np.float64)
+    """NaN of examples that the loss leaves out: what is stored of them is 0, and no loss."""
+    losses = view.per_example(lambda probe, step: probe.losses(step)).astype(np.float64)
+    rule = view.get("correctness")
+    if rule is not None and rule.kind == "class" and not rule.stated:
+        losses[:, ~rule.has_answers(view.get("targets"))] = np.nan
+    return losses
 
 
 @source("sums_pre", "step", "example", "call", stream="sums")

@@ -70,20 +70,21 @@ def _tied(x: np.ndarray, y: np.ndarray) -> NDArray[np.bool_]:
     return equal | (near & np.isfinite(x) & np.isfinite(y))
 
 
-def settled(values: ArrayLike) -> Floats:
+def settled(values: ArrayLike, largest: ArrayLike | None = None) -> Floats:
     """Values rounded to twelve digits of the largest: what is equal but for rounding becomes equal, to be ordered.
+
+    largest: what takes its place (default: the largest finite value), broadcast to the values.
 
     >>> x = settled([0.1 + 0.2, 0.3, np.inf])
     >>> bool(x[0] == x[1])
     True
     """
     values = np.asarray(values, np.float64)
-    finite = values[np.isfinite(values)]
-    largest = np.abs(finite).max(initial=0.0)
-    if largest == 0:
-        return values
-    scale = 2.0 ** np.ceil(np.log2(largest))
-    return np.asarray(np.round(values / scale, 12) * scale)
+    if largest is None:
+        largest = np.abs(values[np.isfinite(values)]).max(initial=0.0)
+    largest = np.asarray(largest, np.float64)
+    scale = 2.0 ** np.ceil(np.log2(np.where(largest > 0, largest, 1.0)))
+    return np.asarray(np.where(largest > 0, np.round(values / scale, 12) * scale, values))
 
 
 def _paired(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats, NDArray[np.bool_]]:

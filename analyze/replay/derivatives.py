@@ -45,7 +45,7 @@ def with_losses(
             gradients = torch.autograd.grad(losses.sum(), list(live.values()), allow_unused=True)
             for name, piece in zip(live, gradients, strict=True):
                 if piece is not None:
-                    total[name] += piece / examples.n
+                    total[name] += piece / max(1, examples.counted.sum())
     return torch.cat(seen), total
 
 
@@ -68,7 +68,7 @@ def hvp(state: State, vector: Mapping[str, Tensor], examples: Examples, chunks: 
             second = torch.autograd.grad(product, list(live.values()), allow_unused=True)
             for name, piece in zip(live, second, strict=True):
                 if piece is not None:
-                    total[name] += piece / examples.n
+                    total[name] += piece / max(1, examples.counted.sum())
     return total
 
 

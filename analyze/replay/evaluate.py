@@ -31,6 +31,7 @@ def both(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Outputs (example, ...) and losses (example,) of one forward pass, as NumPy arrays."""
     outputs, losses = [], []
+    examples = state.suited(examples)
     with torch.inference_mode(False), torch.no_grad():
         for start, stop in bounds(state, examples):
             out, loss = state.run_chunk(state.tensors, examples, start, stop, masks or {}, losses=True)
@@ -47,4 +48,4 @@ def loss_and_error(state: State, examples: Examples) -> tuple[float, float]:
         right = float(mean_defined(state.correct(examples, torch.from_numpy(outputs)))[0])
     except MissingTraceError:
         right = np.nan
-    return float(losses.mean()), 1.0 - right
+    return examples.mean(losses), 1.0 - right

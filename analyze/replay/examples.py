@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,24 @@ class Examples:
             else self.targets.cpu().numpy(),
             self.rule,
         )
+
+    @cached_property
+    def counted(self) -> np.ndarray:
+        """Which of them the loss counts an answer of, bool (example,): the others are left out of its mean."""
+        if self.rule is None or not isinstance(self.targets, torch.Tensor):
+            return np.ones(self.n, bool)
+        targets = self.targets.detach().cpu()
+        return self.rule.has_answers((targets.float() if targets.is_floating_point() else targets).numpy())
+
+    def that_count(self) -> Examples:
+        """Those of them alone."""
+        return self if self.counted.all() else self.take(np.flatnonzero(self.counted))
+
+    def mean(self, losses: torch.Tensor | np.ndarray) -> float:
+        """Mean of losses (example,) as the loss of a batch has it, added up in float64; NaN where none counts."""
+        values = np.asarray(losses.detach().double().cpu() if isinstance(losses, torch.Tensor) else losses)
+        counted = values[self.counted]
+        return float(counted.mean(dtype=np.float64)) if len(counted) else float("nan")
 
     def first(self, n: int | None) -> Examples:
         """The first n of them (None: all), in the same chunks."""

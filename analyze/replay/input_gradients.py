@@ -85,6 +85,9 @@ def layer_margins(state: State, examples: Examples) -> tuple[list[str], np.ndarr
     labels, targets = examples.labels, _as_numpy(examples.targets)
     margins, lengths = [], []
     moments: dict[str, list[Any]] = {place: [0.0, 0.0] for place in places}
+    origin: dict[
+        str, Any
+    ] = {}  # values of the first example, from which all are counted: equal ones have no variance
     for start, stop in bounds(state, examples):
         chunk = _Chunk(state, part(inputs, start, stop), names, real)
         margin, by_place = chunk.margins(labels[start:stop], targets[start:stop], examples.rule)
@@ -92,6 +95,7 @@ def layer_margins(state: State, examples: Examples) -> tuple[list[str], np.ndarr
         lengths.append([by_place[place] for place in places])
         for place in places:
             values = chunk.values[place]
+            values = values - origin.setdefault(place, values[0])
             moments[place][0] = moments[place][0] + values.sum(0)
             moments[place][1] = moments[place][1] + values.square().sum(0)
     variance = np.array(

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 class Neighbourhood:
     """Mean loss, its gradient, and accuracy of a network at w + v, as functions of the flat move v (P,).
 
-    `weights` are all trainable parameters end to end, biases and BatchNorm's gains among them; buffers stay.
+    `weights` are all trainable parameters end to end, biases and BatchNorm's gains among them; buffers stay. A network
+    of less than 32 bits is moved in float64: its own numbers have no others so near.
     """
 
     def __init__(self, state: Any, examples: Any) -> None:
-        self.state, self.examples = state, examples
-        self.weights: Tensor = state.flat().detach()
+        self.state = state.movable()
+        self.examples = self.state.suited(examples)
+        self.weights: Tensor = self.state.flat().detach()
 
     def at(self, v: Tensor) -> Any:
         """The network at w + v."""

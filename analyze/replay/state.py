@@ -91,7 +91,7 @@ class State:
         As in training: layer after layer, each normalised by what it sees now. Several chunks are averaged
         by their number of examples; each chunk is normalised by itself. Without BatchNorm, the same state.
         """
-        chosen = self._examples(examples)
+        chosen = self.suited(examples)
         chunks = [part(chosen.inputs, a, b) for a, b in self._chunks(chosen, derivative=False)]
         statistics = batch_norm.statistics(self.network, self.tensors, chunks)
         return self.with_tensors(statistics) if statistics else self
@@ -100,6 +100,11 @@ class State:
         """The same state in float64, network, weights and constants: slower, and exact to 1e-15."""
         tensors = {name: t.double() if t.is_floating_point() else t for name, t in self.tensors.items()}
         return self._other(as_double(self.network), tensors)
+
+    def movable(self) -> State:
+        """The same state with weights that can be moved by little: in float64 where one has less than 32 bits."""
+        small = any(self.tensors[name].dtype.itemsize < 4 for name in self.parameters)
+        return self.double() if small else self
 
     def _other(self, network: Network, tensors: Mapping[str, Tensor]) -> State:
         return State(self.step, network, tensors, probe=self._probe, memory=self.memory)
@@ -126,7 +131,7 @@ class State:
 
     def outputs(self, examples: Given, *, masks: Mapping[str, Tensor] | None = None) -> Tensor:
         """Outputs of the model, (example, ...)."""
-        chosen = self._examples(examples)
+        chosen = self.suited(examples)
         return torch.cat([outputs for outputs, _ in self._run(chosen, masks, losses=False)])
 
     def losses(
@@ -140,8 +145,9 @@ class State:
     def loss(
         self, examples: Given, targets: Any = None, *, masks: Mapping[str, Tensor] | None = None
     ) -> float:
-        """Mean loss of the examples, added up in float64."""
-        return float(self.losses(examples, targets, masks=masks).double().mean())
+        """Mean loss of the examples that the loss counts, added up in float64."""
+        chosen = self._with_targets(examples, targets)
+        return chosen.mean(self.losses(chosen, masks=masks))
 
     def correct(self, examples: Examples, outputs: Any = None) -> np.ndarray:
         """Share of each example's answers that are correct, float64 (example,); see `derived.correct_share`.
@@ -149,6 +155,7 @@ class State:
         outputs: of these examples, where they are there already. MissingTraceError where the loss knows no
         correctness.
         """
+        examples = self.suited(examples)
         if examples.rule is not None and examples.rule.stated:
             return self._stated(examples)
         if not isinstance(examples.targets, Tensor):
@@ -170,7 +177,7 @@ class State:
 
     def masks(self, examples: Given) -> dict[str, Tensor]:
         """Which units are on, bool (example, unit), by site; only sites that have masks."""
-        chosen = self._examples(examples)
+        chosen = self.suited(examples)
         packed = self._observe(chosen, "masks")["bits"]
         return {
             name: torch.from_numpy(bits.unpack(packed[units], chosen.n)).to(self.device).contiguous()
@@ -179,12 +186,12 @@ class State:
 
     def activations(self, examples: Given) -> dict[str, Tensor]:
         """Outputs of every site, float32 (example, unit), on the processor."""
-        values = torch.from_numpy(self._observe(self._examples(examples), "activations")["values"])
+        values = torch.from_numpy(self._observe(self.suited(examples), "activations")["values"])
         return {name: values[:, units] for name, units in places(self.network, "activations")}
 
     def sums(self, examples: Given) -> tuple[np.ndarray, np.ndarray]:
         """Sums of the outputs of each call and of each site: float64 (example, call) and (example, site)."""
-        sums = self._observe(self._examples(examples), "sums")
+        sums = self._observe(self.suited(examples), "sums")
         return sums["pre"], sums["post"]
 
     # ---- backward ----
@@ -192,16 +199,16 @@ class State:
     def gradient(
         self, examples: Given, targets: Any = None, *, masks: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """Gradient of the mean loss by trainable parameter."""
+        """Gradient of `loss` by trainable parameter."""
         chosen = self._with_targets(examples, targets)
         return derivatives.gradient(self, chosen, self._chunks(chosen, derivative=True), masks or {})
 
     def loss_and_gradient(self, examples: Given, targets: Any = None) -> tuple[float, dict[str, Tensor]]:
-        """Mean loss of the examples, added up in float64, and its gradient by trainable parameter: of one pass."""
+        """Mean loss as in `loss` and its gradient by trainable parameter: of one pass."""
         chosen = self._with_targets(examples, targets)
         chunks = self._chunks(chosen, derivative=True)
         losses, gradients = derivatives.with_losses(self, chosen, chunks, {})
-        return float(losses.double().mean()), gradients
+        return chosen.mean(losses), gradients
 
     def per_example_gradients(self, examples: Given, targets: Any = None) -> dict[str, Tensor]:
         """Gradient of each example's loss: (example, *shape) by trainable parameter; all are held at once."""
@@ -214,22 +221,23 @@ class State:
         return derivatives.gram(self, chosen, self._chunks(chosen, derivative=True))
 
     def hvp(self, vector: Mapping[str, Tensor], examples: Given, targets: Any = None) -> dict[str, Tensor]:
-        """Hessian of the mean loss times a vector, both by trainable parameter."""
+        """Hessian of `loss` times a vector, both by trainable parameter."""
         chosen = self._with_targets(examples, targets)
         return derivatives.hvp(self, vector, chosen, self._chunks(chosen, derivative=True))
 
     # ---- inside ----
 
-    def _examples(self, examples: Given) -> Examples:
+    def suited(self, examples: Given) -> Examples:
+        """Examples given in any way, with numbers as the weights are."""
         if isinstance(examples, str):
             return self.probe(examples)
         chosen = examples if isinstance(examples, Examples) else Examples(examples)
         return chosen.double() if self.dtype == torch.float64 else chosen
 
     def _with_targets(self, examples: Given, targets: Any) -> Examples:
-        chosen = self._examples(examples)
+        chosen = self.suited(examples)
         if targets is not None:
-            chosen = self._examples(Examples(chosen.inputs, targets, chosen.chunks))
+            chosen = self.suited(Examples(chosen.inputs, targets, chosen.chunks, rule=chosen.rule))
         if chosen.targets is None and self.network.targets:
             raise MissingTraceError("a loss needs targets: give examples that have them, or targets=")
         if self.network.no_loss:

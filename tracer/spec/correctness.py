@@ -156,6 +156,17 @@ class Correctness:
         counts = classes >= 0
         return counts if self.ignore_index is None else counts & (classes != self.ignore_index)
 
+    def has_answers(self, targets: np.ndarray) -> np.ndarray:
+        """Whether the loss counts an answer of each example at all, bool (example,): else its loss says nothing.
+
+        >>> Correctness("class", ignore_index=7).has_answers(np.array([[7, 7], [7, 1]]))
+        array([False,  True])
+        """
+        n = len(targets)
+        if self.kind != "class" or self.stated or targets.dtype.kind not in "iu":
+            return np.ones(n, bool)
+        return self.counted(self.answered(targets).reshape(n, -1)[:, self.first or self.shift :]).any(1)
+
     def _misfit(self, outputs: Any, targets: Any) -> MissingTraceError:
         return MissingTraceError(
             f"outputs of shape {tuple(outputs.shape)} do not fit targets of shape {tuple(targets.shape)}, so "

@@ -91,7 +91,7 @@ def cna_landscape(
         return state.flat().double().cpu().numpy()
 
     plane = principal_plane(load, len(states))
-    last = states[int(np.flatnonzero(np.isfinite(plane.trajectory[:, 0]))[-1])]
+    last = states[int(np.flatnonzero(np.isfinite(plane.trajectory[:, 0]))[-1])].movable()
     axes = [grid(plane.trajectory[:, component], points, margin) for component in range(2)]
     sample = states.examples(examples)
     alpha = np.asarray(complexity_entropy)[: sample.n]

@@ -155,10 +155,13 @@ def _votes(
     rows = (values if finite.all() else np.where(finite[:, None], values, 0.0)) / scale
     square = np.einsum("ij,ij->i", rows, rows)
     distance = square[:, None] + square[chosen] - 2 * rows @ rows[chosen].T
-    # Rounded, so that equal distances are equal, and the lower id, which comes first, wins.
-    distance = settled(np.maximum(distance, 0.0))
+    distance = np.maximum(distance, 0.0)
     train = split == "train"
     distance[train[:, None] & (ids[:, None] == ids[chosen])] = np.inf
+    # Rounded, so that equal distances are equal, and the lower id, which comes first, wins: to digits of the squares
+    # that the nearest are differences of, whatever values an example far away has.
+    nearest = np.argpartition(distance, min(k, len(chosen)) - 1, axis=1)[:, :k]
+    distance = settled(distance, (square + square[chosen][nearest].max(1))[:, None])
     # Votes tie towards the lower class: argmax takes the first.
     order = np.argsort(distance, axis=1, kind="stable")[:, :k]
     near = np.take_along_axis(distance, order, 1) < np.inf

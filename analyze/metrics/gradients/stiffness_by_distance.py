@@ -117,9 +117,14 @@ def _pairs(
 
 def _bins(distance: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
     low, high = (distance.min(), distance.max()) if len(distance) else (0.0, 2.0)
-    width = (high - low or 1.0) / bins
+    width = (high - low if _apart(low, high) else 1.0) / bins
     index = np.minimum(((distance - low) / width).astype(np.int64), bins - 1)
     return index, low + width * (np.arange(bins) + 0.5)
+
+
+def _apart(low: float, high: float) -> bool:
+    """Whether two distances differ by more than rounding."""
+    return high - low > ROUNDING * high
 
 
 def crossing(distance: np.ndarray, mean: np.ndarray) -> float:
@@ -146,7 +151,7 @@ def linear_fit(distance: np.ndarray, value: np.ndarray) -> float:
     >>> round(linear_fit(np.array([0.0, 1.0]), np.array([1.0, 0.5])), 6)
     2.0
     """
-    if not len(distance) or distance.min() == distance.max():
+    if not len(distance) or not _apart(distance.min(), distance.max()):
         return np.nan
     centred = distance - distance.mean()
     slope = float(centred @ (value - value.mean()) / (centred @ centred))

@@ -115,7 +115,7 @@ def local_learning_coefficient(
     >>> bool(abs(50.0 * losses.mean() - langevin.quadratic_coefficient(np.ones(4), 50.0, 0.01, 5.0)) < 0.15)
     True
     """
-    chosen = states.examples(examples)
+    chosen = states.examples(examples).that_count()
     burn = _burn_in({"burn_in": burn_in, "draws": draws})
     values = {name: np.full(len(states), np.nan) for name in VALUES}
     traces = np.full((len(states), chains, draws), np.nan)
@@ -188,7 +188,7 @@ class _Around:
     """The loss and its gradient around one state, in float64 vectors (P,)."""
 
     def __init__(self, state: Any, examples: Any, batch: int | None) -> None:
-        self.state, self.examples = state, examples
+        self.state, self.examples = (state := state.movable()), examples
         self.batch = examples.n if batch is None else min(batch, examples.n)
         self.start = np.asarray(state.flat().double().cpu().numpy())
         self.loss = state.loss(examples)

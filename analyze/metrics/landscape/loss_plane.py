@@ -71,7 +71,7 @@ def loss_plane(
     shape = (len(states), len(STATISTICS), points, points)
     loss, error, cosine = np.full(shape, np.nan), np.full(shape, np.nan), np.full(len(states), np.nan)
     for step in range(len(states)):
-        state = states[step]
+        state = states[step].movable()
         if not bool(state.flat().isfinite().all()):
             continue
         delta, eta = (direction(state, seed, which) for which in (0, 1))

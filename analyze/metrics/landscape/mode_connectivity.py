@@ -122,6 +122,7 @@ def between(first: Any, second: Any, examples: Any, training: Any, points: int =
     from analyze.replay.evaluate import loss_and_error
 
     _check(first.tensors, second.tensors)
+    first = first.movable()
     norms = bool(batch_norms(first.network))
     curves = np.full((2, len(KINDS), points), np.nan)
     for position, t in enumerate(np.linspace(0, 1, points)):

@@ -129,6 +129,7 @@ def trajectory_dimension(
                 'distance="losses" needs losses of a train probe at every snapshot with weights; record both together'
             )
         points = np.asarray(losses[rows][:, split == "train"], np.float64)
+        points = points[:, ~np.isnan(points).all(0)]  # without examples that the loss leaves out
         table = np.array([np.abs(points - point).mean(1) for point in points])
     else:
         names = [name for owned in layer_tensors.values() for name in owned]
@@ -166,12 +167,9 @@ def equally_spaced(step: np.ndarray, most: int) -> np.ndarray:
 def _flat(weights: Sequence[Mapping[str, np.ndarray]], rows: np.ndarray, names: Sequence[str]) -> np.ndarray:
     held: list[np.ndarray] = []
     for row in rows:
-        tensors = weights[int(row)]
-        held.append(
-            np.concatenate(
-                [np.asarray(tensors[name], np.float32).ravel() for name in names] or [np.empty(0, np.float32)]
-            )
-        )
+        found = [np.asarray(weights[int(row)][name]) for name in names]
+        kind = np.float64 if any(values.dtype == np.float64 for values in found) else np.float32
+        held.append(np.concatenate([np.empty(0, kind), *(values.astype(kind).ravel() for values in found)]))
         if held[0].nbytes * len(rows) > LIMIT:
             raise MissingTraceError(
                 f"the distances of {len(rows)} iterates of {held[0].size} parameters take "

@@ -20,7 +20,7 @@ FIRST, SECOND = 0.1, 0.01
 
 
 @metric(
-    reads=("losses", "entropies", "step", "epoch_end"),
+    reads=("losses", "entropies", "step", "epoch_end", "epoch"),
     optional=("gradient_noise.trace",),
     scope="train",
     whole=True,
@@ -66,24 +66,25 @@ def training_measures(
     entropies: np.ndarray,
     step: np.ndarray,
     epoch_end: np.ndarray,
+    epoch: np.ndarray,
     *,
     gradient_noise_trace: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Training loss, entropy of the outputs, optimizer steps to a loss, and gradient noise early and late.
 
     `losses` and `entropies` of the softmax (step, example) are those of the training probe in eval mode, `step`
-    (step,) the snapshots and `epoch_end` (step,) which of them end an epoch. `train_loss` is the mean loss and
-    `output_entropy` the mean of -Σ p ln p, its sign positive (the list of Jiang et al. has its negative).
-    `steps_to_0_1`: the first snapshot at which the mean loss is at most 0.1, never the loss of a minibatch;
-    `steps_0_1_to_0_01`: how many steps later it is at most 0.01. NaN where a loss is never reached: `n_censored` is
-    then 1 or 2. Steps are known as finely as snapshots were taken. `gradient_noise_epoch1`, `gradient_noise_final`:
-    trace of the covariance of the per-example gradients of all layers at the end of the first epoch and at the last
-    snapshot where it is defined, from `gradient_noise`; NaN where that was not computed. A minibatch's noise is this
-    over its size. `n_undefined` examples without a finite loss or entropy are left out of the means, `n_examples` are
-    there.
+    (step,) the snapshots, `epoch_end` (step,) which of them end an epoch and `epoch` (step,) which one. `train_loss`
+    is the mean loss and `output_entropy` the mean of -Σ p ln p, its sign positive (the list of Jiang et al. has its
+    negative). `steps_to_0_1`: the first snapshot at which the mean loss is at most 0.1, never the loss of a
+    minibatch; `steps_0_1_to_0_01`: how many steps later it is at most 0.01. NaN where a loss is never reached:
+    `n_censored` is then 1 or 2. Steps are known as finely as snapshots were taken. `gradient_noise_epoch1`,
+    `gradient_noise_final`: trace of the covariance of the per-example gradients of all layers at the end of the first
+    epoch and at the last snapshot where it is defined, from `gradient_noise`; NaN where that was not computed, or no
+    snapshot was taken there. A minibatch's noise is this over its size. `n_undefined` examples without a finite loss
+    or entropy are left out of the means, `n_examples` are there.
 
     >>> losses = np.array([[2.0], [0.5], [0.08], [0.01]])
-    >>> found = training_measures(losses, np.full((4, 1), np.log(2)), np.array([0, 10, 20, 40]), np.array([False] * 4))
+    >>> found = training_measures(losses, np.full((4, 1), np.log(2)), np.array([0, 10, 20, 40]), *np.zeros((2, 4), int))
     >>> found["steps_to_0_1"], found["steps_0_1_to_0_01"], round(float(found["output_entropy"][0] / np.log(2)), 6)
     (20.0, 20.0, 1.0)
     """
@@ -91,7 +92,7 @@ def training_measures(
     loss, used = mean_defined(finite, 1)
     first, second = (_first(step, loss, limit) for limit in (FIRST, SECOND))
     noise = np.full(len(step), np.nan) if gradient_noise_trace is None else gradient_noise_trace[:, -1]
-    ends, last = noise[epoch_end & (step > 0)], noise[~np.isnan(noise)]
+    ends, last = noise[np.asarray(epoch_end, bool) & (epoch == 1)], noise[~np.isnan(noise)]
     return {
         "train_loss": loss,
         "output_entropy": mean_defined(entropies, 1)[0],

@@ -143,12 +143,15 @@ def _fixed_paths(
     from analyze.replay.evaluate import both
 
     packed = [_packed(states[position].masks(sample)) for position in chosen]
+    whole = [bool(states[position].outputs(sample).isfinite().all()) for position in chosen]
     loss, accuracy = np.full((2, len(states), len(chosen)), np.nan)
     for row, state in enumerate(states):
         if parts:
             zeros = {name: state.tensors[name] * 0 for name in state.parameters}
             state = state.with_tensors(zeros | parts[state.step])
         for column, bits in enumerate(packed):
+            if not whole[column]:  # an example whose outputs are no numbers has no path
+                continue
             outputs, losses = both(state, sample, _unpacked(bits, sample.n, state.device))
             loss[row, column] = losses.mean()
             try:

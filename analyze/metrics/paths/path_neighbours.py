@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-UNDEFINED = -np.finfo(np.float64).max  # below every similarity
-
 
 @metric(
     reads=("overlap", "overlap_previous", "ids", "site"),
@@ -61,8 +59,8 @@ def path_neighbours(
     in the probe; those beyond its size are left out.
 
     `rank` (step, site, baseline, example) is 0 for the most similar example, ties going to the lower id, and
-    -1 for the baseline itself and where all its overlaps are undefined. `turnover` (step, site) is one minus the
-    Jaccard index of the `top` nearest at both snapshots, mean over baselines; a baseline that overlaps with no
+    -1 for the baseline itself and examples whose similarity to it is undefined. `turnover` (step, site) is one minus
+    the Jaccard index of the `top` nearest at both snapshots, mean over baselines; a baseline that overlaps with no
     other example at either is left out.
     NaN where all are, as at the first snapshot.
 
@@ -83,7 +81,7 @@ def path_neighbours(
             f"give the option baselines= positions below {len(ids)}"
         )
     now, before = (_others(table[:, :, chosen], chosen) for table in (overlap, overlap_previous))
-    rank, rank_before = ranks(now, ids, chosen), ranks(before, ids, chosen)
+    rank, rank_before = ranks(now, ids), ranks(before, ids)
     near, near_before = ((r >= 0) & (r < top) for r in (rank, rank_before))
     jaccard = divide((near & near_before).sum(-1), (near | near_before).sum(-1))
     alike = (now > 0).any(-1) & (before > 0).any(-1)
@@ -97,27 +95,23 @@ def path_neighbours(
     }
 
 
-def ranks(similarity: np.ndarray, ids: np.ndarray, baselines: np.ndarray) -> np.ndarray:
-    """Ranks by decreasing similarity (..., baseline, example): 0 the nearest, ties by id, -1 the baseline.
+def ranks(similarity: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Ranks by decreasing similarity (..., baseline, example): 0 the nearest, ties by id; -1 where similarity is -inf.
 
-    >>> ranks(np.array([[-np.inf, 2.0, 2.0]]), np.array([0, 8, 3]), np.array([0]))
+    >>> ranks(np.array([[-np.inf, 2.0, 2.0]]), np.array([0, 8, 3]))
     array([[-1,  1,  0]])
     """
     by_id = np.argsort(ids, kind="stable")
-    with np.errstate(over="ignore"):  # of what is undefined
-        key = -np.round(similarity, 12)  # counts, or cosines, which rounding would else put in order
+    key = -np.round(similarity, 12)  # counts, or cosines, which rounding would else put in order
     order = by_id[np.argsort(key[..., by_id], axis=-1, kind="stable")]
     rank = np.empty(order.shape, np.int64)
     np.put_along_axis(rank, order, np.broadcast_to(np.arange(len(ids)), order.shape), axis=-1)
-    # The baseline's own similarity is -inf, so it is last and its removal moves no other rank.
-    rank[..., np.arange(len(baselines)), baselines] = -1
-    nothing = (similarity <= UNDEFINED).all(-1, keepdims=True)
-    return np.where(nothing, -1, rank)
+    return np.where(np.isneginf(similarity), -1, rank)  # they came last, so that no other rank is moved
 
 
 def _others(similarity: np.ndarray, baselines: np.ndarray) -> np.ndarray:
-    # Below every other value, NaN included, so that the baseline itself is always ranked last.
-    similarity = np.nan_to_num(similarity.astype(np.float64), nan=UNDEFINED)
+    """Similarities to the baselines, -inf for their own and where there is none."""
+    similarity = np.where(np.isnan(similarity), -np.inf, similarity)
     similarity[:, :, np.arange(len(baselines)), baselines] = -np.inf
     return similarity
 

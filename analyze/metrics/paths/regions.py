@@ -82,7 +82,8 @@ def regions(
 
     `states` holds the network at every snapshot and the examples of a probe; `labels` and `ids` are
     (example,). Of all pairs of the first 2,000 examples `pairs` are drawn with `seed` (the same at every
-    snapshot), half of them within a class where there are such; `id_from` and `id_to` (pair,) are their ids.
+    snapshot), half of them within a class where there are such; `id_from` and `id_to` (pair,) are their ids. Where a
+    probe has fewer pairs they are -1, and all else is NaN without being counted.
     `regions` (step, pair) is 1 plus the number of different places on the segment where any unit passes 0 (or
     where another element of a max-pooling window becomes the largest): every breakpoint is computed, in
     float64, and those nearer than 1e-10 of the segment count once. NaN where there are more than `limit`, counted in
@@ -103,12 +104,15 @@ def regions(
             "inputs are not one tensor of real numbers, so there is no segment between them"
         )
     chosen = chosen_pairs(np.asarray(labels)[: sample.n], pairs, seed)
-    counts = np.full((len(states), len(chosen), 2), np.nan)
+    counts = np.full((len(states), pairs, 2), np.nan)  # as long for a probe of too few examples for so many
     for row, state in enumerate(states):
         count = counter(state, samples, limit)
         for column, (first, second) in enumerate(chosen):
             counts[row, column] = count(inputs[first], inputs[second])
-    lengths = np.array([float((inputs[a].double() - inputs[b].double()).norm()) for a, b in chosen])
+    lengths = np.full(pairs, np.nan)
+    lengths[: len(chosen)] = [float((inputs[a].double() - inputs[b].double()).norm()) for a, b in chosen]
+    ends = np.full((pairs, 2), -1, np.int64)
+    ends[: len(chosen)] = np.reshape([(ids[a], ids[b]) for a, b in chosen], (-1, 2))
     exact = counts[..., 0]
     return {
         "regions": exact,
@@ -116,10 +120,10 @@ def regions(
         "density": divide(exact, np.broadcast_to(lengths, exact.shape)),
         "mean": mean_defined(exact, 1)[0],
         "std": std_defined(exact, 1),
-        "n_undefined": np.isnan(exact).sum(1),
-        "id_from": np.array([ids[a] for a, _ in chosen], np.int64),
-        "id_to": np.array([ids[b] for _, b in chosen], np.int64),
-        "pair": np.arange(len(chosen)),
+        "n_undefined": np.isnan(exact[:, : len(chosen)]).sum(1),
+        "id_from": ends[:, 0],
+        "id_to": ends[:, 1],
+        "pair": np.arange(pairs),
         "attrs": {"n_units": sum(site.n_units for site in states[0].network.sites), "samples": samples},
     }
 

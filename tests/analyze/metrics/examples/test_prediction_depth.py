@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from analyze.metrics.examples.prediction_depth import prediction_depth
+from analyze.metrics.examples.prediction_depth import _votes, prediction_depth
 from tests.oracles.prediction_depth import slow
 
 
@@ -67,3 +67,15 @@ def test_scaling_a_site_and_values_that_are_not_finite():
     assert result["n_undefined"].tolist() == [[0, 0], [1, 0]]
     data["split"] = np.array(["test"] * 9)
     assert np.isnan(prediction_depth(**data)["depth"]).all()
+
+
+def test_an_example_far_away_changes_no_neighbours_of_the_others():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(20, 2)) * 0.01
+    labels = np.arange(20) % 2
+    values[labels == 1] += 1
+    ids, split = np.arange(21), np.array(["train"] * 21)
+    near = np.concatenate([values, [[3.0, 0.0]]]), np.concatenate([values, [[3e6, 0.0]]])
+    with_one = [_votes(rows, ids, np.append(labels, 0), ids, 3, split) for rows in near]
+    for found in with_one:
+        assert found[:20].tolist() == labels.tolist()

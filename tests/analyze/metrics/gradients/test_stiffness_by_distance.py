@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analyze.arrays.derived import cosines
-from analyze.metrics.gradients.stiffness_by_distance import crossing, linear_fit, stiffness_by_distance
+from analyze.metrics.gradients.stiffness_by_distance import _bins, crossing, linear_fit, stiffness_by_distance
 from tests.oracles import stiffness_by_distance as slow
 
 LAYERS = np.array(["fc", "all"])
@@ -125,3 +125,10 @@ def test_a_constant_network_has_no_place_where_its_stiffness_ends():
     assert crossing(distance, np.array([0.5, 1e-17, 0.2, -1.0, -1.0, -1.0, -1.0])) == pytest.approx(
         distance[1]
     )
+
+
+def test_distances_that_differ_by_rounding_are_one():
+    apart = 0.3670520231213873
+    for distance in ([apart] * 3, [apart, np.nextafter(apart, 1), apart]):
+        assert np.isnan(linear_fit(np.array(distance), np.array([0.5, 0.4, 0.9])))
+        assert set(_bins(np.array(distance), 20)[0].tolist()) == {0}

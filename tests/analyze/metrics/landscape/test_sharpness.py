@@ -142,3 +142,15 @@ def test_loss_and_gradient_of_one_pass_are_those_of_two():
     loss, gradient = state.loss_and_gradient(given)
     assert loss == pytest.approx(state.loss(given), rel=1e-12)
     assert all(torch.equal(value, gradient[name]) for name, value in state.gradient(given).items())
+
+
+def test_a_network_of_16_bits_is_moved_in_more():
+    given = examples(12, dtype=torch.bfloat16)
+    model = mlp((4, 8, 3), dtype=torch.bfloat16)
+    near = Neighbourhood(state_of(model, given), given)
+    exact = state_of(model.double(), given.double()).flat()
+    assert near.weights.dtype == torch.float64 and torch.equal(near.weights, exact)
+    v = torch.ones_like(near.weights) * 1e-5
+    wide = Neighbourhood(state_of(model.double(), given.double()), given.double())
+    assert near.loss(v) == pytest.approx(wide.loss(v), rel=1e-12) != near.loss(v * 0)
+    assert near.accuracy(v) == wide.accuracy(v)

@@ -98,3 +98,12 @@ def test_what_does_not_move_or_is_not_finite_is_undefined():
     broken = np.ones((5, 3))
     broken[2, 0] = np.nan
     assert math.isnan(trajectory_dimension(run_of(broken), LAYERS, np.arange(5), 100)["e_alpha"])
+
+
+def test_weights_of_float64_keep_their_digits():
+    steps = 1e-9 * np.arange(1, 6.0)[:, None] ** 2 * np.array([1.0, 2.0, 2.0])
+    found = trajectory_dimension(run_of(1 + steps), LAYERS, np.arange(5), 4)
+    assert found["n_duplicates"] == 0
+    assert found["e_alpha"] == pytest.approx(3e-9 * 24, rel=1e-6)
+    single = trajectory_dimension(run_of(np.float32(1 + steps)), LAYERS, np.arange(5), 4)
+    assert single["n_duplicates"] == 4

@@ -71,3 +71,15 @@ def test_dead_network_has_no_margins(states):
     dead = state.with_tensors({"4.weight": torch.zeros_like(state.tensors["4.weight"])})
     result = layer_margin(replayed.States([dead], given))
     assert np.isnan(result["mean"]).all() and (result["n_undefined"] == given.n).all()
+
+
+@pytest.mark.parametrize("n", [23, 37])
+def test_values_that_are_the_same_for_all_examples_have_no_margin(n):
+    given = replayed.examples(n)
+    model = replayed.mlp((4, 8, 8, 3))
+    with torch.no_grad():  # the first layer is dead for all, so the second gives its biases
+        model[0].weight.fill_(-1)
+        model[0].bias.fill_(-100)
+        model[2].bias.copy_(torch.rand(8, generator=torch.Generator().manual_seed(n)).double() + 0.1)
+    result = layer_margin(replayed.States([replayed.state_of(model, given)], given))
+    assert np.isnan(result["mean"][0, 2]) and result["n_undefined"][0, 2] == n

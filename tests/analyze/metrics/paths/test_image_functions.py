@@ -192,3 +192,15 @@ def test_the_training_set_may_be_given_and_is_checked(tmp_path):
     assert distance(last.weights, replay.at(last.step).tensors) < 1e-12
     with pytest.raises(ArchiveError, match="not the recorded one"):
         History(replay, data=lambda: (given.inputs + 1, given.targets))
+
+
+def test_a_diverged_network_has_no_paths_to_hold_others_to(tmp_path):
+    states = states_of(recorded(tmp_path / "run.zarr"))
+    diverged = states[1].with_tensors({"0.weight": torch.full_like(states[1].tensors["0.weight"], torch.inf)})
+    chosen = replayed.States([states[0], diverged, states[2]], states.examples())
+    result = image_functions(chosen, history="none")
+    assert (
+        np.isnan(result["fixed_path_loss"][:, 1]).all()
+        and np.isnan(result["fixed_path_accuracy"][:, 1]).all()
+    )
+    assert np.isfinite(result["fixed_path_loss"][0, [0, 2]]).all()

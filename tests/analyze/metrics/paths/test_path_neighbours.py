@@ -65,7 +65,7 @@ def test_order_of_examples_does_not_matter():
     np.testing.assert_allclose(plain["turnover"], moved["turnover"])
 
 
-def test_activations_by_cosine_and_a_dead_example_last():
+def test_activations_by_cosine_where_a_dead_example_has_no_rank():
     rng = np.random.default_rng(4)
     values = [rng.random((2, 17, 5)).astype(np.float32), rng.random((2, 17, 9)).astype(np.float32)]
     values[0][1, 3] = 0.0
@@ -76,9 +76,18 @@ def test_activations_by_cosine_and_a_dead_example_last():
     assert result["site"].tolist() == ["a", "b"]
     for step, site in np.ndindex(2, 2):
         rows = values[site][step].astype(float).tolist()
-        expected = [slow.rank(slow.cosine(rows, b), ids, b) for b in (5, 10, 15)]
+        expected = np.array([slow.rank(slow.cosine(rows, b), ids, b) for b in (5, 10, 15)])
+        if (step, site) == (1, 0):
+            expected[:, 3] = -1
         np.testing.assert_array_equal(result["rank"][step, site], expected)
-    assert result["rank"][1, 0, :, 3].tolist() == [15, 15, 15]
+
+
+def test_those_without_a_similarity_are_no_neighbours():
+    table = np.full((2, 1, 8, 8), np.nan)
+    table[:, :, 0, :3] = table[0, 0, :3, 0] = [9, 4, 5]
+    found = path_neighbours(table, table, np.arange(8), SITES[:1], baselines=[0])
+    assert found["rank"][0, 0, 0].tolist() == [-1, 1, 0, -1, -1, -1, -1, -1]
+    assert found["turnover"].tolist() == [[0.0], [0.0]]
 
 
 def test_what_is_missing_is_said():

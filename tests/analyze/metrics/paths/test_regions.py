@@ -172,3 +172,15 @@ def test_pairs_of_very_many_examples_are_drawn_without_listing_all():
     tracemalloc.stop()
     assert len(set(chosen)) == 10 and all(first < second < AMONG for first, second in chosen)
     assert peak < 50 * AMONG * AMONG  # a list of all pairs would take 10,000 times as much
+
+
+def test_a_probe_of_too_few_examples_has_pairs_that_are_none():
+    given = replayed.examples(3)
+    states = replayed.States([replayed.state_of(replayed.mlp((4, 8, 3)), given)], given)
+    result = regions(states, given.targets.numpy(), np.arange(3) + 7, pairs=5, samples=8)
+    assert result["regions"].shape == (1, 5) and len(result["pair"]) == 5
+    assert (result["id_from"] >= 0).tolist() == [True] * 3 + [False] * 2
+    assert np.isfinite(result["regions"][0, :3]).all() and np.isnan(result["regions"][0, 3:]).all()
+    assert result["n_undefined"].tolist() == [0]
+    alone = replayed.States([replayed.state_of(replayed.mlp((4, 8, 3)), given.first(1))], given.first(1))
+    assert np.isnan(regions(alone, given.targets.numpy(), np.arange(3), pairs=5)["mean"]).all()
