@@ -127,6 +127,13 @@ def watched(model: nn.Module) -> list[int]:
     return seen
 
 
+def notes_of(archive: tracer.archive.Archive) -> list[str]:
+    """The notes of a run but for the one on the hook of `watched`."""
+    notes = archive.attributes["notes"]
+    assert notes[0].startswith("Forward hooks of your own")
+    return notes[1:]
+
+
 def plain(path: Path, accumulation: int = 1) -> Net:
     """The training as a loop of plain PyTorch; the last update of an epoch may be of fewer batches."""
     model, batches = Net().train(), loader()

@@ -143,6 +143,8 @@ class _Writing:
             part = traced(call, [one.meta["val"] for one in taken])
         except Exception:  # whatever PyTorch's own forms raise on symbolic sizes
             return None
+        if _writes(node) and _dtype(part.output_node().args[0]) != _dtype(node):
+            return None  # a comparison, say, which written in place is no bool
         return self._inlined(part, taken, node)
 
     def _inlined(self, part: fx.Graph, taken: list[fx.Node], node: fx.Node) -> Any:
@@ -196,6 +198,11 @@ class _Writing:
         while names[-1] in self._place:
             names.append(self._place[names[-1]])
         return names
+
+
+def _dtype(node: Any) -> torch.dtype | None:
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    return value.dtype if isinstance(value, Tensor) else None
 
 
 def _is_size(node: fx.Node) -> bool:

@@ -118,11 +118,11 @@ def _fixed(model: nn.Module, goal: Any, examples: _Examples, chunk: int) -> Netw
     few = examples.first(chunk)
     try:
         draft = _export(model, goal, few)
+        sizes = _sizes(draft, model, few)
     except RecordError:
         raise
     except Exception as error:
         raise RecordError(_refused(model, error)) from error
-    sizes = _sizes(draft, model, few)
     rows = _with_sizes(draft.rows, sizes, sizes, chunk, chunk + 1)
     for larger in (chunk + 1, 2 * chunk):
         more = examples.first(larger)

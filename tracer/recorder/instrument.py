@@ -15,7 +15,6 @@ from tracer.network import Network
 from tracer.network.checks import closure, currency
 from tracer.network.copies import memory_returned, named_tensors, return_memory
 from tracer.network.independence import independence
-from tracer.network.memo import trace_once
 from tracer.network.objective import Objective
 from tracer.network.reading import unreadable
 from tracer.network.writing import stored
@@ -34,13 +33,12 @@ from tracer.recorder.preparation import (
     device_of,
     example_bytes,
     examples_to_trace_with,
-    kind,
     layer_of,
     some,
     unreached,
-    untraced,
 )
 from tracer.recorder.resume import ResumePoint
+from tracer.recorder.stand_in import hooked, kind, traced
 from tracer.recorder.structure import Structure, surviving, tensors_of, told
 from tracer.schedule import Schedule
 from tracer.spec import OBJECT_BYTES
@@ -128,10 +126,7 @@ class Instrument:
         self._inputs, self._targets = some(probe, device_of(named_tensors(self.model)), self._few)
         check_accepted(self.model, name, self._inputs, self._targets, **self._goal)
         arguments = (self.model, self._inputs, self._targets)
-        try:
-            self.network = trace_once(*arguments, **self._goal, chunk=chunk)
-        except (RecordError, ArchiveError) as refusal:
-            self.network = untraced(*arguments, **self._goal, refusal=refusal)
+        self.network = traced(*arguments, **self._goal, chunk=chunk)
 
     def _examine(self) -> None:
         assert self.network is not None
@@ -169,7 +164,7 @@ class Instrument:
         # Which parameters a model that branches on values uses, a few examples cannot tell.
         known = isinstance(network, Network) or network.batch is None
         useless = unreached(network, tensors, self._inputs, self._targets) if known else []
-        self.announced = [*other_splits(self._probes), *self._pass.lowered]
+        self.announced = [*other_splits(self._probes), *self._pass.lowered, *hooked(self.model)]
         for note in [*useless, *self._pass.notes, *self.announced]:
             self._note(note)
 

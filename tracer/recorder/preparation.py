@@ -16,13 +16,19 @@ from tracer.errors import ArchiveError, RecordError, first_line
 from tracer.network import Network
 from tracer.network.checks import reached
 from tracer.network.checks import some as first_of
-from tracer.network.copies import memory_returned, named_tensors, passing_copy, private_copy, quiet, unwrap
+from tracer.network.copies import (
+    memory_returned,
+    named_tensors,
+    passing_copy,
+    private_copy,
+    quiet,
+    unwrap,
+)
 from tracer.network.estimate import Estimate, estimate
 from tracer.network.loss_kind import judged
 from tracer.network.objective import Objective, Scored, call_model, objective_of, per_example, said_targets
 from tracer.network.pytree import cloned, examples_in, first_tensor, leaves_of, rebuild, take, whole
 from tracer.network.table import DTYPES
-from tracer.network.tracing import INSTEAD
 from tracer.probe import Probe, ProbePass, fitting
 from tracer.probe.answers import TOP, WHOLE
 from tracer.probe.memory import chunks_of
@@ -202,26 +208,6 @@ def _floating(tree: Any) -> int:
     elif hasattr(tree, "values"):
         tree = list(tree.values())
     return sum(map(_floating, tree)) if isinstance(tree, tuple | list) else 0
-
-
-def untraced(*arguments: Any, refusal: Exception, **goal: Any) -> EagerNetwork:
-    """The model itself in the table's place; why it could not be traced where that is no way either."""
-    try:
-        return EagerNetwork(*arguments, **goal, reason=str(refusal))
-    except RecordError:
-        raise
-    except Exception as error:
-        reason = str(refusal).partition(INSTEAD)[0]
-        raise RecordError(
-            f"{reason}; nor can the model be probed itself: {first_line(error)}; probes={{}} records all but probes"
-        ) from error
-
-
-def kind(network: Network | EagerNetwork | None) -> dict[str, Any]:
-    """What the card says of the network."""
-    if isinstance(network, EagerNetwork):
-        return {"network": "eager", "network_reason": network.reason}
-    return {"network": None if network is None else "table"}
 
 
 def examples_to_trace_with(

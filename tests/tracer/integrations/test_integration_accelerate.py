@@ -18,6 +18,7 @@ from tests.trainers import (
     check_ids_of_collated,
     dropped,
     loader,
+    notes_of,
     options,
     plain,
     reordered,
@@ -95,7 +96,7 @@ def test_training_is_unchanged(tmp_path: Path, mixed_precision: str) -> None:
     assert torch.equal(after, torch.get_rng_state()) and seen == again
     assert_same_weights(model, bare)
     with tracer.open(tmp_path / "a.zarr") as archive:
-        assert archive.attributes["notes"] == []
+        assert notes_of(archive) == []
         assert [call["name"] for call in archive.attributes["calls"]] == ["net.0", "net.4"]
         x = options()["probes"]["test"][0]
         step = int(archive.snapshots[-1])

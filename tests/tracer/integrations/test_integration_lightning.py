@@ -21,6 +21,7 @@ from tests.trainers import (
     check_ids_of_collated,
     dropped,
     loader,
+    notes_of,
     options,
     plain,
     reordered,
@@ -122,7 +123,7 @@ def test_training_is_unchanged(tmp_path: Path, precision: str) -> None:
     assert_same_weights(outcomes[0][0], outcomes[1][0])
     assert outcomes[0][1:] == outcomes[1][1:]
     with tracer.open(tmp_path / "a.zarr") as archive:
-        assert archive.attributes["notes"] == []
+        assert notes_of(archive) == []
         assert np.isfinite(archive.rows["accuracy"]).tolist() == [step in (3, 6) for step in range(7)]
 
 
@@ -225,7 +226,7 @@ def test_ids_that_are_not_known_are_left_out_or_given(tmp_path: Path) -> None:
     _, seen = train(tmp_path / "b.zarr", [given], batches, module=Numbered)
     with tracer.open(tmp_path / "a.zarr") as archive:
         assert archive.rows["n_ids"].tolist() == [0] * 13
-        assert "No example ids" in archive.attributes["notes"][0]
+        assert "No example ids" in notes_of(archive)[0]
     with tracer.open(tmp_path / "b.zarr") as archive:
         assert archive._source.read("steps/ids").tolist() == seen == [*range(trainers.N)] * 2
         assert archive.layers == ["0", "1", "4"]

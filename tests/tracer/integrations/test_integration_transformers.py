@@ -21,6 +21,7 @@ from tests.trainers import (
     assert_same_weights,
     check_ids_of_collated,
     dropped,
+    notes_of,
     options,
     plain,
     reordered,
@@ -118,7 +119,7 @@ def test_training_is_unchanged(tmp_path: Path, bf16: bool) -> None:
     assert_same_weights(outcomes[0][0], outcomes[1][0])
     assert outcomes[0][1:] == outcomes[1][1:]
     with tracer.open(tmp_path / "a.zarr") as archive:
-        assert archive.attributes["notes"] == []
+        assert notes_of(archive) == []
         assert archive._source.read("steps/ids").tolist() == seen
         evaluated = np.isfinite(archive.rows["eval_loss"])
         assert evaluated.tolist() == [step in (3, 6) for step in range(7)]

@@ -32,7 +32,7 @@ def test_what_cannot_fit_is_refused_before_it_is_traced(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("traced")
 
-    monkeypatch.setattr("tracer.recorder.instrument.trace_once", never)
+    monkeypatch.setattr("tracer.recorder.stand_in.trace_once", never)
     monkeypatch.setattr(preparation, "_SMALL", 1e9)  # a model this small is traced sooner than estimated
     probe = tracer.Probe(torch.randn(400, 6), torch.arange(400) % 3, capture={"activations": 400})
     with pytest.raises(RecordError, match=r"lower its capture.*raise memory= to"):

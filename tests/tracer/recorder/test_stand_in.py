@@ -1,0 +1,81 @@
+"""What is probed computes what the model computes, or it is said what is not in it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
+
+import tracer
+from tracer.recorder import RecordWarning
+
+
+class Residual(nn.Module):
+    """Dropout in evaluation mode gives its input itself, which is then written into."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+        self.drop = nn.Dropout(0.1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.a(x)
+        out = self.drop(h)
+        out += self.b(x)
+        return self.c(out + h)
+
+
+class Gates(nn.Module):
+    """Comparisons in place are numbers, which add up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.c(x * (self.a(x).gt_(0) + self.b(x).ge_(0)))
+
+
+class Cast(Gates):
+    """A module's own dtype is kept by what is written into it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.c(self.a(x).gt_(0).logical_not_())
+
+
+def record(path: Path, model: nn.Module) -> tuple[tracer.archive.Archive, np.ndarray]:
+    x, y = torch.randn(6, 5), torch.arange(6) % 3
+    with tracer.record(path, model, None, loss=F.cross_entropy, probes={"train": (x, y)}) as run:
+        run.step()
+    return tracer.open(path), F.cross_entropy(model.eval()(x), y, reduction="none").detach().numpy()
+
+
+@pytest.mark.parametrize("kind", [Gates, Cast])
+@pytest.mark.filterwarnings("ignore:The loss does not depend on:tracer.recorder.RecordWarning")
+def test_comparisons_in_place_keep_the_dtype(tmp_path: Path, kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    archive, expected = record(tmp_path / "run.zarr", kind())
+    assert archive.card["network"] == "table"
+    np.testing.assert_allclose(archive.probes["train"].losses(0), expected, rtol=1e-5)
+
+
+def test_a_table_that_computes_something_else_is_not_taken(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    with pytest.warns(RecordWarning, match="computes something else than the model"):
+        archive, expected = record(tmp_path / "run.zarr", Residual())
+    assert archive.card["network"] == "eager"
+    for step in (0, 1):
+        np.testing.assert_allclose(archive.probes["train"].losses(step), expected, rtol=1e-5)
+
+
+def test_forward_hooks_of_the_user_s_are_told(tmp_path: Path) -> None:
+    model = nn.Sequential(weight_norm(nn.Linear(5, 5)), nn.ReLU(), nn.Linear(5, 3))
+    model.register_full_backward_hook(lambda *_: None)
+    assert record(tmp_path / "none.zarr", model)[0].attributes["notes"] == []
+    model[0].register_forward_hook(lambda _, __, out: out + 1)
+    model[2].register_forward_pre_hook(lambda *_: None)
+    (note,) = record(tmp_path / "run.zarr", model)[0].attributes["notes"]
+    assert note.startswith("Forward hooks of your own (on '0', '2') are no part of what is probed")
