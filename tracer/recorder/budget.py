@@ -35,7 +35,9 @@ class Budget:
     @property
     def gaps(self) -> list[dict[str, Any]]:
         """Steps at which scheduled streams were left out, by set of streams."""
-        return [{"streams": sorted(streams), "steps": steps} for streams, steps in self._gaps.items()]
+        return [
+            {"streams": sorted(streams), "steps": steps} for streams, steps in self._gaps.items() if steps
+        ]
 
     def start(self, mark: Callable[[], Mark] | None = None) -> None:
         """Training starts now; `mark` where it runs on a device that works asynchronously."""
@@ -54,6 +56,12 @@ class Budget:
         if not steps or steps[-1] != step:
             steps.append(step)
         return False
+
+    def taken(self, step: int, streams: Collection[str]) -> None:
+        """A snapshot is taken: what was left out at this step is so no more."""
+        for chosen, steps in self._gaps.items():
+            if chosen.issubset(streams) and step in steps[-1:]:
+                steps.pop()
 
     def expected(self, streams: Collection[str]) -> float:
         """Seconds that a snapshot of these streams will take, by the last one like it, or of more streams."""

@@ -19,5 +19,11 @@ NAN_LOSS = (
 )
 
 
+EARLY_LOSS = (
+    "A loss was logged before the first update, so each is taken for that of the update before: call "
+    "run.step(loss=...) or run.log(loss=...) after optimizer.step(), or iterate run.batches(loader)"
+)
+
+
 class RecordWarning(UserWarning):
     """Something is recorded in another way than asked for, or not at all, and why."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -49,27 +50,28 @@ class Updates:
     def rates(self) -> list[Number]:
         """The learning rate of each group, NaN where it has none."""
         return [
-            rate if type(rate) is float else number("lr", rate)
+            rate if type(rate) is float else _NONE if rate is None else number("lr", rate)
             for optimizer in self.optimizers
             for group in optimizer.param_groups
-            for rate in (group.get("lr", _NONE),)
+            for rate in (group.get("lr"),)
         ]
 
     def start(self) -> None:
         """Listen from now on."""
         if self.given is None:
             return
+        # A training step that is compiled must not compile what listens to it.
+        tell, begin, end = (torch.compiler.disable(hook) for hook in (self._tell, self._begin, self._end))
         if self._changing:
-            self._handles.append(register_optimizer_step_post_hook(self._anyone))
+            self._handles.append(register_optimizer_step_post_hook(torch.compiler.disable(self._anyone)))
         for optimizer in self._outer:
             inner = list(_inside(optimizer))
             if inner:
-                self._handles.append(optimizer.register_step_pre_hook(self._begin))
-            self._handles.append(optimizer.register_step_post_hook(self._end if inner else self._tell))
+                self._handles.append(optimizer.register_step_pre_hook(begin))
+            self._handles.append(optimizer.register_step_post_hook(end if inner else tell))
             for other in inner:
-                self._handles.append(
-                    other.register_step_post_hook(lambda *_, outer=optimizer: self._stepped_inside(outer))
-                )
+                inside = torch.compiler.disable(lambda *_, outer=optimizer: self._stepped_inside(outer))
+                self._handles.append(other.register_step_post_hook(inside))
         self._skips = Skips(self._is_ours, self._skipped)
 
     def stop(self) -> None:
@@ -101,7 +103,8 @@ class Updates:
 
 def in_use(optimizers: Any) -> list[Optimizer]:
     """The torch optimizers that make updates now. RecordError where they cannot be heard."""
-    return list(unwrapped(optimizers() if _is_function(optimizers) else optimizers))
+    given = unwrapped(optimizers() if _is_function(optimizers) else optimizers)
+    return list({id(optimizer): optimizer for optimizer in given}.values())
 
 
 def _is_function(value: Any) -> bool:

@@ -6,9 +6,7 @@ closed: every commit holds whole steps.
 """
 
 import atexit
-import time
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from math import inf
@@ -28,18 +26,17 @@ from tracer.recorder.device import mark_on, refuse_capture
 from tracer.recorder.device.grad_scaler import found_overflow
 from tracer.recorder.device.scalars import Number, number, read
 from tracer.recorder.instrument import Instrument
-from tracer.recorder.messages import MIRROR, NAN_LOSS, NOT_OPEN, PREFETCH, RecordWarning
+from tracer.recorder.messages import EARLY_LOSS, NOT_OPEN, PREFETCH, RecordWarning
 from tracer.recorder.mirror import Mirror
 from tracer.recorder.optimizers import Updates
 from tracer.recorder.plan import Plan, make_plan, seconds_of
 from tracer.recorder.preparation import in_one_sentence
 from tracer.recorder.resume import ResumePoint
-from tracer.recorder.row import Row
+from tracer.recorder.row import Backlog, Row
 from tracer.recorder.uncounted import LAST, STRANGER, Uncounted
 from tracer.schedule import Schedule
 from tracer.writer import Writer
 
-_BURST = 0.25  # seconds: rows are handed over together, since the caches forget this code between two updates
 RESERVED = frozenset(("step", "epoch", "time", "n_ids", "ids", "id", "lr", "skipped", "param_group"))
 
 
@@ -65,27 +62,28 @@ class Recorder:
         self._make_instrument = instrument
         self._make_writer = writer
         self._budget = budget or Budget(None)
-        self._mirror = mirror
+        self._backlog = Backlog(mirror, self._warn_once)
         self._batches = Batches(self._deliver, self.end_epoch, self.note)
         self._delivered: list[np.ndarray | None] = []  # None: ids that are not known
         self._ahead: dict[str, Number] = {}
         self._row: Row | None = None
-        self._closed: deque[Row] = deque()
         self._epoch = 0
         self._taken: dict[str, int] = {}
         self._batch_counts: set[int] = set()
         self._warned: set[str] = set()
         self._told = 0
-        self._handed_over = 0.0  # when rows last were
+        self._settled = 0  # batches delivered in an epoch that has ended, which no log stands before
+        self._logged = {"loss"}  # names of scalars
         self._first = 0  # the step that this recording began with
-        self._written = -1  # the last step whose row is in the archive, perhaps while it is open
-        self._begun = self._ended = -1  # the last steps whose snapshot, and row, the writer has
+        self._begun = -1  # the last step whose snapshot the writer has
         self._resume_point: ResumePoint | None = None
         self._writer: Writer | None = None
 
     # What the user calls.
 
     def __enter__(self) -> Self:
+        if self._row is not None:  # by start()
+            return self
         with memory_returned(), untouched_random_state(), in_one_sentence(lambda: self._writer):
             self._instrument = self._make_instrument()
             self._writer, self._resume_point = self._make_writer(self._instrument)
@@ -120,8 +118,8 @@ class Recorder:
             self._snapshot(always=True)
         else:
             self._row = Row(step=resumed.step, epoch=resumed.epoch, rates=self._updates.rates)
-            self._epoch, self._written, self._taken = resumed.epochs, resumed.step, dict(resumed.taken)
-            self._first = self._begun = self._ended = resumed.step
+            self._epoch, self._taken = resumed.epochs, dict(resumed.taken)
+            self._first = self._begun = self._backlog.written = self._backlog.ended = resumed.step
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -172,13 +170,16 @@ class Recorder:
         later and never waited for.
         """
         row = self._open()
-        for name, value in values.items():
-            if name in RESERVED:
+        if not self._logged.issuperset(values):
+            for name in RESERVED.intersection(values):
                 raise RecordError(
                     f"run.log({name}=...): the archive has its own {name!r}, choose another name."
                 )
-            target = self._ahead if self._delivered or row.step <= self._written else row.scalars
-            target[name] = number(name, value)
+            self._writer_in_use().check_scalars(values.keys() - self._logged)
+            self._logged.update(values)
+        pending = len(self._delivered) > self._settled or row.step <= self._backlog.written
+        target = self._ahead if pending else row.scalars
+        target |= {name: number(name, value) for name, value in values.items()}
         if ("loss" in values and target is self._ahead) or row.step == self._first:
             self._uncounted.losses += "loss" in values
 
@@ -188,11 +189,13 @@ class Recorder:
         if self._uncounted.any and row.epoch <= self._epoch:
             self.note(self._uncounted.sentence(row.step))
         self._uncounted.batches = self._uncounted.losses = 0
+        self._settled = len(self._delivered)
         if row.epoch > self._epoch:
             self._epoch = row.epoch
             row.epoch_end = True
             self._writer_in_use().mark_epoch_end(row.step)
             self._snapshot()
+        self._write_rows()  # what follows may take long
 
     @property
     def resumed(self) -> int | None:
@@ -207,7 +210,7 @@ class Recorder:
         """
         if self._taken.get("weights") != self._open().step:
             self._take({"weights"}, always=True)
-        self._close_row(self._open())
+        self._backlog.add(self._open())
         self._write_rows(wait=True)
         self._writer_in_use().flush()
 
@@ -268,9 +271,10 @@ class Recorder:
 
     def _update(self, overflow: Number = 0.0) -> None:
         row = self._open()
-        self._close_row(row)
-        if row.time - self._handed_over > _BURST:
+        if self._backlog.add(row):
             self._write_rows()
+        if row.step == self._first and "loss" in row.scalars:
+            self.note(EARLY_LOSS)
         self._uncounted.count()
         self._row = row = Row(row.step + 1, self._epoch + 1, self._updates.rates, self._ahead, overflow)
         self._ahead = {}
@@ -280,6 +284,7 @@ class Recorder:
             known = [ids for ids in self._delivered if ids is not None]
             row.ids = np.concatenate(known) if len(known) == len(self._delivered) else None
             self._delivered.clear()
+            self._settled = 0
         if self._instrument.in_flight is not None:
             row.minibatch = self._instrument.in_flight.collect()
             self._tell(stacklevel=5)
@@ -289,21 +294,16 @@ class Recorder:
 
     def _add_uncounted(self, row: Row) -> None:
         """Open a row for the state that updates nobody counted have led to."""
-        self._close_row(row)
+        self._backlog.add(row)
         self._row = Row(row.step + 1, self._epoch + 1, self._updates.rates, self._ahead)
         self._ahead = {}
         self._delivered.clear()
         self.note(LAST.format(step=row.step + 1, before=row.step))
 
-    def _close_row(self, row: Row) -> None:
-        if row.step > self._written:
-            self._closed.append(row)
-            self._written = row.step
-
     def _watch_delivery(self, row: Row) -> None:
         # A prefetcher shows at its ends: two batches before the first update, none before the last.
         self._batch_counts.add(len(self._delivered))
-        if {0, 2} <= self._batch_counts:
+        if {0, 2} <= self._batch_counts and len(self._updates.optimizers) < 2:
             self._warn_once(PREFETCH, row.step)
 
     def _snapshot(self, always: bool = False) -> None:
@@ -321,6 +321,7 @@ class Recorder:
         row, writer = self._open(), self._writer_in_use()
         self._write_rows()  # a commit holds whole steps, so what is closed goes before what is not
         self._taken |= dict.fromkeys(due, row.step)
+        self._budget.taken(row.step, due)
         with self._budget.measured(due, always), untouched_random_state():
             epoch_end = 0 < row.epoch == self._epoch
             self._begun = row.step
@@ -331,24 +332,9 @@ class Recorder:
                 raise
 
     def _write_rows(self, wait: bool = False) -> None:
-        writer, self._handed_over = self._writer_in_use(), time.time()
-        while self._closed and (wait or self._closed[0].ready):
-            row = self._closed.popleft()
-            values = {name: read(scalar) for name, scalar in row.scalars.items()}
-            if self._mirror is not None:
-                self._mirror.send(row.step, values)
-                if self._mirror.failed is not None:
-                    self._warn_once(MIRROR, row.step)
-            loss = values.pop("loss", float("nan"))
-            if "loss" in row.scalars and loss != loss:
-                self._warn_once(NAN_LOSS, row.step)
-            examples, columns = None, row.columns
-            if self._instrument.in_flight is not None:
-                seen = row.step, row.epoch_end, columns["ids"], row.minibatch
-                examples = self._instrument.in_flight.write(writer, *seen)
-            writer.row(row.step, loss=loss, scalars=values, examples=examples, **columns)
-            self._ended = row.step
-        if not self._closed and self._begun <= self._ended:  # else the row of a snapshot is still open
+        writer = self._writer_in_use()
+        none_left = self._backlog.hand_over(writer, self._instrument.in_flight, wait)
+        if none_left and self._begun <= self._backlog.ended:  # else the row of a snapshot is still open
             writer.commit()
 
     def _finish(self, state: Literal["complete", "interrupted"]) -> None:
@@ -361,15 +347,27 @@ class Recorder:
         self._updates.stop()
         if self._instrument.in_flight is not None:
             self._instrument.in_flight.detach()
-        if self._row is not None:
-            self._close_row(self._row)
-            self._row = None
-        writer, point = self._writer_in_use(), self._resume_point
-        self._write_rows(wait=True)
-        before, gaps = ([], []) if point is None else (point.notes, point.gaps)
-        notes = [*before, *(note for note in self._instrument.notes if note not in before)]
-        writer.attributes("", {"notes": notes, "gaps": [*gaps, *self._budget.gaps]})
-        writer.close(state=state)
+        writer, point, row = self._writer_in_use(), self._resume_point, self._row
+        self._row = None
+        try:
+            if row is not None:
+                # A loss is of an update that was not made.
+                new = self._ahead.keys() - row.scalars.keys() - {"loss"}
+                late = {name: self._ahead[name] for name in new}
+                written = row.step <= self._backlog.written
+                row.scalars |= late
+                self._backlog.add(row)
+                self._write_rows(wait=True)
+                if written and late:
+                    writer.amend(row.step, {name: read(value) for name, value in late.items()})
+            before, gaps = ([], []) if point is None else (point.notes, point.gaps)
+            notes = [*before, *(note for note in self._instrument.notes if note not in before)]
+            writer.attributes("", {"notes": notes, "gaps": [*gaps, *self._budget.gaps]})
+        except BaseException:
+            state = "interrupted"
+            raise
+        finally:
+            writer.close(state=state)
 
     def _tell(self, stacklevel: int) -> None:
         notes = self._instrument.notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from dataclasses import dataclass
@@ -356,10 +357,16 @@ def step_columns() -> tuple[Array, ...]:
     return tuple(array for array in GROUPS[0].arrays if array.required)
 
 
+_LONGEST_KEY = 60  # characters: file systems take 255 bytes
+
+
 def scalar_key(name: str) -> str:
     """Return the array a logged scalar is stored in: its name, less what a file name cannot hold.
 
-    >>> scalar_key("valid/top-1 [%]")
-    'valid_top-1 ___'
+    >>> scalar_key("valid/top-1 [%]"), len(scalar_key("long " * 100))
+    ('valid_top-1 ___', 60)
     """
-    return re.sub(r"[^\w\- ]", "_", name).strip() or "_"
+    key = re.sub(r"[^\w\- ]", "_", name).strip() or "_"
+    if len(key) <= _LONGEST_KEY:
+        return key
+    return f"{key[: _LONGEST_KEY - 13].strip()}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"

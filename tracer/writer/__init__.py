@@ -10,7 +10,7 @@ import os
 import threading
 import uuid
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -262,6 +262,17 @@ class Writer:
         self._worker.row(Row(step, epoch, time, loss, skipped, tuple(lr), ids, named, seen or None))
         self._last_row = step
 
+    def check_scalars(self, names: Iterable[str]) -> None:
+        """RecordError for names of scalars that an archive cannot tell from its own columns or from each other."""
+        if self._ready():
+            self._declared.check_scalars(names)
+
+    def amend(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Add scalars to an update that was given already, which must be the last one; those it has are replaced."""
+        if self._ready() and step == self._last_row:
+            self._declared.check_scalars(scalars)
+            self._worker.amend(dict(scalars))
+
     def mark_epoch_end(self, step: int) -> None:
         """Say that the snapshots of ``step``, already appended, were the end of an epoch."""
         if self._ready():
@@ -314,7 +325,7 @@ class Writer:
 
     def forget(self) -> None:
         """Disown the archive in a forked child, which has neither the thread nor the right to write."""
-        self._foreign = True
+        self._foreign = self.closed = True
         self._lock.forget()
 
     def _ready(self) -> bool:

@@ -179,12 +179,25 @@ class Tree(Declarations):
             block.extend(table[:, number * width : (number + 1) * width])
         node.shape = (node.shape[0], max(node.shape[1], widest))
 
+    def _new_scalar(self, name: str, n: int) -> None:
+        self._scalars[name] = path = f"steps/{spec.scalar_key(name)}"
+        self._column(path, "float64", n=n, labels={"logged_as": name, "long_name": name})
+
     def _extend_scalars(self, rows: Sequence[Mapping[str, float]], n: int) -> None:
         for name in dict.fromkeys(name for row in rows for name in row if name not in self._scalars):
-            self._scalars[name] = path = f"steps/{spec.scalar_key(name)}"
-            self._column(path, "float64", n=n, labels={"logged_as": name, "long_name": name})
+            self._new_scalar(name, n)
         for name, path in self._scalars.items():
             self._extend(path, [row.get(name, np.nan) for row in rows])
+
+    def amend(self, scalars: Mapping[str, float]) -> None:
+        """Add scalars to the last update."""
+        with self._entering():
+            n = self._rows["steps"]
+            for name in [name for name in scalars if name not in self._scalars]:
+                self._new_scalar(name, n)
+            for name, value in scalars.items():
+                self._columns[self._scalars[name]][0].amend_last(value)
+        self.changed = True
 
     def mark_epoch_end(self, step: int) -> None:
         """Set ``epoch_end`` in the last row of each stream, if it is of that step."""

@@ -137,6 +137,10 @@ class Declared:
             if name in self._scalars and not self._scalars[name]:
                 raise RecordError(f"{name!r} is a column of every archive; log the scalar under another name")
             if name not in self._scalars:
+                if not name.isprintable():
+                    raise RecordError(
+                        f"{name!r} cannot be the name of a scalar: use letters that can be printed"
+                    )
                 key = spec.scalar_key(name)
                 rival = next((other for other, used in self._scalars.items() if (used or other) == key), None)
                 if rival is not None:

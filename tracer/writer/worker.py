@@ -56,6 +56,16 @@ class Worker:
         self._rows.append(row)
         self._given += 1
 
+    def amend(self, scalars: dict[str, float]) -> None:
+        """Add scalars to the last update given."""
+        rows = self._given
+
+        def job() -> None:
+            self._take_rows(rows)
+            self.tree.amend(scalars)
+
+        self.send(job)
+
     def mark(self) -> None:
         """Say that everything given so far belongs together and may be committed."""
         self._mark = (self._sent, self._given)

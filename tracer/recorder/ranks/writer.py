@@ -1,6 +1,7 @@
 """What a rank other than 0 writes: a small archive within the run's, begun once rank 0's is there."""
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,6 +55,18 @@ class RankWriter:
             self._writer.row(step, **columns)
         elif not self._lost:
             self._waiting.append((step, columns))
+
+    def check_scalars(self, names: Iterable[str]) -> None:
+        """As of `Writer`, as soon as there is one."""
+        if self._writer is not None:
+            self._writer.check_scalars(names)
+
+    def amend(self, step: int, scalars: dict[str, float]) -> None:
+        """Add scalars to the last update."""
+        if self._writer is not None:
+            self._writer.amend(step, scalars)
+        elif self._waiting and self._waiting[-1][0] == step:
+            self._waiting[-1][1]["scalars"] |= scalars
 
     def mark_epoch_end(self, step: int) -> None:
         """Nothing: that is an attribute of snapshots."""
