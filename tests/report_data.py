@@ -39,7 +39,9 @@ def generalization(train, test):
         "gap_error": gap,
         "gap_loss": gap * 2,
     }
-    return xr.Dataset(values | {"n_examples": ("probe", [512, 1000])})
+    n = xr.DataArray([512, 1000], dims="probe", coords={"probe": error["probe"]})
+    counts = {"n_examples": n, "n_classified": n.expand_dims(step=error["step"])}
+    return xr.Dataset(values | counts)
 
 
 def stiffness(train, cross):

@@ -173,10 +173,9 @@ def root_attributes(weights: Mapping[str, np.ndarray], n_updates: int) -> dict[s
         "title": "synthetic",
         "card": {
             "model": "Synthetic",
-            "n_parameters": 128,
             "optimizer": "SGD",
             "loss": "cross_entropy",
-            "steps": n_updates,
+            "attributes": {"n_parameters": 128, "steps": n_updates},
         },
         "sites": SITES,
         "calls": CALLS,

@@ -78,6 +78,15 @@ def rounded(value: float, digits: int = 2) -> str:
     return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 
 
+def how_many(count: int, noun: str) -> str:
+    """A number of things, one or several.
+
+    >>> how_many(1, "update"), how_many(2000, "training example")
+    ('1 update', '2,000 training examples')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 class MissingPackageError(TracerError, ImportError):
     """What was asked for needs a package that is not installed."""
 

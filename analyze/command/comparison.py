@@ -35,7 +35,7 @@ from tracer.command.console import Bar, debug_option, emit, examples, format_opt
 @click.option(
     "--bootstrap", type=click.IntRange(0), default=1000, show_default=True, help="Resamples of runs."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the resamples.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the resamples.")
 @click.option("--memory", type=Memory(), default="2GB", show_default=True, help="As for analyze.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
 @scheduler_option
@@ -50,15 +50,21 @@ def compare_command(runs: tuple[str, ...], output: Path | None, at: str, form: s
     import analyze
 
     chosen = {name: value for name, value in settings.items() if value not in ((), None)}
-    when = int(at) if at.removeprefix("-").isdigit() else at
     with Bar() as bar:
-        comparison = analyze.compare(runs, at=when, apart=True, progress=bar, **chosen)
+        comparison = analyze.compare(runs, at=_when(at), apart=True, progress=bar, **chosen)
     if form == "table":
         for line in (comparison.answer, *comparison.notes):
             click.echo(line)
     emit(comparison.rows(), form)
     if output is not None:
         note(f"page: {comparison.save(output) / 'comparison.html'}")
+
+
+def _when(at: str) -> str | int:
+    try:
+        return int(at)
+    except ValueError:
+        return at
 
 
 COMMANDS = (compare_command,)

@@ -14,13 +14,14 @@ from analyze.catalogue import available_metrics
 from analyze.comparison.comparison import Comparison
 from analyze.comparison.competition import reason
 from analyze.comparison.factorial_design import Design
-from analyze.comparison.inference import aliases, corrected, joint_intervals, p_value
+from analyze.comparison.inference import FEWEST, aliases, corrected, joint_intervals, p_value
 from analyze.comparison.measures import TARGETS, At, check_at, measures_of, select
+from analyze.comparison.notes import losses
 from analyze.comparison.patterns import runs_at
 from analyze.comparison.rank_correlation import STATISTICS, Counts, agreement, draws
 from analyze.comparison.runs import Run, choose_axes, wanted_metrics
 from analyze.engine.distribute import Workers, by_turns, recruit
-from tracer.errors import ArgumentError, MissingTraceError, did_you_mean
+from tracer.errors import ArgumentError, MissingTraceError, did_you_mean, first_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,18 +66,23 @@ def compare(
     A measure competes for a target only if it does not read what the target is made of (see
     `analyze.comparison.competition`); what else was measured is shown apart. `Comparison.answer` says in a sentence
     what follows the target, corrected for how many measures compete. Statistics, with 95 % intervals of a `bootstrap`
-    over runs: see `analyze.comparison.rank_correlation`. `axes` are the attributes that were varied, by default those
+    over runs where at least eight have the measure: see `analyze.comparison.rank_correlation`. Where the runs have
+    different losses, no loss is a target. `axes` are the attributes that were varied, by default those
     in which the runs differ and that do not follow from others; `environments` is an attribute whose values are the
     environments of the sign error, by default each change of one axis.
 
     Errors: MissingTraceError for an unknown measure, target or attribute; ArchiveError for a path of neither;
-    ArgumentError for fewer than two runs, runs of equal names or an unknown time.
+    ArgumentError for fewer than two runs, runs of equal names, an unknown time, a negative `bootstrap` or `seed`, or
+    no target but losses that are different.
     """
     check_at(at)
     _check_targets(against)
+    _check_numbers(bootstrap=bootstrap, seed=seed)
     tell = progress or _silent
     runs = runs_at(paths)
     _check_runs(runs)
+    by_name = _attributes(runs, attributes or {})
+    against = _comparable(against, losses(by_name))
     names = wanted_metrics(measures, runs)
     with recruit(jobs, scheduler) as workers:
         named = measures is not None
@@ -85,7 +91,6 @@ def compare(
     for number, run in enumerate(runs, start=1):
         tell(number, len(runs), f"reading {run.name}")
         rows.append(measures_of(run, names, at))
-    by_name = _attributes(runs, attributes or {})
     labels = select(
         list(dict.fromkeys(label for row in rows for label in row if label not in TARGETS)), measures
     )
@@ -157,6 +162,10 @@ def _correlate(
     variables["granulated"] = (*dims, "axis"), stacked("axis", shapes["axis"], float)
     variables["sign_error"] = (*dims, "environment"), stacked("environment", shapes["environment"], float)
     variables["apart"] = dims, apart.reshape(n_runs.shape)
+    told = (n_runs >= FEWEST)[..., None] & (variables["low"][1] < variables["high"][1])
+    for end in ("low", "high"):
+        along, ends = variables[end]
+        variables[end] = along, np.where(told, ends, np.nan)
     variables |= _joint(table, labels, against, apart, rows)
     coords = {"measure": list(labels), "target": list(against), "statistic": list(STATISTICS)}
     return xr.Dataset(variables, coords=coords)
@@ -183,11 +192,12 @@ def _joint(
         heads = [k for k in competing if labels[k] in kinds]
         joint["p"][heads, column] = [p_value(table[labels[k]], table[target]) for k in heads]
         joint["p_corrected"][heads, column] = corrected(joint["p"][heads, column])
-        again = [rows[k][column]["resamples"] for k in heads]
-        values = [rows[k][column]["value"][STATISTICS.index("kendall")] for k in heads]
+        enough = [k for k in heads if rows[k][column]["n_runs"] >= FEWEST]
+        again = [rows[k][column]["resamples"] for k in enough]
+        values = [rows[k][column]["value"][STATISTICS.index("kendall")] for k in enough]
         if again:
             low, high = joint_intervals(values, np.stack(again, 1))
-            joint["joint_low"][heads, column], joint["joint_high"][heads, column] = low, high
+            joint["joint_low"][enough, column], joint["joint_high"][enough, column] = low, high
         for k in heads:
             others = [labels.index(name) for name in kinds[labels[k]]]
             first[[k, *others], column] = k
@@ -249,7 +259,24 @@ def _named(names: Sequence[str], attributes: Mapping[str, Sequence[Any]]) -> lis
             raise MissingTraceError(
                 f"no run has an attribute called {name!r}; {did_you_mean(name, attributes)}"
             )
-    return list(names)
+    return list(dict.fromkeys(names))
+
+
+def _comparable(against: Sequence[str], losses: Sequence[str]) -> list[str]:
+    """Targets that mean the same in all runs: of different losses neither value nor gap does."""
+    kept = [name for name in dict.fromkeys(against) if len(losses) < 2 or not name.endswith("_loss")]
+    if against and not kept:
+        raise ArgumentError(
+            f"the runs have different losses ({first_of(losses)}), so that {against[0]} of one is not that of another; "
+            "compare with gap_error or test_error"
+        )
+    return kept
+
+
+def _check_numbers(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 0:
+            raise ArgumentError(f"{name}= is 0 or more, got {number}")
 
 
 def _check_targets(against: Sequence[str]) -> None:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyze.comparison.inference import answer
+from analyze.comparison.inference import Measured, answer
 from analyze.comparison.measures import WORDS
+from analyze.comparison.notes import notes
 from analyze.comparison.plain import plain
 from analyze.comparison.rank_correlation import QUANTILE
 from analyze.comparison.runs import Run
 from analyze.tables import neutral
-from tracer.errors import first_of
+from tracer.errors import how_many
 from tracer.store.files import claimed, write_whole
 
 if TYPE_CHECKING:
@@ -93,37 +94,27 @@ class Comparison:
 
     def answer_for(self, target: str) -> str:
         """The same of any target."""
-        goal = self.table[target].to_numpy(float)
-        goal = goal[np.isfinite(goal)]
         names = self.ranked(target)
-        data = self.correlations.sel(target=target, measure=names)
-        value = data["value"].sel(statistic="kendall").values
-        p, low, high = (data[key].values for key in ("p_corrected", "joint_low", "joint_high"))
         every = len(names) + sum(len(self.aliases(name, target)) for name in names)
-        spread = float(np.ptp(goal)) if len(goal) else 0.0
-        return answer(WORDS[target], len(goal), spread, names, value, p, low, high, with_aliases=every)
+        data = self.correlations.sel(target=target)
+        competing = data["n_runs"].values[data["apart"].values == ""]
+        return answer(
+            WORDS[target],
+            self.table[target],
+            [self._measured(name, target) for name in names],
+            competing.tolist(),
+            every,
+        )
+
+    def _measured(self, name: str, target: str) -> Measured:
+        one = self.correlations.sel(target=target, measure=name)
+        p, low, high = (float(one[key]) for key in ("p_corrected", "joint_low", "joint_high"))
+        return Measured(name, float(one["value"].sel(statistic="kendall")), p, low, high, int(one["n_runs"]))
 
     @property
     def notes(self) -> list[str]:
-        """What a reader should know before believing any of it: runs that are the same, attributes some runs lack."""
-        told = []
-        measured = self.table[[name for name in self.measures if name in self.table]]
-        twins = measured[measured.duplicated(keep=False) & measured.notna().any(axis=1)]
-        if len(twins):
-            told.append(
-                f"{', '.join(map(str, twins.index))} have the same numbers throughout: they count as several runs."
-            )
-        without: dict[tuple[str, ...], list[str]] = {}
-        for name in self.attributes:
-            lacking = [str(run) for run, value in self.table[name].items() if value is None or value != value]
-            if 0 < len(lacking) < len(self.table):
-                without.setdefault(tuple(lacking), []).append(repr(name))
-        for runs, names in without.items():
-            what = f"attribute {names[0]}, so that it is no axis; give it"
-            if len(names) > 1:
-                what = f"attributes {', '.join(names)}, so that they are no axes; give them"
-            told.append(f"{first_of(runs)}: no {what} with attributes=.")
-        return told
+        """What a reader should know before believing any of it: see `analyze.comparison.notes`."""
+        return notes(self.table, self.attributes, self.measures, self.targets, self.runs)
 
     @cached_property
     def turned(self) -> xr.Dataset:
@@ -231,8 +222,12 @@ class Comparison:
             "skipped": self.skipped,
         }
 
+    @property
+    def _size(self) -> str:
+        return f"{how_many(len(self.table), 'run')}, {how_many(len(self.measures), 'measure')}"
+
     def __repr__(self) -> str:
-        lines = [f"<Comparison: {len(self.table)} runs, {len(self.measures)} measures>", f"  {self.answer}"]
+        lines = [f"<Comparison: {self._size}>", f"  {self.answer}"]
         if self.targets:
             rows = self.rows(self.targets[0])[:SHOWN]
             lines += [
@@ -250,7 +245,7 @@ class Comparison:
         rows = "".join(f"<tr>{cells(row)}</tr>" for row in shown)
         target = html.escape(self.targets[0]) if self.targets else ""
         head = f"<tr><th>measure</th><th>Kendall with {target}</th><th>95 % interval</th><th>runs</th></tr>"
-        count = f"<p>{html.escape(self.answer)} {len(self.table)} runs, {len(self.measures)} measures.</p>"
+        count = f"<p>{html.escape(self.answer)} {self._size}.</p>"
         return f"{count}<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
 
 

@@ -44,6 +44,13 @@ def reason(label: str, target: str, cards: Mapping[str, Metric]) -> str:
     return ""
 
 
+def of_network(label: str, cards: Mapping[str, Metric]) -> bool:
+    """Whether a measure tells of the network and not of the data alone; False where it is not known what it reads."""
+    card = cards.get(label.partition(".")[0])
+    arrays = set[str]() if card is None else arrays_of(card, cards)
+    return any(name in REPLAYED or any(_streams(name)) for name in arrays)
+
+
 def splits_of(label: str, card: Metric) -> set[str]:
     """Splits whose examples a measure is made of: named in its label, or by its metric's scope; else all.
 

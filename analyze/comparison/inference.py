@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 LEVEL = 0.05  # chance that any of the measures is said to follow a target that none follows
+FEWEST = (
+    8  # runs that an interval takes: of fewer, intervals miss twice as often as they may, or have no width
+)
 Floats = NDArray[np.float64]
 
 
@@ -65,7 +69,8 @@ def joint_intervals(values: ArrayLike, resamples: ArrayLike) -> tuple[Floats, Fl
     """Intervals (measure,) of correlations that all hold at once at 95 %, from resamples (resample, measure).
 
     Each is as wide as the largest deviation, in standard deviations, that some measure shows in a resample (Romano &
-    Wolf 2005). NaN where a measure has no resample, or none at all was drawn.
+    Wolf 2005). NaN where a measure has no resample, or none at all was drawn, and where all resamples agree: these tell
+    nothing of how far off the value may be.
     """
     value, again = np.asarray(values, np.float64), np.asarray(resamples, np.float64)
     undefined = np.full(len(value), np.nan)
@@ -77,7 +82,7 @@ def joint_intervals(values: ArrayLike, resamples: ArrayLike) -> tuple[Floats, Fl
     off = np.where(known, again - centre, 0.0)
     deviation = np.sqrt(np.divide((off**2).sum(0), n - 1, out=undefined.copy(), where=n > 1))
     sizes = np.divide(np.abs(off), deviation, out=np.zeros(off.shape), where=deviation > 0)
-    half = float(np.quantile(sizes.max(1), 1 - LEVEL)) * deviation
+    half = float(np.quantile(sizes.max(1), 1 - LEVEL)) * np.where(deviation > 0, deviation, np.nan)
     return (value - half).clip(-1), (value + half).clip(max=1)
 
 
@@ -100,54 +105,106 @@ def runs_needed(measures: int, tau: float = 1.0) -> int:
     return n
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A measure that competes for a target: Kendall's correlation, corrected chance, joint interval, runs with both."""
+
+    name: str
+    tau: float
+    p: float
+    low: float
+    high: float
+    n_runs: int
+
+    @property
+    def span(self) -> str:
+        """The interval as part of a sentence, or that there is none."""
+        if np.isfinite(self.low):
+            return f"{_two(self.low)} to {_two(self.high)}"
+        return "too few runs for an interval" if self.n_runs < FEWEST else "no interval"
+
+
 def answer(
-    words: str, n_runs: int, spread: float, names: Sequence[str], values: ArrayLike, p: ArrayLike, low: ArrayLike,
-    high: ArrayLike, with_aliases: int = 0,
-) -> str:  # fmt: skip
+    words: str,
+    target: ArrayLike,
+    measures: Sequence[Measured],
+    competing: Sequence[int],
+    with_aliases: int = 0,
+) -> str:
     """The sentence a comparison begins with: which measures follow a target, or why nothing can be told.
 
-    `names` are the measures that compete, one of each kind, the least likely chance first, with their correlations,
-    corrected chances and joint intervals; `spread` is how far apart the targets of the runs are. `with_aliases` is how
-    many measures these are with those that order the runs alike, which among more runs each may do otherwise.
+    `target` (run,) are its values; `measures` compete, one of each kind, the least likely chance first; `competing`
+    are numbers of runs with any that competes, whether or not it varies; `with_aliases` is how many they are with those
+    that order the runs alike, which among more runs each may do otherwise.
     """
-    tau, chance = np.asarray(values, np.float64), np.asarray(p, np.float64)
-    comparable = np.flatnonzero(~np.isnan(chance)).tolist()
-    told = [k for k in comparable if chance[k] <= LEVEL]
+    goal = np.asarray(target, np.float64)
+    total, goal = len(goal), goal[~np.isnan(goal)]
+    comparable = [one for one in measures if not np.isnan(one.p)]
+    told = [one for one in comparable if one.p <= LEVEL]
     tried = len(comparable)
-    if n_runs < 2:
+    if len(goal) < 2:
         return f"Fewer than two runs have a {words}: there is nothing to compare; it takes a test and a train probe."
-    if not spread > 0:
-        return f"All {n_runs} runs have the same {words}: there is nothing that a measure could follow."
+    if not goal.max() > goal.min():
+        all_of = (
+            f"All {total} runs" if len(goal) == total else f"The {_of(len(goal), total)} that have one all"
+        )
+        return f"{all_of} have the same {words}: there is nothing that a measure could follow."
     if not tried:
-        return f"No measure that may compete for the {words} differs between the {n_runs} runs."
-    need = runs_needed(tried)
-    if not told and n_runs < need:
+        return _nothing(words, total, competing)
+    if told:
+        return _followed(words, told, tried, total)
+    most = max(one.n_runs for one in comparable)
+    if most < runs_needed(tried):
         every = max(tried, with_aliases)
+        both = " with values of both" if most < total else ""
         some = f"one of {every:,} measures orders" if every > 1 else "a measure orders"
         return (
-            f"Nothing can be told from {n_runs} runs: by chance alone {some} so few like the {words}, even perfectly. "
-            f"It takes at least {runs_needed(every)} runs."
+            f"Nothing can be told from {_of(most, total)}: by chance alone {some} so few like the {words}, even "
+            f"perfectly. It takes at least {runs_needed(every)} runs{both}."
         )
-    if not told:
-        closest = comparable[0]
-        more = runs_needed(tried, float(tau[closest]))
+    return _unfollowed(words, comparable[0], tried, most, total)
+
+
+def _nothing(words: str, total: int, competing: Sequence[int]) -> str:
+    """Where no measure can be compared: none competes, none has values, or none differs."""
+    if not competing:
+        return f"No measure may compete for the {words}: each reads what it is made of."
+    if max(competing) < 2:
         return (
-            f"None of {tried} measures follows the {words} across these {n_runs} runs beyond chance. The closest is "
-            f"{names[closest]} (Kendall {_two(tau[closest])}, corrected p {_two(chance[closest])}); if that is no "
-            f"accident, it takes about {more:,} runs that have a value of it to tell."
+            f"No measure that may compete for the {words} has a value in more than one of the {total} runs."
         )
+    return f"No measure that may compete for the {words} differs between runs that differ in it."
+
+
+def _followed(words: str, told: Sequence[Measured], tried: int, total: int) -> str:
     first = told[0]
-    span = (
-        f", {_two(np.asarray(low)[first])} to {_two(np.asarray(high)[first])}"
-        if np.isfinite(low)[first]
-        else ""
-    )
-    moves = "grows" if tau[first] > 0 else "falls"
-    others = f", and {len(told) - 1} more" if len(told) > 1 else ""
+    moves = "grows" if first.tau > 0 else "falls"
+    best, among = (" best", f", corrected for {tried:,} measures") if tried > 1 else ("", "")
+    others = f", and {len(told) - 1:,} more" if len(told) > 1 else ""
     return (
-        f"{names[first]} follows the {words} across {n_runs} runs best: as the {words} grows it {moves} (Kendall "
-        f"{_two(tau[first])}{span}, corrected for {tried} measures){others}."
+        f"{first.name} follows the {words} across {_of(first.n_runs, total)}{best}: as the {words} grows it {moves} "
+        f"(Kendall {_two(first.tau)}, {first.span}{among}){others}."
     )
+
+
+def _unfollowed(words: str, closest: Measured, tried: int, most: int, total: int) -> str:
+    # So many runs were not enough, whatever is expected of as many without equal values.
+    more = max(closest.n_runs + 1, runs_needed(tried, closest.tau))
+    across = f"the {words} across these {_of(most, total)} beyond chance"
+    told = f"Kendall {_two(closest.tau)}, {closest.span}"
+    if tried == 1:
+        said = f"{closest.name} does not follow {across} ({told}, p {_two(closest.p)})"
+    else:
+        fewer = f" across {_of(closest.n_runs, total)}" if closest.n_runs != most else ""
+        said = (
+            f"None of {tried:,} measures follows {across}. The closest is {closest.name}{fewer} ({told}, corrected p "
+            f"{_two(closest.p)})"
+        )
+    return f"{said}; if that is no accident, it takes about {more:,} runs that have a value of it to tell."
+
+
+def _of(n: int, total: int) -> str:
+    return f"{n} runs" if n == total else f"{n} of {total} runs"
 
 
 def _two(value: float) -> str:

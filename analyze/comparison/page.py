@@ -18,6 +18,7 @@ from analyze.comparison.measures import WORDS
 from analyze.report import page, svg
 from analyze.report.entries import grid
 from analyze.saved.documents import folder as plain_folder
+from tracer.errors import how_many
 from tracer.store.files import write_whole
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _figures(comparison: Comparison) -> list[tuple[str, str, str, str, Draw]]:
         panels.append((
             "bars", target, f"Correlation with the {word}",
             "One row a variable, its closest label; + and − say whether it grows or falls with the target. "
-            "Whiskers span 95 % of resamples of the runs; one that crosses 0 is no evidence.",
+            "Whiskers span 95 % of resamples of the runs; one that crosses 0 is no evidence, nor is none.",
             figures.bars,
         ))  # fmt: skip
         panels.append((
@@ -138,18 +139,25 @@ def _over_training(comparison: Comparison, target: str) -> list[tuple[str, str, 
     panels: list[tuple[str, str, str, str, Draw]] = []
     for k, name in enumerate(varied[:COLOURED] or [""]):
         by = f", by {name}" if name else ""
-        lines = (
-            f"A line is the mean of all runs of one {name}, its band reaches from the lowest of them to the highest: "
-            "what bands do not overlap differs by more than seeds and all else that was varied."
-            if name
-            else "A line a run."
-        )
+        lines = _reading(comparison, table, name) if name else "A line a run."
         panels.append((
             f"over_training{f'_{k + 1}' if k else ''}", target,
             f"The {WORDS[target]} and the closest measures over training{by}", lines,
             partial(_draw_curves, table=table, by=name),
         ))  # fmt: skip
     return panels
+
+
+def _reading(comparison: Comparison, table: pd.DataFrame, name: str) -> str:
+    """What lines and bands by an attribute say: a band of one run has no width, and nothing to say of others."""
+    said = f"A line is the mean of all runs of one {name}, its band reaches from the lowest of them to the highest"
+    known = table.dropna(subset="value")
+    groups = known.groupby([over_training.COLUMN, known["run"].map(comparison.table[name].astype(object))])
+    fewest = int(groups["run"].nunique().min()) if len(known) else 0
+    if fewest < 2:
+        return f"{said}; of one run there is none, so that lines apart may be no more than seeds."
+    apart = "what bands do not overlap differs by more than seeds and all else that was varied"
+    return f"{said}: {apart}, of {fewest} runs or more each."
 
 
 def _draw_curves(comparison: Comparison, figure: Figure, _: str, table: pd.DataFrame, by: str) -> None:
@@ -163,7 +171,7 @@ def _drawing(draw: Draw, comparison: Comparison, target: str) -> Callable[[], Fi
 def _lede(comparison: Comparison, axes: list[str]) -> str:
     listed = [", ".join(axes[:-1]), axes[-1]] if axes[1:] else axes
     varied = f", which differ in {' and '.join(listed)}" if axes else ""
-    return f"{len(comparison.measures):,} measures of {len(comparison.table):,} runs{varied}."
+    return f"{how_many(len(comparison.measures), 'measure')} of {len(comparison.table):,} runs{varied}."
 
 
 def _tiles(comparison: Comparison, axes: list[str]) -> list[dict[str, str]]:
@@ -184,7 +192,9 @@ def _table(comparison: Comparison, target: str) -> dict[str, Any]:
             f"{FALLS if row['falls'] else ''}{row['measure']}"
             + (f" (as {row['also']})" if row["also"] else ""),
             _share(row["kendall"]),
-            f"{_share(row['kendall_low'])} to {_share(row['kendall_high'])}",
+            "–"
+            if row["kendall_low"] is None
+            else f"{_share(row['kendall_low'])} to {_share(row['kendall_high'])}",
             _share(row["p_corrected"]),
             *(_share(row[key]) for key in ("pearson", "spearman", "granulated", "cmi")),
             *(_share(row[key]) for key in ("sign_error_mean", "sign_error_max")),

@@ -34,6 +34,9 @@ class Run:
     analysis: Path
     facts: dict[str, Any]
     skipped: dict[str, str] = field(default_factory=dict)
+    otherwise: dict[str, str] = field(
+        default_factory=dict
+    )  # saved with options that are not the defaults: which
     _looked: dict[str, dict[str, Any] | None] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -59,9 +62,9 @@ class Run:
         return dict(self.facts.get("attributes", {}))
 
     def stored(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Attributes of those of these results that are saved, of this archive as it is now and by this very code.
+        """Attributes of those of these results that are saved with the defaults, of this archive and by this very code.
 
-        Where there is no archive to compute them again from, whoever made them.
+        Where there is no archive to compute them again from, whichever code made them.
         """
         names = list(names)
         new = [name for name in names if name not in self._looked]
@@ -73,10 +76,14 @@ class Run:
         store, digest = ResultStore(self.analysis), self.facts.get("digest")
         found: dict[str, dict[str, Any] | None] = {}
         for name in store.names(names):
-            attributes = dict(document(store.root / name / "zarr.json").get("attributes", {}))
+            attributes = _attributes(store.root, name)
             mine = not self.path or attributes.get("sources") == sources()
             if mine and (digest is None or attributes.get("archive_digest", digest) == digest):
-                found[name] = attributes
+                other = other_options(store.root, name)
+                if other:
+                    self.otherwise[name] = other
+                else:
+                    found[name] = attributes
         return found
 
     def computing(
@@ -93,8 +100,9 @@ class Run:
         if not missing:
             return
         if not self.path:
-            reason = f"not in {self.analysis}, and the archive is not beside it"
-            self.skipped |= dict.fromkeys(missing, reason)
+            for name in missing:
+                there = f"saved with {self.otherwise[name]}" if name in self.otherwise else "not"
+                self.skipped[name] = f"{there} in {self.analysis}, and the archive is not beside it"
             return
         with claimed(self.analysis):
             yield from self._compute(missing, workers, **settings)
@@ -154,6 +162,29 @@ class Pages:
         return True
 
 
+def other_options(root: Path, name: str) -> str:
+    """Options of a saved result, and of those it was made of, that are not the defaults; empty where all are.
+
+    Of a metric that is not installed the defaults are not known.
+    """
+    card = available_metrics().get(name)
+    if card is None:
+        return ""
+    try:
+        saved = dict(json.loads(str(_attributes(root, name).get("options", "{}"))))
+    except (ValueError, TypeError, RecursionError):
+        return "options that cannot be read"
+    usual = dict(json.loads(json.dumps(card.options, default=str)))
+    other = [f"{name}.{key}={value}" for key, value in saved.items() if usual.get(key) != value]
+    made_of = dict.fromkeys(read.partition(".")[0] for read in card.reads if "." in read)
+    return ", ".join([*other, *filter(None, (other_options(root, one) for one in made_of))])
+
+
+def _attributes(root: Path, name: str) -> dict[str, Any]:
+    found = document(root / name / "zarr.json").get("attributes")
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
 def analysis_of(path: str) -> Path:
     """Directory of the analysis of a run: beside a local archive, in this directory for a URL.
 
@@ -194,7 +225,8 @@ def _facts(path: str) -> dict[str, Any]:
             values, counts = np.unique(sizes, return_counts=True)
             attributes.setdefault("batch_size", int(values[counts.argmax()]))
         title = str(archive.attributes.get("title") or Path(path).stem)
-        return {"title": title, "run_id": archive.run_id, "digest": archive.digest, "attributes": attributes}
+        about = {"title": title, "run_id": archive.run_id, "digest": archive.digest, "state": archive.state}
+        return {**about, "attributes": attributes}
 
 
 def choose_axes(table: Mapping[str, Sequence[Any]]) -> list[str]:
@@ -217,13 +249,13 @@ def choose_axes(table: Mapping[str, Sequence[Any]]) -> list[str]:
     return chosen
 
 
-def _mark(path: str) -> list[int] | None:
-    """What changes with every commit of a local archive: time and size of its root document; else None."""
+def _mark(path: str) -> list[Any] | None:
+    """What changes with every commit of a local archive, and with what reads it; None where it is not local."""
     place = Path(path) / "zarr.json" if Path(path).is_dir() else Path(path)
     if not path or not place.is_file():
         return None
     about = place.stat()
-    return [about.st_mtime_ns, about.st_size]
+    return [about.st_mtime_ns, about.st_size, sources()]
 
 
 def wanted_metrics(measures: Sequence[str] | None, runs: Sequence[Run]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 
 import numpy as np
 
@@ -14,7 +15,6 @@ from analyze.findings.evidence import (
     number_at,
     percent,
     select,
-    span,
     told,
     whom,
 )
@@ -43,7 +43,7 @@ def complexity(results: Datasets, said: Mapping[str, Finding]) -> Finding | None
     text = (
         f"Complex inputs are wrong {worse} often: of the {int(sizes[-1]):,} most complex test examples "
         f"{percent(hard.value)}, of the {int(sizes[0]):,} simplest {percent(easy.value)}, a difference of "
-        f"{number(100 * apart.value, 1)} percentage points ({span(apart, 1, 100)})."
+        f"{told(apart, 1, 100, ' percentage points')}."
     )
     n = int(sizes[0] + sizes[-1])
     about = f"the least and the most complex, {n:,} of {int(sizes.sum()):,} test examples"
@@ -81,36 +81,45 @@ def cna(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
 
 
 def paths(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
-    """Whether the path of an example still changes between snapshots, and at which site most."""
+    """Whether the path of an example still changes between snapshots, and at which site most.
+
+    Of two snapshots far apart the paths are less alike than of two close together, in whatever training.
+    """
     array = select(results, "path_self_similarity", "similarity")
     if array is None or set(array.dims) != {"step", "site", "example"}:
+        return None
+    if results["path_self_similarity"].attrs.get("against", "previous") != "previous":
         return None
     probes = example_probe(array) if {"probe", "example_probe"} & set(array.coords) else ["train"]
     probes = np.broadcast_to(np.asarray(probes), array.sizes["example"])
     chosen = "train" if "train" in probes else str(probes[0])
     values = array.transpose("step", "site", "example").values[..., probes == chosen]
     # Mean over sites of each example, at the steps where it is defined: the same sites at both ends.
-    with_values = np.flatnonzero(np.isfinite(values).any((1, 2)))
-    if len(with_values) < 2:
+    steps = array["step"].values.astype(np.int64)
+    found = _of_one_length(steps, np.isfinite(values).any((1, 2)))
+    if found is None:
         return None
-    first, last = values[with_values[0]], values[with_values[-1]]
+    at_first, at_last, length = found
+    first, last = values[at_first], values[at_last]
     both = np.isfinite(first) & np.isfinite(last)
     sites = both.sum(0)
     start, end = (
         np.divide(np.where(both, table, 0.0).sum(0), sites, out=np.full(len(sites), np.nan), where=sites > 0)
         for table in (first, last)
     )
-    now, change = sample(end), sample(end - start)
+    known = end[np.isfinite(end)]
+    # Where all are equal, nothing is known of how they vary but that they lie in [0, 1].
+    now = sample(end) or (share(float(known.mean()), len(known)) if len(known) else None)
+    change = sample(end - start)
     if now is None or change is None or not change.excludes(0):
         return None
-    steps = array["step"].values[with_values]
     n = int(np.isfinite(end).sum())
     now = now.within(0, 1)
     settle = "settle" if change.above(0) else "grow more restless"
     text = (
-        f"Paths through the network {settle}: the cosine of an example's path with its own at the comparison before "
-        f"went from {number(now.value - change.value)} (step {steps[0]:,}) to {told(now)} (step {steps[-1]:,}) over "
-        f"{whom(results, chosen, n)}"
+        f"Paths through the network {settle}: the cosine of an example's path with its own {length:,} "
+        f"{'update' if length == 1 else 'updates'} before went from {number(now.value - change.value)} (step "
+        f"{steps[at_first]:,}) to {told(now)} (step {steps[at_last]:,}) over {whom(results, chosen, n)}"
     )
     intervals = {"last": now, "change": change}
     means = np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else np.nan for row in last])
@@ -131,3 +140,18 @@ def paths(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
             text += f"; at site {site} it is less than elsewhere, by {told(-apart)}"
     return Finding("path_self_similarity", "path_self_similarity", text + ".", "difference", intervals, n,
                    whom(results, chosen, n))  # fmt: skip
+
+
+def _of_one_length(steps: np.ndarray, defined: np.ndarray) -> tuple[int, int, int] | None:
+    """Places of the two comparisons furthest apart that are over equally many updates, and how many.
+
+    None where there are no two, or the last is in the first half of the run, of whose end it says nothing.
+    """
+    places = [int(k) for k in np.flatnonzero(defined) if k > 0]
+    pairs = [
+        (a, b, int(steps[b] - steps[b - 1]))
+        for a, b in combinations(places, 2)
+        if steps[b] - steps[b - 1] == steps[a] - steps[a - 1]
+    ]
+    widest = max(pairs, key=lambda pair: int(steps[pair[1]] - steps[pair[0]]), default=None)
+    return widest if widest is not None and 2 * steps[widest[1]] >= steps[-1] else None

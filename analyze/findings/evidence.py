@@ -124,12 +124,16 @@ def kind_of(apart: bool) -> Kind:
 
 
 def percent(value: float, digits: int = 1) -> str:
-    """A share as a percentage.
+    """A share as a percentage, with digits enough to tell it from 0 and 100, and one where it is not whole.
 
-    >>> percent(0.0334), percent(0.05, 0)
-    ('3.3%', '5%')
+    >>> percent(0.0334), percent(0.05, 0), percent(0.025, 0), percent(0.0004), percent(-1e-17, 0)
+    ('3.3%', '5%', '2.5%', '0.04%', '0%')
     """
-    return f"{100 * value:.{digits}f}%"
+    value = round(100 * value, 9)
+    digits = max(digits, 1 if value % 1 else 0)
+    while digits < 9 and any(value != end and round(value, digits) == end for end in (0, 100)):
+        digits += 1
+    return f"{number(value, digits)}%"
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -164,9 +168,26 @@ def span(one: Interval, digits: int = 2, scale: float = 1.0) -> str:
     return f"{number(scale * one.low, digits)} to {number(scale * one.high, digits)}"
 
 
-def told(one: Interval, digits: int = 2) -> str:
-    """A number with its interval: `0.10 (0.07 to 0.13)`."""
-    return f"{number(one.value, _enough(one, digits))} ({span(one, digits)})"
+def told(one: Interval, digits: int = 2, scale: float = 1.0, unit: str = "") -> str:
+    """A number with its interval, in as many digits: `0.10 (0.07 to 0.13)`.
+
+    >>> told(Interval(0.0, -0.0004, 0.002), 1, 100, " percentage points")
+    '0.00 percentage points (−0.04 to 0.20)'
+    """
+    return f"{number(scale * one.value, _enough(one, digits, scale))}{unit} ({span(one, digits, scale)})"
+
+
+def told_share(one: Interval) -> str:
+    """A share with its interval: `62% (53% to 71%)`.
+
+    >>> told_share(Interval(0.62, 0.53, 0.71)), told_share(Interval(1.0, 0.998, 1.0))
+    ('62% (53% to 71%)', '100.0% (99.8% to 100.0%)')
+    """
+    digits = _enough(one, 0, 100)
+    while digits < 5 and any(x < 1 and round(100 * x, digits) == 100 for x in (one.value, one.low)):
+        digits += 1
+    value, low, high = (number(100 * x, digits) for x in (one.value, one.low, one.high))
+    return f"{value}% ({low}% to {high}%)"
 
 
 def sized(one: Interval) -> str:
@@ -182,10 +203,11 @@ def sized(one: Interval) -> str:
 
 
 def _enough(one: Interval, digits: int, scale: float = 1.0) -> int:
+    """Digits with which neither end is taken for 0, nor one for the other; the latter only where five can do it."""
     ends = scale * one.low, scale * one.high
-    while digits < 5 and (
-        any(end and round(end, digits) == 0 for end in ends)
-        or (ends[0] < ends[1] and round(ends[0], digits) == round(ends[1], digits))
-    ):
+    while digits < 5 and any(end and round(end, digits) == 0 for end in ends):
         digits += 1
-    return digits
+    apart = digits
+    while apart < 5 and round(ends[0], apart) == round(ends[1], apart):
+        apart += 1
+    return apart if round(ends[0], apart) != round(ends[1], apart) else digits

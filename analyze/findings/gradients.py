@@ -6,54 +6,64 @@ from collections.abc import Mapping
 from itertools import combinations
 
 import numpy as np
-import xarray as xr
+from numpy.typing import ArrayLike
 
 from analyze.findings.evidence import (
     Datasets,
     Finding,
     count,
-    ends,
     kind_of,
     number,
     number_at,
-    percent,
     select,
     told,
+    told_share,
     whom,
 )
-from analyze.findings.intervals import Interval, difference, mean, quantile
+from analyze.findings.intervals import FEWEST, Interval, difference, mean, quantile, share
 
-HELP = "pairs that help"  # a share, which is above 0 whatever is so
+SHARES = ("pairs that help", "pairs that harm")  # above 0 whatever is so
+FEWEST_OF_CLASS = 6  # examples, of the smaller of two classes
 
 
 def stiffness(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
     """Mean cosine between the gradients of two training examples, and what share of pairs helps and harms."""
     series = select(results, "stiffness", "cosine", pair="train-train", layer="all")
-    last = None if series is None or series.dims != ("step",) else ends(series)
-    if last is None:
+    if series is None or series.dims != ("step",):
         return None
-    step = last.last_step
-    n = _examples_of(count(results, "stiffness", "n_pairs", pair="train-train"))
-    own = _of_cosines(*_cosine(results, step, "train-train"), n)
+    steps = [int(step) for step in series.dropna("step")["step"].values]
+    step = next((step for step in reversed(steps) if _examples(results, step, "train") >= FEWEST), None)
+    if step is None:
+        return None
+    n = _examples(results, step, "train")
+    own = _of_one_set(*_cosine(results, step, "train-train"), n)
     if own is None:
         return None
     examples = whom(results, "train", n)
     text = (
         f"At step {step:,} the gradients of two training examples {_agree(own)}: mean cosine {told(own)} over pairs "
-        f"of {examples}."
+        f"of {examples}"
     )
+    text += _left_out(results, step, n) + "."
+    text += _since(results, step, int(series["step"].values[-1]))
     if select(results, "stiffness", "cosine_sketch_error") is not None:
         text += " Gradients were sketched, and the interval holds the error of that too."
     intervals = {"cosine": own}
     text += _pairs(results, step, own, n, intervals)
-    start = _cosine(results, last.first_step, "train-train")
-    change = difference(start, _cosine(results, step, "train-train"), n) if last.first_step < step else None
-    if change is not None:
+    first = steps[0]
+    start, n_start = _cosine(results, first, "train-train"), _examples(results, first, "train")
+    change = (
+        difference(start, _cosine(results, step, "train-train"), min(n, n_start), fewest=FEWEST)
+        if first < step
+        else None
+    )
+    before = _of_one_set(*start, n_start)
+    if change is not None and (own.excludes(0) or (before is not None and before.excludes(0))):
         intervals["change"] = change
         if change.excludes(0):
-            text += f" The mean cosine was {number(start[0])} at step {last.first_step:,}."
-    text += _unseen(results, step, own, n, intervals)
-    kind = kind_of(any(one.excludes(0) for name, one in intervals.items() if name != HELP))
+            text += f" The mean cosine was {number(start[0])} at step {first:,}."
+    text += _unseen(results, step, n, intervals)
+    kind = kind_of(any(one.excludes(0) for name, one in intervals.items() if name not in SHARES))
     return Finding("stiffness", "stiffness", text, kind, intervals, n, examples)
 
 
@@ -67,14 +77,51 @@ def _cosine(results: Datasets, step: int, pair: str) -> tuple[float, float]:
     return value, float(np.hypot(error, np.nan_to_num(sketched)))
 
 
-def _of_cosines(value: float, error: float, n: int) -> Interval | None:
-    one = mean(value, error, n)
+def _of_cosines(value: float, error: float, n: float, fewest: int = FEWEST) -> Interval | None:
+    one = mean(value, error, n, fewest=fewest)
     return None if one is None else one.within(-1, 1)
 
 
-def _examples_of(pairs: int) -> int:
-    """How many examples make so many pairs."""
-    return round((1 + np.sqrt(1 + 8 * pairs)) / 2)
+def _of_one_set(value: float, error: float, n: float, fewest: int = FEWEST) -> Interval | None:
+    """Of examples with one another: of all that might be drawn it is the squared length of a mean, never below 0.
+
+    Of n that are drawn it may come down to -1 / (n - 1), and the jackknife then finds that nothing varies.
+    """
+    one = _of_cosines(value, error, n, fewest)
+    return None if one is None else Interval(one.value, one.low, max(one.high, 0.0))
+
+
+def _examples(results: Datasets, step: int, split: str, without: str = "n_undefined") -> int:
+    """How many examples of a split have a defined gradient with a direction at a step; 0 for fewer than two.
+
+    Where `without` counts the pairs without a sign: a defined gradient.
+    """
+    pair = f"{split}-{split}"
+    undefined = number_at(results, "stiffness", without, step, pair=pair, layer="all")
+    return int(_in_pairs(count(results, "stiffness", "n_pairs", pair=pair) - np.nan_to_num(undefined)))
+
+
+def _in_pairs(pairs: ArrayLike) -> np.ndarray:
+    """How many examples make so many pairs; 0 for none, which one example makes too."""
+    numbers = np.asarray(pairs, np.float64)
+    return np.where(numbers > 0, np.rint((1 + np.sqrt(1 + 8 * numbers)) / 2), 0).astype(np.int64)
+
+
+def _left_out(results: Datasets, step: int, n: int) -> str:
+    """Of how many examples of which inner products were recorded there was nothing to compare, and why."""
+    recorded = int(_in_pairs(count(results, "stiffness", "n_pairs", pair="train-train")))
+    known = _examples(results, step, "train", "n_undefined_sign")
+    text = f"; {known - n:,} had no gradient to follow" if known > n else ""
+    return text + (f"; the gradients of {recorded - known:,} are undefined" if recorded > known else "")
+
+
+def _since(results: Datasets, step: int, final: int) -> str:
+    """That since then too few examples have had a gradient with a direction; of those that are undefined nothing."""
+    known, n = (_examples(results, final, "train", *of) for of in (("n_undefined_sign",), ()))
+    if final == step or not known:
+        return ""
+    some = f"only {n:,} of {known:,} training examples" if n else "no two training examples"
+    return f" At step {final:,} {some} have a gradient to follow."
 
 
 def _agree(one: Interval) -> str:
@@ -85,37 +132,53 @@ def _agree(one: Interval) -> str:
 
 def _pairs(results: Datasets, step: int, own: Interval, n: int, intervals: dict[str, Interval]) -> str:
     """How many pairs help and harm: a mean near 0 may be many of both."""
-    sign, error, undefined = (
+    sign, error, undefined, unsigned, zero = (
         number_at(results, "stiffness", name, step, pair="train-train", layer="all")
-        for name in ("sign", "sign_error", "n_undefined")
+        for name in ("sign", "sign_error", "n_undefined", "n_undefined_sign", "n_zero")
     )
-    total = number_at(results, "stiffness", "n_pairs", pair="train-train")
-    if not np.isfinite(sign) or not total > 0:
+    total = count(results, "stiffness", "n_pairs", pair="train-train")
+    compared = total - undefined
+    if not np.isfinite([sign, error, zero, compared]).all() or not compared > 0:
         return ""
-    moved = 1 - (undefined if np.isfinite(undefined) else 0.0) / total
-    helps, harms = ((moved + side * sign) / 2 for side in (1, -1))
-    lead = "" if own.excludes(0) else "This is the balance of both kinds: a"
-    one = mean(helps, error / 2, n)
-    around = ""
-    if one is not None:
-        one = one.within(0, 1)
-        one = intervals[HELP] = Interval(helps, max(0.0, one.low), min(1.0, one.high))
-        around = f" ({percent(one.low, 0)} to {percent(one.high, 0)})"
+    more, either = sign * (total - unsigned), total - unsigned - zero
+    helps, harms = (
+        _of_pairs(float(np.clip((either + side * more) / 2 / compared, 0, 1)), error / 2, n)
+        for side in (1, -1)
+    )
+    if helps is None or harms is None:
+        return ""
+    intervals |= dict(zip(SHARES, (helps, harms), strict=True))
+    balance = not own.excludes(0) and helps.above(0) and harms.above(0)
     return (
-        f" {lead or 'A'} step on one example lowers the loss of the other in {percent(helps, 0)}{around} of the pairs "
-        f"and raises it in {percent(harms, 0)}."
+        f" {'This is the balance of both kinds: a' if balance else 'A'} step on one example lowers the loss of the "
+        f"other in {told_share(helps)} of the pairs and raises it in {told_share(harms)}."
     )
 
 
-def _unseen(results: Datasets, step: int, own: Interval, n: int, intervals: dict[str, Interval]) -> str:
+def _of_pairs(value: float, error: float, n: int) -> Interval | None:
+    """Of a share of all pairs of n examples: the wider of the jackknife and of n / 2 pairs that share no example.
+
+    No mean over all pairs varies more than one over these; the jackknife is 0 where all pairs of the sample are alike.
+    """
+    one = share(value, n // 2)
+    half = quantile(n - 1) * error
+    if one is None:
+        return None
+    return Interval(value, min(one.low, value - half), max(one.high, value + half)).within(0, 1)
+
+
+def _unseen(results: Datasets, step: int, n: int, intervals: dict[str, Interval]) -> str:
     """Whether they agree with those of test examples, and whether less than with one another."""
-    cross = _cosine(results, step, "train-test")
-    one = _of_cosines(*cross, n)
+    cross, n_test = _cosine(results, step, "train-test"), _examples(results, step, "test")
+    one = _of_cosines(*cross, min(n, n_test))
     if one is None:
         return ""
     intervals["train_test"] = one
-    less = difference(cross, _cosine(results, step, "train-train"), n)
-    text = f" Gradients of a training and a test example {_agree(one)}: {told(one)}"
+    less = difference(cross, _cosine(results, step, "train-train"), min(n, n_test), fewest=FEWEST)
+    text = (
+        f" Gradients of a training and a test example {_agree(one)}: {told(one)} over pairs with "
+        f"{whom(results, 'test', n_test)}"
+    )
     if less is not None:
         intervals["less"] = less
         text += (
@@ -133,22 +196,22 @@ def _size(one: Interval) -> Interval:
 def classes(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
     """The same within classes and between them: what a mean over all pairs may hide."""
     series = select(results, "class_stiffness", "cosine_within", layer="all")
-    last = None if series is None or series.dims != ("step",) else ends(series)
-    if last is None:
+    if series is None or series.dims != ("step",):
         return None
-    step = last.last_step
-    pairs = select(results, "class_stiffness", "n_pairs")
-    table = select(results, "class_stiffness", "cosine", layer="all")
-    if pairs is None or table is None:
+    steps = [int(step) for step in series.dropna("step")["step"].values]
+    step = next((step for step in reversed(steps) if _of_classes(results, step).sum() >= FEWEST), None)
+    if step is None:
         return None
-    n = _examples_of(int(np.triu(pairs.values).sum()))
-    both = {where: _mean(results, step, where) for where in ("within", "between")}
-    within, between = (_of_cosines(*both[where], n) for where in ("within", "between"))
-    apart = difference(both["between"], both["within"], n)
+    n = int(_of_classes(results, step).sum())
+    within, between = (
+        of(*_mean(results, step, where), fewest=3)
+        for of, where in ((_of_one_set, "within"), (_of_cosines, "between"))
+    )
+    apart = mean(*_apart(results, step))
     if within is None or between is None or apart is None:
         return None
     intervals = {"within": within, "between": between, "within less between": apart}
-    count_of = table.sizes["label"]
+    count_of = results["class_stiffness"].sizes["label"]
     lead = "Behind this mean, between" if "stiffness" in said else "Between"
     told_apart = apart.excludes(0)
     if not told_apart:
@@ -162,7 +225,7 @@ def classes(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
             f"{lead} of one class {_verb(within)}, mean cosine {told(within)}; those of two classes {_verb(between)}, "
             f"{told(between)}."
         )
-        start, always = _start(results, last.first_step, step, apart, n, intervals)
+        start, always = _start(results, steps[0], step, intervals)
         text += start
         told_apart = not always
     text += _cells(results, step, intervals)
@@ -179,36 +242,55 @@ def _verb(one: Interval) -> str:
     return "on average do neither"
 
 
-def _start(
-    results: Datasets, first: int, step: int, apart: Interval, n: int, intervals: dict[str, Interval]
-) -> tuple[str, bool]:
-    """How far classes were apart at the first snapshot, and whether they have been as far ever since.
+def _start(results: Datasets, first: int, step: int, intervals: dict[str, Interval]) -> tuple[str, bool]:
+    """How far classes were apart at the first snapshot, and whether that may be all there is.
 
     Labels set gradients of classes apart in a network that has learned nothing, too: scores that know no class are
     raised by its own examples, and lowered by those of all others.
     """
-    within, between = (_mean(results, first, where) for where in ("within", "between"))
-    start = difference(between, within, n)
-    if first == step or start is None:
-        return "", False
+    if first == step == 0:
+        return " Labels alone set them apart before anything is learned.", True
+    then, now = _apart(results, first), _apart(results, step)
     # As if of different examples, which is wider than need be where both go together.
-    half = float(np.hypot(apart.high - apart.value, start.high - start.value))
-    moved = apart.value - start.value
-    change = intervals["change of within less between"] = Interval(moved, moved - half, moved + half)
-    values = f"{number(within[0])} and {number(between[0])} at step {first:,}"
-    if change.excludes(0) or not start.excludes(0):
+    change = difference(then[:2], now[:2], float(np.fmin(then[2], now[2])))
+    if change is None or first == step:
+        return " Labels alone may set them apart, and no earlier snapshot says how far.", True
+    intervals["change of within less between"] = change
+    within, between = (_mean(results, first, where)[0] for where in ("within", "between"))
+    values = f"{number(within)} and {number(between)} at step {first:,}"
+    start = mean(*then)
+    if change.excludes(0) or start is None or not start.excludes(0):
         return f" They were {values}.", False
     why = ", when labels alone set them apart" if first == 0 else ""
     return f" They were as far apart before ({values}){why}: no change can be told.", True
 
 
-def _mean(results: Datasets, step: int, where: str) -> tuple[float, float]:
-    """Mean cosine within or between classes and its standard error at a step."""
-    value, error = (
+def _mean(results: Datasets, step: int, where: str) -> tuple[float, float, float]:
+    """Mean cosine within or between classes, its standard error, and of how many examples it is worth, at a step."""
+    value, error, degrees = (
         number_at(results, "class_stiffness", f"cosine_{where}{end}", step, layer="all")
-        for end in ("", "_error")
+        for end in ("", "_error", "_degrees")
     )
-    return value, error
+    return value, error, degrees + 1
+
+
+def _apart(results: Datasets, step: int) -> tuple[float, float, float]:
+    """The same of how much larger it is within classes than between them."""
+    within, between = (_mean(results, step, where) for where in ("within", "between"))
+    return (
+        within[0] - between[0],
+        float(np.hypot(within[1], between[1])),
+        float(np.fmin(within[2], between[2])),
+    )
+
+
+def _of_classes(results: Datasets, step: int) -> np.ndarray:
+    """How many examples of each class have a gradient with a direction at a step; 0 for fewer than two."""
+    pairs = select(results, "class_stiffness", "n_pairs")
+    undefined = select(results, "class_stiffness", "n_undefined", layer="all")
+    if pairs is None or undefined is None:
+        return np.zeros(0, np.int64)
+    return _in_pairs(np.diagonal(pairs.values - undefined.sel(step=step).values))
 
 
 def _cells(results: Datasets, step: int, intervals: dict[str, Interval]) -> str:
@@ -216,31 +298,32 @@ def _cells(results: Datasets, step: int, intervals: dict[str, Interval]) -> str:
     values, errors = (
         select(results, "class_stiffness", name, layer="all") for name in ("cosine", "cosine_error")
     )
-    if values is None or errors is None or values.sizes["label"] < 3:
+    sizes = _of_classes(results, step)
+    if values is None or errors is None or len(sizes) < 3:
         return ""
     labels = values["label"].values
+    table, spread = (array.sel(step=step).values for array in (values, errors))
     cells = list(combinations(range(len(labels)), 2))
-    one, error = (_upper(array, step, cells) for array in (values, errors))
-    half = quantile(looks=len(cells)) * error
-    agree, oppose = one - half > 0, one + half < 0
-    if not (agree.any() or oppose.any()):
+    agree, oppose = dict[tuple[int, int], Interval](), dict[tuple[int, int], Interval]()
+    for a, b in cells:
+        n = int(min(sizes[a], sizes[b]))
+        one = mean(float(table[a, b]), float(spread[a, b]), n, len(cells), FEWEST_OF_CLASS)
+        if one is not None and one.excludes(0):
+            (agree if one.above(0) else oppose)[a, b] = one.within(-1, 1)
+    if not (agree or oppose):
         return ""
-    rest = len(cells) - int(agree.sum() + oppose.sum())
+    rest = len(cells) - len(agree) - len(oppose)
     text = (
-        f" Taken one by one, the classes of {agree.sum():,} of {len(cells):,} pairs agree for certain and those of "
-        f"{oppose.sum():,} oppose each other"
+        f" Taken one by one, the classes of {len(agree):,} of {len(cells):,} pairs agree for certain and those of "
+        f"{len(oppose):,} oppose each other"
     )
     text += f"; of {rest:,} neither can be told" if rest else ""
-    for sure, what, verb in ((agree, 1, "agree"), (oppose, -1, "oppose each other")):
-        if sure.any():
-            named = int(np.argmax(np.where(sure, what * one, -np.inf)))
-            first, second = (labels[k] for k in cells[named])
-            span = Interval(float(one[named]), float((one - half)[named]), float((one + half)[named]))
-            intervals[f"classes that {verb} most"] = span
-            text += f"; classes {first} and {second} {verb} most, {told(span)}"
+    for sure, verb in ((agree, "agree"), (oppose, "oppose each other")):
+        if sure:
+            (a, b), one = max(sure.items(), key=lambda item: abs(item[1].value))
+            intervals[f"classes that {verb} most"] = one
+            text += (
+                f"; classes {labels[a]} and {labels[b]} {verb} most, {told(one)} over {sizes[a]:,} and {sizes[b]:,} "
+                "examples"
+            )
     return text + "."
-
-
-def _upper(array: xr.DataArray, step: int, cells: list[tuple[int, int]]) -> np.ndarray:
-    table = array.sel(step=step).values
-    return np.array([table[cell] for cell in cells], np.float64)

@@ -9,9 +9,13 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
+from analyze.numerics import ROUNDING
+
 CONFIDENCE = 0.99  # that no claim of a run's findings is wrong by chance
 CLAIMS = 32  # that the rules can make; each gets an equal part of what is left (Bonferroni)
 ALPHA = (1 - CONFIDENCE) / CLAIMS
+# Of fewer examples, all may lie on one side of their mean by chance more often than that (sign test).
+FEWEST = math.ceil(1 - math.log2(ALPHA))
 
 
 @dataclass(frozen=True)
@@ -56,33 +60,35 @@ def quantile(degrees: float = math.inf, looks: int = 1) -> float:
     return float(stdtrit(degrees, tail))
 
 
-def mean(value: float, error: float, n: int, looks: int = 1) -> Interval | None:
-    """Of a mean of n examples with this standard error; None where either is undefined, or n is below 3."""
-    if n < 3 or not math.isfinite(value) or not math.isfinite(error):
+def mean(value: float, error: float, n: float, looks: int = 1, fewest: int = 3) -> Interval | None:
+    """Of a mean of n examples with this standard error; None where either is undefined, or n is below `fewest`.
+
+    None also where the error is 0: that nothing varied among so many does not say that nothing does.
+    """
+    if not n >= fewest or not math.isfinite(value) or not (ROUNDING * abs(value) < error < math.inf):
         return None
     half = quantile(n - 1, looks) * error
     return Interval(value, value - half, value + half)
 
 
 def difference(
-    first: tuple[float, float], second: tuple[float, float], n: int, looks: int = 1
+    first: tuple[float, float], second: tuple[float, float], n: float, looks: int = 1, fewest: int = 3
 ) -> Interval | None:
     """Of the second mean less the first, each with its standard error, as if independent; n is the smaller number.
 
     Of the same examples at two times that is wider than need be, never narrower, as long as they go together.
     """
-    return mean(second[0] - first[0], math.hypot(first[1], second[1]), n, looks)
+    return mean(second[0] - first[0], math.hypot(first[1], second[1]), n, looks, fewest)
 
 
 def sample(values: ArrayLike, looks: int = 1) -> Interval | None:
-    """Of the mean of values, NaN left out."""
+    """Of the mean of values, NaN left out; None of fewer than FEWEST."""
     numbers = np.asarray(values, np.float64)
     numbers = numbers[~np.isnan(numbers)]
-    if len(numbers) < 3:
+    n = len(numbers)
+    if n < FEWEST:
         return None
-    return mean(
-        float(numbers.mean()), float(numbers.std(ddof=1)) / math.sqrt(len(numbers)), len(numbers), looks
-    )
+    return mean(float(numbers.mean()), float(numbers.std(ddof=1)) / math.sqrt(n), n, looks)
 
 
 def share(value: float, n: int) -> Interval | None:
@@ -114,12 +120,12 @@ def difference_of_shares(first: Interval, second: Interval) -> Interval:
 
 
 def correlation(value: float, n: int) -> Interval | None:
-    """Of Pearson's correlation of n examples (Fisher 1921); None with fewer than 5.
+    """Of Pearson's correlation of n examples (Fisher 1921, with Student's quantile); None with fewer than 5.
 
     >>> correlation(0.5, 1000).above(0.3), correlation(0.5, 10).excludes(0)
     (True, False)
     """
     if n < 5 or not math.isfinite(value):
         return None
-    centre, half = math.atanh(max(-0.9999999, min(0.9999999, value))), quantile() / math.sqrt(n - 3)
+    centre, half = math.atanh(max(-0.9999999, min(0.9999999, value))), quantile(n - 2) / math.sqrt(n - 3)
     return Interval(value, math.tanh(centre - half), math.tanh(centre + half))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tracer.errors import MissingTraceError
+from tracer.errors import MissingTraceError, how_many
 
 Floats = NDArray[np.float64]
 Load = Callable[[int], np.ndarray]
@@ -62,8 +62,8 @@ def principal_plane(load: Load, count: int, components: int = 2) -> Plane:
     rank = int((values > RANK * max(values[0], 0.0)).sum()) if values[0] > 0 else 0
     if rank < components:
         raise MissingTraceError(
-            f"{count} snapshots of the weights span {rank} dimensions and a plane has {components}; record "
-            f"the stream `weights` at {components + 1} or more steps"
+            f"the weights of {how_many(count, 'snapshot')} span {how_many(rank, 'dimension')} and a plane has "
+            f"{components}; record the stream `weights` at {components + 1} or more steps"
         )
     scale = np.sqrt(values[:components])
     trajectory = vectors[:, :components] * scale

@@ -10,10 +10,11 @@ import xarray as xr
 
 from analyze import plot
 from analyze.findings.evidence import ends, number, percent, select
+from analyze.findings.generalization import unseen
 from analyze.report import svg
 from analyze.report.entries import grid, text
 from tracer.archive.summary import duration, summarize
-from tracer.errors import byte_size
+from tracer.errors import byte_size, how_many
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,9 +33,9 @@ def run_section(archive: Archive, results: Mapping[str, xr.Dataset]) -> dict[str
         "warning": _warning(summary),
         "tiles": _tiles(trained, recorded, results),
         "about_trained": f"{'Loss of every update, s' if curves else 'S'}ettings, and the shapes of "
-        f"{len(summary['layers']):,} layers.",
-        "about_recorded": f"{len(summary['streams']):,} streams of {len(summary['probes']):,} probes at "
-        f"{recorded['snapshots']:,} snapshots.",
+        f"{how_many(len(summary['layers']), 'layer')}.",
+        "about_recorded": f"{how_many(len(summary['streams']), 'stream')} of "
+        f"{how_many(len(summary['probes']), 'probe')} at {how_many(recorded['snapshots'], 'snapshot')}.",
         "trained": _facts(trained),
         "curves": curves,
         "curves_caption": caption,
@@ -86,13 +87,15 @@ def _smooth(steps: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def _lede(summary: dict[str, Any]) -> str:
     trained = summary["trained"]
     model = str(trained["model"] or "a network").rpartition(".")[2]
-    parts = [f"{model} with {trained['parameters']:,} parameters" if trained["parameters"] else model]
-    parts.append(f"trained for {trained['updates']:,} updates")
+    parts = [
+        f"{model} with {how_many(trained['parameters'], 'parameter')}" if trained["parameters"] else model
+    ]
+    parts.append(f"trained for {how_many(trained['updates'], 'update')}")
     if trained["optimizer"]:
         parts[-1] += f" of {str(trained['optimizer']).rpartition('.')[2]}"
-    examples = [f"{probe['examples']:,} {probe['probe']}" for probe in summary["probes"]]
+    examples = [how_many(probe["examples"], f"{probe['probe']} example") for probe in summary["probes"]]
     if examples:
-        parts.append(f"watched through {' and '.join(examples)} examples")
+        parts.append(f"watched through {' and '.join(examples)}")
     return ", ".join(parts) + "."
 
 
@@ -106,8 +109,10 @@ def _warning(summary: dict[str, Any]) -> str:
 def _tiles(
     trained: dict[str, Any], recorded: dict[str, Any], results: Mapping[str, xr.Dataset]
 ) -> list[dict[str, str]]:
-    tiles = [{"name": "updates", "value": f"{trained['updates']:,}", "note": _epochs(trained)}]
-    for probe in ("train", "test"):
+    epochs = how_many(trained["epochs"], "epoch") if trained["epochs"] else ""
+    tiles = [{"name": "updates", "value": f"{trained['updates']:,}", "note": epochs}]
+    against = unseen(results)
+    for probe in dict.fromkeys(("train", "test", against)):
         series = select(results, "generalization", "error", probe=probe)
         last = None if series is None else ends(series)
         if last is not None:
@@ -117,14 +122,11 @@ def _tiles(
     gap = select(results, "generalization", "gap_error")
     last = None if gap is None or gap.dims != ("step",) else ends(gap)
     if last is not None:
-        tiles.append({"name": "gap", "value": number(100 * last.last, 1), "note": "percentage points"})
+        note = f"percentage points, {against} − train"
+        tiles.append({"name": "gap", "value": number(100 * last.last, 1), "note": note})
     note = f"{byte_size(recorded['bytes'])} on disk" if recorded["bytes"] else ""
     tiles.append({"name": "snapshots", "value": f"{recorded['snapshots']:,}", "note": note})
     return tiles
-
-
-def _epochs(trained: dict[str, Any]) -> str:
-    return f"{trained['epochs']:,} epochs" if trained["epochs"] else ""
 
 
 def _facts(items: dict[str, Any]) -> list[tuple[str, str]]:

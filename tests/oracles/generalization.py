@@ -4,7 +4,10 @@ import math
 
 
 def generalization(losses, scores, targets):
-    """(mean loss, share wrong) of one probe: losses [example], scores [example][class], targets [example]."""
+    """(mean loss, share wrong, share wrong of a constant answer) of one probe.
+
+    losses [example], scores [example][class], targets [example].
+    """
     kept = [loss for loss in losses if not math.isnan(loss)]
     wrong = 0
     for row, target in zip(scores, targets, strict=True):
@@ -13,4 +16,6 @@ def generalization(losses, scores, targets):
             if row[c] > row[best]:
                 best = c
         wrong += best != target
-    return math.fsum(kept) / len(kept) if kept else math.nan, wrong / len(targets)
+    # The answer that is always the same and most often right.
+    guessing = min(sum(target != answer for target in targets) for answer in targets) / len(targets)
+    return math.fsum(kept) / len(kept) if kept else math.nan, wrong / len(targets), guessing

@@ -1,6 +1,7 @@
 """Margins and their order statistics from lists."""
 
 from fractions import Fraction
+from math import comb
 
 
 def margins(scores, labels):
@@ -17,3 +18,12 @@ def gamma(values, percent):
         if Fraction(k, len(ordered)) >= Fraction(percent, 100):
             return value
     raise AssertionError("no margin")
+
+
+def ranks_around(percent, m, alpha):
+    """Least and largest rank such that a quantile lies outside with chance alpha at most, half of it on each side."""
+    p = Fraction(percent, 100)
+    chances = [comb(m, k) * p**k * (1 - p) ** (m - k) for k in range(m + 1)]
+    low = max((rank for rank in range(1, m + 1) if sum(chances[:rank]) <= alpha / 2), default=0)
+    high = min((rank for rank in range(1, m + 1) if sum(chances[rank:]) <= alpha / 2), default=m + 1)
+    return low, high

@@ -1,13 +1,9 @@
-"""What tells runs apart: their names, and the plain values on their cards."""
+"""What tells runs apart: their names, what the user gave as attributes, and what was trained."""
 
 from collections.abc import Mapping
 from typing import Any
 
-# Parts of a card that describe the recording or the machine, or are read by name below.
-NOT_ATTRIBUTES = {
-    "model", "optimizer", "loss", "snapshots", "environment", "gradients", "probes", "minibatch", "data",
-    "foreign_ops", "attributes",
-}  # fmt: skip
+SINGLE = str | int | float  # and truth values
 
 
 def name_of(path: str) -> str:
@@ -23,34 +19,40 @@ def name_of(path: str) -> str:
 
 
 def attributes_of(card: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of a card that may tell runs apart, those the user added first.
+    """Values of a card that may tell runs apart: what the user gave as `attributes`, then what was trained.
 
-    Of the optimizer, its class and the settings of its first group of parameters; of the model, its class and
-    number of parameters; anything else a card holds as single values, and all of `attributes`.
+    Of the model its class and number of parameters, of the optimizer its class and the settings of its first group of
+    parameters, and the loss. Where both have a name, it is the user's. Lists of single values are their text. The rest
+    of a card says how the run was recorded and where, which is nothing to compare runs by.
 
-    >>> card = {"width": 64, "optimizer": {"class": "torch.optim.sgd.SGD", "groups": [{"lr": 0.1}]}}
-    >>> attributes_of(card)
-    {'width': 64, 'optimizer': 'SGD', 'lr': 0.1}
+    >>> optimizer = {"class": "torch.optim.adam.Adam", "groups": [{"lr": 0.1, "betas": [0.9, 0.99]}]}
+    >>> attributes_of({"attributes": {"hidden": [64, 32]}, "optimizer": optimizer, "network": "table"})
+    {'hidden': '[64, 32]', 'optimizer': 'Adam', 'lr': 0.1, 'betas': '[0.9, 0.99]'}
     """
-    found = {name: value for name, value in card.items() if name not in NOT_ATTRIBUTES and _is_plain(value)}
-    found |= {name: value for name, value in _mapping(card.get("attributes")).items() if _is_plain(value)}
     optimizer, model = card.get("optimizer"), card.get("model")
+    trained: dict[str, Any] = {}
     for name, part in (("model", model), ("optimizer", optimizer), ("loss", card.get("loss"))):
         text = _mapping(part).get("class", part)
         if isinstance(text, str):
-            found[name] = text.rpartition(".")[2] if name != "loss" else text
+            trained[name] = text.rpartition(".")[2] if name != "loss" else text
     for name, value in next(iter(_mapping(optimizer).get("groups", [])), {}).items():
-        value = "/".join(map(str, value)) if isinstance(value, list) else value
-        if _is_plain(value):
-            found.setdefault(name, value)
+        trained.setdefault(name, value)
     if "n_parameters" in _mapping(model):
-        found["n_parameters"] = int(_mapping(model)["n_parameters"])
+        trained["n_parameters"] = int(_mapping(model)["n_parameters"])
+    given = _single_values(_mapping(card.get("attributes")))
+    return given | {name: value for name, value in _single_values(trained).items() if name not in given}
+
+
+def _single_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that are single values, and lists of such as their text."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, SINGLE):
+            found[name] = value
+        elif isinstance(value, list) and all(one is None or isinstance(one, SINGLE) for one in value):
+            found[name] = str(value)
     return found
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float | bool)

@@ -26,6 +26,7 @@ MEANS = (
     *(f"{kind}_{where}" for kind in ("cosine", "sign") for where in ("within", "between", "super")),
 )
 ERRORS = ("cosine_error", "cosine_within_error", "cosine_between_error")
+DEGREES = ("cosine_within_degrees", "cosine_between_degrees")
 
 
 @metric(
@@ -36,12 +37,12 @@ ERRORS = ("cosine_error", "cosine_within_error", "cosine_between_error")
         **dict.fromkeys(("cosine", "sign", "n_undefined"), CELLS),
         **dict.fromkeys(MEANS[2:], CURVES),
         "cosine_error": CELLS,
-        **dict.fromkeys(ERRORS[1:], CURVES),
+        **dict.fromkeys((*ERRORS[1:], *DEGREES), CURVES),
         "n_pairs": ("label", "label_2"),
     },
     scope="train",
     makes=[("layer", "example", "example_2")] * 3,
-    bounds={**dict.fromkeys(MEANS, (-1, 1)), **dict.fromkeys(ERRORS, (0, np.inf))},
+    bounds={**dict.fromkeys(MEANS, (-1, 1)), **dict.fromkeys((*ERRORS, *DEGREES), (0, np.inf))},
     sketched=MEANS,
     summary=("cosine_within", "cosine_between"),
     title="Class stiffness",
@@ -73,7 +74,8 @@ def class_stiffness(
     (`zero="as_zero"` counts them as 0). A cell without pairs, such as the diagonal of a class with one
     example, is NaN and left out of the means. `classes="true"` groups by the labels before corruption.
     `cosine_error`, `cosine_within_error` and `cosine_between_error` are standard errors over the examples drawn of each
-    class (a jackknife), NaN with fewer than three of a class.
+    class (a jackknife), NaN with fewer than three of a class; `cosine_within_degrees` and `cosine_between_degrees` are
+    the degrees of freedom of the last two (Welch & Satterthwaite), few where few examples carry the variance.
 
     >>> gradients = np.array([[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0]])
     >>> gram = (gradients @ gradients.T)[None, None]
@@ -93,7 +95,7 @@ def class_stiffness(
     for position, kind in enumerate(("cosine", "sign")):
         result[kind] = divide(sums[:, position], used[:, position])
         result |= {f"{kind}_{name}": mean for name, mean in _means(result[kind], names, superclass).items()}
-    result |= dict(zip(ERRORS, _errors(rows, indicator), strict=True))
+    result |= dict(zip((*ERRORS, *DEGREES), _errors(rows, indicator), strict=True))
     result["n_undefined"] = _unordered(pairs[:, None] - used[:, 0])
     result["n_pairs"] = _unordered(pairs[0])
     return {**result, "label": names, "label_2": names, "attrs": {"classes": classes}}
@@ -127,10 +129,10 @@ def _of_classes(
     return sums @ indicator, used @ indicator, pairs @ indicator, rows
 
 
-def _errors(rows: np.ndarray, indicator: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _errors(rows: np.ndarray, indicator: np.ndarray) -> tuple[np.ndarray, ...]:
     """Standard errors of the cells (..., class, class), of the mean of the diagonal, and of that of all else.
 
-    rows: mean cosines (..., example, class).
+    Then the degrees of freedom of the last two. rows: mean cosines (..., example, class).
     """
     own, count = indicator.astype(bool), indicator.shape[1]
     variance, n = _variances(rows, indicator)
@@ -140,11 +142,18 @@ def _errors(rows: np.ndarray, indicator: np.ndarray) -> tuple[np.ndarray, np.nda
     single, size = variance[..., diagonal, diagonal], n[..., diagonal, diagonal]
     # Leaving out an example takes both its row and its column.
     cells[..., diagonal, diagonal] = np.sqrt(single * divide(4 * (size - 1), (size - 2).clip(0) ** 2))
-    within = np.sqrt((cells[..., diagonal, diagonal] ** 2).sum(-1)) / count
+    own_error = cells[..., diagonal, diagonal] ** 2
+    within = np.sqrt(own_error.sum(-1)) / count
     other = mean_defined(np.where(own, np.nan, rows), -1)[0][..., None]
-    variance, n = _variances(other, indicator)
-    between = 2 / count * np.sqrt(divide(variance, (n - 1).clip(0)).sum((-1, -2)))
-    return cells, within, between
+    variance, n = (table[..., 0] for table in _variances(other, indicator))
+    parts = divide(variance, (n - 1).clip(0))
+    between = 2 / count * np.sqrt(parts.sum(-1))
+    return cells, within, between, _degrees(own_error, size), _degrees(parts, n)
+
+
+def _degrees(parts: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Degrees of freedom of a sum of squared errors (..., class), each of n examples; NaN where none varies."""
+    return divide(parts.sum(-1) ** 2, divide(parts**2, (n - 1).clip(0)).sum(-1))
 
 
 def _variances(rows: np.ndarray, indicator: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

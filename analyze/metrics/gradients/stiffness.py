@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         "cosine_error": ("step", "pair", "layer"),
         "sign_error": ("step", "pair", "layer"),
         "n_undefined": ("step", "pair", "layer"),
+        "n_undefined_sign": ("step", "pair", "layer"),
+        "n_zero": ("step", "pair", "layer"),
         "n_pairs": ("pair",),
     },
     bounds={"cosine": (-1, 1), "sign": (-1, 1), "cosine_error": (0, np.inf), "sign_error": (0, np.inf)},
@@ -54,7 +56,8 @@ def stiffness(
     `gram` and `cosine` are (step, layer, example, example_2), `split` and `ids` (example,). A `pair` is a
     pair of splits, `train-train` and so on; its means run over the `n_pairs` unordered pairs of examples that
     are not the same (split, id). A zero gradient has no direction: its cosines are left out of the mean and
-    counted in `n_undefined` (`zero="as_zero"` counts them as 0 instead), while sign(0) = 0 is included. NaN
+    counted in `n_undefined` (`zero="as_zero"` counts them as 0 instead), while sign(0) = 0 is included
+    and counted in `n_zero`; an inner product that is NaN has no sign, and is counted in `n_undefined_sign`. NaN
     where no pair is left. `cosine_error` and `sign_error` are the standard errors of both means over the examples
     drawn (a jackknife), NaN with fewer than three of one split or two of each of two. From sketches the mean sign is
     nearer to 0 than it is, by pairs whose cosine is within its error of 0; `sign_sketch_error` does not show this.
@@ -70,7 +73,7 @@ def stiffness(
     pairs = split_pairs(split)
     shape = (len(gram), len(pairs), gram.shape[1])
     result = {name: np.full(shape, np.nan) for name in ("cosine", "sign", "cosine_error", "sign_error")}
-    undefined = np.zeros(shape, np.int64)
+    counts = {name: np.zeros(shape, np.int64) for name in ("n_undefined", "n_undefined_sign", "n_zero")}
     used = np.zeros(len(pairs), np.int64)
     for step in range(len(gram)):
         sums = [_Sums(split, ids, pair, gram.shape[1]) for pair in pairs]
@@ -78,11 +81,13 @@ def stiffness(
             for one in sums:
                 one.add(rows, products, cosines, zero == "as_zero")
         for p, one in enumerate(sums):
-            used[p], undefined[step, p] = one.pairs, one.undefined
+            used[p] = one.pairs
             for name, value in one.means().items():
                 result[name][step, p] = value
+            for name, number in one.counts().items():
+                counts[name][step, p] = number
     names = [f"{first}-{second}" for first, second in pairs]
-    return {**result, "n_undefined": undefined, "n_pairs": used, "pair": names}
+    return {**result, **counts, "n_pairs": used, "pair": names}
 
 
 class _Sums:
@@ -91,7 +96,8 @@ class _Sums:
     def __init__(self, split: np.ndarray, ids: np.ndarray, pair: tuple[str, str], layers: int) -> None:
         self._ids, self._same = ids, pair[0] == pair[1]
         self._first, self._second = (np.flatnonzero(split == name) for name in pair)
-        self.pairs, self.undefined = 0, np.zeros(layers, np.int64)
+        self.pairs = 0
+        self._undefined, self._zero = np.zeros(layers, np.int64), np.zeros(layers, np.int64)
         self._cosines, self._signs = np.zeros(layers), np.zeros(layers, np.int64)
         self._known, self._defined = np.zeros(layers, np.int64), np.zeros(layers, np.int64)
         self._spread = {name: PairMeans(self._same) for name in ("cosine", "sign")}
@@ -116,7 +122,8 @@ class _Sums:
 
     def _add_pairs(self, products: np.ndarray, cosines: np.ndarray, as_zero: bool) -> None:
         missing = np.isnan(cosines)
-        self.undefined += missing.sum(-1)
+        self._undefined += missing.sum(-1)
+        self._zero += np.count_nonzero(products == 0, -1)
         self._known += np.count_nonzero(~np.isnan(products), -1)
         self._cosines += np.where(missing, 0.0, cosines).sum(-1)
         self._defined += np.count_nonzero(~(missing & np.isnan(products)) if as_zero else ~missing, -1)
@@ -127,6 +134,11 @@ class _Sums:
         errors = {f"{name}_error": spread.error() for name, spread in self._spread.items()}
         means = {"cosine": divide(self._cosines, self._defined), "sign": divide(self._signs, self._known)}
         return means | {name: error for name, error in errors.items() if error is not None}
+
+    def counts(self) -> dict[str, np.ndarray]:
+        """Pairs without a cosine, without a sign, and with the sign 0 (layer,)."""
+        unknown = self.pairs - self._known
+        return {"n_undefined": self._undefined, "n_undefined_sign": unknown, "n_zero": self._zero}
 
 
 def _all(block: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from analyze import plot
 from analyze.contract import metric
-from analyze.numerics import mean_defined, standard_error
+from analyze.numerics import divide, mean_defined, standard_error
 from analyze.reference import JIANG_2019, NEYSHABUR_2017
 
 if TYPE_CHECKING:
@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 
 @metric(
     reads=("losses", "probe", "split"),
-    optional=("correct",),
+    optional=("correct", "labels"),
     variables={
         "loss": ("step", "probe"),
         "error": ("step", "probe"),
         "loss_error": ("step", "probe"),
+        "guessing_error": ("step", "probe"),
         "gap_loss": ("step",),
         "gap_error": ("step",),
         "n_undefined": ("step", "probe"),
+        "n_classified": ("step", "probe"),
         "n_examples": ("probe",),
     },
-    bounds={"error": (0, 1), "loss_error": (0, np.inf), "gap_error": (-1, 1)},
+    bounds={"error": (0, 1), "loss_error": (0, np.inf), "guessing_error": (0, 1), "gap_error": (-1, 1)},
     summary=("loss", "error", "gap_loss", "gap_error"),
     makes=(),
     title="Loss, error and generalization gap",
@@ -43,14 +45,17 @@ def generalization(
     split: np.ndarray,
     *,
     correct: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
     against: str = "test",
 ) -> dict[str, Any]:
     """Mean loss and share of wrong predictions on each probe, and how much worse the test probe does.
 
-    `losses` and `correct` are (step, example), `probe` and `split` (example,). The gap is that of split
+    `losses` and `correct` are (step, example), `probe`, `split` and `labels` (example,). The gap is that of split
     `against` minus that of split `train`, NaN where one of them is not recorded. Losses that are NaN are
     left out of the mean and counted in `n_undefined`. `error` is NaN where outputs and targets are not
-    those of a classifier. `loss_error` is the standard error of the mean loss over examples, NaN with fewer than two.
+    those of a classifier, and else the share of those `n_classified` examples that are known to be right or wrong;
+    `guessing_error` is the share of them that is wrong where every answer is their commonest label, NaN where examples
+    have no label each. `loss_error` is the standard error of the mean loss over examples, NaN with fewer than two.
 
     >>> losses = np.array([[0.1, 0.3, 1.0]])
     >>> names = np.array(["train", "train", "test"])
@@ -68,21 +73,35 @@ def generalization(
         means = {side: mean_defined(values[:, rows], 1)[0] for side, rows in of_split.items()}
         result[f"gap_{name}"] = means[against] - means["train"]
     result["loss_error"] = np.stack([standard_error(losses[:, rows]) for rows in of_probe], axis=1)
+    result["guessing_error"] = np.stack(
+        [_guessing(wrong[:, rows], None if labels is None else labels[rows]) for rows in of_probe], axis=1
+    )
     undefined = [np.isnan(losses[:, rows]).sum(1) for rows in of_probe]
     counts = {
         "n_undefined": np.stack(undefined, axis=1),
+        "n_classified": np.stack([(~np.isnan(wrong[:, rows])).sum(1) for rows in of_probe], axis=1),
         "n_examples": np.array([rows.sum() for rows in of_probe]),
     }
-    return {**result, **counts, "probe": names}
+    told = {"against": against, "formula": f"gap = {against} - train"}
+    return {**result, **counts, "probe": names, "attrs": told}
+
+
+def _guessing(wrong: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    """Error of the best answer that is always the same, (step,), on the examples whose `wrong` is defined."""
+    if labels is None:
+        return np.full(len(wrong), np.nan)
+    known = ~np.isnan(wrong)
+    codes = np.unique(labels, return_inverse=True)[1].reshape(-1)
+    most = [np.bincount(codes[row], minlength=1).max() for row in known]
+    return 1 - divide(most, known.sum(1))
 
 
 def plot_generalization(result: xr.Dataset, figure: Figure) -> None:
     """Loss and error of each probe against training, and their gaps; of what is no classifier the loss alone."""
     colors = {"loss": plot.PALETTE[3], "error": plot.PALETTE[2]}
     names = [name for name in colors if name == "loss" or bool(result[name].notnull().any())]
-    axes = plot.panels(
-        figure, len(names) + 1, height=2.4, titles=(*names, "gap (test − train)"), sharey=False
-    )
+    gap = f"gap ({result.attrs.get('against', 'test')} − train)"
+    axes = plot.panels(figure, len(names) + 1, height=2.4, titles=(*names, gap), sharey=False)
     for panel, name in zip(axes, names, strict=False):
         for k, probe in enumerate(result["probe"].values):
             values = result[name].sel(probe=probe)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from analyze import plot
 from analyze.contract import metric
+from analyze.findings.intervals import ALPHA
 from analyze.reference import BRUCKNER_2019, NEYSHABUR_2017
 from tracer.errors import ArgumentError
 
@@ -24,6 +26,8 @@ QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5)
     reads=("margins",),
     variables={
         "gamma": ("step", "probe"),
+        "gamma_low": ("step", "probe"),
+        "gamma_high": ("step", "probe"),
         "quantile": ("step", "probe", "q"),
         "n_negative": ("step", "probe"),
         "n_undefined": ("step", "probe"),
@@ -52,7 +56,9 @@ def margin(
 
     `margins` is (step, example), of pre-softmax scores. γ is the k-th smallest margin, k = ⌈εm⌉, m the
     number of margins that are defined (`method="linear"` interpolates between order statistics); `quantile`
-    the same at the levels `q`. `n_negative` counts margins of at most 0, `n_undefined` those that are NaN.
+    the same at the levels `q`. `gamma_low` and `gamma_high` are the margins that hold the ε-quantile of what the
+    examples were drawn from between them, at the level of one finding, whatever the shape of the distribution; NaN
+    where there are too few. `n_negative` counts margins of at most 0, `n_undefined` those that are NaN.
     γ is negative, not NaN, where more than a share ε is wrong. NaN where no margin is defined.
 
     >>> result = margin(np.array([[3.0, -1.0, 2.0, 5.0]]), epsilon=0.5)
@@ -64,10 +70,13 @@ def margin(
             raise ArgumentError(f"a level of a margin lies in (0, 1], got {level}")
     rows = [np.sort(row[~np.isnan(row)]) for row in np.asarray(margins, np.float64)]
     levels = [epsilon, *q]
+    ends = np.array([_around(row, epsilon) for row in rows]).reshape(len(rows), 2)
     table = np.array([[_level(row, level, method) for level in levels] for row in rows])
     table = table.reshape(len(rows), len(levels))
     return {
         "gamma": table[:, 0],
+        "gamma_low": ends[:, 0],
+        "gamma_high": ends[:, 1],
         "quantile": table[:, 1:],
         "n_negative": np.array([np.sum(row <= 0) for row in rows]),
         "n_undefined": np.isnan(margins).sum(-1),
@@ -83,6 +92,30 @@ def _level(ordered: np.ndarray, level: float, method: str) -> float:
     if method == "linear":
         return float(np.quantile(ordered, level))
     return float(ordered[rank(level, len(ordered)) - 1])
+
+
+def _around(ordered: np.ndarray, level: float) -> tuple[float, float]:
+    """The order statistics around a quantile: how many values lie below it has a binomial distribution."""
+    low, high = ranks_around(level, len(ordered))
+    if low < 1 or high > len(ordered):
+        return np.nan, np.nan
+    return float(ordered[low - 1]), float(ordered[high - 1])
+
+
+@cache
+def ranks_around(level: float, m: int) -> tuple[int, int]:
+    """Ranks, from 1, of the order statistics of m values that the quantile lies between but for a chance of `ALPHA`.
+
+    0, or m + 1, where even the least or the largest is not low or high enough. Source: David & Nagaraja 2003, Order
+    Statistics, section 7.1.
+
+    >>> ranks_around(0.05, 100), ranks_around(0.05, 1000)
+    ((0, 15), (27, 78))
+    """
+    from scipy.special import bdtr
+
+    below = bdtr(np.arange(m + 1), m, level)
+    return int((below <= ALPHA / 2).sum()), int((1 - below > ALPHA / 2).sum()) + 1
 
 
 def rank(level: float, m: int) -> int:

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import kendalltau
 
 import analyze
-from analyze.comparison import curves, inference
+from analyze.comparison import curves, inference, page
 from analyze.comparison.competition import reason
 from analyze.comparison.over_training import grouped, series
 from tests.analyze.comparison.test_compare import fake, grid
@@ -188,3 +188,101 @@ def test_runs_that_differ_in_nothing_have_a_curve_each(tmp_path):
     compared.save(tmp_path / "out")
     assert set(grouped(compared, series(compared, "gap_error")).bands()["run"]) == {"s0", "s1", "s2"}
     assert "closest measures over training</" in (tmp_path / "out" / "comparison.html").read_text()
+
+
+NAN = float("nan")
+
+
+def runs_of(folder, cosines, ratios=(), gaps=()):
+    """Runs with these measures, and gaps that grow."""
+    n = len(cosines)
+    return [
+        fake(folder, f"r{k:02}", {}, gap=gap, cosine=cosine, ratio=ratio)
+        for k, (gap, cosine, ratio) in enumerate(
+            zip(gaps or [0.1 + 0.02 * k for k in range(n)], cosines, ratios or [NAN] * n, strict=True)
+        )
+    ]
+
+
+@pytest.mark.parametrize("n", [2, 6, 7, 9])
+def test_no_interval_of_few_runs_or_of_resamples_that_all_agree(tmp_path, n):
+    compared = analyze.compare(runs_of(tmp_path, range(n)), bootstrap=50)
+    one = compared.correlations.sel(measure="stiffness.cosine[train-train, all]", target="gap_error")
+    assert float(one["value"].sel(statistic="kendall")) == 1
+    for end in ("low", "high", "joint_low", "joint_high"):
+        assert one[end].isnull().all() or n == 9
+    assert np.isnan(compared.rows("gap_error")[0]["kendall_low"] or NAN)
+    if n > 5:
+        words = "no interval" if n == 9 else "too few runs for an interval"
+        assert f"(Kendall 1.00, {words})" in compared.answer
+
+
+def test_joint_intervals_need_resamples_that_differ():
+    again = np.stack([np.ones(200), np.random.default_rng(0).normal(0.5, 0.1, 200)], 1)
+    low, high = inference.joint_intervals([1.0, 0.5], again)
+    assert np.isnan([low[0], high[0]]).all() and low[1] < 0.5 < high[1]
+
+
+def test_enough_runs_have_an_interval(tmp_path):
+    compared = analyze.compare(runs_of(tmp_path, [0, 1, 2, 4, 3, 5, 6, 7]), bootstrap=100)
+    one = compared.correlations.sel(measure="stiffness.cosine[train-train, all]", target="gap_error")
+    assert float(one["joint_low"]) < float(one["value"].sel(statistic="kendall")) <= float(one["joint_high"])
+    assert f"(Kendall 0.93, {float(one['joint_low']):.2f} to 1.00)" in compared.answer
+
+
+def test_the_runs_of_an_answer_are_those_that_have_the_measure(tmp_path):
+    paths = runs_of(tmp_path, [0, 1, 2, 3, 4, 5, *[NAN] * 6])
+    assert "follows the gap in error across 6 of 12 runs: as" in analyze.compare(paths, bootstrap=0).answer
+    few = runs_of(tmp_path / "few", [0, 1, 2, *[NAN] * 9])
+    told = analyze.compare(few, bootstrap=0).answer
+    assert told.startswith("Nothing can be told from 3 of 12 runs")
+    assert told.endswith("It takes at least 5 runs with values of both.")
+    same = runs_of(tmp_path / "same", range(4), gaps=[0.1, 0.1, NAN, NAN])
+    told = analyze.compare(same, against=["gap_error"], bootstrap=0).answer
+    assert told.startswith("The 2 of 4 runs that have one all have the same gap in error")
+
+
+def test_more_runs_are_needed_than_there_are(tmp_path):
+    gaps = [0.1, 0.1, 0.2, 0.2, 0.2]
+    paths = runs_of(tmp_path, [0, 0, 1, 1, 1], ratios=[3, 1, 2, 1, 5], gaps=gaps)
+    told = analyze.compare(paths, bootstrap=0).answer
+    assert told.startswith("None of 2 measures follows the gap in error across these 5 runs")
+    assert "it takes about 6 runs" in told and inference.runs_needed(2) == 5
+
+
+def test_one_measure_is_called_one_measure(tmp_path):
+    paths = runs_of(tmp_path, [1, 0, 3, 2, 5, 4])
+    compared = analyze.compare(paths, measures=["stiffness.cosine[train-train, all]"], bootstrap=0)
+    name = "stiffness.cosine[train-train, all]"
+    assert compared.answer.startswith(f"{name} does not follow the gap in error across these 6 runs")
+    assert "(Kendall 0.60, too few runs for an interval, p 0.14)" in compared.answer
+    assert "6 runs, 1 measure>" in repr(compared) and "1 measure.</p>" in compared._repr_html_()
+    assert page._lede(compared, []) == "1 measure of 6 runs."
+
+
+def test_why_there_is_nothing_to_compare(tmp_path):
+    def told(paths, **options):
+        return analyze.compare(paths, bootstrap=0, **options).answer
+
+    assert "may compete for the gap in error has a value in more than one of the 4 runs" in told(
+        runs_of(tmp_path / "a", range(4)), measures=["stiffness"], at=-5
+    )
+    assert "may compete for the gap in error differs between runs that differ in it" in told(
+        runs_of(tmp_path / "b", [1] * 4), measures=["stiffness"]
+    )
+    assert told(runs_of(tmp_path / "c", range(4)), measures=["stiffness.cosine[train-test, all]"]).startswith(
+        "No measure may compete for the gap in error"
+    )
+
+
+@pytest.mark.parametrize("n_seeds", [1, 2])
+def test_bands_tell_values_apart_only_where_each_is_of_several_runs(tmp_path, n_seeds):
+    compared = analyze.compare(grid(tmp_path, n_seeds=n_seeds), bootstrap=0)
+    table = series(compared, "gap_error")
+    apart = "what bands do not overlap differs by more than seeds"
+    assert f"{apart} and all else that was varied, of {2 * n_seeds} runs or more each" in page._reading(
+        compared, table, "width"
+    )
+    one = table[(table["run"].str.contains("lr0.1-")) & table["run"].str.contains("s0")]
+    said = page._reading(compared, one, "width")
+    assert apart not in said and "of one run there is none" in said

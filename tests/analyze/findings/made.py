@@ -26,11 +26,11 @@ def dataset(function, returned, **coords):
     return xr.Dataset(variables, {**named, "step": STEPS})
 
 
-def outcome(train, test, correct=None):
-    """`generalization` of losses (step, example) of two probes, `correct` alike."""
+def outcome(train, test, correct=None, labels=None):
+    """`generalization` of losses (step, example) of two probes, `correct` alike, and of `labels` (example,)."""
     losses = np.concatenate([train, test], 1) if test is not None else train
     probe = np.array(["train"] * train.shape[1] + ["test"] * (0 if test is None else test.shape[1]))
-    return dataset(generalization, generalization(losses, probe, probe, correct=correct))
+    return dataset(generalization, generalization(losses, probe, probe, correct=correct, labels=labels))
 
 
 def classified(rng, train_error, test_error, n_train=500, n_test=500):
@@ -41,8 +41,7 @@ def classified(rng, train_error, test_error, n_train=500, n_test=500):
     ]
     losses = [2 * one + 0.1 * rng.random(one.shape) for one in wrong]
     labels = np.arange(n_train + n_test) % CLASSES
-    made = outcome(*losses, correct=1.0 - np.concatenate(wrong, 1))
-    return {"generalization": made, "labels": xr.Dataset(coords={"label": ("example", labels)})}
+    return {"generalization": outcome(*losses, 1.0 - np.concatenate(wrong, 1), labels)}
 
 
 def gradients(vectors, labels=None, test=None, start=None):

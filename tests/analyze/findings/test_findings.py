@@ -131,7 +131,7 @@ def test_a_mean_of_zero_is_balance_and_not_absence():
 def test_classes_refine_the_mean_and_never_deny_it():
     rng = np.random.default_rng(7)
     centres = CENTRES - 1.3 / made.CLASSES
-    results = made.gradients(made.of_classes(rng, LABELS, centres, 0.1), LABELS)
+    results = made.gradients(made.of_classes(rng, LABELS, centres, 0.05), LABELS)
     found = said(results)
     text = found["class_stiffness"]
     assert text.refines == "stiffness" and text.sentence.startswith(
@@ -178,7 +178,7 @@ def test_shuffled_labels_show_no_difference_between_classes():
 def test_classes_that_are_two_names_of_one_are_found():
     rng = np.random.default_rng(9)
     centres = (CENTRES - 1 / made.CLASSES)[[0, 0, 1, 2, 3]]
-    text = said(made.gradients(made.of_classes(rng, LABELS, centres, 0.1), LABELS))[
+    text = said(made.gradients(made.of_classes(rng, LABELS, centres, 0.05), LABELS))[
         "class_stiffness"
     ].sentence
     assert (
@@ -213,6 +213,7 @@ def noise(seed):
         n_examples=("group", [30] * 10)
     )
     similarity = rng.beta(8, 2, (3, 2, 200))
+    similarity[0] = np.nan
     results["path_self_similarity"] = labelled(
         {"similarity": similarity}, site=["a", "b"], example=np.arange(200)
     )
@@ -237,27 +238,13 @@ def test_depth_complexity_and_paths_are_told_where_there_is_something():
     results = noise(0)
     results["cna"]["pearson"][:] = 0.4
     results["error_by_complexity"]["error"][:] = np.linspace(0.0, 0.9, 10)
-    results["path_self_similarity"]["similarity"][0] *= 0.5
+    results["path_self_similarity"]["similarity"][1] *= 0.5
     results["path_self_similarity"]["similarity"][-1, 1] *= 0.9
     found = said(results)
     assert "the more its layer sums grow with depth" in found["cna"].sentence
     assert "wrong more often: of the 30 most complex" in found["error_by_complexity"].sentence
     assert "Paths through the network settle" in found["path_self_similarity"].sentence
     assert "at site b it is less than elsewhere, by" in found["path_self_similarity"].sentence
-
-
-def test_the_margin_is_told_with_the_interval_of_its_quantile():
-    values = np.sort(np.random.default_rng(0).normal(3, 1, 2000))
-    q = np.array([0.01, 0.05, 0.1, 0.25, 0.5])
-    quantiles = np.quantile(values, q)
-    data = labelled({"gamma": [[quantiles[1]]] * 3}, probe=["train"])
-    data["quantile"] = (("step", "probe", "q"), np.stack([[quantiles]] * 3))
-    data = data.assign_coords(q=q).assign(n_examples=("probe", [2000]))
-    one = said({"margin": data})["margin"]
-    assert "All but the worst 5% of 2,000 training examples" in one.sentence
-    assert one.intervals["gamma"].low < quantiles[1] < one.intervals["gamma"].high
-    few = data.assign(n_examples=("probe", [40]))
-    assert "margin" not in said({"margin": few})
 
 
 @pytest.mark.parametrize(
@@ -311,10 +298,12 @@ def test_ends_skip_undefined_values():
 
 
 def test_an_interval_does_not_leave_what_is_possible():
-    near = np.stack([np.linspace(0.4, 0.5, 30), np.where(np.arange(30) == 7, 0.7, 1.0)])[:, None]
+    near = np.stack([np.full(30, np.nan), np.linspace(0.4, 0.5, 30), np.where(np.arange(30) == 7, 0.7, 1.0)])[
+        :, None
+    ]
     data = xr.Dataset(
         {"similarity": (("step", "site", "example"), near)},
-        coords={"step": [1, 2], "site": ["a"], "example": range(30)},
+        coords={"step": [0, 1, 2], "site": ["a"], "example": range(30)},
     )
     finding = said({"path_self_similarity": data})["path_self_similarity"]
     assert finding.intervals["last"].high == 1.0 and "0.99 (0.95 to 1.00)" in finding.sentence

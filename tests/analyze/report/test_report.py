@@ -73,6 +73,36 @@ def test_a_recording_that_ended_early_is_said_to_have(tmp_path):
     assert "not complete (interrupted): everything below ends at step 100" in text
 
 
+def test_the_gap_is_labelled_by_what_it_is_against(run):
+    results = data.honest()
+    assert "percentage points, test − train" in Page(report.render(results, run)).text
+    names = {"probe": ["train", "val"]}
+    results["generalization"] = (
+        results["generalization"]
+        .assign_coords(names)
+        .assign_attrs(against="val", formula="gap = val - train")
+    )
+    text = Page(report.render(results, run)).text
+    assert "val error 3.0%" in text and "percentage points, val − train" in text
+    assert "1,000 validation examples wrong: a generalization gap of 3.0" in text
+    assert "gap = val - train" in text and "test − train" not in text
+
+
+def test_one_of_a_thing_is_one(tmp_path):
+    archive = data.archive(tmp_path)
+    archive.rows = {name: values[:2] for name, values in archive.rows.items()}
+    archive.epoch_ends, archive.snapshots = np.array([1]), np.array([0])
+    text = Page(report.render(data.MadeResults({}), archive)).text
+    for one in (
+        "for 1 update of SGD",
+        "through 6 train examples.",
+        "1 epoch ",
+        "of 1 layer.",
+        "of 1 probe at 1 snapshot.",
+    ):
+        assert one in text
+
+
 def test_nothing_is_fetched_and_only_the_pages_own_script_may_run(html):
     page = Page(html)
     assert all(value.startswith(("data:", "#")) for value in page.fetched)

@@ -85,7 +85,7 @@ def test_statistics_of_batch_norm_are_taken_anew():
 
 def test_two_snapshots_span_no_plane(states):
     few = replayed.States(states[:2], states.examples())
-    with pytest.raises(MissingTraceError, match="span 1 dimensions and a plane has 2"):
+    with pytest.raises(MissingTraceError, match="span 1 dimension and a plane has 2"):
         cna_landscape(few, ALPHA)
 
 

@@ -104,3 +104,18 @@ def test_a_class_of_two_has_no_standard_error_within():
     result = run(np.random.default_rng(5).normal(size=(1, 1, 5, 3)), np.array([0, 0, 0, 1, 1]), np.arange(5))
     assert np.isfinite(result["cosine_error"][0, 0]).tolist() == [[True, True], [True, False]]
     assert np.isnan(result["cosine_within_error"]).all() and np.isfinite(result["cosine_between_error"]).all()
+
+
+def test_degrees_of_freedom_are_of_the_classes_that_vary():
+    rng, labels = np.random.default_rng(6), np.repeat([0, 1], [9, 5])
+    gradients = np.eye(4)[labels] + 1.0 + 0.1 * rng.normal(size=(1, 1, 14, 4))
+    both = run(gradients, labels, np.arange(14))
+    errors = np.diagonal(both["cosine_error"][0, 0]) ** 2
+    expected = errors.sum() ** 2 / (errors[0] ** 2 / 8 + errors[1] ** 2 / 4)
+    assert both["cosine_within_degrees"].item() == pytest.approx(expected)
+    assert 4 <= both["cosine_between_degrees"].item() <= 12
+    gradients[..., :9, :] = np.eye(4)[0]
+    one = run(gradients, labels, np.arange(14))
+    assert one["cosine_within_degrees"].item() == one["cosine_between_degrees"].item() == pytest.approx(4)
+    gradients[..., 9:, :] = np.eye(4)[1]
+    assert np.isnan(run(gradients, labels, np.arange(14))["cosine_within_degrees"]).all()

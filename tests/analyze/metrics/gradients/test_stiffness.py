@@ -96,3 +96,12 @@ def test_standard_errors_cover_the_mean_of_all_examples():
 def test_two_examples_have_no_standard_error():
     result = stiffness(*grams(np.ones((1, 1, 2, 3))), np.array(["train"] * 2), np.arange(2))
     assert np.isnan(result["cosine_error"]).all() and result["cosine"].item() == pytest.approx(1)
+
+
+def test_pairs_without_a_sign_and_with_sign_0_are_counted_apart():
+    gram, cosine = grams(np.array([[[[1.0, 0.0], [0.0, 1.0], [2.0, 0.0], [0.0, 0.0], [np.nan, 0.0]]]]))
+    result = stiffness(gram, cosine, np.array(["train"] * 5), np.arange(5))
+    counts = {name: result[name].item() for name in ("n_pairs", "n_undefined", "n_undefined_sign", "n_zero")}
+    # Of ten pairs four hold the NaN, three more the zero; two of the rest are at right angles.
+    assert counts == {"n_pairs": 10, "n_undefined": 7, "n_undefined_sign": 4, "n_zero": 5}
+    assert result["sign"].item() == pytest.approx(1 / 6)

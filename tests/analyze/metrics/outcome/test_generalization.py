@@ -32,7 +32,7 @@ def test_agrees_with_lists_on_an_archive(tmp_path):
         for step in result["step"].values:
             expected = slow(probe.losses(step).tolist(), probe.outputs(step).tolist(), probe.targets.tolist())
             at = result.sel(step=step, probe=name)
-            np.testing.assert_allclose([at["loss"], at["error"]], expected, rtol=1e-12)
+            np.testing.assert_allclose([at["loss"], at["error"], at["guessing_error"]], expected, rtol=1e-12)
 
 
 def test_undefined_losses_are_left_out_and_counted():
@@ -43,11 +43,22 @@ def test_undefined_losses_are_left_out_and_counted():
     assert np.isnan(result["error"]).all() and np.isnan(result["gap_loss"]).all()
 
 
+def test_guessing_is_held_against_the_labels_that_answers_are_known_of():
+    labels, correct = np.array([0, 0, 1, 1, 2]), np.array([[1.0, np.nan, 1.0, 0.0, 0.0]] * 2)
+    correct[1] = np.nan
+    result = generalization(np.ones((2, 5)), PROBE, PROBE, correct=correct, labels=labels)
+    np.testing.assert_allclose(result["guessing_error"], [[0.5, 0.5], [np.nan, np.nan]])
+    assert result["n_classified"].tolist() == [[2, 2], [0, 0]]
+    assert np.isnan(generalization(np.ones((2, 5)), PROBE, PROBE, correct=correct)["guessing_error"]).all()
+
+
 @pytest.mark.parametrize(("against", "gap"), [("val", 4.0), ("test", np.nan)])
 def test_gap_needs_both_splits(against, gap):
     split = np.where(PROBE == "test", "val", "train")
     losses = np.array([[1.0, 2.0, 3.0, 5.0, 7.0]])
-    np.testing.assert_array_equal(generalization(losses, PROBE, split, against=against)["gap_loss"], [gap])
+    result = generalization(losses, PROBE, split, against=against)
+    np.testing.assert_array_equal(result["gap_loss"], [gap])
+    assert result["attrs"] == {"against": against, "formula": f"gap = {against} - train"}
 
 
 def test_doubling_every_example_changes_nothing():

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 
 import analyze
-from analyze.metrics.outcome.margin import margin, rank
+from analyze.findings.intervals import ALPHA
+from analyze.metrics.outcome.margin import margin, rank, ranks_around
 from tests.oracles.margin import gamma, margins
+from tests.oracles.margin import ranks_around as slow_ranks
 from tests.synthetic import write_archive
 from tracer.archive import open as open_archive
 
@@ -29,6 +31,20 @@ def test_agrees_with_order_statistics_of_an_archive(tmp_path, percent):
 def test_rank_is_exact_where_floats_are_not():
     assert (rank(0.07, 100), rank(0.29, 100), rank(0.05, 7), rank(1.0, 3)) == (7, 29, 1, 3)
     assert rank(1e-9, 5) == 1
+
+
+@pytest.mark.parametrize(("percent", "m"), [(5, 100), (5, 171), (30, 60), (100, 5)])
+def test_ranks_around_a_quantile_agree_with_sums_of_fractions(percent, m):
+    assert ranks_around(percent / 100, m) == slow_ranks(percent, m, ALPHA)
+
+
+def test_an_interval_is_order_statistics_and_undefined_where_there_are_too_few():
+    values = np.random.default_rng(0).permutation(1000).reshape(1, -1)
+    result = margin(values)
+    assert [result[name].item() for name in ("gamma_low", "gamma", "gamma_high")] == [26.0, 49.0, 77.0]
+    few = margin(values[:, :100])
+    assert np.isnan([few["gamma_low"], few["gamma_high"]]).all() and np.isfinite(few["gamma"]).all()
+    assert np.isnan(margin(np.full((1, 3), np.nan))["gamma_low"]).all()
 
 
 def test_undefined_margins_are_left_out_and_counted():
