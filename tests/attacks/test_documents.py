@@ -244,6 +244,20 @@ def test_deep_documents_are_refused(path: Path, depth: int, opening: str) -> Non
         tracer.open(path)
 
 
+@pytest.mark.parametrize("holder", ["[]", '{"a":0}'])
+def test_very_many_lists_are_refused_before_they_are_made(path: Path, holder: str) -> None:
+    file = path / "zarr.json"
+    many = ",".join([holder] * (3 << 20))
+    file.write_text(file.read_text().replace('"card":{', f'"card":{{"many":[{many}],', 1))
+    start = time.process_time()
+    with (
+        bounded(),
+        pytest.raises(ArchiveError, match="lists and objects, more than the 2097152 that are read"),
+    ):
+        tracer.open(path)
+    assert time.process_time() - start < 5
+
+
 def test_more_groups_than_any_archive_has_are_refused_before_each_is_looked_at(path: Path) -> None:
     group: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": {}}
     change_root(path, lambda root: nodes(root).update({f"g{i}": group for i in range(MAX_NODES)}))

@@ -90,7 +90,8 @@ def pipe(place: Path, victim: Path) -> None:
 
 
 PLANTS = [link, second_name, pipe]
-BESIDE = [f"run.zarr.{ending}" for ending in ("lock", "part", "cut-1", "original")]
+BESIDE = [f"run.zarr.{ending}" for ending in ("lock", "part", "cut-1")]
+BESIDE += [f".run.zarr.01234567.{ending}" for ending in ("part", "original")]
 
 
 @pytest.fixture
@@ -175,7 +176,8 @@ def test_targets_of_copies(small: Path, tmp_path: Path, pairs: bool) -> None:
         ("f.zarr", lambda to: import_hdf5(h5, to)),
     ]
     for k, (name, command) in enumerate(commands):
-        places = (f"{name}.part", f"{name}.part.part", f"{name}.part.zip", f"{name}.lock", name)
+        hidden = f".{name}.01234567.part"
+        places = (f"{name}.part", hidden, f"{hidden}.part", f"{name}.lock", name)
         for place_number, planted_at in enumerate(places):
             for number, kind in enumerate(("folder", "file", "nothing")):
                 if pairs and (k + place_number) % 3 != number:

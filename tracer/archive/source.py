@@ -47,7 +47,7 @@ class Source:
         except BaseException:
             self.store.close()
             raise
-        self._resumes = len(self.record.get("resumes", []))
+        self._history = _history(self.record, self._nodes)
 
     def replace(self, root: bytes) -> None:
         """Show what another root document says of the same objects; it need not have its own digest."""
@@ -209,22 +209,28 @@ class Source:
         )
 
     def _check_current(self, failed: bool = False) -> None:
-        """Refuse to mix commits: what a resumed recording dropped may meanwhile be something else.
+        """Refuse to mix commits: what a resumed recording dropped, or `materialize` moved, is now something else.
 
         failed: reading failed, for which another commit, or a packed archive in the place of this, is reason enough.
         """
         stamp = self.store.stamp()
         if stamp is None or (stamp == self._seen and not failed):
             return  # only a directory is recorded or packed while it is open here
-        record = read_root(self.store.root_now(), self.path)[0]["tracer"]
-        other = len(record.get("resumes", [])) != self._resumes or record["run_id"] != self.record["run_id"]
+        root = self.store.root_now()
+        if not root:
+            raise ArchiveError(
+                f"{self.path!r} is gone since it was opened here: it was moved or removed; open it where it is now"
+            )
+        attributes, nodes = read_root(root, self.path)
+        record = attributes["tracer"]
+        other = _history(record, nodes) != self._history
         if failed and not other and record["digest"] != self.record["digest"]:
             raise ArchiveError(
                 f"{self.path!r} changed since it was opened here and cannot be read as it was; open it again to read on"
             )
         if other:
             raise ArchiveError(
-                f"{self.path!r} was resumed or replaced since it was opened here; open it again to read on"
+                f"{self.path!r} was resumed, filled in or replaced since it was opened here; open it again to read on"
             )
         self._seen = stamp
 
@@ -295,6 +301,13 @@ class Source:
             arrays = [name for name, node in self._nodes.items() if node["node_type"] == "array"]
             raise MissingTraceError(f"{self.path!r} holds no array {path!r}; {did_you_mean(path, arrays)}")
         return self._nodes[path]
+
+
+def _history(record: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> tuple[Any, ...]:
+    """What stays the same as long as rows are only added at the end: nothing dropped, and nothing put between."""
+    own = {path: node["attributes"] for path, node in nodes.items()}
+    filled = {path: one["materialized"] for path, one in own.items() if "materialized" in one}
+    return record["run_id"], len(record.get("resumes", [])), filled
 
 
 def _is_row(selection: Any, layout: Layout) -> bool:

@@ -42,7 +42,7 @@ class Additions:
 
 
 def rewrite(archive: Archive, target: Path, additions: Additions, *, sync: bool = False) -> None:
-    """Write the new archive at `target`, which must not exist; run id, state and count of commits go on.
+    """Write the new archive at `target`, which must not exist; run id, state, resumes and commits go on.
 
     sync: wait for the disk, so that the old one may be removed afterwards.
 
@@ -56,6 +56,7 @@ def rewrite(archive: Archive, target: Path, additions: Additions, *, sync: bool 
         **{name: old[name] for name in ("run_id", "commit")},
         "state": "recording",
         "committed_step": None,
+        "resumes": old.get("resumes", []),
     }
     attributes = {name: value for name, value in archive.attributes.items() if name != "tracer"}
     tree = Tree(Committer(target, sync=sync), record, as_json(attributes))

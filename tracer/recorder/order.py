@@ -52,6 +52,26 @@ def order_of(examples: Sequence[Any], batch: Any) -> list[int] | None:
     return _order(_values_of(examples), batch, len(examples))
 
 
+def sizes_of(batch: Any) -> set[int]:
+    """What may be the number of examples in a batch, by its parts; empty where nothing tells."""
+    number = getattr(batch, "num_graphs", None)  # of graphs joined into one
+    if isinstance(number, int):
+        return {number}
+    if isinstance(batch, Tensor):
+        return {len(batch)} if batch.ndim else set()
+    if isinstance(batch, Mapping):
+        return set[int]().union(*(_part_sizes(part) for part in batch.values()))
+    if not isinstance(batch, tuple | list):
+        return set()
+    sizes = set[int]().union(*(_part_sizes(part) for part in batch))
+    alike = not any(isinstance(part, Tensor) for part in batch)
+    return sizes | ({len(batch)} if alike and len(batch) > 2 else set())  # a list of examples
+
+
+def _part_sizes(part: Any) -> set[int]:
+    return {len(part)} if isinstance(part, tuple | list) else sizes_of(part)
+
+
 def _order(values: Mapping[tuple[Any, ...], Rows], batch: Any, n: int) -> list[int] | None:
     if n < 2:
         return None

@@ -145,7 +145,7 @@ class Recorder:
                 return delivered
             return seen.follow(delivered, loader, lambda: (self._open().step + 1, self._delivered[-1]))
 
-        return Delivered(loader, begin)
+        return Delivered(loader, begin, self._batches, ids)
 
     def step(self, ids: Any = None, loss: Any = None, targets: Any = None) -> None:
         """Annotate the update just made with its example `ids` and its `loss`.
@@ -234,6 +234,7 @@ class Recorder:
         """
         if self._writer is not None and self._writer.closed:
             return
+        self._batches.finish()
         row = self._open()
         if (self._uncounted.any or self._delivered) and self._uncounted.changed():
             self.note(self._uncounted.sentence(row.step))

@@ -9,14 +9,14 @@ import numpy as np
 from tracer.archive import ranks
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.recovery.restore import Rest, restore, sound_rows, up_to
+from tracer.recovery.restore import Rest, Restored, restore, sound_rows, up_to
 from tracer.store.files import Directory, beside
 from tracer.store.manifest import MANIFEST
 from tracer.verify.examination import Examination
 from tracer.verify.inventory import Inventory
 from tracer.verify.report import Report
 from tracer.writer.committer import Committer
-from tracer.writer.place import cannot_write, locked, settled
+from tracer.writer.place import cannot_write, locked, remove, settled
 
 
 @dataclass(frozen=True)
@@ -81,20 +81,13 @@ class _Repair:
                 f"{str(self._folder)!r} is sound; nothing was done", -1 if known is None else known
             )
         rest = self._rest(steps, -1 if known is None else known)
-        self._keep(rest)
+        try:
+            restored = self._restored(rest)
+        except BaseException:
+            if self._cut is not None and self._source.store.root_now() == self._source.store.root:
+                remove(self._cut.path)  # copies of what is as it was
+            raise
         extra = [f.where for f in findings if f.kind == "extra"]
-        rebuild = any(finding.kind == "manifest" for finding in findings) or MANIFEST in {
-            path for path, _ in self._examination.bad.values()
-        }
-        if self._cut is not None:
-            self._cut.settle()  # before what it copies is changed
-        restored = restore(
-            self._examination,
-            self._committer,
-            rest,
-            rebuild=rebuild,
-            resumed=bool(findings) and rest.rows != self._source.record["rows"],
-        )
         for key in [*restored.dropped, *leftover, *extra]:
             self._committer.move(key, self._side())
         if self._cut is not None:
@@ -102,6 +95,19 @@ class _Repair:
         restored.tree.close("interrupted")
         return Repaired(
             self._told(rest.step, known), rest.step, None if self._cut is None else self._cut.path
+        )
+
+    def _restored(self, rest: Rest) -> Restored:
+        self._keep()
+        if self._cut is not None:
+            self._cut.settle()  # before what it copies is changed
+        findings, damaged = self._report.findings, {path for path, _ in self._examination.bad.values()}
+        return restore(
+            self._examination,
+            self._committer,
+            rest,
+            rebuild=any(finding.kind == "manifest" for finding in findings) or MANIFEST in damaged,
+            resumed=bool(findings) and rest.rows != self._source.record["rows"],
         )
 
     def _told(self, step: int, known: int | None) -> str:
@@ -152,11 +158,11 @@ class _Repair:
         group = path.rpartition("/")[0]
         along = self._source.nodes[path]["dimension_names"][:1]
         if along == ["id"] and group in ("steps", "minibatch"):
-            n = len(sound_rows(self._examination, path))
+            n = len(sound_rows(self._examination, path, numbers[1:]))
             row = int(np.searchsorted(np.cumsum(sizes, dtype=np.int64), n, side="right"))
             group = "steps"
         elif group in steps and self._source.layout(path).chunk[0] > 1:
-            row = len(sound_rows(self._examination, path))
+            row = len(sound_rows(self._examination, path, numbers[1:]))
         elif group in steps:
             row = numbers[0]
         else:
@@ -166,7 +172,7 @@ class _Repair:
 
     # ---- what is kept beside ----
 
-    def _keep(self, rest: Rest) -> None:
+    def _keep(self) -> None:
         """Copy what will be replaced: the root, documents that differ, and objects of columns that are cut."""
         self._copy("zarr.json")
         for finding in self._report.findings:

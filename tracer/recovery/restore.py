@@ -97,12 +97,15 @@ def examination_steps(examination: Examination, n: int) -> np.ndarray:
     return sound_rows(examination, "steps/step")[:n]
 
 
-def sound_rows(examination: Examination, path: str) -> np.ndarray:
-    """The committed rows of a column up to the first that is damaged or lost."""
+def sound_rows(examination: Examination, path: str, block: tuple[int, ...] = ()) -> np.ndarray:
+    """The committed rows of a column up to the first that is damaged or lost.
+
+    block: which of several that lie side by side, as in learning rates of groups that were added; default the first.
+    """
     grid, inventory = examination.grids[path], examination.inventory
     parts = []
     for number in range(grid.counts[0]):
-        numbers = (number, *[0] * (len(grid.shape) - 1))
+        numbers = (number, *(block or [0] * (len(grid.shape) - 1)))
         key, wanted = grid.key(numbers), min(grid.chunk[0], grid.shape[0] - number * grid.chunk[0])
         values = np.empty((0, *grid.chunk[1:]), grid.dtype)
         if key in inventory.sizes:

@@ -271,9 +271,10 @@ class Lock:
             return False
 
     def release(self) -> None:
-        """Give the claim up and remove its file."""
+        """Give the claim up and remove its file, if it is one that holds nothing, as ours do."""
         if self._fd is not None:
-            self.file.unlink(missing_ok=True)
+            if self._is_current(self._fd) and not os.fstat(self._fd).st_size:
+                self.file.unlink(missing_ok=True)
             os.close(self._fd)
             self._fd = None
 

@@ -11,13 +11,16 @@ from tracer.store.store import MAX_ROOT, ROOT, Listing, Store, is_remote, local_
 from tracer.store.urls import UrlStore
 from tracer.store.zipped import ZipStore
 
+_LONGEST = 1000  # characters of the key of a folder that is looked into: no archive has longer ones
+
 
 class DirectoryStore(Store):
     """An archive in a directory. Links are not followed, inside it or on the way through it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder: Path = folder
         self.where = str(folder)
+        self.folder: Path = folder.absolute()  # the program may change its directory
+        self._base = str(self.folder)
         self._inside: set[str] = {""}
         self.root = self._root()
 
@@ -66,6 +69,8 @@ class DirectoryStore(Store):
                 continue
             if stat.S_ISLNK(info.st_mode):
                 listing.odd.append((key, "is a link"))
+            elif stat.S_ISDIR(info.st_mode):
+                listing.odd.append((key, "is a folder deeper than any of an archive"))
             elif not stat.S_ISREG(info.st_mode):
                 listing.odd.append((key, "is no ordinary file"))
             else:
@@ -99,7 +104,7 @@ class DirectoryStore(Store):
     def _local(self, key: str) -> str:
         """The path of a file that may be opened: ArchiveError where a link leads to it or it is a device."""
         self._check_folder(key.rpartition("/")[0])
-        file = f"{self.where}/{key}"
+        file = f"{self._base}/{key}"
         try:
             mode = os.lstat(file).st_mode
         except OSError:
@@ -118,7 +123,7 @@ class DirectoryStore(Store):
             return
         outer, _, name = folder.rpartition("/")
         self._check_folder(outer)
-        if name in ("", ".", "..") or os.path.islink(f"{self.where}/{folder}"):  # noqa: PTH114
+        if name in ("", ".", "..") or os.path.islink(f"{self._base}/{folder}"):  # noqa: PTH114
             raise _link(folder)
         self._inside.add(folder)
 
@@ -145,15 +150,17 @@ def _link(key: str) -> ArchiveError:
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[tuple["os.DirEntry[str]", str]]:
+    """All that is no folder, and folders beyond which the system would take no path."""
     waiting = [(folder, prefix)]
     while waiting:
         place, start = waiting.pop()
         with os.scandir(place) as entries:
             for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append((Path(entry.path), f"{start}{entry.name}/"))
+                key = start + entry.name
+                if entry.is_dir(follow_symlinks=False) and len(key) < _LONGEST:
+                    waiting.append((Path(entry.path), f"{key}/"))
                 else:
-                    yield entry, start + entry.name
+                    yield entry, key
 
 
 KINDS: list[type[Store]] = [ZipStore, UrlStore, DirectoryStore]  # the first that takes a location opens it

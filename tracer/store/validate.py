@@ -20,6 +20,7 @@ MAX_NODES = 100_000  # the largest recordings have a few thousand
 _MAX_INNER = 1 << 20  # inner chunks of an object
 _MAX_AXES = 32
 _MAX_DEPTH = 64
+_MAX_HOLDERS = 1 << 21  # lists and objects of a document: 20 for each node there may be
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f/\\]+")
 
 CODECS = {"bytes", "crc32c", "sharding_indexed", "transpose", "gzip", "zstd", "blosc", "vlen-utf8"}
@@ -39,6 +40,9 @@ def parse(document: bytes) -> Any:
     """The value of a JSON document; ValueError where it is none, is too long, or is nested too deep."""
     if len(document) > MAX_ROOT:
         raise ValueError(f"it has {len(document)} bytes, more than the {MAX_ROOT} that are read")
+    holders = document.count(b"[") + document.count(b"{")
+    if holders > _MAX_HOLDERS:  # each takes 20 times its bytes and more
+        raise ValueError(f"it has {holders} lists and objects, more than the {_MAX_HOLDERS} that are read")
     try:
         text = document.decode()
         value = json.loads(text, parse_constant=_no_constant)

@@ -3,10 +3,12 @@
 import io
 import os
 import stat
+import threading
+import weakref
 import zipfile
 import zlib
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -17,15 +19,17 @@ from tracer.store.zip_headers import HEADER, Header, faults
 
 _MAX_MEMBER = 1 << 30  # bytes of a compressed member of a zip file, which is unpacked as a whole
 _MAX_LISTING = 128 << 20  # bytes of the list of members
+_KEPT = 128 << 20  # bytes of unpacked members that are kept, or else the last one alone
 _NEAR = 1 << 16  # bytes that are rather fetched than asked for by a second request
 _TAIL = 1 << 16  # bytes at the end of a remote file, where its directory is, fetched at once
 
 
 class LocalFile:
-    """Parts of a file."""
+    """Parts of a file, which is closed when nobody has this any more, if not before."""
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_RDONLY)
+        self._close = weakref.finalize(self, os.close, self._fd)
 
     @property
     def size(self) -> int:
@@ -38,7 +42,8 @@ class LocalFile:
 
     def close(self) -> None:
         """Close it."""
-        os.close(self._fd)
+        self._close()
+        self._fd = -1  # the number may soon be that of another file
 
 
 class RemoteFile:
@@ -101,6 +106,38 @@ class _Reader(io.RawIOBase):
         return len(data)
 
 
+class _Unpacked:
+    """The latest members unpacked, of all zip files together, each as long as its store is open.
+
+    Of one member many parts are asked for; without this all of it would be unpacked for each.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[object, str], bytes] = OrderedDict()
+        self._lock = threading.RLock()  # a store may go, and its members with it, while the lock is held
+
+    def get(self, owner: object, key: str, unpack: Callable[[], bytes]) -> bytes:
+        """The bytes of a member, unpacked if they are not here."""
+        with self._lock:
+            data = self._kept.get((owner, key))
+        data = unpack() if data is None else data
+        with self._lock:
+            self._kept[owner, key] = data
+            self._kept.move_to_end((owner, key))
+            while len(self._kept) > 1 and sum(map(len, self._kept.values())) > _KEPT:
+                self._kept.popitem(last=False)
+        return data
+
+    def forget(self, owner: object) -> None:
+        """Let go of what is kept of a store."""
+        with self._lock:
+            for entry in [entry for entry in self._kept if entry[0] is owner]:
+                del self._kept[entry]
+
+
+_UNPACKED = _Unpacked()
+
+
 class ZipStore(Store):
     """An archive in a zip file. Members stored uncompressed are read in place, ranges included.
 
@@ -114,6 +151,8 @@ class ZipStore(Store):
         self._file: LocalFile | RemoteFile = (
             RemoteFile(location) if is_remote(location) else LocalFile(str(local_path(location)))
         )
+        self._owner = object()
+        self._forget = weakref.finalize(self, _UNPACKED.forget, self._owner)
         try:
             self._zip = zipfile.ZipFile(io.BufferedReader(_Reader(self._file), 1 << 16))
             self._find_members()
@@ -121,6 +160,7 @@ class ZipStore(Store):
             self.root = self._root()
         except BaseException:
             self._file.close()
+            self._forget()
             raise
 
     @classmethod
@@ -177,14 +217,14 @@ class ZipStore(Store):
         }
 
     def read(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
-        """Part of a member; of a compressed one, all of it is unpacked."""
+        """Part of a member; a compressed one is unpacked as a whole, and kept while it is among the latest."""
         info = self.members.get(key)
         if info is None:
             raise FileNotFoundError(key)
         start, stop, _ = slice(start, stop).indices(info.file_size)
         try:
             if info.compress_type != zipfile.ZIP_STORED:
-                return self._unpacked(key, info)[start:stop]
+                return _UNPACKED.get(self._owner, key, lambda: self._unpacked(key, info))[start:stop]
             return self._stored(key, info, start, max(start, stop))
         except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             if isinstance(error, ArchiveError):
@@ -265,6 +305,7 @@ class ZipStore(Store):
         """Close the file."""
         self._zip.close()
         self._file.close()
+        self._forget()
 
 
 def is_escape(name: str) -> bool:

@@ -3,10 +3,12 @@
 import ctypes
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from secrets import token_hex
 
 from tracer.errors import ArchiveError
 from tracer.spec import RANKS
@@ -16,6 +18,7 @@ _NOREPLACE, _EXCHANGE = 1, 2  # of renameat2: not onto a name in use; both names
 _HERE = -100  # AT_FDCWD
 _UNKNOWN = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+_PART, _ORIGINAL = "part", "original"  # of private names: what is being made, what is put aside for it
 
 
 @contextmanager
@@ -42,18 +45,18 @@ def locked(target: Path, *sources: Path) -> Iterator[None]:
 
 @contextmanager
 def fresh(target: Path, *, replace: bool = False, sources: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """A path beside ``target`` at which nothing is; what was put there takes the name ``target`` at the end.
+    """A private path beside ``target``; what was put there takes the name ``target`` at the end.
 
     All that time the locks of ``target`` and of the ``sources`` are held. replace: the target is exchanged for
     it at once, and removed. Without that it must not exist by then. If the block raises, or writes nothing, the
     target stays as it is. Errors: ArchiveError for a name in use or a lock held, and for what the disk refuses.
     """
-    part = beside(target)
     with locked(target, *sources):
         if not replace and os.path.lexists(target):
             raise exists(target)
         try:
-            remove(part)  # what an attempt that was cut off left behind, or a link
+            _clear(target)
+            part = _private(target, _PART)
             try:
                 yield part
                 if os.path.lexists(part):
@@ -65,7 +68,7 @@ def fresh(target: Path, *, replace: bool = False, sources: tuple[Path, ...] = ()
 
 
 def beside(target: Path) -> Path:
-    """Where something that will have the name ``target`` is written."""
+    """Where something that will have the name ``target`` collects, over several attempts if it has to."""
     return target.with_name(f"{target.name}.part")
 
 
@@ -95,9 +98,10 @@ def settled(path: str | os.PathLike[str]) -> Path:
                 raise ArchiveError(f"{str(inner)!r} is a link, and writing follows no link within an archive")
         return settled(run) / RANKS / place.name
     place = place.resolve() if place.exists() else place.parent.resolve() / place.name
-    aside = _aside(place)
-    if not os.path.lexists(place) and aside.is_dir() and not aside.is_symlink():
-        aside.rename(place)
+    if not os.path.lexists(place):
+        asides = (aside for aside in _left(place, _ORIGINAL) if aside.is_dir() and not aside.is_symlink())
+        if aside := next(asides, None):
+            aside.rename(place)
     return place
 
 
@@ -113,8 +117,7 @@ def exchange(one: Path, other: Path) -> None:
     """Exchange two names at once, or where the system cannot, one after the other."""
     if _renameat2(one, other, _EXCHANGE):
         return
-    aside = _aside(other)
-    remove(aside)
+    aside = _private(other, _ORIGINAL)
     other.rename(aside)
     one.rename(other)
     aside.rename(one)
@@ -143,8 +146,27 @@ def _name(part: Path, target: Path) -> None:
     part.rename(target)
 
 
-def _aside(target: Path) -> Path:
-    return target.with_name(f"{target.name}.original")
+def _private(target: Path, ending: str) -> Path:
+    """A name beside the target that nothing has, and that nobody else would give: `.run.zarr.5f0c27a1.part`."""
+    while os.path.lexists(place := target.with_name(f".{target.name}.{token_hex(4)}.{ending}")):
+        pass
+    return place
+
+
+def _left(target: Path, ending: str) -> list[Path]:
+    """What a process that was killed left beside the target under such names."""
+    ours = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.{ending}(\.part)?")
+    try:
+        return [place for place in target.parent.iterdir() if ours.fullmatch(place.name)]
+    except OSError:  # no folder yet, or not for us to list
+        return []
+
+
+def _clear(target: Path) -> None:
+    """Remove what is left of attempts that were cut off; an original only where the target is there again."""
+    for ending in (_PART, _ORIGINAL) if os.path.lexists(target) else (_PART,):
+        for place in _left(target, ending):
+            remove(place)
 
 
 def _renameat2(one: Path, other: Path, flags: int) -> bool:

@@ -136,10 +136,10 @@ def test_a_process_that_was_killed_holds_nothing(run: Path, tmp_path: Path) -> N
 
 def test_what_it_left_is_cleared_away(run: Path, tmp_path: Path) -> None:
     """Beside targets of packs, and among the results of an analysis."""
-    (tmp_path / "other.zarr.part" / "steps").mkdir(parents=True)
-    (tmp_path / "other.zarr.part" / "steps" / "stray").touch()
-    (tmp_path / "other.zip.part").touch()
-    (tmp_path / "other.zip.part.part").mkdir()
+    (tmp_path / ".other.zarr.01234567.part" / "steps").mkdir(parents=True)
+    (tmp_path / ".other.zarr.01234567.part" / "steps" / "stray").touch()
+    (tmp_path / ".other.zip.89abcdef.part").touch()
+    (tmp_path / ".other.zip.89abcdef.part.part").mkdir()
     pack(run, tmp_path / "other.zarr")
     pack(run, tmp_path / "other.zip", zip=True)
     assert {item.name for item in tmp_path.iterdir()} == {"run.zarr", "other.zarr", "other.zip"}

@@ -18,6 +18,7 @@ from tracer.materialize import materialize
 from tracer.materialize.rewrite import Additions, rewrite
 from tracer.probe import CAPTURE
 from tracer.recorder import RecordWarning
+from tracer.recovery.resume import resume
 
 NOTHING = dict.fromkeys(CAPTURE, 0)
 EVERYTHING = {"outputs": None, "sums": None, "masks": 10, "gradients": 8, "activations": 5}
@@ -327,11 +328,30 @@ def test_chunks_are_those_of_the_recording(tmp_path):
 
 
 def test_an_exchange_that_was_interrupted_is_undone_first(copy, bare, tmp_path):
-    copy.rename(tmp_path / "run.zarr.original")
-    (tmp_path / "run.zarr.part").mkdir()
+    copy.rename(tmp_path / ".run.zarr.01234567.original")
+    (tmp_path / ".run.zarr.89abcdef.part").mkdir()
     materialize(copy, masks=8)
     assert tracer.open(copy).steps("masks").tolist() == tracer.open(bare).steps("weights").tolist()
     assert [item.name for item in tmp_path.iterdir()] == ["run.zarr"]
+
+
+def test_a_reader_from_before_is_told_instead_of_given_other_steps(copy):
+    first, *_, last = tracer.open(copy).steps("weights").tolist()
+    materialize(copy, steps=[first, last], masks=8)
+    with tracer.open(copy) as reader:
+        assert reader._source.snapshot("probes/train/masks/bits", last).any()
+        materialize(copy, masks=8)
+        with pytest.raises(
+            ArchiveError, match="filled in or replaced since it was opened here; open it again"
+        ):
+            reader._source.snapshot("probes/train/masks/bits", last)
+
+
+def test_how_often_a_recording_was_resumed_is_carried_over(copy):
+    resume(copy).close()
+    before = tracer.open(copy).attributes["tracer"]["resumes"]
+    materialize(copy, masks=8)
+    assert tracer.open(copy).attributes["tracer"]["resumes"] == before != []
 
 
 def test_a_disk_that_fails_leaves_the_archive_as_it_was(copy, bare, tmp_path, monkeypatch):

@@ -121,6 +121,35 @@ def test_workers_started_before_recording_go_on():
     np.testing.assert_array_equal(values, ids)
 
 
+class Drawn:
+    """Batches that are drawn when they are asked for the first, not when the first is."""
+
+    def __iter__(self):
+        return iter(torch.randperm(4).split(2))
+
+
+@pytest.mark.parametrize("batches", [Drawn, lambda: BatchSampler(RandomSampler(range(4)), 2, False)])
+def test_random_numbers_are_drawn_when_the_loader_is_begun(batches):
+    outcomes = []
+    for record in (False, True):
+        torch.manual_seed(5)
+        loader, log = DataLoader(numbered(n=4), batch_sampler=batches()), Log()
+        begun = iter(log.batches.iterate(loader) if record else loader)
+        noise = torch.rand(3).tolist()
+        outcomes.append((noise, [batch[0].tolist() for batch in begun]))
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("kind", [iter, lambda batch: map(int, batch), lambda batch: (i for i in batch)])
+def test_batches_of_indices_that_can_be_read_only_once_are_read_once(kind):
+    class Once:
+        def __iter__(self):
+            return map(kind, ([3, 1], [2]))
+
+    values, ids = Log().epoch(DataLoader(numbered(), batch_sampler=Once()))
+    assert values.tolist() == ids.tolist() == [3, 1, 2]
+
+
 class Stream(IterableDataset):
     def __iter__(self):
         return iter(torch.arange(6).split(1))

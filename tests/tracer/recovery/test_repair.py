@@ -7,10 +7,11 @@ import pytest
 
 import tracer
 from tests.damage import copied, files_of, go_on, weights, write_small
-from tests.recording import declare, put, put_row
+from tests.recording import declare, put, put_row, short_columns
 from tracer.errors import ArchiveError
 from tracer.recovery.repair import repair
 from tracer.recovery.resume import resume
+from tracer.share import pack
 from tracer.verify import verify
 from tracer.writer import Writer
 
@@ -118,6 +119,38 @@ def test_a_column_is_cut_where_its_rows_are_damaged(tmp_path: Path) -> None:
         assert archive.rows["step"].tolist() == list(range(2048))
         assert archive.steps("weights").tolist() == list(range(0, 2048, 300))
         assert archive.ids(2047).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("damage", [flip, Path.unlink])
+def test_rates_of_groups_that_were_added_are_cut_like_others(tmp_path: Path, damage: object) -> None:
+    """They are objects beside those of the first groups."""
+    with short_columns() as rows:
+        writer = Writer(tmp_path / "run.zarr", attributes={})
+        for step in range(rows + 10):
+            put_row(writer, step, ids=None, lr=[0.1] if step < 5 else [0.1, 0.2])
+            if step == 4:
+                writer.flush()
+        writer.close()
+        assert verify(writer.path, full=True).ok
+        damage(writer.path / "steps" / "lr" / "c.1.1")  # type: ignore[operator]
+        assert repair(writer.path).step == rows - 1
+        assert verify(writer.path, full=True).ok
+        damage(writer.path / "steps" / "lr" / "c.0.1")  # type: ignore[operator]
+        step = rows // 3 // 64 * 64 - 1  # before the inner chunk that is damaged
+        if damage is flip:
+            assert repair(writer.path).step == step
+            assert verify(writer.path, full=True).ok
+        else:
+            with pytest.raises(ArchiveError, match="no step would be left"):
+                repair(writer.path)
+
+
+def test_a_repair_that_is_refused_late_leaves_nothing_beside(path: Path) -> None:
+    pack(path)
+    (path / "stray.txt").write_text("mine")
+    with pytest.raises(ArchiveError, match=r"cannot be continued, since .* unpack it first"):
+        repair(path)
+    assert [item.name for item in path.parent.iterdir()] == ["run.zarr"]
 
 
 @pytest.mark.parametrize(

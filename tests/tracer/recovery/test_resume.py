@@ -245,7 +245,7 @@ def test_a_reader_from_before_is_told_instead_of_given_other_values(path: Path) 
         go_on(writer, 4, 6, factor=9.0)
         writer.flush()
         with pytest.raises(
-            ArchiveError, match="was resumed or replaced since it was opened here; open it again"
+            ArchiveError, match="was resumed, filled in or replaced since it was opened here; open it again"
         ):
             archive._source.read("weights/float32", 1)
     writer.close()
