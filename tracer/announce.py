@@ -14,7 +14,8 @@ class _Stderr(logging.Handler):
 _LOGGER = logging.getLogger("tracer")
 if not _LOGGER.handlers:
     _LOGGER.addHandler(_Stderr())
-    _LOGGER.setLevel(logging.INFO)
+    if _LOGGER.level == logging.NOTSET:  # this module is imported late: a level may have been chosen already
+        _LOGGER.setLevel(logging.INFO)
 
 
 def announce(sentence: str) -> None:

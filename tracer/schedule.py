@@ -7,6 +7,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
+from operator import index
+from typing import Any
 
 from tracer.errors import RecordError, did_you_mean
 from tracer.spec import STREAMS
@@ -16,36 +18,43 @@ from tracer.spec import STREAMS
 class Schedule:
     """A rule that says at which steps a stream is recorded; joined with `|`.
 
+    `rule(step, epoch_end)`: whether the state after update `step` is recorded; `epoch_end` is the number of the epoch
+    that this update ended, 0 where it ended none. It must depend on these two alone: a resumed run asks it anew.
     `repr` is the expression that makes it, which is also how archives store it. `following(step)`: no step between
     that one and this is due, unless it ends an epoch; `inf` where no later one is.
+
+    >>> odd = Schedule("odd", lambda step, epoch_end: step % 2 == 1)
+    >>> [step for step in range(7) if (odd | at([4])).due(step)]
+    [1, 3, 4, 5]
     """
 
     expression: str
-    rule: Callable[[int, bool], bool]
-    make: "Callable[[], Schedule] | None" = None
+    rule: Callable[[int, int], Any]
     following: Callable[[int], float] = lambda step: step + 1
 
-    def due(self, step: int, epoch_end: bool = False) -> bool:
-        """Whether the state after update `step` is recorded; `epoch_end`: that update ended an epoch."""
-        return self.rule(step, epoch_end)
-
-    def renewed(self) -> "Schedule":
-        """The same rule with nothing counted yet: a schedule may be given to several runs."""
-        return self if self.make is None else self.make()
+    def due(self, step: int, epoch_end: int = 0) -> bool:
+        """Whether the state after update `step` is recorded; `epoch_end`: number of the epoch it ended, 0 for none."""
+        return bool(self.rule(step, epoch_end))
 
     def __or__(self, other: "Schedule") -> "Schedule":
-        first, second = self.rule, other.rule
-        counting = self.make or other.make
+        if not isinstance(other, Schedule):
+            raise RecordError(_NO_SCHEDULE.format(joined=f"{self} | {other!r}", other=other))
         return Schedule(
             f"{self.expression} | {other.expression}",
-            # Both are asked: one that counts epochs has to see each of them.
-            lambda step, epoch_end: any([first(step, epoch_end), second(step, epoch_end)]),
-            (lambda: self.renewed() | other.renewed()) if counting else None,
+            lambda step, epoch_end: self.due(step, epoch_end) or other.due(step, epoch_end),
             lambda step: min(self.following(step), other.following(step)),
         )
 
+    def __ror__(self, other: Any) -> Any:
+        raise RecordError(_NO_SCHEDULE.format(joined=f"{other!r} | {self}", other=other))
+
     def __repr__(self) -> str:
         return self.expression
+
+
+_NO_SCHEDULE = (
+    "{joined}: {other!r} is no schedule, expected one such as tracer.every(100) or tracer.epochs()."
+)
 
 
 def every(k: int) -> Schedule:
@@ -54,12 +63,11 @@ def every(k: int) -> Schedule:
     >>> [step for step in range(7) if every(3).due(step)]
     [3, 6]
     """
-    if not isinstance(k, int) or k < 1:
-        raise RecordError(f"every(k): k is {k!r}, expected a whole number of steps, at least 1.")
+    n = _count("every(k): k", k)
     return Schedule(
-        f"every({k})",
-        lambda step, epoch_end: step > 0 and step % k == 0,
-        following=lambda step: step - step % k + k,
+        f"every({n})",
+        lambda step, epoch_end: step > 0 and step % n == 0,
+        following=lambda step: step - step % n + n,
     )
 
 
@@ -69,9 +77,11 @@ def at(steps: Iterable[int]) -> Schedule:
     >>> at([5, 2])
     at([2, 5])
     """
-    chosen = sorted({int(step) for step in steps})
-    if chosen and chosen[0] < 0:
-        raise RecordError(f"at(steps): step {chosen[0]} is negative; steps count from 0, the initialisation.")
+    try:
+        given = iter(steps)
+    except TypeError:
+        raise RecordError(f"at(steps): steps is {steps!r}, expected several, such as [10, 50].") from None
+    chosen = sorted({_step(step) for step in given})
     known, ends = frozenset(chosen), [*chosen, inf]
     return Schedule(
         f"at({chosen})",
@@ -81,19 +91,40 @@ def at(steps: Iterable[int]) -> Schedule:
 
 
 def epochs(every: int = 1) -> Schedule:
-    """The end of each epoch, or of every `every`-th epoch counted as they end."""
-    if not isinstance(every, int) or every < 1:
-        raise RecordError(f"epochs(every): every is {every!r}, expected a whole number, at least 1.")
-    if every == 1:
-        return Schedule("epochs()", lambda step, epoch_end: epoch_end, following=lambda step: inf)
-    ends: list[int] = []
+    """The end of each epoch, or of every `every`-th one of the run, resumed or not.
 
-    def rule(step: int, epoch_end: bool) -> bool:
-        if epoch_end and step not in ends:
-            ends.append(step)
-        return epoch_end and len(ends) % every == 0
+    >>> [epochs(2).due(step, epoch_end) for step, epoch_end in ((10, 1), (15, 0), (20, 2))]
+    [False, False, True]
+    """
+    n = _count("epochs(every): every", every)
+    return Schedule(
+        "epochs()" if n == 1 else f"epochs({n})",
+        lambda step, epoch_end: epoch_end > 0 and epoch_end % n == 0,
+        following=lambda step: inf,
+    )
 
-    return Schedule(f"epochs({every})", rule, lambda: epochs(every), lambda step: inf)
+
+def _count(what: str, value: Any) -> int:
+    number = _whole(value)
+    if number is None or number < 1:
+        raise RecordError(f"{what} is {value!r}, expected a whole number, at least 1.")
+    return number
+
+
+def _step(value: Any) -> int:
+    number = _whole(value)
+    if number is None:
+        raise RecordError(f"at(steps): step {value!r} is no whole number.")
+    if number < 0:
+        raise RecordError(f"at(steps): step {number} is negative; steps count from 0, the initialisation.")
+    return number
+
+
+def _whole(value: Any) -> int | None:
+    try:
+        return index(value)  # of NumPy's and of tensors, too
+    except TypeError:
+        return None
 
 
 def log_spaced() -> Schedule:
@@ -115,7 +146,7 @@ def by_stream(snapshots: Schedule | Mapping[str, Schedule] | None) -> dict[str, 
     if snapshots is None:
         return dict.fromkeys(STREAMS, usual)
     if isinstance(snapshots, Schedule):
-        return {stream: snapshots.renewed() for stream in STREAMS}
+        return dict.fromkeys(STREAMS, snapshots)
     if not isinstance(snapshots, Mapping):
         raise RecordError(
             f"snapshots is a {type(snapshots).__name__}, expected a schedule such as tracer.every(100) | "
@@ -129,4 +160,4 @@ def by_stream(snapshots: Schedule | Mapping[str, Schedule] | None) -> dict[str, 
                 f"snapshots[{name!r}] is {schedule!r}, expected a schedule such as tracer.every(100)."
             )
     default = snapshots.get("default", usual)
-    return {stream: snapshots.get(stream, default).renewed() for stream in STREAMS}
+    return {stream: snapshots.get(stream, default) for stream in STREAMS}

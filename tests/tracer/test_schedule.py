@@ -1,4 +1,6 @@
+import numpy as np
 import pytest
+import torch
 
 from tracer.errors import RecordError
 from tracer.schedule import STREAMS, Schedule, at, by_stream, epochs, every, log_spaced
@@ -16,9 +18,21 @@ def test_epochs_are_ends_of_epochs():
     assert steps(epochs(), ends={4, 8}) == [4, 8]
 
 
-def test_every_second_epoch_even_when_asked_twice_about_one_end():
-    schedule = epochs(2)
-    assert [schedule.due(step, True) for step in (4, 4, 8, 8, 12)] == [False, False, True, True, False]
+def test_every_second_epoch_is_told_by_its_number_whatever_was_asked_before():
+    schedule = epochs(2) | at([9])
+    ends = [(4, 1), (4, 1), (8, 2), (8, 2), (12, 3), (8, 2), (9, 0), (10, 0)]
+    wanted = [False, False, True, True, False, True, True, False]
+    assert [schedule.due(step, epoch) for step, epoch in ends] == wanted
+
+
+@pytest.mark.parametrize("five", [5, np.int64(5), np.array(5), torch.tensor(5)], ids=repr)
+def test_whole_numbers_of_arrays_are_whole_numbers(five):
+    assert [repr(made) for made in (every(five), epochs(five), at([five]))] == [
+        "every(5)",
+        "epochs(5)",
+        "at([5])",
+    ]
+    assert repr(at(torch.tensor([7, 2]))) == repr(at(np.array([2, 7]))) == "at([2, 7])"
 
 
 def test_union_keeps_both_and_prints_as_written():
@@ -59,6 +73,15 @@ def test_each_stream_has_a_schedule():
         (lambda: every(0), "at least 1"),
         (lambda: at([-1]), "negative"),
         (lambda: epochs(0), "at least 1"),
+        (lambda: every(2.5), "k is 2.5, expected a whole number"),
+        (lambda: epochs(None), "every is None, expected a whole number"),
+        (lambda: at(5), "steps is 5, expected several"),
+        (lambda: at(None), "steps is None, expected several"),
+        (lambda: at(["a"]), "step 'a' is no whole number"),
+        (lambda: at([float("nan")]), "step nan is no whole number"),
+        (lambda: at([1.5]), "step 1.5 is no whole number"),
+        (lambda: every(5) | 5, "5 is no schedule, expected one such as"),
+        (lambda: None | every(5), "None is no schedule, expected one such as"),
         (lambda: by_stream(5), "expected a schedule"),
         (lambda: by_stream({"gradient": every(2)}), "did you mean 'gradients'"),
         (lambda: by_stream({"masks": 3}), "expected a schedule"),

@@ -97,7 +97,7 @@ def closure(
     The weights (and signs) keep an error in one example from hiding in the sum.
     """
     try:
-        with quiet(grad=True):
+        with quiet(model, loss, objective, grad=True):
             return _closure(network, private_copy(model), inputs, targets, objective_of(loss, objective))
     except Exception as error:
         return Closure(
@@ -230,7 +230,7 @@ def currency(
     """
     try:
         # With gradients on, as in training: a model may register hooks on its activations.
-        with quiet(grad=True):
+        with quiet(model, loss, objective, grad=True):
             return _currency(network, private_copy(model), inputs, targets, loss, objective)
     except Exception as error:
         return Currency(

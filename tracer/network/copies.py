@@ -305,20 +305,22 @@ def return_memory() -> None:
 
 
 @contextmanager
-def quiet(grad: bool) -> Iterator[None]:
-    """Where private copies run: random streams kept, autocast, inference mode and `torch.compile` off, full
-    precision, grad as told.
+def quiet(*runs: Any, grad: bool) -> Iterator[None]:
+    """Where private copies of what `runs` run: random streams kept, those of its own too, autocast, inference mode and
+    `torch.compile` off, full precision, grad as told.
 
     (What is compared is compared to 1e-5, and a user's TensorFloat-32 is good for 1e-3.)
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
+        stack.enter_context(
+            torch.compiler.set_stance("force_eager")
+        )  # first: it refuses to run while compiled
         stack.enter_context(memory_returned())
-        stack.enter_context(untouched_random_state())
+        stack.enter_context(untouched_random_state(*runs))
         stack.enter_context(plain_math())
         stack.enter_context(full_precision())
         stack.enter_context(torch.set_grad_enabled(grad))
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
         # The fused path of attention hides its linear layers.
         torch.backends.mha.set_fastpath_enabled(False)
         try:

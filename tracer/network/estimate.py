@@ -45,7 +45,7 @@ def estimate(
     sizes = Estimate()
     real = [_first(tree) for tree in (inputs, targets)]
     try:
-        with quiet(grad=False), hushed(), fake_tensors() as fake:
+        with quiet(model, loss, objective, grad=False), hushed(), fake_tensors() as fake:
             replica = private_copy(model)
             few = [rebuild(tree, iter(map(fake.from_tensor, leaves_of(tree)))) for tree in real]
             for name, module in replica.named_modules():

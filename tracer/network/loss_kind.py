@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from tracer.network.copies import quiet
 from tracer.network.objective import aligned_rule, per_example
+from tracer.network.randomness import untouched_random_state
 from tracer.spec.correctness import UNSAID, Correctness
 
 _CLASS = (F.cross_entropy, F.nll_loss, F.multi_margin_loss)
@@ -53,7 +54,7 @@ def correctness_of(loss: Callable[..., Any], outputs: Tensor, targets: Any) -> C
     """What `loss(outputs, targets)` calls correct.
 
     outputs: of any number of examples, of which only shape, dtype and device matter. targets: of as many as there
-    are, the more the surer. The loss, or a copy of it, is called once; no random stream is used.
+    are, the more the surer. The loss, or a copy of it, is called once; random streams stay as they are.
     """
     if not isinstance(targets, Tensor) or not isinstance(outputs, Tensor) or targets.ndim == 0:
         return Correctness(
@@ -63,7 +64,12 @@ def correctness_of(loss: Callable[..., Any], outputs: Tensor, targets: Any) -> C
     targets = targets[: max(2, min(_EXAMPLES, room))]
     made_up = _random(outputs, len(targets))
     try:
-        with _Listening() as heard, torch.inference_mode(False), torch.enable_grad():
+        with (
+            untouched_random_state(loss),
+            _Listening() as heard,
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
             slopes = _slopes(per_example(loss)(made_up, targets), made_up)
     except Exception:  # whatever the loss raises on outputs that are not the model's
         return _guessed(loss, made_up.detach(), targets, None)

@@ -1,18 +1,36 @@
 """The random streams a training loop may draw from, saved and put back around what must not draw.
 
-Those of everyone (Python's, NumPy's, PyTorch's on each device in use), and those that an object holds itself.
+Those of everyone (Python's, NumPy's, PyTorch's on each device in use), and generators that an object holds or that
+its code refers to.
 """
 
 import random
+import sys
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+    NoneType,
+)
 from typing import Any
 
 import numpy as np
 import torch
 
-_DEPTH = 6  # how far inside an object its generators are looked for
 _DEVICES = ("cuda", "xpu", "mps")
+_CODE = (FunctionType, staticmethod, classmethod, property, type)
+_MOST = {True: 1000, False: 10_000}  # pieces of code, and other things, that are looked at, the nearest first
+_ELEMENTS = 1000  # of a container: one with more holds examples, not transforms
+_CONTAINERS = (dict, list, tuple, set, frozenset, deque)
+_LEAVES = (torch.Tensor, np.ndarray, str, bytes, int, float, NoneType, CodeType, ModuleType)
+_LIBRARIES = {*sys.stdlib_module_names, "numpy", "torch", "tracer"}  # their streams are those of everyone
 
 
 def random_state() -> dict[str, Any]:
@@ -41,18 +59,30 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def untouched_random_state(*holders: Any) -> Iterator[None]:
-    """Leave every random stream as it was found, those of generators inside the holders too."""
-    held: list[tuple[Any, Any]] = []
-    seen: set[int] = set()
-    for holder in holders:
-        _find_generators(holder, held, seen, _DEPTH)
+    """Leave every random stream as it was found, those of generators that the holders may draw from too."""
+    held = [(generator, state_of(generator)) for generator in generators_of(*holders)]
     state = random_state()
     try:
         yield
     finally:
         restore_random_state(state)
         for generator, own in held:
-            _set_state(generator, own)
+            set_state(generator, own)
+
+
+def comparable(state: Any) -> Any:
+    """A state of random streams, or of a generator, as values that `==` compares.
+
+    >>> comparable({"torch": torch.tensor([97, 98], dtype=torch.uint8)})
+    {'torch': b'ab'}
+    """
+    if isinstance(state, dict):
+        return {name: comparable(part) for name, part in state.items()}
+    if isinstance(state, list | tuple):
+        return [part if isinstance(part, int) else comparable(part) for part in state]
+    if isinstance(state, torch.Tensor):
+        return state.numpy().tobytes()
+    return state.tobytes() if isinstance(state, np.ndarray) else state
 
 
 def _device_state(device: str) -> list[torch.Tensor]:
@@ -62,35 +92,121 @@ def _device_state(device: str) -> list[torch.Tensor]:
     return module.get_rng_state_all() if module is not None and module.is_initialized() else []
 
 
-def _find_generators(value: Any, held: list[tuple[Any, Any]], seen: set[int], depth: int) -> None:
-    if id(value) in seen or depth < 0:
-        return
-    seen.add(id(value))
-    if (state := _state(value)) is not None:
-        held.append((value, state))
-    elif isinstance(value, list | tuple | dict) and len(value) > 1000:
-        return  # examples, not transforms
-    else:
-        inside = (
-            value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-        )
-        for other in [*inside, *getattr(value, "__dict__", {}).values()]:
-            if not isinstance(other, torch.Tensor | np.ndarray | str | bytes | int | float | type):
-                _find_generators(other, held, seen, depth - 1)
+def generators_of(*holders: Any) -> list[Any]:
+    """The generators that objects and functions may draw from, other than everyone's; a generator is its own.
+
+    They are looked for in attributes, in containers, and in what functions refer to: closures, defaults and the global
+    variables they name. Functions are those held, and all of an object's class. No code of the user's runs.
+
+    >>> numbers = np.random.default_rng(0)
+    >>> generators_of([numbers.random]) == [numbers.bit_generator]
+    True
+    """
+    found: list[Any] = []
+    seen: set[int] = set()
+    left = dict(_MOST)
+    held, code = deque(holders), deque[Any]()  # code is read last: what it refers to may be half a library
+    while held or code:
+        value = (held or code).popleft()
+        kind = type(value)  # `isinstance` may ask the object
+        if issubclass(kind, np.random.Generator):
+            value, kind = value.bit_generator, np.random.BitGenerator
+        is_code = issubclass(kind, _CODE)
+        if id(value) in seen or issubclass(kind, _LEAVES) or not left[is_code]:
+            continue
+        seen.add(id(value))
+        if _is_generator(kind):
+            found.append(value)
+            continue
+        left[is_code] -= 1
+        for other in _referred(value, kind):
+            (code if issubclass(type(other), _CODE) else held).append(other)
+    return found
 
 
-def _state(value: Any) -> Any:
-    if isinstance(value, torch.Generator | np.random.RandomState):
-        return value.get_state()
-    if isinstance(value, np.random.Generator):
-        return value.bit_generator.state
-    return value.getstate() if isinstance(value, random.Random) else None
+def state_of(generator: Any) -> Any:
+    """The state of one that `generators_of` found."""
+    if isinstance(generator, np.random.BitGenerator):
+        return generator.state
+    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
 
 
-def _set_state(generator: Any, state: Any) -> None:
-    if isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = state
+def set_state(generator: Any, state: Any) -> None:
+    """Put back what `state_of` returned."""
+    if isinstance(generator, np.random.BitGenerator):
+        generator.state = state
     elif isinstance(generator, random.Random):
         generator.setstate(state)
     else:
         generator.set_state(state)
+
+
+def _is_generator(kind: type) -> bool:
+    if issubclass(kind, random.Random):
+        return not issubclass(kind, random.SystemRandom)  # which has no state
+    return issubclass(kind, torch.Generator | np.random.RandomState | np.random.BitGenerator)
+
+
+def _referred(value: Any, kind: type) -> Iterator[Any]:
+    """What a thing refers to, one step away."""
+    if issubclass(kind, FunctionType):
+        yield from _of_function(value)
+    elif issubclass(kind, MethodType | BuiltinFunctionType):
+        yield from (value.__self__, getattr(value, "__func__", None))
+    elif issubclass(kind, partial):
+        yield from (value.func, value.args, value.keywords)
+    elif issubclass(kind, staticmethod | classmethod):
+        yield value.__func__
+    elif issubclass(kind, property):
+        yield value.fget
+    elif issubclass(kind, type):
+        for base in value.__mro__:
+            if not _of_library(vars(base).get("__module__")):
+                yield from list(vars(base).values())
+        return
+    elif issubclass(kind, _CONTAINERS):
+        yield from _elements(value)
+    with suppress(AttributeError, TypeError):
+        yield from list(object.__getattribute__(value, "__dict__").values())
+    for base in kind.__mro__:
+        for member in vars(base).values() if "__slots__" in vars(base) else ():
+            if isinstance(member, MemberDescriptorType):
+                with suppress(AttributeError):
+                    yield member.__get__(value)
+    yield kind
+
+
+def _of_function(function: FunctionType) -> Iterator[Any]:
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # an empty cell
+            yield cell.cell_contents
+    yield from (function.__defaults__, function.__kwdefaults__)
+    if _of_library(function.__globals__.get("__name__")):
+        return
+    names, codes = set[str](), [function.__code__]
+    while codes:
+        code = codes.pop()
+        names.update(code.co_names)
+        codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+    scopes = {id(function.__globals__): function.__globals__}
+    waiting = list(scopes.values())
+    while waiting:
+        scope = waiting.pop()
+        for value in [scope[name] for name in names & scope.keys()]:
+            if not issubclass(type(value), ModuleType):
+                yield value
+                continue
+            inside = object.__getattribute__(value, "__dict__")  # a function may say `module.name`
+            if id(inside) not in scopes and not _of_library(inside.get("__name__")):
+                scopes[id(inside)] = inside
+                waiting.append(inside)
+
+
+def _of_library(name: Any) -> bool:
+    return not isinstance(name, str) or name.partition(".")[0] in _LIBRARIES
+
+
+def _elements(value: Any) -> Iterator[Any]:
+    kind = next(kind for kind in _CONTAINERS if issubclass(type(value), kind))
+    if kind.__len__(value) <= _ELEMENTS:
+        yield from list(dict.values(value) if kind is dict else kind.__iter__(value))

@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from functools import cache, partial, wraps
+from functools import cache, partial, reduce, wraps
 from inspect import signature
 from itertools import cycle
 from types import FunctionType
@@ -38,28 +38,43 @@ class Replaced:
     """A method of a class, or function of a module, with another in its place, made from it, until `stop`.
 
     For events that have no hook: a step that a `GradScaler` leaves out, the loss that an accelerator propagates
-    back, a trainer's loop over its loader.
+    back, a trainer's loop over its loader. Several of one method are made one from the other, and may stop in any
+    order; `make` is called anew then.
     """
 
     def __init__(
         self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]
     ) -> None:
+        place = getattr(owner.__dict__.get(name), "_place", None)
+        if place is None or place.method is not owner.__dict__[name]:  # replaced once more, by others
+            place = _Place(owner, name)
+        self._place, self._make = place, make
+        place.set([*place.makes, make])
+
+    def stop(self) -> None:
+        """Put the method back where nothing else replaces it; where others have since, ours only passes on."""
+        self._place.set([make for make in self._place.makes if make is not self._make])
+
+
+class _Place:
+    """Where a method was, and what now makes another one of it."""
+
+    def __init__(self, owner: Any, name: str) -> None:
         self._owner, self._name, self._own = owner, name, name in owner.__dict__
-        self._original = getattr(owner, name)
-        instead = make(self._original)
-        self._active = True
+        self._original = self._call = getattr(owner, name)
+        self.makes: list[Callable[..., Any]] = []
 
         @wraps(self._original)
         def method(*args: Any, **kwargs: Any) -> Any:
-            return (instead if self._active else self._original)(*args, **kwargs)
+            return self._call(*args, **kwargs)
 
-        self._method = method
+        method.__dict__["_place"] = self
+        self.method = method
         setattr(owner, name, method)
 
-    def stop(self) -> None:
-        """Put the method back; where it has been replaced once more since, ours only passes on."""
-        self._active = False
-        if self._owner.__dict__.get(self._name) is not self._method:
+    def set(self, makes: list[Callable[..., Any]]) -> None:
+        self.makes, self._call = makes, reduce(lambda call, make: make(call), makes, self._original)
+        if makes or self._owner.__dict__.get(self._name) is not self.method:
             return
         if self._own:
             setattr(self._owner, self._name, self._original)

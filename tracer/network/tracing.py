@@ -98,7 +98,7 @@ def trace(
     examples traced for when the model refuses a variable one; `batch` then says so. RecordError, naming
     the user's line, where the model cannot be traced at all.
     """
-    with quiet(grad=True), hushed(), uncached(), passing_copy(model) as replica:
+    with quiet(model, loss, objective, grad=True), hushed(), uncached(), passing_copy(model) as replica:
         examples = _Examples(inputs, targets)
         goal = None if loss is None and objective is None else objective_of(loss, objective)
         few, more = examples.first(_FEW), examples.first(_FEW + 2)

@@ -309,7 +309,7 @@ class Instrument:
 
     def _see_changes(self, step: int, named: Mapping[str, Tensor]) -> bool:
         """Whether the model is made of something else than at the last snapshot; what, is noted once."""
-        before, self._structure = self._structure, Structure(self.model, named)
+        before, self._structure = self._structure, Structure(self.model, named, self._structure)
         phrases = before.changes(self._structure)
         new = [phrase for phrase in phrases if phrase.split("' ")[0] not in self._said]
         self._said |= {phrase.split("' ")[0] for phrase in new}

@@ -170,12 +170,13 @@ def due_streams(
     schedules: Mapping[str, Schedule], steps: int, steps_per_epoch: int | None
 ) -> dict[frozenset[str], int]:
     """How often which streams are due together, from step 0 to the last."""
-    renewed = {stream: schedule.renewed() for stream, schedule in schedules.items()}
     due: dict[frozenset[str], int] = {}
     for step in range(steps + 1):
-        ends = bool(steps_per_epoch) and step > 0 and step % (steps_per_epoch or 1) == 0
+        epoch, within = divmod(step, steps_per_epoch) if steps_per_epoch else (0, 0)
         always = step in (0, steps)
-        streams = frozenset(stream for stream, s in renewed.items() if s.due(step, ends) or always)
+        streams = frozenset(
+            stream for stream, s in schedules.items() if s.due(step, 0 if within else epoch) or always
+        )
         if streams:
             due[streams] = due.get(streams, 0) + 1
     return due

@@ -88,7 +88,7 @@ def check_accepted(
 
     With an objective, nothing but the objective calls the model.
     """
-    with quiet(grad=True):  # all that a pass holds is let go before it ends
+    with quiet(model, loss, objective, grad=True):  # all that a pass holds is let go before it ends
         _check_accepted(model, name, cloned(inputs), cloned(targets), loss, objective)
 
 
@@ -304,7 +304,7 @@ def correctness(
     inputs, targets = (first_of(tree, network.batch or n) for tree in some(probe, device_of(tensors), n))
     said = None
     if objective is not None and network.correct is not None and getattr(targets, "ndim", 0) == 2:
-        with quiet(grad=True):
+        with quiet(model, objective, grad=True):
             said = said_targets(objective(private_copy(model), whole(inputs), targets))
     with memory_returned():
         return judged(network, tensors, (inputs, targets), probe.targets, loss, said)

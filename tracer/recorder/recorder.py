@@ -143,7 +143,9 @@ class Recorder:
             delivered = self._batches.iterate(loader, ids)
             if seen is None:
                 return delivered
-            return seen.follow(delivered, loader, lambda: (self._open().step + 1, self._delivered[-1]))
+            return seen.follow(
+                delivered, loader, lambda: (self._open().step + 1, self._epoch + 1, self._delivered[-1])
+            )
 
         return Delivered(loader, begin, self._batches, ids)
 
@@ -309,7 +311,7 @@ class Recorder:
 
     def _snapshot(self, always: bool = False) -> None:
         row = self._open()
-        epoch_end = 0 < row.epoch == self._epoch
+        epoch_end = row.epoch if row.epoch == self._epoch else 0
         clocks = [streams for rule, streams in self._clocks if always or rule.due(row.step, epoch_end)]
         if not clocks:
             return

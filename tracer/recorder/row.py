@@ -85,7 +85,8 @@ class Backlog:
                 self._warn(NAN_LOSS, row.step)
             examples, columns = None, row.columns
             if in_flight is not None:
-                examples = in_flight.write(writer, row.step, row.epoch_end, columns["ids"], row.minibatch)
+                ended = row.epoch if row.epoch_end else 0
+                examples = in_flight.write(writer, row.step, ended, columns["ids"], row.minibatch)
             writer.row(row.step, loss=loss, scalars=values, examples=examples, **columns)
             self._rows.popleft()  # only now: one that was refused is not lost in silence
             self.ended = row.step

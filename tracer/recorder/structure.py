@@ -18,21 +18,30 @@ _MOST = 4  # changes told one by one
 class _Tensor(NamedTuple):
     shape: tuple[int, ...]
     dtype: torch.dtype
-    trainable: bool
+    trainable: bool  # now, or at a time before: its gradients are recorded
 
 
 class Structure:
     """The modules of a model and the shapes and dtypes of its tensors at one time; `named`: these, if they are at hand.
+
+    before: that of an earlier time. A tensor that was trainable then counts as trainable, frozen or not.
 
     >>> before = Structure(nn.Linear(2, 3))
     >>> before.changes(Structure(nn.Linear(2, 4)))[0]
     "'weight' has shape (4, 2) instead of (3, 2)"
     """
 
-    def __init__(self, model: nn.Module, named: Mapping[str, torch.Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        named: Mapping[str, torch.Tensor] | None = None,
+        before: "Structure | None" = None,
+    ) -> None:
         inner = unwrap(model)
         trainable = {unwrapped_name(name) for name, p in inner.named_parameters() if p.requires_grad}
-        self._tensors = {
+        if before is not None:
+            trainable |= {name for name, tensor in before._tensors.items() if tensor.trainable}
+        self._tensors: dict[str, _Tensor] = {
             name: _Tensor(tuple(tensor.shape), tensor.dtype, name in trainable)
             for name, tensor in (named_tensors(model) if named is None else named).items()
         }

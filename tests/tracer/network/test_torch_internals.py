@@ -1,6 +1,8 @@
 """What `tracer.network.torch_internals` relies on in PyTorch. A failure here says what a new PyTorch has changed."""
 
+import gc
 import sys
+import weakref
 
 import pytest
 import torch
@@ -125,6 +127,50 @@ def test_a_replaced_method_is_put_back_and_passes_on_where_it_was_replaced_again
     assert Inherits().go() == 101
     second.stop()
     assert Inherits().go() == 1
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_replaced_methods_leave_nothing_behind_in_whatever_order_they_stop(order):
+    class Adds:
+        def __init__(self, number):
+            self.number = number
+
+        def make(self, go):
+            return lambda other: go(other) + self.number
+
+    class Own:
+        def go(self):
+            return 1
+
+    before = Own.go
+    adding = [Adds(10**k) for k in range(3)]
+    kept = [weakref.ref(one) for one in adding]
+    replaced = [Replaced(Own, "go", one.make) for one in adding]
+    del adding
+    assert Own().go() == 112
+    for number, k in enumerate(order):
+        replaced[k].stop()
+        replaced[k].stop()
+        replaced[k] = None
+        gc.collect()
+        assert [one() is None for one in kept] == [k in order[: number + 1] for k in range(3)]
+    assert Own.__dict__["go"] is before
+
+
+def test_a_method_replaced_by_others_meanwhile_only_passes_on():
+    class Own:
+        def go(self):
+            return 1
+
+    first = Replaced(Own, "go", lambda go: lambda self: go(self) + 10)
+    ours = Own.go
+    Own.go = lambda self: ours(self) + 100
+    second = Replaced(Own, "go", lambda go: lambda self: go(self) + 1000)
+    assert Own().go() == 1111
+    first.stop()
+    assert Own().go() == 1101
+    second.stop()
+    assert Own().go() == 101
 
 
 def test_what_is_printed_while_hushed_is_kept_back(capsys):

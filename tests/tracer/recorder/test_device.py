@@ -150,7 +150,7 @@ def test_capture_in_flight_on_an_accelerator_looks_at_no_value(name, monkeypatch
     wanted = {"loss": None, "correct": None, "sums": None, "masks": every(1)}
     flight = InFlight(model, network, wanted, loss=zoo.loss, note=notes.append, rule=rule)
     flight.attach()
-    for inputs, targets in flight.follow([(x, y)], [0], lambda: (1, np.arange(5))):
+    for inputs, targets in flight.follow([(x, y)], [0], lambda: (1, 1, np.arange(5))):
         zoo.loss(model(inputs), targets).backward()
     captured = flight.collect()
     flight.detach()

@@ -64,7 +64,7 @@ def captured_of(model, x, y, loss, network=None, passes=1):
     flight, notes = flight_over(model, network, loss)
     flight.attach()
     n = len(x)
-    for bx, by in flight.follow([(x, y)], [0], lambda: (1, np.arange(n))):
+    for bx, by in flight.follow([(x, y)], [0], lambda: (1, 1, np.arange(n))):
         for part in torch.arange(n).tensor_split(passes):
             loss(model(bx[part]), by[part]).backward()
     captured = flight.collect()
@@ -210,7 +210,7 @@ def losses_after(visit, model=None):
     flight, notes = flight_over(model, switch_table())
     flight.attach()
     model(x)  # no batch was delivered: not of any update
-    for bx, by in flight.follow([(x, y)], [0], lambda: (1, np.arange(len(x)))):
+    for bx, by in flight.follow([(x, y)], [0], lambda: (1, 1, np.arange(len(x)))):
         visit(model, bx, by)
     captured = flight.collect()
     model(x)
@@ -286,7 +286,7 @@ def test_a_compiled_model_is_not_compiled_again():
     flight, notes = flight_over(compiled, switch_table())
     assert len(notes) == 1 and "recompile" in notes[0] and flight.card["captured"] == ["loss", "correct"]
     flight.attach()
-    for bx, _ in flight.follow([(x, y)], [0], lambda: (1, np.arange(6))):
+    for bx, _ in flight.follow([(x, y)], [0], lambda: (1, 1, np.arange(6))):
         expected = F.cross_entropy(compiled(bx), y, reduction="none")
     got = flight.collect().fill({"loss": np.full(6, np.nan)})["loss"]
     flight.detach()
@@ -326,7 +326,7 @@ def test_half_precision_under_autocast():
     model = Switch(more=False)
     flight, notes = flight_over(model, switch_table())
     flight.attach()
-    for bx, by in flight.follow([(x, y)], [0], lambda: (1, np.arange(6))):
+    for bx, by in flight.follow([(x, y)], [0], lambda: (1, 1, np.arange(6))):
         with torch.autocast("cpu", torch.bfloat16):
             F.cross_entropy(model(bx), by).backward()
     captured = flight.collect()

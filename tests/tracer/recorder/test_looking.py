@@ -56,7 +56,7 @@ def test_what_looking_raises_is_no_matter_of_the_training(place, monkeypatch):
 
     monkeypatch.setattr(flight.watch, place, broken)
     flight.attach()
-    for bx, _ in flight.follow([(x, y)], [0], lambda: (1, np.arange(6))):
+    for bx, _ in flight.follow([(x, y)], [0], lambda: (1, 1, np.arange(6))):
         assert torch.equal(model(bx), expected)
     assert "failed (ArithmeticError: lost): minibatch= left it out" in notes[0]
     assert flight.collect().empty and not _get_current_function_mode_stack()

@@ -1,6 +1,8 @@
 """Training loops as people write them: each update is one row, whatever made it."""
 
+import gc
 import itertools
+import weakref
 
 import numpy as np
 import pytest
@@ -104,6 +106,19 @@ def test_a_scalers_skipped_updates_are_marked(tmp_path, fused):
     assert same == [False, True, False, False]
     assert torch.amp.GradScaler.step is before
     assert scaler.get_scale() == 2.0
+
+
+def test_overlapping_recordings_of_a_scaler_are_forgotten_in_whatever_order_they_close(tmp_path):
+    before = torch.amp.GradScaler.step
+    models = [mlp() for _ in range(3)]
+    runs = [recording(tmp_path / str(k), model, sgd(model)).start() for k, model in enumerate(models)]
+    for run in runs:
+        run.close()
+    kept = [weakref.ref(model) for model in models]
+    del models, runs, run
+    gc.collect()
+    assert torch.amp.GradScaler.step is before
+    assert [model() for model in kept] == [None] * 3
 
 
 @pytest.mark.parametrize("scaled", [False, True])

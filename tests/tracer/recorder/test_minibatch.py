@@ -129,6 +129,39 @@ def test_accumulated_batches_follow_each_other(tmp_path):
         np.testing.assert_allclose(archive.minibatch.loss(step), losses, rtol=1e-6)
 
 
+def mask_steps(path, batches, every, epochs, schedule, **options):
+    """Ends of epochs and steps of minibatch masks, where updates take `every` batches and go on across epochs."""
+    model = mlp()
+    optimizer, made = torch.optim.SGD(model.parameters(), lr=0.1), 0
+    loader = DataLoader(TensorDataset(*blobs(4 * batches)), batch_size=4)
+    options |= {"loss": F.cross_entropy, "probes": {"train": blobs(6)}, "minibatch": {"masks": schedule}}
+    with tracer.record(path, model, optimizer, **options) as run:
+        for _ in range(epochs):
+            for inputs, targets in run.batches(loader):
+                F.cross_entropy(model(inputs), targets).backward()
+                made += 1
+                if made % every == 0:
+                    optimizer.step()
+    archive = tracer.open(path)
+    return archive.epoch_ends.tolist(), archive.minibatch.mask_steps.tolist()
+
+
+@pytest.mark.parametrize(("batches", "every"), [(4, 1), (5, 2), (2, 2), (5, 3)])
+def test_masks_of_ends_of_epochs_are_of_the_very_updates_that_end_them(tmp_path, batches, every):
+    ends, steps = mask_steps(tmp_path / "a", batches, every, 4, tracer.epochs(), snapshots=tracer.every(1))
+    assert steps == ends and len(ends) == 4
+    ends, steps = mask_steps(tmp_path / "b", batches, every, 4, tracer.epochs(2), snapshots=tracer.every(1))
+    assert steps == ends[1::2]
+
+
+def test_one_schedule_serves_several_runs_and_several_streams(tmp_path):
+    schedule = tracer.epochs(2)
+    for name in "ab":
+        ends, steps = mask_steps(tmp_path / name, 3, 1, 5, schedule, snapshots=schedule)
+        assert ends == [6, 12, 15] and steps == [6, 12]
+        assert tracer.open(tmp_path / name).steps("masks").tolist() == [0, 6, 12, 15]
+
+
 def test_batches_without_targets_get_them_from_the_user(tmp_path):
     x, y = blobs(12)
     model = mlp()

@@ -1,11 +1,13 @@
+import random
 import warnings
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import tracer
 from tests import zoo
@@ -71,6 +73,79 @@ def test_training_is_bit_identical_with_and_without_recording(name, optimizer):
     assert verdict.steps == 6
     assert set(verdict.table.values()) == {"identical"}, str(verdict)
     assert verdict
+
+
+STREAM, NUMBERS, OWN = torch.Generator(), np.random.default_rng(0), random.Random(0)
+DRAWS = {
+    "torch": lambda: torch.rand((), generator=STREAM),
+    "numpy": lambda: float(NUMBERS.random()),
+    "python": lambda: OWN.random(),
+}
+
+
+class Drawing(nn.Module):
+    """Draws from a generator that is no attribute of it, in eval mode too."""
+
+    def __init__(self, draw):
+        super().__init__()
+        self.draw, self.body = draw, nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))
+
+    def forward(self, x):
+        return self.body(x * self.draw())
+
+
+class Augmented(Dataset):
+    def __init__(self, draw):
+        self.draw, (self.x, self.y) = draw, blobs(12)
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, i):
+        return self.x[i] * self.draw(), self.y[i]
+
+
+def drawing_loss(outputs, targets):
+    return F.cross_entropy(outputs, targets, reduction="none") * (0.5 + DRAWS["torch"]())
+
+
+def drawing_objective(model, inputs, targets):
+    outputs = model(inputs) * (0.5 + DRAWS["numpy"]())
+    return outputs, F.cross_entropy(outputs, targets, reduction="none")
+
+
+@pytest.mark.parametrize(
+    ("where", "kind"),
+    [
+        *((where, kind) for where in ("model", "data") for kind in DRAWS),
+        ("loss", "torch"),
+        ("objective", "numpy"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::tracer.recorder.RecordWarning")
+def test_generators_that_are_no_attributes_are_left_where_they_were(where, kind):
+    def train(record):
+        torch.manual_seed(0)
+        STREAM.manual_seed(1)
+        NUMBERS.bit_generator.state = np.random.default_rng(2).bit_generator.state
+        OWN.seed(3)
+        draw = DRAWS[kind]
+        model = Drawing(draw if where == "model" else lambda: 1.0)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        dataset = Augmented(draw) if where == "data" else TensorDataset(*blobs(12))
+        drawing = {"loss": {"loss": drawing_loss}, "objective": {"objective": drawing_objective}}
+        options = drawing.get(where, {"loss": F.cross_entropy})
+        probes = {"train": (dataset, range(5))}
+        options |= {"minibatch": where == "loss", "snapshots": tracer.every(1), "data": dataset}
+        with record("run.zarr", model, optimizer, probes=probes, **options) as run:
+            for inputs, targets in run.batches(DataLoader(dataset, 4)):
+                outputs = model(inputs) * (1 + 0.1 * DRAWS["numpy"]())
+                drawing_loss(outputs, targets).mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+    verdict = tracer.check(train)
+    assert verdict.steps == 3 and set(verdict.table.values()) == {"identical"}, str(verdict)
 
 
 def batch_normed():

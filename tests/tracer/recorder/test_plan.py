@@ -10,7 +10,6 @@ from tests.loops import blobs, mlp, run_loop
 from tests.tracer.recorder.test_loops import loader, recording, sgd
 from tracer.errors import RecordError
 from tracer.recorder.budget import Budget
-from tracer.schedule import epochs
 
 
 def stored(path):
@@ -69,14 +68,6 @@ def test_a_plan_without_a_length_tells_of_one_snapshot(tmp_path):
         assert "in total" not in str(plan)
         with pytest.raises(RecordError, match="steps_per_epoch"):
             run.plan(epochs=3)
-
-
-def test_planning_counts_no_epochs_of_the_run():
-    schedule = epochs(2) | tracer.every(5)
-    first, second = schedule.renewed(), schedule.renewed()
-    assert [first.due(step, True) for step in (1, 2, 3, 4)] == [False, True, False, True]
-    assert second.due(1, True) is False
-    assert repr(second) == "epochs(2) | every(5)"
 
 
 class Clock:

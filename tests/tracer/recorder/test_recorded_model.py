@@ -145,6 +145,28 @@ def test_a_recorded_model_can_be_copied_and_saved(tmp_path, minibatch):
         np.testing.assert_allclose(archive.minibatch.loss(1), expected, rtol=1e-6)
 
 
+def test_scripting_a_model_with_hooks_on_it_is_refused_in_a_sentence(tmp_path):
+    model = small()
+    with tracer.record(tmp_path / "a", model, None, probes={}, loss=F.cross_entropy, minibatch=["loss"]):
+        with (
+            warnings.catch_warnings(action="ignore"),
+            pytest.raises(AttributeError, match="script the model once the recording is closed"),
+        ):
+            torch.jit.script(model)
+        assert [getattr(hook, "__name__", "") for hook in model._forward_hooks.values()] == [""]
+    assert not model._forward_hooks
+
+
+def test_a_layer_frozen_for_a_while_is_no_change(tmp_path):
+    model, (x, y) = small(), blobs(8)
+    options = {"loss": F.cross_entropy, "probes": {"train": (x, y)}, "snapshots": tracer.every(1)}
+    with heard() as said, tracer.record(tmp_path / "a", model, None, **options) as run:
+        for step in range(6):
+            model[0].requires_grad_(step not in (1, 2, 4))
+            run.step()
+    assert said == [] and tracer.open(tmp_path / "a").steps("gradients").tolist() == list(range(7))
+
+
 class Cache(nn.Module):
     """Keeps a buffer that grows with training, as rotary embeddings do."""
 

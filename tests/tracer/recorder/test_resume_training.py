@@ -64,6 +64,17 @@ class Job:
         return model
 
 
+def test_every_second_epoch_is_the_same_one_after_a_resumption(tmp_path: Path) -> None:
+    jobs = [Job(tmp_path / f"{name}.zarr", tmp_path / f"{name}.pt") for name in "ab"]
+    jobs[0](6, snapshots=tracer.epochs(2))
+    for epochs in (1, 4, 6):
+        jobs[1](epochs, snapshots=tracer.epochs(2))
+    unbroken, resumed = (tracer.open(job.path).steps("gradients").tolist() for job in jobs)
+    ends = [step for step in resumed if step in unbroken]
+    assert ends == unbroken and len(unbroken) == 4
+    assert set(resumed) - set(unbroken) <= {unbroken[1] // 2}  # the last step of the first part
+
+
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     return Job(tmp_path / "run.zarr", tmp_path / "checkpoint.pt")

@@ -79,3 +79,51 @@ def test_forward_hooks_of_the_user_s_are_told(tmp_path: Path) -> None:
     model[2].register_forward_pre_hook(lambda *_: None)
     (note,) = record(tmp_path / "run.zarr", model)[0].attributes["notes"]
     assert note.startswith("Forward hooks of your own (on '0', '2') are no part of what is probed")
+
+
+class Attends(nn.Module):
+    """Has no table, and attention between two calls of one kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.m, self.c = (
+            nn.Linear(8, 8),
+            nn.MultiheadAttention(8, 2, batch_first=True),
+            nn.Linear(8, 3),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        one = torch.linalg.inv(torch.eye(2).expand(x.shape[0], -1, -1))[:, :1, :1]
+        h = F.relu(self.a(x)) * one
+        h = h + self.m(h, h, h)[0]
+        return self.c(F.relu(self.a(h)).mean(1))
+
+
+class Scripted(nn.Module):
+    """Holds a part that is no module of Python's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = torch.jit.script(nn.Sequential(nn.Linear(8, 4), nn.ReLU())), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        one = torch.linalg.inv(torch.eye(2).expand(x.shape[0], -1, -1))[:, 0, :1]
+        return self.b(F.relu(self.a(x.mean(1)))) * one
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:A private copy:UserWarning")
+@pytest.mark.parametrize(("kind", "sites"), [(Attends, {":relu", ":relu#2"}), (Scripted, {":relu"})])
+def test_a_model_that_is_probed_itself_keeps_its_sites(
+    tmp_path: Path, kind: type[nn.Module], sites: set[str]
+) -> None:
+    torch.manual_seed(0)
+    model, x, y = kind(), torch.randn(6, 4, 8), torch.arange(6) % 3
+    with tracer.record(
+        tmp_path / "run.zarr", model, None, loss=F.cross_entropy, probes={"train": (x, y)}
+    ) as run:
+        run.step()
+    with tracer.open(tmp_path / "run.zarr") as archive:
+        assert archive.card["network"] == "eager" and sites <= set(archive.sites)
+        assert not [note for note in run.notes if "another way" in note]
+        expected = F.cross_entropy(model.eval()(x), y, reduction="none").detach()
+        np.testing.assert_allclose(archive.probes["train"].losses(0), expected, rtol=1e-5)

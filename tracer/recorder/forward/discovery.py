@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from tracer.network.pytree import leaves_of
-from tracer.network.randomness import random_state
+from tracer.network.randomness import comparable, random_state
 from tracer.network.table import Row
 from tracer.network.torch_internals import transform_level, within_transform
 from tracer.ops import ACTIVATIONS, APPLIED, op, overload
@@ -110,23 +110,28 @@ class Discovery(Functions):
         self.first_used: dict[str, None] = {}
         self.alone = False
         self.mixing: str | None = None
+        self._entered = 0
         self.drawing: str | None = None  # path of the module that draws from a stream of everyone's
 
     def __enter__(self) -> Any:
-        self._counts.clear()
-        self._before, self._streams = "", _streams()
+        if not self._entered:  # again within, for functions that are opened
+            self._counts.clear()
+            self._before, self._streams = "", comparable(random_state())
+        self._entered += 1
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        self._watch_streams("")
+        self._entered -= 1
+        if not self._entered:
+            self._watch_streams("")
 
     def _watch_streams(self, path: str) -> None:
         if (
             within_transform()
         ):  # where no tensor's values can be read; the pass is looked at as a whole in the end
             return
-        if self.drawing is None and _streams() != self._streams:
+        if self.drawing is None and comparable(random_state()) != self._streams:
             self.drawing = self._before
         self._before = path
 
@@ -168,13 +173,6 @@ class Watching(Functions):
             self.unknown.add(f"{key[1]}#{key[2]}" if key[2] > 1 else key[1])
         else:
             self._visit(known, (pre,), out.detach().clone())  # it, too, may be overwritten later
-
-
-def _streams() -> Any:
-    state = random_state()
-    python, (kind, keys, *rest) = state.pop("python"), state.pop("numpy")
-    torches = [stream.numpy().tobytes() for stream in leaves_of(state)]
-    return python, kind, keys.tobytes(), rest, torches
 
 
 def _constants(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any] | None:

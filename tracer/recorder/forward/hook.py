@@ -31,5 +31,13 @@ class Hook:
                 raise
             self._failed(error)
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "__name__":  # which only `torch.jit.script` asks for
+            raise AttributeError(
+                "torch.jit.script compiles the hooks of a model too, and minibatch= has some there: script the model "
+                "once the recording is closed."
+            )
+        raise AttributeError(name)
+
     def __reduce__(self) -> Any:
         return getattr, (nullcontext(), "__exit__")  # which takes any arguments and returns None

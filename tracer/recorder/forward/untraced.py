@@ -9,6 +9,7 @@ one example at a time.
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from tracer.network.copies import named_tensors, private_copy, quiet
 from tracer.network.independence import Independence, independence, mixes
 from tracer.network.objective import Objective, objective_of
 from tracer.network.pytree import cloned, examples_in, leaves_of, take
+from tracer.network.randomness import comparable, generators_of, set_state, state_of
 from tracer.network.structure import find_layers, find_sites
 from tracer.network.table import Call, Row, per_example
 from tracer.network.torch_internals import within_transform
@@ -81,6 +83,8 @@ class EagerNetwork:
         self._replica = private_copy(model)
         self._path = [""]
         for name, module in self._replica.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
+                continue
             for kind in ("_forward_pre_hooks", "_forward_hooks"):
                 setattr(
                     module, kind, OrderedDict(getattr(module, kind))
@@ -88,12 +92,8 @@ class EagerNetwork:
             module.register_forward_pre_hook(observer._entering(self._path, name), prepend=True)
             module.register_forward_hook(observer._leaving(self._path, name))
         self._own = named_tensors(self._replica)
-        self._generators = [
-            (held, held.get_state())
-            for module in self._replica.modules()
-            for held in module.__dict__.values()
-            if isinstance(held, torch.Generator)
-        ]
+        self._generators = generators_of(self._replica, self._goal)
+        self._states = [state_of(generator) for generator in self._generators]
         self.activations = tracing._activation_modules(self._replica)
         self.names = {id(parameter): name for name, parameter in self._replica.named_parameters()}
 
@@ -126,7 +126,7 @@ class EagerNetwork:
         if few.drawing is not None:
             self.random_rows = [Row("random", "a random stream", [], {}, few.drawing)]
         self.mixing = few.mixing
-        if few.alone or any(not torch.equal(g.get_state(), state) for g, state in self._generators):
+        if few.alone:
             self.batch = 1
             self._look_at_each(inputs, targets)
             return
@@ -254,13 +254,15 @@ class EagerNetwork:
         together = tracing._Together(self._replica, self._goal, inputs, targets)
         leaves = tuple(leaves_of(cloned([inputs, targets])))
         del self._path[1:]
-        for generator, state in self._generators:
-            generator.set_state(state)
-        with quiet(grad=True):
-            if mode is None:
-                return functional_call(together, swapped, leaves)
-            with mode:
-                return functional_call(together, swapped, leaves)
+        with quiet(*self._generators, grad=True):
+            for generator, state in zip(self._generators, self._states, strict=True):
+                set_state(generator, state)
+            with nullcontext() if mode is None else mode:
+                returned = functional_call(together, swapped, leaves)
+            if isinstance(mode, Discovery):
+                states = [state_of(generator) for generator in self._generators]
+                mode.alone |= comparable(states) != comparable(self._states)
+            return returned
 
     @property
     def path(self) -> str | None:

@@ -7,7 +7,7 @@ nothing, and the rows of `minibatch/` always are those of `steps/ids`.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -131,8 +131,8 @@ class InFlight:
         self._part_of: Slot | None = None  # the slot of the forward pass that is running
         self._spoilt = False  # whether looking at it failed
         self._due = self._looked = False
-        self._batches_left: float = float("inf")
-        self._slots_before = 1
+        self._batches_left: float = inf
+        self._slots_before: float = inf  # not known before the first update
         self._width = 0
         self._masked: set[int] = set()
         self._handles: list[Any] = []
@@ -207,26 +207,29 @@ class InFlight:
         self._slots.clear()
 
     def follow(
-        self, batches: Iterable[Any], loader: Any, now: Callable[[], tuple[int, np.ndarray | None]]
+        self, batches: Iterable[Any], loader: Any, now: Callable[[], tuple[int, int, np.ndarray | None]]
     ) -> Iterator[Any]:
-        """The same batches; `now()` gives the step of the update to come and the ids just delivered."""
+        """The same batches; `now()` gives step and epoch of the update to come, and the ids just delivered."""
         try:
             self._batches_left = len(loader)
         except TypeError:
-            self._batches_left = float("inf")
+            self._batches_left = inf
         for batch in batches:
-            step, ids = now()
+            step, epoch, ids = now()
             self._batches_left -= 1
-            self._deliver(step, examples_in(batch) if ids is None else len(ids), batch)
+            self._deliver(step, epoch, examples_in(batch) if ids is None else len(ids), batch)
             yield batch
 
-    def _deliver(self, step: int, n: int, batch: Any) -> None:
+    def _deliver(self, step: int, epoch: int, n: int, batch: Any) -> None:
         pair = isinstance(batch, tuple | list) and len(batch) > 1
         self._slots.append(Slot(n, batch[1] if pair and leaves_of(batch[1]) else None))
         if self._masks is not None:
-            # Whether this update ends the epoch is not known before it; as many batches as last time are.
-            ends = self._batches_left + len(self._slots) - self._slots_before <= 0
-            self._due = self._masks.due(step, ends)
+            # Whether this update will end the epoch is not known before it: it may where too few batches would be
+            # left for another of as many as the last one had. What was taken for nothing is not written.
+            left = self._batches_left - max(0, self._slots_before - len(self._slots))
+            self._due = self._masks.due(step) or (
+                left < self._slots_before and self._masks.due(step, epoch_end=epoch)
+            )
 
     # The forward pass.
 
@@ -309,9 +312,12 @@ class InFlight:
         writer.ragged("minibatch", arrays, {"mode": "train", "captured": captured})
 
     def write(
-        self, writer: Writer, step: int, epoch_end: bool, ids: np.ndarray | None, captured: Captured | None
+        self, writer: Writer, step: int, epoch_end: int, ids: np.ndarray | None, captured: Captured | None
     ) -> dict[str, np.ndarray] | None:
-        """The columns of an update, by path, for its row; its masks are written here."""
+        """The columns of an update, by path, for its row; its masks are written here, where they are due.
+
+        epoch_end: number of the epoch that it ended, 0 where it ended none.
+        """
         if captured is None or ids is None:
             return None
         if len(ids) != captured.n:
@@ -322,8 +328,8 @@ class InFlight:
             return None
         if captured.undecided:
             self._note(_NO_TARGETS)
-        if captured.masked:
-            self._write_masks(writer, step, epoch_end, captured)
+        if captured.masked and self._masks is not None and self._masks.due(step, epoch_end):
+            self._write_masks(writer, step, epoch_end > 0, captured)
         blank = {
             name: np.full((captured.n, *shape), value, dtype)
             for name, (dtype, shape, value) in self._blanks.items()

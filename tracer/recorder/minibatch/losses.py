@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from tracer.errors import MissingTraceError, first_line
 from tracer.network.loss_kind import correctness_of
 from tracer.network.objective import per_example
 from tracer.network.pytree import first_tensor, leaves_of, rebuild
-from tracer.network.randomness import untouched_random_state
+from tracer.network.randomness import generators_of, untouched_random_state
 from tracer.recorder.minibatch.capture import Part
 from tracer.spec.correctness import Correctness
 
@@ -35,9 +36,10 @@ class MinibatchLosses:
         self._loss = loss
         self._losses = per_example(loss) if losses and loss is not None else None
         # A loss of the user's may draw random numbers; to save and restore every stream takes a good part of a
-        # millisecond, so it is not done for those of PyTorch.
-        self._guard: Callable[[], AbstractContextManager[Any]]
-        self._guard = nullcontext if _of_torch(loss) else untouched_random_state
+        # millisecond, so it is not done for those of PyTorch. Its generators are looked for once.
+        self._guard: Callable[[], AbstractContextManager[Any]] = nullcontext
+        if not _of_torch(loss):
+            self._guard = partial(untouched_random_state, *generators_of(loss))
         self._correct, self._note = correct, note
         self._rule = rule
 
@@ -81,8 +83,7 @@ class MinibatchLosses:
 
     def _find_rule(self, scores: Tensor, targets: Any) -> Correctness:
         if self._loss is not None:
-            with untouched_random_state():
-                return correctness_of(self._loss, scores.detach(), targets)
+            return correctness_of(self._loss, scores.detach(), targets)
         if not isinstance(targets, Tensor):
             return Correctness("none", reason="targets are not one tensor")
         return Correctness.inferred(tuple(scores.shape), targets.cpu().numpy())
