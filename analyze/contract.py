@@ -2,16 +2,17 @@
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from analyze.reference import Reference
 from analyze.summary import Choice, declared
-from tracer.errors import did_you_mean
+from tracer.errors import ArgumentError, did_you_mean
 
 Scope = Literal["all", "probe", "train", "test"]
 Function = Callable[..., dict[str, Any]]
@@ -150,6 +151,16 @@ class Metric(metric):
         arrays = {name.replace(".", "_") for name in self.optional}
         return {name: value for name, value in named.items() if name not in arrays}
 
+    @cached_property
+    def choices(self) -> dict[str, tuple[Any, ...]]:
+        """Values of each option that is declared as a Literal."""
+        try:
+            said = {k: v for k, v in self.function.__annotations__.items() if k in self.options}
+            hints = get_type_hints(SimpleNamespace(__annotations__=said), self.function.__globals__)
+        except NameError:  # imported for a type checker alone
+            return {}
+        return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
+
     @property
     def module(self) -> str:
         """Dotted name of the module that defines the metric."""
@@ -187,11 +198,27 @@ class Metric(metric):
         return any("step" in dims for dims in self.variables.values())
 
     def with_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Defaults updated by `options`; TypeError, with a hint, for one the metric does not have."""
-        for name in options:
+        """Defaults updated by `options`.
+
+        Errors: TypeError, with a hint, for one the metric does not have; ArgumentError for a value that is none of the
+        choices of an option, or for nothing where the default is a sequence of something.
+        """
+        for name, value in options.items():
             if name not in self.options:
                 hint = did_you_mean(name, self.options)
                 raise TypeError(f"metric {self.name!r} has no option {name!r}; {hint}")
+            default, choices = self.options[name], self.choices.get(name)
+            expected = ""
+            if choices and value not in choices:
+                expected = f"one of {', '.join(map(repr, choices))}"
+            elif (
+                isinstance(default, (tuple, list)) and default and isinstance(value, Sized) and not len(value)
+            ):
+                expected = f"one value or more, such as {list(default)}"
+            if expected:
+                raise ArgumentError(
+                    f"option {name!r} of metric {self.name!r} got {value!r}, expected {expected}"
+                )
         return self.options | dict(options)
 
 

@@ -1,5 +1,6 @@
 """A small archive with every stream, written through Writer: a network trained in NumPy, exactly known."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -373,3 +374,14 @@ def observe(truth: Truth, step: int, n: int, gram: bool) -> dict[tuple[str, str]
 
 def flat(weights: Mapping[str, np.ndarray], dtype: str) -> np.ndarray:
     return np.concatenate([values.ravel() for values in weights.values() if values.dtype == dtype])
+
+
+def diverging(monkeypatch: Any, after: int) -> None:
+    """From now on the loss of archives that are written is NaN after so many updates."""
+    made, updates = train, itertools.count(1)
+
+    def train_until(*given: Any) -> tuple[Any, Any]:
+        ids, seen = made(*given)
+        return ids, seen if next(updates) <= after else {**seen, "loss": np.full_like(seen["loss"], np.nan)}
+
+    monkeypatch.setattr("tests.synthetic.train", train_until)

@@ -1,5 +1,6 @@
 """`tracer analyze`: compute metrics of archives and write reports."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +8,8 @@ import click
 
 from analyze.command.parameters import METRIC, SETTING, Memory, scheduler_option
 from tracer.command.console import Bar, debug_option, emit, examples, format_option, note, sentence
-from tracer.command.parameters import Jobs, Steps, imported
+from tracer.command.parameters import Jobs, Seconds, Steps, imported
+from tracer.store.store import is_remote, local_path
 
 if TYPE_CHECKING:
     from analyze.results import Results
@@ -60,7 +62,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--patience",
-    type=click.FloatRange(0),
+    type=Seconds(0),
     metavar="SECONDS",
     help="Of running the network again, in all, by operations counted [300 passes of 256 examples, or half of what "
     "stored arrays take; 1 to 60].",
@@ -127,25 +129,22 @@ def analyze_command(
     wanted = list({card.name: card for cards in names for card in cards}.values()) or None
     for kind, _ in trackers:
         check(kind)
-    places = paths_of(runs)
-    if output is not None and len(places) > 1:
-        raise click.UsageError(f"--output is for one run, and these are {len(places)}")
+    targets = targets_of(paths_of(runs), output)
     asked = {"metrics": wanted, "options": options, "replay": replay, **how}
     rows: list[dict[str, Any]] = []
     failed = 0
-    for place in places:
-        target = output or beside(place)
+    for place, target in targets.items():
         try:
             results = analyze_one(place, target, force, **asked)
         except Exception as error:
-            if len(places) == 1:
+            if len(targets) == 1:
                 raise
             failed += 1  # of many runs, the others are still wanted
             note(f"Error: {place}: {sentence(error)}")
             continue
-        named = {"run": target.name.removesuffix(".analysis")} if len(places) > 1 else {}
+        named = {"run": target.name.removesuffix(".analysis")} if len(targets) > 1 else {}
         rows += [{**named, **row} for row in result_rows(results)]
-        for finding in results.findings if form == "table" and len(places) == 1 else ():
+        for finding in results.findings if form == "table" and len(targets) == 1 else ():
             click.echo(f"- {finding.sentence}")
         note(f"report: {target / 'report.html'}")
         for kind, where in trackers:
@@ -155,6 +154,27 @@ def analyze_command(
     emit(rows, form)
     if failed:
         raise click.exceptions.Exit(1)
+
+
+def targets_of(runs: Sequence[str], output: Path | None) -> dict[str, Path]:
+    """Each run once, however often and by whatever path it was named, and the directory of its results.
+
+    Errors: UsageError for two runs of one directory.
+    """
+    once: dict[str | Path, str] = {}
+    for run in runs:
+        once.setdefault(run if is_remote(run) else local_path(run).resolve(), run)
+    if output is not None and len(once) > 1:
+        raise click.UsageError(f"--output is for one run, and these are {len(once)}")
+    targets = {run: output or beside(run) for run in once.values()}
+    taken: dict[Path, str] = {}
+    for run, target in targets.items():
+        if (other := taken.setdefault(target.resolve(), run)) != run:
+            raise click.UsageError(
+                f"results of {other} and of {run} would both go to {target}; give one of them here, and the other "
+                "by itself with --output"
+            )
+    return targets
 
 
 def beside(run: str) -> Path:
@@ -174,6 +194,7 @@ def analyze_one(
     import analyze
     from analyze.findings import findings
     from analyze.report.save import FEW, Pages
+    from analyze.saved.store import ResultStore
     from tracer.store.files import claimed
 
     first: list[int] = []
@@ -202,6 +223,8 @@ def analyze_one(
         calls: dict[str, Any] = {"progress": bar, "arrived": arrived, "finished": pages.add}
         results = analyze.run(run, output=kept, apart=apart, **calls, **settings)
         pages.write(results)
+        if force and results.archive is not None:  # of another run, nothing was let go of yet
+            ResultStore(target, str(results.archive.run_id)).consolidate()
     for name, reason in results.skipped.items():
         note(f"skipped {name}: {reason}")
     return results

@@ -46,7 +46,7 @@ class MetricName(click.ParamType):
 
 
 class Setting(click.ParamType):
-    """`metric.option=value`: both names are checked, the value is read as JSON, else as text."""
+    """`metric.option=value`: all three are checked, the value is read as JSON, else as text."""
 
     name = "setting"
 
@@ -56,19 +56,22 @@ class Setting(click.ParamType):
         """The metric, the option and its value."""
         import json
 
-        from tracer.errors import did_you_mean
+        from tracer.errors import ArgumentError
 
         path, equals, text = str(value).partition("=")
         metric, dot, option = path.partition(".")
         if not equals or not dot:
             self.fail(f"{value!r} is not METRIC.OPTION=VALUE, for example margin.epsilon=0.1", param, ctx)
-        options = (_OWN[metric] if metric in _OWN else METRIC.convert(metric, param, ctx)[0]).options
-        if option not in options:
-            self.fail(f"{metric} has no option {option!r}; {did_you_mean(option, options)}", param, ctx)
+        card = _OWN[metric] if metric in _OWN else METRIC.convert(metric, param, ctx)[0]
         try:
-            return metric, option, json.loads(text)
+            setting = json.loads(text)
         except json.JSONDecodeError:
-            return metric, option, text
+            setting = text
+        try:
+            card.with_options({option: setting})
+        except (TypeError, ArgumentError) as error:
+            self.fail(str(error), param, ctx)
+        return metric, option, setting
 
 
 class Memory(click.ParamType):

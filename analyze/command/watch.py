@@ -5,6 +5,7 @@ import errno
 import click
 
 from tracer.command.console import debug_option, examples, note
+from tracer.command.parameters import Seconds
 
 
 @click.command(
@@ -19,7 +20,7 @@ from tracer.command.console import debug_option, examples, note
 )
 @click.option(
     "--every",
-    type=click.FloatRange(0.1),
+    type=Seconds(0.1, 86_400),
     default=2.0,
     show_default=True,
     metavar="SECONDS",

@@ -16,6 +16,7 @@ from analyze.comparison.runs import Run
 from analyze.engine.distribute import Workers, by_turns, recruit
 from analyze.engine.progress import Progress, shown
 from analyze.saved.store import ResultStore
+from tracer.archive import attributes
 from tracer.errors import ArgumentError, MissingTraceError, did_you_mean
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def curves(
             skipped[run.name] = run.skipped.get(metric, f"{run.analysis} holds no result of it")
             continue
         data = ResultStore(run.analysis).read(metric)
-        found.append((run.name, run.path or str(run.analysis), run.attributes, data))
+        found.append((run.name, attributes.shown(run.path or str(run.analysis)), run.attributes, data))
     if not found:
         reason = next(iter(skipped.values()), "no run was named")
         raise MissingTraceError(f"none of {len(chosen)} runs has {metric}: {reason}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from analyze.comparison.curves import FIXED, Curves
 from analyze.comparison.figures import leaders
 from analyze.comparison.measures import TARGETS, Kept
+from tracer.archive.attributes import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,7 @@ def series(comparison: Comparison, target: str) -> pd.DataFrame:
     rows = []
     for run in comparison.runs:
         kept = Kept(run, run.stored(metrics))
-        about = run.name, run.path or str(run.analysis)
+        about = run.name, shown(run.path or str(run.analysis))
         for metric, label in zip(metrics, labels, strict=True):
             steps, values = kept.of(metric).get(label, ([], []))
             rows += [

@@ -237,7 +237,7 @@ def _runs(comparison: Comparison, axes: list[str], folder: Path) -> dict[str, An
 def _link(report: Path, folder: Path) -> str:
     if not report.is_file():
         return ""
-    return quote(Path(os.path.relpath(report, folder)).as_posix())
+    return quote(os.fsencode(Path(os.path.relpath(report, folder)).as_posix()))
 
 
 def _skipped(comparison: Comparison) -> dict[str, Any] | None:

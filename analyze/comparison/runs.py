@@ -224,7 +224,7 @@ def _facts(path: str) -> dict[str, Any]:
             # The most common size: the last batch of an epoch is often smaller.
             values, counts = np.unique(sizes, return_counts=True)
             attributes.setdefault("batch_size", int(values[counts.argmax()]))
-        title = str(archive.attributes.get("title") or Path(path).stem)
+        title = str(archive.attributes.get("title") or name_of(path))
         about = {"title": title, "run_id": archive.run_id, "digest": archive.digest, "state": archive.state}
         return {**about, "attributes": attributes}
 

@@ -15,7 +15,7 @@ from analyze.contract import Metric
 from analyze.engine.apart import Answer, Apart
 from analyze.engine.assemble import of_commit
 from analyze.engine.blocks import Block, Outcome, Worker
-from analyze.engine.cost import Prices, few, in_words, of_stored, within
+from analyze.engine.cost import Prices, as_asked, elsewhere, few, in_words, of_stored, within
 from analyze.engine.distribute import DIED, Job, Routine, Workers, complete, recruit
 from analyze.engine.fingerprint import Fingerprints
 from analyze.engine.incremental import Way, held
@@ -133,7 +133,8 @@ class Session:
         known = available_metrics()
         self.own = {name: card for name, card in self.wanted.items() if name not in known}
         _check_options(self.options, self.wanted)
-        self.replay, self.snapshots = dict(replay or {}), snapshots
+        self.replay = dict(replay or {})
+        self.snapshots, self.patience = as_asked(snapshots, patience, archive)
         self.opened, self.archive = archive, with_activations(archive, self.replay)
         self.spare, self.workers = workers, Workers() if workers.spare else workers
         self.memory = parse_memory(memory)
@@ -149,7 +150,7 @@ class Session:
         self._planned: list[Plan] = []  # as if nothing of them were there
         self._here = Worker(self.archive, self.replay)
         self.apart = Apart(self.archive, self.replay, self.memory, wanted=apart)
-        self.prices, self.patience = Prices(self.apart.work), patience
+        self.prices = Prices(self.apart.work)
 
     def compute(self) -> Routine[None]:
         """Compute what is wanted: from stored arrays, then by running the network again, cheapest first.
@@ -231,6 +232,9 @@ class Session:
             return None
         self._ways[card.name] = way = Way(plan, wanted, held(plan, wanted, self.store))
         whole = replace(plan, steps=self._chosen(plan))
+        if plan.steps and not whole.steps and way.held.data is None:
+            self.failed[card.name] = Outcome(message=elsewhere(plan.steps, self.snapshots), missing=True)
+            return None
         self._planned.append(whole)
         left = self._left(whole)
         if way.held.data is not None and not left.steps:

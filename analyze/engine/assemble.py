@@ -15,7 +15,7 @@ from analyze.engine.names import described
 from analyze.engine.plan import Plan
 from analyze.errors import AnalysisError
 from analyze.plot import time_scale
-from tracer.archive.attributes import attributes_of, name_of
+from tracer.archive.attributes import attributes_of, name_of, shown
 from tracer.errors import MissingTraceError
 from tracer.spec.release import version
 
@@ -225,7 +225,7 @@ def of_commit(archive: Archive) -> dict[str, str]:
     """Attributes that say of which commit of which run a result holds, computed from it or from an earlier one."""
     return {
         "run": name_of(str(archive.path)),
-        "path": str(archive.path),
+        "path": shown(str(archive.path)),
         "attributes": json.dumps(attributes_of(archive.card), default=str),
         "archive_digest": str(archive.digest),
         "archive_state": str(archive.state),

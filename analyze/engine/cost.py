@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import prod
@@ -12,7 +12,7 @@ import numpy as np
 
 from analyze.arrays import closure
 from analyze.engine.sketched import sketch_of
-from tracer.errors import ArchiveError
+from tracer.errors import ArchiveError, ArgumentError, first_of
 
 if TYPE_CHECKING:
     from analyze.engine.plan import Plan
@@ -144,6 +144,40 @@ def _counts(plan: Plan) -> list[int]:
     """Examples of each probe."""
     limit = plan.options.get("examples")
     return [min(sum(counts), limit or sum(counts)) for _, counts in plan.views]
+
+
+def as_asked(
+    snapshots: str | Collection[int], patience: float | None, archive: Archive
+) -> tuple[str | tuple[int, ...], float | None]:
+    """Where to run the network again and how long, as a caller asked for it.
+
+    Errors: ArgumentError for snapshots other than `few`, `all` and steps of snapshots of the archive, and for a time
+    below 0 or none.
+    """
+    if patience is not None and not patience >= 0:
+        raise ArgumentError(f"patience is a number of seconds, 0 or more, got {patience!r}")
+    if isinstance(snapshots, str) and snapshots in ("few", "all"):
+        return snapshots, patience
+    there = archive.snapshots.tolist()
+    steps = () if isinstance(snapshots, str) else tuple(snapshots)
+    lacking = [step for step in steps if step not in set(there)]
+    if lacking or not steps:
+        raise ArgumentError(
+            f"snapshots got {_some(lacking) if lacking else repr(snapshots)}, expected few, all, or steps of "
+            f"snapshots, of which {archive.path} has {len(there)}: {_some(there)}"
+        )
+    return steps, patience
+
+
+def elsewhere(steps: Sequence[int], asked: Collection[Any]) -> str:
+    """Why a metric is not computed that has none of the snapshots that were asked for."""
+    return (
+        f"was asked for at {_some(asked)}, and what it reads is recorded at {_some(steps)}; give one of these"
+    )
+
+
+def _some(steps: Collection[Any]) -> str:
+    return first_of([str(step) for step in steps])
 
 
 def few(timeline: Sequence[int], most: int = FEW) -> tuple[int, ...]:

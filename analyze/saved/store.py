@@ -28,8 +28,9 @@ SMALL = 1 << 24  # bytes of a result whose files are made in memory
 class ResultStore:
     """The `results.zarr` of a directory: one group a metric, each written whole or not at all.
 
-    Given a `run_id`, it lets go of results of other runs, since a directory describes one run, and of what a process
-    was writing when it was killed. A result that is no longer as it was written counts as absent, with a warning.
+    Given a `run_id`, it lets go of results of other runs and of what shows them, since a directory describes one run,
+    and of what a process was writing when it was killed. A result that is no longer as it was written counts as absent,
+    with a warning.
     """
 
     def __init__(self, path: str | Path, run_id: str = "") -> None:
@@ -37,9 +38,18 @@ class ResultStore:
         self._seals = Seals(path)
         for name in self.names() if run_id else ():
             if self.attributes(name).get("run_id") != run_id:
-                shutil.rmtree(self.root / name)
+                self._let_go(name)
         for half in self.root.glob(".*.new") if run_id else ():
             shutil.rmtree(half, ignore_errors=True)
+
+    def _let_go(self, name: str) -> None:
+        """Remove a result, and first the table and the figure of it: without it nobody would know them."""
+        made = f"tables/{name}.csv", f"figures/{name}.svg"
+        for file in (self.root.parent / one for one in made):
+            if not file.parent.is_symlink():
+                file.unlink(missing_ok=True)
+        self._seals.unseal(*made)
+        shutil.rmtree(self.root / name)
 
     def listed(self) -> list[str]:
         """Metrics it has results of, sound or not."""

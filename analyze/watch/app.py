@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analyze.watch.survey import Survey, Watched, report_of
+from analyze.watch.survey import Survey, Watched, report_of, said
+from tracer.store.files import as_utf8
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -69,13 +70,16 @@ def make_app(survey: Survey) -> Starlette:
         run = survey.runs.get(request.path_params["key"])
         if run is None:
             return missing("there is no such run here any more")
-        saved = report_of(run, survey.place)
-        if saved is not None:
-            content = saved.read_bytes()
-        elif run.results is None:
-            return missing("nothing is computed of this run yet")
-        else:
-            content = made.once(("report", survey.version, run.key), lambda: _report(run))
+        try:
+            saved = report_of(run, survey.place)
+            if saved is not None:
+                content = saved.read_bytes()
+            elif run.results is None:
+                return missing("nothing is computed of this run yet")
+            else:
+                content = made.once(("report", survey.version, run.key), lambda: _report(run))
+        except Exception as error:  # of a run that was deleted or damaged since it was looked at, anything
+            return missing(f"there is no report of this run: {said(error)}")
         return Response(
             content, media_type="text/html", headers=HEADERS | {"Content-Security-Policy": SANDBOX}
         )
@@ -88,7 +92,7 @@ def make_app(survey: Survey) -> Starlette:
         return Response(text, media_type="application/json", headers=headers)
 
     def missing(text: str) -> Response:
-        return Response(f"{text}\n", 404, headers=HEADERS, media_type="text/plain")
+        return Response(as_utf8(f"{text}\n"), 404, headers=HEADERS, media_type="text/plain")
 
     served: dict[str, Callable[[Request], Response]] = {
         "/": page,
@@ -153,8 +157,9 @@ def _report(run: Watched) -> bytes:
 
     assert run.results is not None
     with open(run.path) as archive:
-        return render(run.results, archive).encode()
+        return as_utf8(render(run.results, archive))
 
 
 def _body(content: Any) -> bytes:
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    # In ASCII, for a name that is no UTF-8 has no other form.
+    return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()

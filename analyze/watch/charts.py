@@ -61,7 +61,6 @@ class Drawn:
 
     name: str
     key: str
-    path: str
     data: Mapping[str, xr.Dataset]
     lines: dict[tuple[str, str], list[dict[str, Any]]]
     probes: Mapping[str, str]
@@ -96,7 +95,7 @@ def _each(chart: Chart, runs: Sequence[Drawn], x: Axis) -> list[dict[str, Any]]:
         key = chart.name, x
         if key not in one.lines:
             drawn: list[tuple[str, str, dict[str, Any], xr.Dataset]] = [
-                (one.path, one.path, {}, one.data[chart.metric])
+                (one.key, one.key, {}, one.data[chart.metric])
             ]
             bands = gathered(drawn, chart.metric, chart.variable, x=x, labels=one.labels(chart)).bands()
             line: dict[str, Any] = {"group": one.name, "key": one.key, "n": 1}
@@ -106,13 +105,13 @@ def _each(chart: Chart, runs: Sequence[Drawn], x: Axis) -> list[dict[str, Any]]:
 
 
 def _bands(chart: Chart, runs: Sequence[Drawn], by: str, x: Axis) -> list[dict[str, Any]]:
-    """A band for each value of an attribute. Runs go by their paths: two folders may hold runs of one name."""
+    """A band for each value of an attribute. Runs go by their keys: two folders may hold runs of one name."""
     if not runs:
         return []
     found = [
         (
-            one.path,
-            one.path,
+            one.key,
+            one.key,
             {by: one.attributes.get(by, ABSENT)},
             _probe(one.data[chart.metric], one.labels(chart)),
         )

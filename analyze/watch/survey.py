@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 import threading
@@ -70,7 +71,8 @@ class Survey:
         archives_in(place)  # a sentence now rather than an empty page
         self.place, self.every = place, every
         self.version = 0
-        self.trouble = ""
+        self.trouble = ""  # with the directory
+        self._failed = ""  # what ended the last look, if anything did
         self._listed = -REMOTE
         self.runs: dict[str, Watched] = {}
         self._folder = Path(tempfile.mkdtemp(prefix="tracer-watch-"))
@@ -104,9 +106,16 @@ class Survey:
 
     def _go(self) -> None:
         while not self._ended.is_set():
-            for _ in self.looking():
-                if self._ended.is_set():
-                    return
+            failed = ""
+            try:
+                for _ in self.looking():
+                    if self._ended.is_set():
+                        return
+            except Exception as error:  # the page tells it, and the next look may go better
+                failed = f"the last look ended early: {said(error)}"
+            with self._lock:
+                self.version += failed != self._failed
+                self._failed = failed
             self._ended.wait(self.every)
 
     def _read(self) -> Iterator[None]:
@@ -123,7 +132,7 @@ class Survey:
         try:
             paths, trouble = archives_and_links(self.place)
         except Exception as error:  # of a place elsewhere, anything; it may answer again
-            paths, trouble = [], _said(error)
+            paths, trouble = [], said(error)
         known = {_key(path): path for path in paths}
         with self._lock:
             changed = trouble != self.trouble or known.keys() != self.runs.keys()
@@ -148,7 +157,7 @@ class Survey:
                 facts, training = _facts(archive), _training(archive)
                 probes = {view.split: name for name, view in archive.probes.items()}
         except Exception as error:  # what is wrong with one run is told beside it
-            facts = {"state": "unreadable", "note": _said(error)}
+            facts = {"state": "unreadable", "note": said(error)}
             commit, training, probes = facts["note"], None, {}
         with self._lock:
             changed = commit != run.commit
@@ -167,7 +176,7 @@ class Survey:
                 complete(session.compute())
                 results = session.results()
         except Exception as error:
-            note = _said(error)
+            note = said(error)
         with self._lock:
             run.due, run.computed = False, time.monotonic()
             if results is not None:
@@ -186,7 +195,8 @@ class Survey:
                 for run in self.runs.values()
             ]
             given = [run.facts.get("attributes", {}) for run in self.runs.values()]
-            told = {"version": self.version, "trouble": self.trouble}
+            trouble = "; ".join(filter(None, (self.trouble, self._failed)))
+            told = {"version": self.version, "trouble": trouble}
         names = dict.fromkeys(name for one in given for name in one)
         varied = [name for name in names if len({str(one.get(name)) for one in given}) > 1]
         return {"place": self.place, **told, "varied": varied, "attributes": list(names), "runs": runs}
@@ -195,7 +205,7 @@ class Survey:
         """Every chart with its lines: one a run, or a band for each value of an attribute."""
         with self._lock:
             runs = [
-                Drawn(run.name, run.key, run.path, run.data, run.lines, run.probes, _given(run))
+                Drawn(run.name, run.key, run.data, run.lines, run.probes, _given(run))
                 for run in self.runs.values()
             ]
         return draw(runs, by, "epoch" if x == "epoch" else "step")
@@ -275,10 +285,10 @@ def _stamp(path: str) -> Any:
     return about.st_ino, about.st_mtime_ns, about.st_size
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """What is wrong, in a line: in our own words where we foresaw it."""
     return str(error) if isinstance(error, TracerError) else first_line(error)
 
 
 def _key(path: str) -> str:
-    return hashlib.sha256(path.encode()).hexdigest()[:12]
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:12]

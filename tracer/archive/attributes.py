@@ -3,19 +3,30 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tracer.store.files import as_utf8
+
 SINGLE = str | int | float  # and truth values
 
 
 def name_of(path: str) -> str:
-    """Name of a run: the last part of the path of its archive or analysis, without its suffix.
+    """Name of a run: the last part of the path of its archive or analysis, without its suffix, as `shown`.
 
     >>> name_of("runs/mlp.zarr"), name_of("s3://bucket/mlp.zip"), name_of("run.3")
     ('mlp', 'mlp', 'run.3')
     """
-    name = path.rstrip("/").rpartition("/")[2]
+    name = shown(path).rstrip("/").rpartition("/")[2]
     return next(
         (name.removesuffix(end) for end in (".zarr", ".zip", ".analysis") if name.endswith(end)), name
     )
+
+
+def shown(path: str) -> str:
+    r"""A path as text that can be stored: bytes that are no UTF-8 become what a terminal shows of them.
+
+    >>> shown("runs/\udcff.zarr")
+    'runs/\\udcff.zarr'
+    """
+    return as_utf8(path).decode()
 
 
 def attributes_of(card: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,10 +33,13 @@ def summarize(archive: Archive) -> dict[str, Any]:
 
 
 def progress_of(archive: Archive) -> dict[str, Any]:
-    """How far a run is, and of what: updates, epochs, loss, snapshots, seconds, model; None where not known."""
-    trained = _trained(archive)
-    named = {"updates": "updates", "epochs": "epochs", "loss": "last_loss"}
-    told = {name: trained[key] for name, key in named.items()}
+    """How far a run is, and of what: updates, epochs, loss, snapshots, seconds, model; None where not known.
+
+    The loss of a run that diverged is the text `NaN since` and the update.
+    """
+    trained, diverged = _trained(archive), _diverged(archive)
+    told = {name: trained[name] for name in ("updates", "epochs")}
+    told["loss"] = trained["last_loss"] if diverged is None else f"NaN since {diverged}"
     model = str(trained["model"] or "").rpartition(".")[2] or None
     return {**told, "snapshots": len(archive.snapshots), "seconds": trained["seconds"], "model": model}
 
@@ -67,7 +70,8 @@ def stored_bytes(path: str) -> tuple[int, int] | None:
 def _trained(archive: Archive) -> dict[str, Any]:
     card, rows = archive.card, archive.rows
     times, losses, rates = rows["time"], rows["loss"], rows["lr"]
-    known = losses[np.isfinite(losses)]
+    known, diverged = losses[np.isfinite(losses)], _diverged(archive)
+    last = float(known[-1]) if len(known) else None
     return {
         "model": _class(card.get("model")),
         "parameters": _parameters(archive),
@@ -77,10 +81,28 @@ def _trained(archive: Archive) -> dict[str, Any]:
         "updates": int(rows["step"][-1]) if len(rows["step"]) else 0,
         "epochs": int(rows["epoch"].max()) if len(archive.epoch_ends) else None,
         "first_loss": float(known[0]) if len(known) else None,
-        "last_loss": float(known[-1]) if len(known) else None,
+        "last_loss": last
+        if diverged is None
+        else f"NaN since update {diverged}, or not given; {last:.4g} before",
         "last_lr": [float(rate) for rate in rates[-1]] if rates.size else None,
         "seconds": float(times[-1] - times[0]) if len(times) > 1 else None,
     }
+
+
+def _diverged(archive: Archive) -> int | None:
+    """The update from which on the loss is NaN or infinite, though it was due; None for a run that did not diverge.
+
+    A loss that was not given is NaN too, so it counts only where more are lacking than ever before between two. The
+    one of an update that was interrupted may lack.
+    """
+    losses, steps = archive.rows["loss"], archive.rows["step"]
+    finite = np.flatnonzero(np.isfinite(losses))
+    if not len(finite):
+        return None
+    first = int(finite[-1]) + 1
+    after = losses[first:]
+    due = int(np.diff(finite, prepend=0).max(initial=1)) + (archive.state != "complete")
+    return int(steps[first]) if len(after) >= due or np.isinf(after).any() else None
 
 
 def _recorded(archive: Archive) -> dict[str, Any]:

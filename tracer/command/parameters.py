@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,15 @@ class Jobs(click.ParamType):
         if str(value) == "auto" or (str(value).isdigit() and int(value) > 0):
             return str(value) if str(value) == "auto" else int(value)
         return self.fail(f"{value!r} is neither a number of processes nor auto", param, ctx)
+
+
+class Seconds(click.FloatRange):
+    """A length of time within bounds, which NaN is not: it is neither below nor above them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        seconds: float = super().convert(value, param, ctx)
+        return self.fail(f"{value!r} is not a number of seconds", param, ctx) if isnan(seconds) else seconds
 
 
 class Steps(click.ParamType):

@@ -327,13 +327,22 @@ def _no_place(folder: str | Path, error: OSError) -> ArchiveError:
     )
 
 
+def as_utf8(text: str) -> bytes:
+    r"""Text as it is stored; of a file name that is no UTF-8, the bytes in question as a terminal shows them.
+
+    >>> as_utf8("é.zarr"), as_utf8("\udcff.zarr")
+    (b'\xc3\xa9.zarr', b'\\udcff.zarr')
+    """
+    return text.encode(errors="backslashreplace")
+
+
 def write_whole(path: str | Path, content: str | bytes) -> None:
     """Write a file that is there as it was, or whole, whenever the process ends."""
     path = Path(path)
     new = path.with_name(f".{path.name}.new")
     fd = create(new)
     try:
-        write_all(fd, [content.encode() if isinstance(content, str) else content])
+        write_all(fd, [as_utf8(content) if isinstance(content, str) else content])
     finally:
         os.close(fd)
     new.replace(path)

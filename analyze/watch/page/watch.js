@@ -43,6 +43,7 @@ async function ask(address) {
 
 function figure(value) {
   if (value === null || value === undefined) return "–";
+  if (typeof value === "string") return value;
   const size = Math.abs(value);
   if (size >= 1e5 || (size && size < 1e-3)) return value.toExponential(1).replace("e+", "e").replace("-", "−");
   return String(Number(value.toPrecision(3))).replace("-", "−");

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import shutil
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -9,6 +12,7 @@ from click.testing import CliRunner
 import cli
 from analyze.watch.survey import Survey
 from tests.synthetic import write_archive
+from tracer.share.attributes import set_attributes
 
 pytest.importorskip("starlette", reason="the extra `watch` brings starlette")
 
@@ -28,8 +32,11 @@ def survey(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def get(survey):
+    return asker(make_app(survey))
+
+
+def asker(app):
     """Asks the application as a server would: status, headers, body."""
-    app = make_app(survey)
 
     async def ask(path, method, headers):
         sent = []
@@ -134,8 +141,6 @@ def test_a_run_s_report_is_that_of_its_analysis_or_made_of_what_is_computed(get,
 
 
 def write_report(folder, text):
-    from pathlib import Path
-
     Path(folder).mkdir()
     (Path(folder) / "report.html").write_text(text)
 
@@ -162,3 +167,37 @@ def test_a_port_that_is_taken_is_one_sentence(tmp_path):
         result = CliRunner().invoke(cli.main, ["watch", str(tmp_path), "--port", str(port)])
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"Error: port {port} is taken; give another with --port, or 0 for any\n"
+
+
+def test_the_report_of_a_run_that_is_gone_or_damaged_is_missing(tmp_path):
+    write_archive(tmp_path / "a.zarr", steps=(0, 2))
+    survey = Survey(str(tmp_path))
+    survey.look()
+    (key,) = survey.runs
+    root = tmp_path / "a.zarr" / "zarr.json"
+    for change in (lambda: root.write_text("{"), lambda: shutil.rmtree(tmp_path / "a.zarr")):
+        change()
+        status, _, body = asker(make_app(survey))(f"/runs/{key}/report.html")
+        assert status == 404 and b"there is no report of this run: " in body and b"a.zarr" in body
+    survey.close()
+
+
+def test_a_name_that_is_no_utf_8_is_on_the_page_and_has_a_report(tmp_path):
+    write_archive(tmp_path / "a.zarr", steps=(0, 2))
+    set_attributes(tmp_path / "a.zarr", {"title": ""})
+    (tmp_path / "a.zarr").rename(Path(os.fsdecode(bytes(tmp_path) + b"/\xff.zarr")))
+    survey = Survey(str(tmp_path))
+    survey.look()
+    get = asker(make_app(survey))
+    status, _, body = get("/state.json")
+    assert status == 200 and json.loads(body)["runs"][0]["name"] == r"\udcff"
+    status, _, body = get(f"/runs/{next(iter(survey.runs))}/report.html")
+    assert status == 200 and b"\\udcff" in body
+    survey.close()
+
+
+@pytest.mark.parametrize("every", ["inf", "nan", "1e12", "0", "much"])
+def test_how_often_to_look_is_within_a_day(every, tmp_path, monkeypatch):
+    monkeypatch.setattr("analyze.watch.app.serve", lambda *given: None)
+    result = CliRunner().invoke(cli.main, ["watch", str(tmp_path), "--every", every])
+    assert result.exit_code == 2 and "Invalid value for '--every'" in result.stderr

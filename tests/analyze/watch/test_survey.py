@@ -1,7 +1,9 @@
 """What `tracer watch` knows of runs: facts and metrics as they land, whatever becomes of the runs."""
 
+import os
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from analyze.engine.blocks import Worker
 from analyze.watch import survey as module
 from analyze.watch.charts import CHARTS
 from analyze.watch.survey import METRICS, Survey, report_of
-from tests.synthetic import write_archive
+from tests.synthetic import diverging, write_archive
 from tracer.archive import Archive, ranks
 from tracer.archive import open as open_archive
 from tracer.errors import ArchiveError
@@ -241,3 +243,43 @@ def test_only_a_report_within_the_directory_is_served(tmp_path, watched):
 def test_a_place_that_is_not_there_is_a_sentence(tmp_path):
     with pytest.raises(ArchiveError, match="there is no directory and no archive at"):
         Survey(str(tmp_path / "none"))
+
+
+def test_a_name_that_is_no_utf_8_is_a_run_like_any_other(tmp_path, watched):
+    write_archive(tmp_path / "a.zarr", steps=(0, 2))
+    (tmp_path / "a.zarr").rename(Path(os.fsdecode(bytes(tmp_path) + b"/\xff.zarr")))
+    survey = watched(tmp_path)
+    survey.look()
+    (run,) = survey.state()["runs"]
+    assert (run["state"], run["note"], run["computing"]) == ("complete", "", False)
+    assert run["name"] == r"\udcff" and lines(survey, "margin")
+
+
+def test_whatever_ends_a_look_is_told_and_the_next_look_comes(runs, watched, monkeypatch):
+    survey = watched(runs)
+    told, looks = [], iter([RuntimeError("nobody foresaw it"), None])
+
+    def read():
+        told.append(survey.state()["trouble"])
+        if failure := next(looks):
+            raise failure
+        return iter(())
+
+    def wait(seconds):
+        if len(told) == 2:
+            survey._ended.set()
+
+    monkeypatch.setattr(survey, "_read", read)
+    monkeypatch.setattr(survey._ended, "wait", wait)
+    version = survey.version
+    survey._go()
+    assert told == ["", "the last look ended early: RuntimeError: nobody foresaw it"]
+    assert survey.state()["trouble"] == "" and survey.version == version + 2
+
+
+def test_the_loss_of_a_run_that_diverged_is_no_number_of_before(tmp_path, watched, monkeypatch):
+    diverging(monkeypatch, after=3)
+    write_archive(tmp_path / "a.zarr", steps=(0, 8))
+    survey = watched(tmp_path)
+    survey.look()
+    assert survey.state()["runs"][0]["loss"] == "NaN since 4"

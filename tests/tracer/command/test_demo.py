@@ -33,7 +33,7 @@ def test_the_demo_leaves_an_archive_a_report_and_five_findings(tmp_path, few_met
     assert tracer.open(archive).state == "complete"
     assert "epoch   2 of 2" in result.stderr
     with open(report, encoding="utf-8") as page:
-        assert "1,297 train and 500 test examples" in page.read()
+        assert "1,297 train examples and 500 test examples" in page.read()
     findings = [line for line in lines if line.startswith("- ")]
     assert len(findings) == 5
     assert "After 82 updates" in findings[0]
