@@ -26,7 +26,7 @@ def per_example(
 
 def gram(rows: list[Tensor]) -> Tensor:
     """Inner products over the concatenated parameters of a layer, float64 (example, example)."""
-    flat = torch.cat([row.flatten(1).double() for row in rows], 1)
+    flat = torch.cat([row.reshape(len(row), -1).double() for row in rows], 1)
     return flat @ flat.T
 
 
@@ -59,6 +59,6 @@ def check_gram(got: Tensor, exact: list[Tensor], theirs: list[Tensor]) -> None:
 
 def check_rows(got: Tensor, exact: Tensor, theirs: Tensor) -> None:
     """The same of gradients themselves (example, *shape), by the norm of each example's difference."""
-    ours, yardstick = ((rows.double() - exact).flatten(1).norm(dim=1) for rows in (got, theirs))
-    size = exact.flatten(1).norm(dim=1)
+    ours, yardstick = ((rows.double() - exact).reshape(len(exact), -1).norm(dim=1) for rows in (got, theirs))
+    size = exact.reshape(len(exact), -1).norm(dim=1)
     assert (ours <= TIMES * yardstick.max() + FLOOR * size.max()).all(), (ours, yardstick, size)

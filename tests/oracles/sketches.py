@@ -32,7 +32,7 @@ def drawn(seed: int, tensor: str, axis: int, size: int, buckets: int) -> list[li
 def by_definition(rows: np.ndarray, name: str, buckets: int, seed: int) -> np.ndarray:
     """Sketches (n, block, bucket) of gradients (n, *shape): every element is added to its bucket with its sign."""
     shape = rows.shape[1:]
-    first, others = shape[0], prod(shape[1:])
+    first, others = shape[0] if shape else 1, prod(shape[1:])
     r = drawn(seed, name, 0, first, buckets)
     c = drawn(seed, name, 1, others, buckets) if len(shape) > 1 else [[0]] * BLOCKS
     out, g = np.zeros((len(rows), BLOCKS, buckets)), rows.reshape(len(rows), first, others)

@@ -218,14 +218,22 @@ class Backward:
         self._leaves: list[Tensor] = []
         self._waiting: dict[str, tuple[Any, ...]] = {}
         self._lookups = dict.fromkeys(piece.lookup for piece in plan.pieces.values() if piece.lookup)
+        self._shapes: dict[str, tuple[int, ...]] = {}  # of the parameters that rows were given
         self._looked_up: dict[str, tuple[Any, ...]] = {}
         self._arrived: dict[int, list[tuple[Piece, Form | None, Form | None]]] = {}
 
     def visit(self, row: Row, values: tuple[Any, ...], out: Any) -> None:
         """Note a row that uses parameters."""
-        if row.name in self._lookups:
+        used, looked_up = row.name in self._plan.pieces, row.name in self._lookups
+        if used or looked_up:
+            self._shapes |= {
+                argument["tensor"]: tuple(value.shape)
+                for argument, value in zip(row.args, values, strict=False)
+                if isinstance(argument, dict) and "tensor" in argument
+            }
+        if looked_up:
             self._looked_up[row.name] = values
-        if row.name not in self._plan.pieces:
+        if not used:
             return
         result = out if isinstance(out, Tensor) else out[0]
         held = tuple(
@@ -270,11 +278,22 @@ class Backward:
             )
         except ValueError as error:
             raise RuleError(_names(piece), str(error)) from error
+        self._check_shapes(piece, weight, bias)
         arrived = self._arrived.setdefault(id(unit), [])
         weight, bias = (form and form.head(self._n) for form in (weight, bias))
         arrived.append((piece, weight, bias))
         if len(arrived) == len(unit.rows):
             self._receive(unit, combine(unit, self._arrived.pop(id(unit))))
+
+    def _check_shapes(self, piece: Piece, weight: Form | None, bias: Form | None) -> None:
+        """RuleError where a rule, which knows one meaning of its operation, met another, as of a batch of weights."""
+        given = {piece.weight: weight and weight.shape, piece.bias: bias and bias.shape}
+        if weight and weight.bias:
+            given[piece.bias] = weight.shape[:1]
+        for name, shape in given.items():
+            if name and shape is not None and shape != self._shapes[name]:
+                why = f"the rule gives a gradient of shape {shape}, not {self._shapes[name]}"
+                raise RuleError(_names(piece), why)
 
 
 def combine(unit: Unit, uses: Sequence[tuple[Piece, Form | None, Form | None]]) -> dict[str, Form]:
@@ -323,7 +342,7 @@ def _safe_products(form: Form) -> Tensor:
         if float(least) > _TINY and float(most) < _HUGE:
             return gram
         safe = (norms > _TINY) & (norms < _HUGE)
-    peak = form.signal.flatten(1).abs().amax(1).double()
+    peak = form.signal.reshape(len(form.signal), -1).abs().amax(1).double()
     if looking and not bool((~safe & (peak > 0) & peak.isfinite()).any()):
         return gram
     exponent = torch.where(peak.isfinite() & (peak > 0), peak, 1.0).frexp().exponent.clamp(-100, 100)

@@ -8,21 +8,26 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from tracer.errors import ArgumentError
 from tracer.network import Network
 from tracer.network.pytree import leaves_of, rebuild
 from tracer.ops import op
+
+_REFUSALS = (RuntimeError, NotImplementedError, ValueError, IndexError)
 
 
 class Leftover:
     """Gradients of some parameters by `torch.func.vmap(grad)`, or where that has no rule (lstm) by a loop.
 
-    `way` says which: "vmap" or "loop". What vmap refuses is found out at the first call.
+    The loop is over examples that go through alone, or where a network does not take a single one, over the losses
+    of all of them. `way` says which: "vmap" or "loop". What a network does not take is found out at the first call.
     """
 
     def __init__(self, network: Network, names: Sequence[str]) -> None:
         self.names = tuple(names)
         alone = any(not op(row.op).vmap for row in network.rows)
         self.way = "loop" if alone or network.batch is not None else "vmap"
+        self._together = network.batch is not None
         self._network = network
 
     def rows(self, tensors: Mapping[str, Tensor], inputs: Any, targets: Any, n: int) -> dict[str, Tensor]:
@@ -32,10 +37,13 @@ class Leftover:
         if self.way == "vmap":
             try:
                 return self._at_once(own, fixed, inputs, targets, n)
-            except (RuntimeError, NotImplementedError, ValueError):
+            except _REFUSALS:
                 self.way = "loop"
-        if self._network.batch is None:
-            return self._one_by_one(own, fixed, inputs, targets, n)
+        if not self._together:
+            try:
+                return self._one_by_one(own, fixed, inputs, targets, n)
+            except _REFUSALS:
+                self._together = True
         return self._of_one_batch(own, fixed, inputs, targets, n)
 
     def _at_once(
@@ -51,7 +59,7 @@ class Leftover:
         def loss(parameters: dict[str, Tensor], *example: Tensor) -> Tensor:
             single = iter([x if dim is None else x[None] for x, dim in zip(example, dims, strict=True)])
             tree, wanted = rebuild(inputs, single), rebuild(targets, single)
-            return network.run({**fixed, **parameters}, tree, wanted)[1].sum()  # type: ignore[union-attr]
+            return _single(network.run({**fixed, **parameters}, tree, wanted)[1])
 
         each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, *dims))
         with sdpa_kernel(SDPBackend.MATH), _without_fallback():  # fused attention knows no vmap
@@ -65,14 +73,14 @@ class Leftover:
             parameters = {name: tensor.requires_grad_() for name, tensor in own.items()}
             for i in range(n):
                 example, wanted = self._example(inputs, targets, i)
-                losses = self._network.run({**fixed, **parameters}, example, wanted)[1]
-                _note(out, i, parameters, losses[0], keep=False)  # type: ignore[index]
+                loss = _single(self._network.run({**fixed, **parameters}, example, wanted)[1])
+                _note(out, i, parameters, loss, keep=False)
         return out
 
     def _of_one_batch(
         self, own: dict[str, Tensor], fixed: dict[str, Tensor], inputs: Any, targets: Any, n: int
     ) -> dict[str, Tensor]:
-        """For a network of a fixed number of examples: one forward pass, a backward pass an example."""
+        """For a network that does not take examples alone: one forward pass, a backward pass an example."""
         out = _zeros(own, n)
         with torch.enable_grad():
             parameters = {name: tensor.requires_grad_() for name, tensor in own.items()}
@@ -88,6 +96,13 @@ class Leftover:
             leaves = [x[i : i + 1] if entry["batched"] else x for x, entry in pairs]
             trees.append(rebuild(tree, iter(leaves)))
         return trees[0], trees[1]
+
+
+def _single(losses: Tensor | None) -> Tensor:
+    """The loss of an example alone; ArgumentError where a squeeze() made something else of it."""
+    if losses is None or losses.shape != (1,):
+        raise ArgumentError("a single example does not have one loss")
+    return losses[0]
 
 
 @contextmanager

@@ -71,6 +71,8 @@ Rule = Callable[[Executed], Forms]
 
 def precise(x: Tensor) -> Tensor:
     """float32, or float64 where the model is."""
+    if x.is_complex():
+        raise ValueError("this row computes with complex numbers")
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
@@ -150,7 +152,11 @@ def _transposed(row: Executed, a: Tensor, z: Tensor) -> Forms:
     kernel = tuple(row.arg(1).shape[2:])
     dims = len(kernel)
     stride, padding, dilation = (_each(row.arg(i, d), dims) for i, d in _options(form_of))
+    if row.place.axis != 0 or z.ndim != dims + 2:
+        raise ValueError("the examples do not lie along the first dimension of this convolution")
     geometry = Geometry(kernel, stride, padding, dilation, row.arg(form_of.groups, 1))
+    if geometry.seen(z.shape[2:]) != tuple(a.shape[2:]):
+        raise ValueError("its output is padded by more than its stride")
     form = _correlation(replace(row, bias=False), z, a, geometry)[0] if row.weight else None
     if isinstance(form, Correlation):
         form = replace(form, swapped=True)
@@ -249,8 +255,9 @@ def _channel_norm(row: Executed) -> Forms:
     z = precise(row.z)
     if row.place.axis != 0:
         raise ValueError("the examples do not lie along the first dimension of this normalisation")
-    weight = _normalised(row).mul_(z).flatten(2).sum(2) if row.weight else z.new_empty(0)
-    return _affine(row, weight, z.flatten(2).sum(2))
+    channels = (*z.shape[:2], -1)  # a group norm takes examples without positions
+    weight = _normalised(row).mul_(z).reshape(channels).sum(2) if row.weight else z.new_empty(0)
+    return _affine(row, weight, z.reshape(channels).sum(2))
 
 
 def _embedding(row: Executed) -> Forms:
@@ -281,7 +288,7 @@ def _prelu(row: Executed) -> Forms:
     if row.place.axis != 0 or row.place.inner != 1:
         raise ValueError("the examples do not lie along the first dimension of this activation")
     rows = x.clamp_max(0).mul_(precise(row.z))
-    channels = rows.flatten(1).unsqueeze(1) if slope.numel() == 1 else rows.unsqueeze(-1).flatten(2)
+    channels = rows.reshape(len(x), 1 if slope.numel() == 1 else x.shape[1], -1)
     return Full(channels.sum(2).view(len(x), *slope.shape)), None
 
 

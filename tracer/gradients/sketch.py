@@ -218,7 +218,7 @@ class Sketches:
             self.add(values, self._plan.partner[name], Full(form.bias_rows()))
         offset, projection = self._places[name]
         rows = form.rows() if projection is None else projection.of(form) / BLOCKS**0.5
-        rows = rows.flatten(1)
+        rows = rows.reshape(len(rows), -1)
         values[:, offset : offset + rows.shape[1]] += rows
 
 

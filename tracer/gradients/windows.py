@@ -1,5 +1,6 @@
 """Windows of a convolution: patches, weight gradients by example, products of patches from pixels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,11 @@ class Geometry:
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int = 1
+
+    def seen(self, space: Sequence[int]) -> tuple[int, ...]:
+        """How many positions a convolution of this much space has, in each dimension."""
+        sizes = zip(space, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        return tuple((size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in sizes)
 
     @property
     def pointwise(self) -> bool:

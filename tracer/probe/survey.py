@@ -2,17 +2,19 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from tracer.gradients import Backward, Plan, RuleError
+from tracer.gradients import Backward, Plan, RuleError, Unit
 from tracer.gradients.collect import compact
 from tracer.gradients.forms import Form, Full
 from tracer.gradients.leftover import Leftover
 from tracer.network import Network
 from tracer.network.pytree import leaves_of
+from tracer.probe.agreement import Agreement
 from tracer.probe.examples import Examples
 
 
@@ -52,11 +54,13 @@ class Survey:
         counted = True
         while True:
             batch = examples.batch(n)
-            backward = Backward(self.plan, n, batch, lambda _, forms: self._add(forms))
+            agreement = Agreement(self.plan, tensors, n, batch)
+            backward = Backward(self.plan, n, batch, partial(self._receive, agreement))
             held = Held([*tensors.values(), *leaves_of(list(examples.cut(0, n)))])
             try:
                 with torch.enable_grad(), held if counted else nullcontext():
-                    outputs, losses = examples.through(tensors, 0, n, [backward.visit])
+                    watchers = [agreement.visit, backward.visit]
+                    outputs, losses = examples.through(agreement.tensors, 0, n, watchers)
             except RuntimeError as error:
                 # An objective that takes derivatives by torch.func does not run where what is kept is looked at.
                 if not counted or "saved tensor hooks" not in str(error):
@@ -67,12 +71,21 @@ class Survey:
             self.needed = held.nbytes // batch
             self._keep(outputs, losses)
             try:
-                backward.run(losses)  # type: ignore[arg-type]
-                return
+                agreement.run(losses)  # type: ignore[arg-type]
+                backward.run(losses)  # type: ignore[arg-type]  # what is left: rows that the loss does not use
+                wrong = agreement.wrong
             except RuleError as error:
-                excluded = self.plan.leftover | dict.fromkeys(error.names, str(error))
-                self.plan = Plan.of(self._network, excluded)
-                self.forms.clear()
+                wrong = dict.fromkeys(error.names, str(error))
+            finally:
+                agreement.end()
+            if not wrong:
+                return
+            self.plan = Plan.of(self._network, self.plan.leftover | wrong)
+            self.forms.clear()
+
+    def _receive(self, agreement: Agreement, _: Unit, forms: Mapping[str, Form]) -> None:
+        agreement.receive(forms)
+        self._add(forms)
 
     def _add(self, forms: Mapping[str, Form]) -> None:
         """Sizes of some gradients, without their values: those of a language model are hundreds of megabytes."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tracer.archive.gradients import rebuild
 from tracer.archive.source import Source
 from tracer.spec import stream_of
 
@@ -56,6 +57,31 @@ def unlike(source: Source) -> Iterator[tuple[str, str, int]]:
             if len(lost):
                 other = next(name for name, known in groups.items() if lost[0] in known)
                 yield group, f"lacks the snapshot of step {lost[0]} that {other!r} has", int(lost[0])
+
+
+def misshapen(source: Source) -> Iterator[tuple[str, str]]:
+    """(where, what) of gradient blocks that stand for gradients of another shape than the tensor's."""
+    shapes = {row["name"]: tuple(row["shape"]) for row in source.attributes.get("tensors", [])}
+    for group in source.nodes:
+        blocks = source.group_attributes(group).get("blocks", []) if group.endswith("/gradients") else []
+        for tensor in dict.fromkeys(block["tensor"] for block in blocks):
+            try:
+                rows = rebuild([_of_none(block) for block in blocks], tensor, lambda *_: np.empty(0))
+            except ValueError as error:  # an ArchiveError too
+                yield f"{group}/values", f"the gradients of {tensor!r} cannot be rebuilt: {error}"
+                continue
+            if tensor in shapes and rows.shape[1:] != shapes[tensor]:
+                made, own = list(rows.shape[1:]), list(shapes[tensor])
+                yield (
+                    f"{group}/values",
+                    f"the gradients of {tensor!r} are of shape {made}, the tensor of {own}",
+                )
+
+
+def _of_none(block: dict[str, Any]) -> dict[str, Any]:
+    """The same block of no example at all, for the shape of what is rebuilt of it."""
+    parts = [{**part, "shape": [0, *part["shape"][1:]]} for part in block.get("parts", [])]
+    return {**block, "parts": parts}
 
 
 def is_older(old: Any, new: Any, key: str = "") -> bool:

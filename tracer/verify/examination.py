@@ -16,7 +16,7 @@ from tracer.store.files import PARTIAL
 from tracer.store.layout import ArrayLayout
 from tracer.store.manifest import MANIFEST, chain
 from tracer.store.store import MAX_ROOT
-from tracer.verify.consistency import inconsistencies, is_older, unlike
+from tracer.verify.consistency import inconsistencies, is_older, misshapen, unlike
 from tracer.verify.inventory import Inventory
 from tracer.verify.report import LISTED, Report
 
@@ -257,6 +257,8 @@ class Examination:
                 self.report.add("rows", text[0], text[1])
             for group, text_, step in unlike(self.source):
                 self.report.add("streams", group, text_, step)
+            for where, what in misshapen(self.source):
+                self.report.add("blocks", where, what)
         except (ArchiveError, MissingTraceError) as error:
             if not self.bad:
                 self.report.add("rows", "steps", str(error))

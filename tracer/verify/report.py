@@ -11,7 +11,8 @@ LISTED = 1000  # findings of one kind that are listed one by one
 class Finding:
     """Something that is not as it was written.
 
-    kind: `root`, `manifest`, `missing`, `size`, `damaged`, `extra`, `document`, `rows`, `streams` or `replay`.
+    kind: `root`, `manifest`, `missing`, `size`, `damaged`, `extra`, `document`, `rows`, `streams`, `blocks` or
+    `replay`.
     where: a file or array. step: the first that is concerned, where that is known.
     """
 

@@ -30,6 +30,7 @@ def forms() -> dict[str, Form]:
     outer, index = Outer(torch.randn(3, 5, 7), torch.randn(3, 5, 11)), torch.randint(0, 11, (3, 4))
     looked_up = Scatter(index, torch.randn(3, 4, 7), 11)
     made: dict[str, Form] = {
+        "number": Full(torch.randn(3)),
         "vector": Full(torch.randn(3, 70)),
         "tensor": Full(torch.randn(3, 7, 5, 2)),
         "outer": outer,

@@ -272,6 +272,19 @@ def test_rows_that_do_not_fit_each_other_are_found(tmp_path: Path) -> None:
     }
 
 
+def test_gradients_of_another_shape_than_their_tensor_are_found(tmp_path: Path) -> None:
+    write_archive(tmp_path / "run.zarr")
+    assert "blocks" not in kinds(tmp_path / "run.zarr")
+    text = (tmp_path / "run.zarr" / "zarr.json").read_text()
+    blocks = json.loads(text)["consolidated_metadata"]["metadata"]["probes/train/gradients"]["attributes"][
+        "blocks"
+    ]
+    n, outputs, inputs = next(b for b in blocks if b["form"] == "full")["parts"][0]["shape"]
+    resealed(tmp_path / "run.zarr", f"[{n},{outputs},{inputs}]", f"[{n},{inputs},{outputs}]")
+    (finding,) = (f for f in verify(tmp_path / "run.zarr").findings if f.kind == "blocks")
+    assert finding.where == "probes/train/gradients/values" and f"[{inputs}, {outputs}]" in finding.text
+
+
 def test_zip_files_and_urls_are_verified_alike(path: Path, tmp_path: Path) -> None:
     packed = tmp_path / "run.zip"
     with zipfile.ZipFile(packed, "w") as file:
