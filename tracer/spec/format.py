@@ -25,6 +25,10 @@ OF_GRADIENTS = ("gram", "sketches")  # groups that are recorded with the gradien
 
 # Rows of one object, and of one inner chunk, of arrays that grow row by row: of updates, of their ids, and of others.
 STEP_ROWS, STEP_INNER = 1 << 18, 1 << 10
+FEW_SCALARS = (
+    16  # more than these have objects of fewer rows, since each commit writes the last one of each anew
+)
+SCALAR_ROWS = 1 << 14
 IDS_ROWS, IDS_INNER = 1 << 20, 1 << 12
 TAIL_ROWS, TAIL_INNER = 1 << 12, 1 << 8
 OBJECT_BYTES, OBJECT_ROWS = 1 << 23, 512  # of one object of small snapshots, at most
@@ -317,6 +321,15 @@ def column_rows(group: str) -> tuple[int, int]:
     ((262144, 1024), (4096, 256))
     """
     return (STEP_ROWS, STEP_INNER) if group == "steps" else (TAIL_ROWS, TAIL_INNER)
+
+
+def scalar_rows(before: int) -> tuple[int, int]:
+    """The same of a logged scalar, where so many came before.
+
+    >>> scalar_rows(0), scalar_rows(16)
+    ((262144, 1024), (16384, 1024))
+    """
+    return (STEP_ROWS if before < FEW_SCALARS else min(STEP_ROWS, SCALAR_ROWS)), STEP_INNER
 
 
 def ids_rows(row_bytes: int) -> tuple[int, int]:

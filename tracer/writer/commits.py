@@ -180,8 +180,9 @@ class Tree(Declarations):
         node.shape = (node.shape[0], max(node.shape[1], widest))
 
     def _new_scalar(self, name: str, n: int) -> None:
+        rows = spec.scalar_rows(len(self._scalars))
         self._scalars[name] = path = f"steps/{spec.scalar_key(name)}"
-        self._column(path, "float64", n=n, labels={"logged_as": name, "long_name": name})
+        self._column(path, "float64", rows=rows, n=n, labels={"logged_as": name, "long_name": name})
 
     def _extend_scalars(self, rows: Sequence[Mapping[str, float]], n: int) -> None:
         for name in dict.fromkeys(name for row in rows for name in row if name not in self._scalars):

@@ -1,6 +1,7 @@
 """The writer: what it writes comes back byte for byte, and its files are what was promised."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -211,3 +212,23 @@ def test_relative_paths_stay_where_they_were_meant(tmp_path: Path, monkeypatch: 
     writer.close()
     with tracer.open(tmp_path / "run.zarr") as archive:
         assert archive.rows["step"].tolist() == [0]
+
+
+def test_of_many_scalars_the_last_objects_are_small(tmp_path: Path) -> None:
+    """Each commit writes them anew: 300 scalars of 200,000 updates were half a gigabyte."""
+    path = tmp_path / "run.zarr"
+    n, names = 20_000, [f"s{k}" for k in range(18)]
+    with closing(Writer(path, attributes={})) as writer:
+        for step in range(n):
+            put_row(writer, step, ids=None, scalars=dict.fromkeys(names, float(step)))
+        writer.flush()
+        tails = [
+            column[0].tail.nbytes for key, column in writer._tree._columns.items() if key[:7] == "steps/s"
+        ]
+        put_row(writer, n, ids=None, scalars={"late": 1.0})
+    assert sorted(tails)[:2] == [1 << 17] * 2
+    with tracer.open(path) as archive:
+        rows = archive.rows
+        assert (rows[names[0]][:-1] == np.arange(n)).all() and (rows[names[-1]][:-1] == np.arange(n)).all()
+        assert np.isnan(rows["late"][:-1]).all() and rows["late"][-1] == 1
+    assert verify(path, full=True).ok
