@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tracer.errors import RecordError
 from tracer.ids import as_ids
 from tracer.recorder import Recorder, record
-from tracer.recorder.recorder import RESERVED
+from tracer.recorder.arguments import RESERVED
 
 _NO_IDS = (
     "No example ids are recorded, the trainer has {}: give ids=function_of_a_batch, or train on a DataLoader."

@@ -1,13 +1,15 @@
 """What `tracer.record` is given, looked at before anything is done: of the right kind, or one sentence."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from torch import nn
 
 from tracer.errors import RecordError, did_you_mean
+from tracer.writer import Writer
 
+RESERVED = frozenset(("step", "epoch", "time", "n_ids", "ids", "id", "lr", "skipped", "param_group"))
 _WORDS = {"durability": ("process", "power"), "on_error": ("raise", "warn")}
 
 
@@ -57,3 +59,10 @@ def _need(holds: bool, name: str, value: Any, expected: str) -> None:
     if not holds:
         shown = repr(value) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
         raise RecordError(f"{name} is {shown}, expected {expected}.")
+
+
+def check_scalars(names: Set[str], writer: Writer) -> None:
+    """RecordError for names given to `run.log` that an archive cannot hold beside its own and those before."""
+    for name in sorted(RESERVED & names):
+        raise RecordError(f"run.log({name}=...): the archive has its own {name!r}, choose another name.")
+    writer.check_scalars(names)

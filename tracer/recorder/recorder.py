@@ -20,6 +20,7 @@ from tracer.errors import RecordError
 from tracer.ids import taken
 from tracer.network.copies import memory_returned
 from tracer.network.randomness import untouched_random_state
+from tracer.recorder.arguments import check_scalars
 from tracer.recorder.batches import Batches, Delivered
 from tracer.recorder.budget import Budget
 from tracer.recorder.device import mark_on, refuse_capture
@@ -36,8 +37,6 @@ from tracer.recorder.row import Backlog, Row
 from tracer.recorder.uncounted import LAST, STRANGER, Uncounted
 from tracer.schedule import Schedule
 from tracer.writer import Writer
-
-RESERVED = frozenset(("step", "epoch", "time", "n_ids", "ids", "id", "lr", "skipped", "param_group"))
 
 
 class Recorder:
@@ -63,7 +62,7 @@ class Recorder:
         self._make_writer = writer
         self._budget = budget or Budget(None)
         self._backlog = Backlog(mirror, self._warn_once)
-        self._batches = Batches(self._deliver, self.end_epoch, self.note)
+        self._batches = Batches(self._deliver, self._exhausted, self.note)
         self._delivered: list[np.ndarray | None] = []  # None: ids that are not known
         self._ahead: dict[str, Number] = {}
         self._row: Row | None = None
@@ -73,6 +72,7 @@ class Recorder:
         self._warned: set[str] = set()
         self._told = 0
         self._settled = 0  # batches delivered in an epoch that has ended, which no log stands before
+        self._ending = False  # an epoch whose last batches may still be trained on
         self._logged = {"loss"}  # names of scalars
         self._first = 0  # the step that this recording began with
         self._begun = -1  # the last step whose snapshot the writer has
@@ -126,10 +126,7 @@ class Recorder:
     ) -> None:
         if self._writer is None or self._writer.closed:
             return
-        if kind is None:
-            self.close()
-        else:
-            self._finish("interrupted")
+        self.close() if kind is None else self._finish("interrupted")
 
     def batches(self, loader: Any, ids: Callable[[Any], Any] | None = None) -> Delivered:
         """Iterate `loader`: the same batches in the same order, with their example ids noted.
@@ -173,11 +170,7 @@ class Recorder:
         """
         row = self._open()
         if not self._logged.issuperset(values):
-            for name in RESERVED.intersection(values):
-                raise RecordError(
-                    f"run.log({name}=...): the archive has its own {name!r}, choose another name."
-                )
-            self._writer_in_use().check_scalars(values.keys() - self._logged)
+            check_scalars(values.keys() - self._logged, self._writer_in_use())
             self._logged.update(values)
         pending = len(self._delivered) > self._settled or row.step <= self._backlog.written
         target = self._ahead if pending else row.scalars
@@ -191,7 +184,7 @@ class Recorder:
         if self._uncounted.any and row.epoch <= self._epoch:
             self.note(self._uncounted.sentence(row.step))
         self._uncounted.batches = self._uncounted.losses = 0
-        self._settled = len(self._delivered)
+        self._settled, self._ending = len(self._delivered), False
         if row.epoch > self._epoch:
             self._epoch = row.epoch
             row.epoch_end = True
@@ -237,6 +230,8 @@ class Recorder:
         if self._writer is not None and self._writer.closed:
             return
         self._batches.finish()
+        if self._ending:
+            self.end_epoch()
         row = self._open()
         if (self._uncounted.any or self._delivered) and self._uncounted.changed():
             self.note(self._uncounted.sentence(row.step))
@@ -260,8 +255,15 @@ class Recorder:
 
     # Events.
 
+    def _exhausted(self) -> None:
+        self._settled, self._ending = len(self._delivered), bool(self._delivered)
+        if not self._ending:
+            self.end_epoch()
+
     def _deliver(self, ids: np.ndarray | None) -> None:
         self._open()
+        if self._ending:
+            self.end_epoch()
         self._delivered.append(ids)
         self._uncounted.batches += 1
 
@@ -294,6 +296,8 @@ class Recorder:
         if row.step >= self._due:
             self._snapshot()
             self._due = min((rule.following(row.step) for rule, _ in self._clocks), default=inf)
+        if self._ending:  # this update was made of the batches that were left over
+            self.end_epoch()
 
     def _add_uncounted(self, row: Row) -> None:
         """Open a row for the state that updates nobody counted have led to."""

@@ -67,6 +67,24 @@ def test_values_of_an_epoch_whose_last_batch_waits_for_an_update(tmp_path: Path)
     np.testing.assert_array_equal(found["val_acc"], [np.nan, np.nan, 1, np.nan, 2])
 
 
+def test_an_update_of_left_over_batches_is_of_their_epoch(tmp_path: Path) -> None:
+    model, optimizer = made()
+    path = tmp_path / "run.zarr"
+    with tracer.record(path, model, optimizer, snapshots=tracer.epochs(), probes={}) as run:
+        for _ in range(2):
+            for number, (x, y) in enumerate(run.batches(loader(5))):
+                F.cross_entropy(model(x), y).backward()
+                if number % 2:
+                    optimizer.step()
+                    optimizer.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert rows(path)["epoch"] == [0, 1, 1, 1, 2, 2, 2]
+    with tracer.open(path) as archive:
+        assert archive.epoch_ends.tolist() == [3, 6] and archive.steps("weights").tolist() == [0, 3, 6]
+        assert sorted(archive.ids(3).tolist()) == [20, 21, 22, 23]
+
+
 def test_values_logged_after_a_flush(tmp_path: Path) -> None:
     model, optimizer = made()
     with tracer.record(tmp_path / "run.zarr", model, optimizer, probes={}) as run:
