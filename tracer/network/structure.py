@@ -65,6 +65,8 @@ def find_sites(rows: Sequence[Row], names: Mapping[int, str], zeros: Collection[
 
 def nonlinearity(rows: Sequence[Row], row: Row, zeros: Collection[str]) -> Written | None:
     """The nonlinearity a row is, and which of its arguments is the pre-activation; None for any other row."""
+    if row.dtype and row.dtype.startswith(("int", "uint", "bool")):  # clamped ids are no activations
+        return None
     activation = op(row.op).activation
     if activation is None:
         return written_out(rows, row, zeros)

@@ -6,7 +6,7 @@ from tracer.ops.constraints import Operands, seen, wrong
 
 
 def queries(operands: Operands) -> str | None:
-    """Query, key and value agree; with `enable_gqa`, heads of key and value may be shared."""
+    """Query, key and value agree; heads of key and value may be one for all, with `enable_gqa` also one for several."""
     query, key, value = (operands[name] for name in ("query", "key", "value"))
     if min(query.ndim, key.ndim, value.ndim) < 2:
         return wrong("query", query, "have at least two axes, and key and value too")
@@ -14,6 +14,8 @@ def queries(operands: Operands) -> str | None:
     lead = [list(t.shape[:-2]) for t in (query, key, value)]
     if shared and lead[0] and lead[1] and lead[1][-1] and lead[0][-1] % lead[1][-1] == 0:
         lead[0][-1] = lead[1][-1]
+    elif lead[0] and lead[1] and lead[1][-1] == 1:
+        lead[0][-1] = 1
     ends = query.shape[-1] == key.shape[-1] and key.shape[-2] == value.shape[-2]
     if lead[0] == lead[1] == lead[2] and ends:
         return None

@@ -11,6 +11,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import tracer
 from tracer.recorder import RecordWarning
+from tracer.verify import verify
 
 
 class Residual(nn.Module):
@@ -127,3 +128,32 @@ def test_a_model_that_is_probed_itself_keeps_its_sites(
         assert not [note for note in run.notes if "another way" in note]
         expected = F.cross_entropy(model.eval()(x), y, reduction="none").detach()
         np.testing.assert_allclose(archive.probes["train"].losses(0), expected, rtol=1e-5)
+
+
+class OneHead(nn.Module):
+    """All heads of the queries share one of keys and values; ids that are clamped are no activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.e, self.q, self.kv, self.c = (
+            nn.Embedding(7, 8),
+            nn.Linear(8, 8),
+            nn.Linear(8, 4),
+            nn.Linear(8, 3),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.e(x.clamp(min=0))
+        q, kv = self.q(h).unflatten(2, (2, 4)).transpose(1, 2), self.kv(h)[:, None]
+        return self.c(F.scaled_dot_product_attention(q, kv, kv).transpose(1, 2).flatten(2).mean(1))
+
+
+def test_attention_of_one_head_for_all_is_replayed(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    probe = torch.randint(-2, 7, (6, 4)), torch.arange(6) % 3
+    with tracer.record(
+        tmp_path / "run.zarr", OneHead(), None, loss=F.cross_entropy, probes={"train": probe}
+    ) as run:
+        run.step()
+    assert run.notes == [] and tracer.open(tmp_path / "run.zarr").sites == []
+    assert verify(tmp_path / "run.zarr", replay=True).ok
