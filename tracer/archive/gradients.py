@@ -116,13 +116,14 @@ def convolution(a: np.ndarray, z: np.ndarray, block: Mapping[str, Any]) -> np.nd
     n, n_out, groups = len(a), z.shape[1], block["groups"]
     kernel, stride, dilation = block["kernel"], block["stride"], block["dilation"]
     padded = np.pad(a, [(0, 0), (0, 0), *((p, p) for p in block["padding"])])
-    signal = z.reshape(n, groups, n_out // groups, -1)
+    places = prod(z.shape[2:])
+    signal = z.reshape(n, groups, n_out // groups, places)
     result = np.empty((n, groups, n_out // groups, a.shape[1] // groups, *kernel), np.result_type(a, z))
     for offset in product(*map(range, kernel)):
         window = tuple(
             slice(k * d, k * d + (extent - 1) * s + 1, s)
             for k, d, s, extent in zip(offset, dilation, stride, z.shape[2:], strict=True)
         )
-        seen = padded[(slice(None), slice(None), *window)].reshape(n, groups, a.shape[1] // groups, -1)
+        seen = padded[(slice(None), slice(None), *window)].reshape(n, groups, a.shape[1] // groups, places)
         result[(slice(None),) * 4 + offset] = np.matmul(signal, np.swapaxes(seen, 2, 3))
     return result.reshape(n, n_out, a.shape[1] // groups, *kernel)
