@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tracer.errors import ArchiveError, first_of
 from tracer.spec import RANKS
-from tracer.store.fetch import Place
+from tracer.store.fetch import Place, told
 from tracer.store.store import ROOT, is_remote, local_path
 
 DEEPEST = 4  # folders below a directory in which archives are looked for
@@ -94,8 +94,10 @@ def _below_url(url: str) -> list[str]:
     place = Place(url)
     if place.is_http:
         return [url]  # whose pages are no listing: opening it says whether it is an archive
-    place.filesystem.invalidate_cache()
-    if place.filesystem.exists(f"{place.base}/{ROOT}") or url.endswith(".zip"):
+    with told(f"list {url!r}"):
+        place.filesystem.invalidate_cache()
+        is_one = url.endswith(".zip") or place.filesystem.exists(f"{place.base}/{ROOT}")
+    if is_one:
         return [url]
     try:
         inside = sorted(place.filesystem.ls(place.base, detail=False))

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from tracer.archive.attributes import name_of
 from tracer.errors import RecordError, parse_memory
 from tracer.gradients.sketch import Setting
 from tracer.network.randomness import untouched_random_state
@@ -173,7 +174,7 @@ def record(
             **known,
         }
         described = {
-            "title": title or path.stem,
+            "title": title or name_of(str(path)),
             "card": settings,
             "notes": ready.notes,
             **ready.tables,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tracer.errors import ArchiveError, RecordError, did_you_mean
 from tracer.recorder.ranks.writer import Parent
-from tracer.writer.place import cannot_write, locked, remove, settled
+from tracer.writer.place import cannot_write, locked, parted, remove, settled
 
 EXISTS = ("refuse", "overwrite", "number")
 
@@ -22,9 +22,10 @@ def placed(path: Path, exists: str, *, resuming: bool, several: bool) -> Path:
             f"exists={exists!r} does not go with {with_what}: choose a path of its own for the run."
         )
     number, free = 1, path
+    name, ending = parted(path)
     while exists == "number" and (free.exists() or free.is_symlink()):
         number += 1
-        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        free = path.with_name(f"{name}-{number}{ending}")
     return free
 
 

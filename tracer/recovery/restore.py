@@ -20,7 +20,8 @@ from tracer.store import grid as objects
 from tracer.store.documents import ArrayNode, GroupNode
 from tracer.store.layout import ArrayLayout, plan
 from tracer.store.manifest import MANIFEST, entry
-from tracer.verify.examination import Examination, crc_of
+from tracer.verify.examination import Examination
+from tracer.verify.tails import crc_of
 from tracer.writer.columns import Column
 from tracer.writer.commits import Tree
 from tracer.writer.committer import Committer

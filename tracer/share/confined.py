@@ -13,7 +13,7 @@ from typing import Any
 from tracer.errors import ArchiveError
 
 MEMORY = 8 << 30  # bytes of address space
-_FILE = 1 << 30  # bytes of a file it writes
+FILE = 1 << 30  # bytes of a file it writes, unless it finds that it has to write larger ones
 _START = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from tracer.share.confined import work; work()"
 )
@@ -44,7 +44,7 @@ def confined(
     with child:
         assert child.stdin is not None
         assert child.stdout is not None
-        child.stdin.write(json.dumps({**task, "seconds": seconds}))
+        child.stdin.write(json.dumps({**task, "seconds": seconds, "file": FILE}))
         child.stdin.close()
         end: dict[str, Any] = {}
         try:
@@ -72,7 +72,7 @@ def confined(
 def work() -> None:
     """The other side: read a task, do it within the limits, and say how it ended."""
     task = json.loads(sys.stdin.read())
-    limit(task["seconds"])
+    limit(task["seconds"], task["file"])
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever prints has no place in the answer
 
@@ -90,17 +90,31 @@ def work() -> None:
         say({"done": True})
 
 
-def limit(seconds: float) -> None:
+def limit(seconds: float, file: int = FILE) -> None:
     """Bound what this process may take."""
     for what, most in (
         (resource.RLIMIT_AS, MEMORY),
         (resource.RLIMIT_CPU, int(seconds) + 1),
-        (resource.RLIMIT_FSIZE, _FILE),
         (resource.RLIMIT_CORE, 0),
     ):
-        hard = resource.getrlimit(what)[1]
-        soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        soft = _bounded(what, most)
         resource.setrlimit(what, (soft, soft))
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE,
+        (_bounded(resource.RLIMIT_FSIZE, file), resource.getrlimit(resource.RLIMIT_FSIZE)[1]),
+    )
+
+
+def allow(file: int) -> None:
+    """Let this process write files of so many bytes, where it may not already."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if soft != resource.RLIM_INFINITY and file > soft:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_bounded(resource.RLIMIT_FSIZE, file), hard))
+
+
+def _bounded(what: int, most: int) -> int:
+    hard = resource.getrlimit(what)[1]
+    return most if hard == resource.RLIM_INFINITY else min(most, hard)
 
 
 def _fate(code: int) -> str:

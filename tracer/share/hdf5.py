@@ -18,7 +18,7 @@ import h5py
 from tracer.archive import ranks
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.share.confined import confined
+from tracer.share.confined import allow, confined
 from tracer.share.content import ArchiveContent, Array, Content, boxes, difference
 from tracer.share.hdf5_content import BARE, JSON, RESERVED, contents_of
 from tracer.share.tree import Progress, write_tree
@@ -96,6 +96,7 @@ def write_archive(path: str, folder: str, progress: Progress | None = None) -> N
     with _open(path) as file:
         whole = contents_of(file, Path(path))
         _check_room(whole, Path(folder))
+        allow(max(content.largest for content in whole.values()))
         for rank, content in whole.items():
             place = Path(folder) / ranks.within(rank)
             place.mkdir(parents=True, exist_ok=True)

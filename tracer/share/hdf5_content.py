@@ -124,7 +124,7 @@ class Hdf5Content:
         """Hold the documents of the archive, as they will be written, against what documents may say."""
         rows = self.record.get("rows", {})
         nodes: dict[str, GroupNode | ArrayNode] = {path: GroupNode(own) for path, own in self.groups.items()}
-        objects = 0
+        objects, self.largest = 0, 0  # bytes of an object that the archive will have
         for path, array in self.arrays.items():
             if len(array.dims) != len(array.shape) or not isinstance(rows, dict):
                 raise self._bounds.refuse(f"{path!r} does not name its dimensions")
@@ -132,6 +132,7 @@ class Hdf5Content:
             nodes[path] = ArrayNode(
                 array.dtype, array.dims, form.chunk, form.codecs, array.attributes, array.shape
             )
+            self.largest = max(self.largest, form.layout(path).most_of_object)
             objects += prod(ceil(size / step) for size, step in zip(array.shape, form.chunk, strict=True))
         self._bounds.take(0, objects, "all its arrays")
         root = root_text({"digest": "", **self.record}, GroupNode(self.attributes), nodes)

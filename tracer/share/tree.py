@@ -14,7 +14,6 @@ from tracer.share.content import Array, Content
 from tracer.store.documents import ArrayNode, GroupNode, object_key
 from tracer.store.encodings import Form, Read, object_rows, packed, recorded
 from tracer.store.grid import check
-from tracer.store.layout import ArrayLayout
 from tracer.store.manifest import MANIFEST, chain, entry
 from tracer.store.validate import is_path
 from tracer.writer.committer import Committer
@@ -66,7 +65,7 @@ class _Writing:
         self._nodes[path] = _node(array, form, number)
 
     def _write(self, path: str, form: Form, read: Read) -> list[tuple[tuple[int, ...], int, int]]:
-        grid = ArrayLayout.of(path, {**_document(form), "shape": list(form.shape)})
+        grid = form.layout(path)
         entries = []
         for numbers in form.objects():
             key = object_key(path, *numbers)
@@ -115,12 +114,3 @@ class _Writing:
 def _node(array: Array, form: Form, number: int) -> ArrayNode:
     codecs, own = form.codecs, dict(array.attributes)
     return ArrayNode(array.dtype, array.dims, form.chunk, codecs, own, array.shape, number)
-
-
-def _document(form: Form) -> dict[str, Any]:
-    return {
-        "codecs": form.codecs,
-        "data_type": form.dtype.name,
-        "chunk_grid": {"configuration": {"chunk_shape": list(form.chunk)}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-    }

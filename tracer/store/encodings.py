@@ -12,7 +12,7 @@ import numpy as np
 from tracer import spec
 from tracer.spec import fill_scalar
 from tracer.store.files import write_all
-from tracer.store.layout import ABSENT, codecs_of, plan, plan_tail
+from tracer.store.layout import ABSENT, ArrayLayout, codecs_of, plan, plan_tail
 
 SNAPSHOTS = 64  # of masks in one inner chunk, at most
 _BESIDE = 1 << 19  # bytes of an inner chunk of masks: in larger ones they take no less
@@ -56,6 +56,17 @@ class Form:
             return {"name": "zstd", "configuration": {"level": self.level, "checksum": False}}
         settings = {"cname": "zstd", "clevel": self.level, "shuffle": self.compressor, "blocksize": 0}
         return {"name": "blosc", "configuration": {"typesize": self.dtype.itemsize, **settings}}
+
+    def layout(self, path: str) -> ArrayLayout:
+        """How the array at a path is cut in this form."""
+        document = {
+            "codecs": self.codecs,
+            "data_type": self.dtype.name,
+            "chunk_grid": {"configuration": {"chunk_shape": list(self.chunk)}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+            "shape": list(self.shape),
+        }
+        return ArrayLayout.of(path, document)
 
     def objects(self) -> Iterator[tuple[int, ...]]:
         """Numbers of all objects, in order."""

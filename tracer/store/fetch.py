@@ -2,7 +2,8 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -28,10 +29,8 @@ class Place:
         import fsspec
 
         self.url = url.rstrip("/")
-        try:
+        with told(f"read {url!r}"):
             self.filesystem, base = fsspec.core.url_to_fs(self.url)
-        except (ImportError, ValueError) as error:
-            raise ArchiveError(f"cannot read {url!r}: {error}") from error
         self.base = base.rstrip("/")
         self.is_http = "http" in _names(self.filesystem)
         self._whole: OrderedDict[str, bytes] = OrderedDict()
@@ -88,14 +87,10 @@ class Place:
 
     def _ask(self, key: str, call: Callable[[str], T]) -> T:
         try:
-            return call(f"{self.base}/{key}" if key else self.base)
-        except (FileNotFoundError, IsADirectoryError, ArchiveError) as error:
-            if isinstance(error, IsADirectoryError):
-                raise FileNotFoundError(self._name(key)) from None
-            raise
-        except Exception as error:  # file systems raise whatever their libraries do
-            text = " ".join(str(error).split())[:300] or type(error).__name__
-            raise ArchiveError(f"cannot read {self._name(key)!r}: {text}") from error
+            with told(f"read {self._name(key)!r}"):
+                return call(f"{self.base}/{key}" if key else self.base)
+        except IsADirectoryError:
+            raise FileNotFoundError(self._name(key)) from None
 
     # ---- HTTP ----
 
@@ -181,6 +176,22 @@ class Place:
                 return await take(answer)
 
         return fsspec.asyn.sync(filesystem.loop, ask)
+
+
+@contextmanager
+def told(what: str, then: str = "") -> Iterator[None]:
+    """Whatever a file system raises, which may be anything, is one sentence: that one cannot do ``what``, and why.
+
+    That a file is not there, or is a folder, stays what it is: who asked knows what it means.
+    """
+    try:
+        yield
+    except (FileNotFoundError, IsADirectoryError, ArchiveError):
+        raise
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or error
+        text = " ".join(str(reason).split())[:300] or type(error).__name__
+        raise ArchiveError(f"cannot {what}: {text}{then}") from error
 
 
 async def _pieces(place: str, answer: Any) -> AsyncIterator[bytes]:

@@ -127,6 +127,11 @@ class ArrayLayout:
         """Bytes that what one checksum covers can have at most, however it is encoded."""
         return 2 * prod(self.piece) * self.itemsize + 4096
 
+    @property
+    def most_of_object(self) -> int:
+        """Bytes that an object can have at most: its values, a checksum of each inner chunk, and their index."""
+        return prod(self.per_object) * (self.most_bytes + 16) + 4
+
     def key(self, numbers: tuple[int, ...]) -> str:
         """File of an object."""
         name = self.separator.join([*([self.start] if self.start else []), *map(str, numbers)])

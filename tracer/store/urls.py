@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from tracer.errors import ArchiveError
-from tracer.store.fetch import Place
+from tracer.store.fetch import Place, told
 from tracer.store.store import MAX_ROOT, ROOT, Listing, Store, bounded_root, is_remote, is_zip
 
 _AT_ONCE = 8  # requests to a place elsewhere
@@ -70,7 +70,8 @@ class UrlStore(Store):
         if self.place.is_http:
             return None
         root = self.place.base.strip("/")
-        self.place.filesystem.invalidate_cache()
-        listing = self.place.filesystem.find(self.place.base, detail=True)
+        with told(f"list {self.where!r}"):
+            self.place.filesystem.invalidate_cache()
+            listing = self.place.filesystem.find(self.place.base, detail=True)
         names = {name.strip("/").removeprefix(root).lstrip("/"): info for name, info in listing.items()}
         return Listing({name: int(info["size"]) for name, info in names.items()})

@@ -3,7 +3,6 @@
 from contextlib import suppress
 from typing import Any
 
-import google_crc32c
 import numpy as np
 
 from tracer import spec
@@ -16,6 +15,7 @@ from tracer.store.files import PARTIAL
 from tracer.store.layout import ArrayLayout
 from tracer.store.manifest import MANIFEST, chain
 from tracer.store.store import MAX_ROOT
+from tracer.verify import tails
 from tracer.verify.consistency import inconsistencies, is_older, misshapen, unlike
 from tracer.verify.inventory import Inventory
 from tracer.verify.report import LISTED, Report
@@ -139,42 +139,22 @@ class Examination:
 
     def _tails(self) -> None:
         """The rows that are committed, of the objects that may still change."""
-        for key, crc in self.record["tails"].items():
+        for key in self.record["tails"]:
             if key not in self.expected:
                 self.report.add("manifest", key, "may still change, but is outside the shape of its array")
             elif key in self.inventory.sizes:
-                try:
-                    rows = self.committed(*self.expected[key])
-                except (ValueError, ArchiveError) as error:
-                    self.damage("damaged", key, str(error))
-                    continue
-                if rows is None or not (crc_of(rows) == crc or self._ended_late(key, rows, crc)):
-                    self.damage("damaged", key, "its committed rows are not what was committed")
-
-    def _ended_late(self, key: str, rows: np.ndarray, crc: int) -> bool:
-        """Whether rows differ from what was committed in one thing alone: that the last one ended an epoch.
-
-        That may be known only after a commit; a recording that is killed before the next one leaves it so.
-        """
-        if not key.rpartition("/")[0].endswith("/epoch_end") or self.record["state"] != "recording":
-            return False
-        before = rows.copy()
-        before[-1:] = False
-        return bool(rows[-1:].all()) and crc_of(before) == crc
+                path, numbers = self.expected[key]
+                read, size = self.inventory.reader(key), self.inventory.sizes[key]
+                if why := tails.fault(self.source, self.grids[path], numbers, read, size):
+                    self.damage("damaged", key, why)
 
     def committed(self, path: str, numbers: tuple[int, ...]) -> np.ndarray | None:
         """The committed values of an object, None if some are lost. ValueError for damage."""
         grid = self.grids[path]
-        spans = zip(numbers, grid.chunk, grid.shape, strict=True)
-        part = tuple(slice(at * step, min((at + 1) * step, size)) for at, step, size in spans)
-        if grid.inner is not None and (not grid.raw or grid.inner[1:] != grid.chunk[1:]):
-            return self.source.read(path, part)
         key = grid.key(numbers)
-        rows = objects.values(self.inventory.reader(key), self.inventory.sizes[key], grid)
-        if not part:
-            return rows
-        n = part[0].stop - part[0].start
-        return None if len(rows) < n else rows[:n]
+        return tails.committed(
+            self.source, grid, numbers, self.inventory.reader(key), self.inventory.sizes[key]
+        )
 
     def _extra(self) -> None:
         """Files that no shape implies: left over by a process that was killed, or put there by someone."""
@@ -243,10 +223,8 @@ class Examination:
     def _decode(self, path: str, grid: ArrayLayout) -> None:
         first = next(iter(grid.keys()), None)
         for numbers, key in grid.keys() if first is not None and first[1] in self.expected else ():
-            spans = zip(numbers, grid.chunk, grid.shape, strict=True)
-            part = tuple(slice(at * step, min((at + 1) * step, size)) for at, step, size in spans)
             try:
-                self.source.read(path, part)
+                self.source.read(path, tails.box(grid, numbers))
             except ArchiveError as error:
                 self.damage("damaged", key, str(error))
 
@@ -262,9 +240,3 @@ class Examination:
         except (ArchiveError, MissingTraceError) as error:
             if not self.bad:
                 self.report.add("rows", "steps", str(error))
-
-
-def crc_of(rows: np.ndarray) -> int:
-    """CRC-32C of values, little-endian, in C order."""
-    little = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<"))
-    return google_crc32c.value(little.reshape(-1).view(np.uint8))

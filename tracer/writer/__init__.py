@@ -23,12 +23,12 @@ from tracer.errors import ArchiveError, RecordError
 from tracer.spec.release import version
 from tracer.store import files
 from tracer.store.documents import as_json
-from tracer.store.files import Lock
+from tracer.store.files import Lock, as_utf8
 from tracer.writer.commits import Tree
 from tracer.writer.committer import Committer
 from tracer.writer.declared import Declared
 from tracer.writer.lifetime import unwatch, watch
-from tracer.writer.place import remove, settled
+from tracer.writer.place import parted, remove, settled
 from tracer.writer.row import Row
 from tracer.writer.staging import Arrival, Staging
 from tracer.writer.taken_up import TakenUp
@@ -364,7 +364,7 @@ def _create(path: Path, run_id: str, attributes: Mapping[str, Any], sync: bool) 
         "committed_step": None,
     }
     labels = {
-        "title": path.stem,
+        "title": as_utf8(parted(path)[0]).decode(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "creation_library": "tracer",
         "creation_library_version": version(),

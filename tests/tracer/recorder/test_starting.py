@@ -82,6 +82,14 @@ def test_a_path_that_exists_is_refused_numbered_or_overwritten(tmp_path):
     assert tracer.open(path).attributes["title"] == "second"
 
 
+def test_a_dot_in_a_name_is_part_of_it(tmp_path):
+    for name, options in (("lr0.1", {}), ("lr0.2", {}), ("lr0.1", {"exists": "number"})):
+        with recording(tmp_path / name, **options) as run:
+            run.step()
+    titles = {path.name: tracer.open(path).attributes["title"] for path in tmp_path.iterdir()}
+    assert titles == {"lr0.1": "lr0.1", "lr0.2": "lr0.2", "lr0.1-2": "lr0.1-2"}
+
+
 def test_nothing_but_an_archive_is_overwritten(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "text").write_text("years of work")

@@ -11,7 +11,7 @@ import xarray as xr
 import tracer
 from tests.synthetic import Truth, write_archive
 from tracer.errors import ArchiveError
-from tracer.share import hdf5
+from tracer.share import confined, hdf5
 from tracer.share.attributes import set_attributes
 from tracer.share.content import ArchiveContent, difference
 from tracer.share.hdf5 import export_hdf5, import_hdf5
@@ -121,6 +121,13 @@ def test_a_failed_export_leaves_nothing(
     (tmp_path / "run.zarr").mkdir()
     with pytest.raises(ArchiveError, match="differs from the file in"):
         hdf5.write_archive(str(made[1]), str(tmp_path / "run.zarr"))
+
+
+def test_objects_larger_than_a_process_may_usually_write(
+    made: tuple[Path, Path, Truth], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confined, "FILE", 1 << 10)
+    assert verify(import_hdf5(made[1], tmp_path / "run.zarr"), full=True).findings == []
 
 
 # ---- what a stranger may send ----

@@ -16,7 +16,7 @@ from tests.recording import declare, put, put_row
 from tests.synthetic import write_archive
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
-from tracer.share import remote
+from tracer.share import parts, sending
 from tracer.share.content import ArchiveContent, difference
 from tracer.share.packs import pack
 from tracer.share.remote import Moved, pull, push
@@ -93,7 +93,7 @@ class Broken(Exception):
 def cut(monkeypatch: pytest.MonkeyPatch, after: int) -> list[str]:
     """Let so many objects through, then none."""
     passed: list[str] = []
-    lock, send = threading.Lock(), remote._Push._send_sealed
+    lock, send = threading.Lock(), sending.Sending._send_sealed
 
     def limited(self: Any, key: str) -> None:
         with lock:
@@ -102,20 +102,20 @@ def cut(monkeypatch: pytest.MonkeyPatch, after: int) -> list[str]:
             passed.append(key)
         send(self, key)
 
-    monkeypatch.setattr(remote._Push, "_send_sealed", limited)
+    monkeypatch.setattr(sending.Sending, "_send_sealed", limited)
     return passed
 
 
 def test_the_root_comes_last(run: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    put_bytes, send = remote._Push._put_bytes, remote._Push._send
+    put, send = sending.Sending._put, sending.Sending._send_sealed
 
     def noted(self: Any, key: str, *data: bytes) -> None:
         order.append(key)
-        (put_bytes if data else send)(self, key, *data)
+        (put if data else send)(self, key, *data)
 
-    monkeypatch.setattr(remote._Push, "_put_bytes", noted)
-    monkeypatch.setattr(remote._Push, "_send", noted)
+    monkeypatch.setattr(sending.Sending, "_put", noted)
+    monkeypatch.setattr(sending.Sending, "_send_sealed", noted)
     push(run, url)
     assert order[-1] == "zarr.json"
     assert order.count("zarr.json") == 1
@@ -124,7 +124,7 @@ def test_the_root_comes_last(run: Path, url: str, monkeypatch: pytest.MonkeyPatc
 def test_a_break_costs_at_most_a_batch(
     run: Path, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "_BATCH", 10)
+    monkeypatch.setattr(parts, "_BATCH", 10)
     with monkeypatch.context() as patch, pytest.raises(Broken):
         cut(patch, after=25)
         push(run, url, jobs=1)
@@ -140,7 +140,7 @@ def test_a_break_costs_at_most_a_batch(
 def test_what_is_there_with_another_size_or_checksum_is_sent_again(
     run: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "_BATCH", 10)
+    monkeypatch.setattr(parts, "_BATCH", 10)
     with monkeypatch.context() as patch, pytest.raises(Broken):
         passed = cut(patch, after=25)
         push(run, url, jobs=1)
@@ -180,7 +180,7 @@ def test_another_archive_is_only_replaced_on_demand(run: Path, url: str, tmp_pat
         push(run, url)
     push(run, url, overwrite=True)
     assert verify(url, full=True).findings == []
-    with pytest.raises(ArchiveError, match="this run in another form is at"):
+    with pytest.raises(ArchiveError, match="this run in another form or state is at"):
         push(pack(run, tmp_path / "packed.zarr"), url)
 
 

@@ -28,6 +28,12 @@ def test_readable_from_the_moment_it_exists(tmp_path: Path) -> None:
     writer.close()
 
 
+def test_a_title_is_the_name_with_its_dots(tmp_path: Path) -> None:
+    for name, title in (("lr0.1", "lr0.1"), ("lr0.2.zarr", "lr0.2")):
+        Writer(tmp_path / name, attributes={}).close()
+        assert tracer.open(tmp_path / name).attributes["title"] == title
+
+
 def test_every_array_comes_back_bit_for_bit(tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
     truth = write_archive(path)

@@ -17,6 +17,7 @@ from torch import nn
 
 from tracer import archive as archives
 from tracer.archive import Archive
+from tracer.archive.attributes import name_of
 from tracer.archive.ranks import within
 from tracer.errors import ArchiveError, RecordError
 from tracer.network.copies import to_numpy, unwrap, unwrapped_name
@@ -70,7 +71,7 @@ def begin(
         return take_up(own, step=resumed.step, **options), resumed
     if path.is_file() or (resume is False and (updates or own.exists())):
         raise ArchiveError(f"{path} exists: choose another path or remove it; an archive holds one run.")
-    described = {"title": f"{title or path.stem}, rank {process.rank}", "rank": process._asdict()}
+    described = {"title": f"{title or name_of(str(path))}, rank {process.rank}", "rank": process._asdict()}
     return RankWriter(parent, process.rank, described, options), None
 
 
