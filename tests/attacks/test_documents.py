@@ -56,6 +56,14 @@ def renamed(old: str, new: str) -> Callable[[dict[str, Any]], None]:
     return lambda root: nodes(root).update({new: nodes(root).pop(old)})
 
 
+def card(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda root: root["attributes"]["card"].update(changes)
+
+
+def without(name: str) -> Callable[[dict[str, Any]], None]:
+    return lambda root: nodes(root).pop(name)
+
+
 def chunked(*sizes: int) -> dict[str, Any]:
     return {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(sizes)}}}
 
@@ -178,6 +186,32 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], object]] = {
         "network", versions=[{"version": 0, "from_step": 0, "constants": [1]}]
     ),
     "probes of the Gram that are none": attributes("gram", probes=[["train", -1]]),
+    "a probe without its group": without("probes/test"),
+    "a stream without its group": without("probes/test/masks"),
+    "updates without their group": without("steps"),
+    **{
+        f"updates without {name}": without(f"steps/{name}")
+        for name in ("epoch", "time", "loss", "lr", "n_ids", "ids")
+    },
+    "a stream without ends of epochs": without("weights/epoch_end"),
+    "more ends of epochs than steps": node("probes/train/masks/epoch_end", shape=[3]),
+    "fewer losses than updates": node("steps/loss", shape=[1]),
+    "losses along something else": node("steps/loss", dimension_names=["x"]),
+    "losses that are no numbers": node("steps/loss", data_type="bool"),
+    "losses of two axes": node("steps/loss", shape=[2, 1], dimension_names=["step", "x"], **chunked(2, 1)),
+    "masks of two axes": node(BITS, shape=[2, 8], dimension_names=["step", "unit"], **chunked(1, 8)),
+    "updates whose number is not said": lambda root: root["attributes"]["tracer"]["rows"].pop("steps"),
+    "a scalar logged as a list": attributes("steps/skipped", logged_as=[1]),
+    "a scalar logged as a column": attributes("steps/skipped", logged_as="step"),
+    "provenance that is a text": lambda root: root["attributes"].update(provenance="x"),
+    "a title that is a list": lambda root: root["attributes"].update(title=["x"]),
+    "groups of an optimizer that are a number": card(optimizer={"class": "SGD", "groups": 5}),
+    "groups of an optimizer that are numbers": card(optimizer={"class": "SGD", "groups": [5]}),
+    "a model of a negative size": card(model={"class": "M", "n_parameters": -1}),
+    "schedules that are lists": card(snapshots={"weights": [1]}),
+    "foreign operations that are numbers": card(foreign_ops=[1]),
+    "probes of a card that are a list": card(probes=["train"]),
+    "memory that is a text": card(memory="much"),
 }
 
 
@@ -313,6 +347,17 @@ def test_a_network_without_versions_is_a_sentence(path: Path, held: dict[str, An
     change_root(path, lambda root: nodes(root)["network"].update(attributes=held))
     with tracer.open(path) as archive, pytest.raises(MissingTraceError, match=r"no network is recorded$"):
         archive.network()
+
+
+@pytest.mark.parametrize("group", ["minibatch", "minibatch/masks", GRADIENTS])
+def test_groups_without_attributes_are_read_or_a_sentence(path: Path, group: str) -> None:
+    change_root(path, lambda root: nodes(root)[group].update(attributes={}))
+    with tracer.open(path) as archive:
+        repr(archive.minibatch)
+        archive.minibatch.masks("relu", 1)
+        if group == GRADIENTS:
+            with pytest.raises(MissingTraceError, match=r"no gradients of 'fc1\.weight' are recorded"):
+                archive.probes["train"].gradients("fc1.weight", 0)
 
 
 def test_gradient_blocks_without_parts_are_refused_when_they_are_read(path: Path) -> None:

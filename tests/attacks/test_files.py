@@ -270,14 +270,21 @@ def test_columns_of_many_streams_that_unpack_to_very_much_are_refused(
                 {"name": "crc32c"},
             ],
         }
+        flags = column | {"data_type": "bool"}
+        made = {"steps/step": column}
         for k in range(streams):
             group = f"probes/train/made{k}"
             nodes(root)[group] = {"zarr_format": 3, "node_type": "group", "attributes": {}}
             root["attributes"]["tracer"]["rows"][group] = n
-            for name in (f"{group}/step", f"{group}/epoch_end", f"steps/made{k}"):
-                nodes(root)[name] = column
-                (path / name).mkdir(parents=True)
-                (path / name / "c.0").write_bytes(content)
+            made |= {f"{group}/step": column, f"{group}/epoch_end": flags}
+        nodes(root).update(made)
+        for name in made:
+            (path / name).mkdir(parents=True, exist_ok=True)
+            (path / name / "c.0").write_bytes(content)
+        root["attributes"]["tracer"]["rows"]["steps"] = n
+        for name, one in nodes(root).items():
+            if name.startswith("steps/") and one["dimension_names"][0] == "step":
+                one["shape"] = [n, *one["shape"][1:]]
 
     change_root(path, change)
     with (

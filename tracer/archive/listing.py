@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ from tracer.store.fetch import Place, told
 from tracer.store.store import ROOT, is_remote, local_path
 
 DEEPEST = 4  # folders below a directory in which archives are looked for
+# What stands beside archives and is none: what is being made, or was put aside, by `tracer.writer.place`, and what a
+# repair cut off. Names that begin with a point are left out whatever they are.
+_NO_ARCHIVE = re.compile(r"\..*|.*\.part|.*\.cut-\d+", re.DOTALL)
 
 
 def archives_in(location: str | os.PathLike[str]) -> list[str]:
@@ -24,35 +28,47 @@ def archives_in(location: str | os.PathLike[str]) -> list[str]:
 
 
 def archives_and_links(location: str | os.PathLike[str]) -> tuple[list[str], str]:
-    """The same, and a sentence on the links to archives that were not followed; empty where there are none."""
+    """The same, and a sentence on what was passed over: links to archives, and what cannot be looked into."""
     text = os.fspath(location)
     if is_remote(text):
         return _below_url(text), ""
     place = local_path(text)
-    if is_archive(place):
-        return [text], ""
+    try:
+        if is_archive(place):
+            return [text], ""
+    except Exception as error:
+        raise ArchiveError(f"{text!r} cannot be looked into: {_why(error)}") from error
     if not place.is_dir():
         raise ArchiveError(f"there is no directory and no archive at {text!r}; check the path")
     links: list[str] = []
-    found = [str(path) for path in _below(place, DEEPEST, links)]
-    if not links:
-        return found, ""
-    many = "1 link to an archive is" if len(links) == 1 else f"{len(links)} links to archives are"
-    return found, f"{many} not followed ({first_of(links)}): name the directory that they lead to"
+    closed: list[str] = []
+    found = [str(path) for path in _below(place, DEEPEST, links, closed)]
+    told = []
+    if links:
+        many = "1 link to an archive is" if len(links) == 1 else f"{len(links)} links to archives are"
+        told.append(f"{many} not followed ({first_of(links)}): name the directory that they lead to")
+    if closed:
+        many = "1 file or folder" if len(closed) == 1 else f"{len(closed)} files or folders"
+        told.append(f"{many} cannot be looked into ({first_of(closed)})")
+    return found, "; ".join(told)
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a directory or a zip file of this machine looks like an archive, without reading it."""
+    """Whether a directory or a zip file of this machine looks like an archive, without reading it.
+
+    Errors: OSError for what may not be looked into; of a broken zip file anything.
+    """
     if path.is_dir():
         return (path / ROOT).is_file() and (path / "steps").is_dir()
     if path.suffix != ".zip" or not path.is_file():
         return False
-    try:
-        with zipfile.ZipFile(path) as opened:
-            names = opened.namelist()
-    except (OSError, zipfile.BadZipFile, NotImplementedError):
-        return False
+    with zipfile.ZipFile(path) as opened:
+        names = opened.namelist()
     return any(name == ROOT or name.endswith(f".zarr/{ROOT}") for name in names)
+
+
+def _why(error: Exception) -> str:
+    return str(error.strerror or error) if isinstance(error, OSError) else "it is no whole zip file"
 
 
 def matching(pattern: str) -> list[str]:
@@ -71,23 +87,33 @@ def is_pattern(location: str) -> bool:
     )
 
 
-def _below(folder: Path, depth: int, links: list[str]) -> Iterator[Path]:
-    """Archives in a folder and those within it; to `links` go the names of links to some."""
+def _below(folder: Path, depth: int, links: list[str], closed: list[str]) -> Iterator[Path]:
+    """Archives in a folder and those within it; to the lists go links to some, and what cannot be looked into."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:  # it was removed meanwhile, or is not for us to read
+    except FileNotFoundError:  # it was removed meanwhile
+        return
+    except OSError as error:
+        closed.append(f"{folder.name}: {_why(error)}")
         return
     for entry in entries:
         path = Path(entry.path)
-        if entry.name.startswith(".") or entry.name.endswith(".part"):
+        if _NO_ARCHIVE.fullmatch(entry.name):
             continue
-        if is_archive(path):
-            if entry.is_symlink():
-                links.append(entry.name)
-            else:
-                yield path
-        elif depth and entry.is_dir(follow_symlinks=False) and not (path / ROOT).exists():
-            yield from _below(path, depth - 1, links)
+        try:
+            found = is_archive(path)
+            inner = depth and entry.is_dir(follow_symlinks=False) and not (path / ROOT).exists()
+        except FileNotFoundError:
+            continue
+        except Exception as error:
+            closed.append(f"{entry.name}: {_why(error)}")
+            continue
+        if found and entry.is_symlink():
+            links.append(entry.name)
+        elif found:
+            yield path
+        elif inner:
+            yield from _below(path, depth - 1, links, closed)
 
 
 def _below_url(url: str) -> list[str]:

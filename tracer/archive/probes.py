@@ -205,7 +205,7 @@ class ProbeView:
         """Gradient of each example's loss with respect to a tensor, (example, *shape): as precise as it."""
         path = self._stream("gradients")
         row = self._source.row(path, step)
-        blocks = self._source.group_attributes(path)["blocks"]
+        blocks = self._source.group_attributes(path).get("blocks", [])
         return factors.rebuild(
             blocks, tensor, lambda start, stop: self._source.read(f"{path}/values", (row, slice(start, stop)))
         )
@@ -214,7 +214,7 @@ class ProbeView:
         """Inputs (example, in) and signals (example, out) whose outer products are a tensor's gradients; else None."""
         path = self._stream("gradients")
         row = self._source.row(path, step)
-        blocks = self._source.group_attributes(path)["blocks"]
+        blocks = self._source.group_attributes(path).get("blocks", [])
         return factors.linear_factors(
             blocks, tensor, lambda start, stop: self._source.read(f"{path}/values", (row, slice(start, stop)))
         )

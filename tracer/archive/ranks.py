@@ -41,7 +41,7 @@ def present(source: Source) -> list[int]:
 
 def connect(source: Source, rank: int) -> Source:
     """The archive of another rank. Errors: ArchiveError if it cannot be read or belongs to another run."""
-    rank_source = Source(source.path, within=within(rank))
+    rank_source = Source(source.place, within=within(rank))
     try:
         check(source, rank_source, rank)
     except BaseException:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracer import spec
-from tracer.archive.tables import check_record, check_tables
+from tracer.archive.tables import check
 from tracer.errors import ArchiveError, MissingTraceError, did_you_mean
 from tracer.store import validate
 from tracer.store.documents import document_digest, object_key
 from tracer.store.layout import ArrayLayout, Layout, plan
 from tracer.store.reader import Chunks
-from tracer.store.store import ROOT, lost
+from tracer.store.store import ROOT, fixed, lost
 from tracer.store.stores import DirectoryStore, connect
 
 if TYPE_CHECKING:
@@ -31,12 +31,14 @@ _MANY = 1 << 20  # objects that one call reads at most
 class Source:
     """Arrays and attributes of an archive at the commit found when it was opened.
 
-    within: where in the archive at the location that of one of several processes is. Errors: ArchiveError for
-    what is not an archive, is damaged, or is of a later major version.
+    within: where in the archive at the location that of one of several processes is. path: as messages name it.
+    place: where the whole archive can be opened again. Errors: ArchiveError for what is not an archive, is damaged,
+    or is of a later major version.
     """
 
     def __init__(self, location: str | os.PathLike[str], within: str = "") -> None:
         self.path = "/".join([os.fspath(location).rstrip("/"), within]) if within else os.fspath(location)
+        self.place = fixed(os.fspath(location))
         self.store = connect(location, within)
         self._seen = (
             self.store.stamp()
@@ -378,8 +380,7 @@ def read_root(
             stacklevel=5,
         )
     validate.check_nodes(nodes, refuse)
-    check_record(record, nodes, refuse)
-    check_tables(attributes, nodes, refuse)
+    check(attributes, nodes, refuse)
     return attributes, nodes
 
 

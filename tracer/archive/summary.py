@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 
 def summarize(archive: Archive) -> dict[str, Any]:
     """What was trained and what was recorded, as JSON-able data; of the probes only targets are read."""
+    sizes = _sizes(archive)
     return {
         "path": str(archive.path),
         "title": str(archive.attributes.get("title") or Path(str(archive.path)).name),
         "state": archive.state,
         "run_id": archive.run_id,
         "trained": _trained(archive),
-        "recorded": _recorded(archive),
+        "recorded": _recorded(archive, sizes),
         "layers": _layers(archive),
-        "streams": _streams(archive),
+        "streams": _streams(archive, sizes),
         "probes": [_probe(archive, view) for view in _in_order(archive)],
         "provenance": _provenance(archive),
     }
@@ -56,21 +57,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def stored_bytes(path: str) -> tuple[int, int] | None:
-    """Bytes and files of a local archive; None for a remote one."""
-    root = Path(path)
-    if root.is_file():
-        return root.stat().st_size, 1
-    if not root.is_dir():
-        return None
-    sizes = [item.stat().st_size for item in root.rglob("*") if item.is_file()]
-    return sum(sizes), len(sizes)
-
-
 def _trained(archive: Archive) -> dict[str, Any]:
     card, rows = archive.card, archive.rows
     times, losses, rates = rows["time"], rows["loss"], rows["lr"]
     known, diverged = losses[np.isfinite(losses)], _diverged(archive)
+    seconds = float(times[-1] - times[0]) if len(times) > 1 else math.nan
     last = float(known[-1]) if len(known) else None
     return {
         "model": _class(card.get("model")),
@@ -79,13 +70,13 @@ def _trained(archive: Archive) -> dict[str, Any]:
         "settings": _settings(card.get("optimizer")),
         "loss": card.get("loss"),
         "updates": int(rows["step"][-1]) if len(rows["step"]) else 0,
-        "epochs": int(rows["epoch"].max()) if len(archive.epoch_ends) else None,
+        "epochs": int(rows["epoch"].max(initial=0)) if len(archive.epoch_ends) else None,
         "first_loss": float(known[0]) if len(known) else None,
         "last_loss": last
         if diverged is None
         else f"NaN since update {diverged}, or not given; {last:.4g} before",
         "last_lr": [float(rate) for rate in rates[-1]] if rates.size else None,
-        "seconds": float(times[-1] - times[0]) if len(times) > 1 else None,
+        "seconds": seconds if math.isfinite(seconds) else None,
     }
 
 
@@ -105,17 +96,29 @@ def _diverged(archive: Archive) -> int | None:
     return int(steps[first]) if len(after) >= due or np.isinf(after).any() else None
 
 
-def _recorded(archive: Archive) -> dict[str, Any]:
+def _sizes(archive: Archive) -> dict[str, int] | None:
+    """Bytes of each file of an archive on this machine, those of a zip file as one; None where they are not known."""
+    store = archive._source.store
+    if store.folder is None:
+        place = Path(archive._source.place)
+        return {place.name: place.stat().st_size} if place.is_file() else None
+    try:
+        listing = store.files()
+    except OSError:  # a folder is not for us to read, or was moved meanwhile
+        return None
+    return None if listing is None else listing.sizes
+
+
+def _recorded(archive: Archive, sizes: dict[str, int] | None) -> dict[str, Any]:
     steps = archive.snapshots
-    stored = stored_bytes(str(archive.path))
     return {
         "snapshots": len(steps),
         "first_step": int(steps[0]) if len(steps) else None,
         "last_step": int(steps[-1]) if len(steps) else None,
         "sites": len(archive.sites),
         "calls": len(archive.calls),
-        "bytes": stored[0] if stored else None,
-        "files": stored[1] if stored else None,
+        "bytes": None if sizes is None else sum(sizes.values()),
+        "files": None if sizes is None else len(sizes),
         **_ranks(archive),
         **_manner(archive.card),
     }
@@ -160,7 +163,7 @@ def _layers(archive: Archive) -> list[dict[str, Any]]:
     return layers
 
 
-def _streams(archive: Archive) -> list[dict[str, Any]]:
+def _streams(archive: Archive, sizes: dict[str, int] | None) -> list[dict[str, Any]]:
     streams = []
     for stream in (*STREAMS, *OF_GRADIENTS):
         for probe in [None] if stream in ("weights", "gram") else [view.name for view in _in_order(archive)]:
@@ -174,7 +177,9 @@ def _streams(archive: Archive) -> list[dict[str, Any]]:
                         "snapshots": len(steps),
                         "first": int(steps[0]),
                         "last": int(steps[-1]),
-                        "bytes": _stream_bytes(archive, stream, probe),
+                        "bytes": _stream_bytes(
+                            sizes or {}, stream if probe is None else f"probes/{probe}/{stream}"
+                        ),
                     }
                 )
     return streams
@@ -212,11 +217,8 @@ def _probe(archive: Archive, view: ProbeView) -> dict[str, Any]:
     }
 
 
-def _stream_bytes(archive: Archive, stream: str, probe: str | None) -> int | None:
-    folder = Path(str(archive.path)) / (stream if probe is None else f"probes/{probe}/{stream}")
-    if not folder.is_dir():
-        return None
-    return sum(item.stat().st_size for item in folder.rglob("*") if item.is_file())
+def _stream_bytes(sizes: dict[str, int], group: str) -> int | None:
+    return sum(size for key, size in sizes.items() if key.startswith(f"{group}/")) or None
 
 
 def _provenance(archive: Archive) -> dict[str, Any]:

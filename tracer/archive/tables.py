@@ -13,7 +13,15 @@ Nodes = Mapping[str, Mapping[str, Any]]
 _PADDED = 1 << 26  # elements that padding may add up to, however few there are to pad
 
 
-def check_record(record: Mapping[str, Any], nodes: Nodes, refuse: Refuse) -> None:
+def check(attributes: Mapping[str, Any], nodes: Nodes, refuse: Refuse) -> None:
+    """Refuse a root document that promises what is not there, or is not as all who read it take for granted."""
+    record = attributes["tracer"]
+    _check_record(record, nodes, refuse)
+    _check_specified(attributes, record["rows"], nodes, refuse)
+    _check_tables(attributes, nodes, refuse)
+
+
+def _check_record(record: Mapping[str, Any], nodes: Nodes, refuse: Refuse) -> None:
     """Refuse a commit record whose numbers are none, or do not fit the arrays."""
     for name, holds in (
         ("run_id", isinstance(record.get("run_id"), str)),
@@ -34,18 +42,83 @@ def check_record(record: Mapping[str, Any], nodes: Nodes, refuse: Refuse) -> Non
             raise refuse(f"group {group!r} should hold {str(n)[:40]} steps, which its array 'step' does not")
 
 
-def check_tables(attributes: Mapping[str, Any], nodes: Nodes, refuse: Refuse) -> None:
+def _check_specified(
+    attributes: Mapping[str, Any], rows: Mapping[str, int], nodes: Nodes, refuse: Refuse
+) -> None:
+    """Refuse nodes that are not as the format has them: of another kind or length, or lacking what all reading needs.
+
+    What the format does not name is left to later releases, but for the group it has to be in, and its steps. An
+    array that one kind of reading needs is missed by that.
+    """
+    for entry in spec.ROOT_ATTRIBUTES:
+        if not _typed(attributes, entry):
+            raise refuse(f"its attribute {entry.name!r} is no {entry.type}")
+    if nodes.get("steps", {}).get("node_type") != "group":
+        raise refuse("it has no group 'steps'")
+    for path, node in nodes.items():
+        owner, _, name = path.rpartition("/")
+        if owner and nodes.get(owner, {}).get("node_type") != "group":
+            raise refuse(f"{path!r} is in a group that is not there")
+        known = spec.find_group(path if node["node_type"] == "group" else owner)
+        if node["node_type"] == "group":
+            if known is not None:
+                _check_group(path, known, rows, nodes, refuse)
+        elif owner in rows and node["dimension_names"][:1] == ["step"] and node["shape"][0] != rows[owner]:
+            raise refuse(f"array {path!r} has {node['shape'][0]} rows where its group has {rows[owner]}")
+        elif known is not None and not _is_specified(node, name, known):
+            raise refuse(f"array {path!r} has not the data type or the dimensions that it must have")
+        elif owner == "steps":
+            logged = node["attributes"].get("logged_as", name)
+            if not _text(logged) or (logged != name and logged in _COLUMNS):
+                raise refuse(f"scalar {path!r} was logged under no name of a scalar")
+
+
+def _check_group(path: str, known: spec.Group, rows: Mapping[str, int], nodes: Nodes, refuse: Refuse) -> None:
+    if (known.stream or path == "steps") and path not in rows:
+        raise refuse(f"its commit record has no number of rows of {path!r}")
+    for array in known.all_arrays():
+        needed = array.required and (path == "steps" or array.name in spec.STREAM_COLUMNS)
+        if needed and nodes.get(f"{path}/{array.name}", {}).get("node_type") != "array":
+            raise refuse(f"group {path!r} lacks its array {array.name!r}")
+    for entry in known.attributes:
+        if not _typed(nodes[path]["attributes"], entry):
+            raise refuse(f"the attribute {entry.name!r} of {path!r} is no {entry.type}")
+
+
+def _is_specified(node: Mapping[str, Any], name: str, group: spec.Group) -> bool:
+    """Whether an array has the data type, the axes and the first dimension of the format, if that names it at all."""
+    arrays = {array.name: array for array in group.all_arrays()}
+    array = arrays.get(name) or arrays.get("<scalar>") or arrays.get("<dtype>")
+    if array is None:
+        return True
+    dtype, dims = node["data_type"], node["dimension_names"]
+    typed = array.dtype in ("any", "<dtype>") or (_text(dtype) and dtype.startswith(array.dtype))
+    least = len(array.dims) - array.dims.count("...")
+    axes = len(dims) == least if "..." not in array.dims else len(dims) >= least
+    return typed and axes and dims[:1] == list(array.dims[:1])
+
+
+def _typed(attributes: Mapping[str, Any], entry: spec.Attribute) -> bool:
+    """Whether an attribute is of the type that the format gives it, if it is there."""
+    return entry.name not in attributes or _TYPES[entry.type](attributes[entry.name])
+
+
+def _check_tables(attributes: Mapping[str, Any], nodes: Nodes, refuse: Refuse) -> None:
     """Refuse tables of tensors, sites, calls, layers, probes, blocks or networks that are none."""
     for name, holds in (
         ("tensors", _rows(attributes.get("tensors", []), **_TENSOR)),
         ("sites", _rows(attributes.get("sites", []), name=_text, n_units=is_size, start=_size_or_none)),
         ("calls", _rows(attributes.get("calls", []), name=_text)),
         ("layers", _rows(attributes.get("layers", []), name=_text, parameters=_texts)),
-        ("card", isinstance(attributes.get("card", {}), dict)),
+        ("provenance", isinstance(attributes.get("provenance", {}), dict)),
         ("rank", "rank" not in attributes or _rows([attributes["rank"]], rank=is_size, world_size=is_size)),
     ):
         if not holds:
             raise refuse(f"its table of {name} is damaged")
+    card = attributes.get("card", {})
+    for name, is_sound in _CARD.items():
+        if card.get(name) is not None and not is_sound(card[name]):
+            raise refuse(f"{name!r} of its card is damaged")
     listed = nodes.get("manifest", {}).get("attributes", {}).get("arrays", [])
     if not _texts(listed):
         raise refuse("the list of arrays of 'manifest' is damaged")
@@ -86,7 +159,7 @@ def _check_probe(
             _check_masks(parts[1], node, attributes, nodes, refuse)
         case ["sketches"]:
             values = nodes.get(f"{'/'.join(parts)}/values", {}).get("shape", [0, 0, 0])
-            layers = own.get("layers", [])
+            layers = own.get("layers")
             fine = (
                 _rows(layers, layer=_text, offset=is_size, size=is_size, buckets=is_size) and len(values) == 3
             )
@@ -209,6 +282,46 @@ def _names(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_text, value.values()))
 
 
+def _described(value: Any) -> bool:
+    """What a card says of a model or an optimizer: its class, or a mapping with it."""
+    if not isinstance(value, dict):
+        return _text(value)
+    n = value.get("n_parameters", 0)
+    return _text(value.get("class", "")) and is_size(n) and _rows(value.get("groups", []))
+
+
+def _mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _captures(value: Any) -> bool:
+    return _mapping(value) and all(
+        _mapping(probe) and _mapping(probe.get("capture", {})) for probe in value.values()
+    )
+
+
+_COLUMNS = {array.name for array in spec.step_columns()}
+_TYPES: dict[str, Callable[[Any], bool]] = {
+    "object": _mapping,
+    "list": lambda value: isinstance(value, list),
+    "string": _text,
+    "integer": is_size,
+    "number": lambda value: isinstance(value, int | float),
+}
+# What is read of a card; each may be null, or not be there.
+_CARD: dict[str, Callable[[Any], bool]] = {
+    "model": _described,
+    "optimizer": _described,
+    "network": _text,
+    "snapshots": _names,
+    "gradients": _mapping,
+    "foreign_ops": _texts,
+    "probes": _captures,
+    "packed": lambda value: _mapping(value) and _mapping(value.get("left_out", {})),
+    "environment": _mapping,
+    "memory": is_size,
+    "chunk": is_size,
+}
 _TENSOR: dict[str, Callable[[Any], bool]] = {
     "name": _text,
     "shape": _sizes,

@@ -73,7 +73,7 @@ class MinibatchView:
         self.attributes: dict[str, Any] = source.group_attributes("minibatch")
 
     def __repr__(self) -> str:
-        return f"<MinibatchView: {len(self.steps)} updates; {', '.join(self.attributes['captured'])}>"
+        return f"<MinibatchView: {len(self.steps)} updates; {', '.join(map(str, self.attributes.get('captured', [])))}>"
 
     @cached_property
     def _sizes(self) -> np.ndarray:
@@ -133,7 +133,7 @@ class MinibatchView:
         if entry is None:
             hint = did_you_mean(site, [entry["name"] for entry in sites])
             raise MissingTraceError(f"there is no site {site!r}; {hint}")
-        if entry.get("start") is None or site in self._source.group_attributes(path)["missing"]:
+        if entry.get("start") is None or site in self._source.group_attributes(path).get("missing", []):
             raise MissingTraceError(f"site {site!r} has no masks of minibatches")
         units = slice(entry["start"], entry["start"] + entry["n_units"])
         packed = self._source.snapshot(f"{path}/bits", step, (units,))

@@ -45,15 +45,15 @@ def list_command(place: str, form: str) -> None:
 def _listed(path: str) -> dict[str, Any]:
     from tracer.archive import open
     from tracer.archive.summary import duration, progress_of
-    from tracer.errors import TracerError
+    from tracer.errors import TracerError, first_line
 
     facts: dict[str, Any] = dict.fromkeys(("updates", "epochs", "loss", "snapshots", "time", "model"))
     try:
         with open(path) as archive:
             facts |= progress_of(archive)
             state = archive.state
-    except TracerError as error:
-        state = sentence(error)
+    except Exception as error:  # what is wrong with one archive is told beside it
+        state = sentence(error) if isinstance(error, TracerError) else first_line(error)
     seconds = facts.pop("seconds", None)
     facts["time"] = None if seconds is None else duration(seconds)
     return {"archive": path, **facts, "state": state}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tracer.archive import Archive
 from tracer.archive.probes import ProbeView
-from tracer.errors import ArchiveError, MissingTraceError, RecordError
+from tracer.errors import ArchiveError, ArgumentError, MissingTraceError, RecordError, first_line
 from tracer.network import Network, read
 from tracer.network.copies import named_tensors, private_copy
 from tracer.network.memo import trace_once
@@ -156,6 +156,19 @@ def _stored(view: ProbeView, kind: str, declared: Sequence[Mapping[str, Any]] | 
         pairs = zip(leaves, declared, strict=True)
         leaves = [leaf.to(DTYPES[entry["dtype"]]) for leaf, entry in pairs]
     return leaves[0] if len(leaves) == 1 else tuple(leaves) or None
+
+
+def device_of(device: str | torch.device) -> torch.device:
+    """A device that can compute here. Errors: ArgumentError for the name of another one, or of none."""
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found).tolist()
+    except Exception as error:  # what PyTorch raises is of many kinds, AssertionError among them
+        why = first_line(error).partition(". ")[0]
+        raise ArgumentError(
+            f"nothing can be computed on device {str(device)!r} ({why}): say 'cpu', or one that this machine has"
+        ) from error
+    return found
 
 
 def to_device(tree: Any, device: torch.device) -> Any:

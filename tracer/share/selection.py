@@ -1,5 +1,6 @@
 """Which part of an archive is handed on, and what its tables say then."""
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -123,18 +124,16 @@ def _choose_steps(source: Source, steps: Steps, chosen: Selection) -> None:
 
 
 def _matches(values: np.ndarray, steps: Steps) -> np.ndarray:
-    """Which values a slice of steps, or a list of them, names."""
+    """Which values a slice of steps, or a list of them, names; numbers of any size, as Python has them."""
+    known = values.tolist()
     if not isinstance(steps, slice):
-        return np.isin(values, np.fromiter(steps, np.int64))
-    start = 0 if steps.start is None else steps.start
-    chosen = values >= start
-    if steps.stop is not None:
-        chosen &= values < steps.stop
-    if steps.step is not None:
-        if steps.step <= 0:
-            raise ArchiveError(f"steps are selected with a positive stride, not {steps.step}")
-        chosen &= (values - start) % steps.step == 0
-    return chosen
+        wanted = {int(step) for step in steps}
+        return np.array([value in wanted for value in known], bool)
+    start, stride = steps.start or 0, 1 if steps.step is None else steps.step
+    if stride <= 0:
+        raise ArchiveError(f"steps are selected with a positive stride, not {stride}")
+    stop = math.inf if steps.stop is None else steps.stop
+    return np.array([start <= value < stop and (value - start) % stride == 0 for value in known], bool)
 
 
 def _take(chosen: Selection, path: str, axis: int, indices: np.ndarray) -> None:

@@ -14,6 +14,7 @@ from tracer.spec import fill_value
 
 _BLANK = "0" * 64
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-](inf|nan)")
+_HALF = re.compile("[\ud800-\udfff]")
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
@@ -43,8 +44,16 @@ def to_cell(value: Any) -> Any:
 
 
 def as_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a deep copy of attributes as JSON has them: lists, objects, numbers, strings."""
-    return json.loads(to_json(dict(attributes)))
+    r"""Return a deep copy of attributes as JSON has them: lists, objects, numbers, strings.
+
+    Halves of characters, such as the bytes of a path that are no UTF-8, become what a terminal shows of them, since
+    nothing could store them.
+
+    >>> as_json({"title": "\udcff", "shape": (2,)})
+    {'title': '\\udcff', 'shape': [2]}
+    """
+    text = to_json(dict(attributes))
+    return json.loads(_HALF.sub(lambda half: f"\\\\u{ord(half[0]):x}", text))
 
 
 def merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:

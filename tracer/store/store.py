@@ -117,6 +117,11 @@ def local_path(location: str) -> Path:
     return Path(location.removeprefix("file://"))
 
 
+def fixed(location: str) -> str:
+    """A location that stays the same where the program changes its directory."""
+    return location if is_remote(location) else str(local_path(location).absolute())
+
+
 def bounded_root(root: bytes, where: str) -> bytes:
     """The bytes of a root document, refused beyond the size that one can have."""
     if len(root) > MAX_ROOT:

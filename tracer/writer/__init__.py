@@ -11,6 +11,7 @@ import threading
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -79,16 +80,14 @@ class Writer:
         self, path: Path, run_id: str, lock: Lock, tree: Tree, on_error: str, queue_bytes: int
     ) -> None:
         self.path, self.run_id = path, run_id
-        self.closed = False
+        self.closed = self._foreign = self._warned = False
         self._on_error = on_error
         self._declared = Declared()
         self._staging = Staging(queue_bytes)
         self._last_row = -1
-        self._foreign = self._warned = False
         self._held: Callable[[str, np.ndarray], bool] | None = None  # of an archive taken up again
-        self._lock = lock
-        self._worker = Worker(tree, self._lock.release, f"tracer-writer {self.path.name}")
-        self._tree = tree  # only ever used in jobs, that is, on the worker's thread
+        self._lock, self._tree = lock, tree  # the tree is only used in jobs, that is, on the worker's thread
+        self._worker = Worker(tree, lock.release, f"tracer-writer {self.path.name}")
         watch(self)
 
     # ---- declarations ----
@@ -382,19 +381,20 @@ def _create(path: Path, run_id: str, attributes: Mapping[str, Any], sync: bool) 
         lock = Lock(path)
     except OSError as error:
         raise _unusable(path, error) from error
-    try:
-        path.mkdir()
-        tree = Tree(Committer(path, sync=sync), record, labels)
-        tree.commit()
-        return lock, tree
-    except FileExistsError:
-        lock.release()
-        raise ArchiveError(f"{str(path)!r} exists already; choose a new path or remove it first") from None
-    except OSError as error:
-        remove(path)  # made just now, and of no use to anyone
-        lock.release()
-        raise _unusable(path, error) from error
+    with ExitStack() as undo:  # whatever ends it, an interrupt too: what is not whole is of no use to anyone
+        undo.callback(lock.release)
+        try:
+            path.mkdir()
+            undo.callback(remove, path)
+            tree = Tree(Committer(path, sync=sync), record, labels)
+            tree.commit()
+        except OSError as error:
+            raise _unusable(path, error) from error
+        undo.pop_all()
+    return lock, tree
 
 
 def _unusable(path: Path, error: OSError) -> ArchiveError:
+    if isinstance(error, FileExistsError) and os.path.lexists(path):
+        return ArchiveError(f"{str(path)!r} exists already; choose a new path or remove it first")
     return ArchiveError(f"cannot record into {str(path)!r}: {error.strerror}; choose a writable path")

@@ -1,5 +1,9 @@
 """How far a run is and how its loss stands: that of a run that diverged is no number of before."""
 
+import inspect
+import shutil
+import sys
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -46,6 +50,30 @@ def test_a_loss_that_is_due_and_lacks_is_nan(path, losses, state, expected):
 def test_a_run_without_updates_has_no_loss(tmp_path):
     write_archive(tmp_path / "a.zarr", steps=(0,))
     assert progress_of(open_archive(tmp_path / "a.zarr"))["loss"] is None
+
+
+@pytest.mark.parametrize("last", [NAN, INF])
+def test_times_that_are_none_give_no_duration(path, last):
+    archive = open_archive(path)
+    archive.rows["time"][-1] = last
+    assert progress_of(archive)["seconds"] is None
+    assert summarize(archive)["trained"]["seconds"] is None
+
+
+def test_folders_within_folders_are_measured_without_end(path, tmp_path):
+    deep = tmp_path / "a.zarr"
+    shutil.copytree(path, deep)
+    known = summarize(open_archive(deep))["recorded"]
+    inner = deep / "steps" / "/".join("a" * 400)
+    inner.mkdir(parents=True)
+    (inner / "file").write_bytes(b"12345")
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 200)
+    try:
+        told = summarize(open_archive(deep))["recorded"]
+    finally:
+        sys.setrecursionlimit(before)
+    assert (told["bytes"], told["files"]) == (known["bytes"] + 5, known["files"] + 1)
 
 
 def test_list_and_info_say_since_when(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Where an archive comes from is in it and is printed; probes may keep their inputs to themselves."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -145,3 +146,13 @@ def test_a_private_probe_of_several_inputs(tmp_path: Path) -> None:
     ):
         pass
     assert tracer.open(tmp_path / "a.zarr").probes["train"].raw is not None
+
+
+def test_a_path_that_is_no_text_is_told_as_a_terminal_shows_it(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.zarr")
+    run_loop(path, probes={})
+    set_attributes(path, {"source": os.fsdecode(b"\xff")})
+    with tracer.open(path) as archive:
+        assert archive.attributes["title"] == "\\udcff"
+        assert archive.attributes["provenance"] == {"source": "\\udcff"}
+    assert verify(path, full=True).ok

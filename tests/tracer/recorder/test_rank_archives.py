@@ -13,6 +13,8 @@ import tracer
 from tests.attacks.hostile import change_root, nodes
 from tests.loops import mlp
 from tests.recording import declare, put, put_row
+from tracer.archive.ranks import every
+from tracer.archive.source import Source
 from tracer.archive.summary import summarize
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
 from tracer.recorder import RecordWarning, ranks
@@ -80,6 +82,18 @@ def test_one_archive_shows_what_every_rank_recorded(run):
     with warnings.catch_warnings(action="error"):
         xarray.open_datatree(run, engine="zarr").close()
         xarray.open_datatree(run / "ranks/1", engine="zarr").close()
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_other_ranks_are_found_after_the_program_changed_its_directory(run, monkeypatch, zipped):
+    path = pack(run, zip=True) if zipped else run
+    monkeypatch.chdir(path.parent)
+    source = Source(path.name)
+    monkeypatch.chdir("/")
+    others = every(source)
+    assert sorted(others) == [1, 2]
+    for one in (source, *others.values()):
+        one.close()
 
 
 def test_nothing_is_shown_after_the_last_update_of_the_slowest_rank(tmp_path):
@@ -234,7 +248,7 @@ def spoil(path: Path, change: dict[str, object]) -> None:
         ({"run_id": "f" * 32}, "belongs to another run"),
         ({"rank": {"rank": 2, "world_size": 3}}, "is not that of rank 1 of 3"),
         ({"rank": {"rank": 1, "world_size": 4}}, "is not that of rank 1 of 3"),
-        ({"rank": 1}, "its table of rank is damaged"),
+        ({"rank": 1}, "its attribute 'rank' is no object"),
     ],
 )
 def test_an_archive_that_is_not_of_this_rank_of_this_run_is_not_shown(run, change, why):

@@ -208,8 +208,9 @@ def test_the_same_declarations_may_be_made_again_and_others_are_refused(path: Pa
         writer.append("weights", 4, False, {"float32": weights(4)})
     with pytest.raises(RecordError, match="step 5 came after step 5"):
         put_row(writer, 5)
-    writer.stream("gram", {"gram": ("float64", (1, 2), ("layer", "example"))})  # new streams may begin here
-    writer.append("gram", 6, False, {"gram": np.ones((1, 2))})
+    gram = ("float64", (1, 2, 2), ("layer", "example", "example_2"))
+    writer.stream("gram", {"gram": gram})  # new streams may begin here
+    writer.append("gram", 6, False, {"gram": np.ones((1, 2, 2))})
     put_row(writer, 6, scalars={"new": 1.0})
     writer.close()
     assert verify(path, full=True).ok

@@ -56,6 +56,16 @@ def test_disk_full_at_creation_leaves_nothing(path: Path, monkeypatch: pytest.Mo
     assert list(path.parent.iterdir()) == []
 
 
+def test_a_creation_that_is_broken_off_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "writev", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        Writer(path, attributes={})
+    assert list(path.parent.iterdir()) == []
+
+
 def test_wrong_snapshots_are_refused(path: Path) -> None:
     writer = Writer(path, attributes={})
     declare(writer)
