@@ -141,6 +141,7 @@ def archive(tmp_path, layer="0"):
         layer_table=[{"name": layer, "parameters": ["0.weight", "0.bias"]}],
         probes={"train": probe},
         _source=SimpleNamespace(
+            store=SimpleNamespace(folder=str(root), files=lambda: None),
             has=lambda path: True,
             shape=lambda path: (6, 1, 8, 8),
             group_attributes=lambda path: {},
