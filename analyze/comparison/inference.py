@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 LEVEL = 0.05  # chance that any of the measures is said to follow a target that none follows
-FEWEST = (
-    8  # runs that an interval takes: of fewer, intervals miss twice as often as they may, or have no width
-)
+# Runs that an interval takes: of fewer, intervals miss twice as often as they may, or have no width.
+FEWEST = 8
 Floats = NDArray[np.float64]
 
 

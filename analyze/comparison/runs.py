@@ -34,9 +34,8 @@ class Run:
     analysis: Path
     facts: dict[str, Any]
     skipped: dict[str, str] = field(default_factory=dict)
-    otherwise: dict[str, str] = field(
-        default_factory=dict
-    )  # saved with options that are not the defaults: which
+    # Metrics saved with options that are not the defaults, and which options.
+    otherwise: dict[str, str] = field(default_factory=dict)
     _looked: dict[str, dict[str, Any] | None] = field(default_factory=dict, repr=False)
 
     @classmethod

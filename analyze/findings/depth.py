@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import combinations
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from analyze.findings.evidence import (
 )
 from analyze.findings.intervals import correlation, difference_of_shares, sample, share
 from analyze.tables import example_probe
+from tracer.errors import how_many
 
 
 def complexity(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
@@ -117,8 +117,8 @@ def paths(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
     now = now.within(0, 1)
     settle = "settle" if change.above(0) else "grow more restless"
     text = (
-        f"Paths through the network {settle}: the cosine of an example's path with its own {length:,} "
-        f"{'update' if length == 1 else 'updates'} before went from {number(now.value - change.value)} (step "
+        f"Paths through the network {settle}: the cosine of an example's path with its own "
+        f"{how_many(length, 'update')} before went from {number(now.value - change.value)} (step "
         f"{steps[at_first]:,}) to {told(now)} (step {steps[at_last]:,}) over {whom(results, chosen, n)}"
     )
     intervals = {"last": now, "change": change}
@@ -147,11 +147,11 @@ def _of_one_length(steps: np.ndarray, defined: np.ndarray) -> tuple[int, int, in
 
     None where there are no two, or the last is in the first half of the run, of whose end it says nothing.
     """
-    places = [int(k) for k in np.flatnonzero(defined) if k > 0]
-    pairs = [
-        (a, b, int(steps[b] - steps[b - 1]))
-        for a, b in combinations(places, 2)
-        if steps[b] - steps[b - 1] == steps[a] - steps[a - 1]
-    ]
+    found: dict[int, tuple[int, int]] = {}
+    for k in map(int, np.flatnonzero(defined)):
+        if k > 0:
+            length = int(steps[k] - steps[k - 1])
+            found[length] = found.get(length, (k, k))[0], k
+    pairs = [(first, last, length) for length, (first, last) in found.items() if first < last]
     widest = max(pairs, key=lambda pair: int(steps[pair[1]] - steps[pair[0]]), default=None)
     return widest if widest is not None and 2 * steps[widest[1]] >= steps[-1] else None

@@ -2,7 +2,7 @@
 
 What a model is made of is written down without its weights: classes and their code, attributes, shapes. Two models
 of one such description have one table. The description does not reach everything a forward pass may read (a global
-variable, say), so a table that is taken again is run beside the model first.
+variable, say), so a table that is taken again is run beside the model first, as is a new one.
 """
 
 import enum
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tracer.errors import RecordError
 from tracer.network.checks import currency
 from tracer.network.copies import named_tensors, of_torch, state_of, to_numpy, unwrap
 from tracer.network.network import Network
@@ -25,6 +26,10 @@ from tracer.network.pytree import examples_in, leaves_of
 from tracer.network.torch_internals import HOOKS
 from tracer.network.tracing import trace
 
+_OTHER = (
+    "what torch.export makes of it computes something else than the model (two of its tensors may be one memory that "
+    "is written in place, or it may read what changes between two passes)"
+)
 _MOST = 64  # tables that are held
 _CONSTANTS = 1 << 24  # bytes of constants in a table that is held, at most
 _VALUES = 1 << 20  # bytes of a tensor that is told by its values, at most
@@ -70,15 +75,21 @@ def trace_once(
     objective: Objective | None = None,
     chunk: int = 64,
 ) -> Network:
-    """What `trace` gives, from an earlier trace of such a model where there is one that computes the same."""
+    """What `trace` gives, from an earlier trace of such a model where there is one that computes the same.
+
+    Errors: as `trace`, and RecordError where the table computes something else than the model.
+    """
+    arguments = (model, inputs, targets, loss)
     key = description(model, inputs, targets, loss, objective, chunk)
     with _lock:
         known = _tables.get(key) if key is not None else None
-    if known is not None and currency(known, model, inputs, targets, loss, objective=objective).holds:
+    if known is not None and currency(known, *arguments, objective=objective).holds:
         with _lock:
             _tables[key] = _tables.pop(key, known)  # those not asked for the longest go first
         return known.derived()
-    network = trace(model, inputs, targets, loss, objective=objective, chunk=chunk)
+    network = trace(*arguments, objective=objective, chunk=chunk)
+    if not currency(network, *arguments, objective=objective).holds:
+        raise RecordError(_OTHER)
     if key is not None and sum(value.nbytes for value in network.constants.values()) <= _CONSTANTS:
         with _lock:
             _tables.pop(key, None)

@@ -82,11 +82,6 @@ class _Place:
             delattr(self._owner, self._name)
 
 
-def at_work(loader: DataLoader[Any]) -> bool:
-    """Whether a loader has persistent workers that have started."""
-    return loader._iterator is not None
-
-
 def draw_from(loader: DataLoader[Any], sampler: Any) -> None:
     """Have a loader draw its batches from another sampler.
 

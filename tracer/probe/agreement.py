@@ -14,9 +14,8 @@ from tracer.gradients import Piece, Plan
 from tracer.gradients.forms import Form, Outer, Scatter, Tied
 from tracer.network.table import Row
 
-_APART = (
-    1 / 32
-)  # of a gradient's length: far above any rounding, bfloat16's too, far below what a wrong rule misses
+# Of a gradient's length: far above any rounding, bfloat16's too, and far below what a wrong rule misses.
+_APART = 1 / 32
 
 
 class Agreement:

@@ -16,14 +16,7 @@ from tracer.errors import ArchiveError, RecordError, first_line
 from tracer.network import Network
 from tracer.network.checks import reached
 from tracer.network.checks import some as first_of
-from tracer.network.copies import (
-    memory_returned,
-    named_tensors,
-    passing_copy,
-    private_copy,
-    quiet,
-    unwrap,
-)
+from tracer.network.copies import memory_returned, named_tensors, passing_copy, private_copy, quiet, unwrap
 from tracer.network.estimate import Estimate, estimate
 from tracer.network.loss_kind import judged
 from tracer.network.objective import Objective, Scored, call_model, objective_of, per_example, said_targets

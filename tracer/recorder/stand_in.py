@@ -6,17 +6,12 @@ from torch import nn
 
 from tracer.errors import ArchiveError, RecordError, first_line
 from tracer.network import Network
-from tracer.network.checks import currency
 from tracer.network.copies import of_torch, unwrap
 from tracer.network.memo import trace_once
 from tracer.network.tracing import INSTEAD
 from tracer.recorder.forward.untraced import EagerNetwork
 from tracer.recorder.structure import told
 
-_OTHER = (
-    "what torch.export makes of it computes something else than the model (two of its tensors may be one memory that "
-    "is written in place, or it may read what changes between two passes)"
-)
 _HOOKED = ("_forward_hooks", "_forward_pre_hooks")
 
 
@@ -38,14 +33,11 @@ def hooked(model: nn.Module) -> list[str]:
 
 
 def traced(*arguments: Any, chunk: int, **goal: Any) -> Network | EagerNetwork:
-    """The table of a model, as `trace_once`; the model itself where that cannot be had, or computes something else."""
+    """The table of a model, as `trace_once`; the model itself where that cannot be had."""
     try:
-        network = trace_once(*arguments, **goal, chunk=chunk)
+        return trace_once(*arguments, **goal, chunk=chunk)
     except (RecordError, ArchiveError) as refusal:
         return untraced(*arguments, **goal, refusal=refusal)
-    if currency(network, *arguments, **goal).holds:
-        return network
-    return untraced(*arguments, **goal, refusal=RecordError(_OTHER))
 
 
 def untraced(*arguments: Any, refusal: Exception, **goal: Any) -> EagerNetwork:
