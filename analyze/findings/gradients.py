@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,6 +23,9 @@ from analyze.findings.evidence import (
 )
 from analyze.findings.intervals import FEWEST, Interval, difference, mean, quantile, share
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 SHARES = ("pairs that help", "pairs that harm")  # above 0 whatever is so
 FEWEST_OF_CLASS = 6  # examples, of the smaller of two classes
 
@@ -31,11 +35,10 @@ def stiffness(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
     series = select(results, "stiffness", "cosine", pair="train-train", layer="all")
     if series is None or series.dims != ("step",):
         return None
-    steps = [int(step) for step in series.dropna("step")["step"].values]
-    step = next((step for step in reversed(steps) if _examples(results, step, "train") >= FEWEST), None)
-    if step is None:
+    found = _first_and_last(series, lambda step: _examples(results, step, "train"))
+    if found is None:
         return None
-    n = _examples(results, step, "train")
+    first, step, n = found
     own = _of_one_set(*_cosine(results, step, "train-train"), n)
     if own is None:
         return None
@@ -50,7 +53,6 @@ def stiffness(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
         text += " Gradients were sketched, and the interval holds the error of that too."
     intervals = {"cosine": own}
     text += _pairs(results, step, own, n, intervals)
-    first = steps[0]
     start, n_start = _cosine(results, first, "train-train"), _examples(results, first, "train")
     change = (
         difference(start, _cosine(results, step, "train-train"), min(n, n_start), fewest=FEWEST)
@@ -65,6 +67,15 @@ def stiffness(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
     text += _unseen(results, step, n, intervals)
     kind = kind_of(any(one.excludes(0) for name, one in intervals.items() if name not in SHARES))
     return Finding("stiffness", "stiffness", text, kind, intervals, n, examples)
+
+
+def _first_and_last(series: xr.DataArray, n_at: Callable[[int], int]) -> tuple[int, int, int] | None:
+    """First step with a value, the last with values of FEWEST examples or more, and of how many it has them."""
+    steps = [int(step) for step in series.dropna("step")["step"].values]
+    for step in reversed(steps):
+        if (n := n_at(step)) >= FEWEST:
+            return steps[0], step, n
+    return None
 
 
 def _cosine(results: Datasets, step: int, pair: str) -> tuple[float, float]:
@@ -198,11 +209,10 @@ def classes(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
     series = select(results, "class_stiffness", "cosine_within", layer="all")
     if series is None or series.dims != ("step",):
         return None
-    steps = [int(step) for step in series.dropna("step")["step"].values]
-    step = next((step for step in reversed(steps) if _of_classes(results, step).sum() >= FEWEST), None)
-    if step is None:
+    found = _first_and_last(series, lambda step: int(_of_classes(results, step).sum()))
+    if found is None:
         return None
-    n = int(_of_classes(results, step).sum())
+    first, step, n = found
     within, between = (
         of(*_mean(results, step, where), fewest=3)
         for of, where in ((_of_one_set, "within"), (_of_cosines, "between"))
@@ -225,7 +235,7 @@ def classes(results: Datasets, said: Mapping[str, Finding]) -> Finding | None:
             f"{lead} of one class {_verb(within)}, mean cosine {told(within)}; those of two classes {_verb(between)}, "
             f"{told(between)}."
         )
-        start, always = _start(results, steps[0], step, intervals)
+        start, always = _start(results, first, step, intervals)
         text += start
         told_apart = not always
     text += _cells(results, step, intervals)

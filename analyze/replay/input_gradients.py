@@ -85,9 +85,8 @@ def layer_margins(state: State, examples: Examples) -> tuple[list[str], np.ndarr
     labels, targets = examples.labels, _as_numpy(examples.targets)
     margins, lengths = [], []
     moments: dict[str, list[Any]] = {place: [0.0, 0.0] for place in places}
-    origin: dict[
-        str, Any
-    ] = {}  # values of the first example, from which all are counted: equal ones have no variance
+    # Values of the first example, from which all are counted: equal ones have no variance.
+    origin: dict[str, Any] = {}
     for start, stop in bounds(state, examples):
         chunk = _Chunk(state, part(inputs, start, stop), names, real)
         margin, by_place = chunk.margins(labels[start:stop], targets[start:stop], examples.rule)

@@ -15,7 +15,7 @@ from tracer.archive import Archive
 from tracer.errors import MissingTraceError, did_you_mean
 from tracer.network import Network
 from tracer.rerun import reproduces
-from tracer.rerun.stored import Networks, device_of, probe_of, tensors_of, to_device
+from tracer.rerun.stored import Networks, probe_of, tensors_of, to_device, usable_device
 from tracer.spec.correctness import Correctness
 
 
@@ -39,7 +39,7 @@ class Replay:
         memory: int = 1 << 30,
         data: Any = None,
     ) -> None:
-        self.archive, self.device, self.memory = archive, device_of(device), memory
+        self.archive, self.device, self.memory = archive, usable_device(device), memory
         self.data = data
         self.steps = archive.steps("weights")
         self.probes = list(archive.probes)

@@ -21,7 +21,7 @@ from analyze.numerics.processes import cores, leave_a_core, pool
 from analyze.report import render
 from analyze.saved.documents import document, folder
 from analyze.saved.seals import Seals
-from analyze.saved.store import ResultStore
+from analyze.saved.store import ResultStore, made_of
 from analyze.summary import lines
 from analyze.tables import PROVENANCE, neutral, tidy
 from tracer.store.files import write_whole
@@ -122,7 +122,7 @@ class Pages:
 
         figures = self.path / "figures"
         page = render(results, results.archive, figures=figures, entries=self._entries, drawn=drawn)
-        self._seals.unseal(*(file for name in (*self._waiting, *self._under_way) for file in _names(name)))
+        self._seals.unseal(*(file for name in (*self._waiting, *self._under_way) for file in made_of(name)))
         notes = {name: note for name, (_, note) in self._drawn.items() if note}
         write_whole(self.path / "summary.json", json.dumps(summary(results, notes), indent=1))
         write_whole(self.path / "report.html", page)
@@ -146,12 +146,12 @@ class Pages:
                 del self._under_way[name]
                 fresh.append(name)
         # Only this process writes the list of digests: two would lose entries of each other's.
-        made = [file for name in fresh for file in _names(name)]
+        made = [file for name in fresh for file in made_of(name)]
         self._seals.seal(*(file for file in made if (self.path / file).is_file()))
 
     def _missing(self, name: str, data: xr.Dataset) -> tuple[Path | None, Path | None]:
         """Where the table and the figure of a result go, None for one that is there and is of this very result."""
-        mark, places = _mark(data), _names(name)
+        mark, places = _mark(data), made_of(name)
         same = self._before.get(name) == mark != ""
         there = [same and self._seals.holds(place) for place in places]
         table, figure = (
@@ -171,10 +171,6 @@ def _returned(future: Future[str], work: Work) -> str:
 def _mark(data: xr.Dataset) -> str:
     """What tells a result from any other of its name; nothing where it does not say."""
     return str(data.attrs.get("fingerprint", ""))
-
-
-def _names(name: str) -> tuple[str, str]:
-    return f"tables/{name}.csv", f"figures/{name}.svg"
 
 
 def _fingerprints(path: Path) -> dict[str, str]:

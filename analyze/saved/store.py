@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 SMALL = 1 << 24  # bytes of a result whose files are made in memory
 
 
+def made_of(name: str) -> tuple[str, str]:
+    """The files beside `results.zarr` that show a result: its table and its figure."""
+    return f"tables/{name}.csv", f"figures/{name}.svg"
+
+
 class ResultStore:
     """The `results.zarr` of a directory: one group a metric, each written whole or not at all.
 
@@ -44,7 +49,7 @@ class ResultStore:
 
     def _let_go(self, name: str) -> None:
         """Remove a result, and first the table and the figure of it: without it nobody would know them."""
-        made = f"tables/{name}.csv", f"figures/{name}.svg"
+        made = made_of(name)
         for file in (self.root.parent / one for one in made):
             if not file.parent.is_symlink():
                 file.unlink(missing_ok=True)

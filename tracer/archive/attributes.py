@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tracer.store.files import as_utf8
+from tracer.store.store import parted
 
 SINGLE = str | int | float  # and truth values
 
@@ -14,10 +15,8 @@ def name_of(path: str) -> str:
     >>> name_of("runs/mlp.zarr"), name_of("s3://bucket/mlp.zip"), name_of("run.3")
     ('mlp', 'mlp', 'run.3')
     """
-    name = shown(path).rstrip("/").rpartition("/")[2]
-    return next(
-        (name.removesuffix(end) for end in (".zarr", ".zip", ".analysis") if name.endswith(end)), name
-    )
+    name, ending = parted(shown(path).rstrip("/").rpartition("/")[2])
+    return name if ending else name.removesuffix(".analysis")
 
 
 def shown(path: str) -> str:

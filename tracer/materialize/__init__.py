@@ -18,7 +18,7 @@ from tracer.materialize.others import copy_others
 from tracer.probe import named_probes
 from tracer.probe.memory import GRADIENTS
 from tracer.rerun.passes import kept
-from tracer.rerun.stored import Factory, Networks, device_of
+from tracer.rerun.stored import Factory, Networks, usable_device
 from tracer.rerun.wanted import Take, wanted
 from tracer.spec import PROBE_STREAMS
 from tracer.store.stores import is_path
@@ -120,7 +120,7 @@ def _filling(
         networks,
         wants,
         at,
-        device_of(device),
+        usable_device(device),
         streams={stream for want in wants.values() for stream in want.all},
         gradients=_mode(archive, mode),
         memory=parse_memory(memory or archive.card.get("memory") or 1 << 30),

@@ -313,9 +313,8 @@ def quiet(*runs: Any, grad: bool) -> Iterator[None]:
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
-        stack.enter_context(
-            torch.compiler.set_stance("force_eager")
-        )  # first: it refuses to run while compiled
+        # First: it refuses to run while compiled.
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(memory_returned())
         stack.enter_context(untouched_random_state(*runs))
         stack.enter_context(plain_math())

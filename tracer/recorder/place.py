@@ -4,7 +4,8 @@ from pathlib import Path
 
 from tracer.errors import ArchiveError, RecordError, did_you_mean
 from tracer.recorder.ranks.writer import Parent
-from tracer.writer.place import cannot_write, locked, parted, remove, settled
+from tracer.store.store import parted
+from tracer.writer.place import cannot_write, locked, remove, settled
 
 EXISTS = ("refuse", "overwrite", "number")
 
@@ -22,7 +23,7 @@ def placed(path: Path, exists: str, *, resuming: bool, several: bool) -> Path:
             f"exists={exists!r} does not go with {with_what}: choose a path of its own for the run."
         )
     number, free = 1, path
-    name, ending = parted(path)
+    name, ending = parted(path.name)
     while exists == "number" and (free.exists() or free.is_symlink()):
         number += 1
         free = path.with_name(f"{name}-{number}{ending}")

@@ -158,7 +158,7 @@ def _stored(view: ProbeView, kind: str, declared: Sequence[Mapping[str, Any]] | 
     return leaves[0] if len(leaves) == 1 else tuple(leaves) or None
 
 
-def device_of(device: str | torch.device) -> torch.device:
+def usable_device(device: str | torch.device) -> torch.device:
     """A device that can compute here. Errors: ArgumentError for the name of another one, or of none."""
     try:
         found = torch.device(device)

@@ -12,9 +12,10 @@ from tracer.errors import ArchiveError
 from tracer.share.content import ArchiveContent, Content, difference
 from tracer.share.selection import Selection, Steps, select
 from tracer.share.tree import Progress, write_tree
+from tracer.store.store import parted
 from tracer.store.stores import is_path
 from tracer.store.zip_writer import write_zip
-from tracer.writer.place import beside, exists, fresh, parted, remove, settled
+from tracer.writer.place import beside, exists, fresh, remove, settled
 
 
 def pack(
@@ -90,7 +91,7 @@ def _target(source: Source, output: str | os.PathLike[str] | None, beside: bool,
         raise ArchiveError(f"{source.path!r} is not on this machine: name an output")
     else:
         target = Path(source.path).absolute()
-        target = target.with_name(parted(target)[0] + suffix) if beside else target
+        target = target.with_name(parted(target.name)[0] + suffix) if beside else target
         if target.is_file() and not beside:
             raise ArchiveError(f"{source.path!r} is a zip file already: name an output, or unpack it")
     own = target == Path(source.path).absolute()

@@ -25,9 +25,8 @@ OF_GRADIENTS = ("gram", "sketches")  # groups that are recorded with the gradien
 
 # Rows of one object, and of one inner chunk, of arrays that grow row by row: of updates, of their ids, and of others.
 STEP_ROWS, STEP_INNER = 1 << 18, 1 << 10
-FEW_SCALARS = (
-    16  # more than these have objects of fewer rows, since each commit writes the last one of each anew
-)
+# More scalars than these have objects of fewer rows, since each commit writes the last one of each anew.
+FEW_SCALARS = 16
 SCALAR_ROWS = 1 << 14
 IDS_ROWS, IDS_INNER = 1 << 20, 1 << 12
 TAIL_ROWS, TAIL_INNER = 1 << 12, 1 << 8

@@ -117,6 +117,16 @@ def local_path(location: str) -> Path:
     return Path(location.removeprefix("file://"))
 
 
+def parted(name: str) -> tuple[str, str]:
+    """Name of an archive without its ending, and the ending that it is one, which may be nothing.
+
+    >>> parted("mlp.zarr"), parted("lr0.1")
+    (('mlp', '.zarr'), ('lr0.1', ''))
+    """
+    ending = next((end for end in (".zarr", ".zip") if name.endswith(end)), "")
+    return name.removesuffix(ending), ending
+
+
 def fixed(location: str) -> str:
     """A location that stays the same where the program changes its directory."""
     return location if is_remote(location) else str(local_path(location).absolute())

@@ -16,7 +16,7 @@ from tracer.network import Network
 from tracer.network.fixed_masks import by_example
 from tracer.rerun import RELATIVE, amplification, part, places, recorded
 from tracer.rerun.passes import FillPass, as_recorded, kept
-from tracer.rerun.stored import Networks, device_of, tensors_of, to_device
+from tracer.rerun.stored import Networks, tensors_of, to_device, usable_device
 from tracer.rerun.wanted import Wanted, wanted
 from tracer.spec import PROBE_STREAMS, stream_of
 from tracer.verify.report import Report
@@ -29,7 +29,7 @@ def compare(path: str | os.PathLike[str], report: Report, device: str | torch.de
 
     What cannot be replayed (no network, an operation off the list, no inputs) is a note.
     """
-    place = device_of(device)
+    place = usable_device(device)
     with archives.open(path) as archive:
         try:
             _Replay(archive, report, place).run()

@@ -24,12 +24,12 @@ from tracer.errors import ArchiveError, RecordError
 from tracer.spec.release import version
 from tracer.store import files
 from tracer.store.documents import as_json
-from tracer.store.files import Lock, as_utf8
+from tracer.store.store import parted
 from tracer.writer.commits import Tree
 from tracer.writer.committer import Committer
 from tracer.writer.declared import Declared
 from tracer.writer.lifetime import unwatch, watch
-from tracer.writer.place import parted, remove, settled
+from tracer.writer.place import remove, settled
 from tracer.writer.row import Row
 from tracer.writer.staging import Arrival, Staging
 from tracer.writer.taken_up import TakenUp
@@ -77,7 +77,7 @@ class Writer:
         return writer
 
     def _start(
-        self, path: Path, run_id: str, lock: Lock, tree: Tree, on_error: str, queue_bytes: int
+        self, path: Path, run_id: str, lock: files.Lock, tree: Tree, on_error: str, queue_bytes: int
     ) -> None:
         self.path, self.run_id = path, run_id
         self.closed = self._foreign = self._warned = False
@@ -352,7 +352,7 @@ class Writer:
         return False
 
 
-def _create(path: Path, run_id: str, attributes: Mapping[str, Any], sync: bool) -> tuple[Lock, Tree]:
+def _create(path: Path, run_id: str, attributes: Mapping[str, Any], sync: bool) -> tuple[files.Lock, Tree]:
     """Make an empty archive that readers can open."""
     record = {
         "format": spec.FORMAT,
@@ -363,7 +363,7 @@ def _create(path: Path, run_id: str, attributes: Mapping[str, Any], sync: bool) 
         "committed_step": None,
     }
     labels = {
-        "title": as_utf8(parted(path)[0]).decode(),
+        "title": files.as_utf8(parted(path.name)[0]).decode(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "creation_library": "tracer",
         "creation_library_version": version(),
@@ -378,7 +378,7 @@ def _create(path: Path, run_id: str, attributes: Mapping[str, Any], sync: bool) 
         path.parent.mkdir(parents=True, exist_ok=True)
         for folder in missing if sync else ():
             files.sync(folder.parent)
-        lock = Lock(path)
+        lock = files.Lock(path)
     except OSError as error:
         raise _unusable(path, error) from error
     with ExitStack() as undo:  # whatever ends it, an interrupt too: what is not whole is of no use to anyone

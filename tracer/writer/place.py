@@ -105,16 +105,6 @@ def settled(path: str | os.PathLike[str]) -> Path:
     return place
 
 
-def parted(path: Path) -> tuple[str, str]:
-    """Name of an archive without its ending, and the ending that it is one, which may be nothing.
-
-    >>> parted(Path("runs/mlp.zarr")), parted(Path("runs/lr0.1"))
-    (('mlp', '.zarr'), ('lr0.1', ''))
-    """
-    ending = next((end for end in (".zarr", ".zip") if path.name.endswith(end)), "")
-    return path.name.removesuffix(ending), ending
-
-
 def remove(path: Path) -> None:
     """Remove a file, a link or a directory, if it is there."""
     if path.is_dir() and not path.is_symlink():
