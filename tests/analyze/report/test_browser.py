@@ -298,6 +298,12 @@ def test_a_name_that_is_markup_stays_text(page, results, tmp_path):
     assert page.evaluate(SANE) == []
 
 
+def resize(page, width):
+    """Give a page that is shown another width, and wait until it has been drawn so."""
+    page.set_viewport_size({"width": width, "height": 900})
+    page.evaluate("() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+
+
 def test_panels_stand_below_one_another_where_there_is_little_room(page, report, results):
     page.set_viewport_size({"width": 400, "height": 900})
     page.goto(report)
@@ -311,20 +317,20 @@ def test_panels_stand_below_one_another_where_there_is_little_room(page, report,
     shown = page.get_by_role("status").inner_text().replace("−", "-")
     expected = float(results["stiffness"]["cosine"].sel(pair="train-train", layer="all")[0])
     assert f"{float(f'{expected:.4g}')}" in shown
-    page.set_viewport_size({"width": 1280, "height": 900})
+    resize(page, 1280)
     assert svg.get_attribute("viewBox").startswith("0 0 518.4")
 
 
 def test_a_panel_that_comes_to_stand_alone_has_the_numbers_it_shared(page, comparison):
     page.goto(comparison)
     assert page.locator(".lent").count() == 0
-    page.set_viewport_size({"width": 400, "height": 900})
+    resize(page, 400)
     texts = "group => [...group.querySelectorAll('text:not([transform])')].map(text => text.textContent)"
     first, second = page.locator(".plot svg:has(.lent)").first.locator("[data-panel]").all()[:2]
     assert set(second.locator(".lent").evaluate(texts)) <= set(first.evaluate(texts))
     left = second.locator(".lent").bounding_box()
     assert left["x"] > 0 and left["width"] < 60 and left["y"] > first.bounding_box()["y"] + 40
-    page.set_viewport_size({"width": 1280, "height": 900})
+    resize(page, 1280)
     assert page.locator(".lent").count() == 0
 
 
