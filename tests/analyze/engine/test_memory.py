@@ -29,16 +29,18 @@ def of_pairs(name: str) -> bool:
 PAIRS = [name for name in analyze.available_metrics() if of_pairs(name)]
 # Those that come closest: of Gram matrices and of masks; the others read the same arrays.
 CLOSEST = ("class_stiffness", "path_distance")
+OTHERS = tuple(name for name in PAIRS if name not in CLOSEST)
 ALONE = """
 import sys
 import analyze
 from tests.memory import Peak
-few, many, name, memory = sys.argv[1:]
-analyze.run(few, [name])  # what is loaded once
-peak = Peak()
-peak.begin()
-analyze.run(many, [name], memory=int(memory))
-print(peak.taken)
+few, many, memory, *names = sys.argv[1:]
+for name in names:
+    analyze.run(few, [name])  # what is loaded once
+    peak = Peak()
+    peak.begin()
+    analyze.run(many, [name], memory=int(memory))
+    print(peak.taken)
 """
 
 
@@ -79,16 +81,17 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / f"{name}.zarr" for name in runs}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in CLOSEST)) for name in PAIRS]
-)
-def test_a_block_of_any_metric_of_pairs_stays_within_its_memory(pairs: dict[str, Path], name: str) -> None:
+@pytest.mark.parametrize("names", [CLOSEST, pytest.param(OTHERS, marks=pytest.mark.slow)])
+def test_a_block_of_any_metric_of_pairs_stays_within_its_memory(
+    pairs: dict[str, Path], names: tuple[str, ...]
+) -> None:
     """So many snapshots go together as fill the memory, whatever the function itself makes of them.
 
     In a process of its own: how much is taken depends on what is free, and so on the thousands of tests before.
     """
     memory = 60 * MIB  # all snapshots at once take 100 and more
-    task = [str(pairs["few"]), str(pairs["many"]), name, str(memory)]
+    task = [str(pairs["few"]), str(pairs["many"]), str(memory), *names]
     command = [sys.executable, "-c", ALONE, *task]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert int(done.stdout) < SLACK * memory
+    taken = dict(zip(names, map(int, done.stdout.split()), strict=True))
+    assert {name: peak for name, peak in taken.items() if peak >= SLACK * memory} == {}

@@ -81,18 +81,31 @@ def comparison(tmp_path_factory):
     return (folder / "out" / "comparison.html").as_uri()
 
 
+@pytest.fixture(scope="module")
+def tab(browser):
+    """One page for all tests: starting another takes the browser longer than most tests last."""
+    return browser.new_page()
+
+
 @pytest.fixture
-def page(browser):
+def page(tab):
     """A page that fails the test for any word on the console and any request but for the file itself."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page, said = context.new_page(), []
-    page.set_default_timeout(10_000)
-    page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: request.url.startswith("file:") or said.append(request.url))
-    yield page
+    said = []
+    heard = {
+        "console": lambda message: said.append(f"{message.type}: {message.text}"),
+        "pageerror": lambda error: said.append(str(error)),
+        "request": lambda request: request.url.startswith("file:") or said.append(request.url),
+    }
+    tab.set_default_timeout(10_000)
+    tab.set_viewport_size({"width": 1280, "height": 900})
+    tab.emulate_media(media="null", color_scheme="null")
+    for event, listener in heard.items():
+        tab.on(event, listener)
+    yield tab
+    for event, listener in heard.items():
+        tab.remove_listener(event, listener)
     assert said == []
-    context.close()
+    tab.goto("about:blank")
 
 
 def view(page, metric, name):
