@@ -72,13 +72,13 @@ class Run:
         return {name: known for name in names if (known := self._looked[name]) is not None}
 
     def _look(self, names: Sequence[str]) -> dict[str, dict[str, Any] | None]:
-        store, digest = ResultStore(self.analysis), self.facts.get("digest")
+        store, digest, cards = ResultStore(self.analysis), self.facts.get("digest"), available_metrics()
         found: dict[str, dict[str, Any] | None] = {}
         for name in store.names(names):
             attributes = _attributes(store.root, name)
             mine = not self.path or attributes.get("sources") == sources()
             if mine and (digest is None or attributes.get("archive_digest", digest) == digest):
-                other = other_options(store.root, name)
+                other = other_options(store.root, name, cards)
                 if other:
                     self.otherwise[name] = other
                 else:
@@ -161,12 +161,12 @@ class Pages:
         return True
 
 
-def other_options(root: Path, name: str) -> str:
+def other_options(root: Path, name: str, cards: Mapping[str, Metric]) -> str:
     """Options of a saved result, and of those it was made of, that are not the defaults; empty where all are.
 
     Of a metric that is not installed the defaults are not known.
     """
-    card = available_metrics().get(name)
+    card = cards.get(name)
     if card is None:
         return ""
     try:
@@ -176,7 +176,7 @@ def other_options(root: Path, name: str) -> str:
     usual = dict(json.loads(json.dumps(card.options, default=str)))
     other = [f"{name}.{key}={value}" for key, value in saved.items() if usual.get(key) != value]
     made_of = dict.fromkeys(read.partition(".")[0] for read in card.reads if "." in read)
-    return ", ".join([*other, *filter(None, (other_options(root, one) for one in made_of))])
+    return ", ".join([*other, *filter(None, (other_options(root, one, cards) for one in made_of))])
 
 
 def _attributes(root: Path, name: str) -> dict[str, Any]:

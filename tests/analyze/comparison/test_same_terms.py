@@ -55,15 +55,13 @@ def test_without_the_archive_results_with_other_options_are_left_out_and_told(tw
 
 
 def test_results_made_of_others_have_the_options_of_these(two, tmp_path):
-    root = tmp_path / "b.analysis" / "results.zarr"
-    assert runs.other_options(root, "cna_margin") == "margin.epsilon=0.4"
-    assert (
-        runs.other_options(root, "generalization") == "" and runs.other_options(root, "somebody_elses") == ""
-    )
+    root, cards = tmp_path / "b.analysis" / "results.zarr", analyze.available_metrics()
+    assert runs.other_options(root, "cna_margin", cards) == "margin.epsilon=0.4"
+    assert {runs.other_options(root, name, cards) for name in ("generalization", "somebody_elses")} == {""}
     file = root / "margin" / "zarr.json"
     held = json.loads(file.read_text())
     file.write_text(json.dumps({**held, "attributes": {**held["attributes"], "options": "[1"}}))
-    assert runs.other_options(root, "margin") == "options that cannot be read"
+    assert runs.other_options(root, "margin", cards) == "options that cannot be read"
 
 
 def test_how_a_run_was_recorded_is_no_attribute_and_the_users_word_counts():
