@@ -21,7 +21,7 @@ def axis(n, dim=20):
     return np.broadcast_to(np.eye(dim)[0], (n, dim))
 
 
-@pytest.mark.parametrize("n", [3, 4, 5, 8, 16])
+@pytest.mark.parametrize("n", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 8)), 5, 16])
 def test_few_examples_on_one_side_by_chance_are_no_claim(n):
     rng = np.random.default_rng(n)
     for _ in range(10):
@@ -54,7 +54,7 @@ def test_the_error_of_sketches_is_part_of_the_interval():
     assert "Gradients were sketched" in sketched.sentence and "sketched" not in exact.sentence
 
 
-@pytest.mark.parametrize("per_class", [3, 4, 5, 8, 16])
+@pytest.mark.parametrize("per_class", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 8)), 5, 16])
 def test_no_pair_of_classes_agrees_for_certain_by_chance(per_class):
     rng = np.random.default_rng(per_class)
     labels = np.repeat(np.arange(8), per_class)

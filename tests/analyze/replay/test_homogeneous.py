@@ -143,7 +143,12 @@ POOLS = {
 }
 
 
-@pytest.mark.parametrize("name", POOLS)
+FURTHER = ("overlapping", "global", "max", "max rounded up", "adaptive max")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in FURTHER)) for name in POOLS]
+)
 def test_pooling_by_its_weights(name):
     """A pooling layer's weights are its answers to one unit at a time."""
     result = sums(Pooled(POOLS[name]), 2, 7, 5)
