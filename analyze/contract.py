@@ -41,8 +41,11 @@ class metric:
     snapshot of these need not fit in memory.
     `passes(options, snapshots)` says how many forward passes of all examples running the network at so many
     snapshots is worth (a backward pass counts as two), for one output of the network where it is `per_output`:
-    what does not fit into the budget of an analysis is left out by it. `classes`: it needs one class for each example,
-    as one that reads `labels` does, and is refused before its passes are paid for where targets are something else.
+    what does not fit into the budget of an analysis is left out by it. `work` says of a metric that runs no network how
+    many times as long as a mean over pairs it takes, for each number of the largest array that it reads: more than 1
+    where matrices are decomposed. What takes long comes after the first report. `classes`: it needs one class for each
+    example, as one that reads `labels` does, and is refused before its passes are paid for where targets are something
+    else.
     `sketched` names the variables that may also be computed from sketches of gradients, for a metric that reads `gram`
     or `cosine`: where only these are recorded, each has its standard error beside it, `<variable>_sketch_error`.
     `summary` names the variables that tell the metric in a few numbers, or maps them to labels by dimension, such as
@@ -79,6 +82,7 @@ class metric:
     bands: bool = False
     makes: Iterable[tuple[str, ...]] | None = None
     passes: Callable[[Mapping[str, Any], int], float] | None = field(default=None, repr=False)
+    work: float = 1.0
     per_output: bool = False
     classes: bool = False
     sketched: Iterable[str] = ()

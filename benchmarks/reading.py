@@ -114,7 +114,7 @@ def _varied(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
 )
 def all_trace_metrics() -> Iterator[tuple[str, Work, Work, float]]:
     """ResNet-18, 128 probe examples; metrics of outputs, sums, masks and Grams, none of weights or a replay."""
-    others = ("states", "weights", "activations", "gradients", "minibatch")
+    others = ("states", "weights", "activations", "gradients", "minibatch", "token")
     names = [
         n
         for n, card in analyze.available_metrics().items()

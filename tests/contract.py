@@ -79,7 +79,7 @@ def check_blocks(card: Metric, archive: Archive, whole: dict[str, Any]) -> None:
 
     Of metrics that run a network again, the last snapshot: it comes after all others where they are taken together.
     """
-    plan = _plan(card, archive)
+    plan = plan_of(card, archive)
     if plan.whole or not plan.steps:
         return
     worker = Worker(archive)
@@ -106,7 +106,7 @@ def check_inputs_unchanged(whole: dict[str, Any]) -> None:
 
 def check_nan(card: Metric, archive: Archive) -> None:
     """Arguments without a single number give NaN, and neither an exception nor a warning nor a 0."""
-    plan = _plan(card, archive)
+    plan = plan_of(card, archive)
     arguments, optional = arguments_of(plan, archive)
     blank = [_blank(name, value) for name, value in zip(card.reads, arguments, strict=True)]
     none = dict.fromkeys(optional)
@@ -122,7 +122,7 @@ def check_nan(card: Metric, archive: Archive) -> None:
 
 def check_order_of_examples(card: Metric, archive: Archive) -> None:
     """Shuffling the examples shuffles what is per example and leaves the rest."""
-    plan = _plan(card, archive)
+    plan = plan_of(card, archive)
     arguments, optional = arguments_of(plan, archive)
     rng, ends = np.random.default_rng(0), np.cumsum((0, *plan.views[0][1]))
     order = np.concatenate([rng.permutation(np.arange(*part)) for part in pairwise(ends)])
@@ -177,7 +177,7 @@ def call(plan: Plan, arguments: list[Any], optional: dict[str, Any]) -> dict[str
 
 def returned_by(card: Metric, archive: Archive) -> dict[str, Any]:
     """What a metric returns for every view, all snapshots at once; its arguments for the first before and after."""
-    plan = _plan(card, archive)
+    plan = plan_of(card, archive)
     arguments, optional = arguments_of(plan, archive)
     before = _flatten([arguments, optional])
     first, worker = call(plan, arguments, optional), Worker(archive)
@@ -188,7 +188,8 @@ def returned_by(card: Metric, archive: Archive) -> dict[str, Any]:
 _results: dict[str, xr.Dataset] = {}
 
 
-def _plan(card: Metric, archive: Archive) -> Plan:
+def plan_of(card: Metric, archive: Archive) -> Plan:
+    """How a metric is computed with quick options."""
     import analyze
 
     others = [name.partition(".")[0] for name in (*card.reads, *card.optional) if "." in name]

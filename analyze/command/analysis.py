@@ -213,7 +213,7 @@ def analyze_one(
             note(f"{first[0] - left} of {first[0]} are in the report")
         elif left:
             coming = ", ".join(results.coming)
-            note(f"report: {target / 'report.html'}; to come, by running the network again: {coming}")
+            note(f"report: {target / 'report.html'}; to come, in order of cost: {coming}")
         first.append(left)
 
     named = settings.get("metrics")

@@ -15,7 +15,7 @@ from analyze.contract import Metric
 from analyze.engine.apart import Answer, Apart
 from analyze.engine.assemble import of_commit
 from analyze.engine.blocks import Block, Outcome, Worker
-from analyze.engine.cost import Prices, as_asked, elsewhere, few, in_words, of_stored, within
+from analyze.engine.cost import SOON, Prices, as_asked, elsewhere, few, in_order, in_words, of_stored, within
 from analyze.engine.distribute import DIED, Job, Routine, Workers, complete, recruit
 from analyze.engine.fingerprint import Fingerprints
 from analyze.engine.incremental import Way, held
@@ -153,9 +153,9 @@ class Session:
         self.prices = Prices(self.apart.work)
 
     def compute(self) -> Routine[None]:
-        """Compute what is wanted: from stored arrays, then by running the network again, cheapest first.
+        """Compute what is wanted: what is quick, of stored arrays; then what is not, and what runs the network again.
 
-        Metrics come after those whose results they read.
+        Of these the cheapest first. Metrics come after those whose results they read.
         """
         with self.apart:
             later: list[Plan] = []
@@ -167,7 +167,7 @@ class Session:
                     if held_up & set(_other_metrics(card)):
                         waiting.append(card)
                     elif (plan := self._plan(card)) is not None:
-                        (later if plan.replays else plans).append(plan)
+                        (later if plan.replays or plan.long else plans).append(plan)
                 yield from self._compute(plans)
             chosen = self._affordable(later)
             self.coming = [plan.card.name for plan in chosen] + [card.name for card in waiting]
@@ -175,9 +175,7 @@ class Session:
             yield from self._compute(chosen)
             for card in waiting:
                 plan = self._plan(card)
-                yield from self._compute(
-                    [] if plan is None else self._affordable([plan]) if plan.replays else [plan]
-                )
+                yield from self._compute([] if plan is None else self._affordable([plan]))
                 self._tell(card.name)
 
     def results(self) -> Results:
@@ -246,6 +244,7 @@ class Session:
         """What of a plan is not held."""
         way = self._ways[plan.card.name]
         left = replace(plan, steps=way.start(plan.steps))
+        left.long = of_stored([left], self.archive) > SOON
         self._prints.know(plan.card.name, way.final)
         return left
 
@@ -258,7 +257,7 @@ class Session:
         return tuple(step for step in plan.timeline if step in set(self.snapshots))
 
     def _affordable(self, plans: Sequence[Plan]) -> list[Plan]:
-        """Plans within the budget, in order of cost; the others are told, with what computes them.
+        """Plans in order of cost: of those that run the network again what is within the budget, the rest is told.
 
         What is there already counts as if it were not, so that the same command computes the same metrics again.
         """
@@ -279,13 +278,13 @@ class Session:
                 message=f"would take about {in_words(seconds)} of running the network, more than is left of "
                 f"{in_words(patience)} after cheaper metrics; tracer analyze {self.archive.path} -m {name}"
             )
-        chosen = []
+        chosen = [plan for plan in plans if not plan.replays]
         for plan in [self._left(plan) for plan in order if plan.card.name in left]:
             if plan.steps:
                 chosen.append(plan)
             else:
                 self._keep(self._ways[plan.card.name])
-        cost = self.prices.together(chosen)
+        chosen, cost = in_order(chosen, self.prices, self.archive)
         if self.spare.spare and cost >= LONG and self.replay.get("device") in (None, "cpu"):
             self.workers = self.spare
         return chosen

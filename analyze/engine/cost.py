@@ -26,7 +26,11 @@ SIZES = 3  # different numbers of examples, or precisions, in which a probe goes
 EXAMPLES = 256  # whose operations are counted; so many go through the rows at a time
 PASSES = 300  # forward and backward of these examples, which running the network again may take unasked
 LEAST, MOST = 1.0, 60.0  # and what that is in seconds: small networks get more, and nobody waits long unasked
-STORED = 1.5e-8  # declared seconds for each number of the largest array that a metric reads
+STORED, BITS = (
+    1.5e-8,
+    2.5e-9,
+)  # declared seconds for each number, or byte of bits, of the largest array a metric reads
+SOON = 5.0  # which a metric of what is stored may take before the first report is written
 FEW = 5  # snapshots at which the network is run again unless more are asked for
 
 
@@ -113,23 +117,23 @@ def work_of(archive: Archive, settings: Mapping[str, Any]) -> Work:
 def of_stored(plans: Iterable[Plan], archive: Archive) -> float:
     """Declared seconds of plans that read what is stored; from sketches each is computed once more a block of these."""
     return sum(
-        STORED * max(1, len(plan.steps)) * _most_read(plan, archive) * (1 + _blocks(plan, archive))
+        plan.card.work * max(1, len(plan.steps)) * _reading(plan, archive) * (1 + _blocks(plan, archive))
         for plan in plans
         if not plan.replays
     )
 
 
-def _most_read(plan: Plan, archive: Archive) -> int:
-    """Numbers, or bits, of the largest array of a snapshot that a metric reads, in all its views."""
+def _reading(plan: Plan, archive: Archive) -> float:
+    """Declared seconds for the largest array of a snapshot that a metric reads, in all its views."""
     read = [[dim for dim in each.dims if dim != "step"] for each in closure(plan.arrays) if not each.static]
     try:
         views = [plan.view(archive, examples) for examples in plan.views]
         return sum(
-            max((view.entries(dims) * (8 if _packed(dims) else 1) for dims in read), default=0)
+            max((view.entries(dims) * (BITS if _packed(dims) else STORED) for dims in read), default=0.0)
             for view in views
         )
     except ArchiveError:
-        return 0  # damaged: the metric that reads it says so
+        return 0.0  # damaged: the metric that reads it says so
 
 
 def _packed(dims: Sequence[str]) -> bool:
@@ -224,6 +228,16 @@ def within(
             chosen.append(fitting)
             left -= prices.seconds(fitting, alone=False)
     return chosen, over
+
+
+def in_order(plans: Iterable[Plan], prices: Prices, archive: Archive) -> tuple[list[Plan], float]:
+    """Plans by their declared seconds, and those of all together."""
+    costs = [
+        (prices.seconds(plan, alone=False) + of_stored([plan], archive), plan.card.name, plan)
+        for plan in plans
+    ]
+    ordered = [plan for *_, plan in sorted(costs, key=lambda cost: cost[:2])]
+    return ordered, prices.together(ordered) + of_stored(ordered, archive)
 
 
 def in_words(seconds: float) -> str:

@@ -36,8 +36,9 @@ class Plan:
     """A metric with its options, and the snapshots and examples it is computed on.
 
     timeline: all snapshots it could be computed on, of which `steps` are to be computed now; one that compares in
-    time reads the one before in the timeline too. replays: whether the network has to be run again. sketched:
-    whether it is computed from sketches of gradients.
+    time reads the one before in the timeline too. replays: whether the network has to be run again. long: whether it
+    is of what is stored and takes so long that others come first. sketched: whether it is computed from sketches of
+    gradients.
     """
 
     card: Metric
@@ -45,6 +46,7 @@ class Plan:
     steps: tuple[int, ...] = ()
     timeline: tuple[int, ...] = ()
     replays: bool = False
+    long: bool = False
     lag: str = ""
     views: tuple[Examples, ...] = ()
     optional: tuple[str, ...] = ()

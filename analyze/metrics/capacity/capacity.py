@@ -62,6 +62,7 @@ class Magnitudes:
     makes=(),
     title="Capacity measures",
     formula="γ⁻²∏|W|_F²,  γ⁻²(Σ_paths ∏|w|)²,  γ⁻²Σ_paths ∏w²,  γ⁻²∏σ_max²",
+    work=12,
     cost="some 5 forward passes of one example in float64, 20 to 60 forward and backward in float32, a step",
     reading=(
         "Left: norms of the weights divided by the squared margin; a lower value promises a smaller "

@@ -30,6 +30,7 @@ NAMES = ("frobenius", "spectral_exact", "spectral_reshaped", "nuclear", "l1", "d
     summary=("frobenius", "spectral_exact", "distance_from_init"),
     title="Layer norms",
     formula="|W|_F, σ_max, Σσ, Σ|w|, |W - W_0|_F",
+    work=12,
     cost="one singular value decomposition per layer and step; 20 to 60 convolutions and back for a norm",
     reading=(
         "One line per layer, dark for the first. Norms that keep growing at zero training error, or a large "

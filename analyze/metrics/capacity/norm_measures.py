@@ -65,6 +65,7 @@ AFFORDABLE = 2e8  # multiplications of a snapshot up to which norms by Fourier t
     makes=(),
     title="Norm measures of Jiang et al. and Dziugaite et al.",
     formula="s = |W|₂, f = |W|_F of weights with BatchNorm folded in;  Σ ln s², Σ f²/s², Σ|W - W⁰|², γ⁻², ...",
+    work=3,
     cost="one singular value decomposition a layer and step, one for each frequency with fft, 2 passes of one example",
     reading=(
         "Run-level scalars for `compare`, raw and rescaled by the number of training examples as the papers' tables. "

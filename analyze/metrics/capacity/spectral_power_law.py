@@ -64,6 +64,7 @@ SMALLEST = 1e-5  # eigenvalues up to which are left out
     summary=("alpha", "alpha_hat"),
     title="Power law of the spectrum",
     formula="α = 1 + n / Σ ln(λ/x_min) over the n eigenvalues λ ≥ x_min of WᵀW, for the x_min of smallest D",
+    work=8,
     cost="the eigenvalues of every kernel slice, twice, and O(eigenvalues²) a layer and step",
     reading=(
         "To be read beside D and n_tail alone: a fit is usable from 10 eigenvalues in the tail, D up to 0.15 and α up "
@@ -102,14 +103,10 @@ def spectral_power_law(
     >>> round(found["alpha"], 4), round(found["distance"], 4), found["x_min"]
     (1.9618, 0.2366, 1.0)
     """
-    shapes = {name: value.shape for name, value in (weights[0] if len(weights) else {}).items()}
+    first = weights[0] if len(weights) else {}
     matrices = {}
-    for layer, names in layer_tensors.items():
-        owned = (
-            [name for name in weight_names(names, weights[0]) if len(shapes[name]) >= 2]
-            if len(weights)
-            else []
-        )
+    for layer, names in layer_tensors.items() if first else ():
+        owned = [name for name in weight_names(names, first) if first[name].ndim >= 2]
         if len(owned) == 1:
             matrices[layer] = owned[0]
     layers = [*layer_tensors, "all"]

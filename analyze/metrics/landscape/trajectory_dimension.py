@@ -167,7 +167,8 @@ def equally_spaced(step: np.ndarray, most: int) -> np.ndarray:
 def _flat(weights: Sequence[Mapping[str, np.ndarray]], rows: np.ndarray, names: Sequence[str]) -> np.ndarray:
     held: list[np.ndarray] = []
     for row in rows:
-        found = [np.asarray(weights[int(row)][name]) for name in names]
+        tensors = weights[int(row)]  # read here, all of them at once
+        found = [np.asarray(tensors[name]) for name in names]
         kind = np.float64 if any(values.dtype == np.float64 for values in found) else np.float32
         held.append(np.concatenate([np.empty(0, kind), *(values.astype(kind).ravel() for values in found)]))
         if held[0].nbytes * len(rows) > LIMIT:

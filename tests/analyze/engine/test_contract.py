@@ -1,8 +1,10 @@
+from collections import Counter
 from functools import cache
 
 import pytest
 
 import analyze
+from analyze.arrays.recorded import Lazy
 from analyze.engine.plan import make_plan
 from tests import contract
 from tests.loops import record_text
@@ -79,6 +81,24 @@ def test_one_snapshot_at_a_time_equals_all_at_once(card, result, archives, retur
 
 def test_arguments_are_left_alone(card, result, returned):
     contract.check_inputs_unchanged(returned(card.name))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in ON_ARRAYS if {"weights", "gradients"} & {*CARDS[name].reads}]
+)
+def test_a_snapshot_is_not_read_again_for_each_layer(name, archives, monkeypatch):
+    read = Counter()
+
+    def counted(self, position, item=Lazy.__getitem__):
+        found = item(self, position)
+        if not isinstance(position, slice):
+            read[str(self._load), self._steps[position]] += 1
+        return found
+
+    monkeypatch.setattr(Lazy, "__getitem__", counted)
+    plan = contract.plan_of(CARDS[name], archives[name])
+    contract.call(plan, *contract.arguments_of(plan, archives[name]))
+    assert 0 < max(read.values()) <= 2 < len(archives[name].layers)
 
 
 @pytest.mark.parametrize("name", sorted(set(ON_ARRAYS) - contract.DEFINED_WITHOUT_ARGUMENTS))

@@ -13,8 +13,11 @@ from matplotlib.axes import Axes
 
 import analyze
 import cli
+import tracer
 from analyze import plot
 from analyze.catalogue import available_metrics
+from analyze.engine.cost import of_stored
+from analyze.engine.plan import make_plan
 from analyze.plot.drawing import MAP_DPI
 from analyze.report import save
 from analyze.report.save import Pages
@@ -46,6 +49,24 @@ def test_stored_arrays_come_first_then_the_others_by_cost(path, few_metrics):
     assert finished[2:] == list(AGAIN)
 
 
+def test_what_is_stored_and_takes_long_comes_after_what_is_quick(path, few_metrics, monkeypatch):
+    monkeypatch.setattr("analyze.engine.SOON", of_one(path, "margin"))
+    seen, finished = [], []
+    analyze.run(
+        path,
+        arrived=lambda results: seen.append((set(results), results.coming)),
+        finished=lambda name, data: finished.append(name),
+    )
+    assert seen[0] == ({"margin"}, ("stiffness", *AGAIN))
+    assert finished == ["margin", "stiffness", *AGAIN]
+
+
+def of_one(path, name):
+    """Declared seconds of a metric of what is stored."""
+    with tracer.open(path) as archive:
+        return of_stored([make_plan(available_metrics()[name], {}, archive, {})], archive)
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_the_page_is_written_at_once_and_says_what_is_coming(path, few_metrics, tmp_path, monkeypatch):
     pages = []
@@ -61,11 +82,11 @@ def test_the_page_is_written_at_once_and_says_what_is_coming(path, few_metrics, 
     assert done.exit_code == 0, done.output
     first, *_, last = pages
     assert 'id="margin"' in first and 'id="sharpness"' not in first
-    assert "Still computing, by running the network again: " in first
+    assert "Still computing, in order of cost: " in first
     assert available_metrics()["sharpness"].title in first.partition("Still computing")[2][:400]
     assert "Still computing" not in last and 'id="sharpness"' in last
     assert len(pages) == 4, "first, two more, and the end"
-    lines = [line for line in done.stderr.splitlines() if "to come, by" in line or "in the report" in line]
+    lines = [line for line in done.stderr.splitlines() if "to come, in" in line or "in the report" in line]
     assert lines[0].startswith("report: ") and lines[1:] == [
         "1 of 3 are in the report",
         "2 of 3 are in the report",
