@@ -10,7 +10,6 @@ from torch import nn
 from tracer.archive.attributes import name_of
 from tracer.errors import RecordError, parse_memory
 from tracer.gradients.sketch import Setting
-from tracer.network.randomness import untouched_random_state
 from tracer.probe import fitting, named_probes
 from tracer.probe.memory import GRADIENTS
 from tracer.recorder import card, dataset, ranks
@@ -25,6 +24,7 @@ from tracer.recorder.place import check_free, clear, placed
 from tracer.recorder.preparation import check_model
 from tracer.recorder.recorder import Recorder
 from tracer.recorder.resume import ResumePoint, find, has_begun
+from tracer.recorder.unseen import unseen
 from tracer.recovery.resume import resume as take_up
 from tracer.schedule import Schedule, by_stream
 from tracer.writer import Writer
@@ -37,6 +37,7 @@ _NO_PROBES = (
 )
 
 
+@unseen()
 def record(
     path: str | Path,
     model: nn.Module,
@@ -120,8 +121,7 @@ def record(
             raise RecordError(f"{name}={value!r}, expected a number above 0.")
     if gradients not in GRADIENTS:
         raise RecordError(f"gradients={gradients!r}, expected one of {', '.join(map(repr, GRADIENTS))}.")
-    with untouched_random_state():
-        named = named_probes({} if in_pieces else probes or {})
+    named = named_probes({} if in_pieces else probes or {})
     if named and loss is None and objective is None:
         raise RecordError(
             "Probes are given but no loss, so per-example losses and gradients have no meaning: pass loss=, "

@@ -19,7 +19,6 @@ import torch
 from tracer.errors import RecordError
 from tracer.ids import taken
 from tracer.network.copies import memory_returned
-from tracer.network.randomness import untouched_random_state
 from tracer.recorder.arguments import check_scalars
 from tracer.recorder.batches import Batches, Delivered
 from tracer.recorder.budget import Budget
@@ -35,6 +34,7 @@ from tracer.recorder.preparation import in_one_sentence
 from tracer.recorder.resume import ResumePoint
 from tracer.recorder.row import Backlog, Row
 from tracer.recorder.uncounted import LAST, STRANGER, Uncounted
+from tracer.recorder.unseen import unseen
 from tracer.schedule import Schedule
 from tracer.writer import Writer
 
@@ -84,7 +84,7 @@ class Recorder:
     def __enter__(self) -> Self:
         if self._row is not None:  # by start()
             return self
-        with memory_returned(), untouched_random_state(), in_one_sentence(lambda: self._writer):
+        with memory_returned(), unseen(), in_one_sentence(lambda: self._writer):
             self._instrument = self._make_instrument()
             self._writer, self._resume_point = self._make_writer(self._instrument)
             self._tell(stacklevel=3)
@@ -329,7 +329,7 @@ class Recorder:
         self._write_rows()  # a commit holds whole steps, so what is closed goes before what is not
         self._taken |= dict.fromkeys(due, row.step)
         self._budget.taken(row.step, due)
-        with self._budget.measured(due, always), untouched_random_state():
+        with self._budget.measured(due, always), unseen():
             epoch_end = 0 < row.epoch == self._epoch
             self._begun = row.step
             try:
@@ -345,7 +345,7 @@ class Recorder:
             writer.commit()
 
     def _finish(self, state: Literal["complete", "interrupted"]) -> None:
-        with untouched_random_state():
+        with unseen():
             self._end(state)
         self._tell(stacklevel=4)
 

@@ -21,6 +21,7 @@ from tracer.network.torch_internals import (
     can_stay,
     composites,
     hushed,
+    modes_suspended,
     opened,
     stays,
     traced,
@@ -274,6 +275,18 @@ class Called(nn.Module):
 
     def forward(self, x):
         return self.function(x)
+
+
+def test_the_default_device_stays_where_modes_are_suspended():
+    def kinds():
+        return [type(mode) for mode in torch.overrides._get_current_function_mode_stack()]
+
+    with torch.device("meta"), torch.overrides.BaseTorchFunctionMode():
+        before = kinds()
+        with pytest.raises(ZeroDivisionError), modes_suspended():
+            assert torch.empty(1).device.type == "meta" and len(kinds()) == 1
+            raise ZeroDivisionError
+        assert kinds() == before and len(before) == 2
 
 
 class Beside(nn.Module):
