@@ -94,7 +94,7 @@ class Reader:
                 if hasattr(spec.arg, "name"):
                     self._references[spec.arg.name] = {kind: index}
                 users += 1
-            else:
+            elif spec.kind != InputKind.TOKEN:  # that of a check whose result nobody needs
                 raise RecordError(
                     f"the model uses an object that is no tensor ({spec.target}), which no table can hold"
                 )

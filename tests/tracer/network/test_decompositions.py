@@ -282,3 +282,25 @@ def test_memory_that_is_filled_later_is_no_random_number() -> None:
     given = list(made.parameters())
     losses = network.run(dict(made.named_parameters()), X, Y)[1], (made(X) - Y) ** 2
     torch.testing.assert_close(*(torch.autograd.grad(loss.sum(), given) for loss in losses))
+
+
+def test_what_looks_in_values_whether_a_matrix_has_an_inverse_needs_no_look() -> None:
+    class Whitened(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            matrix = torch.diag_embed(x[:, :3] ** 2 + 1) + x[:, :3, None] * x[:, None, :3]
+            root = torch.linalg.cholesky(matrix)
+            solved = [
+                torch.linalg.inv(matrix),
+                torch.linalg.solve(matrix, root),
+                torch.linalg.solve_triangular(root, matrix, upper=False),
+                torch.cholesky_solve(root, root),
+            ]
+            return torch.cat([x[:, :6] * matrix.logdet()[:, None], sum(solved)[:, 0, :1]], 1)
+
+    made = model(Whitened())
+    network = read_again(trace(made, X, Y, F.mse_loss))
+    torch.testing.assert_close(network.run(named_tensors(made), X)[0], made(X))
+    assert independence(network, named_tensors(made), X, Y).holds
+    given = list(made.parameters())
+    losses = network.run(dict(made.named_parameters()), X, Y)[1], (made(X) - Y) ** 2
+    torch.testing.assert_close(*(torch.autograd.grad(loss.sum(), given) for loss in losses))
