@@ -91,8 +91,9 @@ def record(
     given); what it holds of later steps is dropped. budget: share of the training time that scheduled snapshots may
     take, such as 0.05; what it leaves out is in `archive.attributes["gaps"]`. mirror: an object with `add_scalar` or
     `log` that gets what `run.log` is given. attributes: facts about the run, such as width, seed or share of labels
-    shuffled, by which `compare` tells runs apart. command: store the command line. exists: of an archive at `path`:
-    "refuse", "overwrite" it once this one begins, or "number" this one, `run-2.zarr` beside `run.zarr`.
+    shuffled, by which `compare` tells runs apart (of mappings within, by the names of both: `data.shuffled`). command:
+    store the command line. exists: of an archive at `path`: "refuse", "overwrite" it once this one begins, or "number"
+    this one, `run-2.zarr` beside `run.zarr`.
 
     Errors: RecordError and ArchiveError, in one sentence, before training starts and with nothing written.
     """
@@ -170,7 +171,7 @@ def record(
             "mirror": None if mirrored is None else mirrored.card,
             "memory": memory,
             "chunk": chunk,
-            "attributes": card.plain(dict(attributes or {})),
+            "attributes": card.plain(attributes or {}),
             **known,
         }
         described = {
