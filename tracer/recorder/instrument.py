@@ -124,7 +124,7 @@ class Instrument:
         name, probe = next(iter(self._probes.items()))
         self._few, chunk = examples_to_trace_with(self.model, self._probes, self._options, self._goal)
         self._inputs, self._targets = some(probe, device_of(named_tensors(self.model)), self._few)
-        check_accepted(self.model, name, self._inputs, self._targets, **self._goal)
+        self._scale = check_accepted(self.model, name, self._inputs, self._targets, **self._goal)
         arguments = (self.model, self._inputs, self._targets)
         self.network = traced(*arguments, **self._goal, chunk=chunk)
 
@@ -164,7 +164,7 @@ class Instrument:
         # Which parameters a model that branches on values uses, a few examples cannot tell.
         known = isinstance(network, Network) or network.batch is None
         useless = unreached(network, tensors, self._inputs, self._targets) if known else []
-        self.announced = [*other_splits(self._probes), *self._pass.lowered, *hooked(self.model)]
+        self.announced = [*self._scale, *other_splits(self._probes), *self._pass.lowered, *hooked(self.model)]
         for note in [*useless, *self._pass.notes, *self.announced]:
             self._note(note)
 
