@@ -16,6 +16,7 @@ from tracer.recorder import card, dataset, ranks
 from tracer.recorder.arguments import check_arguments
 from tracer.recorder.budget import Budget
 from tracer.recorder.instrument import Instrument
+from tracer.recorder.isolation import unseen
 from tracer.recorder.messages import RecordWarning
 from tracer.recorder.minibatch import wanted
 from tracer.recorder.mirror import Mirror
@@ -24,7 +25,6 @@ from tracer.recorder.place import check_free, clear, placed
 from tracer.recorder.preparation import check_model
 from tracer.recorder.recorder import Recorder
 from tracer.recorder.resume import ResumePoint, find, has_begun
-from tracer.recorder.unseen import unseen
 from tracer.recovery.resume import resume as take_up
 from tracer.schedule import Schedule, by_stream
 from tracer.writer import Writer

@@ -12,7 +12,7 @@ from tracer.announce import announce
 from tracer.errors import RecordError, byte_size, rounded
 from tracer.probe import ProbePass, fitting
 from tracer.recorder.device import fetched
-from tracer.recorder.unseen import unseen
+from tracer.recorder.isolation import unseen
 from tracer.schedule import Schedule
 from tracer.spec import STREAMS, snapshot_rows, stream_of
 

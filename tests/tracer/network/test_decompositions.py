@@ -304,3 +304,16 @@ def test_what_looks_in_values_whether_a_matrix_has_an_inverse_needs_no_look() ->
     given = list(made.parameters())
     losses = network.run(dict(made.named_parameters()), X, Y)[1], (made(X) - Y) ** 2
     torch.testing.assert_close(*(torch.autograd.grad(loss.sum(), given) for loss in losses))
+
+
+def test_one_example_keeps_its_axis_where_axes_of_size_1_are_taken_off() -> None:
+    class Squeezing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            folded = x[:, None].squeeze((0, 1)).squeeze(0)
+            return (folded.squeeze() + x.mean((1, 2), keepdim=True).squeeze()[:, None]).squeeze(-1)
+
+    model, x, y = Squeezing(), torch.randn(4, 1, 5), torch.randn(4, 5)
+    network = trace(model, x, y, lambda outputs, targets: (outputs - targets).pow(2).mean(1).squeeze())
+    outputs, losses = read_again(network).run({}, x[:1], y[:1])
+    assert torch.equal(outputs, model(x)[:1])
+    assert torch.equal(losses, (model(x) - y).pow(2).mean(1)[:1])  # type: ignore[arg-type]

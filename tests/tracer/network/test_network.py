@@ -383,19 +383,3 @@ def test_models_of_the_default_suite_have_every_operation() -> None:
     ops = {name: {row.op for row in zoo.traced(name).rows} for name in zoo.MODELS}
     few = set().union(*(ops[name] for name in zoo.MODELS if name not in zoo.DEEP))
     assert all(ops[name] <= few for name in zoo.DEEP)
-
-
-def test_one_example_keeps_its_axis_where_axes_of_size_1_are_taken_off() -> None:
-    class Squeezing(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            folded = x[:, None].squeeze((0, 1)).squeeze(0)
-            return (folded.squeeze() + x.mean((1, 2), keepdim=True).squeeze()[:, None]).squeeze(-1)
-
-    model, x, y = Squeezing(), torch.randn(4, 1, 5), torch.randn(4, 5)
-    network = trace_network(
-        model, x, y, lambda outputs, targets: (outputs - targets).pow(2).mean(1).squeeze()
-    )
-    network = read(network.to_json(), network.constants)
-    outputs, losses = network.run({}, x[:1], y[:1])
-    assert torch.equal(outputs, model(x)[:1])
-    assert torch.equal(losses, (model(x) - y).pow(2).mean(1)[:1])  # type: ignore[arg-type]

@@ -193,7 +193,7 @@ def test_the_check_catches_a_probe_that_perturbs(monkeypatch, perturb, changed):
 
     monkeypatch.setattr(Instrument, "observe", perturbing)
     # What a probe draws is given back by the guard around all of it; here the check stands alone.
-    monkeypatch.setattr("tracer.recorder.recorder.untouched_random_state", lambda *_: nullcontext())
+    monkeypatch.setattr("tracer.recorder.isolation.untouched_random_state", lambda *_: nullcontext())
     verdict = tracer.check(training(build, shape, "sgd"))
     assert verdict.table[changed] == "changed", str(verdict)
     assert not verdict and "NOT proved" in str(verdict)
