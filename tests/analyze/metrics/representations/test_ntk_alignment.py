@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +51,14 @@ def test_agrees_with_differences(states):
         assert result["effective_rank"][k] == pytest.approx(values.sum() ** 2 / (values**2).sum(), rel=1e-6)
     expected = [1 - slow.alignment(kernels[k], kernels[k - 1]) for k in (1, 2)]
     np.testing.assert_allclose(result["velocity"][1:], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("targets", [(torch.zeros(6), torch.ones(6)), torch.zeros(6, 4, dtype=torch.int64)])
+def test_targets_that_are_neither_classes_nor_numbers_align_with_nothing(states, targets):
+    given = replace(states.examples(), targets=targets, rule=None)
+    result = ntk_alignment(replayed.States(list(states), given), NO_END)
+    assert np.isnan(result["alignment"]).all()
+    assert np.isfinite(result["velocity"][1:]).all() and np.isfinite(result["effective_rank"]).all()
 
 
 def test_ends_of_epochs_are_compared_where_there_are_two(states):
