@@ -285,7 +285,7 @@ class Recorder:
             self._write_rows()
         if row.step == self._first and "loss" in row.scalars:
             self.note(EARLY_LOSS)
-        self._uncounted.count(row.step)
+        self._uncounted.count(row.step, by_hand=self._updates.given is None)
         self._row = row = Row(row.step + 1, self._epoch + 1, self._updates.rates, self._ahead, overflow)
         self._ahead = {}
         if self._uncounted.prefetched(len(self._delivered)) and len(self._updates.optimizers) < 2:

@@ -38,13 +38,13 @@ class Uncounted:
         self._said, self._told = "", False
         self.loading = Loading(model, self._before_loading, self._after_loading)
 
-    def count(self, step: int) -> None:
-        """An update was counted, the one after this step."""
+    def count(self, step: int, by_hand: bool = False) -> None:
+        """An update was counted, the one after this step; `by_hand`: what was loaded since may be this update."""
         self._norms = None
         self._versions = list(map(_VERSION, self._witnesses))
         self.batches = self.losses = 0
         self._missed = False
-        if self.loading.forget() and not self._told:
+        if self.loading.forget() and not (by_hand or self._told):
             self._told = True
             self._note((BETWEEN if step else BEFORE).format(step=step))
 

@@ -27,8 +27,8 @@ class Loop:
     def __init__(self, path: Path, **options: Any) -> None:
         self.path, self.model = path, mlp()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
-        options = {"probes": {}, "snapshots": tracer.every(100), **options}
-        self.record = tracer.record(path, self.model, self.optimizer, **options)
+        defaults = {"optimizer": self.optimizer, "probes": {}, "snapshots": tracer.every(100)}
+        self.record = tracer.record(path, self.model, **{**defaults, **options})
 
     def update(self, times: int = 1) -> State:
         """The weights after so many updates."""
@@ -88,6 +88,16 @@ def test_an_update_that_begins_with_loaded_weights_is_told_of_once(tmp_path):
             last = loop.update()
         loop.record.close()
     assert same(loop.recorded(3), last) and len(loop.notes) == 1
+
+
+def test_loading_may_be_the_update_where_they_are_counted_by_hand(tmp_path):
+    loop = Loop(tmp_path / "a.zarr", optimizer=None)
+    with warnings.catch_warnings(), loop.record as run:
+        warnings.simplefilter("error")
+        for k in (2, 3):
+            loop.model.load_state_dict({name: k * tensor for name, tensor in loop.state().items()})
+            run.step()
+    assert same(loop.recorded(2), loop.state()) and loop.notes == []
 
 
 def test_weights_that_are_loaded_before_the_first_update_are_not_those_of_step_0(tmp_path):

@@ -241,6 +241,11 @@ class EagerNetwork:
         return (outputs, losses) if differentiable else (outputs.detach(), losses.detach())
 
     @property
+    def run_rows(self) -> list[Row]:
+        """All rows: none is left out of a run."""
+        return self.rows
+
+    @property
     def judging_row(self) -> str | None:
         """Name of the row that gives what the objective calls correct."""
         return None if self.correct is None else JUDGING
