@@ -269,22 +269,34 @@ def transform_level() -> int:
 
 @contextmanager
 def modes_suspended() -> Iterator[None]:
-    """Where no mode of the caller's sees what is called: none that counts operations or watches functions.
+    """Where nothing of the caller's sees what is called: no mode that counts operations or watches functions, no hooks
+    on what is kept for a backward pass (which also rule out `torch.func`).
 
     The default device is such a mode too, and stays: what a model makes in its forward pass lies there.
     """
     functions = [overrides._pop_mode() for _ in range(overrides._len_torch_function_stack())]
     devices = [mode for mode in functions if isinstance(mode, DeviceContext)]
+    hooks = list(_saved_tensors_hooks())
     try:
         for mode in reversed(devices):
             overrides._push_mode(mode)
         with _disable_current_modes() if _len_torch_dispatch_stack() else nullcontext():
             yield
     finally:
+        for pair in reversed(hooks):
+            torch._C._autograd._push_saved_tensors_default_hooks(*pair)
         for _ in devices:
             overrides._pop_mode()
         for mode in reversed(functions):
             overrides._push_mode(mode)
+
+
+def _saved_tensors_hooks() -> Iterator[tuple[Callable[..., Any], Callable[..., Any]]]:
+    """The hooks on what is kept for a backward pass, the last first, as they are taken away; from PyTorch 2.8 on."""
+    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    while top is not None and (pair := top(True)) is not None:
+        torch._C._autograd._pop_saved_tensors_default_hooks()
+        yield pair
 
 
 def within_transform() -> bool:

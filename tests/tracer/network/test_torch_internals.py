@@ -277,6 +277,25 @@ class Called(nn.Module):
         return self.function(x)
 
 
+@pytest.mark.skipif(torch.__version__ < "2.8", reason="hooks cannot be read")
+def test_hooks_on_what_is_kept_for_a_backward_pass_come_back_in_their_order():
+    weight, seen = torch.ones(2, requires_grad=True), []
+
+    def hooks(name):
+        return torch.autograd.graph.saved_tensors_hooks(
+            lambda kept: (seen.append(name), kept)[1], lambda kept: kept
+        )
+
+    with hooks("outer"):
+        with hooks("inner"):
+            with modes_suspended():
+                (weight * weight).sum().backward()
+            assert not seen
+            weight.exp()
+        weight.exp()
+    assert seen == ["inner", "outer"]
+
+
 def test_the_default_device_stays_where_modes_are_suspended():
     def kinds():
         return [type(mode) for mode in torch.overrides._get_current_function_mode_stack()]
