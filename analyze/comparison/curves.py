@@ -182,11 +182,14 @@ class Curves:
         groups = list(dict.fromkeys(zip(*(bands[name] for name in self.by or ("run",)), strict=True)))
         groups = _ordered(groups) if self.by else groups
         colors = dict(zip(groups, _colors(groups), strict=True))
-        sides = list(bands.groupby(list(self.labels), sort=False)) if self.labels else [((), bands)]
+        sides = list(bands.groupby(list(self.labels), sort=False)) if self.labels else []
+        sides = sides or [((), bands)]
         titles = [_title(", ".join(map(str, _tuple(side)))) for side, _ in sides] if self.labels else []
         height = 2.4 if len(sides) > 1 else 3.0
         panels = plot.panels(figure, len(sides), titles=titles, height=height, sharey=self.alike)
         for axes, (_, part) in zip(panels, sides, strict=True):
+            if part.empty:
+                axes.plot([np.nan], [np.nan])  # which is said to be undefined
             for group, color in colors.items():
                 mine = (part[list(self.by or ("run",))].astype(object) == list(group)).all(axis=1)
                 one = part[mine].sort_values(self.x)

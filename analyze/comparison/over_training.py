@@ -21,7 +21,7 @@ COLUMN = "measure"
 def series(comparison: Comparison, target: str) -> pd.DataFrame:
     """Values over training of a target and of the measures closest to it: a row a run, measure and step.
 
-    Empty where nothing has several steps.
+    Empty where nothing is known of several steps.
     """
     import pandas as pd
 
@@ -38,7 +38,7 @@ def series(comparison: Comparison, target: str) -> pd.DataFrame:
             ]
         kept.write()
     table = pd.DataFrame(rows, columns=[*FIXED, COLUMN, "value"])
-    longest = table.groupby(COLUMN, sort=False)["step"].nunique()
+    longest = table.dropna(subset="value").groupby(COLUMN, sort=False)["step"].nunique()
     return table[table[COLUMN].map(longest) > 1]
 
 

@@ -181,6 +181,14 @@ aten.matrix_exp.default           f(2,3,3)
 aten.pairwise_distance.default    f(2,3), f(2,3)
 aten._weight_norm.default         f(4,3), f(4,1), 0
 aten.linalg_vecdot.default        f(2,3), f(2,3)
+aten._linalg_det.default          f(2,3,3)
+aten._linalg_slogdet.default      f(2,3,3)
+aten._linalg_solve_ex.default     f(2,3,3), f(2,3,4), left=True, check_errors=False
+aten.cholesky_solve.default       f(2,3,4), f(2,3,3), True
+aten.linalg_cholesky_ex.default   f(2,3,3), upper=False, check_errors=False
+aten.linalg_inv_ex.default        f(2,3,3), check_errors=False
+aten.linalg_matrix_exp.default    f(2,3,3)
+aten.linalg_solve_triangular.default f(2,3,3), f(2,3,4), upper=False, left=True, unitriangular=False
 aten.mm.default                   f(2,3), f(3,4)
 aten.matmul.default               f(2,3,4), f(4,5)
 aten.linear.default               f(2,3), f(4,3), f(4)

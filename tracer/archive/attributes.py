@@ -32,8 +32,8 @@ def attributes_of(card: Mapping[str, Any]) -> dict[str, Any]:
     """Values of a card that may tell runs apart: what the user gave as `attributes`, then what was trained.
 
     Of the model its class and number of parameters, of the optimizer its class and the settings of its first group of
-    parameters, and the loss. Where both have a name, it is the user's. Lists of single values are their text. The rest
-    of a card says how the run was recorded and where, which is nothing to compare runs by.
+    parameters, and the loss. Where both have a name, it is the user's. Lists are their text. The rest of a card says
+    how the run was recorded and where, which is nothing to compare runs by.
 
     >>> optimizer = {"class": "torch.optim.adam.Adam", "groups": [{"lr": 0.1, "betas": [0.9, 0.99]}]}
     >>> attributes_of({"attributes": {"hidden": [64, 32]}, "optimizer": optimizer, "network": "table"})
@@ -49,18 +49,27 @@ def attributes_of(card: Mapping[str, Any]) -> dict[str, Any]:
         trained.setdefault(name, value)
     if "n_parameters" in _mapping(model):
         trained["n_parameters"] = int(_mapping(model)["n_parameters"])
-    given = _single_values(_mapping(card.get("attributes")))
-    return given | {name: value for name, value in _single_values(trained).items() if name not in given}
+    own = given(card)
+    return own | {name: value for name, value in _single_values(trained).items() if name not in own}
+
+
+def given(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What the user gave as `attributes`: those of a mapping within by the names of both.
+
+    >>> given({"attributes": {"data": {"shuffled": 0.5}, "hidden": [64, 32]}})
+    {'data.shuffled': 0.5, 'hidden': '[64, 32]'}
+    """
+    return _single_values(_mapping(card.get("attributes")))
 
 
 def _single_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that are single values, and lists of such as their text."""
+    """Those that are single values, within mappings too, and lists as their text."""
     found: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, SINGLE):
-            found[name] = value
-        elif isinstance(value, list) and all(one is None or isinstance(one, SINGLE) for one in value):
-            found[name] = str(value)
+        if isinstance(value, Mapping):
+            found |= {f"{name}.{key}": inner for key, inner in _single_values(value).items()}
+        elif isinstance(value, SINGLE | list):
+            found[name] = str(value) if isinstance(value, list) else value
     return found
 
 

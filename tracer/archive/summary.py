@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tracer.archive.attributes import given
 from tracer.errors import MissingTraceError
 from tracer.spec import OF_GRADIENTS, STREAMS, stream_of
 
@@ -69,6 +70,7 @@ def _trained(archive: Archive) -> dict[str, Any]:
         "optimizer": _class(card.get("optimizer")),
         "settings": _settings(card.get("optimizer")),
         "loss": card.get("loss"),
+        "attributes": given(card) or None,
         "updates": int(rows["step"][-1]) if len(rows["step"]) else 0,
         "epochs": int(rows["epoch"].max(initial=0)) if len(archive.epoch_ends) else None,
         "first_loss": float(known[0]) if len(known) else None,

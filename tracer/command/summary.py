@@ -9,7 +9,7 @@ from tracer.errors import byte_size
 
 def describe(summary: dict[str, Any]) -> str:
     """The summary as text for a terminal."""
-    trained = {key: value for key, value in summary["trained"].items() if value not in (None, "")}
+    trained = _told(summary["trained"])
     blocks = [
         f"{summary['path']}  ({summary['state']})",
         "trained\n" + pairs(_readable(trained)),
@@ -19,20 +19,20 @@ def describe(summary: dict[str, Any]) -> str:
         rows = [_readable(row) for row in summary[name]]
         if rows:
             blocks.append(name + "\n" + _indent(table(rows)))
-    blocks.append("provenance\n" + pairs(_told(summary["provenance"])))
+    blocks.append("provenance\n" + pairs(_provenance(summary["provenance"])))
     return "\n\n".join(blocks)
 
 
-def _told(provenance: dict[str, Any]) -> dict[str, Any]:
-    """Provenance for people: what is not known left out, mappings in a line."""
-    told = {}
-    for name, value in provenance.items():
-        if name == "memory" and isinstance(value, int):
-            value = byte_size(value)
-        if isinstance(value, dict):
-            value = named(value)
-        if value not in (None, "", False):
-            told[name] = value
+def _told(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts for people: what is not known left out, mappings in a line."""
+    told = {name: named(value) if isinstance(value, dict) else value for name, value in facts.items()}
+    return {name: value for name, value in told.items() if value is not None and value != ""}
+
+
+def _provenance(provenance: dict[str, Any]) -> dict[str, Any]:
+    told = _told(provenance)
+    if isinstance(told.get("memory"), int):
+        told["memory"] = byte_size(told["memory"])
     if provenance.get("git_dirty") is False:
         told["git_dirty"] = "no"
     return told

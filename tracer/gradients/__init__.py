@@ -93,7 +93,7 @@ class Plan:
         pieces: list[Piece] = []
         leftover = dict(excluded or {})
         used: set[str] = set()
-        for row in network.rows:
+        for row in network.run_rows:
             names = {key for kind, key in row.references() if kind == "tensor" and key in layer_of}
             if not names:
                 continue

@@ -94,7 +94,7 @@ class Reader:
                 if hasattr(spec.arg, "name"):
                     self._references[spec.arg.name] = {kind: index}
                 users += 1
-            else:
+            elif spec.kind != InputKind.TOKEN:  # that of a check whose result nobody needs
                 raise RecordError(
                     f"the model uses an object that is no tensor ({spec.target}), which no table can hold"
                 )
@@ -110,6 +110,8 @@ class Reader:
                 f"operation {op} in module {path!r} has {error}, which no table can hold"
             ) from None
         kwargs.pop("pin_memory", None)
+        if ops.short(op) == ops.short(ops.SQUEEZE):
+            op, args = ops.SQUEEZE, [args[0], _squeezed(*node.args)]
         if op == ops.SIZE and "target" in args[0]:
             # The number of examples: read off the inputs, so that the model part runs without targets.
             args = [{"input": self._batched_input()}, 0]
@@ -175,6 +177,13 @@ def needed(outputs: list[Any]) -> set[fx.Node]:
             wanted.add(node)
             waiting += node.all_input_nodes
     return wanted
+
+
+def _squeezed(node: Any, asked: Any = None) -> list[int]:
+    """The axes that are left out: never the one of the examples, of which there may be one at another time."""
+    sizes = node.meta["val"].shape
+    axes = range(len(sizes)) if asked is None else [asked] if isinstance(asked, int) else asked
+    return [axis for axis in axes if sizes and isinstance(sizes[axis], int) and sizes[axis] == 1]
 
 
 def _batched(value: Any) -> bool:

@@ -301,6 +301,11 @@ class Network:
         return [self.output, *(result for result in more if result is not None)]
 
     @property
+    def run_rows(self) -> list[Row]:
+        """The rows that a run with losses runs: all, unless the loss was put in the place of another."""
+        return [self.rows[index] for index in self.needed(self.results(with_losses=True))]
+
+    @property
     def judging_row(self) -> str | None:
         """Name of the row that gives what the objective calls correct."""
         return None if self.correct is None else self.rows[self.correct[1]].name

@@ -63,6 +63,22 @@ def per_example(loss: Callable[..., Any]) -> Callable[[Any, Any], Tensor]:
     return losses
 
 
+def added_up(loss: Callable[..., Any], outputs: Any, targets: Any) -> list[str]:
+    """What to say of a loss that adds up several numbers of an example, of which `per_example` takes the mean."""
+    keywords = loss.keywords if isinstance(loss, functools.partial) else {}
+    reduction = getattr(loss, "reduction", keywords.get("reduction"))
+    if reduction not in ("sum", "batchmean"):
+        return []
+    values = _unreduced(loss)[0](outputs, targets)
+    if values.ndim == 1:
+        return []
+    return [
+        f"The loss adds up {values[0].numel()} numbers of an example (reduction={reduction!r}), and their mean is "
+        "recorded: losses of examples and their gradients are smaller by that number; an objective= that adds them up "
+        "records the sum."
+    ]
+
+
 def objective_of(loss: Any, objective: Objective | None) -> Callable[[nn.Module, Any, Any], Scored]:
     """The function (model, inputs, targets) -> Scored that a loss or an objective stands for."""
     if objective is not None:

@@ -7,7 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from functools import cache, partial, reduce, wraps
 from inspect import signature
 from itertools import cycle
@@ -15,8 +15,10 @@ from types import FunctionType
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import fx, nn, overrides
 from torch._ops import OpOverload
+from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import _disable_current_modes, _len_torch_dispatch_stack
 from torch.utils.data import DataLoader
 
 from tracer.ops.decompositions import COMPOSITE, MISREAD
@@ -263,6 +265,38 @@ def transform_level() -> int:
     """How many transforms of `torch.func` are at work, one within the other."""
     level = torch._C._functorch.maybe_current_level()
     return 0 if level is None else int(level)
+
+
+@contextmanager
+def modes_suspended() -> Iterator[None]:
+    """Where nothing of the caller's sees what is called: no mode that counts operations or watches functions, no hooks
+    on what is kept for a backward pass (which also rule out `torch.func`).
+
+    The default device is such a mode too, and stays: what a model makes in its forward pass lies there.
+    """
+    functions = [overrides._pop_mode() for _ in range(overrides._len_torch_function_stack())]
+    devices = [mode for mode in functions if isinstance(mode, DeviceContext)]
+    hooks = list(_saved_tensors_hooks())
+    try:
+        for mode in reversed(devices):
+            overrides._push_mode(mode)
+        with _disable_current_modes() if _len_torch_dispatch_stack() else nullcontext():
+            yield
+    finally:
+        for pair in reversed(hooks):
+            torch._C._autograd._push_saved_tensors_default_hooks(*pair)
+        for _ in devices:
+            overrides._pop_mode()
+        for mode in reversed(functions):
+            overrides._push_mode(mode)
+
+
+def _saved_tensors_hooks() -> Iterator[tuple[Callable[..., Any], Callable[..., Any]]]:
+    """The hooks on what is kept for a backward pass, the last first, as they are taken away; from PyTorch 2.8 on."""
+    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    while top is not None and (pair := top(True)) is not None:
+        torch._C._autograd._pop_saved_tensors_default_hooks()
+        yield pair
 
 
 def within_transform() -> bool:

@@ -37,6 +37,7 @@ __all__ = [
     "OPS",
     "PRODUCT",
     "SIZE",
+    "SQUEEZE",
     "SUM",
     "Activation",
     "Argument",
@@ -82,6 +83,7 @@ ITEM = "getitem"
 SIZE = "aten.sym_size.int"
 PRODUCT = "aten.mul.Tensor"
 SUM = "aten.sum.dim_IntList"
+SQUEEZE = "aten.squeeze.dims"
 
 
 def op(name: str) -> Op:

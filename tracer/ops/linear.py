@@ -1,4 +1,4 @@
-"""Products with weights: linear layers, convolutions, embeddings; and products of tensors."""
+"""Products with weights: linear layers, convolutions, embeddings; and products and inverses of tensors."""
 
 from tracer.ops.record import Argument, Convolution, Op, Rule, named
 
@@ -53,6 +53,14 @@ RECORDS = [
         aten.pairwise_distance.default
         aten._weight_norm.default
         aten.linalg_vecdot.default
+        aten._linalg_det.default
+        aten._linalg_slogdet.default
+        aten._linalg_solve_ex.default
+        aten.cholesky_solve.default
+        aten.linalg_cholesky_ex.default
+        aten.linalg_inv_ex.default
+        aten.linalg_matrix_exp.default
+        aten.linalg_solve_triangular.default
         """
     ),
 ]

@@ -10,13 +10,13 @@ from torch import nn
 from tracer.archive.attributes import name_of
 from tracer.errors import RecordError, parse_memory
 from tracer.gradients.sketch import Setting
-from tracer.network.randomness import untouched_random_state
 from tracer.probe import fitting, named_probes
 from tracer.probe.memory import GRADIENTS
 from tracer.recorder import card, dataset, ranks
 from tracer.recorder.arguments import check_arguments
 from tracer.recorder.budget import Budget
 from tracer.recorder.instrument import Instrument
+from tracer.recorder.isolation import unseen
 from tracer.recorder.messages import RecordWarning
 from tracer.recorder.minibatch import wanted
 from tracer.recorder.mirror import Mirror
@@ -37,6 +37,7 @@ _NO_PROBES = (
 )
 
 
+@unseen()
 def record(
     path: str | Path,
     model: nn.Module,
@@ -71,10 +72,11 @@ def record(
 
     model, optimizer: as trained; each `optimizer.step()` counts as one update (`optimizer=None`: `run.step()` does).
     Where several make updates, or each phase its own: a list, or a function that returns the one in use. loss:
-    `loss(outputs, targets)`, a function or module with `reduction`, or one that returns a value per example;
-    `objective(model, inputs, targets) -> (outputs, losses)` covers everything else, and says what is correct where it
-    returns a mapping or named tuple with `correct` or `targets` too (`tracer.network.objective.scored`). probes: name
-    to (inputs, targets), (dataset, indices) or `tracer.Probe`. snapshots: a schedule, or a mapping from stream to
+    `loss(outputs, targets)`, a function or module with `reduction`, of which the mean over an example's numbers is
+    recorded whatever the reduction is, or one that returns a value per example; `objective(model, inputs, targets) ->
+    (outputs, losses)` covers everything else, and says what is correct where it returns a mapping or named tuple with
+    `correct` or `targets` too (`tracer.network.objective.scored`). probes: name to (inputs, targets), (dataset,
+    indices) or `tracer.Probe`. snapshots: a schedule, or a mapping from stream to
     schedule; default `epochs() | log_spaced()`. gradients: "exact" (stored, lossless), "gram" (their inner products
     only), "sketch" (random projections, whose inner products are right on average: a cosine of a layer then has a
     standard error of about `tolerance`), "none", or "auto": exact up to 64 MiB a snapshot, else gram, or sketch where
@@ -90,8 +92,9 @@ def record(
     given); what it holds of later steps is dropped. budget: share of the training time that scheduled snapshots may
     take, such as 0.05; what it leaves out is in `archive.attributes["gaps"]`. mirror: an object with `add_scalar` or
     `log` that gets what `run.log` is given. attributes: facts about the run, such as width, seed or share of labels
-    shuffled, by which `compare` tells runs apart. command: store the command line. exists: of an archive at `path`:
-    "refuse", "overwrite" it once this one begins, or "number" this one, `run-2.zarr` beside `run.zarr`.
+    shuffled, by which `compare` tells runs apart (of mappings within, by the names of both: `data.shuffled`). command:
+    store the command line. exists: of an archive at `path`: "refuse", "overwrite" it once this one begins, or "number"
+    this one, `run-2.zarr` beside `run.zarr`.
 
     Errors: RecordError and ArchiveError, in one sentence, before training starts and with nothing written.
     """
@@ -120,8 +123,7 @@ def record(
             raise RecordError(f"{name}={value!r}, expected a number above 0.")
     if gradients not in GRADIENTS:
         raise RecordError(f"gradients={gradients!r}, expected one of {', '.join(map(repr, GRADIENTS))}.")
-    with untouched_random_state():
-        named = named_probes({} if in_pieces else probes or {})
+    named = named_probes({} if in_pieces else probes or {})
     if named and loss is None and objective is None:
         raise RecordError(
             "Probes are given but no loss, so per-example losses and gradients have no meaning: pass loss=, "
@@ -170,7 +172,7 @@ def record(
             "mirror": None if mirrored is None else mirrored.card,
             "memory": memory,
             "chunk": chunk,
-            "attributes": card.plain(dict(attributes or {})),
+            "attributes": card.plain(attributes or {}),
             **known,
         }
         described = {

@@ -1,15 +1,18 @@
 """What `tracer.record` is given, looked at before anything is done: of the right kind, or one sentence."""
 
+import json
 import os
 from collections.abc import Mapping, Set
 from typing import Any
 
 from torch import nn
 
-from tracer.errors import RecordError, did_you_mean
+from tracer.errors import RecordError, byte_size, did_you_mean
+from tracer.recorder.card import plain
 from tracer.writer import Writer
 
 RESERVED = frozenset(("step", "epoch", "time", "n_ids", "ids", "id", "lr", "skipped", "param_group"))
+_ATTRIBUTES = 1 << 16  # bytes
 _WORDS = {"durability": ("process", "power"), "on_error": ("raise", "warn")}
 
 
@@ -47,6 +50,12 @@ def check_arguments(path: Any, model: Any, optimizer: Any, probes: Any, **option
         options["attributes"],
         "a mapping from name to value",
     )
+    size = len(json.dumps(plain(options["attributes"])))
+    if size > _ATTRIBUTES:
+        raise RecordError(
+            f"attributes= takes {byte_size(size)}, expected facts that tell runs apart, of {byte_size(_ATTRIBUTES)} at "
+            "most: give what large values come from, such as a seed or the name of a file."
+        )
     _need(
         not isinstance(options["data"], str | bytes),
         "data",

@@ -5,12 +5,13 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -73,17 +74,21 @@ def name_of(function: Any) -> str | None:
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON can hold it: numbers, text, lists and mappings of those; anything else as its text."""
-    if isinstance(value, torch.Tensor) and value.numel() == 1:
-        return value.item()
+    """`value` as JSON can hold it: numbers, text, lists and mappings of those, arrays as lists; else its text.
+
+    >>> plain({"rate": np.float32(0.5), "sizes": np.arange(2), "where": Path("data")})
+    {'rate': 0.5, 'sizes': [0, 1], 'where': 'data'}
+    """
+    if isinstance(value, np.ndarray | np.generic | torch.Tensor):
+        value = value.tolist()
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return [plain(item) for item in value]
     return str(value)
 
 

@@ -3,7 +3,7 @@
 At the start the three checks decide what can be trusted; what cannot is left out and said in one sentence.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,9 @@ class Instrument:
         minibatch: Mapping[str, Schedule | None] | None = None,
     ) -> None:
         self.model = model
+        self.produced: Callable[[], Mapping[str, Tensor] | None] = lambda: (
+            None
+        )  # in the place of its own weights
         self.notes: list[str] = []
         self.announced: list[str] = []  # those that need no warning
         self._probes = dict(probes)
@@ -124,7 +127,7 @@ class Instrument:
         name, probe = next(iter(self._probes.items()))
         self._few, chunk = examples_to_trace_with(self.model, self._probes, self._options, self._goal)
         self._inputs, self._targets = some(probe, device_of(named_tensors(self.model)), self._few)
-        check_accepted(self.model, name, self._inputs, self._targets, **self._goal)
+        self._scale = check_accepted(self.model, name, self._inputs, self._targets, **self._goal)
         arguments = (self.model, self._inputs, self._targets)
         self.network = traced(*arguments, **self._goal, chunk=chunk)
 
@@ -164,7 +167,7 @@ class Instrument:
         # Which parameters a model that branches on values uses, a few examples cannot tell.
         known = isinstance(network, Network) or network.batch is None
         useless = unreached(network, tensors, self._inputs, self._targets) if known else []
-        self.announced = [*other_splits(self._probes), *self._pass.lowered, *hooked(self.model)]
+        self.announced = [*self._scale, *other_splits(self._probes), *self._pass.lowered, *hooked(self.model)]
         for note in [*useless, *self._pass.notes, *self.announced]:
             self._note(note)
 
@@ -278,7 +281,7 @@ class Instrument:
     ) -> dict[str, Mapping[str, Given]]:
         """The arrays of the streams asked for, by group, of the model as it is now, on its device."""
         arrays: dict[str, Mapping[str, Given]] = {}
-        named = named_tensors(self.model)
+        named = self.produced() or named_tensors(self.model)
         changed = self._see_changes(step, named)
         try:
             self._follow_device(named)

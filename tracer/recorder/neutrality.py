@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tracer.errors import RecordError
 from tracer.network.copies import to_numpy, unwrap
 from tracer.network.randomness import random_state, restore_random_state
 from tracer.recorder import record
+from tracer.recorder.optimizers import in_use
 
 QUANTITIES = (
     "parameters",
@@ -92,14 +94,14 @@ def digest(value: Any) -> str:
     return sha.hexdigest()
 
 
-def state_digests(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, str]:
-    """Digests of everything a training loop owns, by quantity."""
+def state_digests(model: nn.Module, optimizer: Any) -> dict[str, str]:
+    """Digests of everything a training loop owns, by quantity; optimizer: as `tracer.record` takes it."""
     inner = unwrap(model)
     return {
         "parameters": digest(dict(inner.named_parameters())),
         "buffers": digest(dict(inner.named_buffers())),
         "gradients": digest({name: p.grad for name, p in inner.named_parameters()}),
-        "optimizer state": digest(None if optimizer is None else optimizer.state_dict()),
+        "optimizer state": digest([one.state_dict() for one in in_use(optimizer)]),
         "training flags": digest({name: module.training for name, module in inner.named_modules()}),
         "hooks": digest({name: _hooks(module) for name, module in inner.named_modules()}),
         "random streams": digest(random_state()),
@@ -109,7 +111,7 @@ def state_digests(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> 
 class _Witness:
     """Stands in for a recorder, or around one, and keeps what the check compares."""
 
-    def __init__(self, recorder: Any, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
+    def __init__(self, recorder: Any, model: nn.Module, optimizer: Any) -> None:
         self._recorder = recorder
         self._model = model
         self._optimizer = optimizer
@@ -125,8 +127,7 @@ class _Witness:
     def __enter__(self) -> Any:
         if self._recorder is not None:
             self._recorder.__enter__()
-        if self._optimizer is not None:
-            self._hook = self._optimizer.register_step_post_hook(lambda *_: self._note())
+        self._hook = register_optimizer_step_post_hook(self._stepped)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -137,6 +138,17 @@ class _Witness:
         self.digests = state_digests(self._model, self._optimizer)
         self.digests["weights of every step"] = digest(self._weights)
         self.digests["logged values"] = digest(self._logged)
+
+    def start(self) -> Any:
+        return self.__enter__()
+
+    def close(self) -> None:
+        if not self.digests:
+            self.__exit__(None, None, None)
+
+    def _stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if any(optimizer is ours for ours in in_use(self._optimizer)):
+            self._note()
 
     def _note(self) -> None:
         self._weights.append(digest(dict(unwrap(self._model).named_parameters())))
@@ -185,6 +197,11 @@ def _run(train: Callable[[Callable[..., Any]], Any], recording: bool, folder: Pa
         raise RecordError(
             "tracer.check: the function never called the `record` it was given, so there is nothing to compare; "
             "write `def train(record): ... with record(path, model, optimizer, ...) as run: ...`."
+        )
+    if not witnesses[-1].digests:
+        raise RecordError(
+            "tracer.check: the function never closed its recording, so what it ends with is not known; use `with`, or "
+            "call run.close() at the end."
         )
     return witnesses[-1]
 

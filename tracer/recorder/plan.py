@@ -10,9 +10,9 @@ import numpy as np
 
 from tracer.announce import announce
 from tracer.errors import RecordError, byte_size, rounded
-from tracer.network.randomness import untouched_random_state
 from tracer.probe import ProbePass, fitting
 from tracer.recorder.device import fetched
+from tracer.recorder.isolation import unseen
 from tracer.schedule import Schedule
 from tracer.spec import STREAMS, snapshot_rows, stream_of
 
@@ -161,7 +161,7 @@ def _bytes_of(arrays: Mapping[str, tuple[Any, ...]]) -> int:
 def seconds_of(take: Callable[[frozenset[str]], Mapping[str, Any]], streams: frozenset[str]) -> float:
     """How long it takes to observe these streams and have them off their device."""
     started = time.perf_counter()
-    with untouched_random_state():
+    with unseen():
         fetched(take(streams))
     return time.perf_counter() - started
 

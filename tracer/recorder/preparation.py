@@ -19,7 +19,15 @@ from tracer.network.checks import some as first_of
 from tracer.network.copies import memory_returned, named_tensors, passing_copy, private_copy, quiet, unwrap
 from tracer.network.estimate import Estimate, estimate
 from tracer.network.loss_kind import judged
-from tracer.network.objective import Objective, Scored, call_model, objective_of, per_example, said_targets
+from tracer.network.objective import (
+    Objective,
+    Scored,
+    added_up,
+    call_model,
+    objective_of,
+    per_example,
+    said_targets,
+)
 from tracer.network.pytree import cloned, examples_in, first_tensor, leaves_of, rebuild, take, whole
 from tracer.network.table import DTYPES
 from tracer.probe import Probe, ProbePass, fitting
@@ -76,18 +84,18 @@ def check_model(model: nn.Module) -> None:
 
 def check_accepted(
     model: nn.Module, name: str, inputs: Any, targets: Any, *, loss: Any, objective: Objective | None
-) -> None:
-    """RecordError naming the probe where the model, its loss or the objective refuses its examples.
+) -> list[str]:
+    """RecordError naming the probe where the model, its loss or the objective refuses its examples; else what to say.
 
     With an objective, nothing but the objective calls the model.
     """
     with quiet(model, loss, objective, grad=True):  # all that a pass holds is let go before it ends
-        _check_accepted(model, name, cloned(inputs), cloned(targets), loss, objective)
+        return _check_accepted(model, name, cloned(inputs), cloned(targets), loss, objective)
 
 
 def _check_accepted(
     model: nn.Module, name: str, inputs: Any, targets: Any, loss: Any, objective: Objective | None
-) -> None:
+) -> list[str]:
     shapes = _told(inputs)
     with passing_copy(model) as replica:
         if objective is not None:
@@ -103,7 +111,7 @@ def _check_accepted(
                     "examples at a time, and returns (outputs, losses) with one loss per example."
                 ) from error
             _check_own(scored.losses, model, _PAST["objective"])
-            return
+            return []
         try:
             outputs = call_model(replica, inputs)
         except Exception as error:
@@ -114,7 +122,7 @@ def _check_accepted(
             ) from error
         _check_own(first_tensor(outputs), model, _PAST["model"])
         if loss is None:
-            return
+            return []
         kind_of = f"a {type(outputs).__name__}"
         if not isinstance(outputs, torch.Tensor) and _floating(outputs) != 1:
             raise RecordError(
@@ -142,6 +150,7 @@ def _check_accepted(
                 "a loss= that takes the outputs' last axis off."
             )
         _check_own(losses, model, _PAST["loss"])
+        return added_up(loss, outputs, targets)
 
 
 _BROADCAST = "different to the input size"  # what PyTorch warns of

@@ -19,7 +19,6 @@ import torch
 from tracer.errors import RecordError
 from tracer.ids import taken
 from tracer.network.copies import memory_returned
-from tracer.network.randomness import untouched_random_state
 from tracer.recorder.arguments import check_scalars
 from tracer.recorder.batches import Batches, Delivered
 from tracer.recorder.budget import Budget
@@ -27,6 +26,7 @@ from tracer.recorder.device import mark_on, refuse_capture
 from tracer.recorder.device.grad_scaler import found_overflow
 from tracer.recorder.device.scalars import Number, number, read
 from tracer.recorder.instrument import Instrument
+from tracer.recorder.isolation import unseen
 from tracer.recorder.messages import EARLY_LOSS, NOT_OPEN, PREFETCH, RecordWarning
 from tracer.recorder.mirror import Mirror
 from tracer.recorder.optimizers import Updates
@@ -68,7 +68,6 @@ class Recorder:
         self._row: Row | None = None
         self._epoch = 0
         self._taken: dict[str, int] = {}
-        self._batch_counts: set[int] = set()
         self._warned: set[str] = set()
         self._told = 0
         self._settled = 0  # batches delivered in an epoch that has ended, which no log stands before
@@ -84,16 +83,18 @@ class Recorder:
     def __enter__(self) -> Self:
         if self._row is not None:  # by start()
             return self
-        with memory_returned(), untouched_random_state(), in_one_sentence(lambda: self._writer):
+        with memory_returned(), unseen(), in_one_sentence(lambda: self._writer):
             self._instrument = self._make_instrument()
             self._writer, self._resume_point = self._make_writer(self._instrument)
             self._tell(stacklevel=3)
             self._instrument.announce(self._writer)
             self._begin(self._resume_point)
-            self._uncounted = Uncounted(self._instrument.model)
+            self._uncounted = Uncounted(self._instrument.model, self.note)
+            self._instrument.produced = self._uncounted.loading.produced
             if self._uncounted.is_unknown(self._updates.groups):
                 self.note(STRANGER)
         self._updates.start()
+        self._uncounted.loading.start()
         if self._instrument.in_flight is not None:
             self._instrument.in_flight.attach()
         self._budget.start(mark_on(self._instrument.model))
@@ -203,9 +204,11 @@ class Recorder:
         Call it before saving a checkpoint to go on from with `resume=True`. What is logged afterwards belongs
         to the next update.
         """
-        if self._taken.get("weights") != self._open().step:
+        row = self._open()
+        if self._taken.get("weights") != row.step:
+            self._uncounted.flush(row.step)
             self._take({"weights"}, always=True)
-        self._backlog.add(self._open())
+        self._backlog.add(row)
         self._write_rows(wait=True)
         self._writer_in_use().flush()
 
@@ -236,6 +239,8 @@ class Recorder:
         if (self._uncounted.any or self._delivered) and self._uncounted.changed():
             self.note(self._uncounted.sentence(row.step))
             self._add_uncounted(row)
+        else:
+            self._uncounted.conclude(row.step, self._taken.get("weights"))
         self._snapshot(always=True)
         self._instrument.conclude(row.step)
         made = row.step > self._first or self._resume_point is not None
@@ -280,11 +285,11 @@ class Recorder:
             self._write_rows()
         if row.step == self._first and "loss" in row.scalars:
             self.note(EARLY_LOSS)
-        self._uncounted.count()
+        self._uncounted.count(row.step, by_hand=self._updates.given is None)
         self._row = row = Row(row.step + 1, self._epoch + 1, self._updates.rates, self._ahead, overflow)
         self._ahead = {}
-        if len(self._delivered) not in self._batch_counts:
-            self._watch_delivery(row)
+        if self._uncounted.prefetched(len(self._delivered)) and len(self._updates.optimizers) < 2:
+            self._warn_once(PREFETCH, row.step)
         if self._delivered:
             known = [ids for ids in self._delivered if ids is not None]
             row.ids = np.concatenate(known) if len(known) == len(self._delivered) else None
@@ -305,13 +310,8 @@ class Recorder:
         self._row = Row(row.step + 1, self._epoch + 1, self._updates.rates, self._ahead)
         self._ahead = {}
         self._delivered.clear()
+        self._uncounted.loading.forget()
         self.note(LAST.format(step=row.step + 1, before=row.step))
-
-    def _watch_delivery(self, row: Row) -> None:
-        # A prefetcher shows at its ends: two batches before the first update, none before the last.
-        self._batch_counts.add(len(self._delivered))
-        if {0, 2} <= self._batch_counts and len(self._updates.optimizers) < 2:
-            self._warn_once(PREFETCH, row.step)
 
     def _snapshot(self, always: bool = False) -> None:
         row = self._open()
@@ -329,7 +329,7 @@ class Recorder:
         self._write_rows()  # a commit holds whole steps, so what is closed goes before what is not
         self._taken |= dict.fromkeys(due, row.step)
         self._budget.taken(row.step, due)
-        with self._budget.measured(due, always), untouched_random_state():
+        with self._budget.measured(due, always), unseen():
             epoch_end = 0 < row.epoch == self._epoch
             self._begun = row.step
             try:
@@ -345,13 +345,14 @@ class Recorder:
             writer.commit()
 
     def _finish(self, state: Literal["complete", "interrupted"]) -> None:
-        with untouched_random_state():
+        with unseen():
             self._end(state)
         self._tell(stacklevel=4)
 
     def _end(self, state: Literal["complete", "interrupted"]) -> None:
         atexit.unregister(self.__exit__)
         self._updates.stop()
+        self._uncounted.loading.stop()
         if self._instrument.in_flight is not None:
             self._instrument.in_flight.detach()
         writer, point, row = self._writer_in_use(), self._resume_point, self._row

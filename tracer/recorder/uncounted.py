@@ -1,6 +1,6 @@
 """Training that goes on without an update being counted: it must not pass in silence."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from tracer.network.copies import unwrap
+from tracer.recorder.loading import BEFORE, BETWEEN, FLUSHED, LOADED, WRITTEN, Loading
 
 _VERSION = attrgetter("_version")
 _WITNESSES = 8  # parameters looked at in each update
@@ -26,21 +27,38 @@ LAST = "Update {step} stands for all those after update {before} that were not c
 class Uncounted:
     """Watches whether batches and losses are followed by updates, and whether the weights change without one."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = unwrap(model)
-        trainable = [p for p in self._model.parameters() if p.requires_grad]
-        self._witnesses = trainable[:: max(1, len(trainable) // _WITNESSES)][:_WITNESSES]
+    def __init__(self, model: nn.Module, note: Callable[[str], None]) -> None:
+        self._model, self._note = unwrap(model), note
         self._norms: list[float] | None = self._measure()
-        self._versions: list[int] = []
+        self._look()
+        self._missed = False  # whether the weights had changed before others were loaded
         self.batches = 0  # delivered since the last update, or since the last epoch ended
         self.losses = 0
-        self._said = ""
+        self._batch_counts: set[int] = set()
+        self._said, self._told = "", False
+        self.loading = Loading(model, self._before_loading, self._after_loading)
 
-    def count(self) -> None:
-        """An update was counted."""
+    def count(self, step: int, by_hand: bool = False) -> None:
+        """An update was counted, the one after this step; `by_hand`: what was loaded since may be this update."""
         self._norms = None
         self._versions = list(map(_VERSION, self._witnesses))
         self.batches = self.losses = 0
+        self._missed = False
+        if self.loading.forget() and not (by_hand or self._told):
+            self._told = True
+            self._note((BETWEEN if step else BEFORE).format(step=step))
+
+    def flush(self, step: int) -> None:
+        """The weights are recorded as they are."""
+        if self.loading.forget():
+            self._note(FLUSHED.format(step=step))
+
+    def conclude(self, step: int, taken: int | None) -> None:
+        """Training has ended; `taken`: the step of the last snapshot of weights."""
+        if self.loading.produced() is not None:
+            self._note(LOADED.format(step=step))
+        elif taken != step and self.changed():
+            self._note(WRITTEN.format(step=step))
 
     @property
     def any(self) -> bool:
@@ -48,7 +66,7 @@ class Uncounted:
         return bool(self.batches or self.losses)
 
     def sentence(self, step: int) -> str:
-        """What to tell the user; the same sentence for the rest of the run."""
+        """What to tell the user of this; the same sentence for the rest of the run."""
         if self._said:
             return self._said
         what = [f"{self.batches} batches were delivered"] if self.batches else []
@@ -56,8 +74,20 @@ class Uncounted:
         self._said = SENTENCE.format(step=step, what=" and ".join(what or ["the weights changed"]))
         return self._said
 
+    def prefetched(self, batches: int) -> bool:
+        """Whether the numbers of batches of updates, of which this is the next, show that something fetches ahead.
+
+        It shows at its ends: two batches before the first update, none before the last.
+        """
+        if batches in self._batch_counts:
+            return False
+        self._batch_counts.add(batches)
+        return {0, 2} <= self._batch_counts
+
     def changed(self) -> bool:
-        """Whether the weights are others than after the last update, or the start."""
+        """Whether the weights are others than after the last update, or the start; those that were loaded are not."""
+        if self._missed:
+            return True
         if self._norms is not None:
             now = self._measure()
             return len(now) != len(self._norms) or any(
@@ -73,6 +103,19 @@ class Uncounted:
         """Whether groups of an optimizer hold parameters, but none of the model's."""
         held = {id(parameter) for group in groups for parameter in group["params"]}
         return bool(held) and not held & {id(parameter) for parameter in self._model.parameters()}
+
+    def _look(self) -> None:
+        trainable = [p for p in self._model.parameters() if p.requires_grad]
+        self._witnesses = trainable[:: max(1, len(trainable) // _WITNESSES)][:_WITNESSES]
+        self._versions = list(map(_VERSION, self._witnesses))
+
+    def _before_loading(self) -> None:
+        self._missed = self.changed()
+
+    def _after_loading(self) -> None:
+        self._look()
+        if self._norms is not None:
+            self._norms = self._measure()
 
     def _measure(self) -> list[float]:
         with torch.inference_mode(False), torch.no_grad():

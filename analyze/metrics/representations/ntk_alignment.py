@@ -78,14 +78,14 @@ def ntk_alignment(
 ) -> dict[str, Any]:
     """Alignment of the neural tangent kernel with the labels, and its turn between snapshots.
 
-    `states` holds the network at every snapshot and the examples of a probe, of which the first `examples` are taken,
-    without those that the loss leaves out. `alignment` (step, kind) is the cosine of the kernel K with YYᵀ, Y the
-    one-hot labels (or the targets themselves where they are no classes): `kind` is `plain`, or `centred` with both
-    kernels centred, which a constant part of the kernel cannot raise. `velocity` (step) is 1 less the cosine of K
-    with that of the snapshot before, comparing ends of epochs (`epoch_end`, (step,)) and step 0 where at least two
-    exist, else consecutive snapshots; NaN at all others. `trace` is that of K over the number of examples,
-    `effective_rank` (Σλ)²/Σλ². NaN where a kernel is 0. `projections` estimates K from that many random combinations
-    of the outputs, without bias, where a network has too many.
+    `states` holds the network at every snapshot and the examples of a probe, of which the first `examples` are
+    taken, without those that the loss leaves out. `alignment` (step, kind) is the cosine of the kernel K with YYᵀ,
+    Y the one-hot labels (or the targets themselves where they are numbers; NaN where they are neither): `kind` is
+    `plain`, or `centred` with both kernels centred, which a constant part of the kernel cannot raise. `velocity`
+    (step) is 1 less the cosine of K with that of the snapshot before, comparing ends of epochs (`epoch_end`,
+    (step,)) and step 0 where at least two exist, else consecutive snapshots; NaN at all others. `trace` is that of
+    K over the number of examples, `effective_rank` (Σλ)²/Σλ². NaN where a kernel is 0. `projections` estimates K
+    from that many random combinations of the outputs, without bias, where a network has too many.
 
     >>> alignment(np.eye(2), np.eye(2)), round(alignment(np.eye(2), np.ones((2, 2))), 4)
     (1.0, 0.7071)
@@ -120,14 +120,20 @@ def ntk_alignment(
 
 
 def target_kernel(sample: Any) -> np.ndarray:
-    """YYᵀ (example, example_2) of one-hot labels, or of the targets themselves where they are no classes."""
+    """YYᵀ (example, example_2) of one-hot labels, or of the targets themselves where they are no classes.
+
+    NaN where they are several tensors, or class numbers of which an example has several: these are nothing to multiply.
+    """
     from tracer.errors import MissingTraceError
 
     try:
         labels = sample.labels
         return (labels[:, None] == labels[None, :]).astype(np.float64)
     except MissingTraceError:
-        values = sample.targets.double().reshape(sample.n, -1).cpu().numpy()
+        targets = sample.targets
+        if not hasattr(targets, "is_floating_point") or not targets.is_floating_point():
+            return np.full((sample.n, sample.n), np.nan)
+        values = targets.double().reshape(sample.n, -1).cpu().numpy()
         return np.asarray(values @ values.T)
 
 

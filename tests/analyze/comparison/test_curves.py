@@ -1,11 +1,12 @@
 """Curves across runs: the table is the stored values, bands are of the runs there are, figures show both."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
 import analyze
-from analyze.comparison.curves import gathered
+from analyze.comparison.curves import Curves, gathered
 from analyze.comparison.patterns import runs_at
 from tests.analyze.comparison.test_compare import grid
 from tests.synthetic import write_archive
@@ -94,6 +95,14 @@ def test_a_figure_has_a_line_a_group_and_a_band_where_runs_repeat(drawn):
     first, last = (axes.lines[k].get_color() for k in (0, 2))  # widths 32 and 128: dark to light
     assert sum(first[:3]) < sum(last[:3])
     assert "<svg" in drawn._repr_html_()
+
+
+def test_what_is_undefined_everywhere_is_a_panel_that_says_so():
+    columns = {name: ["a", "a"] for name in ("run", "path", "measure")}
+    nothing = pd.DataFrame({**columns, "step": [0, 1], "epoch": [0.0, 1.0], "value": [np.nan, np.nan]})
+    for labels in ((), ("measure",)):
+        (axes,) = Curves(nothing, "gap", by=(), labels=labels).figure().axes
+        assert [text.get_text() for text in axes.texts] == ["undefined"]
 
 
 def test_curves_are_saved_by_the_ending_of_the_path(drawn, tmp_path):

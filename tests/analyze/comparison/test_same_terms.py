@@ -74,9 +74,15 @@ def test_how_a_run_was_recorded_is_no_attribute_and_the_users_word_counts():
     assert attributes_of(card) == expected and next(iter(attributes_of(card))) == "width"
 
 
-def test_lists_are_attributes_by_their_text():
-    card = {"attributes": {"hidden": [64, 32], "none": [], "nested": [[3, 3]], "tree": {"a": 1}}}
-    assert attributes_of(card) == {"hidden": "[64, 32]", "none": "[]"}
+def test_lists_are_attributes_by_their_text_and_what_mappings_hold_by_both_names():
+    given = {
+        "hidden": [64, 32],
+        "none": [],
+        "nested": [[3], {"b": 1}],
+        "data": {"noise": {"share": 0.1}, "n": 3},
+    }
+    texts = {"hidden": "[64, 32]", "none": "[]", "nested": "[[3], {'b': 1}]"}
+    assert attributes_of({"attributes": given}) == {**texts, "data.noise.share": 0.1, "data.n": 3}
 
 
 def test_facts_are_read_again_by_other_code(tmp_path, monkeypatch):

@@ -103,7 +103,15 @@ def test_a_misspelt_command_is_corrected():
 def test_info_tells_what_was_trained_and_recorded(run):
     result = tracer("info", run)
     assert (result.exit_code, result.stderr) == (0, "")
-    for text in ("(complete)", "Synthetic", "cross_entropy", "weight 8×6, bias 8", "gradients", "run_id"):
+    for text in (
+        "(complete)",
+        "Synthetic",
+        "cross_entropy",
+        "weight 8×6, bias 8",
+        "gradients",
+        "run_id",
+        "n_parameters 128",
+    ):
         assert text in result.stdout
 
 

@@ -282,3 +282,38 @@ def test_memory_that_is_filled_later_is_no_random_number() -> None:
     given = list(made.parameters())
     losses = network.run(dict(made.named_parameters()), X, Y)[1], (made(X) - Y) ** 2
     torch.testing.assert_close(*(torch.autograd.grad(loss.sum(), given) for loss in losses))
+
+
+def test_what_looks_in_values_whether_a_matrix_has_an_inverse_needs_no_look() -> None:
+    class Whitened(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            matrix = torch.diag_embed(x[:, :3] ** 2 + 1) + x[:, :3, None] * x[:, None, :3]
+            root = torch.linalg.cholesky(matrix)
+            solved = [
+                torch.linalg.inv(matrix),
+                torch.linalg.solve(matrix, root),
+                torch.linalg.solve_triangular(root, matrix, upper=False),
+                torch.cholesky_solve(root, root),
+            ]
+            return torch.cat([x[:, :6] * matrix.logdet()[:, None], sum(solved)[:, 0, :1]], 1)
+
+    made = model(Whitened())
+    network = read_again(trace(made, X, Y, F.mse_loss))
+    torch.testing.assert_close(network.run(named_tensors(made), X)[0], made(X))
+    assert independence(network, named_tensors(made), X, Y).holds
+    given = list(made.parameters())
+    losses = network.run(dict(made.named_parameters()), X, Y)[1], (made(X) - Y) ** 2
+    torch.testing.assert_close(*(torch.autograd.grad(loss.sum(), given) for loss in losses))
+
+
+def test_one_example_keeps_its_axis_where_axes_of_size_1_are_taken_off() -> None:
+    class Squeezing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            folded = x[:, None].squeeze((0, 1)).squeeze(0)
+            return (folded.squeeze() + x.mean((1, 2), keepdim=True).squeeze()[:, None]).squeeze(-1)
+
+    model, x, y = Squeezing(), torch.randn(4, 1, 5), torch.randn(4, 5)
+    network = trace(model, x, y, lambda outputs, targets: (outputs - targets).pow(2).mean(1).squeeze())
+    outputs, losses = read_again(network).run({}, x[:1], y[:1])
+    assert torch.equal(outputs, model(x)[:1])
+    assert torch.equal(losses, (model(x) - y).pow(2).mean(1)[:1])  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ from tracer.network.torch_internals import (
     can_stay,
     composites,
     hushed,
+    modes_suspended,
     opened,
     stays,
     traced,
@@ -274,6 +275,37 @@ class Called(nn.Module):
 
     def forward(self, x):
         return self.function(x)
+
+
+@pytest.mark.skipif(torch.__version__ < "2.8", reason="hooks cannot be read")
+def test_hooks_on_what_is_kept_for_a_backward_pass_come_back_in_their_order():
+    weight, seen = torch.ones(2, requires_grad=True), []
+
+    def hooks(name):
+        return torch.autograd.graph.saved_tensors_hooks(
+            lambda kept: (seen.append(name), kept)[1], lambda kept: kept
+        )
+
+    with hooks("outer"):
+        with hooks("inner"):
+            with modes_suspended():
+                (weight * weight).sum().backward()
+            assert not seen
+            weight.exp()
+        weight.exp()
+    assert seen == ["inner", "outer"]
+
+
+def test_the_default_device_stays_where_modes_are_suspended():
+    def kinds():
+        return [type(mode) for mode in torch.overrides._get_current_function_mode_stack()]
+
+    with torch.device("meta"), torch.overrides.BaseTorchFunctionMode():
+        before = kinds()
+        with pytest.raises(ZeroDivisionError), modes_suspended():
+            assert torch.empty(1).device.type == "meta" and len(kinds()) == 1
+            raise ZeroDivisionError
+        assert kinds() == before and len(before) == 2
 
 
 class Beside(nn.Module):

@@ -234,6 +234,11 @@ def test_what_belongs_to_no_example_is_refused_by_name(tmp_path, build, sentence
     assert archive.steps("weights").tolist() == [0, 3]
 
 
+class Squeeze(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.squeeze()
+
+
 def test_a_loss_without_a_value_per_example_is_refused(tmp_path):
     with pytest.raises(RecordError, match="one value per example"):
         run_loop(
@@ -246,4 +251,6 @@ def test_a_loss_without_a_value_per_example_is_refused(tmp_path):
             loss=None,
             objective=lambda model, x, y: ((out := model(x)), F.cross_entropy(out, y)),
         )
+    with pytest.raises(RecordError, match=r"one alone: .* as in x.squeeze\(-1\)"):
+        run_loop(tmp_path / "a.zarr", nn.Sequential(Branching(), Squeeze()))
     assert not (tmp_path / "a.zarr").exists()

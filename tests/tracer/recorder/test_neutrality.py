@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 import tracer
 from tests import zoo
 from tests.loops import blobs
+from tracer.errors import RecordError
 from tracer.recorder.instrument import Instrument
 
 MODELS = {
@@ -193,7 +194,7 @@ def test_the_check_catches_a_probe_that_perturbs(monkeypatch, perturb, changed):
 
     monkeypatch.setattr(Instrument, "observe", perturbing)
     # What a probe draws is given back by the guard around all of it; here the check stands alone.
-    monkeypatch.setattr("tracer.recorder.recorder.untouched_random_state", lambda *_: nullcontext())
+    monkeypatch.setattr("tracer.recorder.isolation.untouched_random_state", lambda *_: nullcontext())
     verdict = tracer.check(training(build, shape, "sgd"))
     assert verdict.table[changed] == "changed", str(verdict)
     assert not verdict and "NOT proved" in str(verdict)
@@ -237,3 +238,27 @@ def test_a_run_without_recording_has_what_a_recorder_has():
 def test_a_function_that_records_nothing_is_refused():
     with pytest.raises(ValueError, match="never called"):
         tracer.check(lambda record: None)
+
+
+@pytest.mark.parametrize("given", [lambda pair: pair, lambda pair: lambda: pair[0]], ids=["list", "function"])
+def test_updates_of_any_optimizers_that_can_be_recorded_are_compared(given):
+    def train(record):
+        model, (x, y) = nn.Linear(6, 3), blobs()
+        torch.nn.init.ones_(model.weight)
+        pair = [torch.optim.SGD([p], lr=0.1, momentum=0.9) for p in model.parameters()]
+        run = record("run.zarr", model, given(pair), probes={}).start()
+        F.cross_entropy(model(x), y).backward()
+        for optimizer in pair:
+            optimizer.step()
+        run.close()
+
+    verdict = tracer.check(train)
+    assert verdict and verdict.steps == (2 if isinstance(given([0]), list) else 1)
+
+
+def test_a_recording_that_is_never_closed_cannot_be_compared():
+    def train(record):
+        record("run.zarr", nn.Linear(6, 3), None, probes={}).start()
+
+    with pytest.raises(RecordError, match=r"never closed .* run\.close\(\)"):
+        tracer.check(train)

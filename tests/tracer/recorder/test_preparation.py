@@ -1,6 +1,7 @@
 """What the user gives is refused in one sentence that says what it was; an objective is asked about everything."""
 
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -226,3 +227,23 @@ def test_an_objective_covers_every_way_of_calling_a_model(tmp_path, name):
         rtol=1e-4,
         atol=1e-7,
     )
+
+
+@pytest.mark.parametrize(
+    ("loss", "targets", "added"),
+    [
+        (nn.MSELoss(reduction="sum"), X[:, :3], True),
+        (partial(F.kl_div, reduction="batchmean"), X[:, :3].softmax(1), True),
+        (nn.CrossEntropyLoss(reduction="sum"), Y, False),
+        (nn.MSELoss(), X[:, :3], False),
+    ],
+)
+def test_where_a_loss_adds_up_what_is_recorded_as_a_mean_a_note_says_so(
+    tmp_path, recwarn, loss, targets, added
+):
+    with tracer.record(
+        tmp_path / "a", mlp(), None, loss=loss, probes={"mine": (X, targets)}, gradients="none"
+    ) as run:
+        run.step()
+    said = [note for note in tracer.open(tmp_path / "a").attributes["notes"] if "adds up 3 numbers" in note]
+    assert bool(said) == added and not recwarn.list

@@ -1,3 +1,5 @@
+from types import MappingProxyType
+
 import numpy as np
 import pytest
 import torch
@@ -264,5 +266,7 @@ def test_a_closed_recorder_says_so(tmp_path):
 
 
 def test_facts_given_about_a_run_are_on_its_card(tmp_path):
-    run_loop(tmp_path / "a.zarr", epochs=1, attributes={"width": 8, "shuffled": 0.5})
-    assert tracer.open(tmp_path / "a.zarr").card["attributes"] == {"width": 8, "shuffled": 0.5}
+    given = {"width": 8, "data": MappingProxyType({"shuffled": np.float32(0.5), "n": torch.tensor([3, 4])})}
+    run_loop(tmp_path / "a.zarr", epochs=1, attributes=given)
+    found = tracer.open(tmp_path / "a.zarr").card["attributes"]
+    assert found == {"width": 8, "data": {"shuffled": 0.5, "n": [3, 4]}}

@@ -174,7 +174,7 @@ OPTIONS = {
     "resume": ["yes", -1],
     "budget": ["5%", -0.1, 0, 7, float("nan")],
     "mirror": [3, "wandb"],
-    "attributes": [3, [1]],
+    "attributes": [3, [1], {"grid": np.zeros(1 << 15)}],
     "title": [3],
     "exists": ["append", True, None],
     "path": [3, None, "a\0b", ""],

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tracer.errors import RecordError
+from tracer.errors import RecordError, first_line
 from tracer.network import Visit, tracing
 from tracer.network.axes import linear_size
 from tracer.network.copies import named_tensors, private_copy, quiet
@@ -33,6 +33,10 @@ from tracer.recorder.forward.discovery import Discovery, Functions, Key, Watchin
 
 _FEW, _MORE = 3, 5  # two numbers of examples: what changes with them are examples
 _MOST = 64  # examples in a chunk
+_ALONE = (
+    "The model decides by values, so it is shown one example at a time, and it does not take one alone: where it takes "
+    "off axes of size 1, as x.squeeze() does, name the axis, as in x.squeeze(-1) ({})."
+)
 JUDGING = "correct"  # the row of what an objective says
 
 
@@ -143,7 +147,10 @@ class EagerNetwork:
         for i in range(n):
             one = Discovery(self)
             example = [take(tree, torch.tensor([i]), n) for tree in (inputs, targets)]
-            self._pass(one, example[0], example[1], 1)
+            try:
+                self._pass(one, example[0], example[1], 1)
+            except Exception as error:
+                raise RecordError(_ALONE.format(first_line(error))) from error
             at = 0
             for key, (row, size) in one.found.items():
                 if key in self._found:
@@ -232,6 +239,11 @@ class EagerNetwork:
         if mode is not None:
             self._unknown |= mode.unknown
         return (outputs, losses) if differentiable else (outputs.detach(), losses.detach())
+
+    @property
+    def run_rows(self) -> list[Row]:
+        """All rows: none is left out of a run."""
+        return self.rows
 
     @property
     def judging_row(self) -> str | None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from analyze.metrics.representations.ntk_alignment import alignment, centred, ntk_alignment
+from analyze.replay.examples import Examples
 from analyze.replay.output_kernel import directions, output_kernel
 from analyze.replay.state import State
 from tests import replayed
@@ -49,6 +52,28 @@ def test_agrees_with_differences(states):
         assert result["effective_rank"][k] == pytest.approx(values.sum() ** 2 / (values**2).sum(), rel=1e-6)
     expected = [1 - slow.alignment(kernels[k], kernels[k - 1]) for k in (1, 2)]
     np.testing.assert_allclose(result["velocity"][1:], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("targets", [(torch.zeros(6), torch.ones(6)), torch.zeros(6, 4, dtype=torch.int64)])
+def test_targets_that_are_neither_classes_nor_numbers_align_with_nothing(states, targets):
+    given = replace(states.examples(), targets=targets, rule=None)
+    result = ntk_alignment(replayed.States(list(states), given), NO_END)
+    assert np.isnan(result["alignment"]).all()
+    assert np.isfinite(result["velocity"][1:]).all() and np.isfinite(result["effective_rank"]).all()
+
+
+def test_calls_that_the_outputs_do_not_depend_on_have_no_part_in_the_kernel():
+    torch.manual_seed(0)
+    model, x = nn.Linear(4, 3).double(), torch.randn(5, 4, dtype=torch.float64)
+
+    def triplet(model, inputs, targets):
+        anchor, other = model(inputs[0]), model(inputs[1])
+        return anchor, F.pairwise_distance(anchor, other)
+
+    network = trace(model, (x, x.flip(0)), torch.zeros(5), objective=triplet)
+    state, alone = (State(0, one, named_tensors(model)) for one in (network, trace(model, x)))
+    found = output_kernel(state, Examples((x, x.flip(0)), torch.zeros(5)))
+    torch.testing.assert_close(found, output_kernel(alone, Examples(x)))
 
 
 def test_ends_of_epochs_are_compared_where_there_are_two(states):
