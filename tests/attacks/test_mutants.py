@@ -26,7 +26,7 @@ from tracer.store.zip_writer import write_zip
 from tracer.verify import verify
 
 MANY = [
-    pytest.param(25, id="some"),
+    pytest.param(12, id="some"),
     pytest.param(20_000, id="very many", marks=pytest.mark.slow),
 ]
 
