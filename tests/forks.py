@@ -1,14 +1,12 @@
-"""Processes that have imported what this one has, which takes a fresh one seconds."""
+"""Processes of a server that has imported once what takes seconds: forks of this one might not differentiate."""
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-import torch
-import torch._dynamo  # as every optimizer does
-
-# The library of an accelerator lets no fork differentiate.
-FORKS: Any = multiprocessing.get_context("spawn" if torch.accelerator.is_available() else "fork")
+FORKS = multiprocessing.get_context("forkserver")
+# The second is what every optimizer imports.
+FORKS.set_forkserver_preload(["torch", "torch._dynamo", "tests.ranks_worker", "tests.attacks.fuzz_ops"])
 
 
 def apart(function: Any, *arguments: Any) -> Any:

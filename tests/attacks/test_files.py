@@ -149,7 +149,7 @@ def test_members_that_unpack_to_very_much_are_refused(path: Path, tmp_path: Path
 
 
 def damaged_zips(data: bytes, every: bool) -> Iterator[bytes]:
-    """The end, the list of members and the heads of members, each byte changed in turn: in three ways, or one of them."""
+    """The end, the list of members and the heads of members, each byte changed in turn in three ways, or in one."""
     start = data.rindex(b"PK\x05\x06")
     listing = int.from_bytes(data[start + 16 : start + 20], "little")
     for at in [*range(start, len(data)), *range(listing, listing + 60), *range(30)]:

@@ -62,7 +62,7 @@ def test_very_many(seed: int) -> None:
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors divide the least number by -1")
 def test_what_is_known_to_kill_kills_where_nothing_is_checked() -> None:
-    found = ends()
+    found = apart(ends)
     assert found.keys() == KILLERS.keys()
     assert all(found.values()), found
 

@@ -22,7 +22,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def bits(data: bytes, every: bool, all_of: tuple[int, int] = (0, 0), step: int = 1) -> Iterator[bytes]:
-    """Data with one bit flipped: each bit in turn, or one bit of each or every so many bytes and all those of a range."""
+    """Data with one bit flipped: each in turn, or one of every so many bytes and all those of a range."""
     for at in range(len(data)):
         if not (every or all_of[0] <= at < all_of[1] or at % step == 0):
             continue
