@@ -96,9 +96,7 @@ def made(name: str) -> tuple[Network, dict[str, Tensor], Probe, list[dict[str, T
 def test_gradients_in_every_mode(name: str, looks: None) -> None:
     network, tensors, probe, (exact, theirs) = made(name)
     for mode in ("exact", "gram", "sketch"):
-        seen = ProbePass(
-            network, {"train": probe}, tensors=tensors, streams=["gradients"], gradients=mode
-        )
+        seen = ProbePass(network, {"train": probe}, tensors=tensors, streams=["gradients"], gradients=mode)
         found = seen.run(tensors, {"gradients"})
         if mode == "sketch":  # of layers as small as these it is the gradients themselves
             values = torch.from_numpy(found["probes/train/sketches"]["values"]).double()

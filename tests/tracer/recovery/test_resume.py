@@ -18,7 +18,7 @@ import zarr
 
 import tracer
 from tests import ROOT
-from tests.damage import copied, files_of, go_on, weights, write_small
+from tests.damage import SIZE, copied, files_of, go_on, weights, write_small
 from tests.recording import declare, put, put_row
 from tests.synthetic import write_archive
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
@@ -199,10 +199,12 @@ def test_the_same_declarations_may_be_made_again_and_others_are_refused(path: Pa
     writer = resume(path)
     arrays, dims = {"id": np.arange(4)}, {"id": ("example",)}
     writer.static("probes/p", arrays, dims, {"split": "train"})
-    writer.stream("weights", {"float32": ("float32", (300_000,), ("float32_element",))})
+    writer.stream("weights", {"float32": ("float32", (SIZE,), ("float32_element",))})
     with pytest.raises(RecordError, match=r"'probes/p/id' has other values now than in the archive"):
         writer.static("probes/p", {"id": np.arange(1, 5)}, dims)
-    with pytest.raises(RecordError, match=r"'weights/float32' is float32 \(7,\) now and float32 \(300000,\)"):
+    with pytest.raises(
+        RecordError, match=rf"'weights/float32' is float32 \(7,\) now and float32 \({SIZE},\)"
+    ):
         writer.stream("weights", {"float32": ("float32", (7,), ("float32_element",))})
     with pytest.raises(RecordError, match="step 4 came after step 4; snapshots go forward"):
         writer.append("weights", 4, False, {"float32": weights(4)})
