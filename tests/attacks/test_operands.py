@@ -21,7 +21,7 @@ from tracer.network import Network, read, trace
 from tracer.ops import OPS
 from tracer.ops.operands import schema_of
 
-CASES = 1_000  # two or more for each operation; very many by `pytest -m slow`
+CASES = 2 * len(OPS)  # two for each operation; very many by `pytest -m slow`
 
 
 def refuse_deaths(deaths: list[Any]) -> None:
