@@ -1,6 +1,5 @@
 """Operands that stop a process whose kernels are not guarded: the known ones, each sure to do it."""
 
-import faulthandler
 import os
 import random
 import resource
@@ -55,7 +54,6 @@ def ends() -> dict[str, int]:
         child = os.fork()
         if child == 0:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            faulthandler.disable()  # it is meant
             one = killer()
             resolve(one.op)(*one.args, **one.kwargs)
             os._exit(0)
