@@ -85,7 +85,8 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     from analyze import plot
     from analyze.report import save
 
-    monkeypatch.setattr(save, "FEW", 1000)  # or another process draws
+    monkeypatch.setattr(save, "FEW", 1000)
+    monkeypatch.setattr(save, "cores", lambda: 1)  # or another process draws
     for name in ("draw", "styled"):
         monkeypatch.setattr(plot, name, lambda *_: Figure())
     monkeypatch.setattr(plot, "to_svg", lambda *_: '<svg xmlns="http://www.w3.org/2000/svg"><g/></svg>')

@@ -1,5 +1,6 @@
 """Small archives for tests that damage them, and ways to do it."""
 
+import os
 import random
 import shutil
 from collections.abc import Iterator
@@ -11,7 +12,10 @@ import numpy as np
 
 from tests.recording import put_row
 from tracer import spec
+from tracer.store import layout
 from tracer.writer import Writer
+
+SIZE = 20_000  # numbers of a snapshot of the weights
 
 
 @contextmanager
@@ -28,8 +32,8 @@ def write_small(path: Path, steps: int = 6, state: str = "complete") -> Writer:
     """
     writer = Writer(path, attributes={"card": {"model": "small"}})
     writer.static("probes/p", {"id": np.arange(4)}, {"id": ("example",)}, {"split": "train"})
-    large = {"float32": ("float32", (300_000,), ("float32_element",))}
-    writer.stream("weights", large, object_bytes=1 << 20)
+    with mock.patch.object(layout, "_PLAIN", SIZE):  # larger ones than this are shards
+        writer.stream("weights", {"float32": ("float32", (SIZE,), ("float32_element",))}, object_bytes=SIZE)
     writer.stream("probes/p/outputs", {"loss": ("float32", (4,), ("outputs_example",))})
     go_on(writer, 0, steps)
     writer.close(state=state)  # type: ignore[arg-type]
@@ -47,11 +51,20 @@ def go_on(writer: Writer, first: int, steps: int, factor: float = 1.0) -> None:
 
 
 def weights(step: int, factor: float = 1.0) -> np.ndarray:
-    return (np.arange(300_000, dtype=np.float32) + 1) * np.float32(step + factor)
+    return (np.arange(SIZE, dtype=np.float32) + 1) * np.float32(step + factor)
 
 
 def files_of(path: Path) -> list[str]:
-    return sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+    return sorted(name for name, entry in below(path) if entry.is_file())
+
+
+def below(path: Path | str, prefix: str = "") -> Iterator[tuple[str, "os.DirEntry[str]"]]:
+    """Everything below a folder by name, a quarter of the time of `Path.rglob`: it is asked thousands of times."""
+    with os.scandir(path) as entries:
+        for entry in entries:
+            yield prefix + entry.name, entry
+            if entry.is_dir(follow_symlinks=False):
+                yield from below(entry.path, f"{prefix}{entry.name}/")
 
 
 def flipped(data: bytes, seed: int, n: int) -> Iterator[bytes]:

@@ -1,13 +1,8 @@
-"""Training on gloo processes as tests of ranks record it.
+"""Training on gloo processes as tests of ranks record it: each is `main`, which does tasks one after another."""
 
-`python -m tests.ranks_worker FOLDER WORLD TASK...` is all of them, each of which does the tasks one after another; it
-prints how each ended.
-"""
-
-import json
 import os
 import signal
-import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,6 +175,8 @@ def sharded(folder: Path, rank: int, world: int) -> None:
 
 
 def main(folder: Path, rank: int, world: int, *tasks: str) -> None:
+    signal.alarm(240)
+    warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=world)
     try:
@@ -188,20 +185,3 @@ def main(folder: Path, rank: int, world: int, *tasks: str) -> None:
             globals()[task](folder / task, rank, world)
     finally:
         dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    # What takes seconds to import is imported before there are several.
-    if "sharded" in sys.argv:
-        import torch.distributed.fsdp
-
-    import tracer.recorder.instrument
-
-    children = []
-    for rank in range(int(sys.argv[2])):
-        children.append(os.fork())
-        if not children[-1]:
-            signal.alarm(240)
-            main(Path(sys.argv[1]), rank, int(sys.argv[2]), *sys.argv[3:])
-            sys.exit()
-    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]))

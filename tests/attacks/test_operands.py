@@ -4,8 +4,6 @@ import json
 import platform
 import random
 import re
-import subprocess
-import sys
 from collections import Counter
 from typing import Any
 
@@ -14,23 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from tests.attacks import calls
-from tests.attacks.fuzz_ops import TABLE, attempt
-from tests.attacks.killers import KILLERS, UNTRIED
+from tests.attacks.fuzz_ops import TABLE, Outcome, attempt, fuzz
+from tests.attacks.killers import KILLERS, UNTRIED, ends
 from tests.attacks.operands import Case, sound
+from tests.forks import apart
 from tracer.errors import ArchiveError
 from tracer.network import Network, read, trace
 from tracer.ops import OPS
 from tracer.ops.operands import schema_of
 
-CASES = 1_000  # two or more for each operation; very many by `pytest -m slow`
-
-
-def fuzz(*options: str) -> dict[str, Any]:
-    """Deaths and fates of a run in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.attacks.fuzz_ops", *options], capture_output=True, text=True, check=True
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+CASES = 2 * len(OPS)  # two for each operation; very many by `pytest -m slow`
 
 
 def refuse_deaths(deaths: list[Any]) -> None:
@@ -38,17 +29,17 @@ def refuse_deaths(deaths: list[Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def outcome() -> dict[str, Any]:
-    return fuzz("--cases", str(CASES), "--seed", "7", "--killers")
+def outcome() -> Outcome:
+    return apart(fuzz, 7, range(CASES))
 
 
-def test_no_operand_stops_the_process(outcome: dict[str, Any]) -> None:
-    refuse_deaths(outcome["deaths"])
+def test_no_operand_stops_the_process(outcome: Outcome) -> None:
+    refuse_deaths(outcome.deaths)
 
 
-def test_every_operation_is_tried(outcome: dict[str, Any]) -> None:
-    assert outcome["fates"].keys() == OPS.keys()
-    assert sum(map(Counter, outcome["fates"].values()), Counter[str]()).total() == CASES
+def test_every_operation_is_tried(outcome: Outcome) -> None:
+    assert outcome.fates.keys() == OPS.keys()
+    assert sum(outcome.fates.values(), Counter[str]()).total() == CASES
 
 
 def test_a_sound_call_reaches_its_kernel() -> None:
@@ -66,13 +57,14 @@ def test_a_sound_call_reaches_its_kernel() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_very_many(seed: int) -> None:
-    refuse_deaths(fuzz("--cases", "25000", "--seed", str(seed))["deaths"])
+    refuse_deaths(apart(fuzz, seed, range(25_000)).deaths)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors divide the least number by -1")
-def test_what_is_known_to_kill_kills_where_nothing_is_checked(outcome: dict[str, Any]) -> None:
-    assert outcome["ends"].keys() == KILLERS.keys()
-    assert all(outcome["ends"].values()), outcome["ends"]
+def test_what_is_known_to_kill_kills_where_nothing_is_checked() -> None:
+    found = apart(ends)
+    assert found.keys() == KILLERS.keys()
+    assert all(found.values()), found
 
 
 @pytest.mark.parametrize("name", KILLERS | UNTRIED)

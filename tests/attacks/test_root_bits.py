@@ -21,9 +21,11 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def bits(data: bytes, every: bool, all_of: tuple[int, int] = (0, 0)) -> Iterator[bytes]:
-    """Data with one bit flipped: each bit in turn, or one bit of each byte and all those of a range."""
+def bits(data: bytes, every: bool, all_of: tuple[int, int] = (0, 0), step: int = 1) -> Iterator[bytes]:
+    """Data with one bit flipped: each in turn, or one of every so many bytes and all those of a range."""
     for at in range(len(data)):
+        if not (every or all_of[0] <= at < all_of[1] or at % step == 0):
+            continue
         for bit in range(8) if every or all_of[0] <= at < all_of[1] else [(5 * at + at // 8) % 8]:
             yield data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
 
@@ -42,7 +44,7 @@ def test_every_flipped_bit_of_the_root_is_refused(path: Path, every: bool) -> No
     root = (path / "zarr.json").read_bytes()
     assert opened(root) is not None
     record = root.index(b'"tracer"'), root.index(b'"manifest_digest"')
-    assert [changed for changed in bits(root, every, record) if opened(changed) is not None] == []
+    assert [changed for changed in bits(root, every, record, 5) if opened(changed) is not None] == []
 
 
 def test_opening_checks_it(path: Path, tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def bomb(server: Server, _: bytes) -> None:
     import zlib
 
     packer = zlib.compressobj(9, wbits=31)
-    data = b"".join([*(packer.compress(bytes(1 << 20)) for _ in range(64)), packer.flush()])
+    data = b"".join([*(packer.compress(bytes(1 << 20)) for _ in range(16)), packer.flush()])
     server.say(200, data, Content_Length=len(data), Content_Encoding="gzip")
 
 

@@ -5,10 +5,11 @@ import ctypes
 import gc
 import mmap
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import cache, partial
-from types import CellType, FunctionType, MethodType
+from types import CellType, FunctionType, MethodType, NoneType
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ _SHARED = (
     type(threading.Lock()),
 )
 _WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_original_module")
+# Most of what a module holds, and nothing to prepare.
+_PLAIN = {bool, int, float, str, NoneType}
+_OFTEN_EMPTY = {dict, OrderedDict, list, tuple, set}
 _DEPTH = 6
 _KEPT = 64 << 20  # bytes more than before that may stay with the process
 
@@ -130,7 +134,8 @@ def _differentiable(module: nn.RNNBase) -> None:
 
 def _prepare(value: Any, memo: dict[int, Any], functions: list[FunctionType], depth: int) -> None:
     """Fill the memo with copies of what `deepcopy` would refuse, share by accident, or take forever over."""
-    if id(value) in memo or depth < 0:
+    kind = type(value)
+    if kind in _PLAIN or (kind in _OFTEN_EMPTY and not value) or id(value) in memo or depth < 0:
         return
     if isinstance(value, torch.Tensor):
         memo[id(value)] = _copy_tensor(value)

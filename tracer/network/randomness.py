@@ -6,7 +6,7 @@ its code refers to.
 
 import random
 import sys
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -30,6 +30,9 @@ _MOST = {True: 1000, False: 10_000}  # pieces of code, and other things, that ar
 _ELEMENTS = 1000  # of a container: one with more holds examples, not transforms
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 _LEAVES = (torch.Tensor, np.ndarray, str, bytes, int, float, NoneType, CodeType, ModuleType)
+# Most of what a model holds, told apart at once.
+_PLAIN = {*_LEAVES, torch.nn.Parameter, bool}
+_OFTEN_EMPTY = {dict, OrderedDict, list, tuple, set}
 _LIBRARIES = {*sys.stdlib_module_names, "numpy", "torch", "tracer"}  # their streams are those of everyone
 
 
@@ -120,7 +123,9 @@ def generators_of(*holders: Any) -> list[Any]:
             continue
         left[is_code] -= 1
         for other in _referred(value, kind):
-            (code if issubclass(type(other), _CODE) else held).append(other)
+            other_kind = type(other)
+            if not (other_kind in _PLAIN or (other_kind in _OFTEN_EMPTY and not other)):
+                (code if issubclass(other_kind, _CODE) else held).append(other)
     return found
 
 

@@ -1,6 +1,7 @@
 """Uses of parameters that a rule must know, or refuse: in every mode, the gradients are autograd's one at a time."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from tests.oracles.gradients import check_gram, check_rows, per_example
 from tracer.archive.gradients import rebuild
 from tracer.gradients import products
-from tracer.network import trace
+from tracer.network import Network, trace
 from tracer.network.copies import named_tensors
 from tracer.probe import Probe, ProbePass
 
@@ -79,23 +80,24 @@ def looks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(products, "may_look", lambda _: False)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_gradients_in_every_mode(name: str, looks: None) -> None:
+@cache
+def made(name: str) -> tuple[Network, dict[str, Tensor], Probe, list[dict[str, Tensor]]]:
+    """The table of a case, its tensors, its examples and their gradients by autograd, exact and not."""
     torch.manual_seed(0)
     forward, shape, parts = CASES[name]
     x, y = torch.randn(4, *shape), torch.arange(4) % 3
     model = Calls(forward, x, **parts)
     network = trace(model, x, y, F.cross_entropy)
-    exact, theirs = (per_example(model, F.cross_entropy, x, y, double=double) for double in (True, False))
+    rows = [per_example(model, F.cross_entropy, x, y, double=double) for double in (True, False)]
+    return network, named_tensors(model), Probe(x, y), rows
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_in_every_mode(name: str, looks: None) -> None:
+    network, tensors, probe, (exact, theirs) = made(name)
     for mode in ("exact", "gram", "sketch"):
-        seen = ProbePass(
-            network,
-            {"train": Probe(x, y)},
-            tensors=named_tensors(model),
-            streams=["gradients"],
-            gradients=mode,
-        )
-        found = seen.run(named_tensors(model), {"gradients"})
+        seen = ProbePass(network, {"train": probe}, tensors=tensors, streams=["gradients"], gradients=mode)
+        found = seen.run(tensors, {"gradients"})
         if mode == "sketch":  # of layers as small as these it is the gradients themselves
             values = torch.from_numpy(found["probes/train/sketches"]["values"]).double()
             product = values @ values.T

@@ -93,7 +93,13 @@ def seeded(model: nn.Module, seed: int) -> tuple[Tensor, Tensor]:
     return torch.randn(12, 6, generator=generator), torch.arange(12) % 3
 
 
-@pytest.mark.parametrize("kind", list(MIXING))
+# Others of their kind are there: a maximum, ranks, a cumulative sum, a number over a limit.
+RARE = ("minimum", "the largest two", "running maximum", "clip")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in RARE)) for kind in MIXING]
+)
 def test_mixing_is_caught_for_any_examples(kind: str, seeds: range) -> None:
     between, said = MIXING[kind]
     model = Net(between)

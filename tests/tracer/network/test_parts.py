@@ -89,6 +89,15 @@ def without_gradients(h: Tensor) -> Tensor:
     return h / (bound + scale + twice)
 
 
+def written(h: Tensor) -> Tensor:
+    return F.dropout(used_before_and_after(in_place(added(h))).view(-1, 8), 0.5, False, True)
+
+
+def views(h: Tensor) -> Tensor:
+    """And dtypes."""
+    return torch.cat(viewed(h).chunk(2, 1)[::-1], 1).to(torch.float64).float()
+
+
 class Whole(nn.Module):
     """What PyTorch has written in Python too, and keeps."""
 
@@ -105,12 +114,11 @@ class Whole(nn.Module):
     "middle",
     [
         nn.Sequential(nn.GELU(), nn.LayerNorm(8), nn.Softmax(-1), nn.Flatten(), nn.PReLU(), nn.Dropout()),
-        lambda h: F.dropout(used_before_and_after(in_place(added(h))).view(-1, 8), 0.5, False, True),
-        without_gradients,
-        lambda h: torch.cat(viewed(h).chunk(2, 1)[::-1], 1).to(torch.float64).float(),
+        lambda h: views(without_gradients(written(h))),
+        *(pytest.param(one, marks=pytest.mark.slow) for one in (written, without_gradients, views)),
         pytest.param(Whole(), marks=pytest.mark.skipif(torch.__version__ < _KEPT, reason="of older PyTorch")),
     ],
-    ids=["plain and composite", "in place", "without gradients", "views and dtypes", "kept whole"],
+    ids=["plain and composite", "one after another", "in place", "without gradients", "views", "kept whole"],
 )
 def test_it_is_written_part_by_part(middle: Middle, monkeypatch: pytest.MonkeyPatch) -> None:
     assert both(middle, squares, monkeypatch)

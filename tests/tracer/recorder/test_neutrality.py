@@ -115,12 +115,20 @@ def drawing_objective(model, inputs, targets):
     return outputs, F.cross_entropy(outputs, targets, reduction="none")
 
 
+# Each kind of generator and each place that holds one, which are found and put back alike.
+USUAL = [("model", "python"), ("data", "torch"), ("loss", "torch"), ("objective", "numpy")]
+
+
 @pytest.mark.parametrize(
     ("where", "kind"),
     [
-        *((where, kind) for where in ("model", "data") for kind in DRAWS),
-        ("loss", "torch"),
-        ("objective", "numpy"),
+        *USUAL,
+        *(
+            pytest.param(where, kind, marks=pytest.mark.slow)
+            for where in ("model", "data")
+            for kind in DRAWS
+            if (where, kind) not in USUAL
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore::tracer.recorder.RecordWarning")

@@ -1,8 +1,5 @@
 """Recording training on several processes, with real ones over gloo."""
 
-import json
-import os
-import subprocess
 import sys
 from itertools import chain
 from pathlib import Path
@@ -13,9 +10,9 @@ import torch
 import torch.distributed as dist
 
 import tracer
-from tests import ROOT
+from tests.forks import FORKS
 from tests.loops import mlp
-from tests.ranks_worker import BATCH, EPOCHS, sampler
+from tests.ranks_worker import BATCH, EPOCHS, main, sampler
 from tracer.errors import RecordError
 from tracer.share import pack, unpack
 from tracer.verify import verify
@@ -25,12 +22,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def start(folder: Path, world: int, *tasks: str) -> list[int]:
+def start(folder: Path, world: int, *tasks: str) -> list[int | None]:
     """Let so many processes do tasks of tests/ranks_worker.py; how each of them ended."""
-    settings = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.ranks_worker", str(folder), str(world), *tasks]
-    done = subprocess.run(command, cwd=ROOT, env=settings, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    ranks = [FORKS.Process(target=main, args=(folder, rank, world, *tasks)) for rank in range(world)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+    return [process.exitcode for process in ranks]
 
 
 @pytest.fixture(scope="module")

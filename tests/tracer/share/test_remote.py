@@ -32,7 +32,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["memory", "file"])
+# Into a folder test_commands.py pushes by default, and pulls from there.
+@pytest.fixture(params=["memory", pytest.param("file", marks=pytest.mark.slow)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     yield "memory://pushed/run.zarr" if request.param == "memory" else f"file://{tmp_path}/shelf/run.zarr"
     memory = fsspec.filesystem("memory")

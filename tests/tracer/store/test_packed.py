@@ -46,7 +46,7 @@ def source(request: pytest.FixtureRequest, path: Path) -> Source:
 ARRAYS = (BITS, "gram/gram", "steps/loss", "steps/ids", "network/constant_0_0", "probes/test/id")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data(), name=st.sampled_from(ARRAYS))
 def test_any_selection_is_what_zarr_gives(source: Source, data: st.DataObject, name: str) -> None:
     shape = source.shape(name)

@@ -149,6 +149,10 @@ def test_an_archive_within_an_archive(place: Place, whole: dict[str, bytes]) -> 
     store.close()
 
 
+# In a directory every other test has it.
+@pytest.mark.parametrize(
+    "place", ["zip", "url", "guide", pytest.param("directory", marks=pytest.mark.slow)], indirect=True
+)
 def test_everything_else_works_on_it(
     place: Place, whole: dict[str, bytes], run: Path, tmp_path: Path
 ) -> None:

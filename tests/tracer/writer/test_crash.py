@@ -91,7 +91,7 @@ def test_killed_between_any_two_files_of_a_commit(tmp_path: Path, files: int) ->
 def test_live_readers_see_whole_commits(tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
     process = start(path)
-    seen = [check(path, 0, latest=2) for _ in range(10)]
+    seen = [check(path, 0, latest=2) for _ in range(5)]
     process.kill()
     assert process.stdout is not None
     process.stdout.close()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tracer
-from tests.damage import copied, go_on, weights, write_small
+from tests.damage import SIZE, copied, go_on, weights, write_small
 from tests.power import ALL, LAST, NONE, Disk, State, write_state
 from tracer.errors import ArchiveError
 from tracer.recovery.repair import repair
@@ -109,7 +109,7 @@ def record(base: Path, steps: int = 3) -> Disk:
         writer = Writer(base / "run.zarr", attributes={}, durability="power")
         disk.acknowledged = -1
         writer.static("probes/p", {"id": np.arange(4)}, {"id": ("example",)}, {"split": "train"})
-        writer.stream("weights", {"float32": ("float32", (300_000,), ("float32_element",))})
+        writer.stream("weights", {"float32": ("float32", (SIZE,), ("float32_element",))})
         writer.stream("probes/p/outputs", {"loss": ("float32", (4,), ("outputs_example",))})
         for step in range(steps):
             go_on(writer, step, step + 1)

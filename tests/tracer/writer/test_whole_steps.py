@@ -87,13 +87,17 @@ def whole(path: Path) -> list[int]:
 def test_a_disk_that_is_full_at_any_call(
     tmp_path: Path, call: str, lasting: bool, flushed: bool, every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first calls, which create the archive, one by one, of the others every so many."""
+    """The first calls, which create the archive, one by one, of the others every so many.
+
+    Where some are enough, of the first every other one recovers and the rest stay full.
+    """
     attempt, counted = failing(call, 1 << 30, 0)
     with monkeypatch.context() as counting:
         counting.setattr(os, call, attempt)
         record(tmp_path / "all.zarr", flushed)
     kept = set()
-    for first in (*range(1, 16), *range(16 + 2 * lasting + flushed, counted[0], every)):
+    begun = range(1, 16) if every < 32 else range(1 + lasting, 16, 2)
+    for first in (*begun, *range(16 + 2 * lasting + flushed, counted[0], every)):
         attempt, _ = failing(call, first, 1 << 30 if lasting else first)
         path = tmp_path / f"{first}.zarr"
         with monkeypatch.context() as broken:
