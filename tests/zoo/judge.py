@@ -2,8 +2,9 @@
 
 import copy
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from tracer.verify import verify
 METRIC = "sam_sharpness"  # runs the network and its loss again, on any inputs
 TOLERANCE = 1e-4
 ROUNDING = 4  # times the error of autograd itself, where a network is ill-conditioned
+Made = tuple[
+    np.ndarray, dict[str, np.ndarray]
+]  # losses (example,) and gradients (example, weight) by parameter
 
 
 @dataclass(frozen=True)
@@ -84,70 +88,103 @@ def difference(case: Case, archive: Any, step: int = 2) -> str:
     gradients = card is not None and card["mode"] != "none"
     for probe, index in (("train", range(TRAIN)), ("test", range(TRAIN, N))):
         view = archive.probes[probe]
-        alone = Alone(case, model, index, gradients=gradients)
-        said = of_losses(view.losses(step).astype(float), alone) or (
-            gradients and of_gradients(lambda name: view.gradients(name, step), alone)
+        autograd = Autograd(case, model, index, gradients=gradients)
+        said = of_losses(view.losses(step).astype(float), autograd) or (
+            gradients and of_gradients(partial(view.gradients, step=step), autograd)
         )
         if said:
             return said
     return "equal" if gradients else "off"
 
 
-class Alone:
-    """Losses and gradients of each example alone as autograd gives them, in float32 and, once asked for, in float64."""
+class Autograd:
+    """What autograd gives of each example of a probe alone."""
 
     def __init__(self, case: Case, model: Any, index: Any, *, gradients: bool) -> None:
-        self.case, self.model, self.index, self.wanted = case, model, index, gradients
-        self.losses, self.gradients = self._made(model, lambda leaf: leaf)
+        self.case, self.model, self.index, self._wanted = case, model, list(index), gradients
+        self.losses, self.gradients = self._alone(model)
 
     @cached_property
-    def truth(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def truth(self) -> Made:
         """The same in float64."""
-        wide = copy.deepcopy(self.model).double()
-        return self._made(wide, lambda leaf: leaf.double() if leaf.is_floating_point() else leaf)
+        return self._alone(self._wide)
 
-    def _made(self, model: Any, as_wanted: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        inputs, targets = (
-            rebuild(tree, (as_wanted(leaf) for leaf in leaves_of(tree))) for tree in self.case.batch()
-        )
-        names = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        losses, rows = [], []
-        for i in self.index:
-            loss = one_loss(self.case, model, examples(inputs, [i]), examples(targets, [i]))
-            losses.append(loss.item())
-            if self.wanted:
-                of = torch.autograd.grad(loss, list(names.values()), allow_unused=True, materialize_grads=True)
-                rows.append([g.double().numpy().ravel() for g in of])
-        return np.array(losses), {
-            name: np.array(made) for name, made in zip(names, zip(*rows, strict=True), strict=False)
+    @cached_property
+    def rounding(self) -> Made:
+        """How far float32 is from float64: of each example alone or in its probe, as it was recorded, the larger.
+
+        A ReLU near its kink may be on in a batch and off alone: of either only float32 tells how far it is off.
+        """
+        here, there = self._together(self.model), self._together(self._wide)
+        losses = np.maximum(np.abs(here[0] - there[0]), np.abs(self.losses - self.truth[0]))
+        rows = {
+            name: np.maximum(
+                np.linalg.norm(here[1][name] - there[1][name], axis=1),
+                np.linalg.norm(self.gradients[name] - self.truth[1][name], axis=1),
+            )
+            for name in self.gradients
         }
+        return losses, rows
+
+    @cached_property
+    def _wide(self) -> Any:
+        return copy.deepcopy(self.model).double()
+
+    def _batch(self, model: Any) -> list[Any]:
+        """Inputs and targets, as wide as the model."""
+        given = self.case.batch()
+        return (
+            [*given]
+            if model is self.model
+            else [rebuild(tree, map(_wide, leaves_of(tree))) for tree in given]
+        )
+
+    def _alone(self, model: Any) -> Made:
+        batch = self._batch(model)
+        one = ([examples(tree, [i]) for tree in batch] for i in self.index)
+        return self._made(model, [one_loss(self.case, model, *example) for example in one])
+
+    def _together(self, model: Any) -> Made:
+        batch = [examples(tree, self.index) for tree in self._batch(model)]
+        goal = objective_of(self.case.loss, self.case.objective)
+        return self._made(model, goal(model, *batch).losses)
+
+    def _made(self, model: Any, losses: Any) -> Made:
+        names = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        rows = []
+        for loss in losses if self._wanted else ():
+            of = torch.autograd.grad(
+                loss, list(names.values()), allow_unused=True, materialize_grads=True, retain_graph=True
+            )
+            rows.append([gradient.double().numpy().ravel() for gradient in of])
+        gradients = {name: np.array(made) for name, made in zip(names, zip(*rows, strict=True), strict=False)}
+        return np.array([loss.item() for loss in losses]), gradients
 
 
-def of_losses(got: np.ndarray, alone: Alone) -> str:
+def _wide(leaf: Any) -> Any:
+    return leaf.double() if leaf.is_floating_point() else leaf
+
+
+def of_losses(got: np.ndarray, autograd: Autograd) -> str:
     """What is wrong with the losses of a probe; nothing where they are as near to float64 as autograd's own."""
-    expected = alone.losses
-    near = np.isclose(got, expected, rtol=TOLERANCE, atol=1e-6)
-    if near.all():
-        return ""
-    # One loss may be right by luck, not those of all examples: the largest error of them is the measure.
-    truth, _ = alone.truth
-    if np.abs(got - truth).max() <= ROUNDING * np.abs(expected - truth).max():
-        return ""
-    i = int(np.flatnonzero(~near)[0])
-    return f"loss of example {i}: {got[i]}, expected {expected[i]}, in float64 {truth[i]}"
+    for i in np.flatnonzero(~np.isclose(got, autograd.losses, rtol=TOLERANCE, atol=1e-6)):
+        truth = autograd.truth[0][i]
+        if not abs(got[i] - truth) <= ROUNDING * autograd.rounding[0][i]:
+            return f"loss of example {i}: {got[i]}, expected {autograd.losses[i]}, in float64 {truth}"
+    return ""
 
 
-def of_gradients(read: Any, alone: Alone) -> str:
+def of_gradients(read: Callable[[str], np.ndarray], autograd: Autograd) -> str:
     """What is wrong with the gradients of a probe, by the same measure."""
-    largest = max((np.linalg.norm(rows, axis=1).max() for rows in alone.gradients.values()), default=0.0)
-    for name, rows in alone.gradients.items():
-        for i, (got, expected) in enumerate(zip(read(name).astype(float), rows, strict=True)):
-            off, size = np.linalg.norm(got.ravel() - expected), np.linalg.norm(expected)
-            if off <= TOLERANCE * size + 1e-6 * largest:
-                continue
-            truth = alone.truth[1][name][i]
-            if np.linalg.norm(got.ravel() - truth) > ROUNDING * np.linalg.norm(expected - truth):
-                return f"gradient of {name}: off by {off:.3g} of {size:.3g}"
+    rows = autograd.gradients
+    largest = max((np.linalg.norm(one, axis=1).max() for one in rows.values()), default=0.0)
+    for name, expected in rows.items():
+        got = read(name).astype(float).reshape(expected.shape)
+        off, size = np.linalg.norm(got - expected, axis=1), np.linalg.norm(expected, axis=1)
+        for i in np.flatnonzero(~(off <= TOLERANCE * size + 1e-6 * largest)):
+            error = np.linalg.norm(got[i] - autograd.truth[1][name][i])
+            if not error <= ROUNDING * autograd.rounding[1][name][i]:
+                return f"gradient of {name}: off by {off[i]:.3g} of {size[i]:.3g}"
     return ""
 
 
