@@ -18,7 +18,7 @@ from analyze.engine.fingerprint import sources
 from analyze.saved.documents import document
 from analyze.saved.store import ResultStore
 from tracer.archive.attributes import attributes_of, name_of
-from tracer.errors import ArchiveError
+from tracer.errors import ArchiveError, said
 from tracer.store.files import claimed, write_whole
 
 FACTS = "run.json"
@@ -36,6 +36,7 @@ class Run:
     skipped: dict[str, str] = field(default_factory=dict)
     # Metrics saved with options that are not the defaults, and which options.
     otherwise: dict[str, str] = field(default_factory=dict)
+    unread: str = ""  # why its archive cannot be read, where that showed only later
     _looked: dict[str, dict[str, Any] | None] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -103,8 +104,11 @@ class Run:
                 there = f"saved with {self.otherwise[name]}" if name in self.otherwise else "not"
                 self.skipped[name] = f"{there} in {self.analysis}, and the archive is not beside it"
             return
-        with claimed(self.analysis):
-            yield from self._compute(missing, workers, **settings)
+        try:
+            with claimed(self.analysis):
+                yield from self._compute(missing, workers, **settings)
+        except ArchiveError as error:  # damaged, or in use: of many runs, the others are still wanted
+            self.unread = said(error)
 
     def _skipped_before(self) -> dict[str, str]:
         """Metrics that an analysis of this very commit had to skip; a later one may hold more."""

@@ -13,7 +13,6 @@ from tracer.command.console import (
     examples,
     format_option,
     note,
-    sentence,
 )
 from tracer.command.parameters import Assignment, imported
 from tracer.spec import PROBE_STREAMS
@@ -45,7 +44,7 @@ def list_command(place: str, form: str) -> None:
 def _listed(path: str) -> dict[str, Any]:
     from tracer.archive import open
     from tracer.archive.summary import duration, progress_of
-    from tracer.errors import TracerError, first_line
+    from tracer.errors import said
 
     facts: dict[str, Any] = dict.fromkeys(("updates", "epochs", "loss", "snapshots", "time", "model"))
     try:
@@ -53,7 +52,7 @@ def _listed(path: str) -> dict[str, Any]:
             facts |= progress_of(archive)
             state = archive.state
     except Exception as error:  # what is wrong with one archive is told beside it
-        state = sentence(error) if isinstance(error, TracerError) else first_line(error)
+        state = said(error)
     seconds = facts.pop("seconds", None)
     facts["time"] = None if seconds is None else duration(seconds)
     return {"archive": path, **facts, "state": state}
