@@ -75,7 +75,6 @@ def demo(out: Path, shuffle_labels: bool, epochs: int, seed: int) -> None:
         if epoch == epochs or epoch % max(1, epochs // 8) == 0:
             note(f"  epoch {epoch:>3} of {epochs}  training loss {loss:.4f}")
 
-    out.mkdir(parents=True, exist_ok=True)
     with one_thread():
         train(archive, epochs=epochs, shuffle_labels=shuffle_labels, seed=seed, progress=progress)
         note("Analyzing ...")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 AGAINST = ("gap_error", "gap_loss", "test_error", "test_loss")
+MOST = 100_000  # resamples: as many as a minute or two and a few hundred runs allow
 Progress = Callable[[int, int, str], None]
 
 __all__ = ["Comparison", "compare"]
@@ -286,6 +287,8 @@ def _check_numbers(**numbers: int) -> None:
     for name, number in numbers.items():
         if number < 0:
             raise ArgumentError(f"{name}= is 0 or more, got {number}")
+    if numbers["bootstrap"] > MOST:
+        raise ArgumentError(f"bootstrap= is at most {MOST:,}, got {numbers['bootstrap']:,}")
 
 
 def _check_targets(against: Sequence[str]) -> None:

@@ -1,6 +1,5 @@
 """The commands that look after an archive; cli.py takes them in. Parse, call, print: nothing else."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -182,7 +181,7 @@ def _take(context: click.Context, option: click.Parameter, value: str | None) ->
     "--model", metavar="MODULE:FACTORY", help="Returns the module, or (module, loss); its code is run."
 )
 @click.option("--device", default="cpu", show_default=True, help="Where the network is run.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write here instead of in place.")
+@click.option("-o", "--output", type=click.Path(), help="Write here instead of in place.")
 @debug_option
 def materialize_command(
     run: str,
@@ -190,7 +189,7 @@ def materialize_command(
     data: str | None,
     model: str | None,
     device: str,
-    output: Path | None,
+    output: str | None,
     **streams: int | bool | None,
 ) -> None:
     """Fill in from recorded weights what was not recorded.
@@ -203,7 +202,7 @@ def materialize_command(
 
     if (probe is None) != (data is None):
         raise click.UsageError("--probe NAME and --data MODULE:FACTORY go together")
-    added = {probe: imported(data)()} if probe and data else None
+    added = None if probe is None or data is None else {probe: imported(data)()}
     asked: dict[str, Any] = {**streams, "probes": added, "device": device, "output": output}
     with Bar() as bar:
         if model is None and added is None:  # what the caller gives is run here
