@@ -13,6 +13,7 @@ import numpy as np
 from analyze.arrays import SOURCES, closure
 from analyze.catalogue import available_metrics, card_of
 from analyze.contract import Metric
+from analyze.engine import plan
 from analyze.engine.distribute import Routine, Workers, address
 from analyze.engine.fingerprint import sources
 from analyze.saved.documents import document
@@ -79,7 +80,7 @@ class Run:
             attributes = _attributes(store.root, name)
             mine = not self.path or attributes.get("sources") == sources()
             if mine and (digest is None or attributes.get("archive_digest", digest) == digest):
-                other = other_options(store.root, name)
+                other = other_options(name, attributes)
                 if other:
                     self.otherwise[name] = other
                 else:
@@ -165,22 +166,12 @@ class Pages:
         return True
 
 
-def other_options(root: Path, name: str) -> str:
-    """Options of a saved result, and of those it was made of, that are not the defaults; empty where all are.
-
-    Of a metric that is not installed the defaults are not known.
-    """
-    card = available_metrics().get(name)
-    if card is None:
-        return ""
+def other_options(name: str, attributes: Mapping[str, Any]) -> str:
+    """Options of a saved result, and of those it was made of, that are not the defaults; empty where all are."""
     try:
-        saved = dict(json.loads(str(_attributes(root, name).get("options", "{}"))))
+        return ", ".join(f"{key}={value}" for key, value in plan.other_options(name, attributes).items())
     except (ValueError, TypeError, RecursionError):
         return "options that cannot be read"
-    usual = dict(json.loads(json.dumps(card.options, default=str)))
-    other = [f"{name}.{key}={value}" for key, value in saved.items() if usual.get(key) != value]
-    made_of = dict.fromkeys(read.partition(".")[0] for read in card.reads if "." in read)
-    return ", ".join([*other, *filter(None, (other_options(root, one) for one in made_of))])
 
 
 def _attributes(root: Path, name: str) -> dict[str, Any]:
