@@ -1,5 +1,6 @@
 """The commands that hand an archive on; cli.py takes them in. Parse, call, print: nothing else."""
 
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,24 @@ def pack_command(
     Every array stays what it is, bit for bit; the result is compared with the original before it takes its
     place. A part of an archive needs --output; its card says what was left out.
     """
+    from tracer.archive import open
     from tracer.share.packs import pack
 
     selection = {"probes": list(probes) or None, "sites": list(sites) or None, "steps": steps}
     with Bar() as bar:
         made = pack(run, output, zip=zipped, gradients=not no_gradients, progress=bar, **selection)
     click.echo(made)
+    with open(made) as archive:
+        left_out = archive.card["packed"]["left_out"]
+    if left_out:
+        note(f"left out: {'; '.join(starmap(_left_out, left_out.items()))}")
+
+
+def _left_out(what: str, which: Any) -> str:
+    """One kind of what a part of an archive lacks, in words."""
+    if which is True:
+        return what
+    return f"{what} {', '.join(map(str, which))}" if isinstance(which, list) else f"{which:,} {what}"
 
 
 @click.command("unpack", epilog=examples("tracer unpack mlp.zip -o runs/mlp.zarr"))
