@@ -19,7 +19,7 @@ from analyze.engine import sketched
 from analyze.engine.sketched import ARRAYS
 from analyze.replay import sources  # noqa: F401
 from analyze.tables import example_probe
-from tracer.errors import ArchiveError, MissingTraceError
+from tracer.errors import ArchiveError, ArgumentError, MissingTraceError
 from tracer.spec import HOW, stream_of
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def other_options(name: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
     card = available_metrics().get(name)
     saved = json.loads(str(attributes.get("options", "{}")))
     if not isinstance(saved, dict):
-        raise ValueError(f"options of {name} are no mapping")
+        raise ArgumentError(f"options of {name} are no mapping")
     usual = saved if card is None else json.loads(json.dumps(card.options, default=str))
     own = {
         f"{name}.{key}": value for key, value in saved.items() if "." not in key and usual.get(key) != value
