@@ -302,7 +302,7 @@ def _check_runs(named: Named) -> None:
     if len(runs) < 2:
         if named.unread:
             raise ArchiveError(
-                f"a comparison needs at least two runs, of which {len(runs)} can be read: {'; '.join(named.left_out)}"
+                f"a comparison needs at least two runs, of which {len(runs)} can be compared: {'; '.join(named.left_out)}"
             )
         about = (
             f"; tracer analyze {runs[0].path or runs[0].analysis} tells what there is of one" if runs else ""

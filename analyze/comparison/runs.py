@@ -108,7 +108,9 @@ class Run:
         try:
             with claimed(self.analysis):
                 yield from self._compute(missing, workers, **settings)
-        except ArchiveError as error:  # damaged, or in use: of many runs, the others are still wanted
+        except (
+            ArchiveError
+        ) as error:  # damaged, in use, or no place for results: the other runs are still wanted
             self.unread = said(error)
 
     def _skipped_before(self) -> dict[str, str]:

@@ -314,7 +314,7 @@ def test_runs_that_cannot_be_read_are_named_and_the_rest_is_compared(tmp_path):
     assert lost.startswith(f"{folder / 'lost.zarr'} is left out: object ") and "tracer verify" in lost
     assert "cut.zip: it is no whole zip file" in cut
     shutil.rmtree(folder / "b.zarr"), shutil.rmtree(folder / "b.analysis")
-    with pytest.raises(ArchiveError, match=r"two runs, of which 1 can be read: .*torn\.zarr is left out"):
+    with pytest.raises(ArchiveError, match=r"two runs, of which 1 can be compared: .*torn\.zarr is left out"):
         analyze.compare(folder, measures=["generalization"], bootstrap=0)
 
 
