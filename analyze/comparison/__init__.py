@@ -301,8 +301,9 @@ def _check_runs(named: Named) -> None:
     runs = named.runs
     if len(runs) < 2:
         if named.unread:
+            why = "; ".join(named.left_out)
             raise ArchiveError(
-                f"a comparison needs at least two runs, of which {len(runs)} can be compared: {'; '.join(named.left_out)}"
+                f"a comparison needs at least two runs, of which {len(runs)} can be compared: {why}"
             )
         about = (
             f"; tracer analyze {runs[0].path or runs[0].analysis} tells what there is of one" if runs else ""
