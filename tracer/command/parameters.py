@@ -80,10 +80,14 @@ def theirs(what: str) -> Iterator[None]:
 
 
 class Imported:
-    """A function that the user named, called with what it is called with; worker processes can be sent it."""
+    """A function that the user named, called with what it is called with."""
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self.name, self.function = name, function
+
+    def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
+        """Sent to a worker process by its name: its module is of the current directory, which is on no path there."""
+        return imported, (self.name,)
 
     def __call__(self, *given: Any, **named: Any) -> Any:
         """What it returns. Errors: RecordError in a sentence, but those of tracer itself as they are."""

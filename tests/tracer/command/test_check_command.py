@@ -1,11 +1,14 @@
 """`tracer check` runs a user's training function and says what recording changed."""
 
 import json
+import pickle
+import sys
 
 import pytest
 from click.testing import CliRunner
 
 import cli
+from tracer.command.parameters import imported
 
 TRAINING = """
 import torch, torch.nn.functional as F
@@ -73,3 +76,11 @@ def test_a_name_that_is_no_function_is_refused(tmp_path, monkeypatch, name, sent
     assert (
         sentence in result.stderr and "Traceback" not in result.stderr and "unexpected" not in result.stderr
     )
+
+
+def test_a_named_function_reaches_processes_that_do_not_look_in_the_current_directory(tmp_path, monkeypatch):
+    (tmp_path / "of_this_place.py").write_text("def four():\n    return 4")
+    monkeypatch.chdir(tmp_path)
+    sent = pickle.dumps(imported("of_this_place:four"))
+    del sys.modules["of_this_place"]
+    assert str(tmp_path) not in sys.path and pickle.loads(sent)() == 4
