@@ -67,6 +67,10 @@ def demo(out: Path, shuffle_labels: bool, epochs: int, seed: int) -> None:
     digits.analysis/report.html in the directory.
     """
     archive, analysis = out / "digits.zarr", out / "digits.analysis"
+    if archive.exists():
+        raise click.ClickException(
+            f"{archive} is there from an earlier demo: give another --out, or remove it"
+        )
     note(f"Training on 1,297 handwritten digits{' with shuffled labels' if shuffle_labels else ''} ...")
     from analyze.command.analysis import analyze_one
     from tracer.command.demo import one_thread, train
@@ -75,7 +79,6 @@ def demo(out: Path, shuffle_labels: bool, epochs: int, seed: int) -> None:
         if epoch == epochs or epoch % max(1, epochs // 8) == 0:
             note(f"  epoch {epoch:>3} of {epochs}  training loss {loss:.4f}")
 
-    out.mkdir(parents=True, exist_ok=True)
     with one_thread():
         train(archive, epochs=epochs, shuffle_labels=shuffle_labels, seed=seed, progress=progress)
         note("Analyzing ...")

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral, Real
 from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
@@ -205,25 +206,42 @@ class Metric(metric):
         """Defaults updated by `options`.
 
         Errors: TypeError, with a hint, for one the metric does not have; ArgumentError for a value that is none of the
-        choices of an option, or for nothing where the default is a sequence of something.
+        choices of an option, of another kind than its default, or nothing where that is a sequence of something.
         """
         for name, value in options.items():
             if name not in self.options:
                 hint = did_you_mean(name, self.options)
                 raise TypeError(f"metric {self.name!r} has no option {name!r}; {hint}")
-            default, choices = self.options[name], self.choices.get(name)
-            expected = ""
-            if choices and value not in choices:
-                expected = f"one of {', '.join(map(repr, choices))}"
-            elif (
-                isinstance(default, (tuple, list)) and default and isinstance(value, Sized) and not len(value)
-            ):
-                expected = f"one value or more, such as {list(default)}"
+            choices = self.choices.get(name)
+            if choices:
+                expected = "" if value in choices else f"one of {', '.join(map(repr, choices))}"
+            else:
+                expected = _expected(
+                    self.options[name], value, str(self.function.__annotations__.get(name, ""))
+                )
             if expected:
                 raise ArgumentError(
                     f"option {name!r} of metric {self.name!r} got {value!r}, expected {expected}"
                 )
         return self.options | dict(options)
+
+
+def _expected(default: Any, value: Any, hint: str) -> str:
+    """What a value is to be by its default and annotation; nothing where it is that, or they do not tell."""
+    if default is None or (value is None and "None" in hint):
+        return ""
+    if isinstance(default, bool):
+        return "" if isinstance(value, bool) else "true or false"
+    if isinstance(default, str):
+        return "" if isinstance(value, str) else "a text"
+    if isinstance(default, int | float):
+        whole = "int" in hint and "float" not in hint
+        holds = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+        return "" if holds else f"{'a whole' if whole else 'a'} number"
+    if isinstance(default, tuple | list) and default:
+        holds = isinstance(value, Sized) and not isinstance(value, str | bytes) and len(value) > 0
+        return "" if holds else f"one value or more, such as {list(default)}"
+    return ""
 
 
 def _code(function: Callable[..., Any]) -> bytes:

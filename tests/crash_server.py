@@ -11,6 +11,7 @@ import random
 import sys
 import warnings
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ import numpy as np
 from tracer.recovery.resume import resume
 from tracer.writer import Writer
 
-SIZES = {"weights/float32": 2000, "probes/p/outputs/loss": 40, "probes/p/activations/values": 270_000}
+SHAPES = {
+    "weights/float32": (2000,),
+    "probes/p/outputs/loss": (40,),
+    "probes/p/activations/values": (9, 30_000),
+}
 RARE = 5  # rounds with one snapshot of activations, which are sharded objects
 
 
@@ -48,8 +53,8 @@ def ids(step: int, seed: int) -> np.ndarray:
     return np.arange(step % 37) * 3 + step + seed % 97
 
 
-def values(step: int, seed: int, size: int) -> np.ndarray:
-    return (np.arange(size, dtype=np.float32) % 4096 + 1) * (step + 1) + seed % 97
+def values(step: int, seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    return ((np.arange(prod(shape), dtype=np.float32) % 4096 + 1) * (step + 1) + seed % 97).reshape(shape)
 
 
 def say(text: str) -> None:
@@ -66,18 +71,19 @@ def write(path: str, seed: int, first: int, rounds: int, power: bool = False) ->
         else resume(path, step=first - 1, **options)
     )
     writer.static("probes/p", {"id": np.arange(40)}, {"id": ("example",)}, {"split": "train"})
-    for path_, size in SIZES.items():
+    for path_, shape in SHAPES.items():
         group, name = path_.rsplit("/", 1)
-        writer.stream(group, {name: ("float32", (size,), (f"{name}_element",))})
+        dims = tuple(f"{name}_axis_{axis}" for axis in range(len(shape)))
+        writer.stream(group, {name: ("float32", shape, dims)})
     writer.ragged("minibatch", {"loss": ("float64", (), ())}, {"mode": "train", "captured": ["loss"]})
     at = first
     for number, end in enumerate(Plan(seed, first, rounds).ends()):
         for step in range(at, end + 1):
             put(writer, step, seed, number)
-            for path_, size in SIZES.items() if step == end else ():
+            for path_, shape in SHAPES.items() if step == end else ():
                 if "activations" not in path_ or number % RARE == RARE - 1:
                     group, name = path_.rsplit("/", 1)
-                    writer.append(group, step, False, {name: values(step, seed, size)})
+                    writer.append(group, step, False, {name: values(step, seed, shape)})
             writer.commit()
         if number % 3 == 2:
             writer.mark_epoch_end(end)

@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 
 import tracer
-from tests.crash_server import RARE, SIZES, Plan, ids, loss, values
+from tests.crash_server import RARE, SHAPES, Plan, ids, loss, values
 from tracer.errors import ArchiveError
 from tracer.recovery.repair import repair
 from tracer.share.packs import unpack
@@ -145,7 +145,7 @@ def check(path: Path, history: History, least: int, *, thorough: bool = True) ->
         assert np.array_equal(source.read("steps/ids"), joined)
         if source.has("minibatch/loss"):
             assert np.array_equal(source.read("minibatch/loss"), joined * 0.5)
-        for path_, size in SIZES.items():
+        for path_, shape in SHAPES.items():
             wanted_steps = expected.rare if "activations" in path_ else expected.snapshots
             if not source.has(path_):
                 assert not wanted_steps
@@ -153,7 +153,7 @@ def check(path: Path, history: History, least: int, *, thorough: bool = True) ->
             assert source.steps(path_.rpartition("/")[0]).tolist() == wanted_steps
             for row in range(len(wanted_steps)) if thorough else range(len(wanted_steps))[-2:]:
                 step = wanted_steps[row]
-                assert np.array_equal(source.read(path_, row), values(step, expected.seeds[step], size))
+                assert np.array_equal(source.read(path_, row), values(step, expected.seeds[step], shape))
         assert len(source.record["resumes"]) == history.resumes
     return n
 
@@ -169,7 +169,7 @@ def check_plain(path: Path, history: History, least: int) -> None:
         if snapshots:
             assert tree["weights"].sizes["step"] == len(snapshots)
             last = snapshots[-1]
-            expected = values(last, history.seeds[last], SIZES["weights/float32"])
+            expected = values(last, history.seeds[last], SHAPES["weights/float32"])
             assert np.array_equal(tree["weights/float32"][-1].values, expected)
 
 

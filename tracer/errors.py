@@ -152,6 +152,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"known: {shown or 'none'}"
 
 
+def said(error: BaseException) -> str:
+    """What is wrong, in a line: in our own words where we foresaw it.
+
+    >>> said(ArchiveError("run.zarr is not an archive")), said(KeyError("loss"))
+    ('run.zarr is not an archive', "KeyError: 'loss'")
+    """
+    return str(error) if isinstance(error, TracerError) else first_line(error)
+
+
 def first_line(error: BaseException) -> str:
     r"""What an error says, in one line.
 

@@ -129,7 +129,10 @@ def analyze_command(
     wanted = list({card.name: card for cards in names for card in cards}.values()) or None
     for kind, _ in trackers:
         check(kind)
-    targets = targets_of(paths_of(runs), output)
+    places, passed = paths_of(runs)
+    for line in passed:
+        note(line)
+    targets = targets_of(places, output)
     asked = {"metrics": wanted, "options": options, "replay": replay, **how}
     rows: list[dict[str, Any]] = []
     failed = 0

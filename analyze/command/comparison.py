@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from analyze.command.parameters import Memory, scheduler_option
-from tracer.command.console import Bar, debug_option, emit, examples, format_option, note
+from tracer.command.console import Bar, debug_option, emit, examples, format_option, note, printable
 
 
 @click.command(
@@ -45,7 +45,8 @@ def compare_command(runs: tuple[str, ...], output: Path | None, at: str, form: s
     """Compare runs: which measures follow generalization across them.
 
     RUNS are archives or their analyses; what an analysis lacks is computed and saved beside its archive.
-    Prints every measure with its correlations. With -o, also comparison.html.
+    Prints every measure with its correlations. With -o, also comparison.html. A run that cannot be read is left
+    out and named on stderr, with exit code 1.
     """
     import analyze
 
@@ -54,10 +55,15 @@ def compare_command(runs: tuple[str, ...], output: Path | None, at: str, form: s
         comparison = analyze.compare(runs, at=_when(at), apart=True, progress=bar, **chosen)
     if form == "table":
         for line in (comparison.answer, *comparison.notes):
-            click.echo(line)
+            if line not in comparison.unread:  # which come last, as errors
+                click.echo(printable(line))
     emit(comparison.rows(), form)
     if output is not None:
         note(f"page: {comparison.save(output) / 'comparison.html'}")
+    for line in comparison.unread:
+        note(f"Error: {line}")
+    if comparison.unread:
+        raise click.exceptions.Exit(1)
 
 
 def _when(at: str) -> str | int:

@@ -5,6 +5,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from tracer.command.parameters import theirs
+
 _OWN: dict[str, Any] = {}  # cards of the files that -m names, by name
 
 
@@ -34,8 +36,9 @@ class MetricName(click.ParamType):
             return value
         if str(value).endswith(".py"):
             try:
-                cards = metrics_of_file(value)
-            except (TracerError, ValueError) as error:
+                with theirs(f"running {value!r}"):
+                    cards = metrics_of_file(value)
+            except TracerError as error:
                 self.fail(str(error), param, ctx)
             _OWN.update({card.name: card for card in cards})
             return list(cards)

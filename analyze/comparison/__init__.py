@@ -17,11 +17,11 @@ from analyze.comparison.factorial_design import Design
 from analyze.comparison.inference import FEWEST, aliases, corrected, joint_intervals, p_value
 from analyze.comparison.measures import TARGETS, At, check_at, measures_of, select
 from analyze.comparison.notes import losses
-from analyze.comparison.patterns import runs_at
+from analyze.comparison.patterns import Named, runs_at
 from analyze.comparison.rank_correlation import STATISTICS, Counts, agreement, draws
 from analyze.comparison.runs import Run, choose_axes, wanted_metrics
 from analyze.engine.distribute import Workers, by_turns, recruit
-from tracer.errors import ArgumentError, MissingTraceError, did_you_mean, first_of
+from tracer.errors import ArchiveError, ArgumentError, MissingTraceError, did_you_mean, first_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 AGAINST = ("gap_error", "gap_loss", "test_error", "test_loss")
+MOST = 100_000  # resamples: as many as a minute or two and a few hundred runs allow
 Progress = Callable[[int, int, str], None]
 
 __all__ = ["Comparison", "compare"]
@@ -71,22 +72,29 @@ def compare(
     in which the runs differ and that do not follow from others; `environments` is an attribute whose values are the
     environments of the sign error, by default each change of one axis.
 
-    Errors: MissingTraceError for an unknown measure, target or attribute; ArchiveError for a path of neither;
-    ArgumentError for fewer than two runs, runs of equal names, an unknown time, a negative `bootstrap` or `seed`, or
-    no target but losses that are different.
+    A run that cannot be read is left out, with a sentence in `Comparison.unread`.
+
+    Errors: MissingTraceError for an unknown measure, target or attribute; ArchiveError for a path where nothing is, or
+    fewer than two runs that can be read; ArgumentError for fewer than two runs, runs of equal names, an unknown time,
+    a negative `bootstrap` or `seed`, or no target but losses that are different.
     """
     check_at(at)
     _check_targets(against)
     _check_numbers(bootstrap=bootstrap, seed=seed)
     tell = progress or _silent
-    runs = runs_at(paths)
-    _check_runs(runs)
-    by_name = _attributes(runs, attributes or {})
-    against = _comparable(against, losses(by_name))
-    names = wanted_metrics(measures, runs)
+    named = runs_at(paths)
+    _check_runs(named)
+    given = attributes or {}
+    _comparable(against, losses(_attributes(named.runs, given)))
+    names = wanted_metrics(measures, named.runs)
     with recruit(jobs, scheduler) as workers:
-        named = measures is not None
-        _compute(runs, names, workers, tell, memory=memory, apart=apart, named=named)
+        how = {"memory": memory, "apart": apart, "named": measures is not None}
+        _compute(named.runs, names, workers, tell, **how)
+    named.readable()
+    _check_runs(named)
+    runs = named.runs
+    by_name = _attributes(runs, {run.name: given[run.name] for run in runs if run.name in given})
+    against = _comparable(against, losses(by_name))
     rows = []
     for number, run in enumerate(runs, start=1):
         tell(number, len(runs), f"reading {run.name}")
@@ -110,6 +118,8 @@ def compare(
         runs=runs,
         attributes=list(by_name),
         skipped={run.name: run.skipped for run in runs},
+        unread=named.left_out,
+        passed=named.passed,
     )
 
 
@@ -277,6 +287,8 @@ def _check_numbers(**numbers: int) -> None:
     for name, number in numbers.items():
         if number < 0:
             raise ArgumentError(f"{name}= is 0 or more, got {number}")
+    if numbers["bootstrap"] > MOST:
+        raise ArgumentError(f"bootstrap= is at most {MOST:,}, got {numbers['bootstrap']:,}")
 
 
 def _check_targets(against: Sequence[str]) -> None:
@@ -285,8 +297,14 @@ def _check_targets(against: Sequence[str]) -> None:
             raise MissingTraceError(f"no target is called {name!r}; {did_you_mean(name, TARGETS)}")
 
 
-def _check_runs(runs: Sequence[Run]) -> None:
+def _check_runs(named: Named) -> None:
+    runs = named.runs
     if len(runs) < 2:
+        if named.unread:
+            why = "; ".join(named.left_out)
+            raise ArchiveError(
+                f"a comparison needs at least two runs, of which {len(runs)} can be compared: {why}"
+            )
         about = (
             f"; tracer analyze {runs[0].path or runs[0].analysis} tells what there is of one" if runs else ""
         )

@@ -35,7 +35,7 @@ class Comparison:
     `table` (run, column): title, attributes, targets and measures. `correlations`: `value`, `low`, `high` and
     `n_resamples` (measure, target, statistic); `n_runs` and `n_undefined` (measure, target); `granulated`
     (measure, target, axis) and `sign_error` (measure, target, environment). `skipped`: of each run, the
-    metrics it has not, with the reasons.
+    metrics it has not, with the reasons. `unread`: a sentence on each run that was named and cannot be read.
     """
 
     def __init__(
@@ -46,10 +46,13 @@ class Comparison:
         runs: Sequence[Run] = (),
         attributes: Sequence[str] = (),
         skipped: Mapping[str, Mapping[str, str]] | None = None,
+        unread: Sequence[str] = (),
+        passed: Sequence[str] = (),
     ) -> None:
         self.table, self.correlations = table, correlations
         self.runs, self.attributes = list(runs), list(attributes)
         self.skipped = {name: dict(reasons) for name, reasons in (skipped or {}).items()}
+        self.unread, self._passed = list(unread), list(passed)
 
     @property
     def targets(self) -> list[str]:
@@ -114,7 +117,8 @@ class Comparison:
     @property
     def notes(self) -> list[str]:
         """What a reader should know before believing any of it: see `analyze.comparison.notes`."""
-        return notes(self.table, self.attributes, self.measures, self.targets, self.runs)
+        known = notes(self.table, self.attributes, self.measures, self.targets, self.runs)
+        return [*self.unread, *self._passed, *known]
 
     @cached_property
     def turned(self) -> xr.Dataset:

@@ -17,7 +17,7 @@ from analyze.engine.distribute import Workers, by_turns, recruit
 from analyze.engine.progress import Progress, shown
 from analyze.saved.store import ResultStore
 from tracer.archive import attributes
-from tracer.errors import ArgumentError, MissingTraceError, did_you_mean
+from tracer.errors import ArgumentError, MissingTraceError, did_you_mean, how_many
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,15 +54,16 @@ def curves(
     several, a band. What an analysis lacks is computed and saved beside its archive, by `jobs` processes.
 
     Errors: MissingTraceError for an unknown metric, variable, label or attribute, a variable without steps, and where
-    no run has the measure; ArchiveError for a path that is no run.
+    no run has the measure; ArchiveError for a path where nothing is. A run that cannot be read is `skipped`.
     """
     metric, variable = _named(measure)
-    chosen = runs_at(runs)
-    _check_names(chosen)
+    named = runs_at(runs)
+    _check_names(named.runs)
     with recruit(jobs) as workers, shown(progress) as told:
-        _compute(chosen, metric, workers, memory, told)
-    found, skipped = list[Any](), dict[str, str]()
-    for run in chosen:
+        _compute(named.runs, metric, workers, memory, told)
+    named.readable()
+    found, skipped = list[Any](), dict(named.unread)
+    for run in named.runs:
         if not run.stored([metric]):
             skipped[run.name] = run.skipped.get(metric, f"{run.analysis} holds no result of it")
             continue
@@ -70,7 +71,7 @@ def curves(
         found.append((run.name, attributes.shown(run.path or str(run.analysis)), run.attributes, data))
     if not found:
         reason = next(iter(skipped.values()), "no run was named")
-        raise MissingTraceError(f"none of {len(chosen)} runs has {metric}: {reason}")
+        raise MissingTraceError(f"none of {how_many(len(skipped), 'run')} has {metric}: {reason}")
     return gathered(found, metric, variable, by=by, x=x, labels=labels, skipped=skipped)
 
 

@@ -142,7 +142,7 @@ def _finals(
     finals, left = dict[str, float](), list[str]()
     for name in names:
         current = name in entries and (
-            name in stored and entries[name].get("created") == stored[name].get("created")
+            name in stored and entries[name].get("fingerprint") == stored[name].get("fingerprint")
         )
         values = final_of_summary(entries[name]) if current else None
         if values is None:

@@ -13,12 +13,13 @@ import numpy as np
 from analyze.arrays import SOURCES, closure
 from analyze.catalogue import available_metrics, card_of
 from analyze.contract import Metric
+from analyze.engine import plan
 from analyze.engine.distribute import Routine, Workers, address
 from analyze.engine.fingerprint import sources
 from analyze.saved.documents import document
 from analyze.saved.store import ResultStore
 from tracer.archive.attributes import attributes_of, name_of
-from tracer.errors import ArchiveError
+from tracer.errors import ArchiveError, said
 from tracer.store.files import claimed, write_whole
 
 FACTS = "run.json"
@@ -36,6 +37,7 @@ class Run:
     skipped: dict[str, str] = field(default_factory=dict)
     # Metrics saved with options that are not the defaults, and which options.
     otherwise: dict[str, str] = field(default_factory=dict)
+    unread: str = ""  # why its archive cannot be read, where that showed only later
     _looked: dict[str, dict[str, Any] | None] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -72,13 +74,13 @@ class Run:
         return {name: known for name in names if (known := self._looked[name]) is not None}
 
     def _look(self, names: Sequence[str]) -> dict[str, dict[str, Any] | None]:
-        store, digest, cards = ResultStore(self.analysis), self.facts.get("digest"), available_metrics()
+        store, digest = ResultStore(self.analysis), self.facts.get("digest")
         found: dict[str, dict[str, Any] | None] = {}
         for name in store.names(names):
             attributes = _attributes(store.root, name)
             mine = not self.path or attributes.get("sources") == sources()
             if mine and (digest is None or attributes.get("archive_digest", digest) == digest):
-                other = other_options(store.root, name, cards)
+                other = other_options(name, attributes)
                 if other:
                     self.otherwise[name] = other
                 else:
@@ -103,8 +105,13 @@ class Run:
                 there = f"saved with {self.otherwise[name]}" if name in self.otherwise else "not"
                 self.skipped[name] = f"{there} in {self.analysis}, and the archive is not beside it"
             return
-        with claimed(self.analysis):
-            yield from self._compute(missing, workers, **settings)
+        try:
+            with claimed(self.analysis):
+                yield from self._compute(missing, workers, **settings)
+        except (
+            ArchiveError
+        ) as error:  # damaged, in use, or no place for results: the other runs are still wanted
+            self.unread = said(error)
 
     def _skipped_before(self) -> dict[str, str]:
         """Metrics that an analysis of this very commit had to skip; a later one may hold more."""
@@ -161,22 +168,12 @@ class Pages:
         return True
 
 
-def other_options(root: Path, name: str, cards: Mapping[str, Metric]) -> str:
-    """Options of a saved result, and of those it was made of, that are not the defaults; empty where all are.
-
-    Of a metric that is not installed the defaults are not known.
-    """
-    card = cards.get(name)
-    if card is None:
-        return ""
+def other_options(name: str, attributes: Mapping[str, Any]) -> str:
+    """Options of a saved result, and of those it was made of, that are not the defaults; empty where all are."""
     try:
-        saved = dict(json.loads(str(_attributes(root, name).get("options", "{}"))))
+        return ", ".join(f"{key}={value}" for key, value in plan.other_options(name, attributes).items())
     except (ValueError, TypeError, RecursionError):
         return "options that cannot be read"
-    usual = dict(json.loads(json.dumps(card.options, default=str)))
-    other = [f"{name}.{key}={value}" for key, value in saved.items() if usual.get(key) != value]
-    made_of = dict.fromkeys(read.partition(".")[0] for read in card.reads if "." in read)
-    return ", ".join([*other, *filter(None, (other_options(root, one, cards) for one in made_of))])
 
 
 def _attributes(root: Path, name: str) -> dict[str, Any]:

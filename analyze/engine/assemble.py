@@ -210,7 +210,7 @@ def _provenance(plan: Plan, archive: Archive) -> dict[str, Any]:
         "formula": card.formula,
         "reading": card.reading,
         "reference": "; ".join(str(reference) for reference in card.reference),
-        "options": json.dumps(plan.options, default=str, sort_keys=True),
+        "options": json.dumps(plan.options | plan.inherited, default=str, sort_keys=True),
         "run_id": str(archive.run_id),
         **of_commit(archive),
         "creation_library": "tracer",

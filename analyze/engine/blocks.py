@@ -16,7 +16,7 @@ from analyze.arrays.sketches import leaving_out
 from analyze.engine.plan import Examples, Plan, made_by, made_bytes, static_bytes, view_bytes
 from analyze.engine.sketched import sketch_of, with_errors
 from analyze.tables import example_probe
-from tracer.errors import ArchiveError, MissingPackageError, MissingTraceError, byte_size, missing_package
+from tracer.errors import MissingPackageError, MissingTraceError, TracerError, byte_size, missing_package
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -295,7 +295,7 @@ def _told(call: Callable[[], list[dict[str, Any]]]) -> Outcome:
     except ImportError as error:
         lacking = missing_package(error)
         return Outcome(message=str(lacking or error), missing=lacking is not None, error=lacking or error)
-    except ArchiveError as error:  # a sentence already
+    except TracerError as error:  # a sentence already
         return Outcome(message=str(error), error=error)
     except Exception as error:  # one faulty metric must not cost the results of all others
         return Outcome(message=f"failed with {type(error).__name__}: {error}", error=error)

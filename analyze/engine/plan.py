@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 # Importing them declares the arrays they make.
 from analyze.arrays import SOURCES, View, classes, closure, derived, grams, minibatches, recorded, sketches  # noqa: F401
 from analyze.arrays.lag import compared
+from analyze.catalogue import available_metrics
 from analyze.contract import Metric
 from analyze.engine import sketched
 from analyze.engine.sketched import ARRAYS
 from analyze.replay import sources  # noqa: F401
 from analyze.tables import example_probe
-from tracer.errors import ArchiveError, MissingTraceError
+from tracer.errors import ArchiveError, ArgumentError, MissingTraceError
 from tracer.spec import HOW, stream_of
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ class Plan:
     timeline: all snapshots it could be computed on, of which `steps` are to be computed now; one that compares in
     time reads the one before in the timeline too. replays: whether the network has to be run again. long: whether it
     is of what is stored and takes so long that others come first. sketched: whether it is computed from sketches of
-    gradients.
+    gradients. inherited: options of the results it reads, `metric.option`, that are not the defaults.
     """
 
     card: Metric
@@ -52,6 +54,7 @@ class Plan:
     optional: tuple[str, ...] = ()
     sketched: bool = False
     results: dict[str, xr.DataArray] = field(default_factory=dict)
+    inherited: dict[str, Any] = field(default_factory=dict)
 
     @property
     def arrays(self) -> list[str]:
@@ -159,11 +162,29 @@ def make_plan(
         if "." in name and name.partition(".")[0] in done:
             plan.results[name] = _result(name, done, card)
             plan.optional += (name,)
+    for other in dict.fromkeys(name.partition(".")[0] for name in plan.results):
+        plan.inherited |= other_options(other, done[other].attrs)
     plan.timeline = plan.steps
     plan.replays = _replays(plan, archive)
     if plan.replays and (card.classes or "labels" in plan.arrays):
         _look_for_classes(plan, archive)
     return plan
+
+
+def other_options(name: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a result, by `metric.option`, that are not the defaults, and of those it was made of.
+
+    Of a metric that is not installed the defaults are not known. Errors: ValueError where they cannot be read.
+    """
+    card = available_metrics().get(name)
+    saved = json.loads(str(attributes.get("options", "{}")))
+    if not isinstance(saved, dict):
+        raise ArgumentError(f"options of {name} are no mapping")
+    usual = saved if card is None else json.loads(json.dumps(card.options, default=str))
+    own = {
+        f"{name}.{key}": value for key, value in saved.items() if "." not in key and usual.get(key) != value
+    }
+    return own | {key: value for key, value in saved.items() if "." in key}
 
 
 def _look_for_classes(plan: Plan, archive: Archive) -> None:

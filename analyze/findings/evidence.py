@@ -164,7 +164,7 @@ def span(one: Interval, digits: int = 2, scale: float = 1.0) -> str:
     >>> span(Interval(0.02, 0.003, 0.04)), span(Interval(0.0, -0.1, 0.1)), span(Interval(0.81, 0.807, 0.812))
     ('0.003 to 0.040', '−0.10 to 0.10', '0.807 to 0.812')
     """
-    digits = _enough(one, digits, scale)
+    digits = enough(one, digits, scale)
     return f"{number(scale * one.low, digits)} to {number(scale * one.high, digits)}"
 
 
@@ -174,7 +174,7 @@ def told(one: Interval, digits: int = 2, scale: float = 1.0, unit: str = "") -> 
     >>> told(Interval(0.0, -0.0004, 0.002), 1, 100, " percentage points")
     '0.00 percentage points (−0.04 to 0.20)'
     """
-    return f"{number(scale * one.value, _enough(one, digits, scale))}{unit} ({span(one, digits, scale)})"
+    return f"{number(scale * one.value, enough(one, digits, scale))}{unit} ({span(one, digits, scale)})"
 
 
 def told_share(one: Interval) -> str:
@@ -183,7 +183,7 @@ def told_share(one: Interval) -> str:
     >>> told_share(Interval(0.62, 0.53, 0.71)), told_share(Interval(1.0, 0.998, 1.0))
     ('62% (53% to 71%)', '100.0% (99.8% to 100.0%)')
     """
-    digits = _enough(one, 0, 100)
+    digits = enough(one, 0, 100)
     while digits < 5 and any(x < 1 and round(100 * x, digits) == 100 for x in (one.value, one.low)):
         digits += 1
     value, low, high = (number(100 * x, digits) for x in (one.value, one.low, one.high))
@@ -202,7 +202,7 @@ def sized(one: Interval) -> str:
     return told(one, max(0, 1 - math.floor(math.log10(width))) if 0 < width < math.inf else 2)
 
 
-def _enough(one: Interval, digits: int, scale: float = 1.0) -> int:
+def enough(one: Interval, digits: int, scale: float = 1.0) -> int:
     """Digits with which neither end is taken for 0, nor one for the other; the latter only where five can do it."""
     ends = scale * one.low, scale * one.high
     while digits < 5 and any(end and round(end, digits) == 0 for end in ends):

@@ -13,14 +13,15 @@ from analyze.findings.evidence import (
     Kind,
     count,
     ends,
+    enough,
     figures,
     kind_of,
     number_at,
     percent,
     select,
     sized,
-    span,
     told,
+    told_share,
     whom,
 )
 from analyze.findings.intervals import Interval, difference, difference_of_shares, mean, share
@@ -90,22 +91,25 @@ def _of_shares(results: Datasets, shares: Mapping[str, tuple[int, float]]) -> Fi
     parts = any(abs(n - round(n)) > 1e-3 for n in counts)
     each, often = ("each of ", "on average ") if parts else ("", "")
     both = {"train", other} <= set(wrong)
-    # Of two, the gap between them has the interval.
-    around = {probe: "" if both else f" ({span(one, 1, 100)}%)" for probe, one in wrong.items()}
-    listed = [
-        f"{percent(one.value)}{around[probe]} of {each}{examples[probe]}" for probe, one in wrong.items()
-    ]
+    gap = difference_of_shares(wrong["train"], wrong[other]) if both else None
+    # Of two, the gap between them has the interval, and its digits tell them apart.
+    shown = {
+        probe: told_share(one) if gap is None else percent(one.value, enough(gap, 1, 100))
+        for probe, one in wrong.items()
+    }
+    listed = [f"{shown[probe]} of {each}{examples[probe]}" for probe in wrong]
     text = f"After {how_many(step, 'update')} the network gets {often}{' and '.join(listed)} wrong"
     kind, intervals = "description", dict(wrong)
-    if both:
-        gap = intervals["gap"] = difference_of_shares(wrong["train"], wrong[other])
+    if gap is not None:
+        intervals["gap"] = gap
         kind = kind_of(gap.excludes(0))
-        points = f"{100 * gap.value:.1f} percentage points ({span(gap, 1, 100)})".replace("-", "−")
-        text += f": a generalization gap of {points}." if gap.above(0) else ""
-        text += f": fewer of the {NAMES.get(other, other)} examples, by {points}." if gap.below(0) else ""
-        text += (
-            "" if gap.excludes(0) else f"; no gap between them can be told, the difference being {points}."
-        )
+        points = told(-gap if gap.below(0) else gap, 1, 100, " percentage points")
+        if gap.above(0):
+            text += f": a generalization gap of {points}."
+        elif gap.below(0):
+            text += f": fewer of the {NAMES.get(other, other)} examples, by {points}."
+        else:
+            text += f"; no gap between them can be told, the difference being {points}."
     else:
         text += "."
     text += _against_guessing(results, shares, wrong)

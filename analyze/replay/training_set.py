@@ -13,7 +13,7 @@ from torch import Tensor
 
 from analyze.replay.examples import Examples, join
 from analyze.replay.replay import Replay
-from tracer.errors import ArchiveError, MissingTraceError
+from tracer.errors import ArchiveError, ArgumentError, MissingTraceError, first_line
 from tracer.network.table import DTYPES
 
 HOW = (
@@ -68,8 +68,14 @@ class Training:
 
 
 def _given(replay: Replay, data: Any) -> Training:
-    inputs, targets = data if isinstance(data, tuple) and len(data) == 2 else _stacked(data)
-    inputs, targets = _numbers(inputs), _numbers(targets)
+    try:
+        inputs, targets = data if isinstance(data, tuple) and len(data) == 2 else _stacked(data)
+        inputs, targets = _numbers(inputs), _numbers(targets)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise ArgumentError(
+            f"data= returned a {type(data).__name__}, expected (inputs, targets) or a dataset of such pairs "
+            f"({first_line(error)})"
+        ) from error
     checked = _check_digests(replay, inputs)
     training = _made(replay, inputs, targets, np.arange(len(inputs)), "given")
     for name in replay.probes:

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analyze.watch.survey import Survey, Watched, report_of, said
+from analyze.watch.survey import Survey, Watched, report_of
+from tracer.errors import said
 from tracer.store.files import as_utf8
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from tracer.archive import open as open_archive
 from tracer.archive.attributes import attributes_of, name_of
 from tracer.archive.listing import archives_and_links, archives_in
 from tracer.archive.summary import progress_of
-from tracer.errors import TracerError, first_line
+from tracer.errors import said
 from tracer.store.store import is_remote, local_path
 
 if TYPE_CHECKING:
@@ -283,11 +283,6 @@ def _stamp(path: str) -> Any:
     except OSError:
         return None
     return about.st_ino, about.st_mtime_ns, about.st_size
-
-
-def said(error: Exception) -> str:
-    """What is wrong, in a line: in our own words where we foresaw it."""
-    return str(error) if isinstance(error, TracerError) else first_line(error)
 
 
 def _key(path: str) -> str:

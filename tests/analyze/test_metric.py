@@ -1,6 +1,8 @@
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType, SimpleNamespace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from analyze.catalogue import available_metrics, card_of
 from analyze.contract import Metric, metric
 from analyze.metrics.gradients.stiffness import stiffness
 from analyze.reference import FORT_2019, WALKER_2023, Reference
-from tracer.errors import MissingTraceError
+from tracer.errors import ArgumentError, MissingTraceError
 
 HOME = sys.modules["analyze.catalogue"]
 
@@ -76,6 +78,48 @@ def test_options_are_checked():
     assert card.with_options({"zero": "as_zero"}) == {"zero": "as_zero"}
     with pytest.raises(TypeError, match="no option 'zeros'; did you mean 'zero'"):
         card.with_options({"zeros": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("epsilon", "x", "a number"),
+        ("epsilon", True, "a number"),
+        ("epsilon", 1, ""),
+        ("q", 0.5, "one value or more, such as"),
+        ("q", "0.5", "one value or more, such as"),
+        ("q", [0.5], ""),
+        ("method", 1, "one of 'order', 'linear'"),
+        ("window", 2.5, "a whole number"),
+        ("window", np.int64(3), ""),
+        ("softmax", 1, "true or false"),
+        ("layer_name", 3, "a text"),
+        ("examples", None, ""),
+        ("keep", "much", ""),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_before_anything_is_computed(name, value, expected):
+    @metric(reads=("losses",), variables={"n": ()}, title="Options")
+    def some(
+        losses,
+        *,
+        epsilon: float = 0.1,
+        q: Sequence[float] = (0.1, 0.5),
+        method: Literal["order", "linear"] = "order",
+        window: int = 25,
+        softmax: bool = False,
+        layer_name: str = "all",
+        examples: int | None = 512,
+        keep=None,
+    ):
+        """Words."""
+        return {}
+
+    if not expected:
+        assert some.card.with_options({name: value})[name] == value
+        return
+    with pytest.raises(ArgumentError, match=f"option '{name}' .* got {value!r}, expected {expected}"):
+        some.card.with_options({name: value})
 
 
 def test_discovery_finds_files_and_entry_points(monkeypatch):

@@ -125,6 +125,11 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], object]] = {
     "a shape of floats": node(FLOAT, shape=[2.0, 1e300]),
     "a shape beyond counting": node(FLOAT, shape=[1 << 62, 1 << 62]),
     "a shape of texts": node(FLOAT, shape=["2", "3"]),
+    "a shape of two lines": node(FLOAT, shape="\n\x1b[2J"),
+    "chunks of two lines": node(
+        FLOAT, chunk_grid={"name": "regular", "configuration": {"chunk_shape": "\n\x1b[2J"}}
+    ),
+    "inner chunks of two lines": node(FLOAT, **sharded([1, 100], "\n\x1b[2J")),  # type: ignore[arg-type]
     "too many axes": node(FLOAT, shape=[1] * 99, dimension_names=["x"] * 99, **chunked(*[1] * 99)),
     "chunks of nothing": node(FLOAT, **chunked(0, 5)),
     "chunks beyond memory": node(FLOAT, shape=[2, HUGE], **chunked(1, HUGE)),
@@ -151,6 +156,7 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], object]] = {
     "rows of a group that is not there": lambda root: root["attributes"]["tracer"]["rows"].update(
         {"../x": 1}
     ),
+    "rows of two lines": lambda root: root["attributes"]["tracer"]["rows"].update({"weights": "\n\x1b[2J"}),
     "rows that are a text": lambda root: root["attributes"]["tracer"]["rows"].update({"weights": "2"}),
     "a state of its own": record(state="<script>"),
     "tails that are a list": record(tails=[]),

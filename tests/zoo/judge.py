@@ -2,7 +2,9 @@
 
 import copy
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from tracer.verify import verify
 METRIC = "sam_sharpness"  # runs the network and its loss again, on any inputs
 TOLERANCE = 1e-4
 ROUNDING = 4  # times the error of autograd itself, where a network is ill-conditioned
+Made = tuple[
+    np.ndarray, dict[str, np.ndarray]
+]  # losses (example,) and gradients (example, weight) by parameter
 
 
 @dataclass(frozen=True)
@@ -79,56 +84,108 @@ def difference(case: Case, archive: Any, step: int = 2) -> str:
     stored = {name: torch.from_numpy(value) for name, value in archive.weights(step).items()}
     missing, _ = model.load_state_dict(stored, strict=False)
     assert not set(missing) & set(dict(model.named_parameters())), missing  # where tied ones are named once
-    inputs, targets = case.batch()
-    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    gradients = archive.card["gradients"] is not None and archive.card["gradients"]["mode"] != "none"
-    for probe, start, count in (("train", 0, TRAIN), ("test", TRAIN, N - TRAIN)):
+    card = archive.card["gradients"]
+    gradients = card is not None and card["mode"] != "none"
+    for probe, index in (("train", range(TRAIN)), ("test", range(TRAIN, N))):
         view = archive.probes[probe]
-        largest = 0.0
-        pairs = []
-        for i in range(count):
-            loss = one_loss(case, model, examples(inputs, [start + i]), examples(targets, [start + i]))
-            if not np.isclose(loss.item(), float(view.losses(step)[i]), rtol=1e-4, atol=1e-6):
-                return f"loss of example {i}: {view.losses(step)[i]}, expected {loss.item()}"
-            if not gradients:
-                continue
-            wanted = torch.autograd.grad(loss, list(trainable.values()), allow_unused=True)
-            for name, gradient in zip(trainable, wanted, strict=True):
-                expected = (
-                    np.zeros(trainable[name].numel())
-                    if gradient is None
-                    else gradient.double().numpy().ravel()
-                )
-                got = view.gradients(name, step)[i].astype(float).ravel()
-                largest = max(largest, float(np.linalg.norm(expected)))
-                pairs.append((i, name, got, expected))
-        exact: dict[int, dict[str, Any]] | None = None
-        for i, name, got, expected in pairs:
-            off, size = np.linalg.norm(got - expected), np.linalg.norm(expected)
-            if off > TOLERANCE * size + 1e-6 * largest:
-                if exact is None:
-                    exact = in_double(case, model, inputs, targets, range(start, start + count))
-                truth = exact[i][name]
-                if np.linalg.norm(got - truth) > ROUNDING * np.linalg.norm(expected - truth):
-                    return f"gradient of {name}: off by {off:.3g} of {size:.3g}"
+        autograd = Autograd(case, model, index, gradients=gradients)
+        said = of_losses(view.losses(step).astype(float), autograd) or (
+            gradients and of_gradients(partial(view.gradients, step=step), autograd)
+        )
+        if said:
+            return said
     return "equal" if gradients else "off"
 
 
-def in_double(case: Case, model: Any, inputs: Any, targets: Any, index: Any) -> dict[int, dict[str, Any]]:
-    """Gradients of each example alone in float64, by example and parameter."""
-    wide = copy.deepcopy(model).double()
+class Autograd:
+    """What autograd gives of each example of a probe alone."""
 
-    def widen(tree: Any) -> Any:
-        leaves = (leaf.double() if leaf.is_floating_point() else leaf for leaf in leaves_of(tree))
-        return rebuild(tree, leaves)
+    def __init__(self, case: Case, model: Any, index: Any, *, gradients: bool) -> None:
+        self.case, self.model, self.index, self._wanted = case, model, list(index), gradients
+        self.losses, self.gradients = self._alone(model)
 
-    names = {name: p for name, p in wide.named_parameters() if p.requires_grad}
-    made = {}
-    for place, i in enumerate(index):
-        loss = one_loss(case, wide, widen(examples(inputs, [i])), widen(examples(targets, [i])))
-        gradients = torch.autograd.grad(loss, list(names.values()), allow_unused=True, materialize_grads=True)
-        made[place] = {name: g.numpy().ravel() for name, g in zip(names, gradients, strict=True)}
-    return made
+    @cached_property
+    def truth(self) -> Made:
+        """The same in float64."""
+        return self._alone(self._wide)
+
+    @cached_property
+    def rounding(self) -> Made:
+        """How far float32 is from float64: of each example alone or in its probe, as it was recorded, the larger.
+
+        A ReLU near its kink may be on in a batch and off alone: of either only float32 tells how far it is off.
+        """
+        here, there = self._together(self.model), self._together(self._wide)
+        losses = np.maximum(np.abs(here[0] - there[0]), np.abs(self.losses - self.truth[0]))
+        rows = {
+            name: np.maximum(
+                np.linalg.norm(here[1][name] - there[1][name], axis=1),
+                np.linalg.norm(self.gradients[name] - self.truth[1][name], axis=1),
+            )
+            for name in self.gradients
+        }
+        return losses, rows
+
+    @cached_property
+    def _wide(self) -> Any:
+        return copy.deepcopy(self.model).double()
+
+    def _batch(self, model: Any) -> list[Any]:
+        """Inputs and targets, as wide as the model."""
+        given = self.case.batch()
+        return (
+            [*given]
+            if model is self.model
+            else [rebuild(tree, map(_wide, leaves_of(tree))) for tree in given]
+        )
+
+    def _alone(self, model: Any) -> Made:
+        batch = self._batch(model)
+        one = ([examples(tree, [i]) for tree in batch] for i in self.index)
+        return self._made(model, [one_loss(self.case, model, *example) for example in one])
+
+    def _together(self, model: Any) -> Made:
+        batch = [examples(tree, self.index) for tree in self._batch(model)]
+        goal = objective_of(self.case.loss, self.case.objective)
+        return self._made(model, goal(model, *batch).losses)
+
+    def _made(self, model: Any, losses: Any) -> Made:
+        names = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        rows = []
+        for loss in losses if self._wanted else ():
+            of = torch.autograd.grad(
+                loss, list(names.values()), allow_unused=True, materialize_grads=True, retain_graph=True
+            )
+            rows.append([gradient.double().numpy().ravel() for gradient in of])
+        gradients = {name: np.array(made) for name, made in zip(names, zip(*rows, strict=True), strict=False)}
+        return np.array([loss.item() for loss in losses]), gradients
+
+
+def _wide(leaf: Any) -> Any:
+    return leaf.double() if leaf.is_floating_point() else leaf
+
+
+def of_losses(got: np.ndarray, autograd: Autograd) -> str:
+    """What is wrong with the losses of a probe; nothing where they are as near to float64 as autograd's own."""
+    for i in np.flatnonzero(~np.isclose(got, autograd.losses, rtol=TOLERANCE, atol=1e-6)):
+        truth = autograd.truth[0][i]
+        if not abs(got[i] - truth) <= ROUNDING * autograd.rounding[0][i]:
+            return f"loss of example {i}: {got[i]}, expected {autograd.losses[i]}, in float64 {truth}"
+    return ""
+
+
+def of_gradients(read: Callable[[str], np.ndarray], autograd: Autograd) -> str:
+    """What is wrong with the gradients of a probe, by the same measure."""
+    rows = autograd.gradients
+    largest = max((np.linalg.norm(one, axis=1).max() for one in rows.values()), default=0.0)
+    for name, expected in rows.items():
+        got = read(name).astype(float).reshape(expected.shape)
+        off, size = np.linalg.norm(got - expected, axis=1), np.linalg.norm(expected, axis=1)
+        for i in np.flatnonzero(~(off <= TOLERANCE * size + 1e-6 * largest)):
+            error = np.linalg.norm(got[i] - autograd.truth[1][name][i])
+            if not error <= ROUNDING * autograd.rounding[1][name][i]:
+                return f"gradient of {name}: off by {off[i]:.3g} of {size[i]:.3g}"
+    return ""
 
 
 def judge(case: Case, folder: Path, *, metrics: bool = True, report: bool = True) -> Verdict:

@@ -39,7 +39,7 @@ def _check_record(record: Mapping[str, Any], nodes: Nodes, refuse: Refuse) -> No
     for group, n in record["rows"].items():
         steps = nodes.get(f"{group}/step", {})
         if not is_size(n) or steps.get("shape") != [n] or steps.get("data_type") != "int64":
-            raise refuse(f"group {group!r} should hold {str(n)[:40]} steps, which its array 'step' does not")
+            raise refuse(f"group {group!r} should hold {repr(n)[:40]} steps, which its array 'step' does not")
 
 
 def _check_specified(

@@ -1,6 +1,5 @@
 """The commands that look after an archive; cli.py takes them in. Parse, call, print: nothing else."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,7 +12,6 @@ from tracer.command.console import (
     examples,
     format_option,
     note,
-    sentence,
 )
 from tracer.command.parameters import Assignment, imported
 from tracer.spec import PROBE_STREAMS
@@ -45,7 +43,7 @@ def list_command(place: str, form: str) -> None:
 def _listed(path: str) -> dict[str, Any]:
     from tracer.archive import open
     from tracer.archive.summary import duration, progress_of
-    from tracer.errors import TracerError, first_line
+    from tracer.errors import said
 
     facts: dict[str, Any] = dict.fromkeys(("updates", "epochs", "loss", "snapshots", "time", "model"))
     try:
@@ -53,7 +51,7 @@ def _listed(path: str) -> dict[str, Any]:
             facts |= progress_of(archive)
             state = archive.state
     except Exception as error:  # what is wrong with one archive is told beside it
-        state = sentence(error) if isinstance(error, TracerError) else first_line(error)
+        state = said(error)
     seconds = facts.pop("seconds", None)
     facts["time"] = None if seconds is None else duration(seconds)
     return {"archive": path, **facts, "state": state}
@@ -183,7 +181,7 @@ def _take(context: click.Context, option: click.Parameter, value: str | None) ->
     "--model", metavar="MODULE:FACTORY", help="Returns the module, or (module, loss); its code is run."
 )
 @click.option("--device", default="cpu", show_default=True, help="Where the network is run.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write here instead of in place.")
+@click.option("-o", "--output", type=click.Path(), help="Write here instead of in place.")
 @debug_option
 def materialize_command(
     run: str,
@@ -191,7 +189,7 @@ def materialize_command(
     data: str | None,
     model: str | None,
     device: str,
-    output: Path | None,
+    output: str | None,
     **streams: int | bool | None,
 ) -> None:
     """Fill in from recorded weights what was not recorded.
@@ -204,7 +202,7 @@ def materialize_command(
 
     if (probe is None) != (data is None):
         raise click.UsageError("--probe NAME and --data MODULE:FACTORY go together")
-    added = {probe: imported(data)()} if probe and data else None
+    added = None if probe is None or data is None else {probe: imported(data)()}
     asked: dict[str, Any] = {**streams, "probes": added, "device": device, "output": output}
     with Bar() as bar:
         if model is None and added is None:  # what the caller gives is run here

@@ -9,8 +9,9 @@ import time
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import StringIO
 from textwrap import wrap
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TextIO, TypeVar
 
 import click
 
@@ -71,7 +72,7 @@ class Bar:
 
     def __call__(self, done: int, total: int, text: str = "") -> None:
         """Show that `done` of `total` pieces are finished, and which one is."""
-        if sys.stderr.isatty():
+        if _is_terminal(sys.stderr):
             room = shutil.get_terminal_size().columns - 1
             click.echo("\r\x1b[K" + f"  {done}/{total}  {printable(text)}"[:room], err=True, nl=False)
         elif time.monotonic() - self._last >= EVERY:
@@ -79,7 +80,7 @@ class Bar:
             note(f"  {done}/{total}  {text}")
 
     def __exit__(self, *exception: object) -> None:
-        if sys.stderr.isatty():
+        if _is_terminal(sys.stderr):
             click.echo("\r\x1b[K", err=True, nl=False)
 
 
@@ -163,9 +164,11 @@ def emit(rows: Sequence[Mapping[str, Any]], form: str) -> None:
     elif form == "csv":
         from tracer.store.documents import to_cell
 
-        write = csv.writer(sys.stdout, lineterminator="\n")
+        text = StringIO()
+        write = csv.writer(text, lineterminator="\n")
         write.writerow(map(to_cell, rows[0] if rows else []))
         write.writerows([to_cell(_cell(value, None)) for value in row.values()] for row in rows)
+        click.echo(text.getvalue(), nl=False)
     else:
         click.echo(table(rows))
 
@@ -213,7 +216,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def columns() -> int | None:
     """Characters in a line of the terminal that stdout is, None where it is none."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return shutil.get_terminal_size().columns if _is_terminal(sys.stdout) else None
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody looks at a stream; of a process started without one, as by `>&-`, nobody does."""
+    return stream is not None and stream.isatty()
 
 
 def _few(count: int, right: Sequence[bool]) -> bool:

@@ -1,15 +1,18 @@
 """Values of options and arguments, as the command line reads them."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from inspect import signature
 from math import isnan
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
 
-from tracer.errors import RecordError
+from tracer.errors import RecordError, TracerError, first_line, how_many
 
 
 class Jobs(click.ParamType):
@@ -63,23 +66,69 @@ class Assignment(click.ParamType):
         return name, text or None
 
 
-def imported(name: str) -> Callable[..., Any]:
+@contextmanager
+def theirs(what: str) -> Iterator[None]:
+    """Run code of the user's: what it raises, or that it ends the program, is told as a failure of `what`."""
+    try:
+        yield
+    except (TracerError, BrokenPipeError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise RecordError(
+            f"{what} failed ({first_line(error)}); run again with --debug to see where."
+        ) from error
+
+
+class Imported:
+    """A function that the user named, called with what it is called with."""
+
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        self.name, self.function = name, function
+
+    def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
+        """Sent to a worker process by its name: its module is of the current directory, which is on no path there."""
+        return imported, (self.name,)
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """What it returns. Errors: RecordError in a sentence, but those of tracer itself as they are."""
+        try:
+            signature(self.function).bind(*given, **named)
+        except TypeError as error:
+            told = how_many(len(given) + len(named), "argument")
+            raise RecordError(
+                f"{self.name} cannot be called with {told} ({error}); --help says what it is given."
+            ) from None
+        except ValueError:  # of some built-in ones nothing is known
+            pass
+        with theirs(self.name):
+            return self.function(*given, **named)
+
+
+def imported(name: str) -> Imported:
     """The function that `module:function` names, looked for in the current directory first."""
     module, colon, function = name.partition(":")
-    if not colon or not module or not function:
+    if not (colon and function.isidentifier() and all(part.isidentifier() for part in module.split("."))):
         raise RecordError(f"{name!r} does not name a function: write module:function, such as train:main.")
     before = list(sys.path)
     sys.path.insert(0, str(Path.cwd()))
     try:
-        found = getattr(import_module(module), function, None)
-    except ModuleNotFoundError as error:
-        if error.name != module.partition(".")[0]:
-            raise
-        raise RecordError(
-            f"There is no module {module!r} in {Path.cwd()} or among those installed."
-        ) from None
+        with theirs(f"importing {module!r}"):
+            found = getattr(_module(module), function, None)
     finally:
         sys.path[:] = before
     if not callable(found):
         raise RecordError(f"Module {module!r} has no function {function!r}.")
-    return found
+    return Imported(name, found)
+
+
+def _module(name: str) -> ModuleType:
+    """A module; RecordError where there is none, or it is named as a file is."""
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name not in (name, name.partition(".")[0]):
+            raise
+        hint = f"; write {name[:-3]!r} without .py" if name.endswith(".py") else ""
+        raise RecordError(
+            f"There is no module {name!r} in {Path.cwd()} or among those installed{hint}."
+        ) from None

@@ -1,5 +1,6 @@
 """The commands that hand an archive on; cli.py takes them in. Parse, call, print: nothing else."""
 
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import click
 from tracer.command.console import Bar, debug_option, examples, note
 from tracer.command.parameters import imported
 
-_NEW = click.Path(path_type=Path)
+_PATH = click.Path()  # as it was typed: a Path would take a slash of a URL away
 
 
 class StepsType(click.ParamType):
@@ -36,7 +37,7 @@ class StepsType(click.ParamType):
     ),
 )
 @click.argument("run")
-@click.option("-o", "--output", type=_NEW, help="Write here instead of in place; must not exist.")
+@click.option("-o", "--output", type=_PATH, help="Write here instead of in place; must not exist.")
 @click.option("--zip", "zipped", is_flag=True, help="Write one zip file, RUN.zip unless --output says else.")
 @click.option("--probe", "probes", multiple=True, help="Keep this probe; repeatable [all].")
 @click.option("--site", "sites", multiple=True, help="Keep this site; repeatable [all].")
@@ -45,7 +46,7 @@ class StepsType(click.ParamType):
 @debug_option
 def pack_command(
     run: str,
-    output: Path | None,
+    output: str | None,
     zipped: bool,
     probes: tuple[str, ...],
     sites: tuple[str, ...],
@@ -57,19 +58,31 @@ def pack_command(
     Every array stays what it is, bit for bit; the result is compared with the original before it takes its
     place. A part of an archive needs --output; its card says what was left out.
     """
+    from tracer.archive import open
     from tracer.share.packs import pack
 
     selection = {"probes": list(probes) or None, "sites": list(sites) or None, "steps": steps}
     with Bar() as bar:
         made = pack(run, output, zip=zipped, gradients=not no_gradients, progress=bar, **selection)
     click.echo(made)
+    with open(made) as archive:
+        left_out = archive.card["packed"]["left_out"]
+    if left_out:
+        note(f"left out: {'; '.join(starmap(_left_out, left_out.items()))}")
+
+
+def _left_out(what: str, which: Any) -> str:
+    """One kind of what a part of an archive lacks, in words."""
+    if which is True:
+        return what
+    return f"{what} {', '.join(map(str, which))}" if isinstance(which, list) else f"{which:,} {what}"
 
 
 @click.command("unpack", epilog=examples("tracer unpack mlp.zip -o runs/mlp.zarr"))
 @click.argument("run")
-@click.option("-o", "--output", type=_NEW, help="Write here instead of in place; must not exist.")
+@click.option("-o", "--output", type=_PATH, help="Write here instead of in place; must not exist.")
 @debug_option
-def unpack_command(run: str, output: Path | None) -> None:
+def unpack_command(run: str, output: str | None) -> None:
     """Write a packed or zipped archive as a directory again.
 
     It then has the form in which it was recorded. A zip file gets a directory .zarr beside it.
@@ -82,10 +95,10 @@ def unpack_command(run: str, output: Path | None) -> None:
 
 @click.command("export", epilog=examples("tracer export runs/mlp.zarr mlp.h5"))
 @click.argument("run")
-@click.argument("file", type=_NEW)
+@click.argument("file", type=_PATH)
 @click.option("--no-compression", is_flag=True, help="Store values as they are: larger, faster.")
 @debug_option
-def export_command(run: str, file: Path, no_compression: bool) -> None:
+def export_command(run: str, file: str, no_compression: bool) -> None:
     """Write an archive to one HDF5 file, with dimension scales."""
     from tracer.share.hdf5 import export_hdf5
 
@@ -100,8 +113,8 @@ def export_command(run: str, file: Path, no_compression: bool) -> None:
         "tracer import checkpoints runs/mlp.zarr --model train:model --probes train:probes",
     ),
 )
-@click.argument("source", type=_NEW)
-@click.argument("output", type=_NEW)
+@click.argument("source", type=_PATH)
+@click.argument("output", type=_PATH)
 @click.option("--model", metavar="MODULE:FUNCTION", help="Of a folder of weights: makes the model.")
 @click.option(
     "--probes", metavar="MODULE:FUNCTION", help="Of a folder of weights: returns the probes by name."
@@ -116,8 +129,8 @@ def export_command(run: str, file: Path, no_compression: bool) -> None:
 @click.option("--load-pt", is_flag=True, help="Also read files of torch.save; only tensors are loaded.")
 @debug_option
 def import_command(
-    source: Path,
-    output: Path,
+    source: str,
+    output: str,
     model: str | None,
     probes: str | None,
     loss: str | None,
@@ -133,8 +146,12 @@ def import_command(
     each revision; --model and --probes name functions, found from the current directory, that make what recording
     would have been given.
     """
+    from tracer.archive.listing import is_archive
+
     with Bar() as bar:
-        if not source.is_dir() and not str(source).startswith("hf:"):
+        if Path(source).is_dir() and is_archive(Path(source)):
+            raise click.UsageError(f"{source!r} is an archive already; `tracer unpack` with -o copies one")
+        if not Path(source).is_dir() and not source.startswith("hf:"):
             from tracer.share.hdf5 import import_hdf5
 
             click.echo(import_hdf5(source, output, progress=bar))
@@ -188,12 +205,12 @@ def push_command(run: str, url: str, jobs: int, overwrite: bool) -> None:
 
 @click.command("pull", epilog=examples("tracer pull s3://bucket/mlp.zarr runs/mlp.zarr"))
 @click.argument("url")
-@click.argument("output", type=_NEW)
+@click.argument("output", type=_PATH)
 @click.option(
     "--jobs", type=click.IntRange(1), default=8, show_default=True, help="Objects fetched at a time."
 )
 @debug_option
-def pull_command(url: str, output: Path, jobs: int) -> None:
+def pull_command(url: str, output: str, jobs: int) -> None:
     """Copy an archive from a URL and check it on arrival.
 
     After a break the same command fetches only what is missing. To look at an archive or analyze it, no copy

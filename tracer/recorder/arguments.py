@@ -25,7 +25,7 @@ def check_arguments(path: Any, model: Any, optimizer: Any, probes: Any, **option
         path,
         "a path for the archive, such as 'runs/mlp.zarr'",
     )
-    _need(isinstance(model, nn.Module), "model", model, "the torch.nn.Module that is trained")
+    check_model(model)
     several = isinstance(optimizer, list | tuple)
     _need(
         not several or (len(optimizer) > 0 and all(one is not None for one in optimizer)),
@@ -33,9 +33,8 @@ def check_arguments(path: Any, model: Any, optimizer: Any, probes: Any, **option
         optimizer,
         "at least one, or None where run.step() counts",
     )
-    shown = "a mapping from name to examples, as in probes={'train': (inputs, targets)}"
-    _need(probes is None or isinstance(probes, Mapping), "probes", probes, shown)
-    _need(all(isinstance(name, str) for name in probes or {}), "probes", probes, f"texts as names: {shown}")
+    if probes is not None:
+        check_probes(probes)
     for name, words in _WORDS.items():
         if options[name] not in words:
             raise RecordError(f"{name}={options[name]!r}: {did_you_mean(str(options[name]), words)}.")
@@ -62,6 +61,18 @@ def check_arguments(path: Any, model: Any, optimizer: Any, probes: Any, **option
         options["data"],
         "a dataset, of which items are taken by number",
     )
+
+
+def check_model(model: Any) -> None:
+    """RecordError for what is no module."""
+    _need(isinstance(model, nn.Module), "model", model, "the torch.nn.Module that is trained")
+
+
+def check_probes(probes: Any) -> None:
+    """RecordError for what does not name examples."""
+    shown = "a mapping from name to examples, as in probes={'train': (inputs, targets)}"
+    _need(isinstance(probes, Mapping), "probes", probes, shown)
+    _need(all(isinstance(name, str) for name in probes), "probes", probes, f"texts as names: {shown}")
 
 
 def _need(holds: bool, name: str, value: Any, expected: str) -> None:

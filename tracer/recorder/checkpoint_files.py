@@ -32,7 +32,12 @@ def files_in(folder: Path, pattern: str | None, load_pt: bool) -> dict[str, Path
     """
     kinds = SAFE + (PICKLED if load_pt else ())
     patterns = [f"**/*.{kind}" for kind in kinds] if pattern is None else [pattern]
-    files = sorted({file for each in patterns for file in folder.glob(each) if file.is_file()})
+    try:
+        files = sorted({file for each in patterns for file in folder.glob(each) if file.is_file()})
+    except (ValueError, NotImplementedError) as error:  # empty, or from the root on
+        raise RecordError(
+            f"pattern={pattern!r} names no files within a folder ({error}): write one such as '**/*.safetensors'"
+        ) from None
     chosen = [file for file in files if not _NOT_WEIGHTS.fullmatch(file.stem) and file == parts_of(file)[0]]
     if pattern is None:
         safe = {file.parent for file in chosen if file.suffix == ".safetensors"}

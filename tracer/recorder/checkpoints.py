@@ -11,6 +11,7 @@ from tracer.errors import RecordError, parse_memory
 from tracer.gradients.sketch import Setting
 from tracer.probe import named_probes
 from tracer.recorder import card
+from tracer.recorder.arguments import check_model, check_probes
 from tracer.recorder.checkpoint_files import bare_name, files_in, files_of_hub, load_into
 from tracer.recorder.checkpoint_names import steps_of
 from tracer.recorder.instrument import Instrument
@@ -71,10 +72,12 @@ def import_checkpoints(
         source, by_name = str(folder), files_in(Path(folder), pattern, load_pt)
     files, said = _in_order(source, by_name, steps, pattern, notes)
     epochs = said if epochs is None else epochs
+    check_probes(probes)
     named = named_probes(probes)
     if named and loss is None and objective is None:
         raise RecordError("probes need a loss: pass loss=, for example loss=F.cross_entropy, or objective=")
     model = factory()
+    check_model(model)
     notes += load_into(model, files[0][1], load_pt, entry)
     streams = set(STREAMS)
     goal: dict[str, Any] = {"loss": loss, "objective": objective}

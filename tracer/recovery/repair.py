@@ -42,8 +42,12 @@ def repair(path: str | os.PathLike[str]) -> Repaired:
     of them, or the archive is being written.
     """
     folder = settled(path)
+    if not folder.exists():
+        raise ArchiveError(f"there is no archive at {str(path)!r}; check the path")
     if not folder.is_dir():
-        raise ArchiveError(f"{str(path)!r} is no directory, so it cannot be repaired; unpack it first")
+        raise ArchiveError(
+            f"{str(path)!r} is a file, and only directories are repaired; `tracer unpack` a zip file first"
+        )
     with locked(folder):
         try:
             repaired, others = _Repair(folder).run(), _others(folder)

@@ -75,6 +75,8 @@ def import_hdf5(
     Errors: ArchiveError if ``output`` exists, or the file is not such an export.
     """
     target, source = settled(output), Path(path).absolute()
+    if not source.exists():
+        raise ArchiveError(f"there is no file at {os.fspath(path)!r}; check the path")
     with fresh(target) as part:
         part.mkdir()
         seconds = _SECONDS + (source.stat().st_size if source.is_file() else 0) / _SLOWEST
@@ -127,7 +129,9 @@ def _open(path: str | os.PathLike[str]) -> h5py.File:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise ArchiveError(f"{os.fspath(path)!r} cannot be read as HDF5: {error}") from None
+        raise ArchiveError(
+            f"{os.fspath(path)!r} cannot be read as HDF5 ({error}); name a file that `tracer export` wrote"
+        ) from None
 
 
 # ---- writing ----

@@ -64,7 +64,7 @@ class Sending:
         several(self._jobs, self._open, self._parts.open)  # before anything there has to go for it
         root, journal = self._read(ROOT), self._read(PUSHED)
         if root is None and journal is None:
-            if self._listed().keys() - {"", PARTIAL}:
+            if self._occupied():
                 raise self._something_else()
             return
         run_id, self._noted = _journal(journal)
@@ -73,7 +73,7 @@ class Sending:
             what = self._compare()
         if what is not None and not overwrite:
             raise ArchiveError(
-                f"{what} is at {self._url!r}; choose another place, or overwrite it with overwrite=True"
+                f"{what} is at {self._url!r}; choose another place, or overwrite it with overwrite=True (--overwrite)"
             )
         self._foreign = what is not None
 
@@ -101,19 +101,32 @@ class Sending:
     def _something_else(self) -> ArchiveError:
         return ArchiveError(f"something else is at {self._url!r}; choose another place")
 
+    def _occupied(self) -> bool:
+        """Whether anything is there: the first that is found, since below a home directory there may be very much."""
+        with told(f"list {self._url!r}"):
+            self._fs.invalidate_cache()
+            try:
+                names = (
+                    f"{at}/{name}"
+                    for at, _, files in self._fs.walk(self._base, on_error="raise")
+                    for name in files
+                )
+                return any(self._key(name) not in ("", PARTIAL) for name in names)
+            except FileNotFoundError:
+                return False
+
+    def _key(self, name: str) -> str:
+        return name.strip("/").removeprefix(self._base.strip("/")).lstrip("/")
+
     def _listed(self) -> dict[str, int]:
         """Bytes of every object there."""
-        root = self._base.strip("/")
         with told(f"list {self._url!r}"):
             self._fs.invalidate_cache()
             try:
                 listing = self._fs.find(self._base, detail=True)
             except FileNotFoundError:
                 return {}
-        return {
-            name.strip("/").removeprefix(root).lstrip("/"): int(info["size"])
-            for name, info in listing.items()
-        }
+        return {self._key(name): int(info["size"]) for name, info in listing.items()}
 
     def _read(self, key: str) -> bytes | None:
         try:

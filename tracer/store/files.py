@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from tracer import spec
 from tracer.errors import ArchiveError
+from tracer.store.store import ROOT, written_path
 
 PARTIAL = "manifest/objects/partial"  # what the writer calls a file that is not complete yet
 _MANY_BUFFERS = 512  # the system takes at most 1024 in one call
@@ -295,12 +296,14 @@ def claimed(folder: str | Path | None) -> Iterator[None]:
     """Be the only one who writes results into a folder; for None nothing. Claims of one thread may be nested.
 
     The claim ends with the process, however that ends. Errors: ArchiveError if another analysis or comparison
-    writes there, or nothing can be written.
+    writes there, nothing can be written, or it is an archive or a URL.
     """
     if folder is None:
         yield
         return
-    path = Path(folder).resolve()
+    path = written_path(folder).resolve()
+    if (path / ROOT).is_file() and (path / "steps").is_dir():
+        raise ArchiveError(f"{str(folder)!r} is an archive; choose another place for the results")
     mine = path, threading.get_ident()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -311,7 +314,7 @@ def claimed(folder: str | Path | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None or not Path(os.fsdecode(error.filename)).absolute().is_relative_to(path):
+        if error.filename is None or not Path(os.fsdecode(error.filename)).resolve().is_relative_to(path):
             raise
         raise _no_place(folder, error) from error
     finally:

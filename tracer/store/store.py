@@ -1,5 +1,7 @@
 """What an archive is kept in, behind one interface."""
 
+import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from tracer.errors import ArchiveError
 ROOT = "zarr.json"
 MAX_ROOT = 64 << 20  # bytes of a root document
 _PIECE = 1 << 24
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # of two letters at least: C:/ is a drive
 
 
 @dataclass
@@ -115,6 +118,19 @@ def is_zip(location: str) -> bool:
 def local_path(location: str) -> Path:
     """The path of a location on this machine."""
     return Path(location.removeprefix("file://"))
+
+
+def written_path(location: str | os.PathLike[str]) -> Path:
+    """The path of what is to be written on this machine.
+
+    Errors: ArchiveError for a URL, of whose slashes a Path may have left one: it would make a folder called `s3:`.
+    """
+    text = os.fspath(location)
+    if is_remote(text) or _SCHEME.match(text.removeprefix("file://")):
+        raise ArchiveError(
+            f"cannot write into {text!r}: record into a directory of this machine and push it, and write results there"
+        )
+    return local_path(text)
 
 
 def parted(name: str) -> tuple[str, str]:

@@ -102,9 +102,9 @@ def _check_array(node: Mapping[str, Any]) -> None:
     grid, encoding = node["chunk_grid"], node["chunk_key_encoding"]
     chunk = grid["configuration"]["chunk_shape"]
     if not _sizes(shape) or len(shape) > _MAX_AXES or prod(shape) > MAX_SIZE:
-        raise ValueError(f"has the impossible shape {str(shape)[:80]}")
+        raise ValueError(f"has the impossible shape {repr(shape)[:80]}")
     if grid["name"] != "regular" or not _sizes(chunk, 1) or len(chunk) != len(shape):
-        raise ValueError(f"has impossible chunks {str(chunk)[:80]}")
+        raise ValueError(f"has impossible chunks {repr(chunk)[:80]}")
     if not isinstance(names, list) or len(names) != len(shape) or not all(isinstance(n, str) for n in names):
         raise ValueError("does not name its dimensions")
     if encoding["name"] not in ("default", "v2") or node.get("storage_transformers"):
@@ -128,7 +128,7 @@ def _check_codecs(codecs: list[dict[str, Any]], chunk: list[int], size: int) -> 
         inner, index = sharding["chunk_shape"], sharding["index_codecs"]
         fits = _sizes(inner, 1) and len(inner) == len(chunk) and len(codecs) == 1
         if not fits or any(outer % part for outer, part in zip(chunk, inner, strict=True)):
-            raise ValueError(f"has inner chunks {str(inner)[:80]} that do not fill {str(chunk)[:80]}")
+            raise ValueError(f"has inner chunks {repr(inner)[:80]} that do not fill {repr(chunk)[:80]}")
         if [codec["name"] for codec in index] != ["bytes", "crc32c"] or sharding["index_location"] != "end":
             raise ValueError("has an index of an unknown form")
         if prod(outer // part for outer, part in zip(chunk, inner, strict=True)) > _MAX_INNER:

@@ -70,6 +70,8 @@ class Report:
             self.counts["unlisted"] = self.counts.get("unlisted", 0) + 1
 
     def __str__(self) -> str:
-        looked = ", ".join(f"{n} {what}" for what, n in self.counts.items())
-        lines = [f"{self.path} ({self.state}): {'sound' if self.ok else 'damaged'} ({self.depth}; {looked})"]
+        looked = "; ".join(
+            [self.depth, *filter(None, [", ".join(f"{n} {what}" for what, n in self.counts.items())])]
+        )
+        lines = [f"{self.path} ({self.state}): {'sound' if self.ok else 'damaged'} ({looked})"]
         return "\n".join([*lines, *map(str, self.findings), *self.notes])

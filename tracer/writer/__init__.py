@@ -369,10 +369,6 @@ def _create(path: Path, run_id: str, attributes: Mapping[str, Any], sync: bool) 
         "creation_library_version": version(),
         **as_json(attributes),
     }
-    if "://" in str(path) or ":/" in str(path):
-        raise ArchiveError(
-            f"cannot record into {str(path)!r}: record into a directory of this machine and push it"
-        )
     missing = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

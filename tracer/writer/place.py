@@ -13,6 +13,7 @@ from secrets import token_hex
 from tracer.errors import ArchiveError
 from tracer.spec import RANKS
 from tracer.store.files import Lock, sync
+from tracer.store.store import written_path
 
 _NOREPLACE, _EXCHANGE = 1, 2  # of renameat2: not onto a name in use; both names at once
 _HERE = -100  # AT_FDCWD
@@ -90,7 +91,7 @@ def settled(path: str | os.PathLike[str]) -> Path:
     Where an exchange was cut off between two renames, the original gets its name back first. Errors:
     ArchiveError for what one of several processes recorded, if a link within the run's archive leads to it.
     """
-    place = Path(path).absolute()
+    place = written_path(path).absolute()
     run = place.parent.parent
     if place.parent.name == RANKS and place.name.isdecimal() and (run / "zarr.json").exists():
         for inner in (place.parent, place):

@@ -292,6 +292,32 @@ def test_refusals_name_what_is_meant(compared, tmp_path):
         analyze.compare([paths[0], tmp_path / "nowhere.zarr"])
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_runs_that_cannot_be_read_are_named_and_the_rest_is_compared(tmp_path):
+    folder = tmp_path / "runs"
+    for name in ("a", "b", "lost"):
+        write_archive(folder / f"{name}.zarr", steps=(0, 2), seed=ord(name[0]))
+    (folder / "lost.zarr" / "probes" / "train" / "outputs" / "step" / "c.0").unlink()
+    shutil.copytree(folder / "a.zarr", folder / "torn.zarr")
+    (folder / "torn.zarr" / "zarr.json").write_text("{")
+    (folder / "cut.zip").write_text("PK")
+    made = CliRunner().invoke(cli.main, ["compare", str(folder), "-m", "generalization", "--format", "json"])
+    assert made.exit_code == 1 and {row["runs"] for row in json.loads(made.stdout)} <= {0, 2}
+    comparison = analyze.compare(folder, measures=["generalization"], bootstrap=0)
+    torn, lost, cut, *_ = comparison.notes
+    assert comparison.table.index.tolist() == ["a", "b"] and comparison.unread == [torn, lost]
+    assert [line for line in made.stderr.splitlines() if line.startswith("Error")] == [
+        f"Error: {torn}",
+        f"Error: {lost}",
+    ]
+    assert torn.startswith(f"{folder / 'torn.zarr'} is left out: ") and "is not an archive" in torn
+    assert lost.startswith(f"{folder / 'lost.zarr'} is left out: object ") and "tracer verify" in lost
+    assert "cut.zip: it is no whole zip file" in cut
+    shutil.rmtree(folder / "b.zarr"), shutil.rmtree(folder / "b.analysis")
+    with pytest.raises(ArchiveError, match=r"two runs, of which 1 can be compared: .*torn\.zarr is left out"):
+        analyze.compare(folder, measures=["generalization"], bootstrap=0)
+
+
 def test_saved_files_are_complete_and_self_contained(compared, tmp_path):
     comparison, folder = compared
     (folder / "w32-lr0.1-s0.analysis" / "report.html").write_text("report")

@@ -135,7 +135,7 @@ def test_an_archive_is_analyzed_where_it_must_be_and_its_analysis_is_the_same_ru
     write_archive(tmp_path / "runs" / "a.zarr", steps=(0, 2, 4))
     made = analyze.curves(tmp_path / "runs", "cna.pearson", probe="train", x="epoch")
     assert made.table["run"].unique().tolist() == ["a"] and made.table["epoch"].tolist() == [0, 1, 1]
-    assert [run.path for run in runs_at(f"{tmp_path}/runs/*")] == [str(tmp_path / "runs" / "a.zarr")]
+    assert [run.path for run in runs_at(f"{tmp_path}/runs/*").runs] == [str(tmp_path / "runs" / "a.zarr")]
     again = analyze.curves([tmp_path / "runs" / "a.analysis"], "cna.pearson", probe="train", x="epoch")
     assert again.table.equals(made.table)
 

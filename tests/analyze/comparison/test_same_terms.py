@@ -10,6 +10,7 @@ import analyze
 import cli
 from analyze.comparison import notes, runs
 from analyze.comparison.competition import of_network
+from analyze.report import entries
 from tests.analyze.comparison.test_compare import fake
 from tests.synthetic import write_archive
 from tracer.archive.attributes import attributes_of
@@ -54,14 +55,45 @@ def test_without_the_archive_results_with_other_options_are_left_out_and_told(tw
     assert note.startswith("b: margin was saved with margin.epsilon=0.4, and is left out: ")
 
 
-def test_results_made_of_others_have_the_options_of_these(two, tmp_path):
-    root, cards = tmp_path / "b.analysis" / "results.zarr", analyze.available_metrics()
-    assert runs.other_options(root, "cna_margin", cards) == "margin.epsilon=0.4"
-    assert {runs.other_options(root, name, cards) for name in ("generalization", "somebody_elses")} == {""}
-    file = root / "margin" / "zarr.json"
-    held = json.loads(file.read_text())
-    file.write_text(json.dumps({**held, "attributes": {**held["attributes"], "options": "[1"}}))
-    assert runs.other_options(root, "margin", cards) == "options that cannot be read"
+@pytest.mark.usefixtures("undrawn")
+def test_results_made_of_others_have_the_options_that_these_had_then(two):
+    place, names = two[1].with_suffix(".analysis"), ["margin", "cna_margin", "cna_area"]
+    analyze.run(two[1], names, options={"margin": {"epsilon": 0.4}}, output=place)
+    made = analyze.run(two[1], ["margin"], output=place)  # the other was made of what it replaces
+    saved = analyze.load(place)
+    assert made["margin"].attrs["options"] == saved["margin"].attrs["options"]
+    assert {name: runs.other_options(name, saved[name].attrs) for name in names} == {
+        "margin": "",
+        "cna_margin": "margin.epsilon=0.4",
+        "cna_area": "",
+    }
+    assert "margin.epsilon = 0.4" in entries.options(saved["cna_margin"])
+    expected = analyze.run(two[1], ["cna_margin"])["cna_margin"]["gamma"]
+    assert not expected.equals(saved["cna_margin"]["gamma"])
+    compared = analyze.compare(two, measures=["cna_margin"], bootstrap=0)
+    assert compared.notes == [
+        "b: cna_margin was saved with margin.epsilon=0.4, and is computed again with the defaults."
+    ]
+    assert analyze.load(place)["cna_margin"]["gamma"].equals(expected)
+
+
+def test_options_that_cannot_be_read_are_no_defaults():
+    assert runs.other_options("somebody_elses", {"options": '{"k": 3}'}) == ""
+    for torn in ("[1", "[1]"):
+        assert runs.other_options("margin", {"options": torn}) == "options that cannot be read"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_summary_of_the_same_second_is_not_taken_for_that_of_other_options(two):
+    place = two[1].with_suffix(".analysis")
+    analyze.load(place).save(place)
+    analyze.run(two[1], ["margin"], output=place)
+    document = json.loads((place / "summary.json").read_text())
+    document["metrics"]["margin"]["created"] = analyze.load(place)["margin"].attrs["created"]
+    (place / "summary.json").write_text(json.dumps(document))
+    expected = float(analyze.load(place)["margin"]["gamma"].sel(probe="train")[-1])
+    compared = analyze.compare(two, measures=["margin"], bootstrap=0)
+    assert compared.table.loc["b", MARGIN] == pytest.approx(expected)
 
 
 def test_how_a_run_was_recorded_is_no_attribute_and_the_users_word_counts():
@@ -159,6 +191,8 @@ def test_odd_but_legal_options(tmp_path):
     for options in ({"seed": -1}, {"bootstrap": -1}):
         with pytest.raises(ArgumentError, match="is 0 or more, got -1"):
             analyze.compare(paths, **options)
+    with pytest.raises(ArgumentError, match="bootstrap= is at most 100,000, got 10,000,000,000"):
+        analyze.compare(paths, bootstrap=10**10)
 
 
 @pytest.mark.parametrize(

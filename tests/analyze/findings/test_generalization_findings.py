@@ -166,3 +166,17 @@ def test_one_update_is_one_update():
     results = {"generalization": made.outcome(np.ones((3, 9)) * np.arange(9), None).isel(step=[1])}
     results["generalization"] = results["generalization"].assign_coords(step=[1])
     assert said(results)["generalization"].sentence.startswith("After 1 update the mean loss")
+
+
+def test_a_gap_has_as_many_digits_as_its_interval_and_one_sign():
+    def text(n, train, test):
+        made_of = {
+            name: (np.zeros(n, int), (np.arange(n) < k).astype(int))
+            for name, k in (("train", train), ("test", test))
+        }
+        return outcome(made_of).sentence
+
+    small = text(400_000, 200, 400)
+    assert "0.05% of 400,000 training examples and 0.10% of 400,000 test examples" in small
+    assert "a generalization gap of 0.05 percentage points (0.03 to 0.07)" in small
+    assert "fewer of the test examples, by 10.0 percentage points (7.8 to 12.2)" in text(10_000, 3000, 2000)

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 import analyze
 import cli
 from analyze.command.analysis import analyze_one
+from tests.damage import files_of
 from tests.synthetic import write_archive
 from tracer.archive import open as open_archive
 from tracer.errors import ArgumentError, MissingTraceError
@@ -49,6 +50,34 @@ def test_a_run_that_is_named_twice_is_taken_once(run, tmp_path, monkeypatch):
     names = ("a.zarr", "./a.zarr", run, f"../{run.parent.name}/a.zarr/", f"file://{run}")
     result = tracer("analyze", *names, "-m", "margin", "-o", tmp_path / "out")
     assert result.exit_code == 0 and result.stderr.count("report: ") == 1, told(result)
+
+
+WRITING = [
+    ("analyze", "RUN", "-m", "margin", "-o"),
+    ("pack", "RUN", "-o"),
+    ("unpack", "RUN", "-o"),
+    ("export", "RUN"),
+    ("pull", "RUN"),
+    ("import", "RUN/zarr.json"),
+]
+
+
+@pytest.mark.parametrize("command", WRITING, ids=[command[0] for command in WRITING])
+def test_what_is_written_here_is_given_no_url(run, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    result = tracer(*(part.replace("RUN", str(run)) for part in command), "s3://bucket/a.zarr")
+    assert result.exit_code == 1 and "cannot write into 's3:/" in told(result), told(result)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_are_not_written_into_an_archive(run, tmp_path):
+    shutil.copytree(run, tmp_path / "b.zarr")
+    before = files_of(tmp_path)
+    result = tracer("analyze", run, "-m", "margin", "-o", tmp_path / "b.zarr")
+    assert result.exit_code == 1 and "b.zarr' is an archive; choose another place for the results" in told(
+        result
+    )
+    assert files_of(tmp_path) == before
 
 
 @pytest.mark.parametrize(

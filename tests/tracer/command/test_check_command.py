@@ -1,11 +1,14 @@
 """`tracer check` runs a user's training function and says what recording changed."""
 
 import json
+import pickle
+import sys
 
 import pytest
 from click.testing import CliRunner
 
 import cli
+from tracer.command.parameters import imported
 
 TRAINING = """
 import torch, torch.nn.functional as F
@@ -54,9 +57,30 @@ def test_a_loop_that_looks_whether_it_is_recorded_fails(tmp_path, monkeypatch):
         ("MODULE", "module:function"),
         ("nowhere_at_all:train", "no module 'nowhere_at_all'"),
         ("MODULE:absent", "no function 'absent'"),
+        ("MODULE.py:train", "without .py"),
+        ("../MODULE:train", "module:function"),
+        ("..MODULE:train", "module:function"),
+        ("os:getcwd", "os:getcwd cannot be called with 1 argument (too many positional arguments)"),
+        ("os.path:join", "os.path:join failed (TypeError: expected str"),
+        ("broken:train", "importing 'broken' failed (SyntaxError: "),
+        ("ends:train", "importing 'ends' failed (SystemExit: 3)"),
+        ("raises:train", "raises:train failed (ValueError: two)"),
     ],
 )
 def test_a_name_that_is_no_function_is_refused(tmp_path, monkeypatch, name, sentence):
+    (tmp_path / "broken.py").write_text("def train(:")
+    (tmp_path / "ends.py").write_text("raise SystemExit(3)")
+    (tmp_path / "raises.py").write_text("def train(record):\n    raise ValueError('two\\nlines')")
     result = check(tmp_path, monkeypatch, name)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert sentence in result.stderr and "Traceback" not in result.stderr
+    assert (
+        sentence in result.stderr and "Traceback" not in result.stderr and "unexpected" not in result.stderr
+    )
+
+
+def test_a_named_function_reaches_processes_that_do_not_look_in_the_current_directory(tmp_path, monkeypatch):
+    (tmp_path / "of_this_place.py").write_text("def four():\n    return 4")
+    monkeypatch.chdir(tmp_path)
+    sent = pickle.dumps(imported("of_this_place:four"))
+    del sys.modules["of_this_place"]
+    assert str(tmp_path) not in sys.path and pickle.loads(sent)() == 4

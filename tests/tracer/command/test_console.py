@@ -94,3 +94,12 @@ def test_a_warning_is_one_line_and_said_once():
 
 def test_zero_has_no_minus():
     assert table([{"tau": -0.0}]).split() == ["tau", "0"]
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_a_process_without_streams_prints_nothing_and_goes_on(monkeypatch, form):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    console.emit([{"metric": "cna", "value": 0.25}], form)
+    with console.Bar() as bar:
+        bar(1, 2, "cna")

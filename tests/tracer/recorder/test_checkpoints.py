@@ -209,3 +209,10 @@ def test_an_empty_folder_and_a_missing_loss_are_refused(tmp_path: Path) -> None:
     save_file(mlp().state_dict(), tmp_path / "a1.safetensors")
     with pytest.raises(RecordError, match="probes need a loss"):
         import_checkpoints(tmp_path, tmp_path / "made.zarr", factory=mlp, probes=PROBES)
+    with pytest.raises(RecordError, match="probes is 'train', expected a mapping"):
+        import_checkpoints(tmp_path, tmp_path / "made.zarr", factory=mlp, probes="train")
+    with pytest.raises(RecordError, match="model is None, expected the torch"):
+        import_checkpoints(tmp_path, tmp_path / "made.zarr", factory=lambda: None, probes={})
+    for pattern in ("", "/weights/*"):
+        with pytest.raises(RecordError, match=f"pattern='{pattern[:1]}.*names no files within a folder"):
+            import_checkpoints(tmp_path, tmp_path / "made.zarr", factory=mlp, probes={}, pattern=pattern)

@@ -197,7 +197,10 @@ def test_an_archive_being_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="another process is writing"):
         repair(writer.path)
     writer.close()
-    with pytest.raises(ArchiveError, match="is no directory"):
+    with pytest.raises(ArchiveError, match="there is no archive at"):
+        repair(tmp_path / "run.zip")
+    (tmp_path / "run.zip").touch()
+    with pytest.raises(ArchiveError, match="is a file, and only directories are repaired"):
         repair(tmp_path / "run.zip")
 
 

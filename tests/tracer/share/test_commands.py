@@ -67,8 +67,11 @@ def test_pack_and_unpack(run: Path) -> None:
     ("steps", "kept"), [("1:8:3", [1, 4]), ("2,8", [2, 8]), (":2", [0, 1]), ("4:", [4, 8])]
 )
 def test_a_part(steps: str, kept: list[int], run: Path, tmp_path: Path) -> None:
-    part = fine("pack", run, "-o", tmp_path / "part", "--probe", "test", "--steps", steps, "--no-gradients")
-    with tracer.open(part) as archive:
+    asked = ("--probe", "test", "--steps", steps, "--no-gradients")
+    made = call("pack", run, "-o", tmp_path / "part", *asked)
+    assert made.exit_code == 0, made.output
+    assert made.stderr == f"left out: gradients; probes train; {5 - len(kept)} snapshots\n"
+    with tracer.open(made.stdout.strip()) as archive:
         assert archive.snapshots.tolist() == kept
         assert archive.card["packed"]["left_out"]["probes"] == ["train"]
 

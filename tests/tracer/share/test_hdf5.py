@@ -138,6 +138,7 @@ def refused(file: Path, sentence: str, tmp_path: Path) -> None:
 
 
 def test_what_is_no_export_is_refused(tmp_path: Path) -> None:
+    refused(tmp_path / "text.h5", "there is no file at .*; check the path", tmp_path)
     (tmp_path / "text.h5").write_text("no")
     refused(tmp_path / "text.h5", "cannot be read as HDF5", tmp_path)
     with h5py.File(tmp_path / "other.h5", "w") as file:

@@ -159,6 +159,22 @@ def test_a_place_with_something_in_it_is_left_alone(run: Path, url: str) -> None
     assert listed(url) == {"thesis.txt"}
 
 
+def test_of_a_place_with_very_much_in_it_the_first_is_enough(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home" / "deep").mkdir(parents=True)
+    (tmp_path / "home" / "notes.txt").touch()
+    looked: list[str] = []
+    filesystem = type(fsspec.core.url_to_fs("file://x")[0])
+    inside = filesystem.ls
+    monkeypatch.setattr(
+        filesystem, "ls", lambda self, path, **how: looked.append(path) or inside(self, path, **how)
+    )
+    with pytest.raises(ArchiveError, match="something else is at"):
+        push(run, str(tmp_path / "home"))
+    assert looked and not any("deep" in path for path in looked)
+
+
 def test_a_journal_that_cannot_be_read_is_a_sentence(run: Path, url: str) -> None:
     filesystem, base = fsspec.core.url_to_fs(url)
     filesystem.makedirs(f"{base}/manifest/objects", exist_ok=True)

@@ -12,7 +12,7 @@ from analyze.replay.sgd import History, distance
 from tests import replayed
 from tests.oracles import image_functions as slow
 from tests.oracles import mlp
-from tracer.errors import ArchiveError, MissingTraceError
+from tracer.errors import ArchiveError, ArgumentError, MissingTraceError
 
 SETTINGS = [
     {"lr": 0.3},
@@ -192,6 +192,9 @@ def test_the_training_set_may_be_given_and_is_checked(tmp_path):
     assert distance(last.weights, replay.at(last.step).tensors) < 1e-12
     with pytest.raises(ArchiveError, match="not the recorded one"):
         History(replay, data=lambda: (given.inputs + 1, given.targets))
+    for other, kind in (("/data", "str"), (None, "NoneType"), ([1, 2], "list"), (7, "int")):
+        with pytest.raises(ArgumentError, match=rf"data= returned a {kind}, expected \(inputs, targets\)"):
+            History(replay, data=lambda other=other: other)
 
 
 def test_a_diverged_network_has_no_paths_to_hold_others_to(tmp_path):
