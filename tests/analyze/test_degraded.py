@@ -140,7 +140,7 @@ def test_splits_of_other_names_are_noted(tmp_path):
         analyze.run(tmp_path / "run.zarr", ["generalization"]), {}
     ).sentence.split(". ")[:1]
     assert re.search(
-        r"% \([\d.]+ to [\d.]+%\) of 12 examples of 'seen' and .* of 12 examples of 'unseen' wrong", finding
+        r"% \([\d.]+% to [\d.]+%\) of 12 examples of 'seen' and .* of 12 examples of 'unseen' wrong", finding
     )
 
 
