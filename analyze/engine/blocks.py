@@ -84,7 +84,7 @@ def blocks_of(
     """
     groups: dict[Any, list[Plan]] = {}
     for plan in plans:
-        alone = plan.whole or plan.long or "states" in plan.arrays or plan.card.combine
+        alone = plan.whole or plan.slow or plan.card.combine
         # Where steps are left out, one that compares in time needs blocks without a gap; others go on in one.
         apart = bool(plan.lag) and len(list(_runs(plan.steps, plan.timeline))) > 1
         key = (plan.steps, plan.timeline, plan.card.name if alone else "", apart)
@@ -149,7 +149,7 @@ def _cut(
     lag = any(plan.lag for plan in plans)  # one compares with the snapshot before, which then is read too
     length = max(1, min(memory // max(size, 1) - lag, max(_FEW, _REUSED // max(size, 1))))
     length = min(length, -(-len(first.steps) // pieces))
-    if first.long or "states" in first.arrays:  # a snapshot at a time: progress shows, and processes share it
+    if first.slow:  # a snapshot at a time, so that progress shows and processes share it
         length = 1
     if banded:  # a table that takes more than the memory is on disk for one snapshot at a time
         length = 1

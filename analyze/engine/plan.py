@@ -61,6 +61,11 @@ class Plan:
         """Names read from the archive, as opposed to results of other metrics."""
         return [self.array(name) for name in (*self.card.reads, *self.optional) if "." not in name]
 
+    @property
+    def slow(self) -> bool:
+        """Whether its own work is what takes long, and not making the arrays that others read too."""
+        return "states" in self.arrays or (self.long and self.card.work > 1)
+
     def array(self, name: str) -> str:
         """The array that is read under a name of the card."""
         return ARRAYS.get(name, name) if self.sketched else name
