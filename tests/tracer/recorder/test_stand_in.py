@@ -9,7 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
+import analyze
 import tracer
+from tracer.errors import MissingTraceError
 from tracer.recorder import RecordWarning
 from tracer.verify import verify
 
@@ -100,6 +102,10 @@ def test_gradients_that_are_off_are_not_told_to_be_zero(tmp_path: Path) -> None:
         archive, _ = record(tmp_path / "run.zarr", Prototypes())
     assert archive.card["gradients"]["mode"] == "none"
     assert len(said) == 1 and len(archive.attributes["notes"]) == 1
+    with pytest.raises(
+        MissingTraceError, match=r"needs `gram` .* its recording said: The model's own backward"
+    ):
+        analyze.run(tmp_path / "run.zarr", metrics=["stiffness"])
 
 
 class Attends(nn.Module):
