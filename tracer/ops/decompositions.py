@@ -99,11 +99,15 @@ def _meshgrid(tensors: list[Tensor], *, indexing: str = "ij") -> list[Tensor]:
     ]
 
 
-def _grouped_mm(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
+def _grouped_mm(
+    rows: Tensor, weights: Tensor, ends: Tensor | None, bias: Any = None, out_dtype: Any = None
+) -> Tensor:
     """Rows (row, in) in groups, one after another up to `ends`, each with weights (group, in, out); 0 behind the last.
 
     Every group's weights are applied to every row: which rows are whose is known only from values.
     """
+    if ends is None or (rows.ndim, weights.ndim) != (2, 3) or bias is not None or out_dtype is not None:
+        return NotImplemented
     place = torch.arange(rows.shape[0], device=rows.device)
     starts = torch.cat([torch.zeros_like(ends[:1]), ends[:-1]])
     own = (place >= starts[:, None]) & (place < ends[:, None])
@@ -121,5 +125,6 @@ _OWN: dict[str, Callable[..., Any]] = {
     "aten.meshgrid.indexing": _meshgrid,
     "aten.slice_scatter.default": _slice_scatter,
     "aten.select_scatter.default": _select_scatter,
+    "aten._grouped_mm.default": _grouped_mm,
     "transformers.grouped_mm_fallback.default": _grouped_mm,  # how its experts are run without a graphics card
 }

@@ -1,6 +1,7 @@
 """What a model calls that has no record is written in what has one; a loss that cannot be leaves the network whole."""
 
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tracer.network import Network, read, trace
 from tracer.network.copies import named_tensors
 from tracer.network.ctc import ctc_loss
 from tracer.network.independence import independence
+from tracer.network.program import resolve
 from tracer.network.reading import unreadable
 from tracer.ops import decompositions
 from tracer.rerun.stored import Networks
@@ -140,25 +142,38 @@ def _(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
 class Experts(nn.Module):
     """Each example goes through the expert that its gate chooses, those of one expert together."""
 
-    def __init__(self) -> None:
+    def __init__(self, multiply: Callable[..., Tensor]) -> None:
         super().__init__()
-        self.gate, self.weights = nn.Linear(5, 4), nn.Parameter(torch.randn(4, 5, 1))
+        self.first, self.gate, self.last = nn.Linear(5, 8), nn.Linear(8, 4), nn.Linear(8, 1)
+        self.multiply, self.weights = multiply, nn.Parameter(torch.randn(4, 8, 8))
 
     def forward(self, x: Tensor) -> Tensor:
-        share, chosen = self.gate(x).softmax(1).max(1)
+        x = self.first(x)
+        chosen = self.gate(x).argmax(1)
         order = chosen.argsort()
         ends = torch.histc(chosen[order].float(), bins=4, min=0, max=3).cumsum(0).to(torch.int32)
-        out = torch.ops.transformers.grouped_mm_fallback(x[order], self.weights, ends)
-        return out[order.argsort()] * share[:, None]
+        return self.last(self.multiply(x[order], self.weights, ends)[order.argsort()])
 
 
-def test_experts_are_read_and_run_again() -> None:
+# Without values PyTorch's own knows but one dtype.
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("transformers.grouped_mm_fallback", torch.float32),
+        pytest.param(
+            "aten._grouped_mm",
+            torch.bfloat16,
+            marks=pytest.mark.skipif(torch.__version__ < "2.10", reason="PyTorch has none for processors"),
+        ),
+    ],
+)
+def test_experts_are_read_and_run_again(name: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    made = Experts()
-    assert len(set(made.gate(X).argmax(1).tolist())) > 1
-    network = trace(made, X, Y, F.mse_loss)
+    made, x = Experts(resolve(f"{name}.default")).to(dtype), X.to(dtype)
+    assert len(set(made.gate(made.first(x)).argmax(1).tolist())) > 1
+    network = trace(made, x)
     assert network.foreign == []
-    torch.testing.assert_close(read_again(network).run(named_tensors(made), X)[0], made(X))
+    torch.testing.assert_close(read_again(network).run(named_tensors(made), x)[0], made(x))
 
 
 def test_a_step_that_leads_nowhere_is_not_taken() -> None:
