@@ -15,14 +15,7 @@ _WORDS = {"durability": ("process", "power"), "on_error": ("raise", "warn")}
 
 def check_arguments(path: Any, model: Any, optimizer: Any, probes: Any, **options: Any) -> None:
     """RecordError naming the first argument that is of another kind than `tracer.record` says."""
-    text = isinstance(path, str | os.PathLike) and os.fspath(path)
-    _need(
-        isinstance(text, str) and "\0" not in text,
-        "path",
-        path,
-        "a path for the archive, such as 'runs/mlp.zarr'",
-    )
-    _need(isinstance(model, nn.Module), "model", model, "the torch.nn.Module that is trained")
+    check_first(path, model)
     several = isinstance(optimizer, list | tuple)
     _need(
         not several or (len(optimizer) > 0 and all(one is not None for one in optimizer)),
@@ -53,6 +46,18 @@ def check_arguments(path: Any, model: Any, optimizer: Any, probes: Any, **option
         options["data"],
         "a dataset, of which items are taken by number",
     )
+
+
+def check_first(path: Any, model: Any) -> None:
+    """RecordError where the first two arguments are none, as where the path was left out."""
+    text = isinstance(path, str | os.PathLike) and os.fspath(path)
+    _need(
+        isinstance(text, str) and "\0" not in text,
+        "path",
+        path,
+        "a path for the archive, such as 'runs/mlp.zarr'",
+    )
+    _need(isinstance(model, nn.Module), "model", model, "the torch.nn.Module that is trained")
 
 
 def _need(holds: bool, name: str, value: Any, expected: str) -> None:

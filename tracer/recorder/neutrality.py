@@ -19,6 +19,8 @@ from tracer.errors import RecordError
 from tracer.network.copies import to_numpy, unwrap
 from tracer.network.randomness import random_state, restore_random_state
 from tracer.recorder import record
+from tracer.recorder.arguments import check_first
+from tracer.recorder.optimizers import in_use
 
 QUANTITIES = (
     "parameters",
@@ -92,14 +94,14 @@ def digest(value: Any) -> str:
     return sha.hexdigest()
 
 
-def state_digests(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, str]:
-    """Digests of everything a training loop owns, by quantity."""
+def state_digests(model: nn.Module, optimizer: Any) -> dict[str, str]:
+    """Digests of everything a training loop owns, by quantity; optimizer: as `tracer.record` takes it."""
     inner = unwrap(model)
     return {
         "parameters": digest(dict(inner.named_parameters())),
         "buffers": digest(dict(inner.named_buffers())),
         "gradients": digest({name: p.grad for name, p in inner.named_parameters()}),
-        "optimizer state": digest(None if optimizer is None else optimizer.state_dict()),
+        "optimizer state": digest([one.state_dict() for one in in_use(optimizer)]),
         "training flags": digest({name: module.training for name, module in inner.named_modules()}),
         "hooks": digest({name: _hooks(module) for name, module in inner.named_modules()}),
         "random streams": digest(random_state()),
@@ -109,13 +111,13 @@ def state_digests(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> 
 class _Witness:
     """Stands in for a recorder, or around one, and keeps what the check compares."""
 
-    def __init__(self, recorder: Any, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
+    def __init__(self, recorder: Any, model: nn.Module, optimizer: Any) -> None:
         self._recorder = recorder
         self._model = model
         self._optimizer = optimizer
         self._weights: list[str] = []
         self._logged: list[Any] = []
-        self._hook: Any = None
+        self._hooks: list[Any] = []
         self.digests: dict[str, str] = {}
 
     @property
@@ -125,13 +127,14 @@ class _Witness:
     def __enter__(self) -> Any:
         if self._recorder is not None:
             self._recorder.__enter__()
-        if self._optimizer is not None:
-            self._hook = self._optimizer.register_step_post_hook(lambda *_: self._note())
+        self._hooks = [
+            one.register_step_post_hook(lambda *_: self._note()) for one in in_use(self._optimizer)
+        ]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if self._hook is not None:
-            self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
         if self._recorder is not None:
             self._recorder.__exit__(*error)
         self.digests = state_digests(self._model, self._optimizer)
@@ -173,7 +176,8 @@ class _Witness:
 def _run(train: Callable[[Callable[..., Any]], Any], recording: bool, folder: Path) -> _Witness:
     witnesses: list[_Witness] = []
 
-    def stand_in(path: Any, model: nn.Module, optimizer: Any = None, **options: Any) -> _Witness:
+    def stand_in(path: Any, model: Any, optimizer: Any = None, **options: Any) -> _Witness:
+        check_first(path, model)
         recorder = None
         if recording:
             recorder = record(folder / f"{len(witnesses)}.zarr", model, optimizer, **options)
