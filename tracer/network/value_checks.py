@@ -58,7 +58,8 @@ def _gaussian_nll_loss(
 def _arange(*args: Any, **kwargs: Any) -> Tensor:
     """A few numbers counted out, such as the axes to sum over, are the same for all examples and may be read."""
     made = torch.arange(*args, **kwargs)
-    if all(type(value) is int for value in args) and len(range(*args)) <= _FEW and not kwargs:
+    plain = not kwargs and all(type(value) is int for value in args)
+    if plain and len(range(*args)) <= _FEW:
         tell_values(made, range(*args))
     return made
 

@@ -46,7 +46,7 @@ class Axes(nn.Module):
         axes = torch.arange(1, x.ndim)
         places = torch.arange(3)
         places += 1
-        return x.sum(axes.tolist())[:, None] * places.max().item() + torch.arange(0, 4, 2)[-1]
+        return x.sum(axes.tolist())[:, None] * places.max().item() + torch.arange(start=0, end=4)[-1]
 
 
 def test_numbers_that_are_counted_out_may_be_read():
