@@ -20,7 +20,7 @@ from analyze.engine.sketched import ARRAYS
 from analyze.replay import sources  # noqa: F401
 from analyze.tables import example_probe
 from tracer.errors import ArchiveError, ArgumentError, MissingTraceError
-from tracer.spec import HOW, stream_of
+from tracer.spec import GRADIENTS_OFF, HOW, stream_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -270,7 +270,7 @@ def _probes(card: Metric, archive: Archive, streams: Sequence[str]) -> list[str]
                 else "of which the archive has none"
             )
             raise MissingTraceError(
-                f"needs `{stream}` of a probe{where}, {none}; {_given_up(archive) or _how(archive, stream)}"
+                f"needs `{stream}` of a probe{where}, {none}; {_given_up(archive, stream) or _how(archive, stream)}"
             )
         names = holding
     return names
@@ -283,10 +283,14 @@ def _how(archive: Archive, stream: str) -> str:
     return HOW[stream]
 
 
-def _given_up(archive: Archive) -> str:
-    """What the recording said, where it was given probes and could record none of them."""
-    wanted = not archive.probes and archive.card.get("probes")
-    notes = archive.attributes.get("notes") if wanted else None
+def _given_up(archive: Archive, stream: str = "") -> str:
+    """What the recording said where it was given probes and could record none of them, or no gradients of theirs."""
+    notes: Sequence[str] = archive.attributes.get("notes") or ()
+    if archive.probes:
+        off = stream != "" and stream_of(stream) == "gradients"
+        notes = [note for note in notes if off and GRADIENTS_OFF in note]
+    elif not archive.card.get("probes"):
+        notes = ()
     return f"its recording said: {notes[0].rstrip('.')}" if notes else ""
 
 

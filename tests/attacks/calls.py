@@ -1,7 +1,7 @@
 """A sound call of every operation on the list, from which hostile ones are made.
 
-One line an operation, its arguments as Python writes them: `f` makes floats, `i(k, ...)` integers below k, `b`
-truth values, of a shape.
+One line an operation, its arguments as Python writes them: `f` makes floats, `z` complex numbers, `i(k, ...)` integers
+below k, `b` truth values, of a shape.
 """
 
 from typing import Any
@@ -28,11 +28,41 @@ def b(*shape: int) -> Tensor:
     return torch.rand(shape) > 0.5
 
 
+def z(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.complex64)
+
+
 def call(*args: Any, **kwargs: Any) -> Arguments:
     return list(args), kwargs
 
 
 CALLS = """
+aten._conj.default                z(2,3)
+aten.angle.default                z(2,3)
+aten.conj_physical.default        z(2,3)
+aten.resolve_conj.default         z(2,3)
+aten.complex.default              f(2,3), f(2,3)
+aten.imag.default                 z(2,3)
+aten.polar.default                p(2,3), f(2,3)
+aten.real.default                 z(2,3)
+aten.view_as_complex.default      f(3,4,2)
+aten.view_as_real.default         z(3,4)
+aten.fft_fft.default              f(2,9), 8, 1, 'ortho'
+aten.fft_fft2.default             z(2,4,6), [3, 5]
+aten.fft_fftn.default             z(2,4,6), [3, 5, 2], [2, 0, 1], 'forward'
+aten.fft_fftshift.default         z(2,5,4), [1, 2]
+aten.fft_hfft.default             z(2,5), 8
+aten.fft_ifft.default             z(2,9), 12
+aten.fft_ifft2.default            z(2,4,6), None, [0, 2]
+aten.fft_ifftn.default            z(2,4,6)
+aten.fft_ifftshift.default        f(2,5,4), [1]
+aten.fft_ihfft.default            f(2,8), 6
+aten.fft_irfft.default            z(2,5), 8, 1
+aten.fft_irfft2.default           z(2,4,5), [4, 8]
+aten.fft_irfftn.default           z(2,4,5), [4, 7], [1, 2]
+aten.fft_rfft.default             f(2,8), None, 1, 'ortho'
+aten.fft_rfft2.default            f(2,4,6), [4, 4]
+aten.fft_rfftn.default            f(2,4,6), None, [1, 2]
 aten.view.default                 f(2,3,4), [2, 12]
 aten._unsafe_view.default         f(2,3,4), [6, -1]
 aten.reshape.default              f(2,3,4), [-1, 4]
@@ -93,6 +123,7 @@ aten.argsort.default              f(2,33,4), 1
 aten.sort.default                 f(2,33,4), 1
 aten.topk.default                 f(2,33,4), 5, 1
 aten.cumsum.default               f(2,3,4), 1
+aten.histc.default                f(2,3,4), 5, -1, 2.5
 aten.linalg_norm.default          f(4,4)
 aten.linalg_norm.default          f(3,4,4), 2, [1,2]
 aten.linalg_vector_norm.default   f(2,3,4), 2, [1]

@@ -17,10 +17,9 @@ from tracer.rerun import part, reproduces
 from tracer.rerun.passes import FillPass, as_recorded
 from tracer.rerun.stored import Networks, tensors_of, to_device
 from tracer.rerun.wanted import Wanted
-from tracer.spec import stream_of
+from tracer.spec import GRADIENTS_OFF, stream_of
 
 Arrays = dict[str, np.ndarray]
-_NO_GRADIENTS = "gradients are off"  # what the notes of a recording say where its checks refused them
 _CHECKED_WITH = 8  # examples
 
 
@@ -71,7 +70,7 @@ class Filling:
             why = "" if same.holds else same.message
         elif network.losses is not None:
             said = self._archive.attributes.get("notes") or ()
-            why = next((note for note in said if _NO_GRADIENTS in note), "")
+            why = next((note for note in said if GRADIENTS_OFF in note), "")
         if why:
             for want in self.wants.values():
                 want.added.pop("gradients", None)

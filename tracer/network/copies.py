@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tracer.network.hooks import OwnHooks
 from tracer.network.precision import full_precision
 from tracer.network.randomness import untouched_random_state
 from tracer.network.torch_internals import HOOKS
@@ -92,8 +93,8 @@ def private_copy(model: nn.Module) -> nn.Module:
     only read.
 
     Wrappers (`torch.compile`, DDP) are taken off, also around submodules. `training` is set as an attribute,
-    since `train()` may be overridden; hooks of the user's are dropped, those of `torch.nn.utils` (pruning,
-    weight and spectral norm) stay, being part of the function. Gradients are not copied; `requires_grad` is.
+    since `train()` may be overridden; hooks of the user's are dropped, those of the model's own (`OwnHooks`) stay,
+    being part of the function. Gradients are not copied; `requires_grad` is.
     A function in an attribute that holds on to modules (`self.act = lambda x: fc(x)`) holds on to their copies.
     """
     memo: dict[int, Any] = {}
@@ -101,6 +102,7 @@ def private_copy(model: nn.Module) -> nn.Module:
     _prepare(model, memo, functions, _DEPTH)
     with torch.no_grad():
         replica = _copy_module(unwrap(model), memo)
+        _copy_hooks(unwrap(model), memo)
     for function in functions:
         _bind(function, memo)
     for module in replica.modules():
@@ -218,10 +220,12 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     state: dict[str, Any] = {}
     for name, value in state_of(module).items():
         if name == "_modules":
-            state[name] = {key: child and _copy_module(child, memo) for key, child in value.items()}
+            # By identity: a container without modules is false.
+            state[name] = {
+                key: None if child is None else _copy_module(child, memo) for key, child in value.items()
+            }
         elif name in HOOKS:
-            hooks = {key: _copy_value(hook, memo) for key, hook in value.items() if of_torch(hook)}
-            state[name] = type(value)(hooks)  # a plain dict takes no hooks: it cannot be referred to weakly
+            state[name] = type(value)()  # a plain dict takes no hooks: it cannot be referred to weakly
         else:
             state[name] = _copy_value(value, memo)
     if "_original_forward" in state and "forward" in state:
@@ -229,6 +233,19 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         state["forward"] = state.pop("_original_forward")
     replica.__setstate__(state)  # recurrent modules rebuild there what their state leaves out
     return replica
+
+
+def _copy_hooks(model: nn.Module, memo: dict[int, Any]) -> None:
+    """Give the copies the model's own hooks, once there is a copy of all that a hook may be a method of."""
+    own = OwnHooks(model)
+    for module in map(unwrap, model.modules()):
+        replica, state = memo.get(id(module)), state_of(module)
+        if replica is None or "__deepcopy__" in type(module).__dict__:
+            continue
+        for name in HOOKS:
+            kept = {key: hook for key, hook in state.get(name, {}).items() if own(name, hook)}
+            if kept:
+                replica.__dict__[name].update({key: _copy_value(hook, memo) for key, hook in kept.items()})
 
 
 def state_of(module: nn.Module) -> dict[str, Any]:
@@ -251,12 +268,6 @@ def _copy_value(value: Any, memo: dict[int, Any]) -> Any:
         return copy.deepcopy(value, memo)
     except Exception:  # process groups, open files, generators: read only in a forward pass
         return value
-
-
-def of_torch(hook: Any) -> bool:
-    """Whether a hook is part of the function: those of `torch.nn.utils` are (pruning, weight and spectral norm)."""
-    home = getattr(hook, "__module__", None) or type(hook).__module__
-    return home.startswith("torch.nn.utils")
 
 
 def plain_math() -> AbstractContextManager[Any]:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from tracer.errors import RecordError
 from tracer.network.checks import currency
-from tracer.network.copies import named_tensors, of_torch, state_of, to_numpy, unwrap
+from tracer.network.copies import named_tensors, state_of, to_numpy, unwrap
+from tracer.network.hooks import OwnHooks
 from tracer.network.network import Network
 from tracer.network.objective import Objective
 from tracer.network.pytree import examples_in, leaves_of
@@ -125,6 +126,7 @@ class _Telling:
     def __init__(self, model: nn.Module) -> None:
         inner = unwrap(model)
         self._weights = {id(tensor) for tensor in (*inner.parameters(), *inner.buffers())}
+        self._own = OwnHooks(inner)
         self._told: dict[int, int] = {}
         self._alive: list[Any] = []  # what has an id above
         self._parts = 0
@@ -184,7 +186,7 @@ class _Telling:
                 yield name, self.tell(value)
         for name in HOOKS:
             for hook in state.get(name, {}).values():
-                if of_torch(hook):
+                if self._own(name, hook):
                     yield name, self.tell(hook)
 
     def _weight(self, tensor: Tensor | None, by_value: bool) -> Any:

@@ -17,6 +17,13 @@ from tracer.spec.correctness import Correctness
 Objective = Callable[[nn.Module, Any, Any], Any]
 
 
+# A loss of a library, which nobody will rewrite.
+_ALONE = (
+    "pass objective=lambda model, x, y: "
+    "(out := model(x), torch.stack([loss(o[None], t[None]) for o, t in zip(out, y)]))"
+)
+
+
 class Scored(NamedTuple):
     """What an objective returns: outputs, losses (n,), and where it says so, the share of each example's answers
     that is correct, (n,) in [0, 1].
@@ -51,7 +58,13 @@ def per_example(loss: Callable[..., Any]) -> Callable[[Any, Any], Tensor]:
     def losses(outputs: Any, targets: Any) -> Tensor:
         values = unreduced(outputs, targets)
         n = _n_examples(outputs)
-        if not isinstance(values, Tensor) or values.ndim == 0 or values.shape[0] != n:
+        if isinstance(values, Tensor) and values.ndim == 0:
+            raise RecordError(
+                f"loss {name!r} must give one value per example: expected shape ({int(n)},), got (), one number for "
+                "all; leave out its mean over examples, or give it a `reduction` argument; where it can be had of one "
+                f"example alone, {_ALONE}"
+            )
+        if not isinstance(values, Tensor) or values.shape[0] != n:
             shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise RecordError(
                 f"loss {name!r} must give one value per example: expected shape ({int(n)},), got {shape}; "

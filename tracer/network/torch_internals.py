@@ -250,6 +250,18 @@ def traced(call: Callable[..., Any], values: Sequence[Any]) -> fx.Graph:
         return make_fx(call)(*values).graph
 
 
+def tell_values(tensor: torch.Tensor, values: Sequence[int]) -> None:
+    """Let a tensor without values know them, as PyTorch does for one of `torch.tensor`; writing forgets them."""
+    from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+    from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
+
+    if not isinstance(tensor, FakeTensor):
+        return
+    with unset_fake_temporarily(), disable_proxy_modes_tracing():
+        tensor.constant = torch.tensor(values, dtype=tensor.dtype)
+    tensor.fake_mode.fake_tensor_converter.add_constant_storage_mapping(tensor)
+
+
 def without_guards(program: Any) -> Any:
     """The program, which is not to check its sizes while it is rewritten.
 

@@ -1,4 +1,4 @@
-"""What PyTorch looks up in values only to raise an error, left out while a model is traced: a table reads none."""
+"""What a model looks up in values while it is traced, though a table reads none: to raise an error, or known anyhow."""
 
 import math
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from tracer.network.ctc import ctc_loss
+from tracer.network.torch_internals import tell_values
 
 
 @contextmanager
@@ -54,4 +55,14 @@ def _gaussian_nll_loss(
     return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
 
 
-_WRITTEN = {F.gaussian_nll_loss: _gaussian_nll_loss, F.ctc_loss: ctc_loss}
+def _arange(*args: Any, **kwargs: Any) -> Tensor:
+    """A few numbers counted out, such as the axes to sum over, are the same for all examples and may be read."""
+    made = torch.arange(*args, **kwargs)
+    plain = not kwargs and all(type(value) is int for value in args)
+    if plain and len(range(*args)) <= _FEW:
+        tell_values(made, range(*args))
+    return made
+
+
+_FEW = 64
+_WRITTEN = {F.gaussian_nll_loss: _gaussian_nll_loss, F.ctc_loss: ctc_loss, torch.arange: _arange}

@@ -8,6 +8,7 @@ kind (`docs/add-an-op.md`); no other code names operations.
 from tracer.ops import (
     activations,
     arithmetic,
+    fourier,
     indexing,
     integers,
     layers,
@@ -59,6 +60,7 @@ OPS: dict[str, Op] = {
     for kind in (
         activations,
         arithmetic,
+        fourier,
         indexing,
         integers,
         layers,

@@ -54,6 +54,7 @@ RECORDS = [
         aten.argmin.default
         aten.argsort.default
         aten.cumsum.default
+        aten.histc.default
         aten.linalg_norm.default
         aten.linalg_vector_norm.default
         aten.logsumexp.default

@@ -18,14 +18,7 @@ _WORDS = {"durability": ("process", "power"), "on_error": ("raise", "warn")}
 
 def check_arguments(path: Any, model: Any, optimizer: Any, probes: Any, **options: Any) -> None:
     """RecordError naming the first argument that is of another kind than `tracer.record` says."""
-    text = isinstance(path, str | os.PathLike) and os.fspath(path)
-    _need(
-        isinstance(text, str) and "\0" not in text,
-        "path",
-        path,
-        "a path for the archive, such as 'runs/mlp.zarr'",
-    )
-    check_model(model)
+    check_first(path, model)
     several = isinstance(optimizer, list | tuple)
     _need(
         not several or (len(optimizer) > 0 and all(one is not None for one in optimizer)),
@@ -73,6 +66,18 @@ def check_probes(probes: Any) -> None:
     shown = "a mapping from name to examples, as in probes={'train': (inputs, targets)}"
     _need(isinstance(probes, Mapping), "probes", probes, shown)
     _need(all(isinstance(name, str) for name in probes), "probes", probes, f"texts as names: {shown}")
+
+
+def check_first(path: Any, model: Any) -> None:
+    """RecordError where the first two arguments are none, as where the path was left out."""
+    text = isinstance(path, str | os.PathLike) and os.fspath(path)
+    _need(
+        isinstance(text, str) and "\0" not in text,
+        "path",
+        path,
+        "a path for the archive, such as 'runs/mlp.zarr'",
+    )
+    check_model(model)
 
 
 def _need(holds: bool, name: str, value: Any, expected: str) -> None:

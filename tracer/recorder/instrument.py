@@ -166,6 +166,7 @@ class Instrument:
         self._probes = self._pass.probes  # from here on no other numbers of examples
         # Which parameters a model that branches on values uses, a few examples cannot tell.
         known = isinstance(network, Network) or network.batch is None
+        known = known and self._pass.mode != "none"
         useless = unreached(network, tensors, self._inputs, self._targets) if known else []
         self.announced = [*self._scale, *other_splits(self._probes), *self._pass.lowered, *hooked(self.model)]
         for note in [*useless, *self._pass.notes, *self.announced]:

@@ -20,6 +20,7 @@ from tracer.errors import RecordError
 from tracer.network.copies import to_numpy, unwrap
 from tracer.network.randomness import random_state, restore_random_state
 from tracer.recorder import record
+from tracer.recorder.arguments import check_first
 from tracer.recorder.optimizers import in_use
 
 QUANTITIES = (
@@ -117,7 +118,7 @@ class _Witness:
         self._optimizer = optimizer
         self._weights: list[str] = []
         self._logged: list[Any] = []
-        self._hook: Any = None
+        self._hooks: list[Any] = []
         self.digests: dict[str, str] = {}
 
     @property
@@ -127,12 +128,12 @@ class _Witness:
     def __enter__(self) -> Any:
         if self._recorder is not None:
             self._recorder.__enter__()
-        self._hook = register_optimizer_step_post_hook(self._stepped)
+        self._hooks = [register_optimizer_step_post_hook(self._stepped)]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if self._hook is not None:
-            self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
         if self._recorder is not None:
             self._recorder.__exit__(*error)
         self.digests = state_digests(self._model, self._optimizer)
@@ -185,7 +186,8 @@ class _Witness:
 def _run(train: Callable[[Callable[..., Any]], Any], recording: bool, folder: Path) -> _Witness:
     witnesses: list[_Witness] = []
 
-    def stand_in(path: Any, model: nn.Module, optimizer: Any = None, **options: Any) -> _Witness:
+    def stand_in(path: Any, model: Any, optimizer: Any = None, **options: Any) -> _Witness:
+        check_first(path, model)
         recorder = None
         if recording:
             recorder = record(folder / f"{len(witnesses)}.zarr", model, optimizer, **options)

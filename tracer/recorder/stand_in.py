@@ -6,23 +6,23 @@ from torch import nn
 
 from tracer.errors import ArchiveError, RecordError, first_line
 from tracer.network import Network
-from tracer.network.copies import of_torch, unwrap
+from tracer.network.copies import unwrap
+from tracer.network.hooks import FORWARD, OwnHooks
 from tracer.network.memo import trace_once
 from tracer.network.tracing import INSTEAD
 from tracer.recorder.forward.untraced import EagerNetwork
 from tracer.recorder.structure import told
 
-_HOOKED = ("_forward_hooks", "_forward_pre_hooks")
-
 
 def hooked(model: nn.Module) -> list[str]:
     """What to say of forward hooks of the user's, which are no part of what is probed."""
+    own = OwnHooks(unwrap(model))
     names = [
         name or type(module).__name__
         for name, module in unwrap(model).named_modules()
-        for kind in _HOOKED
+        for kind in FORWARD
         for hook in getattr(module, kind).values()
-        if not of_torch(hook)
+        if not own(kind, hook)
     ]
     if not names:
         return []

@@ -31,12 +31,13 @@ from tracer.spec.format import (
     stream_of,
     version_of,
 )
-from tracer.spec.streams import HOW, PROBE_STREAMS, STREAMS, Stream
+from tracer.spec.streams import GRADIENTS_OFF, HOW, PROBE_STREAMS, STREAMS, Stream
 
 __all__ = [
     "COMMIT_RECORD",
     "FORMAT",
     "FORMAT_VERSION",
+    "GRADIENTS_OFF",
     "GROUPS",
     "HOW",
     "MAJOR",

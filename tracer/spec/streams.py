@@ -185,6 +185,9 @@ STREAMS: dict[str, Stream] = {
 
 PROBE_STREAMS = tuple(name for name, stream in STREAMS.items() if stream.of_probes)
 
+# What a note of a recording says where its checks refused the gradients.
+GRADIENTS_OFF = "gradients are off"
+
 # What else is recorded at snapshots or updates, without a schedule of its own: how to have it.
 HOW = {name: stream.how for name, stream in STREAMS.items()} | {
     "gram": "record with gradients='gram' or 'exact' and probes whose capture has {'gradients': n}",

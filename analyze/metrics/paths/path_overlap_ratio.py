@@ -98,9 +98,14 @@ def periods(lr: np.ndarray) -> np.ndarray:
     >>> periods(np.array([[np.nan], [1.0], [0.1], [0.01]])).tolist()
     [-1, 0, 1, -1]
     """
+    if len(lr) < 3:
+        raise MissingTraceError(
+            "needs masks at the ends of two epochs or more, between which the learning rate changes; "
+            "record with snapshots=tracer.epochs()"
+        )
     # The first snapshot compares with nothing, and no update produced it.
     changed = np.any(lr[2:] != lr[1:-1], axis=1)
-    rates = np.concatenate([[0], np.cumsum(changed)]) if len(lr) > 1 else np.empty(0, np.int64)
+    rates = np.concatenate([[0], np.cumsum(changed)])
     if not changed.any():
         raise MissingTraceError(
             "needs a learning rate that changes between epochs, and this one never does; "

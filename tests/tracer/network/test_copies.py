@@ -100,6 +100,53 @@ def test_hooks_of_the_users_are_left_behind() -> None:
     assert calls == []
 
 
+class Collects(nn.Module):
+    """Goes on with what hooks of its own put aside: a method, one bound to a name, and a function within one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.ModuleList([nn.Linear(3, 3) for _ in range(3)])
+        self.held: dict[str, Tensor] = {}
+
+        def last(module: nn.Module, inputs: object, out: Tensor) -> Tensor:
+            self.held["last"] = out
+            return out + 1
+
+        self.body[0].register_forward_hook(self._first)
+        self.body[1].register_forward_pre_hook(partial(self._named, "second"))
+        self.body[2].register_forward_hook(last)
+
+    def _first(self, module: nn.Module, inputs: object, out: Tensor) -> None:
+        self.held["first"] = out
+
+    def _named(self, name: str, module: nn.Module, inputs: tuple[Tensor]) -> None:
+        self.held[name] = inputs[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.body:
+            x = layer(x)
+        return x + self.held["first"] * self.held["second"] - self.held["last"]
+
+
+def test_hooks_of_the_model_s_own_are_part_of_it() -> None:
+    model, x = nn.Sequential(Collects(), nn.Linear(3, 2)), torch.randn(4, 3)
+    seen: list[Tensor] = []
+    model[0].body[1].register_forward_hook(lambda *_: seen.append(x))  # type: ignore[union-attr]
+    replica = private_copy(model)
+    traced = trace(model, x)
+    assert model[0].held == {} and seen == []
+    expected = model(x)
+    assert len(seen) == 1 and torch.equal(replica(x), expected) and len(seen) == 1
+    assert torch.equal(traced.run(named_tensors(model), x)[0], expected)
+
+
+def test_a_copy_s_empty_containers_are_its_own() -> None:
+    kept = nn.ModuleList([nn.Sequential(), nn.ModuleList(), nn.ModuleDict(), nn.ParameterDict()])
+    replica = private_copy(nn.ModuleList([kept, nn.Linear(2, 2)]))
+    assert all(module.training for module in kept.modules())
+    assert not any(module.training for module in replica.modules())
+
+
 def test_wrappers_are_taken_off_everywhere() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     outer = nn.Sequential(cast(nn.Module, torch.compile(model, backend="eager")), nn.Linear(4, 2))

@@ -65,6 +65,18 @@ def test_regression_averages_over_outputs() -> None:
     )
 
 
+def test_what_is_advised_for_a_loss_that_averages_is_that_of_each_example() -> None:
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets)
+
+    with pytest.raises(RecordError) as refused:
+        per_example(loss)(OUTPUTS, LABELS)
+    advice = str(refused.value).partition("pass objective=")[2]
+    objective = eval(advice, {"torch": torch, "loss": loss})
+    _, losses, _ = objective_of(None, objective)(nn.Identity(), OUTPUTS, LABELS)
+    torch.testing.assert_close(losses, F.cross_entropy(OUTPUTS, LABELS, reduction="none"))
+
+
 def test_a_loss_of_its_own_must_give_one_value_an_example() -> None:
     def own(outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs.argmax(1) != targets).float()

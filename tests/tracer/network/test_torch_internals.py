@@ -40,6 +40,21 @@ def test_modules_keep_their_hooks_under_the_names_known():
     assert held - marks == set(HOOKS)
 
 
+class Axes(nn.Module):
+    """Sums over axes that it counts out, and changes what it has counted."""
+
+    def forward(self, x):
+        axes = torch.arange(1, x.ndim)
+        places = torch.arange(3)
+        places += 1
+        return x.sum(axes.tolist())[:, None] * places.max().item() + torch.arange(start=0, end=4)[-1]
+
+
+def test_numbers_that_are_counted_out_may_be_read():
+    x = torch.randn(5, 3, 2)
+    assert torch.equal(trace(Axes(), x).run({}, x)[0], Axes()(x))
+
+
 def test_modules_keep_children_parameters_and_buffers_under_the_names_known():
     assert {"_modules", "_parameters", "_buffers", "training"} <= vars(nn.Linear(1, 1)).keys()
 

@@ -243,6 +243,25 @@ def test_a_run_without_recording_has_what_a_recorder_has():
     assert tracer.check(train) and seen == [(None, [], None)] * 3
 
 
+def test_each_of_several_optimizers_counts():
+    def train(record):
+        torch.manual_seed(0)
+        model, (x, y) = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3)), blobs()
+        phases = [torch.optim.SGD(part.parameters(), lr=0.1, momentum=0.9) for part in model]
+        with record("run.zarr", model, phases, loss=F.cross_entropy, probes={"train": (x, y)}):
+            for phase in phases * 2:
+                F.cross_entropy(model(x), y).backward()
+                phase.step()
+
+    verdict = tracer.check(train)
+    assert verdict and verdict.steps == 4 and set(verdict.table.values()) == {"identical"}
+
+
+def test_a_path_that_is_left_out_is_asked_for():
+    with pytest.raises(tracer.RecordError, match="path is a Linear, expected a path"):
+        tracer.check(lambda record: record(nn.Linear(2, 1), None, loss=F.mse_loss))
+
+
 def test_a_function_that_records_nothing_is_refused():
     with pytest.raises(ValueError, match="never called"):
         tracer.check(lambda record: None)

@@ -9,7 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
+import analyze
 import tracer
+from tracer.errors import MissingTraceError
 from tracer.recorder import RecordWarning
 from tracer.verify import verify
 
@@ -80,6 +82,30 @@ def test_forward_hooks_of_the_user_s_are_told(tmp_path: Path) -> None:
     model[2].register_forward_pre_hook(lambda *_: None)
     (note,) = record(tmp_path / "run.zarr", model)[0].attributes["notes"]
     assert note.startswith("Forward hooks of your own (on '0', '2') are no part of what is probed")
+
+
+class Prototypes(nn.Module):
+    """Scales its last weights to length 1 at each pass, as losses of classes on a sphere do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.c = nn.Linear(5, 5), nn.Linear(5, 3, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            self.c.weight.copy_(F.normalize(self.c.weight, dim=1))
+        return self.c(self.a(x).relu())
+
+
+def test_gradients_that_are_off_are_not_told_to_be_zero(tmp_path: Path) -> None:
+    with pytest.warns(RecordWarning, match=r"differs .* for c\.weight") as said:
+        archive, _ = record(tmp_path / "run.zarr", Prototypes())
+    assert archive.card["gradients"]["mode"] == "none"
+    assert len(said) == 1 and len(archive.attributes["notes"]) == 1
+    with pytest.raises(
+        MissingTraceError, match=r"needs `gram` .* its recording said: The model's own backward"
+    ):
+        analyze.run(tmp_path / "run.zarr", metrics=["stiffness"])
 
 
 class Attends(nn.Module):

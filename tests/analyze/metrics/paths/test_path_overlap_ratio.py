@@ -58,10 +58,11 @@ def test_undefined_where_a_period_has_no_similarity_or_mid_is_zero():
     assert np.isnan(result["ratio"][:2]).all() and result["ratio_mean"] == result["ratio"][2]
 
 
-@pytest.mark.parametrize("steps", [1, 2, 11])
+@pytest.mark.parametrize("steps", [1, 2, 3, 11])
 def test_a_rate_that_never_changes_is_refused(steps):
     similarity, _, ends, step = made()
-    with pytest.raises(MissingTraceError, match="learning rate that changes"):
+    why = "ends of two epochs or more" if steps < 3 else "learning rate that changes"
+    with pytest.raises(MissingTraceError, match=why):
         path_overlap_ratio(similarity[:steps], np.full((steps, 1), 0.1), ends[:steps], step[:steps])
 
 
