@@ -21,6 +21,7 @@ class Digests:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._known: dict[tuple[str, int | None], str] = {}
+        self._places: dict[str, dict[int, int]] = {}
         self._sealed: dict[str, dict[tuple[int, int], tuple[int, int]]] | None = None
 
     def of(self, group: str, step: int | None = None) -> str:
@@ -28,18 +29,23 @@ class Digests:
 
         Empty for a group that is not there, and for a step that the stream does not have.
         """
-        row = None
-        if step is not None:
-            steps = self._source.steps(group).tolist() if self._source.has(group) else []
-            if step not in steps:
-                return ""
-            row = steps.index(step)
         if not self._source.has(group):
+            return ""
+        row = None if step is None else self._rows(group).get(step)
+        if row is None and step is not None:
             return ""
         key = group, row
         if key not in self._known:
             self._known[key] = self._digest(group, row)
         return self._known[key]
+
+    def _rows(self, group: str) -> dict[int, int]:
+        """Where in a stream each of its steps is."""
+        steps = self._source.steps(group)
+        known = self._places.get(group)
+        if known is None or len(known) != len(steps):
+            known = self._places[group] = {step: row for row, step in enumerate(steps.tolist())}
+        return known
 
     def _digest(self, group: str, row: int | None) -> str:
         digest = blake2b(digest_size=16)
