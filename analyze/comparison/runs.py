@@ -108,9 +108,8 @@ class Run:
         try:
             with claimed(self.analysis):
                 yield from self._compute(missing, workers, **settings)
-        except (
-            ArchiveError
-        ) as error:  # damaged, in use, or no place for results: the other runs are still wanted
+        except ArchiveError as error:
+            # Damaged, in use, or no place for results: the other runs are still wanted.
             self.unread = said(error)
 
     def _skipped_before(self) -> dict[str, str]:

@@ -26,10 +26,8 @@ SIZES = 3  # different numbers of examples, or precisions, in which a probe goes
 EXAMPLES = 256  # whose operations are counted; so many go through the rows at a time
 PASSES = 300  # forward and backward of these examples, which running the network again may take unasked
 LEAST, MOST = 1.0, 60.0  # and what that is in seconds: small networks get more, and nobody waits long unasked
-STORED, BITS = (
-    1.5e-8,
-    2.5e-9,
-)  # declared seconds for each number, or byte of bits, of the largest array a metric reads
+# Declared seconds for each number, or byte of bits, of the largest array that a metric reads.
+STORED, BITS = 1.5e-8, 2.5e-9
 SOON = 5.0  # which a metric of what is stored may take before the first report is written
 FEW = 5  # snapshots at which the network is run again unless more are asked for
 
@@ -232,11 +230,11 @@ def within(
 
 def in_order(plans: Iterable[Plan], prices: Prices, archive: Archive) -> tuple[list[Plan], float]:
     """Plans by their declared seconds, and those of all together."""
-    costs = [
-        (prices.seconds(plan, alone=False) + of_stored([plan], archive), plan.card.name, plan)
-        for plan in plans
-    ]
-    ordered = [plan for *_, plan in sorted(costs, key=lambda cost: cost[:2])]
+
+    def cost(plan: Plan) -> tuple[float, str]:
+        return prices.seconds(plan, alone=False) + of_stored([plan], archive), plan.card.name
+
+    ordered = sorted(plans, key=cost)
     return ordered, prices.together(ordered) + of_stored(ordered, archive)
 
 

@@ -5,7 +5,6 @@ import ctypes
 import gc
 import mmap
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import cache, partial
@@ -18,7 +17,7 @@ from torch import nn
 
 from tracer.network.hooks import OwnHooks
 from tracer.network.precision import full_precision
-from tracer.network.randomness import untouched_random_state
+from tracer.network.randomness import OFTEN_EMPTY, untouched_random_state
 from tracer.network.torch_internals import HOOKS
 
 # Copying one of these would copy a data set, or fail: a forward pass has no business with them.
@@ -31,7 +30,6 @@ _SHARED = (
 _WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_original_module")
 # Most of what a module holds, and nothing to prepare.
 _PLAIN = {bool, int, float, str, NoneType}
-_OFTEN_EMPTY = {dict, OrderedDict, list, tuple, set}
 _DEPTH = 6
 _KEPT = 64 << 20  # bytes more than before that may stay with the process
 
@@ -137,7 +135,7 @@ def _differentiable(module: nn.RNNBase) -> None:
 def _prepare(value: Any, memo: dict[int, Any], functions: list[FunctionType], depth: int) -> None:
     """Fill the memo with copies of what `deepcopy` would refuse, share by accident, or take forever over."""
     kind = type(value)
-    if kind in _PLAIN or (kind in _OFTEN_EMPTY and not value) or id(value) in memo or depth < 0:
+    if kind in _PLAIN or (kind in OFTEN_EMPTY and not value) or id(value) in memo or depth < 0:
         return
     if isinstance(value, torch.Tensor):
         memo[id(value)] = _copy_tensor(value)

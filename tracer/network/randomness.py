@@ -32,7 +32,7 @@ _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 _LEAVES = (torch.Tensor, np.ndarray, str, bytes, int, float, NoneType, CodeType, ModuleType)
 # Most of what a model holds, told apart at once.
 _PLAIN = {*_LEAVES, torch.nn.Parameter, bool}
-_OFTEN_EMPTY = {dict, OrderedDict, list, tuple, set}
+OFTEN_EMPTY = {dict, OrderedDict, list, tuple, set}
 _LIBRARIES = {*sys.stdlib_module_names, "numpy", "torch", "tracer"}  # their streams are those of everyone
 
 
@@ -124,7 +124,7 @@ def generators_of(*holders: Any) -> list[Any]:
         left[is_code] -= 1
         for other in _referred(value, kind):
             other_kind = type(other)
-            if not (other_kind in _PLAIN or (other_kind in _OFTEN_EMPTY and not other)):
+            if not (other_kind in _PLAIN or (other_kind in OFTEN_EMPTY and not other)):
                 (code if issubclass(other_kind, _CODE) else held).append(other)
     return found
 

@@ -56,7 +56,7 @@ def check_arguments(path: Any, model: Any, optimizer: Any, probes: Any, **option
     )
 
 
-def check_model(model: Any) -> None:
+def check_module(model: Any) -> None:
     """RecordError for what is no module."""
     _need(isinstance(model, nn.Module), "model", model, "the torch.nn.Module that is trained")
 
@@ -77,7 +77,7 @@ def check_first(path: Any, model: Any) -> None:
         path,
         "a path for the archive, such as 'runs/mlp.zarr'",
     )
-    check_model(model)
+    check_module(model)
 
 
 def _need(holds: bool, name: str, value: Any, expected: str) -> None:

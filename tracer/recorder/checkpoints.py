@@ -11,7 +11,7 @@ from tracer.errors import RecordError, parse_memory
 from tracer.gradients.sketch import Setting
 from tracer.probe import named_probes
 from tracer.recorder import card
-from tracer.recorder.arguments import check_model, check_probes
+from tracer.recorder.arguments import check_module, check_probes
 from tracer.recorder.checkpoint_files import bare_name, files_in, files_of_hub, load_into
 from tracer.recorder.checkpoint_names import steps_of
 from tracer.recorder.instrument import Instrument
@@ -77,7 +77,7 @@ def import_checkpoints(
     if named and loss is None and objective is None:
         raise RecordError("probes need a loss: pass loss=, for example loss=F.cross_entropy, or objective=")
     model = factory()
-    check_model(model)
+    check_module(model)
     notes += load_into(model, files[0][1], load_pt, entry)
     streams = set(STREAMS)
     goal: dict[str, Any] = {"loss": loss, "objective": objective}

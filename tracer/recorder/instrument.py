@@ -70,9 +70,8 @@ class Instrument:
         minibatch: Mapping[str, Schedule | None] | None = None,
     ) -> None:
         self.model = model
-        self.produced: Callable[[], Mapping[str, Tensor] | None] = lambda: (
-            None
-        )  # in the place of its own weights
+        # What is recorded in the place of the model's own weights.
+        self.produced: Callable[[], Mapping[str, Tensor] | None] = lambda: None
         self.notes: list[str] = []
         self.announced: list[str] = []  # those that need no warning
         self._probes = dict(probes)

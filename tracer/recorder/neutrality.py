@@ -118,7 +118,7 @@ class _Witness:
         self._optimizer = optimizer
         self._weights: list[str] = []
         self._logged: list[Any] = []
-        self._hooks: list[Any] = []
+        self._hook: Any = None
         self.digests: dict[str, str] = {}
 
     @property
@@ -128,12 +128,12 @@ class _Witness:
     def __enter__(self) -> Any:
         if self._recorder is not None:
             self._recorder.__enter__()
-        self._hooks = [register_optimizer_step_post_hook(self._stepped)]
+        self._hook = register_optimizer_step_post_hook(self._stepped)
         return self
 
     def __exit__(self, *error: Any) -> None:
-        for hook in self._hooks:
-            hook.remove()
+        if self._hook is not None:
+            self._hook.remove()
         if self._recorder is not None:
             self._recorder.__exit__(*error)
         self.digests = state_digests(self._model, self._optimizer)

@@ -33,6 +33,17 @@ def read_again(network: Network) -> Network:
     return read(network.to_json(), network.constants)
 
 
+def read_as_it_is(made: nn.Module) -> Network:
+    """A table read again that keeps examples apart, and has the outputs and gradients of its model."""
+    network = read_again(trace(made, X, Y, F.mse_loss))
+    torch.testing.assert_close(network.run(named_tensors(made), X)[0], made(X))
+    assert independence(network, named_tensors(made), X, Y).holds
+    given = list(made.parameters())
+    losses = network.run(dict(made.named_parameters()), X, Y)[1], (made(X) - Y) ** 2
+    torch.testing.assert_close(*(torch.autograd.grad(loss.sum(), given) for loss in losses))
+    return network
+
+
 @pytest.mark.parametrize(
     "loss",
     [
@@ -275,13 +286,7 @@ def test_memory_that_is_filled_later_is_no_random_number() -> None:
             out[:, 3:] = torch.empty_like(x[:, :4]).copy_(x[:, :4])
             return out
 
-    made = model(Filled())
-    network = read_again(trace(made, X, Y, F.mse_loss))
-    torch.testing.assert_close(network.run(named_tensors(made), X)[0], made(X))
-    assert network.random_rows == [] and independence(network, named_tensors(made), X, Y).holds
-    given = list(made.parameters())
-    losses = network.run(dict(made.named_parameters()), X, Y)[1], (made(X) - Y) ** 2
-    torch.testing.assert_close(*(torch.autograd.grad(loss.sum(), given) for loss in losses))
+    assert read_as_it_is(model(Filled())).random_rows == []
 
 
 def test_what_looks_in_values_whether_a_matrix_has_an_inverse_needs_no_look() -> None:
@@ -297,13 +302,7 @@ def test_what_looks_in_values_whether_a_matrix_has_an_inverse_needs_no_look() ->
             ]
             return torch.cat([x[:, :6] * matrix.logdet()[:, None], sum(solved)[:, 0, :1]], 1)
 
-    made = model(Whitened())
-    network = read_again(trace(made, X, Y, F.mse_loss))
-    torch.testing.assert_close(network.run(named_tensors(made), X)[0], made(X))
-    assert independence(network, named_tensors(made), X, Y).holds
-    given = list(made.parameters())
-    losses = network.run(dict(made.named_parameters()), X, Y)[1], (made(X) - Y) ** 2
-    torch.testing.assert_close(*(torch.autograd.grad(loss.sum(), given) for loss in losses))
+    read_as_it_is(model(Whitened()))
 
 
 def test_one_example_keeps_its_axis_where_axes_of_size_1_are_taken_off() -> None:
