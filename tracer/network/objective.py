@@ -10,18 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from tracer.errors import MissingTraceError, RecordError
+from tracer.network.averaged import each_alone, made_of
 from tracer.network.copies import private_copy
 from tracer.network.pytree import first_tensor, whole
 from tracer.spec.correctness import Correctness
 
 Objective = Callable[[nn.Module, Any, Any], Any]
-
-
-# A loss of a library, which nobody will rewrite.
-_ALONE = (
-    "pass objective=lambda model, x, y: "
-    "(out := model(x), torch.stack([loss(o[None], t[None]) for o, t in zip(out, y)]))"
-)
 
 
 class Scored(NamedTuple):
@@ -40,8 +34,9 @@ def per_example(loss: Callable[..., Any]) -> Callable[[Any, Any], Tensor]:
     A loss with a `reduction` argument or attribute is called with "none" (a copy of a module; the user's own
     is not touched, and is copied here and now); what remains of an example's axes is averaged, ignored tokens
     (`ignore_index`) left out. Class weights multiply and are not divided out again, so the mean over examples
-    is not the weighted mean that PyTorch prints. Any other loss must return shape (n,). RecordError where the
-    result is neither.
+    is not the weighted mean that PyTorch prints. Any other loss returns shape (n,), or one number that is the mean or
+    the sum of what it gives for each example alone, which then are taken. RecordError where the result is neither;
+    of one number that is found out when there are values, not in a trace.
 
     >>> import torch
     >>> losses = per_example(nn.CrossEntropyLoss())(torch.zeros(3, 4), torch.tensor([0, 1, 2]))
@@ -52,22 +47,22 @@ def per_example(loss: Callable[..., Any]) -> Callable[[Any, Any], Tensor]:
         raise RecordError(
             f"loss must be a function or module of (outputs, targets), got {type(loss).__name__}"
         )
-    unreduced, ignore_index = _unreduced(loss)
-    name = getattr(loss, "__name__", type(loss).__name__)
+    own, ignore_index = unreduced(loss)
+    known = False
 
     def losses(outputs: Any, targets: Any) -> Tensor:
-        values = unreduced(outputs, targets)
+        nonlocal known
+        values = own(outputs, targets)
         n = _n_examples(outputs)
-        if isinstance(values, Tensor) and values.ndim == 0:
-            raise RecordError(
-                f"loss {name!r} must give one value per example: expected shape ({int(n)},), got (), one number for "
-                "all; leave out its mean over examples, or give it a `reduction` argument; where it can be had of one "
-                f"example alone, {_ALONE}"
-            )
-        if not isinstance(values, Tensor) or values.shape[0] != n:
+        if isinstance(values, Tensor) and values.ndim == 0 and isinstance(outputs, Tensor):
+            if not known and not torch.compiler.is_compiling():
+                made_of(name_of(loss), own, outputs, targets)
+                known = True
+            return each_alone(own, outputs, targets)
+        if not isinstance(values, Tensor) or values.ndim == 0 or values.shape[0] != n:
             shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise RecordError(
-                f"loss {name!r} must give one value per example: expected shape ({int(n)},), got {shape}; "
+                f"loss {name_of(loss)!r} must give one value per example: expected shape ({int(n)},), got {shape}; "
                 "give it a `reduction` argument, "
                 "or pass objective=(model, inputs, targets) -> (outputs, losses)"
             )
@@ -76,14 +71,19 @@ def per_example(loss: Callable[..., Any]) -> Callable[[Any, Any], Tensor]:
     return losses
 
 
-def added_up(loss: Callable[..., Any], outputs: Any, targets: Any) -> list[str]:
-    """What to say of a loss that adds up several numbers of an example, of which `per_example` takes the mean."""
+def told_of(loss: Callable[..., Any], outputs: Any, targets: Any) -> list[str]:
+    """What to say of a loss that adds numbers up which `per_example` takes apart."""
+    own = unreduced(loss)[0]
+    values = own(outputs, targets)
+    if values.ndim == 0:
+        made = made_of(name_of(loss), own, outputs, targets)
+        return [
+            f"Loss {name_of(loss)!r} gives one number for all examples, the {made} of what it gives for each alone, "
+            "which is what is recorded."
+        ]
     keywords = loss.keywords if isinstance(loss, functools.partial) else {}
     reduction = getattr(loss, "reduction", keywords.get("reduction"))
-    if reduction not in ("sum", "batchmean"):
-        return []
-    values = _unreduced(loss)[0](outputs, targets)
-    if values.ndim == 1:
+    if reduction not in ("sum", "batchmean") or values.ndim == 1:
         return []
     return [
         f"The loss adds up {values[0].numel()} numbers of an example (reduction={reduction!r}), and their mean is "
@@ -194,7 +194,7 @@ def call_model(model: nn.Module, inputs: Any) -> Any:
     return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
 
 
-def _unreduced(loss: Callable[..., Any]) -> tuple[Callable[..., Any], int | None]:
+def unreduced(loss: Callable[..., Any]) -> tuple[Callable[..., Any], int | None]:
     """The loss without its reduction, and the target value it ignores (None: it has no such notion)."""
     ignored = getattr(loss, "ignore_index", None)
     reducible = hasattr(loss, "reduction")
@@ -211,6 +211,16 @@ def _unreduced(loss: Callable[..., Any]) -> tuple[Callable[..., Any], int | None
         index = loss.keywords.get("ignore_index", default) if isinstance(loss, functools.partial) else default
         return functools.partial(loss, reduction="none"), index
     return loss, None
+
+
+def is_reducible(loss: Callable[..., Any]) -> bool:
+    """Whether a loss says that it averages, and can be asked not to."""
+    return hasattr(loss, "reduction") or "reduction" in _parameters(loss)
+
+
+def name_of(loss: Callable[..., Any]) -> str:
+    """What to call a loss in a sentence."""
+    return getattr(loss, "__name__", type(loss).__name__)
 
 
 def _parameters(loss: Callable[..., Any]) -> dict[str, inspect.Parameter]:

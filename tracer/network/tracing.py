@@ -15,7 +15,7 @@ from tracer.network.axes import Place, input_place, linear_size, place_rows
 from tracer.network.copies import named_tensors, passing_copy, quiet
 from tracer.network.graph import Draft, Reader
 from tracer.network.network import Heard, Network
-from tracer.network.objective import Objective, call_model, objective_of
+from tracer.network.objective import Objective, call_model, is_reducible, objective_of
 from tracer.network.parts import in_parts, is_region
 from tracer.network.program import Program
 from tracer.network.pytree import examples_in, first_tensor, leaves_of, rebuild, take
@@ -103,6 +103,10 @@ def trace(
         goal = None if loss is None and objective is None else objective_of(loss, objective)
         few, more = examples.first(_FEW), examples.first(_FEW + 2)
         try:
+            if goal is not None and objective is None and not is_reducible(loss):
+                goal(
+                    replica, *few
+                )  # with values, by which it is known what a number for all examples is made of
             draft = _export(replica, goal, few, examples.batched)
             small, large = _sizes(draft, replica, few), _sizes(draft, replica, more)
         except (RecordError, ArchiveError):

@@ -73,9 +73,10 @@ def record(
     model, optimizer: as trained; each `optimizer.step()` counts as one update (`optimizer=None`: `run.step()` does).
     Where several make updates, or each phase its own: a list, or a function that returns the one in use. loss:
     `loss(outputs, targets)`, a function or module with `reduction`, of which the mean over an example's numbers is
-    recorded whatever the reduction is, or one that returns a value per example; `objective(model, inputs, targets) ->
-    (outputs, losses)` covers everything else, and says what is correct where it returns a mapping or named tuple with
-    `correct` or `targets` too (`tracer.network.objective.scored`). probes: name to (inputs, targets), (dataset,
+    recorded whatever the reduction is, or one that returns a value per example, or the mean or sum of what it gives for
+    each alone; `objective(model, inputs, targets) -> (outputs, losses)` covers everything else, and says what is
+    correct where it returns a mapping or named tuple with `correct` or `targets` too
+    (`tracer.network.objective.scored`). probes: name to (inputs, targets), (dataset,
     indices) or `tracer.Probe`. snapshots: a schedule, or a mapping from stream to
     schedule; default `epochs() | log_spaced()`. gradients: "exact" (stored, lossless), "gram" (their inner products
     only), "sketch" (random projections, whose inner products are right on average: a cosine of a layer then has a

@@ -22,11 +22,11 @@ from tracer.network.loss_kind import judged
 from tracer.network.objective import (
     Objective,
     Scored,
-    added_up,
     call_model,
     objective_of,
     per_example,
     said_targets,
+    told_of,
 )
 from tracer.network.pytree import cloned, examples_in, first_tensor, leaves_of, rebuild, take, whole
 from tracer.network.table import DTYPES
@@ -150,7 +150,7 @@ def _check_accepted(
                 "a loss= that takes the outputs' last axis off."
             )
         _check_own(losses, model, _PAST["loss"])
-        return added_up(loss, outputs, targets)
+        return told_of(loss, outputs, targets)
 
 
 _BROADCAST = "different to the input size"  # what PyTorch warns of
@@ -277,10 +277,10 @@ def device_of(tensors: Mapping[str, torch.Tensor]) -> torch.device:
 
 
 def some(probe: Probe, device: torch.device, n: int = TRACED_WITH) -> tuple[Any, Any]:
-    """A few examples of a probe where the model is."""
+    """A few examples from all parts of a probe, which may be in order of class, where the model is."""
 
     def few(tree: Any) -> Any:
-        index = torch.arange(n) % probe.n
+        index = torch.arange(n) * max(1, probe.n // n) % probe.n
         return rebuild(tree, iter([leaf[index].to(device) for leaf in leaves_of(tree)]))
 
     return few(probe.inputs), few(probe.targets)

@@ -1,5 +1,6 @@
 """Per-example losses: whatever the user's loss averages over, one number an example."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -9,13 +10,14 @@ from torch.nn import functional as F
 
 from tracer.errors import RecordError
 from tracer.network import trace
-from tracer.network.objective import objective_of, per_example
+from tracer.network.objective import objective_of, per_example, told_of
 
 OUTPUTS = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 1, 0])
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def one_by_one(loss: nn.Module, outputs: Tensor, targets: Tensor) -> Tensor:
+def one_by_one(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
     return torch.stack([loss(outputs[i : i + 1], targets[i : i + 1]) for i in range(len(outputs))])
 
 
@@ -65,16 +67,53 @@ def test_regression_averages_over_outputs() -> None:
     )
 
 
-def test_what_is_advised_for_a_loss_that_averages_is_that_of_each_example() -> None:
-    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, targets)
+def averaging(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs, targets) + 0.1 * outputs.square().mean()
 
-    with pytest.raises(RecordError) as refused:
-        per_example(loss)(OUTPUTS, LABELS)
-    advice = str(refused.value).partition("pass objective=")[2]
-    objective = eval(advice, {"torch": torch, "loss": loss})
-    _, losses, _ = objective_of(None, objective)(nn.Identity(), OUTPUTS, LABELS)
-    torch.testing.assert_close(losses, F.cross_entropy(OUTPUTS, LABELS, reduction="none"))
+
+def adding(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs.gather(1, targets[:, None]) - 1).abs().sum()
+
+
+def by_value(outputs: Tensor, targets: Tensor) -> Tensor:
+    """What `torch.vmap` does not take."""
+    return outputs[targets > 0].square().sum() / len(targets)
+
+
+@pytest.mark.parametrize("loss", [averaging, adding, by_value])
+def test_one_number_that_is_a_mean_or_a_sum_is_taken_of_each_example_alone(loss: Loss) -> None:
+    outputs = OUTPUTS.clone().requires_grad_()
+    expected = one_by_one(loss, outputs, LABELS)
+    losses = per_example(loss)(outputs, LABELS)
+    torch.testing.assert_close(losses, expected)
+    weights = torch.arange(1.0, 6.0)
+    ours, theirs = (torch.autograd.grad((of * weights).sum(), outputs)[0] for of in (losses, expected))
+    torch.testing.assert_close(ours, theirs)
+    assert per_example(loss)(OUTPUTS[:1], LABELS[:1]).tolist() == losses[:1].tolist()
+    assert ("the sum of" if loss is adding else "the mean of") in "".join(told_of(loss, OUTPUTS, LABELS))
+
+
+def comparing(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs @ outputs.T, torch.arange(len(outputs)))
+
+
+def weighing(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Examples by what the others are; of one alone the weight is of no account."""
+    return F.cross_entropy(outputs, targets, weight=torch.tensor([1.0, 2.0, 3.0]))
+
+
+def spreading(outputs: Tensor, targets: Tensor) -> Tensor:
+    return averaging(outputs, targets) + outputs.std(0).mean()
+
+
+@pytest.mark.filterwarnings("ignore:std.*degrees of freedom is <= 0:UserWarning")
+@pytest.mark.parametrize("loss", [comparing, weighing, spreading])
+def test_one_number_that_is_made_of_all_examples_together_is_refused(loss: Loss) -> None:
+    for n in (1, 5) if loss is not weighing else (5,):
+        with pytest.raises(RecordError, match=r"neither the mean nor the sum .* pass objective="):
+            per_example(loss)(OUTPUTS[:n], LABELS[:n])
+    with pytest.raises(RecordError, match="neither the mean nor the sum"):
+        trace(nn.Linear(3, 3), OUTPUTS, LABELS, loss)
 
 
 def test_a_loss_of_its_own_must_give_one_value_an_example() -> None:
@@ -82,15 +121,6 @@ def test_a_loss_of_its_own_must_give_one_value_an_example() -> None:
         return (outputs.argmax(1) != targets).float()
 
     assert per_example(own)(OUTPUTS, LABELS).shape == (5,)
-    with pytest.raises(
-        RecordError,
-        match=r"loss 'mean_loss' must give one value per example: expected shape \(5,\), got \(\)",
-    ):
-
-        def mean_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-            return own(outputs, targets).mean()
-
-        per_example(mean_loss)(OUTPUTS, LABELS)
     with pytest.raises(RecordError, match=r"got \(15,\).*pass objective="):
         per_example(lambda outputs, _: outputs.reshape(-1))(OUTPUTS, LABELS)
     with pytest.raises(RecordError, match="must be a function or module"):

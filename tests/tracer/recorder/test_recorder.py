@@ -196,10 +196,7 @@ def bad(tmp_path, **changes):
         ),
         ({"probes": {"train": (torch.zeros(4, 6), torch.zeros(3, dtype=torch.long))}}, "3"),
         ({"probes": {"train": lambda: tracer.Probe(*blobs(4), ids=[1, 2, 2, 3])}}, "id 2 occurs twice"),
-        (
-            {"loss": lambda outputs, targets: F.cross_entropy(outputs, targets)},
-            r"\(n,\)|one value per example",
-        ),
+        ({"loss": lambda outputs, targets: outputs.std()}, "neither the mean nor the sum"),
         ({"snapshots": 100}, "expected a schedule"),
         ({"gradients": "all"}, "exact"),
         ({"loss": None}, "loss"),
