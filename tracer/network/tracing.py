@@ -21,7 +21,7 @@ from tracer.network.program import Program
 from tracer.network.pytree import examples_in, first_tensor, leaves_of, rebuild, take
 from tracer.network.structure import find_calls, find_layers, find_sites, site_names, zero_constants
 from tracer.network.table import Row
-from tracer.network.torch_internals import composites, hushed, masks_answered, uncached, without_guards
+from tracer.network.torch_internals import composites, hushed, lean, masks_answered, without_guards
 from tracer.network.value_checks import unchecked
 from tracer.ops import OPS, alias, kernels
 from tracer.ops.decompositions import decompositions, is_primitive
@@ -98,7 +98,7 @@ def trace(
     examples traced for when the model refuses a variable one; `batch` then says so. RecordError, naming
     the user's line, where the model cannot be traced at all.
     """
-    with quiet(model, loss, objective, grad=True), hushed(), uncached(), passing_copy(model) as replica:
+    with quiet(model, loss, objective, grad=True), hushed(), lean(), passing_copy(model) as replica:
         examples = _Examples(inputs, targets)
         goal = None if loss is None and objective is None else objective_of(loss, objective)
         few, more = examples.first(_FEW), examples.first(_FEW + 2)

@@ -21,11 +21,11 @@ from tracer.network.torch_internals import (
     can_stay,
     composites,
     hushed,
+    lean,
     modes_suspended,
     opened,
     stays,
     traced,
-    uncached,
     without_guards,
 )
 from tracer.ops import OPS
@@ -211,13 +211,17 @@ def test_losses_that_pytorch_misreads_have_forms_in_python_that_are_put_back():
     assert decomposition_table == before
 
 
-def test_a_trace_keeps_no_cache_of_what_operations_give():
+def test_a_trace_keeps_no_cache_of_what_operations_give_nor_lines_of_code():
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     before = torch._dynamo.config.fake_tensor_cache_enabled
-    with uncached():
+    lines = getattr(torch.fx.config, "do_not_emit_stack_traces", None)
+    with lean():
         assert not FakeTensorMode().cache_enabled
+        program = torch.export.export(nn.ReLU(), (torch.ones(2),))
     assert torch._dynamo.config.fake_tensor_cache_enabled is before
+    assert lines is getattr(torch.fx.config, "do_not_emit_stack_traces", None)
+    assert lines is None or not any("stack_trace" in node.meta for node in program.graph.nodes)
 
 
 def test_a_part_is_traced_with_symbols_as_sizes():
