@@ -127,8 +127,8 @@ def analyze_command(
     for metric, option, value in settings:
         options.setdefault(metric, {})[option] = value
     wanted = list({card.name: card for cards in names for card in cards}.values()) or None
-    for kind, _ in trackers:
-        check(kind)
+    for kind, where in trackers:
+        check(kind, where)
     places, passed = paths_of(runs)
     for line in passed:
         note(line)

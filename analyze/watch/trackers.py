@@ -59,16 +59,22 @@ def name_of(label: str) -> str:
     return "/".join([*name.split("."), *(part for part in labels.split(", ") if part)])
 
 
-def check(kind: str) -> None:
-    """MissingPackageError, in one sentence, where the tracker's package is not installed."""
+def check(kind: str, place: str) -> None:
+    """MissingPackageError, in one sentence, where the tracker's package is not installed; NotADirectoryError where
+    TensorBoard's directory cannot be one.
+    """
     if find_spec(kind) is None:
         raise MissingPackageError(f"--to {kind} needs the package {kind}: pip install {kind}", name=kind)
+    if kind == "tensorboard" and any(path.is_file() for path in (Path(place), *Path(place).parents)):
+        raise NotADirectoryError(
+            f"--to tensorboard writes into a directory, and {place!r} is a file or below one"
+        )
 
 
 @contextmanager
 def tracker(kind: str, place: str, run: str) -> Iterator[Any]:
     """A tracker for `mirror_metrics`: TensorBoard in the directory `place/run`, a W&B project, an MLflow server."""
-    check(kind)
+    check(kind, place)
     package = import_module("tensorboard.summary" if kind == "tensorboard" else kind)
     if kind == "tensorboard":
         writer = package.Writer(str(Path(place) / run))

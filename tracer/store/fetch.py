@@ -30,6 +30,9 @@ class Place:
 
         self.url = url.rstrip("/")
         with told(f"read {url!r}"):
+            protocol = self.url.rpartition("://")[0].rpartition("::")[2]
+            if protocol and protocol not in fsspec.available_protocols():
+                raise ValueError(f"nothing here reads {protocol}://, but for instance https:// and s3://")
             self.filesystem, base = fsspec.core.url_to_fs(self.url)
         self.base = base.rstrip("/")
         self.is_http = "http" in _names(self.filesystem)

@@ -9,6 +9,7 @@ import os
 
 from tracer.archive.source import Source
 from tracer.errors import ArchiveError
+from tracer.store.fetch import Place
 from tracer.store.store import ROOT, is_remote, local_path
 from tracer.store.stores import connect
 from tracer.verify.examination import Examination
@@ -61,10 +62,13 @@ def verify(
 def _exists(path: str | os.PathLike[str]) -> bool:
     text = os.fspath(path)
     local = local_path(text)
-    if is_remote(text) or os.path.lexists(local / ROOT) or local.is_file():
+    if not is_remote(text) and (os.path.lexists(local / ROOT) or local.is_file()):
         return True
     try:
-        connect(text).close()
+        if is_remote(text):
+            Place(text)  # whatever a server then does is told as damage
+        else:
+            connect(text).close()
     except ArchiveError:
         return False
     return True

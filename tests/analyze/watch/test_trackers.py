@@ -75,6 +75,16 @@ def test_tensorboard_reads_what_the_command_wrote(run, tmp_path):
     assert [event.tensor_proto.float_val[0] for event in events] == pytest.approx(values.tolist(), rel=1e-6)
 
 
+def test_a_file_is_no_place_for_tensorboard_and_said_before_anything_is_computed(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("analyze.watch.trackers.find_spec", lambda kind: kind)
+    (tmp_path / "file").touch()
+    for place in ("file", "file/logs"):
+        options = ["-o", str(tmp_path / "out"), "-m", "margin", "--to", "tensorboard", str(tmp_path / place)]
+        result = CliRunner().invoke(cli.main, ["analyze", str(run), *options])
+        assert result.exit_code == 1 and "is a file or below one" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def fake(name, **functions):
     module = ModuleType(name)
     vars(module).update(functions)

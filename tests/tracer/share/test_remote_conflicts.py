@@ -275,3 +275,9 @@ def test_an_archive_is_not_pushed_onto_or_into_itself(run: Path, tmp_path: Path)
         with pytest.raises(ArchiveError, match="is the archive itself, or one lies in the other"):
             push(local, str(place), overwrite=True)
     assert same(inner, run)
+
+
+def test_an_unknown_protocol_is_no_damage(run: Path) -> None:
+    for act in (tracer.open, verify, lambda url: push(run, url)):
+        with pytest.raises(ArchiveError, match="nothing here reads nowhere://, but for instance https://"):
+            act("nowhere://there/run.zarr")
