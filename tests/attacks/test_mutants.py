@@ -183,7 +183,8 @@ def test_hdf5_files(made: Path, tmp_path: Path, n: int) -> None:
     assert seen["refused"] > n // 2
 
 
-@pytest.mark.parametrize("fate", ["abort", "endless"])
+# The least time that the system takes away is a second.
+@pytest.mark.parametrize("fate", ["abort", pytest.param("endless", marks=pytest.mark.slow)])
 def test_a_process_that_dies_is_one_sentence(
     fate: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
