@@ -18,6 +18,7 @@ import tracer
 from analyze.arrays import closure
 from analyze.engine import plan  # noqa: F401  (declares the arrays of archives)
 from cli import main
+from tests import parsed
 from tests.attacks.hostile import bounded
 from tracer.apart import Apart, answers
 from tracer.archive import Archive
@@ -235,8 +236,7 @@ SOURCES = [*HOME.rglob("*.py"), *Path(analyze.__file__).parent.rglob("*.py"), HO
 @cache
 def called(file: Path) -> set[str]:
     """Names of what a product file calls: classes, functions, methods."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    functions = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    functions = [node.func for node in ast.walk(parsed(file)) if isinstance(node, ast.Call)]
     return {str(getattr(f, "id", None) or getattr(f, "attr", None)) for f in functions}
 
 

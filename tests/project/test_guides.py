@@ -11,7 +11,7 @@ from functools import cache
 
 import pytest
 
-from tests import ROOT
+from tests import ROOT, parsed
 from tests.project.test_docs import blocks
 from tracer import ops
 from tracer.gradients import rules
@@ -24,7 +24,7 @@ PAGES = [*ROOT.glob("*.md"), *sorted(DOCS.rglob("*.md"))]
 def defined(path):
     """Names a file defines, those of classes with their class."""
     names = set()
-    for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body:
+    for node in parsed(ROOT / path).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.add(node.name)
         if isinstance(node, ast.ClassDef):

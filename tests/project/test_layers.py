@@ -9,7 +9,7 @@ from graphlib import TopologicalSorter
 
 import pytest
 
-from tests import ROOT
+from tests import ROOT, parsed
 
 # Modules that read archives: a collaborator who only reads pays for numpy and zarr, not for torch.
 LIGHT = (
@@ -31,11 +31,6 @@ RECORDING = {"recorder", "writer", "schedule", "share", "demo"}
 
 def modules(package):
     return sorted((ROOT / package).rglob("*.py"))
-
-
-@functools.cache
-def parsed(path):
-    return ast.parse(path.read_text())
 
 
 @functools.cache

@@ -17,7 +17,7 @@ import xarray as xr
 import analyze
 import tracer
 from analyze.results import Results
-from tests import ROOT
+from tests import ROOT, parsed
 from tests.loops import run_loop
 from tracer.errors import byte_size
 from tracer.spec import release
@@ -72,7 +72,7 @@ def test_no_name_of_a_package_hides_a_module_of_it(path):
         item.parent.name for item in path.parent.glob("*/*.py")
     }
     lazy = getattr(import_module(package), "_HOME", {}) if package in ("tracer", "analyze") else {}
-    names = [*bound(ast.parse(path.read_text(encoding="utf-8")).body), *((name, None) for name in lazy)]
+    names = [*bound(parsed(path).body), *((name, None) for name in lazy)]
     assert not [name for name, source in names if name in modules and source != package]
 
 
@@ -123,7 +123,7 @@ def test_types_are_shipped_and_known_to_checkers(package):
     assert Path(package.__file__).with_name("py.typed").exists()
     (block,) = (
         node
-        for node in ast.parse(Path(package.__file__).read_text(encoding="utf-8")).body
+        for node in parsed(Path(package.__file__)).body
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
     )
     declared = dict(bound(block.body))

@@ -8,7 +8,7 @@ import xarray
 
 import analyze
 import tracer
-from tests import ROOT
+from tests import ROOT, parsed
 
 DOCS = ROOT / "docs"
 
@@ -23,7 +23,7 @@ def constants():
     """Every text in the code, pieces of f-strings and of joined lines included."""
     for package in ("tracer", "analyze"):
         for path in (ROOT / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for node in ast.walk(parsed(path)):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
                     yield node.value
 

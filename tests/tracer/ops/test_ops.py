@@ -8,6 +8,7 @@ import torch
 
 import analyze
 import tracer
+from tests import parsed
 from tracer.network.program import resolve
 from tracer.ops import OPS, op
 
@@ -133,7 +134,7 @@ DISTINCT = (
 
 
 def texts(file: Path) -> list[str]:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = parsed(file)
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
     prose = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, documented) and node.body
              and isinstance(node.body[0], ast.Expr)}  # fmt: skip
