@@ -177,16 +177,19 @@ def hushed() -> Iterator[None]:
     """Keep back what PyTorch prints before it raises: the refusal is told in one sentence instead.
 
     It prints to the process's stderr, where nothing turns it off, and logs an error for what a kernel refuses on
-    tensors without values.
+    tensors without values. A trace of `torch.vmap` prints of each operation that it has no form of, past Python.
     """
     disabled = logging.root.manager.disable
+    vmap: Any = torch._C._functorch
     with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.disable(logging.ERROR)
+        vmap._set_vmap_fallback_warning_enabled(False)
         try:
             yield
         finally:
             logging.disable(disabled)
+            vmap._set_vmap_fallback_warning_enabled(True)
 
 
 _KEPT = "2.13"  # operations that PyTorch can keep whole stay so, whatever forms in Python they have

@@ -277,10 +277,12 @@ def device_of(tensors: Mapping[str, torch.Tensor]) -> torch.device:
 
 
 def some(probe: Probe, device: torch.device, n: int = TRACED_WITH) -> tuple[Any, Any]:
-    """A few examples from all parts of a probe, which may be in order of class, where the model is."""
+    """A few examples from all over a probe, which may be in order of class, where the model is."""
+    index = torch.arange(n) % probe.n
+    if n < probe.n:
+        index = torch.randperm(probe.n, generator=torch.Generator().manual_seed(0))[:n]
 
     def few(tree: Any) -> Any:
-        index = torch.arange(n) * max(1, probe.n // n) % probe.n
         return rebuild(tree, iter([leaf[index].to(device) for leaf in leaves_of(tree)]))
 
     return few(probe.inputs), few(probe.targets)

@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import warnings
 import weakref
 
 import pytest
@@ -187,6 +188,16 @@ def test_a_method_replaced_by_others_meanwhile_only_passes_on():
     assert Own().go() == 1101
     second.stop()
     assert Own().go() == 101
+
+
+def test_vmap_does_not_warn_of_slow_operations_while_hushed():
+    values = torch.rand(3, 4)
+    slow = torch.vmap(lambda a: torch.nn.functional.kl_div(a, a, reduction="sum"))
+    with hushed():
+        warnings.simplefilter("error")
+        slow(values)
+    with pytest.warns(UserWarning, match="batching rule for aten::kl_div"):
+        slow(values)
 
 
 def test_what_is_printed_while_hushed_is_kept_back(capsys):
