@@ -230,12 +230,13 @@ def test_ids_that_are_not_known_are_left_out_or_given(tmp_path: Path) -> None:
     batches = DataLoader(Stream(), batch_size=trainers.BATCH)
     changes = options(minibatch=False, probes={"train": blobs(5)})
     with pytest.warns(RecordWarning, match=r"No example ids .* Stream, which is iterable.* ids="):
-        train(tmp_path / "a.zarr", [Recording(tmp_path / "a.zarr", **changes)], batches, module=Numbered)
+        bare = Recording(tmp_path / "a.zarr", **options(**IDS))
+        train(tmp_path / "a.zarr", [bare], batches, module=Numbered)
     given = Recording(tmp_path / "b.zarr", ids=lambda batch: batch[2], module="net", **changes)
     _, seen = train(tmp_path / "b.zarr", [given], batches, module=Numbered)
     with tracer.open(tmp_path / "a.zarr") as archive:
         assert archive.rows["n_ids"].tolist() == [0] * 13
-        assert "No example ids" in notes_of(archive)[0]
+        assert "No example ids" in archive.attributes["notes"][0]
     with tracer.open(tmp_path / "b.zarr") as archive:
         assert archive._source.read("steps/ids").tolist() == seen == [*range(trainers.N)] * 2
         assert archive.layers == ["0", "1", "4"]

@@ -11,8 +11,8 @@ from tests import zoo
 from tests.oracles.gradients import check_gram, per_example
 from tracer.gradients import Plan, rules
 from tracer.gradients.forms import Full, Outer
-from tracer.network import trace
 from tracer.network.copies import named_tensors
+from tracer.network.memo import trace_once
 from tracer.probe import Probe, ProbePass
 
 
@@ -30,7 +30,7 @@ class Branches(nn.Module):
 
 
 def surveyed(model: nn.Module, x: Tensor, y: Tensor, fixed: int | None = None) -> ProbePass:
-    network = trace(model, x, y, F.cross_entropy)
+    network = trace_once(model, x, y, F.cross_entropy)
     network.batch = fixed
     tensors = named_tensors(model)
     return ProbePass(
@@ -76,7 +76,13 @@ def test_a_wrong_rule_is_not_used(
     check_gram(found, list(exact.values()), list(theirs.values()))
 
 
-@pytest.mark.parametrize("name", zoo.EACH)
+SMALL = ("MLP", "CNN")  # whose layers are among those of the others
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in (*SMALL, *zoo.DEEP))) for name in zoo.MODELS],
+)
 def test_right_rules_are_used(name: str) -> None:
     model, x, y = zoo.build(name, n=5)
     network = zoo.traced(name)

@@ -141,7 +141,7 @@ def test_routed_examples_go_together_and_their_gradients_are_their_own(tmp_path)
 
 def test_a_generator_of_the_models_own_starts_anew_for_every_example(tmp_path):
     model = OwnNoise()
-    archive = record(tmp_path, model, "one example at a time")
+    archive = record(tmp_path, model, "one example at a time", probes={"train": blobs(4)})
     probe, steps = archive.probes["train"], archive.steps("outputs")
     model.load_state_dict({name: torch.from_numpy(w) for name, w in archive.weights(steps[0]).items()})
     noise = 0.1 * torch.randn(1, 6, generator=torch.Generator().manual_seed(3))
@@ -203,7 +203,8 @@ def test_probing_the_model_itself_changes_nothing(build):
         model = build()
         calls: list[int] = []
         model.register_forward_hook(lambda *_: calls.append(1))
-        run_loop("run.zarr", model, epochs=1, record=record, snapshots=tracer.every(1))
+        options = {"probes": {"train": blobs(4)}, "snapshots": tracer.every(1)}
+        run_loop("run.zarr", model, epochs=1, record=record, **options)
         assert len(calls) == 3
 
     with pytest.warns(RecordWarning):
