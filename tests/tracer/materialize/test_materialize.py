@@ -11,7 +11,6 @@ from torch import nn
 import tracer
 from analyze.catalogue import available_metrics
 from analyze.engine.plan import make_plan
-from tests import zoo
 from tests.loops import blobs, mlp, record_text, run_loop
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
 from tracer.materialize import materialize
@@ -28,7 +27,9 @@ SHAPE = (3, 8, 8)
 
 def model():
     torch.manual_seed(0)
-    return nn.Sequential(zoo.Block(3, 4, 2), nn.Flatten(), nn.Linear(64, 8), nn.GELU(), nn.Linear(8, 3))
+    convolution, relu = nn.Conv2d(3, 4, 3, 2, 1, bias=False), nn.ReLU(inplace=True)  # which is called twice
+    start = (convolution, nn.BatchNorm2d(4), relu, nn.Flatten(), nn.Linear(64, 8), relu)
+    return nn.Sequential(*start, nn.Linear(8, 6), nn.GELU(), nn.Linear(6, 3))
 
 
 def record(path, capture, *, names=("train", "test"), **options):
@@ -147,7 +148,7 @@ def test_a_probe_added_afterwards_is_as_if_recorded(full, tmp_path):
     with tracer.open(path) as archive:
         assert archive.gram_probes == [("train", 8), ("test", 8)]
         assert archive.probes["test"].split == "test"
-        assert archive.probes["test"].gradients("0.conv1.weight", 4).shape == (8, 4, 3, 3, 3)
+        assert archive.probes["test"].gradients("0.weight", 4).shape == (8, 4, 3, 3, 3)
 
 
 def test_inner_products_with_an_added_probe_are_undefined_without_weights(tmp_path):
