@@ -63,7 +63,7 @@ def training(build, shape, optimizer, **options):
         pytest.param(
             name,
             optimizer,
-            marks=[pytest.mark.slow] * (name == "resnet18" or (name != "mlp" and optimizer == "adamw")),
+            marks=[pytest.mark.slow] * (name == "resnet18" or optimizer == "adamw"),
         )
         for name in MODELS
         for optimizer in OPTIMIZERS
