@@ -84,9 +84,8 @@ def record(tmp_path: Any, model: nn.Module, match: str, **options: Any) -> Any:
 
 def test_a_model_that_branches_on_values_is_recorded_one_example_at_a_time(tmp_path):
     model = Branching()
-    archive = record(
-        tmp_path, model, r"one example at a time.*since torch.export cannot trace Branching past .*test_eager"
-    )
+    said = r"one example at a time.*since torch.export cannot trace Branching past .*test_eager"
+    archive = record(tmp_path, model, said, probes={"train": blobs(5), "test": blobs(4, seed=7)})
     assert archive.card["network"] == "eager" and "Branching" in archive.card["network_reason"]
     assert archive.sites == ["body.1", "body.3", "act", ":leaky_relu"]
     assert archive.layers == ["body.0", "body.2", "body.4", "extra"]
