@@ -76,12 +76,12 @@ def test_a_wrong_rule_is_not_used(
     check_gram(found, list(exact.values()), list(theirs.values()))
 
 
-SMALL = ("MLP", "CNN")  # whose layers are among those of the others
+RARE = ("MLP", "CNN", "LSTM")  # whose layers that have rules are among those of the others
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name in (*SMALL, *zoo.DEEP))) for name in zoo.MODELS],
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in (*RARE, *zoo.DEEP))) for name in zoo.MODELS],
 )
 def test_right_rules_are_used(name: str) -> None:
     model, x, y = zoo.build(name, n=5)
