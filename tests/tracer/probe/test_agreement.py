@@ -76,13 +76,7 @@ def test_a_wrong_rule_is_not_used(
     check_gram(found, list(exact.values()), list(theirs.values()))
 
 
-RARE = ("MLP", "CNN", "LSTM")  # whose layers that have rules are among those of the others
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name in (*RARE, *zoo.DEEP))) for name in zoo.MODELS],
-)
+@pytest.mark.parametrize("name", zoo.EACH)
 def test_right_rules_are_used(name: str) -> None:
     model, x, y = zoo.build(name, n=5)
     network = zoo.traced(name)
