@@ -67,10 +67,10 @@ def _independence(network: Network, tensors: Mapping[str, Tensor], inputs: Any, 
         return Independence(False, draws(drawn[0]), drawn[0].module)
     size = network.batch or min(_TOGETHER, max(2, examples_in(inputs)))
     base = some(inputs, size), None if targets is None else some(targets, size)
-    first: dict[str, Any] = {}
-    result = network.run(tensors, *base, visit=_keep(first))
+    first = _First(size)
+    result = network.run(tensors, *base, visit=first.keep)
     again: list[Row] = []
-    network.run(tensors, *base, visit=_compare(first, again, [], range(size), size))
+    network.run(tensors, *base, visit=_compare(first, again, [], range(size)))
     if again:
         return Independence(False, draws(again[0]), again[0].module)
     wrong: dict[str, None] = {}
@@ -78,7 +78,7 @@ def _independence(network: Network, tensors: Mapping[str, Tensor], inputs: Any, 
         mixing: list[Row] = []
         joint: list[Row] = []
         with suppress(Exception):  # of another example than any given: the model may refuse it
-            other = network.run(tensors, *changed, visit=_compare(first, mixing, joint, position, size))
+            other = network.run(tensors, *changed, visit=_compare(first, mixing, joint, position))
             if not _all_same(result, other, position, size):
                 return _mixes(network, mixing, joint)
             wrong |= dict.fromkeys(row.name for row in mixing)
@@ -173,28 +173,39 @@ def _changes_alone(
     return differing == size
 
 
-def _keep(values: dict[str, Any]) -> Any:
+class _First:
+    """What each row gave for the first batch."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.values: dict[str, Any] = {}
+        self._by_example: dict[str, Tensor] = {}
+
+    def keep(self, row: Row, _: tuple[Any, ...], out: Any) -> None:
+        """Note it, as a visitor."""
+        self.values[row.name] = out
+
+    def by_example(self, row: Row) -> Tensor:
+        """It as (example, unit), which each further batch is compared with."""
+        if row.name not in self._by_example:
+            self._by_example[row.name] = by_example(self.values[row.name], row, self.size)
+        return self._by_example[row.name]
+
+
+def _compare(first: _First, differing: list[Row], joint: list[Row], position: Sequence[int]) -> Any:
+    """A visitor noting rows where the examples at `position` differ from `first`, and rows of no example that do."""
+
     def visit(row: Row, _: tuple[Any, ...], out: Any) -> None:
-        values[row.name] = out
-
-    return visit
-
-
-def _compare(
-    base: Mapping[str, Any], differing: list[Row], joint: list[Row], position: Sequence[int], size: int
-) -> Any:
-    """A visitor noting rows where the examples at `kept` differ from `base`, and rows of no example that do."""
-
-    def visit(row: Row, _: tuple[Any, ...], out: Any) -> None:
-        before = base[row.name]
+        before = first.values[row.name]
         if not isinstance(out, Tensor) or not isinstance(before, Tensor):
             return
-        if len(position) < size:
+        if len(position) < first.size:
             if row.axis is None:
                 if not same(before, out):
                     joint.append(row)
                 return
-            before, out = (_at(by_example(value, row, size), position, size) for value in (before, out))
+            before = _at(first.by_example(row), position, first.size)
+            out = _at(by_example(out, row, first.size), position, first.size)
         if not same(before, out):
             differing.append(row)
 
@@ -202,7 +213,9 @@ def _compare(
 
 
 def _at(value: Tensor, position: Sequence[int], size: int) -> Tensor:
-    return value[list(position)] if value.ndim and value.shape[0] == size else value
+    if not value.ndim or value.shape[0] != size:
+        return value
+    return value.narrow(0, position[0], 1) if len(position) == 1 else value[list(position)]
 
 
 def _change(tree: Any, size: int) -> Any:

@@ -59,7 +59,7 @@ _ATOMS = (
     types.ModuleType,
 )
 
-_tables: dict[Any, Network] = {}
+_tables: dict[Any, Network] = {}  # by what they depend on, of those for a fixed number of examples that too
 _lock = Lock()
 
 
@@ -81,9 +81,11 @@ def trace_once(
     Errors: as `trace`, and RecordError where the table computes something else than the model.
     """
     arguments = (model, inputs, targets, loss)
-    key = description(model, inputs, targets, loss, objective, chunk)
+    described = description(model, inputs, targets, loss, objective)
+    variable, fixed = (described, None), (described, chunk)  # numbers of examples
     with _lock:
-        known = _tables.get(key) if key is not None else None
+        key = variable if variable in _tables else fixed
+        known = _tables.get(key)
     if known is not None and currency(known, *arguments, objective=objective).holds:
         with _lock:
             _tables[key] = _tables.pop(key, known)  # those not asked for the longest go first
@@ -91,7 +93,8 @@ def trace_once(
     network = trace(*arguments, objective=objective, chunk=chunk)
     if not currency(network, *arguments, objective=objective).holds:
         raise RecordError(_OTHER)
-    if key is not None and sum(value.nbytes for value in network.constants.values()) <= _CONSTANTS:
+    if described is not None and sum(value.nbytes for value in network.constants.values()) <= _CONSTANTS:
+        key = variable if network.batch is None else fixed
         with _lock:
             _tables.pop(key, None)
             _tables[key] = network.derived()
@@ -101,7 +104,7 @@ def trace_once(
 
 
 def description(
-    model: nn.Module, inputs: Any, targets: Any, loss: Any, objective: Any, chunk: int
+    model: nn.Module, inputs: Any, targets: Any, loss: Any, objective: Any
 ) -> tuple[Any, ...] | None:
     """What a trace depends on, apart from the values of weights and examples; None where that cannot be told."""
     n = examples_in(inputs)
@@ -110,7 +113,6 @@ def description(
         return (
             *map(telling.tell, (unwrap(model), loss, objective)),
             *(telling.tree(tree, n) for tree in (inputs, targets)),
-            chunk,
             tuple(named_tensors(model)),
             torch.get_default_dtype(),
             torch.get_default_device(),

@@ -24,12 +24,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from tracer.network.hooks import Hook
+
 _DEVICES = ("cuda", "xpu", "mps")
 _CODE = (FunctionType, staticmethod, classmethod, property, type)
 _MOST = {True: 1000, False: 10_000}  # pieces of code, and other things, that are looked at, the nearest first
 _ELEMENTS = 1000  # of a container: one with more holds examples, not transforms
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
-_LEAVES = (torch.Tensor, np.ndarray, str, bytes, int, float, NoneType, CodeType, ModuleType)
+# A hook of a recording draws nothing, and behind it lies all that is being recorded.
+_LEAVES = (torch.Tensor, np.ndarray, str, bytes, int, float, NoneType, CodeType, ModuleType, Hook)
 # Most of what a model holds, told apart at once.
 _PLAIN = {*_LEAVES, torch.nn.Parameter, bool}
 OFTEN_EMPTY = {dict, OrderedDict, list, tuple, set}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tracer.network.copies import named_tensors, unwrap
-from tracer.recorder.forward.hook import Hook
+from tracer.network.hooks import Hook
 from tracer.recorder.isolation import unseen
 
 BEFORE = (

@@ -1,6 +1,8 @@
 """Arrays that grow row by row: the object still being filled is kept in memory and rewritten at commits."""
 
 from collections.abc import Callable, Iterator
+from math import prod
+from mmap import ACCESS_COPY, mmap
 
 import google_crc32c
 import numpy as np
@@ -107,4 +109,7 @@ class Column:
         self.tail[self.filled : end] = fill_scalar(self.layout.dtype)
 
     def _blank(self) -> np.ndarray:
-        return np.empty(self.layout.shape, self.layout.dtype)  # memory that no row was put into takes none
+        """Memory of the system's own, of which what no row was put into takes none and costs no search of the heap."""
+        n = prod(self.layout.shape)
+        memory = mmap(-1, max(1, n * self.layout.dtype.itemsize), access=ACCESS_COPY)
+        return np.frombuffer(memory, self.layout.dtype, n).reshape(self.layout.shape)

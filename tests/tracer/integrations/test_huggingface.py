@@ -40,12 +40,12 @@ def built(name: str, **options: Any) -> nn.Module:
             getattr(transformers, f"{name}{part}") for part in ("Config", "ForSequenceClassification")
         )
     torch.manual_seed(0)
-    made: nn.Module = model(config(**SIZES, **options))
+    made: nn.Module = model(config(**{**SIZES, **options}))
     return made
 
 
-def bert() -> nn.Module:
-    return built("Bert")
+def bert(**options: Any) -> nn.Module:
+    return built("Bert", **options)
 
 
 def llama() -> nn.Module:

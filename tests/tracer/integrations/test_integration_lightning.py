@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import tracer
 from tests import trainers
@@ -34,6 +34,7 @@ from tracer.recorder import RecordWarning
 trainers.skip_if_torchvision_is_broken()
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of what it imports
+    from lightning.fabric import Fabric
     from lightning.pytorch import Callback, LightningModule, Trainer
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.plugins.precision import MixedPrecision
@@ -230,12 +231,13 @@ def test_ids_that_are_not_known_are_left_out_or_given(tmp_path: Path) -> None:
     batches = DataLoader(Stream(), batch_size=trainers.BATCH)
     changes = options(minibatch=False, probes={"train": blobs(5)})
     with pytest.warns(RecordWarning, match=r"No example ids .* Stream, which is iterable.* ids="):
-        train(tmp_path / "a.zarr", [Recording(tmp_path / "a.zarr", **changes)], batches, module=Numbered)
+        bare = Recording(tmp_path / "a.zarr", **options(**IDS))
+        train(tmp_path / "a.zarr", [bare], batches, module=Numbered)
     given = Recording(tmp_path / "b.zarr", ids=lambda batch: batch[2], module="net", **changes)
     _, seen = train(tmp_path / "b.zarr", [given], batches, module=Numbered)
     with tracer.open(tmp_path / "a.zarr") as archive:
         assert archive.rows["n_ids"].tolist() == [0] * 13
-        assert "No example ids" in notes_of(archive)[0]
+        assert "No example ids" in archive.attributes["notes"][0]
     with tracer.open(tmp_path / "b.zarr") as archive:
         assert archive._source.read("steps/ids").tolist() == seen == [*range(trainers.N)] * 2
         assert archive.layers == ["0", "1", "4"]
@@ -273,3 +275,24 @@ def test_updates_that_a_scaler_leaves_out_are_marked(tmp_path: Path) -> None:
         assert archive.rows["skipped"].tolist() == [step == 2 for step in range(7)]
         assert archive._source.read("steps/ids").tolist() == seen
         assert np.isfinite(archive.rows["loss"]).tolist() == [step not in (0, 2) for step in range(7)]
+
+
+def test_what_fabric_prepared_is_recorded_under_its_own_names(tmp_path: Path) -> None:
+    fabric = Fabric(accelerator="cpu", devices=1)
+    x, y = blobs(12)
+    torch.manual_seed(0)
+    inner = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))
+    model, optimizer = fabric.setup(inner, torch.optim.SGD(inner.parameters(), lr=0.1))
+    loader = fabric.setup_dataloaders(DataLoader(TensorDataset(x, y, torch.arange(12)), 4, shuffle=True))
+    goal: dict[str, Any] = {"loss": F.cross_entropy, "probes": {"train": (x, y)}, "minibatch": ("loss",)}
+    numbers = []
+    with tracer.record(tmp_path / "a", model, optimizer, **goal) as run:
+        for a, b, number in run.batches(loader):
+            fabric.backward(F.cross_entropy(model(a), b))
+            optimizer.step()
+            optimizer.zero_grad()
+            numbers.append(number.tolist())
+    archive = tracer.open(tmp_path / "a")
+    assert [archive.ids(step).tolist() for step in (1, 2, 3)] == numbers
+    assert [row["name"] for row in archive.tensors] == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert archive.card["optimizer"]["class"] == "torch.optim.sgd.SGD" and archive.state == "complete"

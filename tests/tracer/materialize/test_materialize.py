@@ -11,7 +11,6 @@ from torch import nn
 import tracer
 from analyze.catalogue import available_metrics
 from analyze.engine.plan import make_plan
-from tests import zoo
 from tests.loops import blobs, mlp, record_text, run_loop
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
 from tracer.materialize import materialize
@@ -28,7 +27,9 @@ SHAPE = (3, 8, 8)
 
 def model():
     torch.manual_seed(0)
-    return nn.Sequential(zoo.Block(3, 4, 2), nn.Flatten(), nn.Linear(64, 8), nn.GELU(), nn.Linear(8, 3))
+    convolution, relu = nn.Conv2d(3, 4, 3, 2, 1, bias=False), nn.ReLU(inplace=True)  # which is called twice
+    start = (convolution, nn.BatchNorm2d(4), relu, nn.Flatten(), nn.Linear(64, 8), relu)
+    return nn.Sequential(*start, nn.Linear(8, 6), nn.GELU(), nn.Linear(6, 3))
 
 
 def record(path, capture, *, names=("train", "test"), **options):
@@ -77,15 +78,20 @@ def assert_equal(path, other):
         assert a.tobytes() == b.tobytes(), name
 
 
-def test_weights_alone_become_what_recording_would_have_stored(copy, full):
-    result = materialize(copy, **ASKED)
-    assert_equal(copy, full)
-    assert set(result.exact.values()) == {None} and result.notes == []
-    assert result.added["probes/train/masks"] == tracer.open(copy).steps("weights").tolist()
+@pytest.fixture(scope="module")
+def filled(bare, tmp_path_factory):
+    """What was filled in of all that a recording stores."""
+    return materialize(bare, **ASKED, output=tmp_path_factory.mktemp("filled") / "run.zarr")
 
 
-# Filled in together above; alone, by default, those of which each example takes a part of its own way.
-ALONE = ("gradients", "masks")
+def test_weights_alone_become_what_recording_would_have_stored(filled, full):
+    assert_equal(filled.path, full)
+    assert set(filled.exact.values()) == {None} and filled.notes == []
+    assert filled.added["probes/train/masks"] == tracer.open(filled.path).steps("weights").tolist()
+
+
+# Filled in together above; alone, by default, those that go through the network backwards.
+ALONE = ("gradients",)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +148,7 @@ def test_a_probe_added_afterwards_is_as_if_recorded(full, tmp_path):
     with tracer.open(path) as archive:
         assert archive.gram_probes == [("train", 8), ("test", 8)]
         assert archive.probes["test"].split == "test"
-        assert archive.probes["test"].gradients("0.conv1.weight", 4).shape == (8, 4, 3, 3, 3)
+        assert archive.probes["test"].gradients("0.weight", 4).shape == (8, 4, 3, 3, 3)
 
 
 def test_inner_products_with_an_added_probe_are_undefined_without_weights(tmp_path):
@@ -159,9 +165,7 @@ def test_inner_products_with_an_added_probe_are_undefined_without_weights(tmp_pa
         assert archive.steps("masks", "test").tolist() == [0, 6]
 
 
-def test_every_metric_of_a_full_recording_can_then_be_planned(copy, full):
-    materialize(copy, **ASKED)
-
+def test_every_metric_of_a_full_recording_can_then_be_planned(filled, full):
     def planned(path):
         found = {}
         with tracer.open(path) as archive:
@@ -173,7 +177,7 @@ def test_every_metric_of_a_full_recording_can_then_be_planned(copy, full):
                     found[name] = str(error)
         return found
 
-    assert planned(copy) == planned(full)
+    assert planned(filled.path) == planned(full)
 
 
 def test_what_was_recorded_of_the_training_itself_is_carried_over(tmp_path):
@@ -212,10 +216,9 @@ def test_what_was_recorded_of_the_training_itself_is_carried_over(tmp_path):
     np.testing.assert_array_equal(new.steps("masks")[ends], [3])
 
 
-def test_the_result_opens_with_xarray_and_without_warnings(copy):
-    materialize(copy, masks=8, gradients=8)
-    tree = xr.open_datatree(copy, engine="zarr")
-    assert tree["probes/train/masks"].sizes["masks_byte"] == 1
+def test_the_result_opens_with_xarray_and_without_warnings(filled):
+    tree = xr.open_datatree(filled.path, engine="zarr")
+    assert tree["probes/train/masks"].sizes["masks_byte"] == 2
     assert tree["gram"].sizes["example"] == 16
 
 

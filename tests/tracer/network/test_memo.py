@@ -65,8 +65,25 @@ def test_models_alike_are_traced_once(traced: list[nn.Module], monkeypatch: pyte
     assert len(traced) == 2 and torch.equal(now.run(named_tensors(other), X, Y)[0], other(X))
 
 
-def told(model: nn.Module, loss: Any = F.cross_entropy, x: Any = X, y: Any = Y, chunk: int = 64) -> Any:
-    return description(model, x, y, loss, None, chunk)
+class Counts(Scaled):
+    """Looks at how many examples there are, so that a table of it is for so many."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * float(len(x)) / len(x)
+
+
+def test_the_number_of_examples_together_counts_only_where_it_is_fixed(traced: list[nn.Module]) -> None:
+    networks = [
+        trace_once(model, X, Y, F.cross_entropy, chunk=chunk)
+        for model in (Scaled(), Counts())
+        for chunk in (4, 6, 4)
+    ]
+    assert [network.batch for network in networks] == [None] * 3 + [4, 6, 4]
+    assert [type(model) for model in traced] == [Scaled, Counts, Counts]
+
+
+def told(model: nn.Module, loss: Any = F.cross_entropy, x: Any = X, y: Any = Y) -> Any:
+    return description(model, x, y, loss, None)
 
 
 def changed(change: Callable[[Any], Any]) -> nn.Module:
@@ -120,7 +137,6 @@ CHANGES: dict[str, Callable[[], Any]] = {
     "shape of targets": lambda: told(Scaled(), y=F.one_hot(Y)),
     "inputs by name": lambda: told(Scaled(), x={"x": X}),
     "another name": lambda: told(Scaled(), x={"z": X}),
-    "chunk": lambda: told(Scaled(), chunk=32),
 }
 
 
@@ -171,6 +187,7 @@ class Stub:
     """Stands for a network."""
 
     constants: dict[str, Tensor] = {}  # noqa: RUF012
+    batch = None
     holds = True
 
     def derived(self) -> "Stub":

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tracer.network import randomness
+from tracer.network.hooks import Hook
 from tracer.network.randomness import comparable, generators_of, state_of, untouched_random_state
 
 NUMBERS = np.random.default_rng(0)
@@ -41,6 +42,12 @@ class Slotted:
         self.numbers = random.Random(2)
 
 
+def observed():
+    model = nn.Linear(1, 1)
+    model.register_forward_hook(Hook(NUMBERS.normal))
+    return model
+
+
 def closing():
     numbers = np.random.Generator(np.random.MT19937(5))
     return numbers, lambda: (lambda: numbers.random())()
@@ -68,6 +75,7 @@ def test_generators_are_found_wherever_code_refers_to_them():
         (nn.Sequential(nn.Linear(1, 1), Draws()), [Draws.own, STREAM]),
         (Draws().forward, [Draws.own, STREAM]),
         (nn.Sequential(nn.Linear(1, 1), nn.Dropout()), []),
+        (observed(), []),
         (random.SystemRandom(), []),
         (lambda: np.random.rand() + random.random(), []),
     ]:

@@ -11,8 +11,8 @@ from tests import zoo
 from tests.oracles.gradients import check_gram, per_example
 from tracer.gradients import Plan, rules
 from tracer.gradients.forms import Full, Outer
-from tracer.network import trace
 from tracer.network.copies import named_tensors
+from tracer.network.memo import trace_once
 from tracer.probe import Probe, ProbePass
 
 
@@ -30,7 +30,7 @@ class Branches(nn.Module):
 
 
 def surveyed(model: nn.Module, x: Tensor, y: Tensor, fixed: int | None = None) -> ProbePass:
-    network = trace(model, x, y, F.cross_entropy)
+    network = trace_once(model, x, y, F.cross_entropy)
     network.batch = fixed
     tensors = named_tensors(model)
     return ProbePass(

@@ -51,10 +51,10 @@ def test_late_copies_in_any_order_make_the_same_archive(everything, tmp_path, sl
 
 
 def test_an_update_right_after_a_snapshot_does_not_reach_it(tmp_path, slow):
-    expected = updates_at_once(tmp_path / "run.zarr", "cpu", 300)
+    expected = updates_at_once(tmp_path / "run.zarr", "cpu", 100)
     check_updates_at_once(tmp_path / "run.zarr", expected)
-    assert slow.fetched >= 600 and slow.most > 1
-    assert len(slow.buffers) < 450, "the memory of weights is not used again"  # each scalar has its own
+    assert slow.fetched >= 200 and slow.most > 1
+    assert len(slow.buffers) < 150, "the memory of weights is not used again"  # each scalar has its own
 
 
 def test_memory_is_taken_together_and_only_after_it_was_released(slow):
@@ -104,11 +104,11 @@ def elsewhere(tensor):
     return torch.empty(tensor.shape, dtype=tensor.dtype, device=META)
 
 
-COSTLY = ("ResNet18", "ResNet6", "VGG19BN", "LSTM", "GPT", "AlexNet", "Smooth")
+OFTEN = ("CNN", "ViT")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in COSTLY)) for name in zoo.MODELS]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in OFTEN)) for name in zoo.MODELS]
 )
 def test_a_probe_pass_on_an_accelerator_looks_at_no_value(name):
     model, x, y = zoo.build(name, n=5)

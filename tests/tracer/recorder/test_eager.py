@@ -84,8 +84,10 @@ def record(tmp_path: Any, model: nn.Module, match: str, **options: Any) -> Any:
 
 def test_a_model_that_branches_on_values_is_recorded_one_example_at_a_time(tmp_path):
     model = Branching()
-    why = r"one example at a time.*since torch.export cannot trace Branching past .*test_eager"
-    archive = record(tmp_path, model, why, loss=lambda outputs, targets: F.cross_entropy(outputs, targets))
+    said = r"one example at a time.*since torch.export cannot trace Branching past .*test_eager"
+    probes = {"train": blobs(5), "test": blobs(4, seed=7)}
+    loss = lambda outputs, targets: F.cross_entropy(outputs, targets)  # noqa: E731
+    archive = record(tmp_path, model, said, probes=probes, loss=loss)
     assert archive.card["network"] == "eager" and "Branching" in archive.card["network_reason"]
     assert archive.sites == ["body.1", "body.3", "act", ":leaky_relu"]
     assert archive.layers == ["body.0", "body.2", "body.4", "extra"]
@@ -140,7 +142,7 @@ def test_routed_examples_go_together_and_their_gradients_are_their_own(tmp_path)
 
 def test_a_generator_of_the_models_own_starts_anew_for_every_example(tmp_path):
     model = OwnNoise()
-    archive = record(tmp_path, model, "one example at a time")
+    archive = record(tmp_path, model, "one example at a time", probes={"train": blobs(4)})
     probe, steps = archive.probes["train"], archive.steps("outputs")
     model.load_state_dict({name: torch.from_numpy(w) for name, w in archive.weights(steps[0]).items()})
     noise = 0.1 * torch.randn(1, 6, generator=torch.Generator().manual_seed(3))
@@ -202,7 +204,8 @@ def test_probing_the_model_itself_changes_nothing(build):
         model = build()
         calls: list[int] = []
         model.register_forward_hook(lambda *_: calls.append(1))
-        run_loop("run.zarr", model, epochs=1, record=record, snapshots=tracer.every(1))
+        options = {"probes": {"train": blobs(4)}, "snapshots": tracer.every(1)}
+        run_loop("run.zarr", model, epochs=1, record=record, **options)
         assert len(calls) == 3
 
     with pytest.warns(RecordWarning):

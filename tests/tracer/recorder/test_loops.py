@@ -18,8 +18,8 @@ from tracer.recorder import RecordWarning
 
 def recording(path, model, optimizer, **options):
     x, y = blobs()
-    probes = {"train": (x[:6], y[:6])}
-    return tracer.record(path, model, optimizer, loss=F.cross_entropy, probes=probes, **options)
+    options = {"loss": F.cross_entropy, "probes": {"train": (x[:6], y[:6])}, **options}
+    return tracer.record(path, model, optimizer, **options)
 
 
 def loader(batch_size=6, **options):
@@ -111,7 +111,9 @@ def test_a_scalers_skipped_updates_are_marked(tmp_path, fused):
 def test_overlapping_recordings_of_a_scaler_are_forgotten_in_whatever_order_they_close(tmp_path):
     before = torch.amp.GradScaler.step
     models = [mlp() for _ in range(3)]
-    runs = [recording(tmp_path / str(k), model, sgd(model)).start() for k, model in enumerate(models)]
+    runs = [
+        recording(tmp_path / str(k), model, sgd(model), probes={}).start() for k, model in enumerate(models)
+    ]
     for run in runs:
         run.close()
     kept = [weakref.ref(model) for model in models]

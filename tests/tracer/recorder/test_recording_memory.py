@@ -31,7 +31,7 @@ def record(path: Path, n: int, memory: int) -> None:
     x, y = torch.randn(16, 256), torch.arange(16) % 2
     options: dict[str, Any] = {"loss": F.cross_entropy, "probes": probes, "memory": memory}
     with tracer.record(path, network, optimizer, gradients="exact", snapshots=tracer.every(1), **options):
-        for _ in range(4):
+        for _ in range(2):
             F.cross_entropy(network(x), y).backward()
             optimizer.step()
             optimizer.zero_grad()

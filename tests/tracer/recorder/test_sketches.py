@@ -88,17 +88,22 @@ def test_similar_without_gradients_says_how_to_have_them(tmp_path: Path) -> None
         archive.similar("test", 2)
 
 
-def test_verified_packed_and_exported(sketched: Path, tmp_path: Path) -> None:
+def assert_same(path: Path, other: Path) -> None:
+    with tracer.open(path) as one, tracer.open(other) as two:
+        assert np.array_equal(joint(one, 2), joint(two, 2))
+        assert one.probes["test"].sketch["layers"] == two.probes["test"].sketch["layers"]
+
+
+def test_verified_and_packed(sketched: Path, tmp_path: Path) -> None:
     report = verify(sketched, replay=True)
     assert not report.findings and report.counts["replayed"] == 4
-    pack(sketched, tmp_path / "packed.zarr")
+    assert_same(pack(sketched, tmp_path / "packed.zarr"), sketched)
+
+
+@pytest.mark.slow  # as all arrays are, in `tests/tracer/share/test_hdf5.py`
+def test_exported(sketched: Path, tmp_path: Path) -> None:
     export_hdf5(sketched, tmp_path / "run.h5")
-    import_hdf5(tmp_path / "run.h5", tmp_path / "back.zarr")
-    with tracer.open(sketched) as archive:
-        for other in ("packed.zarr", "back.zarr"):
-            with tracer.open(tmp_path / other) as copy:
-                assert np.array_equal(joint(copy, 2), joint(archive, 2))
-                assert copy.probes["test"].sketch["layers"] == archive.probes["test"].sketch["layers"]
+    assert_same(import_hdf5(tmp_path / "run.h5", tmp_path / "back.zarr"), sketched)
 
 
 def test_a_damaged_table_is_refused(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def record(path: Path, model: nn.Module) -> tuple[tracer.archive.Archive, np.nda
     return tracer.open(path), F.cross_entropy(model.eval()(x), y, reduction="none").detach().numpy()
 
 
-@pytest.mark.parametrize("kind", [Gates, Cast])
+@pytest.mark.parametrize("kind", [Gates, pytest.param(Cast, marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:The loss does not depend on:tracer.recorder.RecordWarning")
 def test_comparisons_in_place_keep_the_dtype(tmp_path: Path, kind: type[nn.Module]) -> None:
     torch.manual_seed(0)

@@ -5,8 +5,6 @@ import sys
 import textwrap
 
 import pytest
-import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -102,24 +100,3 @@ def test_nothing_but_an_archive_is_overwritten(tmp_path):
         recording(tmp_path / "b", exists="overwrite", resume=True)
     with pytest.raises(RecordError, match="exists='replace'"):
         recording(tmp_path / "b", exists="replace")
-
-
-def test_what_fabric_prepared_is_recorded_under_its_own_names(tmp_path):
-    fabric = pytest.importorskip("lightning.fabric").Fabric(accelerator="cpu", devices=1)
-    x, y = blobs(12)
-    torch.manual_seed(0)
-    inner = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))
-    model, optimizer = fabric.setup(inner, torch.optim.SGD(inner.parameters(), lr=0.1))
-    loader = fabric.setup_dataloaders(DataLoader(TensorDataset(x, y, torch.arange(12)), 4, shuffle=True))
-    options = {"loss": F.cross_entropy, "probes": {"train": (x, y)}, "minibatch": ("loss",)}
-    numbers = []
-    with tracer.record(tmp_path / "a", model, optimizer, **options) as run:
-        for a, b, number in run.batches(loader):
-            fabric.backward(F.cross_entropy(model(a), b))
-            optimizer.step()
-            optimizer.zero_grad()
-            numbers.append(number.tolist())
-    archive = tracer.open(tmp_path / "a")
-    assert [archive.ids(step).tolist() for step in (1, 2, 3)] == numbers
-    assert [row["name"] for row in archive.tensors] == ["0.weight", "0.bias", "2.weight", "2.bias"]
-    assert archive.card["optimizer"]["class"] == "torch.optim.sgd.SGD" and archive.state == "complete"

@@ -19,7 +19,7 @@ import zarr
 import tracer
 from tests import ROOT
 from tests.damage import SIZE, copied, files_of, go_on, weights, write_small
-from tests.recording import declare, put, put_row
+from tests.recording import declare, put, put_row, short_columns
 from tests.synthetic import write_archive
 from tracer.errors import ArchiveError, MissingTraceError, RecordError
 from tracer.recovery.resume import resume
@@ -68,7 +68,8 @@ def test_going_on_where_it_ended(path: Path) -> None:
         assert (archive.run_id, archive.state) == (run_id, "complete")
 
 
-@pytest.mark.parametrize("step", [0, 1, 3, 4])
+# Of the two streams one has a snapshot at each step, the other at every second.
+@pytest.mark.parametrize("step", [0, 3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))])
 def test_overlapping_steps_are_dropped_in_one_commit(path: Path, step: int) -> None:
     before = tracer.open(path).attributes["tracer"]
     writer = resume(path, step=step)
@@ -110,47 +111,55 @@ def test_a_killed_recording_loses_its_leftovers(path: Path) -> None:
     check(path, 6, 3)
 
 
-def test_many_objects_on_both_sides_of_the_seam(tmp_path: Path) -> None:
+@pytest.fixture
+def full() -> Iterator[int]:
+    """How many updates fill an object, which are few."""
+    with short_columns() as rows:
+        yield rows
+
+
+def test_many_objects_on_both_sides_of_the_seam(tmp_path: Path, full: int) -> None:
+    end = 2 * full + 800
     writer = Writer(tmp_path / "run.zarr", attributes={})
     declare(writer)
 
     def go(writer: Writer, first: int, last: int) -> None:
         for step in range(first, last):
-            late = {"late": float(step)} if step > 5000 else {}
+            late = {"late": float(step)} if step > full + 500 else {}
             put_row(writer, step, ids=np.arange(step % 20), scalars=late, lr=[0.1] * (1 + (step > 100)))
             if step % 2 == 0 and (step < 60 or step % 8 == 0):
                 put(writer, step)
-            if step % 3000 == 0:
+            if step % 700 == 0:
                 writer.flush()
 
-    go(writer, 0, 9000)
+    go(writer, 0, end)
     writer.close()
-    for resumed in (8192, 4095, 60):
+    for resumed in (2 * full, full - 1, 60):
         writer = resume(writer.path, step=resumed)
         assert verify(writer.path, full=True).ok
-        go(writer, resumed + 1, 9000)
+        go(writer, resumed + 1, end)
         writer.close()
         report = verify(writer.path, full=True)
         assert report.ok, str(report)
         with tracer.open(writer.path) as archive:
-            assert archive.rows["step"].tolist() == list(range(9000))
-            assert archive.steps("weights").tolist() == [*range(0, 60, 2), *range(64, 9000, 8)]
-            assert np.array_equal(archive.rows["late"][5001:], np.arange(5001, 9000))
-            assert all(len(archive.ids(step)) == step % 20 for step in range(0, 9000, 1711))
-    assert [entry["step"] for entry in archive.attributes["tracer"]["resumes"]] == [8192, 4095, 60]
+            assert archive.rows["step"].tolist() == list(range(end))
+            assert archive.steps("weights").tolist() == [*range(0, 60, 2), *range(64, end, 8)]
+            assert np.array_equal(archive.rows["late"][full + 501 :], np.arange(full + 501, end))
+            assert all(len(archive.ids(step)) == step % 20 for step in range(0, end, 411))
+    assert [entry["step"] for entry in archive.attributes["tracer"]["resumes"]] == [2 * full, full - 1, 60]
 
 
-def test_taken_up_twice_with_nothing_in_between(tmp_path: Path) -> None:
+def test_taken_up_twice_with_nothing_in_between(tmp_path: Path, full: int) -> None:
     path = tmp_path / "run.zarr"
     writer = Writer(path, attributes={})
     declare(writer)
-    for step in range(4200):  # the first object of each column is full
+    for step in range(full + 100):  # the first object of each column is full
         put_row(writer, step, ids=np.arange(2), loss=float(step))
-        if step in (10, 4190):
+        if step in (10, full + 90):
             put(writer, step)
     writer.close()
     for again in range(3):
-        writer = resume(path, step=4150)
+        writer = resume(path, step=full + 50)
         assert verify(path, full=True).ok
         writer._worker._inbox.put(None)  # as if it had been killed
         writer._worker.join()
@@ -159,7 +168,7 @@ def test_taken_up_twice_with_nothing_in_between(tmp_path: Path) -> None:
         assert report.ok, (again, str(report))
     resume(path).close()
     with tracer.open(path) as archive:
-        assert archive.rows["loss"].tolist() == list(range(4151))
+        assert archive.rows["loss"].tolist() == list(range(full + 51))
 
 
 def test_every_stream_and_the_minibatches_are_dropped_alike(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,17 @@ def test_an_object_that_could_not_be_written_stays_to_be_written() -> None:
         for _ in column.sealed():
             raise OSError("full")
     assert [number for number, _ in column.sealed()] == [0, 1]
+
+
+def test_an_empty_column_takes_nothing_of_the_heap() -> None:
+    tracemalloc.start()
+    try:
+        column = columns.Column(np.dtype("int64"), (2,), 1 << 16, 1 << 10)
+        assert tracemalloc.get_traced_memory()[1] < column.tail.nbytes / 10
+    finally:
+        tracemalloc.stop()
+    column.extend(np.arange(6).reshape(3, 2))
+    assert column.tail[:4].tolist() == [[0, 1], [2, 3], [4, 5], [-1, -1]]
 
 
 def test_buffers_are_reused() -> None:

@@ -20,11 +20,11 @@ from torch.overrides import TorchFunctionMode
 from tracer.network import Network
 from tracer.network.copies import unwrap, unwrapped_name
 from tracer.network.fixed_masks import by_example
+from tracer.network.hooks import Hook
 from tracer.network.table import Row, Site
 from tracer.network.torch_internals import opened
 from tracer.ops import ACTIVATIONS, APPLIED, OPERATORS
 from tracer.probe.packing import pack_on
-from tracer.recorder.forward.hook import Hook
 
 Level = Literal["functions", "modules", "outputs"]
 

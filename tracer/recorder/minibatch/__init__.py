@@ -16,10 +16,10 @@ from torch import nn
 
 from tracer.errors import RecordError, did_you_mean, first_line
 from tracer.network import Network
+from tracer.network.hooks import Hook
 from tracer.network.pytree import examples_in, first_tensor, leaves_of
 from tracer.network.torch_internals import within_transform
 from tracer.probe.observe import Units
-from tracer.recorder.forward.hook import Hook
 from tracer.recorder.forward.observer import Watch
 from tracer.recorder.minibatch.capture import Captured, Part, Slot, part_of
 from tracer.recorder.minibatch.losses import MinibatchLosses
