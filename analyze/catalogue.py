@@ -8,7 +8,7 @@ from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from analyze.contract import Metric
@@ -59,8 +59,8 @@ def _foreign(entries: Callable[..., Iterable[Any]], stamps: object) -> list[Any]
 
 def cards_of(module: ModuleType) -> list[Metric]:
     """Cards of the metrics a module defines itself (not those it imports)."""
-    values = vars(module).values()
-    cards = [value.card for value in values if isinstance(getattr(value, "card", None), Metric)]
+    functions = [value for value in vars(module).values() if isinstance(value, FunctionType)]
+    cards = [each.card for each in functions if isinstance(getattr(each, "card", None), Metric)]
     return [card for card in cards if card.module == module.__name__]
 
 
