@@ -12,6 +12,7 @@ import analyze
 from analyze.contract import metric
 from analyze.engine import incremental
 from analyze.engine.blocks import Worker, blocks_of
+from analyze.engine.cost import few
 from analyze.engine.fingerprint import Fingerprints, digest_of_sources, digest_of_value
 from analyze.engine.plan import make_plan
 from analyze.engine.replayed import with_activations
@@ -196,6 +197,8 @@ def test_no_array_is_read_that_no_fingerprint_covers(real, monkeypatch):
                 )
             except MissingTraceError:
                 continue
+            if plan.replays:
+                plan.steps = few(plan.steps, 2)
             covered.clear()
             prints.know(name, prints.of(plan))
             if plan.replays and plan.whole:
