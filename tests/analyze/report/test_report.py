@@ -194,6 +194,11 @@ def test_the_same_results_give_the_same_page(html, run):
     assert report.render(data.honest(), run) == html
 
 
+def test_templates_are_compiled_once(html, monkeypatch):
+    monkeypatch.setattr("jinja2.Environment.compile", lambda *_: pytest.fail("a template is compiled again"))
+    assert "</html>" in report.render(data.MadeResults({}))
+
+
 def test_every_metric_has_a_chapter_of_its_subject():
     cards = available_metrics().values()
     listed = [{"name": card.name, "title": card.title, "chapter": entries.chapter_of(card)} for card in cards]
