@@ -182,6 +182,7 @@ def test_the_report_of_a_run_that_is_gone_or_damaged_is_missing(tmp_path):
     survey.close()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_name_that_is_no_utf_8_is_on_the_page_and_has_a_report(tmp_path):
     write_archive(tmp_path / "a.zarr", steps=(0, 2))
     set_attributes(tmp_path / "a.zarr", {"title": ""})
