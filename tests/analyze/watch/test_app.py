@@ -126,6 +126,7 @@ def test_every_answer_keeps_others_out(get, survey):
     assert "default-src 'none'" in policy and "unsafe" not in policy
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_s_report_is_that_of_its_analysis_or_made_of_what_is_computed(get, survey):
     key = next(iter(survey.runs))
     status, headers, body = get(f"/runs/{key}/report.html")
