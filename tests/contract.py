@@ -140,10 +140,10 @@ def check_order_of_examples(card: Metric, archive: Archive) -> None:
 
 
 def check_plot(card: Metric, data: xr.Dataset, *, each: bool = False) -> None:
-    """The figure can be drawn, also of a single snapshot whose values are all undefined; of `each` by itself."""
+    """The figure can be drawn; with `each` also of a single snapshot, of undefined values, and of both at once."""
     assert card.plot is not None
     last = data.isel(step=[-1]) if "step" in data.dims else data
-    for shown in (data, last, _undefined(data)) if each else (data, _undefined(last)):
+    for shown in (data, last, _undefined(data), _undefined(last)) if each else (data,):
         figure = plot.draw(card.plot, shown)
         assert figure.axes and figure.get_figwidth() <= plot.WIDTH
         if shown is data and data.sizes.get("step", 0) > 2:
