@@ -217,7 +217,7 @@ def runs_of(folder, cosines, ratios=(), gaps=()):
     ]
 
 
-@pytest.mark.parametrize("n", [2, 6, 7, 9])
+@pytest.mark.parametrize("n", [2, pytest.param(6, marks=pytest.mark.slow), 7, 9])
 def test_no_interval_of_few_runs_or_of_resamples_that_all_agree(ordered, n):
     compared = analyze.compare(ordered[:n], bootstrap=50)
     one = compared.correlations.sel(measure="stiffness.cosine[train-train, all]", target="gap_error")
