@@ -59,8 +59,9 @@ def _foreign(entries: Callable[..., Iterable[Any]], stamps: object) -> list[Any]
 
 def cards_of(module: ModuleType) -> list[Metric]:
     """Cards of the metrics a module defines itself (not those it imports)."""
-    values = vars(module).values()
-    cards = [value.card for value in values if isinstance(getattr(value, "card", None), Metric)]
+    # Of what can be called alone: to ask a library for an attribute it lacks takes long.
+    held = (getattr(value, "card", None) for value in vars(module).values() if callable(value))
+    cards = [card for card in held if isinstance(card, Metric)]
     return [card for card in cards if card.module == module.__name__]
 
 

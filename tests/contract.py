@@ -11,6 +11,7 @@ from analyze import plot
 from analyze.arrays import SOURCES, View
 from analyze.contract import Metric
 from analyze.engine.blocks import Worker, _or_none, align
+from analyze.engine.cost import few
 from analyze.engine.plan import Plan, make_plan, static_bytes
 from analyze.plot.time_axis import carried
 from tracer.archive import Archive
@@ -27,7 +28,7 @@ DEFINED_WITHOUT_ARGUMENTS = {"capacity", "norm_measures"}
 QUICK = {
     "cna_landscape": {"points": 3},
     "expected_sharpness": {"pairs": 2},
-    "hessian": {"draws": 2, "nodes": 4, "trace_draws": 3, "top": 1, "tolerance": 0.1},
+    "hessian": {"draws": 2, "nodes": 2, "trace_draws": 2, "top": 1, "tolerance": 0.1},
     "image_functions": {"paths": 3},
     "local_elasticity": {"examples": 5},
     "local_learning_coefficient": {"chains": 2, "draws": 2, "burn_in": 0, "checks": False, "step_size": 1e-3},
@@ -139,10 +140,10 @@ def check_order_of_examples(card: Metric, archive: Archive) -> None:
 
 
 def check_plot(card: Metric, data: xr.Dataset, *, each: bool = False) -> None:
-    """The figure can be drawn, also of a single snapshot whose values are all undefined; of `each` by itself."""
+    """The figure can be drawn; with `each` also of a single snapshot, of undefined values, and of both at once."""
     assert card.plot is not None
     last = data.isel(step=[-1]) if "step" in data.dims else data
-    for shown in (data, last, _undefined(data)) if each else (data, _undefined(last)):
+    for shown in (data, last, _undefined(data), _undefined(last)) if each else (data,):
         figure = plot.draw(card.plot, shown)
         assert figure.axes and figure.get_figwidth() <= plot.WIDTH
         if shown is data and data.sizes.get("step", 0) > 2:
@@ -189,7 +190,7 @@ _results: dict[str, xr.Dataset] = {}
 
 
 def plan_of(card: Metric, archive: Archive) -> Plan:
-    """How a metric is computed with quick options."""
+    """How a metric is computed with quick options, and at three snapshots where it runs a network again."""
     import analyze
 
     others = [name.partition(".")[0] for name in (*card.reads, *card.optional) if "." in name]
@@ -197,6 +198,8 @@ def plan_of(card: Metric, archive: Archive) -> Plan:
         if name not in _results:
             _results.update(analyze.run(archive, [name]))
     plan = make_plan(card, QUICK.get(card.name, {}), archive, _results)
+    if plan.replays:
+        plan.steps = few(plan.steps, 3)
     assert static_bytes(archive, plan.views, plan.arrays) >= 0
     return plan
 

@@ -122,12 +122,12 @@ def test_curves_are_saved_by_the_ending_of_the_path(drawn, tmp_path):
         ("stiffness.cosine", {"pair": "train-trian"}, "did you mean 'train-train'"),
         ("stiffness.cosine", {"probe": "train"}, "has no probe; known: pair, layer"),
         ("path_overlap_ratio.ratio_mean", {}, "one value a run, not a curve"),
-        ("margin.gamma", {}, "none of 12 runs has margin: not in"),
+        ("margin.gamma", {}, "none of 4 runs has margin: not in"),
     ],
 )
 def test_what_cannot_be_drawn_is_a_sentence(folder, measure, options, message):
     with pytest.raises(MissingTraceError, match=message):
-        analyze.curves(f"{folder}/*.analysis", measure, **options)
+        analyze.curves(f"{folder}/w32-*.analysis", measure, **options)
 
 
 @pytest.mark.usefixtures("undrawn")

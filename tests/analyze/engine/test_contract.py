@@ -5,6 +5,7 @@ import pytest
 
 import analyze
 from analyze.arrays.recorded import Lazy
+from analyze.engine.cost import few
 from analyze.engine.plan import make_plan
 from tests import contract
 from tests.loops import record_text
@@ -30,7 +31,8 @@ def archives(everything, tmp_path_factory):
 @pytest.fixture(scope="module")
 def results(archives):
     rest = {name: options for name, options in contract.QUICK.items() if name not in OF_TOKENS}
-    whole = analyze.run(archives["stiffness"], options=rest, patience=60)
+    run = archives["stiffness"]
+    whole = analyze.run(run, options=rest, patience=60, snapshots=few(run.steps("weights"), 3))
     whole.skipped = {name: why for name, why in whole.skipped.items() if name not in OF_TOKENS}
     return whole, analyze.run(archives[min(OF_TOKENS)], sorted(OF_TOKENS))
 

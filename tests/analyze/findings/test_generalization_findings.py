@@ -176,7 +176,7 @@ def test_a_gap_has_as_many_digits_as_its_interval_and_one_sign():
         }
         return outcome(made_of).sentence
 
-    small = text(400_000, 200, 400)
-    assert "0.05% of 400,000 training examples and 0.10% of 400,000 test examples" in small
-    assert "a generalization gap of 0.05 percentage points (0.03 to 0.07)" in small
+    small = text(100_000, 50, 100)
+    assert "0.05% of 100,000 training examples and 0.10% of 100,000 test examples" in small
+    assert "a generalization gap of 0.05 percentage points (0.01 to 0.10)" in small
     assert "fewer of the test examples, by 10.0 percentage points (7.8 to 12.2)" in text(10_000, 3000, 2000)

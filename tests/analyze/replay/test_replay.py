@@ -24,7 +24,8 @@ def probes(x, y, n=12):
     }
 
 
-@pytest.fixture(scope="module", params=["mlp", "cnn", "resnet"])
+# The last has convolutions and what becomes of them; without its shortcuts and statistics they are slow.
+@pytest.fixture(scope="module", params=["mlp", pytest.param("cnn", marks=pytest.mark.slow), "resnet"])
 def recorded(request, tmp_path_factory):
     """A run that recorded everything of everything, and its model after training."""
     path = tmp_path_factory.mktemp(request.param) / "run.zarr"
@@ -104,8 +105,8 @@ def test_a_state_s_own_masks_reproduce_it_and_another_s_do_not(recorded):
     assert not torch.equal(fixed, last.outputs("test"))
 
 
-def test_with_every_gate_held_the_network_is_affine():
-    state = Replay(_trained(mlp())).at(0).double()
+def test_with_every_gate_held_the_network_is_affine(trained):
+    state = Replay(trained).at(0).double()
     test, masks = state.probe("test"), state.masks("test")
     base = state.outputs(torch.zeros_like(test.inputs), masks=masks)
     once, twice = (state.outputs(factor * test.inputs, masks=masks) - base for factor in (1, 2))
@@ -157,13 +158,19 @@ def test_memory_bounds_the_chunks_but_not_the_result(recorded):
     assert sum(seen) == 2 * many.n
 
 
-def test_parameters_as_one_vector_and_back():
-    state = Replay(_trained(mlp())).at(0)
+def test_parameters_as_one_vector_and_back(trained):
+    state = Replay(trained).at(0)
     vector = state.flat()
     assert vector.shape == (sum(state.tensors[name].numel() for name in state.parameters),)
     for name, tensor in state.unflat(vector).items():
         assert torch.equal(tensor, state.tensors[name])
     assert state.with_tensors(state.unflat(0 * vector)).outputs("train").unique().numel() == 1
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A short run of a small network."""
+    return _trained(mlp())
 
 
 def _trained(model, *, keep=[], **options):  # noqa: B006 (the folder lives as long as the tests)

@@ -65,6 +65,7 @@ def test_the_page_shows_the_run_the_findings_and_every_metric(html):
     assert "the archive holds no sums" in page.text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_recording_that_ended_early_is_said_to_have(tmp_path):
     archive = data.archive(tmp_path)
     assert "not complete" not in Page(report.render(data.MadeResults({}), archive)).text
@@ -73,6 +74,7 @@ def test_a_recording_that_ended_early_is_said_to_have(tmp_path):
     assert "not complete (interrupted): everything below ends at step 100" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_gap_is_labelled_by_what_it_is_against(run):
     results = data.honest()
     assert "percentage points, test − train" in Page(report.render(results, run)).text
@@ -88,6 +90,7 @@ def test_the_gap_is_labelled_by_what_it_is_against(run):
     assert "gap = val - train" in text and "test − train" not in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_of_a_thing_is_one(tmp_path):
     archive = data.archive(tmp_path)
     archive.rows = {name: values[:2] for name, values in archive.rows.items()}
@@ -184,6 +187,7 @@ def test_undefined_values_are_counted_with_the_metrics_own_rule(html):
     }
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_without_an_archive_still_shows_results():
     page = Page(report.render(data.honest()))
     assert "trained" not in page.ids
@@ -192,6 +196,11 @@ def test_a_report_without_an_archive_still_shows_results():
 
 def test_the_same_results_give_the_same_page(html, run):
     assert report.render(data.honest(), run) == html
+
+
+def test_templates_are_compiled_once(html, monkeypatch):
+    monkeypatch.setattr("jinja2.Environment.compile", lambda *_: pytest.fail("a template is compiled again"))
+    assert "</html>" in report.render(data.MadeResults({}))
 
 
 def test_every_metric_has_a_chapter_of_its_subject():
@@ -228,7 +237,8 @@ def test_a_very_large_figure_becomes_a_picture(monkeypatch):
 
 def test_figures_drawn_before_are_used_as_they_are(tmp_path):
     (tmp_path / "stiffness.svg").write_text('<?xml version="1.0"?><svg><text>drawn before</text></svg>')
-    path = report.write(data.honest(), tmp_path / "report.html", figures=tmp_path)
+    results = data.MadeResults({"stiffness": data.honest()["stiffness"]})
+    path = report.write(results, tmp_path / "report.html", figures=tmp_path)
     assert "<text>drawn before</text>" in path.read_text()
 
 
@@ -246,7 +256,7 @@ def test_a_figure_drawn_before_is_drawn_again_only_where_it_is_no_drawing(tmp_pa
     assert svg.fragment(draw, "k", "label", path) == svg.inline(text, "k", "label")
     for without_end in ("<!--", "<metadata>"):
         path.write_text(text.replace("</svg>", without_end * 200_000 + "</svg>"))
-        assert without_end not in svg.fragment(lambda: figure, "k", "label", path)
+        assert without_end not in svg.fragment(Figure, "k", "label", path)
 
 
 def test_references_are_numbered_in_the_order_of_the_page(html):

@@ -126,6 +126,7 @@ def test_every_answer_keeps_others_out(get, survey):
     assert "default-src 'none'" in policy and "unsafe" not in policy
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_s_report_is_that_of_its_analysis_or_made_of_what_is_computed(get, survey):
     key = next(iter(survey.runs))
     status, headers, body = get(f"/runs/{key}/report.html")
@@ -182,6 +183,7 @@ def test_the_report_of_a_run_that_is_gone_or_damaged_is_missing(tmp_path):
     survey.close()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_name_that_is_no_utf_8_is_on_the_page_and_has_a_report(tmp_path):
     write_archive(tmp_path / "a.zarr", steps=(0, 2))
     set_attributes(tmp_path / "a.zarr", {"title": ""})

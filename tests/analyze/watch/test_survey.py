@@ -42,6 +42,12 @@ def watched():
         one.close()
 
 
+@pytest.fixture
+def margin_alone(monkeypatch):
+    """One metric, for tests of what becomes of runs."""
+    monkeypatch.setattr(module, "METRICS", ("margin",))
+
+
 @pytest.fixture(scope="module")
 def looked(runs):
     """A survey of both runs that has looked at them, how the directory was before, and what was kept then."""
@@ -139,6 +145,7 @@ def test_what_is_known_is_not_computed_again(runs, watched, monkeypatch):
     assert lines(survey, "margin")[0]["x"] == [0, 2, 4, 8] and survey.version > version
 
 
+@pytest.mark.usefixtures("margin_alone")
 def test_a_run_that_is_damaged_deleted_replaced_or_begins_costs_no_other(tmp_path, watched):
     write_archive(tmp_path / "a.zarr", steps=(0, 2))
     survey = watched(tmp_path)
@@ -200,6 +207,7 @@ def test_nothing_is_written_to_the_directory(runs, looked, tmp_path):
     assert not survey._folder.exists()
 
 
+@pytest.mark.usefixtures("margin_alone")
 def test_links_that_are_not_followed_are_told(runs, watched, tmp_path):
     (tmp_path / "linked.zarr").symlink_to(next(runs.glob("*.zarr")))
     survey = watched(tmp_path)
@@ -207,6 +215,7 @@ def test_links_that_are_not_followed_are_told(runs, watched, tmp_path):
     assert "1 link to an archive is not followed (linked.zarr)" in survey.state()["trouble"]
 
 
+@pytest.mark.usefixtures("margin_alone")
 def test_runs_at_a_url_are_watched_too(runs, watched):
     import fsspec
 
@@ -216,10 +225,11 @@ def test_runs_at_a_url_are_watched_too(runs, watched):
     survey.look()
     (run,) = survey.state()["runs"]
     assert (run["name"], run["updates"], run["note"]) == ("a", 8, "")
-    assert lines(survey, "stiffness") and report_of(next(iter(survey.runs.values())), survey.place) is None
+    assert lines(survey, "margin") and report_of(next(iter(survey.runs.values())), survey.place) is None
     memory.rm("/watched", recursive=True)
 
 
+@pytest.mark.usefixtures("margin_alone")
 def test_only_a_report_within_the_directory_is_served(tmp_path, watched):
     write_archive(tmp_path / "runs" / "a.zarr", steps=(0, 2))
     survey = watched(tmp_path / "runs")
@@ -245,6 +255,7 @@ def test_a_place_that_is_not_there_is_a_sentence(tmp_path):
         Survey(str(tmp_path / "none"))
 
 
+@pytest.mark.usefixtures("margin_alone")
 def test_a_name_that_is_no_utf_8_is_a_run_like_any_other(tmp_path, watched):
     write_archive(tmp_path / "a.zarr", steps=(0, 2))
     (tmp_path / "a.zarr").rename(Path(os.fsdecode(bytes(tmp_path) + b"/\xff.zarr")))
@@ -277,6 +288,7 @@ def test_whatever_ends_a_look_is_told_and_the_next_look_comes(runs, watched, mon
     assert survey.state()["trouble"] == "" and survey.version == version + 2
 
 
+@pytest.mark.usefixtures("margin_alone")
 def test_the_loss_of_a_run_that_diverged_is_no_number_of_before(tmp_path, watched, monkeypatch):
     diverging(monkeypatch, after=3)
     write_archive(tmp_path / "a.zarr", steps=(0, 8))

@@ -147,10 +147,15 @@ def small_network():
     return randomise(Small())
 
 
+@pytest.fixture(scope="module")
+def small():
+    """Network and tensors of a small convolutional network."""
+    return traced(small_network(), 1, 4, 4)
+
+
 @pytest.mark.parametrize("units", ["unrolled", "channels"])
-def test_convolutions_are_measured_unrolled(units):
-    model = small_network()
-    network, tensors = traced(model, 1, 4, 4)
+def test_convolutions_are_measured_unrolled(small, units):
+    network, tensors = small
     result = capacity([tensors], [network], np.array([2.0]), units=units)
     w = {name: value.astype(np.float64) for name, value in tensors.items()}
     size = (w["bn.weight"] / np.sqrt(w["bn.running_var"] + 1e-5)).reshape(2, 1, 1, 1)
@@ -175,8 +180,8 @@ def test_each_step_has_its_own_table():
     np.testing.assert_array_equal(result["l2_norm"][0], result["l2_norm"][1])
 
 
-def test_biases_and_maximum_are_options():
-    network, tensors = traced(small_network(), 1, 4, 4)
+def test_biases_and_maximum_are_options(small):
+    network, tensors = small
     plain = capacity([tensors], [network], np.ones(1))
     biased = capacity([tensors], [network], np.ones(1), include_bias=True)
     assert (biased["l1_path_norm"] > plain["l1_path_norm"]).all()
