@@ -5,6 +5,7 @@ import gc
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,11 @@ collect_ignore_glob = ["tracer/integrations/*"]
 TESTS = Path(__file__).parent / "tests"
 
 FEW = 4  # files that one process has run before others have imported torch
+# Files whose tests run in forks of one server (`tests/forks.py`), which takes seconds to start: all for one process.
+FORKING = {
+    f"tests/{name}.py"
+    for name in ("attacks/test_operands", "project/test_guides", "tracer/recorder/test_ranks")
+}
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
@@ -45,6 +51,19 @@ def pytest_collection_finish() -> None:
     card = sys.modules.get("tracer.recorder.card")
     if card is not None:  # what git says of this checkout, once for all recordings of a process
         card._git = functools.cache(card._git)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One file at a time, as `--dist loadfile` has it, with those that fork as one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "forking" if file in FORKING else file
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 _searches = 0  # for garbage, of everything, so far

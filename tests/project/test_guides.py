@@ -1,17 +1,15 @@
 """The guides for developers: their worked examples run, and every place in the code that the pages name exists."""
 
 import ast
-import os
 import re
 import shutil
-import subprocess
-import sys
 import textwrap
 from functools import cache
 
 import pytest
 
 from tests import ROOT, parsed
+from tests.forks import apart, run_in
 from tests.project.test_docs import blocks
 from tracer import ops
 from tracer.gradients import rules
@@ -117,8 +115,4 @@ def test_adding_a_stream_is_a_record_an_observer_and_a_reader(house):
     with (house / "analyze/arrays/recorded.py").open("a", encoding="utf-8") as file:
         file.write("\n\n" + array)
     (house / "use.py").write_text(use, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(house)}
-    done = subprocess.run(
-        [sys.executable, "use.py"], cwd=house, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    apart(run_in, house, "use.py")
