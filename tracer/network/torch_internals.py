@@ -154,15 +154,18 @@ def fake_tensors() -> Iterator[Any]:
 
 @contextmanager
 def lean() -> Iterator[None]:
-    """Trace without what PyTorch keeps for others: what operations gave, and which lines of code called them.
+    """Trace without what PyTorch makes for others.
 
-    Symbols as sizes hardly ever hit its cache, and filling that takes a quarter of a trace; lines take a tenth.
+    What operations gave: symbols as sizes hardly ever hit that cache, and filling it takes a quarter of a trace. The
+    lines of code that called them take a tenth, and as much the Python of graphs, which a graph that is lazy makes
+    when it is called.
     """
     import torch._dynamo.config as settings
+    from torch.fx import _lazy_graph_module as graphs
 
     lines = "do_not_emit_stack_traces"
     before = getattr(fx.config, lines, None)
-    with settings.patch(fake_tensor_cache_enabled=False):
+    with settings.patch(fake_tensor_cache_enabled=False), graphs._use_lazy_graph_module(True):
         if before is not None:  # PyTorch 2.13 has it
             setattr(fx.config, lines, True)
         try:

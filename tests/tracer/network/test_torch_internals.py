@@ -222,9 +222,14 @@ def test_losses_that_pytorch_misreads_have_forms_in_python_that_are_put_back():
     assert decomposition_table == before
 
 
-def test_a_trace_keeps_no_cache_of_what_operations_give_nor_lines_of_code():
+def test_a_trace_keeps_no_cache_of_what_operations_give_nor_lines_and_makes_less_code(monkeypatch):
     from torch._subclasses.fake_tensor import FakeTensorMode
 
+    made = []
+    code = torch.fx.Graph.python_code
+    monkeypatch.setattr(torch.fx.Graph, "python_code", lambda *of, **how: made.append(1) or code(*of, **how))
+    torch.export.export(nn.ReLU(), (torch.ones(2),))
+    usual = len(made)
     before = torch._dynamo.config.fake_tensor_cache_enabled
     lines = getattr(torch.fx.config, "do_not_emit_stack_traces", None)
     with lean():
@@ -233,6 +238,7 @@ def test_a_trace_keeps_no_cache_of_what_operations_give_nor_lines_of_code():
     assert torch._dynamo.config.fake_tensor_cache_enabled is before
     assert lines is getattr(torch.fx.config, "do_not_emit_stack_traces", None)
     assert lines is None or not any("stack_trace" in node.meta for node in program.graph.nodes)
+    assert len(made) - usual < usual
 
 
 def test_a_part_is_traced_with_symbols_as_sizes():
