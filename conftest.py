@@ -25,6 +25,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Importing a trainer takes seconds in every process that runs tests, and there are no doctests in these.
 collect_ignore_glob = ["tracer/integrations/*"]
+# All of these are slow, and imported only where slow tests are asked for; `.ci/run` does.
+TRAINERS = {f"test_integration_{name}.py" for name in ("lightning", "transformers")}
 TESTS = Path(__file__).parent / "tests"
 
 FEW = 4  # files that one process has run before others have imported torch
@@ -35,8 +37,10 @@ FORKING = {
 }
 
 
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Modules that tests use hold no doctests: they are imported where a test needs them."""
+    if collection_path.name in TRAINERS and "not slow" in config.getoption("markexpr"):
+        return True
     helper = collection_path.suffix == ".py" and not collection_path.name.startswith(("test_", "__init__"))
     return True if helper and TESTS in collection_path.parents else None
 

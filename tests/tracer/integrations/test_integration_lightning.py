@@ -43,6 +43,7 @@ with warnings.catch_warnings():
 
 IDS = {"minibatch": False, "probes": {}}  # nothing but rows and weights
 pytestmark = [
+    pytest.mark.slow,
     # Advice on settings that are on purpose: few workers, small logging intervals.
     pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
     # Lightning asks torch's trees in the way that torch 2.13 deprecates.
@@ -100,7 +101,7 @@ def train(
     return model, seen
 
 
-@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("accumulation", [1, 3])
 def test_the_archive_is_that_of_the_plain_loop(tmp_path: Path, accumulation: int) -> None:
     recording = Recording(tmp_path / "a.zarr", **options())
     model, seen = train(tmp_path / "a.zarr", [recording], accumulation=accumulation)
@@ -111,7 +112,7 @@ def test_the_archive_is_that_of_the_plain_loop(tmp_path: Path, accumulation: int
         assert len(archive.epoch_ends) == trainers.EPOCHS
 
 
-@pytest.mark.parametrize("precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_training_is_unchanged(tmp_path: Path, precision: str) -> None:
     outcomes = []
     for callbacks in ([], [Recording(tmp_path / "a.zarr", **options())]):
@@ -137,14 +138,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-WORKER = pytest.param(reordered, 1, marks=pytest.mark.slow)  # test_order.py has workers with a plain loop
-# Workers are asked of those that persist too; what an epoch leaves out, of a part of each.
-RARELY = ("workers", "drop last")
-
-
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in RARELY)) for kind in KINDS]
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_ids_are_those_of_the_batches_trained_on(tmp_path: Path, kind: str) -> None:
     of_loader, of_trainer = KINDS[kind]
     batches = loader(**of_loader)
@@ -161,7 +155,7 @@ def test_ids_are_those_of_the_batches_trained_on(tmp_path: Path, kind: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("collate", "workers"), [(reordered, 0), WORKER, (dropped, 0)], ids=["moved", "worker", "dropped"]
+    ("collate", "workers"), [(reordered, 0), (reordered, 1), (dropped, 0)], ids=["moved", "worker", "dropped"]
 )
 @pytest.mark.filterwarnings("ignore::tracer.recorder.messages.RecordWarning")
 def test_ids_go_with_the_examples_that_a_collate_fn_moves(tmp_path: Path, collate: Any, workers: int) -> None:

@@ -41,6 +41,7 @@ IDS = {"minibatch": False, "probes": {}}  # nothing but rows and weights
 QUIET = {"report_to": [], "use_cpu": True, "disable_tqdm": True, "logging_strategy": "no"}
 PLAIN = {"save_strategy": "no", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
 SIZES = {"num_train_epochs": trainers.EPOCHS, "per_device_train_batch_size": trainers.BATCH}
+pytestmark = pytest.mark.slow
 
 
 class Ordered(Trainer):
@@ -79,7 +80,7 @@ def train(
     return model, seen
 
 
-@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("accumulation", [1, 3])
 def test_the_archive_is_that_of_the_plain_loop(tmp_path: Path, accumulation: int) -> None:
     recording = Recording(tmp_path / "a.zarr", **options())
     model, seen = train(tmp_path / "a.zarr", [recording], gradient_accumulation_steps=accumulation)
@@ -93,8 +94,8 @@ def test_the_archive_is_that_of_the_plain_loop(tmp_path: Path, accumulation: int
 @pytest.mark.parametrize(
     ("collate", "workers"),
     [
-        pytest.param(reordered, 0, marks=pytest.mark.slow),
-        pytest.param(reordered, 1, marks=pytest.mark.slow),
+        (reordered, 0),
+        (reordered, 1),
         (dropped, 0),
     ],
     ids=["moved", "worker", "dropped"],
@@ -109,7 +110,7 @@ def test_ids_go_with_the_examples_that_a_collate_fn_moves(tmp_path: Path, collat
     check_ids_of_collated(tmp_path / "a.zarr", seen, collate)
 
 
-@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("bf16", [False, True])
 def test_training_is_unchanged(tmp_path: Path, bf16: bool) -> None:
     outcomes = []
     for callbacks in ([], [Recording(tmp_path / "a.zarr", **options())]):
@@ -133,14 +134,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("workers", "drop last")),
-        "persistent workers",
-        "no whole epoch",
-    ],
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_ids_are_those_of_the_batches_trained_on(tmp_path: Path, kind: str) -> None:
     recording = Recording(tmp_path / "a.zarr", **options(**IDS))
     _, seen = train(tmp_path / "a.zarr", [recording], Trainer, **KINDS[kind])
@@ -156,7 +150,7 @@ class BreakOff(TrainerCallback):
             raise RuntimeError("the lights went out")
 
 
-@pytest.mark.parametrize("managed", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("managed", [False, True])
 def test_a_training_that_broke_off_and_went_on(tmp_path: Path, managed: bool) -> None:
     path = tmp_path / "a.zarr"
     saving = {"save_strategy": "steps", "save_steps": 4, "save_only_model": False}
