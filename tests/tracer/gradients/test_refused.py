@@ -137,7 +137,7 @@ class Twice(nn.Module):
         return self.model(torch.cat([x, x]))[: len(x)]
 
 
-@pytest.mark.parametrize("n", [2, 4])
+@pytest.mark.parametrize("n", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("normed", [False, True], ids=["lstm", "weight norm"])
 def test_the_table_of_a_model_that_takes_no_single_example_takes_one(normed: bool, n: int) -> None:
     torch.manual_seed(0)

@@ -197,7 +197,10 @@ class Counting(Branching):
         return super().forward(x) + self.passes
 
 
-@pytest.mark.parametrize("build", [pytest.param(Branching, marks=pytest.mark.slow), OwnNoise, Counting])
+RARELY = [pytest.param(build, marks=pytest.mark.slow) for build in (Branching, Counting)]
+
+
+@pytest.mark.parametrize("build", [OwnNoise, *RARELY])
 def test_probing_the_model_itself_changes_nothing(build):
     def train(record):
         torch.manual_seed(0)

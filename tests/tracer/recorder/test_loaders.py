@@ -126,7 +126,10 @@ def test_ids_are_those_of_the_examples_trained_on(tmp_path, kind):
     assert found == seen and len(archive.epoch_ends) == 2
 
 
-@pytest.mark.parametrize("kind", GIVEN)
+# Other workers tell as little in any order.
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "iterable, workers")) for kind in GIVEN]
+)
 def test_ids_that_a_loader_cannot_tell_are_refused_or_given(tmp_path, kind):
     torch.manual_seed(0)
     with pytest.raises(RecordError, match=r"ids=function_of_a_batch.*run\.step"):

@@ -156,7 +156,8 @@ def mask_steps(path, batches, every, epochs, schedule, **options):
 
 # One batch left over, or two.
 @pytest.mark.parametrize(
-    ("batches", "every"), [(4, 1), (5, 2), (2, 2), pytest.param(5, 3, marks=pytest.mark.slow)]
+    ("batches", "every"),
+    [(5, 2), (2, 2), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((4, 1), (5, 3)))],
 )
 def test_masks_of_ends_of_epochs_are_of_the_very_updates_that_end_them(tmp_path, batches, every):
     ends, steps = mask_steps(tmp_path / "a", batches, every, 4, tracer.epochs(), snapshots=tracer.every(1))

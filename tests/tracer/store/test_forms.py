@@ -55,7 +55,9 @@ def test_masks_are_encoded_the_better_way(rate: float, compressor: str, most: fl
     assert stored <= most * values.nbytes
 
 
-@pytest.mark.parametrize("rate", [0.01, 0.03, 0.08])
+@pytest.mark.parametrize(
+    "rate", [0.03, *(pytest.param(rate, marks=pytest.mark.slow) for rate in (0.01, 0.08))]
+)
 def test_masks_are_near_the_entropy_given_the_snapshot_before(rate: float, tmp_path: Path) -> None:
     values = flipping(rate, (65, 80, 16))
     write(tmp_path, packed(MASKS, values.shape, values.dtype, values.__getitem__), values)

@@ -30,7 +30,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack(folder / "run.zarr", folder / "packed.zarr")
 
 
-@pytest.fixture(scope="module", params=["directory", "zip", "url"])
+@pytest.fixture(scope="module", params=["directory", pytest.param("zip", marks=pytest.mark.slow), "url"])
 def source(request: pytest.FixtureRequest, path: Path) -> Source:
     if request.param == "directory":
         return Source(path)

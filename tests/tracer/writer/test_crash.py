@@ -76,7 +76,7 @@ def kill(path: Path, instant: random.Random) -> int:
 
 
 @pytest.mark.parametrize(
-    "files", [pytest.param(n, marks=[] if n in (4, 19, 34) else [pytest.mark.slow]) for n in range(1, 44, 3)]
+    "files", [pytest.param(n, marks=[] if n in (4, 19) else [pytest.mark.slow]) for n in range(1, 44, 3)]
 )
 def test_killed_between_any_two_files_of_a_commit(tmp_path: Path, files: int) -> None:
     process = start(tmp_path / "run.zarr", 100, files)
