@@ -6,7 +6,7 @@ what tables promise must lie within the arrays. Everything else about the values
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
 
@@ -21,6 +21,7 @@ _MAX_INNER = 1 << 20  # inner chunks of an object
 _MAX_AXES = 32
 _MAX_DEPTH = 64
 _MAX_HOLDERS = 1 << 21  # lists and objects of a document: 20 for each node there may be
+_HOLDERS = {dict, list}  # as which they are read
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f/\\]+")
 
 CODECS = {"bytes", "crc32c", "sharding_indexed", "transpose", "gzip", "zstd", "blosc", "vlen-utf8"}
@@ -50,16 +51,17 @@ def parse(document: bytes) -> Any:
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deep") from None
-    level = [value]
+    level = [value] if type(value) in _HOLDERS else []
     for _ in range(_MAX_DEPTH):
-        level = [item for holder in level for item in _items(holder) if isinstance(item, dict | list)]
         if not level:
             return value
+        level = [
+            item
+            for holder in level
+            for item in (holder.values() if type(holder) is dict else holder)
+            if type(item) in _HOLDERS
+        ]
     raise ValueError("it is nested too deep")
-
-
-def _items(holder: Any) -> Iterable[Any]:
-    return holder.values() if isinstance(holder, dict) else holder if isinstance(holder, list) else ()
 
 
 def _no_constant(name: str) -> None:
