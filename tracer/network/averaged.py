@@ -53,8 +53,8 @@ def made_of(name: str, loss: Loss, outputs: Tensor, targets: Any) -> str:
         outputs = torch.cat([outputs, outputs.roll(1, 0), 0.9 * outputs])
         targets = take(targets, torch.arange(3 * n) % n, n)
         whole = loss(outputs, targets)
-        bound = max(_SAME, _ROUNDINGS * torch.finfo(whole.dtype).eps)
-        whole = whole.double()
+        few = _ROUNDINGS * torch.finfo(whole.dtype).eps if whole.is_floating_point() else 0.0
+        whole, bound = whole.double(), max(_SAME, few)
         alone = each_alone(loss, outputs, targets).double()
     alone = alone[~alone.isnan()]  # of examples that the loss leaves out
     size = alone.abs().mean()

@@ -162,17 +162,18 @@ def lean() -> Iterator[None]:
     """
     import torch._dynamo.config as settings
     from torch.fx import _lazy_graph_module as graphs
+    from torch.fx import config
 
     lines = "do_not_emit_stack_traces"
-    before = getattr(fx.config, lines, None)
+    before = getattr(config, lines, None)
     with settings.patch(fake_tensor_cache_enabled=False), graphs._use_lazy_graph_module(True):
         if before is not None:  # PyTorch 2.13 has it
-            setattr(fx.config, lines, True)
+            setattr(config, lines, True)
         try:
             yield
         finally:
             if before is not None:
-                setattr(fx.config, lines, before)
+                setattr(config, lines, before)
 
 
 @contextmanager
