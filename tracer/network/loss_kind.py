@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from tracer.network.copies import quiet
-from tracer.network.objective import aligned_rule, name_of, unreduced
+from tracer.network.objective import aligned_rule, loss_name, unreduced
 from tracer.network.randomness import untouched_random_state
 from tracer.spec.correctness import UNSAID, Correctness
 
@@ -58,8 +58,7 @@ def correctness_of(loss: Callable[..., Any], outputs: Tensor, targets: Any) -> C
     """
     if not isinstance(targets, Tensor) or not isinstance(outputs, Tensor) or targets.ndim == 0:
         return Correctness(
-            "none",
-            reason=f"the targets of the loss {name_of(loss)} are not one tensor, so no answer is correct",
+            "none", reason=f"the targets of {_name(loss)} are not one tensor, so no answer is correct"
         )
     room = _ELEMENTS // max(1, outputs[0].numel())
     targets = targets[: max(2, min(_EXAMPLES, room))]
@@ -166,17 +165,17 @@ def _matched(
     if len(rules) == 1:
         return _counted(rules[0], loss, outputs, targets, slopes)
     if rules:
-        return Correctness("none", reason=f"the loss {name_of(loss)} has several notions of a correct answer")
+        return Correctness("none", reason=f"{_name(loss)} has several notions of a correct answer")
     if asked:
         return Correctness(
             "none",
-            reason=f"what the loss {name_of(loss)} gives to {asked[0][0].__name__} are not the outputs and targets "
-            "themselves, so it does not say which examples are correct: return 'correct' from objective=",
+            reason=f"what {_name(loss)} gives to {asked[0][0].__name__} are not the outputs and targets themselves, "
+            "so it does not say which examples are correct: return 'correct' from objective=",
         )
     if calls:
         return Correctness(
             "none",
-            reason=f"the loss {name_of(loss)} compares numbers ({calls[0][0].__name__}): no answer is correct or wrong",
+            reason=f"{_name(loss)} compares numbers ({calls[0][0].__name__}): no answer is correct or wrong",
         )
     return _guessed(loss, outputs, targets, slopes)
 
@@ -248,8 +247,7 @@ def _counted(
         return Correctness("class", rule.axis, int(left_out[0]), rule.shift, rule.probabilities)
     return Correctness(
         "none",
-        reason=f"the loss {name_of(loss)} leaves out answers in a way that targets do not show: return 'correct' from "
-        "objective=",
+        reason=f"{_name(loss)} leaves out answers in a way that targets do not show: return 'correct' from objective=",
     )
 
 
@@ -262,7 +260,7 @@ def _guessed(loss: Any, outputs: Tensor, targets: Tensor, slopes: Tensor | None)
             return _counted(Correctness("class"), loss, outputs, targets, slopes)
     return Correctness(
         "none",
-        reason=f"the loss {name_of(loss)} is a loss of your own that does not say which examples are correct: "
+        reason=f"{_name(loss)} is a loss of your own that does not say which examples are correct: "
         "return 'correct' from objective=",
     )
 
@@ -276,3 +274,7 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 def _proportional(a: Tensor, b: Tensor) -> bool:
     ratio = a.double().sum() / b.double().sum()
     return bool(ratio > 0) and torch.allclose(a.double(), ratio * b.double(), rtol=1e-3)
+
+
+def _name(loss: Any) -> str:
+    return f"the loss {loss_name(loss)}"

@@ -28,7 +28,54 @@ class Scored(NamedTuple):
     correct: Tensor | None = None
 
 
-def per_example(loss: Callable[..., Any]) -> Callable[[Any, Any], Tensor]:
+class Losses:
+    """A function (outputs, targets) -> losses (n,), as `per_example` makes it."""
+
+    def __init__(self, loss: Callable[..., Any]) -> None:
+        self._loss, self._name = loss, loss_name(loss)
+        self._own, self._ignore_index = unreduced(loss)
+        # How one number for all examples is made of what it gives for each, once that is known.
+        self._made = ""
+
+    def __call__(self, outputs: Any, targets: Any) -> Tensor:
+        """The losses."""
+        values = self._own(outputs, targets)
+        n = _n_examples(outputs)
+        if isinstance(values, Tensor) and values.ndim == 0 and isinstance(outputs, Tensor):
+            if not self._made and not torch.compiler.is_compiling():
+                self._made = made_of(self._name, self._own, outputs, targets)
+            return each_alone(self._own, outputs, targets)
+        if not isinstance(values, Tensor) or values.ndim == 0 or values.shape[0] != n:
+            shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise RecordError(
+                f"loss {self._name!r} must give one value per example: expected shape ({int(n)},), got {shape}; "
+                "give it a `reduction` argument, "
+                "or pass objective=(model, inputs, targets) -> (outputs, losses)"
+            )
+        return _over_examples(values, targets, self._ignore_index)
+
+    def told(self, outputs: Any, targets: Any) -> list[str]:
+        """What to say of a loss that adds numbers up which are taken apart here; after a call."""
+        if self._made:
+            return [
+                f"Loss {self._name!r} gives one number for all examples, the {self._made} of what it gives for each "
+                "alone, which is what is recorded."
+            ]
+        keywords = self._loss.keywords if isinstance(self._loss, functools.partial) else {}
+        reduction = getattr(self._loss, "reduction", keywords.get("reduction"))
+        if reduction not in ("sum", "batchmean"):
+            return []
+        values = self._own(outputs, targets)
+        if values.ndim == 1:
+            return []
+        return [
+            f"The loss adds up {values[0].numel()} numbers of an example (reduction={reduction!r}), and their mean is "
+            "recorded: losses of examples and their gradients are smaller by that number; an objective= that adds them "
+            "up records the sum."
+        ]
+
+
+def per_example(loss: Callable[..., Any]) -> Losses:
     """A function (outputs, targets) -> losses (n,) from a loss that may average over examples itself.
 
     A loss with a `reduction` argument or attribute is called with "none" (a copy of a module; the user's own
@@ -47,49 +94,7 @@ def per_example(loss: Callable[..., Any]) -> Callable[[Any, Any], Tensor]:
         raise RecordError(
             f"loss must be a function or module of (outputs, targets), got {type(loss).__name__}"
         )
-    own, ignore_index = unreduced(loss)
-    known = False
-
-    def losses(outputs: Any, targets: Any) -> Tensor:
-        nonlocal known
-        values = own(outputs, targets)
-        n = _n_examples(outputs)
-        if isinstance(values, Tensor) and values.ndim == 0 and isinstance(outputs, Tensor):
-            if not known and not torch.compiler.is_compiling():
-                made_of(name_of(loss), own, outputs, targets)
-                known = True
-            return each_alone(own, outputs, targets)
-        if not isinstance(values, Tensor) or values.ndim == 0 or values.shape[0] != n:
-            shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise RecordError(
-                f"loss {name_of(loss)!r} must give one value per example: expected shape ({int(n)},), got {shape}; "
-                "give it a `reduction` argument, "
-                "or pass objective=(model, inputs, targets) -> (outputs, losses)"
-            )
-        return _over_examples(values, targets, ignore_index)
-
-    return losses
-
-
-def told_of(loss: Callable[..., Any], outputs: Any, targets: Any) -> list[str]:
-    """What to say of a loss that adds numbers up which `per_example` takes apart."""
-    own = unreduced(loss)[0]
-    values = own(outputs, targets)
-    if values.ndim == 0:
-        made = made_of(name_of(loss), own, outputs, targets)
-        return [
-            f"Loss {name_of(loss)!r} gives one number for all examples, the {made} of what it gives for each alone, "
-            "which is what is recorded."
-        ]
-    keywords = loss.keywords if isinstance(loss, functools.partial) else {}
-    reduction = getattr(loss, "reduction", keywords.get("reduction"))
-    if reduction not in ("sum", "batchmean") or values.ndim == 1:
-        return []
-    return [
-        f"The loss adds up {values[0].numel()} numbers of an example (reduction={reduction!r}), and their mean is "
-        "recorded: losses of examples and their gradients are smaller by that number; an objective= that adds them up "
-        "records the sum."
-    ]
+    return Losses(loss)
 
 
 def objective_of(loss: Any, objective: Objective | None) -> Callable[[nn.Module, Any, Any], Scored]:
@@ -218,7 +223,7 @@ def is_reducible(loss: Callable[..., Any]) -> bool:
     return hasattr(loss, "reduction") or "reduction" in _parameters(loss)
 
 
-def name_of(loss: Callable[..., Any]) -> str:
+def loss_name(loss: Callable[..., Any]) -> str:
     """What to call a loss in a sentence."""
     return getattr(loss, "__name__", type(loss).__name__)
 

@@ -104,9 +104,8 @@ def trace(
         few, more = examples.first(_FEW), examples.first(_FEW + 2)
         try:
             if goal is not None and objective is None and not is_reducible(loss):
-                goal(
-                    replica, *few
-                )  # with values, by which it is known what a number for all examples is made of
+                # With values, by which it is known what one number for all examples is made of.
+                goal(replica, *few)
             draft = _export(replica, goal, few, examples.batched)
             small, large = _sizes(draft, replica, few), _sizes(draft, replica, more)
         except (RecordError, ArchiveError):

@@ -26,7 +26,6 @@ from tracer.network.objective import (
     objective_of,
     per_example,
     said_targets,
-    told_of,
 )
 from tracer.network.pytree import cloned, examples_in, first_tensor, leaves_of, rebuild, take, whole
 from tracer.network.table import DTYPES
@@ -132,7 +131,7 @@ def _check_accepted(
         try:
             with warnings.catch_warnings(record=True) as heard:
                 warnings.simplefilter("always")
-                losses = per_example(loss)(outputs, targets)
+                losses = (of_each := per_example(loss))(outputs, targets)
         except RecordError as error:
             raise RecordError(f"Probe {name!r}: {error}") from error
         except Exception as error:
@@ -150,7 +149,7 @@ def _check_accepted(
                 "a loss= that takes the outputs' last axis off."
             )
         _check_own(losses, model, _PAST["loss"])
-        return told_of(loss, outputs, targets)
+        return of_each.told(outputs, targets)
 
 
 _BROADCAST = "different to the input size"  # what PyTorch warns of

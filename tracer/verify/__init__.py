@@ -61,13 +61,10 @@ def verify(
 
 def _exists(path: str | os.PathLike[str]) -> bool:
     text = os.fspath(path)
-    local = local_path(text)
-    if not is_remote(text) and (os.path.lexists(local / ROOT) or local.is_file()):
-        return True
     try:
         if is_remote(text):
             Place(text)  # whatever a server then does is told as damage
-        else:
+        elif not (os.path.lexists(local_path(text) / ROOT) or local_path(text).is_file()):
             connect(text).close()
     except ArchiveError:
         return False

@@ -14,6 +14,7 @@ from tests.analyze.comparison.test_compare import fake, grid
 
 CARDS = analyze.available_metrics()
 NAN = float("nan")
+TARGETS = ("gap_error", "gap_loss", "test_error", "test_loss")
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +28,6 @@ def seeds(tmp_path_factory):
 def ordered(tmp_path_factory):
     """Nine runs, whose stiffness grows as their gap does."""
     return runs_of(tmp_path_factory.mktemp("ordered"), range(9))
-
-
-TARGETS = ("gap_error", "gap_loss", "test_error", "test_loss")
 
 
 def competes(label, target="gap_error"):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from tracer.errors import RecordError
 from tracer.network import trace
-from tracer.network.objective import objective_of, per_example, told_of
+from tracer.network.objective import objective_of, per_example
 
 OUTPUTS = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 1, 0])
@@ -84,13 +84,14 @@ def by_value(outputs: Tensor, targets: Tensor) -> Tensor:
 def test_one_number_that_is_a_mean_or_a_sum_is_taken_of_each_example_alone(loss: Loss) -> None:
     outputs = OUTPUTS.clone().requires_grad_()
     expected = one_by_one(loss, outputs, LABELS)
-    losses = per_example(loss)(outputs, LABELS)
+    of_each = per_example(loss)
+    losses = of_each(outputs, LABELS)
     torch.testing.assert_close(losses, expected)
     weights = torch.arange(1.0, 6.0)
     ours, theirs = (torch.autograd.grad((of * weights).sum(), outputs)[0] for of in (losses, expected))
     torch.testing.assert_close(ours, theirs)
     assert per_example(loss)(OUTPUTS[:1], LABELS[:1]).tolist() == losses[:1].tolist()
-    assert ("the sum of" if loss is adding else "the mean of") in "".join(told_of(loss, OUTPUTS, LABELS))
+    assert ("the sum of" if loss is adding else "the mean of") in "".join(of_each.told(OUTPUTS, LABELS))
 
 
 def comparing(outputs: Tensor, targets: Tensor) -> Tensor:
