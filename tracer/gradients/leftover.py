@@ -1,7 +1,6 @@
 """Per-example gradients of the parameters that no rule covers: all examples at once, or one after another."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tracer.errors import ArgumentError
 from tracer.network import Network
 from tracer.network.pytree import leaves_of, rebuild
+from tracer.network.torch_internals import without_fallback
 from tracer.ops import op
 
 _REFUSALS = (RuntimeError, NotImplementedError, ValueError, IndexError)
@@ -62,7 +62,7 @@ class Leftover:
             return _single(network.run({**fixed, **parameters}, tree, wanted)[1])
 
         each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, *dims))
-        with sdpa_kernel(SDPBackend.MATH), _without_fallback():  # fused attention knows no vmap
+        with sdpa_kernel(SDPBackend.MATH), without_fallback():  # fused attention knows no vmap
             return each(own, *leaves)
 
     def _one_by_one(
@@ -103,19 +103,6 @@ def _single(losses: Tensor | None) -> Tensor:
     if losses is None or losses.shape != (1,):
         raise ArgumentError("a single example does not have one loss")
     return losses[0]
-
-
-@contextmanager
-def _without_fallback() -> Iterator[None]:
-    # Where vmap knows no rule it would loop inside the operation and print a warning; our own loop does
-    # neither.
-    vmap: Any = torch._C._functorch
-    before = vmap._is_vmap_fallback_enabled()
-    vmap._set_vmap_fallback_enabled(False)
-    try:
-        yield
-    finally:
-        vmap._set_vmap_fallback_enabled(before)
 
 
 def _zeros(own: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """Losses that give one number for all examples: taken of each example alone, where the number is made of those."""
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from tracer.errors import RecordError
 from tracer.network.pytree import leaves_of, rebuild, take
+from tracer.network.torch_internals import without_fallback
 
 Loss = Callable[[Any, Any], Any]
 
@@ -31,13 +31,12 @@ def each_alone(loss: Loss, outputs: Tensor, targets: Any) -> Tensor:
         return loss(output[None], rebuild(targets, alone))
 
     at = (0, *(0 if is_own else None for is_own in own))
+    if torch.compiler.is_compiling():
+        return torch.vmap(one, at)(outputs, *leaves)
     try:
-        with warnings.catch_warnings():  # of operations that it takes one after another
-            warnings.filterwarnings("ignore", "There is a performance drop")
+        with without_fallback():
             return torch.vmap(one, at)(outputs, *leaves)
     except Exception:  # vmap raises whatever it meets; what the loss itself raises comes again
-        if torch.compiler.is_compiling():
-            raise
         index = torch.arange(int(n))[:, None]
         return torch.stack([loss(outputs[i], take(targets, i, int(n))) for i in index.to(outputs.device)])
 

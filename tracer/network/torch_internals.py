@@ -327,6 +327,21 @@ def _saved_tensors_hooks() -> Iterator[tuple[Callable[..., Any], Callable[..., A
         yield pair
 
 
+@contextmanager
+def without_fallback() -> Iterator[None]:
+    """Have `torch.vmap` refuse operations that it knows no rule for: it would loop inside them and print a warning.
+
+    Our own loop does neither.
+    """
+    vmap: Any = torch._C._functorch
+    before = vmap._is_vmap_fallback_enabled()
+    vmap._set_vmap_fallback_enabled(False)
+    try:
+        yield
+    finally:
+        vmap._set_vmap_fallback_enabled(before)
+
+
 def within_transform() -> bool:
     """Whether a transform of `torch.func` is at work (`vmap`, `grad`), in which tensors have no values to look at."""
     return bool(torch._C._are_functorch_transforms_active())

@@ -27,6 +27,7 @@ from tracer.network.torch_internals import (
     opened,
     stays,
     traced,
+    without_fallback,
     without_guards,
 )
 from tracer.ops import OPS
@@ -190,11 +191,13 @@ def test_a_method_replaced_by_others_meanwhile_only_passes_on():
     assert Own().go() == 101
 
 
-def test_vmap_does_not_warn_of_slow_operations_while_hushed():
+def test_vmap_does_not_warn_of_slow_operations_while_hushed_and_refuses_them_where_asked():
     values = torch.rand(3, 4)
     slow = torch.vmap(lambda a: torch.nn.functional.kl_div(a, a, reduction="sum"))
     with hushed():
         warnings.simplefilter("error")
+        slow(values)
+    with without_fallback(), pytest.raises(RuntimeError, match="aten::kl_div"):
         slow(values)
     with pytest.warns(UserWarning, match="batching rule for aten::kl_div"):
         slow(values)
